@@ -1,0 +1,122 @@
+"""Dividing a whole number by weights, exactly, so that the parts sum to the whole (largest remainder).
+
+Hamilton's method: every part gets the floor of its exact share, and the units left over go one each to the
+largest remainders. A part is therefore never a full unit away from its exact share.
+
+Two entrances to the same arithmetic: `largest_remainder` takes exact weights; `apportion_doubles` takes
+non-negative IEEE doubles, which are dyadic rationals and so as exact as any Fraction, and is fast enough to be
+called once for every output of a model.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import frexp, isfinite, lcm, ldexp
+
+from credit.errors import InvalidRequestError
+
+_MANTISSA_BITS = 53
+_SAFE_EXPONENT = 1000  # a double overflows beyond 1024
+
+
+def largest_remainder(total: int, weights: Sequence[Fraction | int], tie_keys: Sequence[bytes]) -> list[int]:
+    """Divide `total` in proportion to `weights`, in whole units.
+
+    Args:
+        total: what is divided, at least 0; a debt is divided by dividing its amount and changing the sign.
+        weights: one exact weight for each part, at least 0 and not all 0.
+        tie_keys: one key for each part, all different; of equal remainders the smallest key wins.
+
+    Returns:
+        The parts, in the order of `weights`. They sum to `total`, a weight of 0 gets 0, and each is less than
+        one unit from its exact share.
+
+    Raises:
+        InvalidRequestError: nothing to divide by, a negative number, or keys that are missing or not unique.
+    """
+    if len(tie_keys) != len(weights):
+        raise InvalidRequestError(f"{len(weights)} weights need as many tie keys, not {len(tie_keys)}")
+    if len(set(tie_keys)) != len(tie_keys):
+        raise InvalidRequestError("tie keys must differ: equal keys would leave a tie to the order of input")
+    if any(weight < 0 for weight in weights):
+        raise InvalidRequestError(f"a weight is negative: {min(weights)}")
+    denominator = lcm(*(weight.denominator for weight in weights))
+    scaled = [weight.numerator * (denominator // weight.denominator) for weight in weights]
+    return _divide(total, scaled, tie_keys.__getitem__)
+
+
+def apportion_doubles(total: int, weights: Sequence[float], tie_key: Callable[[int], bytes]) -> list[int]:
+    """Divide `total` in proportion to doubles, as exactly as `largest_remainder` divides by Fractions.
+
+    Args:
+        total: what is divided, at least 0.
+        weights: finite doubles; the positive ones share, the others get 0. At least one must be positive.
+        tie_key: gives the key of a part by its position; called only where remainders tie.
+
+    Returns:
+        The parts, in the order of `weights`, which sum to `total`. Multiplying all weights by a power of two
+        changes nothing.
+
+    Raises:
+        InvalidRequestError: no weight is positive, one is not finite, `total` is negative, or two parts that
+            tie have one key.
+    """
+    doubles = array("d", weights)
+    if not all(map(isfinite, doubles)):
+        raise InvalidRequestError("a weight is not a finite number")
+    sharing = [position for position, weight in enumerate(doubles) if weight > 0.0]
+    integers = _common_integers([doubles[position] for position in sharing])
+    shares = _divide(total, integers, lambda share: tie_key(sharing[share]))
+    parts = [0] * len(doubles)
+    for position, share in zip(sharing, shares, strict=True):
+        parts[position] = share
+    return parts
+
+
+def _common_integers(positive: list[float]) -> list[int]:
+    """Return integers in exactly the proportion of positive doubles.
+
+    The common factor is the power of two that makes the smallest of them a 53-bit integer: the products are
+    then exact in double arithmetic, and no Fraction is ever formed. A range too wide for that takes the slower
+    exact ratios.
+    """
+    if not positive:
+        return []
+    shift = _MANTISSA_BITS - frexp(min(positive))[1]
+    if frexp(max(positive))[1] + shift < _SAFE_EXPONENT:
+        return [int(ldexp(weight, shift)) for weight in positive]
+    ratios = [weight.as_integer_ratio() for weight in positive]
+    denominator = max(ratio[1] for ratio in ratios)
+    return [numerator * (denominator // own) for numerator, own in ratios]
+
+
+def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes]) -> list[int]:
+    """Largest remainder over non-negative integers; asks for keys only where a tie must be broken."""
+    if total < 0:
+        raise InvalidRequestError(f"a negative total cannot be divided: {total}; divide its amount instead")
+    whole = sum(weights)
+    if whole == 0:
+        raise InvalidRequestError("there is nothing to divide by: no weight is positive")
+    parts = [total * weight // whole for weight in weights]
+    left = total - sum(parts)
+    if left == 0:
+        return parts
+    remainders = [total * weight - part * whole for weight, part in zip(weights, parts, strict=True)]
+    cut = sorted(remainders, reverse=True)[left - 1]
+    tied = []
+    for position, remainder in enumerate(remainders):
+        if remainder > cut:
+            parts[position] += 1
+            left -= 1
+        elif remainder == cut:
+            tied.append(position)
+    if left < len(tied):
+        keys = {tie_key(position): position for position in tied}
+        if len(keys) < len(tied):
+            raise InvalidRequestError("two parts that tie have the same key, so that nothing can decide")
+        tied = [keys[key] for key in sorted(keys)]
+    for position in tied[:left]:
+        parts[position] += 1
+    return parts

@@ -1,0 +1,110 @@
+"""What one output distributes: measures in nats become micro-credits that sum to the output's weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from math import isfinite
+from typing import Literal, get_args
+
+from credit.accounting.apportion import apportion_doubles
+from credit.errors import InvalidRequestError, ValuationError
+from credit.records import HOUSE, UNATTRIBUTED, Group
+
+Measure = Literal["effect", "support", "influence"]
+
+_UNATTRIBUTED = Group(HOUSE, UNATTRIBUTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How measures become credits. Policy is data: it is stored with every run that it shaped.
+
+    Attributes:
+        measure: which of the three numbers of DESIGN section 2 is paid for.
+        noise_floor: the threshold of support, as a multiple of an output's pooled spread; at least 0.
+        alpha: weight of influence in effect.
+        beta: weight of support in effect.
+        gamma: weight of volume in effect.
+
+    The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
+    """
+
+    measure: Measure = "effect"
+    noise_floor: float = 1.0
+    alpha: float = 1.0
+    beta: float = 1.0
+    gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.measure not in get_args(Measure):
+            raise InvalidRequestError(f"measure is {self.measure!r}; it must be one of {get_args(Measure)}")
+        for name in ("noise_floor", "alpha", "beta", "gamma"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+                raise InvalidRequestError(f"{name} is {value!r}; it must be a finite number")
+            # 1, 1.0 and the -0.0 of a careless subtraction must not make two fingerprints of one policy.
+            object.__setattr__(self, name, float(value) + 0.0)
+        if self.noise_floor < 0:
+            raise InvalidRequestError(f"noise_floor is {self.noise_floor}; it cannot be negative")
+
+    def to_json(self) -> str:
+        """Return the policy as canonical JSON: sorted keys, no spaces, shortest exact numbers."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """Read a policy that `to_json` wrote; every field must be there, and no other."""
+        try:
+            stored = json.loads(text)
+        except ValueError as error:
+            raise InvalidRequestError(f"a stored policy is not JSON: {error}") from error
+        known = {field.name for field in fields(cls)}
+        if not isinstance(stored, dict) or set(stored) != known:
+            found = sorted(stored) if isinstance(stored, dict) else stored
+            raise InvalidRequestError(f"a stored policy must have the fields {sorted(known)}, not {found}")
+        return cls(**stored)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hex: equal policies, equal fingerprints."""
+        return sha256(self.to_json().encode()).hexdigest()
+
+
+def group_tie_key(tie_key: str, group: Group) -> bytes:
+    """Return the key that decides a tie between groups: a hash, so that no group wins every tie."""
+    return sha256(f"{tie_key}\0{group.provider}\0{group.collection}".encode()).digest()
+
+
+def output_credits(
+    weight_micro: int, groups: Sequence[Group], measures: Sequence[float], *, tie_key: str
+) -> list[tuple[Group, int]]:
+    """Distribute an output's weight over groups, in proportion to the positive parts of their measures.
+
+    Args:
+        weight_micro: the output's weight in micro-credits, at least 0.
+        groups: the groups that were valued, all different.
+        measures: one number in nats for each group; what is not positive earns nothing.
+        tie_key: what identifies the output: it breaks ties and names the output in errors.
+
+    Returns:
+        Every group with its micro-credits (0 included), in the order given; they sum to `weight_micro` exactly.
+        When no measure is positive, one more entry, the house's unattributed collection, takes everything.
+
+    Raises:
+        ValuationError: a measure is not a finite number; nobody may be paid by it.
+        InvalidRequestError: the arguments do not fit each other.
+    """
+    if len(groups) != len(measures):
+        raise InvalidRequestError(f"output {tie_key}: {len(groups)} groups but {len(measures)} measures")
+    if not all(map(isfinite, measures)):
+        group, measure = next(pair for pair in zip(groups, measures, strict=True) if not isfinite(pair[1]))
+        raise ValuationError(f"output {tie_key}: the measure of {group} is {measure}, which is not a finite number")
+    if max(measures, default=0.0) <= 0.0:
+        if weight_micro < 0:
+            raise InvalidRequestError(f"output {tie_key}: its weight is negative: {weight_micro}")
+        return [*((group, 0) for group in groups), (_UNATTRIBUTED, weight_micro)]
+    parts = apportion_doubles(weight_micro, measures, lambda position: group_tie_key(tie_key, groups[position]))
+    return list(zip(groups, parts, strict=True))
