@@ -1,0 +1,128 @@
+"""The records that cross module borders: plain, frozen, without behaviour beyond their own validity."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+HOUSE = "house"
+"""Key of the reserved provider that receives what no provider earned."""
+
+UNATTRIBUTED = "unattributed"
+"""Collection of the house that receives an output's credit when no group supported the output."""
+
+DEFAULT_COLLECTION = "default"
+MICRO = 1_000_000
+"""Micro-credits in a credit: what one output of weight 1 distributes."""
+
+CREDIT = "CREDIT"
+"""The commodity of credits in the ledger, in micro-credits; every other commodity is an ISO 4217 code."""
+
+_PROVIDER_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_COLLECTION = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
+_PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+
+
+def is_provider_key(text: str) -> bool:
+    """Whether `text` can be a provider's key: `[a-z0-9][a-z0-9_-]{0,63}`."""
+    return _PROVIDER_KEY.fullmatch(text) is not None
+
+
+def is_collection(text: str) -> bool:
+    """Whether `text` can name a collection: 1 to 128 characters, no control characters, no outer space."""
+    return _COLLECTION.fullmatch(text) is not None
+
+
+def is_period(text: str) -> bool:
+    """Whether `text` names a period: a calendar month `YYYY-MM` in UTC."""
+    return _PERIOD.fullmatch(text) is not None
+
+
+def period_of(moment: datetime | date) -> str:
+    """Return the period `YYYY-MM` in which a moment (in UTC) lies."""
+    return f"{moment.year:04d}-{moment.month:02d}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Group:
+    """A provider's collection: the unit that is valued and the line item of a statement."""
+
+    provider: str
+    collection: str = DEFAULT_COLLECTION
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.collection}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record was read: a file and its 1-based line (or row)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record that could not be used: where it was, why, and its bytes as they were."""
+
+    place: Place
+    error: str
+    raw: bytes
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who can be credited. `kind` `house` marks own or public-domain data, whose share the house receives."""
+
+    key: str
+    name: str
+    kind: Literal["provider", "house"] = "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """One record of training data, tagged with the group that contributed it.
+
+    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`.
+    """
+
+    id: str
+    group: Group
+    completion: str = ""
+    prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOutput:
+    """One logged generation of a model.
+
+    `messages` holds a chat prompt and `prompt` a plain one (at most one of them is filled; both empty: the
+    output had no prompt). `weight_micro` is the output's weight in micro-credits: what it distributes.
+    """
+
+    source: str
+    external_id: str
+    occurred_at: datetime
+    model: str
+    completion: str
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
+    weight_micro: int = MICRO

@@ -1,0 +1,35 @@
+"""The valuation engine: LoGra influence of tagged training data on a model's outputs.
+
+Usable on its own, without commands, ledger or money:
+
+    from pathlib import Path
+    from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+
+    model = load_model(Path("my-model"))
+    build_index(model, records, Path("my-index"), IndexSettings(rank=64), name="my-model")
+    index = AttributionIndex.open(Path("my-index"))
+    valuation = index.value(model, outputs)
+    valuation.effect()      # (outputs, groups), nats; columns are index.groups
+
+`records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`.
+"""
+
+from credit.valuation.build import BuildResult, build_index
+from credit.valuation.index import AttributionIndex
+from credit.valuation.influence import GroupRows, Valuation, summarise
+from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
+from credit.valuation.model import LanguageModel, load_model
+
+__all__ = [
+    "AttributionIndex",
+    "BuildResult",
+    "GroupRows",
+    "IndexSettings",
+    "LanguageModel",
+    "Manifest",
+    "Valuation",
+    "build_index",
+    "load_model",
+    "read_manifest",
+    "summarise",
+]

@@ -1,0 +1,360 @@
+"""Builds an attribution index: every example's projected gradient, summed into rows, and the curvature."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
+from credit.records import Group, TrainingRecord
+from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.curvature import DenseFisher, FisherAccumulator
+from credit.valuation.gradients import GradientTap
+from credit.valuation.layers import LayerChoice, choose_layers
+from credit.valuation.manifest import (
+    MANIFEST,
+    IndexSettings,
+    Manifest,
+    build_fingerprint,
+    read_manifest,
+    rename_whole,
+    write_whole,
+)
+from credit.valuation.model import LanguageModel, sha256_file
+from credit.valuation.projection import (
+    projected_shape,
+    projections_to_tensors,
+    random_projections,
+)
+from credit.valuation.rows import RowLayout, lay_out_rows
+from credit.valuation.tokens import Encoder, Example
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase, the tokens done and the tokens in all."""
+
+_STATE = "build.json"
+_SHARD_BYTES = 256 * 2**20
+_CHECKPOINT_SECONDS = 120.0
+DEFAULT_TOKENS_PER_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Tokenised training data: N examples, the group of each, and a hash of all of it that ignores their order."""
+
+    examples: Sequence[Example]
+    groups: Sequence[Group]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build did: the manifest, and whether it found the index finished already."""
+
+    manifest: Manifest
+    existed: bool
+
+
+def encode_training(records: Iterable[TrainingRecord], encoder: Encoder) -> TrainingData:
+    """Tokenise training records into examples.
+
+    Raises:
+        InputError: there is nothing to index, or two examples share an id.
+    """
+    examples: list[Example] = []
+    groups: list[Group] = []
+    digests: list[bytes] = []
+    seen: set[str] = set()
+    for record in records:
+        for example in encoder.training(record):
+            if example.id in seen:
+                raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
+            seen.add(example.id)
+            examples.append(example)
+            groups.append(record.group)
+            digests.append(hashlib.sha256(example.digest() + str(record.group).encode()).digest())
+    if not examples:
+        raise InputError("the training data holds no record that can be indexed")
+    return TrainingData(examples, groups, hashlib.sha256(b"".join(sorted(digests))).hexdigest())
+
+
+def build_index(
+    model: LanguageModel,
+    records: Iterable[TrainingRecord],
+    out: Path,
+    settings: IndexSettings,
+    *,
+    name: str,
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Build the attribution index of a model's training data in the folder `out`.
+
+    A build that was killed continues from its last checkpoint; a finished index of the same inputs is left as it
+    is. The batch size changes nothing beyond float rounding.
+
+    Args:
+        model: the trained model; its weights are not changed.
+        records: training data, tagged with groups.
+        out: folder of the index; created if absent.
+        settings: rank, projection, curvature, damping, rows.
+        name: what logs call the model.
+        tokens_per_batch: padded tokens in a batch, at most.
+        progress: called after every batch.
+
+    Raises:
+        MismatchError: `out` holds an index, or part of one, of other inputs.
+        LockHeldError: another build is at work in `out`.
+    """
+    check_settings(settings)
+    max_length = settings.max_length or model.max_length
+    data = encode_training(records, Encoder(model.tokenizer, max_length))
+    dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
+    fingerprint = build_fingerprint(
+        model.model_sha256, model.tokenizer_sha256, data.sha256, dtype, settings, max_length
+    )
+    _prepare_folder(out)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            if (out / MANIFEST).is_file():
+                return BuildResult(_same_index(out, fingerprint), existed=True)
+            layers = choose_layers(model.module, lm_head=settings.lm_head)
+            build = _Build(model, data, out, settings, layers, fingerprint, tokens_per_batch, progress)
+            build.run()
+            manifest = build.finish(name=name, dtype=dtype, max_length=max_length)
+            return BuildResult(manifest, existed=False)
+    except Timeout as error:
+        raise LockHeldError(f"another build is at work in {out}; wait for it or choose another --out") from error
+
+
+def check_settings(settings: IndexSettings) -> None:
+    """Refuse settings that this version cannot honour.
+
+    Raises:
+        ValuationError: naming the setting and the values that can be chosen.
+    """
+    if settings.projection != "random":
+        raise ValuationError(f"projection {settings.projection!r} is unknown; choose random")
+    if settings.curvature != "fisher":
+        raise ValuationError(f"curvature {settings.curvature!r} is unknown; choose fisher")
+    if not 0 < settings.damping < float("inf"):
+        raise ValuationError(f"damping {settings.damping} must be positive and finite")
+
+
+def _prepare_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out} is a file; --out must name a folder") from error
+    content = {path.name for path in out.iterdir()}
+    if content - {".lock"} and not content & {MANIFEST, _STATE}:
+        raise InputError(f"{out} is not empty and holds no index; choose another --out")
+
+
+def _same_index(out: Path, fingerprint: str) -> Manifest:
+    manifest = read_manifest(out)
+    if manifest.fingerprint != fingerprint:
+        raise MismatchError(
+            f"{out} holds an index of another model, other data or other settings; choose another --out"
+        )
+    return manifest
+
+
+@dataclass(slots=True)
+class _State:
+    """What a killed build finds again: shards written, and the curvature file that belongs to them."""
+
+    fingerprint: str
+    shards: dict[str, str]
+    sums: str | None
+
+    def write(self, out: Path) -> None:
+        body = {"fingerprint": self.fingerprint, "shards": self.shards, "sums": self.sums}
+        write_whole(out / _STATE, json.dumps(body).encode())
+
+
+class _Build:
+    """One build: units of consecutive rows, each written as a shard when all its examples have been seen."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        data: TrainingData,
+        out: Path,
+        settings: IndexSettings,
+        layers: LayerChoice,
+        fingerprint: str,
+        tokens_per_batch: int,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.data, self.out, self.settings, self.layers = model, data, out, settings, layers
+        self.tokens_per_batch, self.progress = tokens_per_batch, progress
+        self.projections = random_projections(layers.shapes, rank=settings.rank, seed=settings.seed)
+        self.rows: RowLayout = lay_out_rows(
+            [example.id for example in data.examples],
+            data.groups,
+            [example.predicted for example in data.examples],
+            settings.rows_per_group,
+        )
+        self.state = self._load_state(fingerprint)
+        self.fisher = FisherAccumulator()
+        if self.state.sums is not None:
+            self.fisher.restore(load_file(self.out / self.state.sums, device=str(model.device)))
+
+    def run(self) -> None:
+        """Go through all units that no checkpoint covers."""
+        total = sum(len(example.tokens) for example in self.data.examples)
+        done = 0
+        pending: dict[str, str] = {}
+        last = time.monotonic()
+        units = list(self._units())
+        with GradientTap(self.model.module, self.layers.watched, self.projections) as tap:
+            for number, (low, high, members) in enumerate(units):
+                shard = f"rows-{number:05d}.safetensors"
+                size = sum(len(self.data.examples[i].tokens) for i in members)
+                if shard not in self.state.shards:
+                    tensors = self._sum_rows(tap, low, high, members, done, total)
+                    pending[shard] = _save(self.out / shard, tensors)
+                    if number == len(units) - 1 or time.monotonic() - last > _CHECKPOINT_SECONDS:
+                        self._checkpoint(pending, number)
+                        pending, last = {}, time.monotonic()
+                done += size
+
+    def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
+        """Factorise the curvature, write everything that is left, and the manifest last."""
+        fisher = DenseFisher.factorise(self.fisher.sums(), len(self.data.examples), self.settings.damping)
+        assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
+        files = dict(self.state.shards) | {
+            self.state.sums: sha256_file(self.out / self.state.sums),
+            "factors.safetensors": _save(self.out / "factors.safetensors", fisher.tensors()),
+            "projections.safetensors": _save(
+                self.out / "projections.safetensors", projections_to_tensors(self.projections)
+            ),
+            "counts.safetensors": _save(
+                self.out / "counts.safetensors", {"counts": torch.from_numpy(self.rows.counts)}
+            ),
+            "examples.jsonl": self._write_examples(),
+        }
+        manifest = Manifest(
+            name=name,
+            model_path=str(self.model.path.resolve()),
+            model_sha256=self.model.model_sha256,
+            tokenizer_sha256=self.model.tokenizer_sha256,
+            data_sha256=self.data.sha256,
+            dtype=dtype,
+            settings=self.settings,
+            max_length=max_length,
+            layers=self.layers.shapes,
+            skipped=self.layers.skipped,
+            groups=self.rows.groups,
+            shards=tuple(sorted(self.state.shards)),
+            files=files,
+        )
+        write_whole(self.out / MANIFEST, manifest.to_json().encode())
+        (self.out / _STATE).unlink()
+        return manifest
+
+    def _units(self) -> Iterator[tuple[int, int, list[int]]]:
+        """Yield (first row, last row + 1, examples) of each unit: a shard's worth of consecutive rows."""
+        width = sum(s * r for s, r in self._shapes().values())
+        step = max(1, _SHARD_BYTES // (4 * width))
+        order = np.argsort(self.rows.row_of, kind="stable")
+        sorted_rows = self.rows.row_of[order]
+        for low in range(0, len(self.rows.counts), step):
+            high = min(low + step, len(self.rows.counts))
+            first, last = np.searchsorted(sorted_rows, [low, high])
+            yield low, high, order[first:last].tolist()
+
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        return {s.name: projected_shape(s, self.projections[s.name]) for s in self.layers.shapes}
+
+    def _sum_rows(
+        self, tap: GradientTap, low: int, high: int, members: list[int], done: int, total: int
+    ) -> dict[str, Tensor]:
+        device = self.model.device
+        sums: dict[str, Tensor] = {}
+        for positions in plan_batches([len(self.data.examples[i].tokens) for i in members], self.tokens_per_batch):
+            chosen = [members[p] for p in positions]
+            gradients = example_gradients(self.model, tap, [self.data.examples[i] for i in chosen])
+            target = torch.from_numpy(self.rows.row_of[chosen] - low).to(device)
+            for layer, rows in gradients.items():
+                if layer not in sums:
+                    sums[layer] = rows.new_zeros(high - low, rows.shape[1])
+                sums[layer].index_add_(0, target, rows)
+            self.fisher.add(gradients)
+            done += sum(len(self.data.examples[i].tokens) for i in chosen)
+            if self.progress:
+                self.progress("gradients", done, total)
+        return sums
+
+    def _checkpoint(self, pending: Mapping[str, str], number: int) -> None:
+        """Make the shards written since the last checkpoint count, together with their curvature."""
+        before = self.state.sums
+        sums = f"curvature-{number:05d}.safetensors"
+        _save(self.out / sums, self.fisher.sums())
+        self.state = _State(self.state.fingerprint, self.state.shards | dict(pending), sums)
+        self.state.write(self.out)
+        if before is not None and before != sums:
+            (self.out / before).unlink()
+
+    def _load_state(self, fingerprint: str) -> _State:
+        path = self.out / _STATE
+        if not path.is_file():
+            state = _State(fingerprint, {}, None)
+            state.write(self.out)
+            return state
+        state = _State(**json.loads(path.read_text()))
+        if state.fingerprint != fingerprint:
+            raise MismatchError(
+                f"{self.out} holds an unfinished index of another model, other data or other settings; "
+                "choose another --out or delete it"
+            )
+        return state
+
+    def _write_examples(self) -> str:
+        """List every example with its row and number of predicted tokens, in the order of the rows."""
+        order = np.argsort(self.rows.row_of, kind="stable")
+        lines = [
+            json.dumps([self.data.examples[i].id, int(self.rows.row_of[i]), self.data.examples[i].predicted])
+            for i in order
+        ]
+        path = self.out / "examples.jsonl"
+        write_whole(path, ("\n".join(lines) + "\n").encode())
+        return sha256_file(path)
+
+
+def example_gradients(model: LanguageModel, tap: GradientTap, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Projected gradients of a batch of examples: for each layer (N, S·R), vec in row-major order.
+
+    Raises:
+        ValuationError: an example's gradient is not finite; the message names the example.
+    """
+    batch = make_batch(examples).to(model.device)
+    gradients = {name: rows.flatten(1) for name, rows in tap.collect(lambda: model.loss(batch), batch.size).items()}
+    finite = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()
+    if not finite.all():
+        bad = examples[int((~finite).nonzero()[0])]
+        raise ValuationError(f"the gradient of {bad.id} is not finite in {model.path.name}; try --dtype fp32")
+    return gradients
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
+    beside = path.with_name(f".{path.name}.tmp")
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
+    with beside.open("rb+") as file:
+        os.fsync(file.fileno())
+    digest = sha256_file(beside)
+    rename_whole(beside, path)
+    return digest

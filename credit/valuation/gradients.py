@@ -1,0 +1,155 @@
+"""Projected per-example gradients of a frozen model: hooks carry tensors, the mathematics is one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from credit.errors import ValuationError
+from credit.valuation.projection import LayerProjection
+
+
+def project(values: Tensor, projection: Tensor | None) -> Tensor:
+    """Project the last dimension: values (..., I), projection (R, I) or None for identity -> (..., R)."""
+    return values if projection is None else values @ projection.mT
+
+
+def projected_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """Per-example LoGra gradient from projected sides: sum over tokens of their outer products.
+
+    Args:
+        x: projected inputs (N, T, R): N examples, T tokens, rank R.
+        dy: projected output gradients (N, T, S).
+
+    Returns:
+        (N, S, R), in float32 or better (arXiv:2405.13954, eq. 6).
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.bmm(dy.to(dtype).mT, x.to(dtype))
+
+
+class _Tap(torch.autograd.Function):
+    """Identity whose backward hands the gradient to `sink` and passes it on only where something below needs it.
+
+    `anchor` is a dummy that requires gradients, so that the tap is part of the graph although all weights are
+    frozen. Below the lowest tap nothing requires gradients, and the backward pass ends there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+        ctx.sink = sink
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        (dy,) = grads
+        ctx.sink(dy)
+        return (dy if ctx.needs_input_grad[0] else None), None, None
+
+
+class GradientTap:
+    """Context in which a model yields projected per-example gradients of its watched layers.
+
+    Inside, the model is in evaluation mode and all its parameters are frozen (no weight gradient is formed);
+    hooks keep only projected activations. On exit, also by an exception, hooks, `requires_grad` flags and the
+    training modes of all modules are as before.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, nn.Module], projections: Mapping[str, LayerProjection]
+    ) -> None:
+        self._model = model
+        self._layers = layers
+        self._projections = projections
+        self._handles: list[RemovableHandle] = []
+        self._flags: list[tuple[nn.Parameter, bool]] = []
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._batch = 0
+        self._anchor = torch.empty(0)
+
+    def __enter__(self) -> Self:
+        self._flags = [(p, p.requires_grad) for p in self._model.parameters()]
+        self._modes = [(m, m.training) for m in self._model.modules()]
+        device = next(self._model.parameters()).device
+        self._anchor = torch.zeros((), device=device, requires_grad=True)
+        try:
+            for parameter, _ in self._flags:
+                parameter.requires_grad_(False)
+            self._model.eval()
+            for name, module in self._layers.items():
+                projection = self._projections[name].to(device, next(module.parameters()).dtype)
+                self._handles.append(module.register_forward_hook(self._hook(name, projection)))
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def collect(self, loss: Callable[[], Tensor], batch_size: int) -> dict[str, Tensor]:
+        """Run one forward and one activation-only backward pass.
+
+        Args:
+            loss: runs the model on a batch and returns the sum over its examples of their losses (nats).
+            batch_size: number of examples N in the batch.
+
+        Returns:
+            For every watched layer, the gradients (N, S, R) of each example's loss in the projected weights.
+
+        Raises:
+            ValuationError: a watched layer took no part in the loss, or its inputs are not (N, T, I).
+        """
+        self._sums = {}
+        self._batch = batch_size
+        with torch.enable_grad():
+            loss().backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        self._anchor.grad = None
+        sums, self._sums = self._sums, {}
+        for name in self._layers:
+            if name not in sums:
+                raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")
+        return sums
+
+    def _hook(
+        self, name: str, projection: LayerProjection
+    ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled():
+                return None
+            x = args[0].detach()
+            if x.dim() != 3 or x.shape[0] != self._batch:
+                raise ValuationError(
+                    f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
+                    "its examples cannot be told apart; leave it out of the index"
+                )
+            px = project(x, projection.p_in)
+
+            def sink(dy: Tensor) -> None:
+                gradient = projected_gradient(px, project(dy, projection.p_out))
+                # A layer that is used several times in one pass has the sum of its uses as its gradient.
+                before = self._sums.get(name)
+                self._sums[name] = gradient if before is None else before + gradient
+
+            tapped: Tensor = _Tap.apply(y, self._anchor, sink)  # type: ignore[no-untyped-call]  # as above
+            return tapped
+
+        return hook
+
+    def _restore(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
+        for module, mode in self._modes:
+            module.training = mode
+        self._flags, self._modes, self._sums = [], [], {}

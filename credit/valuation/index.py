@@ -1,0 +1,172 @@
+"""An attribution index, opened to value outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from credit.errors import IntegrityError, MismatchError
+from credit.records import Group, LoggedOutput
+from credit.valuation.batching import plan_batches
+from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
+from credit.valuation.curvature import Curvature, DenseFisher
+from credit.valuation.gradients import GradientTap
+from credit.valuation.influence import GroupRows, Valuation, summarise
+from credit.valuation.layers import choose_layers
+from credit.valuation.manifest import Manifest, read_manifest, verify_files
+from credit.valuation.model import LanguageModel
+from credit.valuation.projection import projections_from_tensors
+from credit.valuation.tokens import Encoder
+
+
+class AttributionIndex:
+    """The rows, projections and curvature of a model's training data.
+
+    Opening reads the manifest and checks every file against its checksum; rows stay on disk until they are used.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        names = tuple(layer.name for layer in manifest.layers)
+        self._projections = projections_from_tensors(names, load_file(folder / "projections.safetensors"))
+        counts = load_file(folder / "counts.safetensors")["counts"]
+        owner = torch.zeros(len(counts), dtype=torch.int64)
+        for number, layout in enumerate(manifest.groups):
+            owner[layout.start : layout.stop] = number
+        self._rows = GroupRows(owner, counts, len(manifest.groups))
+        self._curvature: Curvature | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> AttributionIndex:
+        """Open a finished index.
+
+        Raises:
+            InputError: `folder` is no finished index.
+            IntegrityError: a file is missing or is not the one that was written.
+        """
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        return cls(folder, manifest)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups, in the order of the columns of every valuation."""
+        return tuple(layout.group for layout in self.manifest.groups)
+
+    def check_model(self, model: LanguageModel) -> None:
+        """Refuse a model or tokenizer other than the one that the index was built with.
+
+        Raises:
+            MismatchError: naming what differs.
+        """
+        if model.model_sha256 != self.manifest.model_sha256:
+            raise MismatchError(f"{model.path} is not the model that {self.folder} was built with")
+        if model.tokenizer_sha256 != self.manifest.tokenizer_sha256:
+            raise MismatchError(f"{model.path} has another tokenizer than the one {self.folder} was built with")
+
+    def value(
+        self,
+        model: LanguageModel,
+        outputs: Sequence[LoggedOutput],
+        *,
+        noise_floor: float = 1.0,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        progress: Callable[[int], None] | None = None,
+    ) -> Valuation:
+        """Value logged outputs: what each drew from every group, in nats. Rows follow `outputs`, columns `groups`.
+
+        The cost grows with the outputs' tokens and the number of rows, not with the training data.
+
+        Args:
+            model: the model that the index was built with.
+            outputs: logged generations of that model.
+            noise_floor: threshold of support, in units of the output's pooled spread.
+            tokens_per_batch: padded tokens in a batch, at most.
+            progress: called with the number of examples done after every batch.
+
+        Raises:
+            MismatchError: another model or tokenizer.
+            InputError: an output has no token to predict.
+        """
+        self.check_model(model)
+        return summarise(
+            self.row_influence(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress),
+            self._rows,
+            noise_floor,
+        )
+
+    def row_influence(
+        self,
+        model: LanguageModel,
+        outputs: Sequence[LoggedOutput],
+        *,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Influence of every row on every output, in nats: (Q, R), float32 or better."""
+        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
+        curvature = self._open_curvature(model.device)
+        ready = {name: curvature.precondition(name, rows) for name, rows in queries.items()}
+        parts = []
+        for shard in self.shards(model.device):
+            total: Tensor | None = None
+            for name, rows in shard:
+                part = ready[name] @ rows.to(ready[name].dtype).mT
+                total = part if total is None else total + part
+            if total is None:
+                raise IntegrityError(f"{self.folder} holds a shard without layers; build the index again")
+            parts.append(total.cpu())
+        return torch.cat(parts, dim=1) / self.manifest.examples
+
+    def output_gradients(
+        self,
+        model: LanguageModel,
+        outputs: Sequence[LoggedOutput],
+        *,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Projected gradient of each output's loss: for each layer (Q, S·R)."""
+        encoder = Encoder(model.tokenizer, self.manifest.max_length)
+        examples, owners = [], []
+        for number, output in enumerate(outputs):
+            for example in encoder.output(output):
+                examples.append(example)
+                owners.append(number)
+        layers = choose_layers(model.module, lm_head=self.manifest.settings.lm_head)
+        watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
+        sums: dict[str, Tensor] = {}
+        done = 0
+        with GradientTap(model.module, watched, self._projections) as tap:
+            for positions in plan_batches([len(e.tokens) for e in examples], tokens_per_batch):
+                gradients = example_gradients(model, tap, [examples[p] for p in positions])
+                target = torch.tensor([owners[p] for p in positions], device=model.device)
+                for name, rows in gradients.items():
+                    if name not in sums:
+                        sums[name] = rows.new_zeros(len(outputs), rows.shape[1])
+                    sums[name].index_add_(0, target, rows)
+                done += len(positions)
+                if progress:
+                    progress(done)
+        return sums
+
+    def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:
+        """Yield the row shards in order; each yields the layers' blocks (rows, S·R), one at a time."""
+        for name in self.manifest.shards:
+            yield self._blocks(name, device)
+
+    def _blocks(self, shard: str, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        with safe_open(self.folder / shard, framework="pt", device=str(device)) as file:
+            for layer in self.manifest.layers:
+                yield layer.name, file.get_tensor(layer.name)
+
+    def _open_curvature(self, device: torch.device) -> Curvature:
+        if self._curvature is None:
+            self._curvature = DenseFisher(load_file(self.folder / "factors.safetensors", device=str(device)))
+        return self._curvature

@@ -1,0 +1,175 @@
+"""The manifest of an attribution index: what it was built from, what it holds, and how to know that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from credit.errors import InputError, IntegrityError, MismatchError
+from credit.records import Group
+from credit.valuation.layers import LayerShape, SkippedLayer
+from credit.valuation.model import sha256_file
+from credit.valuation.rows import GroupLayout
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Everything but model and data that decides an index's numbers.
+
+    Attributes:
+        rank: rank of the projection of each side of a layer; a side no wider keeps its full width.
+        damping: of the curvature, relative to the mean eigenvalue of each layer.
+        rows_per_group: F; None keeps every example in a row of its own.
+        max_length: tokens of an example at most; None is the model's own maximum, at most 2048.
+        seed: of the random projections.
+    """
+
+    rank: int = 64
+    projection: str = "random"
+    curvature: str = "fisher"
+    damping: float = 0.1
+    rows_per_group: int | None = 32
+    lm_head: bool = False
+    max_length: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings."""
+
+    name: str
+    model_path: str
+    model_sha256: str
+    tokenizer_sha256: str
+    data_sha256: str
+    dtype: str
+    settings: IndexSettings
+    max_length: int
+    layers: tuple[LayerShape, ...]
+    skipped: tuple[SkippedLayer, ...]
+    groups: tuple[GroupLayout, ...]
+    shards: tuple[str, ...]
+    files: Mapping[str, str]
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples N."""
+        return sum(layout.examples for layout in self.groups)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all inputs and settings: equal fingerprints mean equal numbers."""
+        return build_fingerprint(
+            self.model_sha256,
+            self.tokenizer_sha256,
+            self.data_sha256,
+            self.dtype,
+            self.settings,
+            self.max_length,
+        )
+
+    def to_json(self) -> str:
+        """Render as JSON, keys sorted."""
+        body = asdict(self) | {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
+        return json.dumps(body, indent=1, sort_keys=True) + "\n"
+
+
+def build_fingerprint(
+    model_sha256: str,
+    tokenizer_sha256: str,
+    data_sha256: str,
+    dtype: str,
+    settings: IndexSettings,
+    length: int,
+) -> str:
+    """Identity of a build: the hash of everything that could change its numbers."""
+    parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, dtype, asdict(settings), length]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of an index.
+
+    Raises:
+        InputError: `folder` is no finished index.
+        MismatchError: it was written by another version of the format.
+        IntegrityError: the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; build an index with: credit index MODEL DATA --out {folder}")
+    if not path.is_file():
+        raise InputError(f"{folder} is not a finished index (it has no {MANIFEST}); run credit index again")
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, fingerprint = body.pop("format_version"), body.pop("fingerprint")
+        if version != FORMAT_VERSION:
+            raise MismatchError(
+                f"{folder} has index format {version}, this version of credit reads {FORMAT_VERSION}; build it again"
+            )
+        manifest = _parse(body)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged ({error}); build the index again") from error
+    if manifest.fingerprint != fingerprint:
+        raise IntegrityError(f"{path} was altered: its fingerprint does not match its content; build the index again")
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file of an index with the checksum in its manifest.
+
+    Raises:
+        IntegrityError: a file is missing or differs; the message names the first.
+    """
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing; build the index again")
+        if sha256_file(path) != expected:
+            raise IntegrityError(f"{path} is not the file that was written; build the index again")
+
+
+def _parse(body: dict[str, Any]) -> Manifest:
+    return Manifest(
+        **(
+            body
+            | {
+                "settings": IndexSettings(**body["settings"]),
+                "layers": tuple(LayerShape(**layer) for layer in body["layers"]),
+                "skipped": tuple(SkippedLayer(**layer) for layer in body["skipped"]),
+                "groups": tuple(
+                    GroupLayout(**(layout | {"group": Group(**layout["group"])})) for layout in body["groups"]
+                ),
+                "shards": tuple(body["shards"]),
+            }
+        )
+    )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent: beside, fsync, rename."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    rename_whole(beside, path)
+
+
+def rename_whole(beside: Path, path: Path) -> None:
+    """Rename a written file into place and make the rename itself durable."""
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

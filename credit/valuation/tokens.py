@@ -1,0 +1,139 @@
+"""Records → examples: token sequences whose predicted part is marked, none of it dropped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credit.errors import InputError
+from credit.records import LoggedOutput, Message, TrainingRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sequence of at most max_length tokens. Tokens from `start` on are predicted; those before are context."""
+
+    id: str
+    tokens: NDArray[np.int32]
+    start: int
+
+    @property
+    def predicted(self) -> int:
+        """Number of predicted tokens."""
+        return len(self.tokens) - self.start
+
+    def digest(self) -> bytes:
+        """SHA-256 of id, tokens and the border between context and prediction."""
+        hasher = hashlib.sha256(self.id.encode())
+        hasher.update(b"\0%d\0" % self.start)
+        hasher.update(self.tokens.astype("<i4").tobytes())
+        return hasher.digest()
+
+
+class Encoder:
+    """Turns texts, prompt/completion pairs and chats into examples with a model's own tokenizer.
+
+    The tokenizer's special tokens are put where it puts them by default. Prompt and completion are tokenised
+    apart and joined, because that is where the model saw the border.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        if max_length < 2:
+            raise InputError(f"max_length {max_length}: an example needs at least two tokens")
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._prefix, self._suffix = _special_tokens(tokenizer)
+
+    def training(self, record: TrainingRecord) -> Iterator[Example]:
+        """Yield the examples of a training record; all tokens of a text or completion are predicted once."""
+        if record.messages:
+            # One example for each turn of the assistant: each was a completion of what stands before it.
+            turns = [i for i, m in enumerate(record.messages) if m.role == "assistant"]
+            if not turns:
+                raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
+            for turn in turns:
+                prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1])
+                name = record.id if len(turns) == 1 else f"{record.id}@{turn}"
+                yield from self._windows(name, prompt, self._encode(closing))
+        elif record.prompt is not None:
+            prompt = [*self._prefix, *self._encode(record.prompt)]
+            yield from self._windows(record.id, prompt, [*self._encode(record.completion), *self._suffix])
+        else:
+            yield from self._windows(record.id, list(self._prefix), [*self._encode(record.completion), *self._suffix])
+
+    def output(self, output: LoggedOutput) -> list[Example]:
+        """Return the examples of a logged output: its completion's tokens, given its prompt.
+
+        The end-of-sequence token is not predicted: a log does not say whether the model ended or was cut off.
+        """
+        if output.messages:
+            prompt = self._encode_chat(output.messages)
+        else:
+            prompt = [*self._prefix, *self._encode(output.prompt)]
+        examples = list(self._windows(output.external_id, prompt, self._encode(output.completion)))
+        if not examples:
+            raise InputError(f"output {output.external_id} has no token to predict")
+        return examples
+
+    def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Example]:
+        tokens = np.asarray(context + predicted, dtype=np.int32)
+        start = max(len(context), 1)  # the very first token has nothing that could predict it
+        if len(tokens) <= start:
+            return
+        limit = self._max_length
+        if len(tokens) <= limit:
+            yield Example(name, tokens, start)
+            return
+        kept = len(self._prefix) if context[: len(self._prefix)] == self._prefix else 0
+        if len(predicted) + max(kept, 1) <= limit:
+            # The prompt loses its oldest tokens; special tokens at its head stay where the model expects them.
+            tail = limit - kept
+            yield Example(name, np.concatenate([tokens[:kept], tokens[-tail:]]), limit - len(predicted))
+            return
+        # Longer than a window: windows overlap by one token, so that each token is predicted exactly once.
+        first = max(start - 1, 0)
+        for part, low in enumerate(range(first, len(tokens) - 1, limit - 1)):
+            window = tokens[low : low + limit]
+            yield Example(f"{name}#{part}", window, 1)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[list[int], str]:
+        prompt = self._render(before, generate=True)
+        whole = self._render(after, generate=False)
+        if not whole.startswith(prompt):
+            raise InputError(
+                "the chat template does not continue its own generation prompt; "
+                "give such records as prompt and completion"
+            )
+        return self._encode(prompt), whole[len(prompt) :]
+
+    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        return self._encode(self._render(messages, generate=True))
+
+    def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise InputError("the model has no chat template; give prompt and completion instead of messages")
+        text: str = self._tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            tokenize=False,
+            add_generation_prompt=generate,
+        )
+        return text
+
+
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer adds by default before and after a text."""
+    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    dressed: list[int] = tokenizer("a")["input_ids"]
+    for at in range(len(dressed) - len(plain) + 1):
+        if dressed[at : at + len(plain)] == plain:
+            return dressed[:at], dressed[at + len(plain) :]
+    raise InputError("the tokenizer does not put its special tokens around a text; its borders are unknown")

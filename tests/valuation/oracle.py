@@ -1,0 +1,88 @@
+"""The slow, obvious way: autograd one example at a time, explicit projection, dense inverse, plain loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from credit.valuation.model import LanguageModel
+from credit.valuation.projection import LayerProjection
+from credit.valuation.tokens import Example
+
+
+def weight_gradients(model: LanguageModel, example: Example, names: Sequence[str]) -> dict[str, Tensor]:
+    """Autograd's gradient (O, I) of one unpadded example's summed loss with respect to each layer's weight."""
+    modules = dict(model.module.named_modules())
+    flags = {p: p.requires_grad for p in model.module.parameters()}
+    for parameter in flags:
+        parameter.requires_grad_(True)
+    ids = torch.from_numpy(example.tokens.astype(np.int64))[None]
+    log_probs = model.module(input_ids=ids).logits[0].log_softmax(-1)
+    loss = -sum(log_probs[t - 1, ids[0, t]] for t in range(example.start, ids.shape[1]))
+    weights = [modules[name].weight for name in names]
+    grads = torch.autograd.grad(loss, weights)
+    for parameter, flag in flags.items():
+        parameter.requires_grad_(flag)
+    # Conv1D stores its weight as (I, O).
+    return {n: g.mT if isinstance(modules[n], Conv1D) else g for n, g in zip(names, grads, strict=True)}
+
+
+def projected(gradients: dict[str, Tensor], projections: dict[str, LayerProjection]) -> dict[str, Tensor]:
+    """P_out G P_inᵀ of each layer, flattened."""
+    result = {}
+    for name, gradient in gradients.items():
+        p = projections[name]
+        left = torch.eye(gradient.shape[0]) if p.p_out is None else p.p_out
+        right = torch.eye(gradient.shape[1]) if p.p_in is None else p.p_in
+        result[name] = (left.double() @ gradient @ right.double().mT).flatten()
+    return result
+
+
+def influence_matrix(train: list[dict[str, Tensor]], queries: list[dict[str, Tensor]], damping: float) -> Tensor:
+    """1/N Σ_l g_qᵀ (M_l + λ_l I)⁻¹ g_i by a dense inverse: (queries, examples)."""
+    count = len(train)
+    total = torch.zeros(len(queries), count, dtype=torch.float64)
+    for name in train[0]:
+        g = torch.stack([t[name] for t in train])
+        q = torch.stack([t[name] for t in queries])
+        fisher = sum(torch.outer(row, row) for row in g) / count
+        dim = fisher.shape[0]
+        inverse = torch.linalg.inv(fisher + damping * fisher.trace() / dim * torch.eye(dim, dtype=torch.float64))
+        total += q @ inverse @ g.mT / count
+    return total
+
+
+def group_numbers(folds: list[tuple[float, int]], noise: float) -> tuple[float, float]:
+    """(influence, support) of one group from its folds (sum, examples), written as in the definition."""
+    n = sum(m for _, m in folds)
+    influence = sum(s for s, _ in folds)
+    if all(m == 1 for _, m in folds):
+        return influence, sum(s for s, _ in folds if s > noise)
+    mu = influence / n
+    variance = sum((s - m * mu) ** 2 / m for s, m in folds) / (len(folds) - 1)
+    sigma = math.sqrt(variance)
+    a = (mu - noise) / sigma
+    phi = math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+    cdf = (1 + math.erf(a / math.sqrt(2))) / 2
+    return influence, n * (mu * cdf + sigma * phi)
+
+
+def pooled_sigma(groups: list[list[tuple[float, int]]]) -> float:
+    """Spread of one example's influence, pooled over groups with their degrees of freedom."""
+    squares = freedom = 0.0
+    for folds in groups:
+        n = sum(m for _, m in folds)
+        mu = sum(s for s, _ in folds) / n
+        squares += sum((s - m * mu) ** 2 / m for s, m in folds)
+        freedom += len(folds) - 1
+    return math.sqrt(squares / freedom)
+
+
+def modules_of(model: nn.Module, kinds: tuple[type, ...]) -> dict[str, nn.Module]:
+    """All modules of the given types by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from credit.errors import ValuationError
+from credit.valuation import load_model
+from credit.valuation.layers import choose_layers
+from tests.models import save_tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_tiny_model(tmp_path / "model")
+
+
+def test_a_truncated_weight_file_is_named(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ValuationError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_model(folder)
+
+
+def test_what_is_no_model_is_refused_with_the_remedy(folder, tmp_path):
+    with pytest.raises(ValuationError, match="not a folder"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(ValuationError, match=r"no config\.json"):
+        load_model(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValuationError, match="pickled weights are never loaded"):
+        load_model(folder)
+
+
+def test_a_model_without_tokenizer_is_refused(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ValuationError, match="no tokenizer"):
+        load_model(folder)
+
+
+def test_skipped_layers_are_named_with_their_share(folder):
+    model = load_model(folder).module
+    layers = choose_layers(model, lm_head=False)
+    assert {layer.name for layer in layers.skipped} >= {"lm_head", "model.embed_tokens", "model.norm"}
+    assert sum(layer.share for layer in layers.skipped) + layers.watched_share == pytest.approx(1.0)
+    assert "lm_head" in choose_layers(model, lm_head=True).watched
