@@ -1,0 +1,128 @@
+"""Account keys: what they mean, and the rows that stand for them.
+
+| key | holds |
+|---|---|
+| `credits:issued` | minus all credits that outputs distributed |
+| `credits:earned:<provider>/<collection>` | micro-credits that a provider's collection earned |
+| `money:external` | minus all money that came in from outside |
+| `money:pool:<period>` | money to distribute for a period |
+| `money:payable:<provider>` | what is owed to a provider |
+| `money:payout:<provider>` | what is on its way to a provider |
+
+Balances of the two contra accounts are negative; every commodity sums to zero over all accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select
+
+from credit.errors import LedgerError
+from credit.ledger.schema import account, next_id, provider
+from credit.ledger.values import is_storable
+from credit.records import Group, is_collection, is_period, is_provider_key
+
+ISSUED = "credits:issued"
+EXTERNAL = "money:external"
+EARNED_KIND = "credits:earned"
+POOL_KIND = "money:pool"
+PAYABLE_KIND = "money:payable"
+PAYOUT_KIND = "money:payout"
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AccountKey:
+    """An account's key, taken apart."""
+
+    kind: str
+    provider: str | None = None
+    collection: str | None = None
+
+
+def earned(group: Group) -> str:
+    """Key of the account of the credits that a group earned."""
+    return f"{EARNED_KIND}:{group.provider}/{group.collection}"
+
+
+def pool_account(period: str) -> str:
+    """Key of the account of the money to distribute for a period."""
+    return f"{POOL_KIND}:{period}"
+
+
+def payable(provider_key: str) -> str:
+    """Key of the account of what is owed to a provider."""
+    return f"{PAYABLE_KIND}:{provider_key}"
+
+
+def payout_account(provider_key: str) -> str:
+    """Key of the account of what is on its way to a provider."""
+    return f"{PAYOUT_KIND}:{provider_key}"
+
+
+def parse_account(key: str) -> AccountKey:
+    """Take an account's key apart; LedgerError when it is not one of the forms above."""
+    if key in {ISSUED, EXTERNAL}:
+        return AccountKey(key)
+    family, _, rest = key.partition(":")
+    purpose, _, owner = rest.partition(":")
+    kind = f"{family}:{purpose}"
+    if kind == EARNED_KIND:
+        name, _, collection = owner.partition("/")
+        if is_provider_key(name) and is_collection(collection) and is_storable(collection):
+            return AccountKey(kind, name, collection)
+    elif kind == POOL_KIND and is_period(owner):
+        return AccountKey(kind)
+    elif kind in {PAYABLE_KIND, PAYOUT_KIND} and is_provider_key(owner):
+        return AccountKey(kind, owner)
+    raise LedgerError(
+        f"{key!r} is not an account; accounts are credits:issued, credits:earned:<provider>/<collection>,"
+        " money:external, money:pool:<period>, money:payable:<provider> and money:payout:<provider>"
+    )
+
+
+def account_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """Return the id of every account, creating those that are new; LedgerError when a provider is unknown."""
+    wanted = sorted(set(keys))
+    found = _find(conn, wanted)
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        parsed = [parse_account(key) for key in missing]
+        owners = _provider_ids(conn, {item.provider for item in parsed if item.provider is not None})
+        first = next_id(conn, account)
+        rows = [
+            {
+                "id": first + offset,
+                "key": key,
+                "kind": item.kind,
+                "provider_id": None if item.provider is None else owners[item.provider],
+                "collection": item.collection,
+            }
+            for offset, (key, item) in enumerate(zip(missing, parsed, strict=True))
+        ]
+        conn.execute(insert(account), rows)
+        found |= {str(row["key"]): first + offset for offset, row in enumerate(rows)}
+    return found
+
+
+def _find(conn: Connection, keys: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(keys), _BATCH):
+        query = select(account.c.key, account.c.id).where(account.c.key.in_(keys[start : start + _BATCH]))
+        found.update({key: number for key, number in conn.execute(query)})
+    return found
+
+
+def _provider_ids(conn: Connection, keys: set[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _BATCH):
+        query = select(provider.c.key, provider.c.id).where(provider.c.key.in_(ordered[start : start + _BATCH]))
+        found.update({key: number for key, number in conn.execute(query)})
+    unknown = [key for key in ordered if key not in found]
+    if unknown:
+        raise LedgerError(f"unknown provider {unknown[0]!r}; add it first: credit providers add {unknown[0]} NAME")
+    return found

@@ -1,0 +1,210 @@
+"""Who can be credited, on what terms, and which models and attribution indexes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from sqlalchemy import Connection, insert, select, update
+
+from credit.errors import LedgerError
+from credit.ledger.schema import account, attribution_index, contract_term, index_location, model, next_id, provider
+from credit.ledger.values import is_currency, utc_moment, utc_text
+from credit.records import HOUSE, Provider, is_provider_key
+
+Change = Literal["added", "renamed", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What holds for a provider and currency from `valid_from` on, until a later term."""
+
+    provider: str
+    currency: str
+    minimum_payout_minor: int
+    valid_from: date
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredIndex:
+    """An attribution index that the ledger knows; `path` is where it was registered last."""
+
+    id: int
+    model: str
+    fingerprint: str
+    path: str
+    manifest_json: str
+    registered_at: datetime
+
+
+def add_provider(conn: Connection, item: Provider, *, now: datetime) -> Change:
+    """Add a provider, or rename it when its key is known.
+
+    Raises:
+        LedgerError: the key is none, or the kind differs and the provider has been credited.
+    """
+    if not is_provider_key(item.key):
+        raise LedgerError(f"{item.key!r} is not a provider's key; keys are [a-z0-9][a-z0-9_-]{{0,63}}")
+    if item.key == HOUSE and item.kind != "house":
+        raise LedgerError(f"{HOUSE!r} is the reserved key of the house; give the provider another key")
+    found = conn.execute(select(provider).where(provider.c.key == item.key)).one_or_none()
+    if found is None:
+        row = {"id": next_id(conn, provider), "key": item.key, "name": item.name, "kind": item.kind}
+        conn.execute(insert(provider), {**row, "created_at": utc_text(now)})
+        return "added"
+    if found.kind != item.kind and _credited(conn, found.id):
+        raise LedgerError(
+            f"provider {item.key} has been credited as kind {found.kind!r} and cannot become {item.kind!r};"
+            " add a provider with another key"
+        )
+    if (found.name, found.kind) == (item.name, item.kind):
+        return "unchanged"
+    conn.execute(update(provider).where(provider.c.id == found.id).values(name=item.name, kind=item.kind))
+    return "renamed"
+
+
+def import_providers(conn: Connection, items: Iterable[Provider], *, now: datetime) -> dict[str, Change]:
+    """Add or rename many providers, all or none; return what happened to each key."""
+    return {item.key: add_provider(conn, item, now=now) for item in items}
+
+
+def providers(conn: Connection) -> list[Provider]:
+    """Return every provider, the house included, sorted by key."""
+    rows = conn.execute(select(provider.c.key, provider.c.name, provider.c.kind).order_by(provider.c.key))
+    return [Provider(key, name, kind) for key, name, kind in rows]
+
+
+def provider_id(conn: Connection, key: str) -> int:
+    """Return a provider's id; LedgerError when it is unknown."""
+    found = conn.execute(select(provider.c.id).where(provider.c.key == key)).scalar()
+    if found is None:
+        raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
+    return int(found)
+
+
+def set_term(
+    conn: Connection, provider_key: str, currency: str, minimum_payout_minor: int, valid_from: date, *, now: datetime
+) -> Term:
+    """Agree a minimum payout, in minor units, from a day on; a term is never edited, a later one supersedes it.
+
+    Raises:
+        LedgerError: another amount is agreed from that day already, or a value makes no sense.
+    """
+    if not is_currency(currency):
+        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    if minimum_payout_minor < 0:
+        raise LedgerError(f"the minimum payout of {provider_key} is {minimum_payout_minor}; it must not be negative")
+    owner = provider_id(conn, provider_key)
+    key = {"provider_id": owner, "currency": currency, "valid_from": valid_from.isoformat()}
+    found = conn.execute(select(contract_term.c.minimum_payout_minor).filter_by(**key)).scalar()
+    if found is None:
+        row = {"id": next_id(conn, contract_term), "minimum_payout_minor": minimum_payout_minor, **key}
+        conn.execute(insert(contract_term), {**row, "created_at": utc_text(now)})
+    elif found != minimum_payout_minor:
+        raise LedgerError(
+            f"{provider_key} has agreed a minimum payout of {found} {currency} (minor units) from {valid_from} on;"
+            " terms are not edited: agree the new one from a later day"
+        )
+    return Term(provider_key, currency, minimum_payout_minor, valid_from)
+
+
+def term_for(conn: Connection, provider_key: str, currency: str, on: date) -> Term | None:
+    """Return the term that holds on a day, or None when nothing has been agreed for it."""
+    row = conn.execute(
+        select(contract_term.c.minimum_payout_minor, contract_term.c.valid_from)
+        .where(
+            contract_term.c.provider_id == provider_id(conn, provider_key),
+            contract_term.c.currency == currency,
+            contract_term.c.valid_from <= on.isoformat(),
+        )
+        .order_by(contract_term.c.valid_from.desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Term(provider_key, currency, row.minimum_payout_minor, date.fromisoformat(row.valid_from))
+
+
+def register_index(
+    conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, *, now: datetime
+) -> RegisteredIndex:
+    """Register an attribution index under the name that logs call its model; again does nothing.
+
+    An index is its fingerprint. Its path is only where it lay when it was registered: registered from another
+    path, the new one is appended and holds from then on.
+
+    Raises:
+        LedgerError: the index is registered for another model name.
+    """
+    found = conn.execute(
+        select(attribution_index.c.id, model.c.name)
+        .join_from(attribution_index, model)
+        .where(attribution_index.c.fingerprint == fingerprint)
+    ).one_or_none()
+    if found is not None and found.name != model_name:
+        raise LedgerError(
+            f"the index at {path} is registered for the model {found.name!r} and cannot serve {model_name!r} too;"
+            " build one with its own --name"
+        )
+    moment = utc_text(now)
+    if found is None:
+        number = next_id(conn, attribution_index)
+        row = {"id": number, "model_id": _ensure_model(conn, model_name), "fingerprint": fingerprint}
+        conn.execute(insert(attribution_index), {**row, "manifest_json": manifest_json, "registered_at": moment})
+    else:
+        number = found.id
+    if _last_path(conn, number) != path:
+        place = {"id": next_id(conn, index_location), "index_id": number, "path": path, "registered_at": moment}
+        conn.execute(insert(index_location), place)
+    return next(item for item in indexes(conn) if item.id == number)
+
+
+def indexes(conn: Connection) -> list[RegisteredIndex]:
+    """Return every registered index in the order of first registration."""
+    rows = conn.execute(
+        select(attribution_index, model.c.name.label("model"))
+        .join_from(attribution_index, model)
+        .order_by(attribution_index.c.id)
+    ).all()
+    order = select(index_location.c.index_id, index_location.c.path).order_by(index_location.c.id)
+    paths = {number: path for number, path in conn.execute(order)}
+    return [
+        RegisteredIndex(
+            row.id, row.model, row.fingerprint, paths[row.id], row.manifest_json, utc_moment(row.registered_at)
+        )
+        for row in rows
+    ]
+
+
+def models(conn: Connection) -> dict[str, int]:
+    """Return the id of every model that has an index, by the name that logs call it."""
+    return {name: number for name, number in conn.execute(select(model.c.name, model.c.id).order_by(model.c.name))}
+
+
+def model_id(conn: Connection, name: str) -> int:
+    """Return a model's id; LedgerError when no index is registered under the name."""
+    found = conn.execute(select(model.c.id).where(model.c.name == name)).scalar()
+    if found is None:
+        raise LedgerError(f"unknown model {name!r}; index it first: credit index MODEL DATA --out DIR --name {name}")
+    return int(found)
+
+
+def _ensure_model(conn: Connection, name: str) -> int:
+    found = conn.execute(select(model.c.id).where(model.c.name == name)).scalar()
+    if found is not None:
+        return int(found)
+    number = next_id(conn, model)
+    conn.execute(insert(model), {"id": number, "name": name})
+    return number
+
+
+def _last_path(conn: Connection, index_id: int) -> str | None:
+    order = index_location.c.id.desc()
+    query = select(index_location.c.path).where(index_location.c.index_id == index_id).order_by(order)
+    return conn.execute(query.limit(1)).scalar()
+
+
+def _credited(conn: Connection, number: int) -> bool:
+    return conn.execute(select(account.c.id).where(account.c.provider_id == number).limit(1)).scalar() is not None

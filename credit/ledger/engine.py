@@ -1,0 +1,289 @@
+"""Opening a ledger: URLs, transactions, snapshots, locks.
+
+`Ledger.write` lets in one writer at a time on both engines (SQLite's BEGIN IMMEDIATE, PostgreSQL's advisory lock
+held until commit), which is why ids and the hash chain need no retries. `Ledger.read` sees one moment of the ledger
+throughout. What a database driver raises becomes an error of `credit.errors` on the way out, without the password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import filelock
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+)
+from sqlalchemy.pool import NullPool
+
+from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
+from credit.ledger.guards import PERIOD_CLOSED, REFUSED
+from credit.ledger.schema import REVISIONS
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long a SQLite writer waits for another one before it gives up."""
+
+_SECRETS = frozenset({"password", "sslpassword"})
+_WRITER_LOCK = "writer"
+_INIT = "credit init"
+
+
+class Ledger:
+    """An open ledger at the revision that this version of `credit` reads and writes."""
+
+    __slots__ = ("_engine", "url")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.url = redact(engine.url)
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open the ledger at `url`.
+
+        Raises:
+            LedgerError: it is missing, unreachable, or of another revision than this version of `credit`.
+            InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
+        """
+        target = _parse(url)
+        if target.get_backend_name() == "sqlite" and not Path(str(target.database)).is_file():
+            raise LedgerError(f"there is no ledger at {redact(target)}; create it: {_INIT}")
+        engine = _engine(target)
+        try:
+            with translated(engine.url), engine.connect() as conn:
+                found = current_revision(conn)
+        except BaseException:
+            engine.dispose()
+            raise
+        if found != REVISIONS[-1]:
+            engine.dispose()
+            raise LedgerError(_revision_message(redact(target), found))
+        return cls(engine)
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.url!r})"
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The database file, or None on PostgreSQL."""
+        return Path(str(self._engine.url.database)) if self._engine.dialect.name == "sqlite" else None
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """One transaction, alone among writers: committed when the block ends, undone when it raises.
+
+        Raises:
+            LedgerError: the database refused; PeriodClosedError when because a period is closed.
+            LockHeldError: another writer kept SQLite's lock for longer than the busy timeout.
+        """
+        return _writing(self._engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot; writing in it is refused."""
+        options: dict[str, Any] = {"credit_begin": "BEGIN"}
+        if self._engine.dialect.name == "postgresql":
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with translated(self._engine.url), self._engine.connect() as conn:
+            conn.execution_options(**options)
+            with conn.begin():
+                if self._engine.dialect.name == "sqlite":
+                    conn.exec_driver_sql("PRAGMA query_only = ON")
+                yield conn
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` of this ledger; LockHeldError at once when another run holds it.
+
+        The operating system or the server frees it when the process dies, however it dies.
+        """
+        held = f"another run holds the lock {name!r} of {self.url}; let it finish, then run this again"
+        path = self.sqlite_path
+        if path is not None:
+            lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"), timeout=0)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise LockHeldError(held) from None
+            try:
+                yield
+            finally:
+                lock.release()
+            return
+        with translated(self._engine.url), self._engine.connect() as conn:
+            # Outside a transaction, so that an hour's work does not hold back the server's clean-up.
+            conn.execution_options(isolation_level="AUTOCOMMIT")
+            key = {"key": _lock_key(name)}
+            if not conn.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
+                raise LockHeldError(held)
+            try:
+                yield
+            finally:
+                conn.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
+
+
+def upgrade(url: str) -> str:
+    """Create the ledger at `url` or bring it to the newest revision, in one transaction; return the revision.
+
+    Raises:
+        LedgerError: it is of a newer revision than this version of `credit` knows, or cannot be reached.
+        InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    from credit.resources import resource
+
+    target = _parse(url)
+    if target.get_backend_name() == "sqlite":
+        Path(str(target.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = _engine(target)
+    try:
+        with _writing(engine) as conn:
+            found = current_revision(conn)
+            if found is not None and found not in REVISIONS:
+                raise LedgerError(_revision_message(redact(target), found))
+            config = Config()
+            config.set_main_option("script_location", str(resource("migrations")).replace("%", "%%"))
+            config.attributes["connection"] = conn
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+    return REVISIONS[-1]
+
+
+def redact(url: str | URL) -> str:
+    """Return `url` fit to be printed: without its password, and without the driver's name."""
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        return "<unreadable database URL>"
+    hidden = {name: "hidden" for name in parsed.query if name.lower() in _SECRETS}
+    plain = parsed.update_query_dict(hidden).set(drivername=parsed.get_backend_name())
+    return plain.render_as_string(hide_password=True)
+
+
+def serialise_writers(conn: Connection) -> None:
+    """Wait until no other transaction writes (PostgreSQL; on SQLite BEGIN IMMEDIATE has done so already)."""
+    if conn.dialect.name == "postgresql":
+        conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(_WRITER_LOCK)})
+
+
+def current_revision(conn: Connection) -> str | None:
+    """Return the revision of the schema that `conn` reaches, or None where there is no ledger."""
+    if not sa.inspect(conn).has_table("alembic_version"):
+        return None
+    return conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turn what a driver raises into an error of `credit.errors` with a text for people."""
+    try:
+        yield
+    except (IntegrityError, OperationalError, DataError, InternalError) as error:
+        raise _translate(error, redact(url)) from error
+
+
+def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
+    text = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    if REFUSED in text:
+        reason = text[text.index(REFUSED) + len(REFUSED) :]
+        if reason.startswith(PERIOD_CLOSED):
+            return PeriodClosedError(f"{place} refuses: {reason}; post into an open period instead")
+        return LedgerError(f"{place} refuses: {reason}")
+    if "database is locked" in text:
+        return LockHeldError(f"another run is writing to {place}; let it finish, then run this again")
+    if isinstance(error, OperationalError):
+        return LedgerError(f"cannot use {place}: {text}")
+    return LedgerError(f"{place} refuses: {text}")
+
+
+def _revision_message(place: str, found: str | None) -> str:
+    if found is None:
+        return f"{place} holds no ledger; create it: {_INIT}"
+    if found in REVISIONS:
+        return f"{place} is at revision {found}, this version of credit needs {REVISIONS[-1]}; run: {_INIT}"
+    return (
+        f"{place} is at revision {found}, newer than {REVISIONS[-1]}, the newest that this version of credit"
+        f" knows; install the version that upgraded it ({_INIT} cannot go back)"
+    )
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"credit:{name}".encode()).digest()[:8], "big", signed=True)
+
+
+def _parse(url: str) -> URL:
+    try:
+        target = sa.make_url(url.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError):
+        raise InvalidRequestError(
+            "the database URL cannot be read; write sqlite:///credit.db or postgresql://user@host/name"
+        ) from None
+    backend = target.get_backend_name()
+    if backend == "sqlite":
+        if target.database in {None, "", ":memory:"}:
+            raise InvalidRequestError("a ledger needs a file, as in sqlite:///credit.db")
+        return target.set(drivername="sqlite+pysqlite")
+    if backend != "postgresql":
+        raise InvalidRequestError(f"no ledger on {backend}; use sqlite:///credit.db or postgresql://user@host/name")
+    if importlib.util.find_spec("psycopg") is None:
+        raise LedgerError('PostgreSQL needs an extra: pip install "credit[postgres]"')
+    return target.set(drivername="postgresql+psycopg")
+
+
+def _engine(target: URL) -> Engine:
+    if target.get_backend_name() == "postgresql":
+        return sa.create_engine(target, pool_pre_ping=True)
+    # No pool: a SQLite connection is cheap, and one kept open would hold what is per connection (query_only).
+    engine = sa.create_engine(target, poolclass=NullPool)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves; the driver would, but too late and too weakly
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "recursive_triggers = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    conn.exec_driver_sql(conn.get_execution_options().get("credit_begin", "BEGIN IMMEDIATE"))
+
+
+@contextmanager
+def _writing(engine: Engine) -> Iterator[Connection]:
+    with translated(engine.url), engine.begin() as conn:
+        serialise_writers(conn)
+        yield conn

@@ -1,0 +1,253 @@
+"""What the database itself refuses, whoever asks: triggers for SQLite and PostgreSQL from one set of rules.
+
+A `Rule` is a condition over NEW and OLD in SQL that both engines read alike, and the sentence with which the
+database refuses when it holds. `rules()` is the whole list; `statements(dialect)` renders it. Two refusals
+exist on one engine only: SQLite's `INSERT OR REPLACE`, whose deletions fire no trigger (so the insert itself is
+refused when its keys are taken), and PostgreSQL's TRUNCATE.
+
+A transaction is written entries first, header last. The header's trigger judges the whole; afterwards the
+composite key (txn_id, entry_count) with line_no in 1..entry_count leaves no room for another entry, also not for
+one that a concurrent transaction inserted before the header was there to be seen.
+
+Recreating a table drops its triggers: a migration that does so must create them again. `installed(conn)` and
+`expected(dialect)` are compared by a test after every migration and by `credit verify` at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, Table, UniqueConstraint, text
+
+from credit.ledger import schema
+from credit.ledger.values import GENESIS
+
+Dialect = Literal["sqlite", "postgresql"]
+Event = Literal["INSERT", "UPDATE", "DELETE"]
+
+REFUSED = "credit refuses: "
+"""Start of every message that a guard raises."""
+
+PERIOD_CLOSED = "the period is closed"
+
+APPEND_ONLY: tuple[Table, ...] = (
+    schema.contract_term,
+    schema.account,
+    schema.model,
+    schema.attribution_index,
+    schema.index_location,
+    schema.ingest_file,
+    schema.output,
+    schema.compute_run,
+    schema.score_book,
+    schema.valuation,
+    schema.ledger_txn,
+    schema.ledger_entry,
+    schema.pool,
+    schema.allocation,
+    schema.statement,
+)
+MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
+"""Tables with columns that may change, under rules of their own; their rows may not be deleted either."""
+
+_BASE = 2**32
+_OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
+_LAST_HASH = "(SELECT hash FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
+_CLOSED = "EXISTS (SELECT 1 FROM period WHERE id = NEW.period_id AND status = 'closed')"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Refuse `event` on `table` with `message` when `condition` holds (None: always), on one engine or both."""
+
+    table: str
+    event: Event
+    message: str
+    condition: str | None = None
+    only: Dialect | None = None
+
+
+def rules() -> Iterator[Rule]:
+    """Yield every rule, in the order in which a trigger tries them."""
+    yield from _journal_rules()
+    yield from _period_rules()
+    yield from _mutable_rules()
+    for table in APPEND_ONLY:
+        yield Rule(table.name, "UPDATE", f"{table.name} is append-only: no row may be changed")
+    for table in (*APPEND_ONLY, *MUTABLE):
+        yield Rule(table.name, "DELETE", f"no row of {table.name} may be deleted")
+        yield Rule(table.name, "INSERT", f"this row of {table.name} exists already", _key_taken(table), "sqlite")
+
+
+def _key_taken(table: Table) -> str:
+    primary = tuple(column.name for column in table.primary_key)
+    uniques = [item.columns.keys() for item in table.constraints if isinstance(item, UniqueConstraint)]
+    keys = [primary, *sorted(tuple(names) for names in uniques if not set(primary) <= set(names))]
+    tests = [" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys]
+    found = "EXISTS (SELECT 1 FROM {} WHERE {})".format
+    return " OR ".join(found(table.name, test) for test in tests)
+
+
+def _journal_rules() -> Iterator[Rule]:
+    yield Rule(
+        "ledger_entry",
+        "INSERT",
+        "a late entry: the transaction is complete",
+        "EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.txn_id)",
+    )
+    header = {
+        PERIOD_CLOSED: _CLOSED,
+        "the number of entries is not entry_count": f"(SELECT count(*) {_OF_THIS}) <> NEW.entry_count",
+        # Halves of 32 bits, because SQLite's sum() fails beyond 64 bits where PostgreSQL's does not.
+        "the entries do not sum to zero in every commodity": (
+            f"EXISTS (SELECT 1 {_OF_THIS} GROUP BY commodity"
+            f" HAVING sum(amount / {_BASE}) + sum(amount % {_BASE}) / {_BASE} <> 0"
+            f" OR sum(amount % {_BASE}) % {_BASE} <> 0)"
+        ),
+        "seq does not follow the last transaction": ("NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ledger_txn)"),
+        "prev_hash is not the hash of the last transaction": (f"NEW.prev_hash <> coalesce({_LAST_HASH}, '{GENESIS}')"),
+        "there is no such transaction to reverse": (
+            "NEW.reverses_txn_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
+        ),
+        "the transaction has been reversed before": (
+            "NEW.reverses_txn_id IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM ledger_txn WHERE reverses_txn_id = NEW.reverses_txn_id)"
+        ),
+        "a reversal must negate every entry of what it reverses": (
+            "NEW.reverses_txn_id IS NOT NULL AND (NEW.entry_count <>"
+            " (SELECT entry_count FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
+            " OR EXISTS (SELECT 1 FROM ledger_entry AS n JOIN ledger_entry AS o"
+            " ON o.txn_id = NEW.reverses_txn_id AND o.line_no = n.line_no WHERE n.txn_id = NEW.id"
+            " AND (n.account_id <> o.account_id OR n.commodity <> o.commodity OR n.amount <> -o.amount)))"
+        ),
+    }
+    for message, condition in header.items():
+        yield Rule("ledger_txn", "INSERT", message, condition)
+
+
+def _period_rules() -> Iterator[Rule]:
+    for table in ("pool", "allocation"):
+        yield Rule(table, "INSERT", PERIOD_CLOSED, _CLOSED)
+    yield Rule("period", "INSERT", "a period starts open", "NEW.status <> 'open'")
+    yield Rule("period", "UPDATE", f"{PERIOD_CLOSED}: it stays closed, as it was closed", "OLD.status = 'closed'")
+    yield Rule(
+        "period",
+        "UPDATE",
+        "the only change to a period is to close it",
+        "NEW.status <> 'closed' OR NEW.id <> OLD.id OR NEW.opened_at <> OLD.opened_at",
+    )
+
+
+def _mutable_rules() -> Iterator[Rule]:
+    yield Rule(
+        "provider",
+        "UPDATE",
+        "a provider's id, key and created_at stay as they are",
+        "NEW.id <> OLD.id OR NEW.key <> OLD.key OR NEW.created_at <> OLD.created_at",
+    )
+    yield Rule(
+        "provider",
+        "UPDATE",
+        "a provider that has been credited stays of its kind",
+        "NEW.kind <> OLD.kind AND EXISTS (SELECT 1 FROM account WHERE provider_id = OLD.id)",
+    )
+    unchanged = ("id", "period_id", "provider_id", "currency", "amount_minor", "txn_id")
+    yield Rule(
+        "payout",
+        "UPDATE",
+        "only the status of a payout may change",
+        " OR ".join(f"NEW.{name} <> OLD.{name}" for name in unchanged),
+    )
+    steps = (("pending", "exported"), ("exported", "paid"), ("exported", "failed"), ("failed", "pending"))
+    yield Rule(
+        "payout",
+        "UPDATE",
+        "a payout goes from pending to exported, from exported to paid or failed, from failed to pending",
+        " AND ".join(f"NOT (OLD.status = '{old}' AND NEW.status = '{new}')" for old, new in steps),
+    )
+
+
+def _grouped(dialect: Dialect) -> dict[tuple[str, Event], list[Rule]]:
+    groups: dict[tuple[str, Event], list[Rule]] = {}
+    for rule in rules():
+        if rule.only in {None, dialect}:
+            groups.setdefault((rule.table, rule.event), []).append(rule)
+    return dict(sorted(groups.items()))
+
+
+def _quoted(message: str) -> str:
+    return "'" + (REFUSED + message).replace("'", "''") + "'"
+
+
+def _sqlite_trigger(table: str, event: Event, checks: list[Rule]) -> str:
+    lines = [
+        f"  SELECT RAISE(ABORT, {_quoted(rule.message)})"
+        + (f"\n    WHERE {rule.condition};" if rule.condition else ";")
+        for rule in checks
+    ]
+    body = "\n".join(lines)
+    return f"CREATE TRIGGER {table}_{event.lower()} BEFORE {event} ON {table}\nBEGIN\n{body}\nEND"
+
+
+def _postgres_body(table: str, event: Event, checks: list[Rule]) -> str:
+    lines = []
+    if (table, event) in {("ledger_txn", "INSERT"), ("pool", "INSERT"), ("allocation", "INSERT")}:
+        # Held until commit: a close, which takes the row FOR UPDATE, waits for this post or is seen by it.
+        lines.append("  PERFORM 1 FROM period WHERE id = NEW.period_id FOR SHARE;")
+    for rule in checks:
+        refusal = f"RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {_quoted(rule.message)};"
+        lines.append(f"  IF {rule.condition} THEN\n    {refusal}\n  END IF;" if rule.condition else f"  {refusal}")
+    if checks[-1].condition:
+        lines.append("  RETURN NEW;")
+    return "\nBEGIN\n" + "\n".join(lines) + "\nEND\n"
+
+
+def _postgres_parts(table: str, event: str, body: str) -> tuple[str, str]:
+    """Return a trigger's function and the trigger, in the words of pg_get_triggerdef."""
+    name = f"{table}_{event.lower()}"
+    each = "STATEMENT" if event == "TRUNCATE" else "ROW"
+    return (
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
+        f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {name}()",
+    )
+
+
+def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
+    for (table, event), checks in _grouped("postgresql").items():
+        yield table, event, _postgres_body(table, event, checks)
+    for item in (*APPEND_ONLY, *MUTABLE):
+        refusal = Rule(item.name, "DELETE", f"no row of {item.name} may be deleted")
+        yield item.name, "TRUNCATE", _postgres_body(item.name, "DELETE", [refusal])
+
+
+def statements(dialect: Dialect) -> list[str]:
+    """Return the SQL that creates every guard on `dialect`."""
+    if dialect == "sqlite":
+        return [_sqlite_trigger(table, event, checks) for (table, event), checks in _grouped(dialect).items()]
+    return [part for item in _postgres_bodies() for part in _postgres_parts(*item)]
+
+
+def expected(dialect: Dialect) -> dict[str, str]:
+    """Return the definition of every guard that must be there, by the trigger's name."""
+    if dialect == "sqlite":
+        return {sql.split()[2]: sql for sql in statements(dialect)}
+    return {
+        f"{table}_{event.lower()}": f"{_postgres_parts(table, event, body)[1]}\n{body}"
+        for table, event, body in _postgres_bodies()
+    }
+
+
+def installed(conn: Connection) -> dict[str, str]:
+    """Return the definition of every trigger in the database, by name, to be compared with `expected`."""
+    if conn.dialect.name == "sqlite":
+        sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+    else:
+        sql = (
+            "SELECT tgname, pg_get_triggerdef(t.oid, true) || chr(10) || prosrc"
+            " || CASE tgenabled WHEN 'O' THEN '' ELSE ' (disabled)' END"
+            " FROM pg_trigger t JOIN pg_proc p ON p.oid = tgfoid JOIN pg_class c ON c.oid = tgrelid"
+            " WHERE NOT tgisinternal AND c.relnamespace = current_schema()::regnamespace ORDER BY tgname"
+        )
+    return {name: definition for name, definition in conn.execute(text(sql))}

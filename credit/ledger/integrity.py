@@ -1,0 +1,161 @@
+"""Recomputing everything that can be recomputed: `credit verify`.
+
+One snapshot, every row read once, in memory that does not grow with the number of rows. The chain proves that no
+transaction in it was changed, inserted or removed; that its tail was not cut off can only be told by somebody who
+kept an earlier head, which is why the report names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import Connection, Row, func, select
+
+from credit.errors import IntegrityError
+from credit.ledger import crosschecks
+from credit.ledger.crosschecks import Problem
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Header, chain_hash
+from credit.ledger.schema import account, ledger_entry, ledger_txn, metadata, score_book
+from credit.ledger.values import GENESIS
+
+MAX_PROBLEMS = 20
+"""Problems reported of each kind of check: the first ones name the place, thousands more would not help."""
+
+BOOKS = "books"
+"""Folder of the score books inside the data directory."""
+
+_STREAM = {"yield_per": 5000}
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked, the last transaction's seq and hash, and what is wrong, the first bad place first."""
+
+    checked: Mapping[str, int]
+    chain_seq: int
+    chain_head: str
+    problems: tuple[Problem, ...]
+
+    def raise_for_problems(self) -> None:
+        """Raise IntegrityError naming the first bad place, when there is one."""
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            raise IntegrityError(f"{self.problems[0]}{more}")
+
+
+def verify(ledger: Ledger, data_dir: Path | None) -> VerifyReport:
+    """Recompute the ledger: guards, chain, balances, references, hashes, sums and score book files.
+
+    Args:
+        ledger: the ledger.
+        data_dir: where the score books lie (in `books/`); None leaves the files unchecked.
+    """
+    with ledger.read() as conn:
+        chain = _Chain(conn)
+        problems: list[Problem] = []
+        for check in (
+            crosschecks.check_guards,
+            crosschecks.check_storage,
+            chain.check,
+            crosschecks.check_references,
+            crosschecks.check_accounts,
+            crosschecks.check_outputs,
+            crosschecks.check_counts,
+            crosschecks.check_pools,
+            crosschecks.check_statements,
+        ):
+            problems += islice(check(conn), MAX_PROBLEMS)
+        checked = {
+            table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
+            for table in metadata.sorted_tables
+        }
+        if data_dir is not None:
+            problems += islice(_check_books(conn, data_dir / BOOKS), MAX_PROBLEMS)
+            checked["score_book files"] = checked[score_book.name]
+    return VerifyReport(checked, chain.seq, chain.head, tuple(problems))
+
+
+class _Chain:
+    """Walks transactions and entries side by side, each in its stored order."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.seq = 0
+        self.head = GENESIS
+        self._accounts = {number: key for number, key in conn.execute(select(account.c.id, account.c.key))}
+
+    def check(self, conn: Connection) -> Iterator[Problem]:
+        """Yield what is wrong with the chain, from its start."""
+        columns = [ledger_txn.c[name] for name in Header._fields]
+        query = select(ledger_txn.c.hash, ledger_txn.c.id, *columns).order_by(ledger_txn.c.seq)
+        lines = _Lines(conn)
+        for digest, number, *fields in conn.execute(query, execution_options=_STREAM):
+            header = Header(*fields)
+            for orphan in lines.before(header.seq):
+                yield Problem(f"entry {orphan.txn_id}/{orphan.line_no}", "belongs to no transaction")
+            entries = lines.of(header.seq)
+            fault = self._fault(header, number, digest, entries)
+            if fault is not None:
+                yield Problem(f"transaction {header.seq}", fault)
+            self.seq, self.head = header.seq, digest
+        for orphan in lines.before(None):
+            yield Problem(f"entry {orphan.txn_id}/{orphan.line_no}", "belongs to no transaction")
+
+    def _fault(self, header: Header, number: int, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
+        """Return the first thing that is wrong with a transaction, its place in the chain first."""
+        if header.seq != self.seq + 1 or number != header.seq:
+            return f"follows transaction {self.seq}: one is missing or out of order"
+        if header.prev_hash != self.head:
+            return f"does not continue the chain: prev_hash is not the hash of transaction {self.seq}"
+        if [row.line_no for row in entries] != list(range(1, header.entry_count + 1)):
+            return f"has {len(entries)} entries; its header says {header.entry_count}"
+        sums: dict[str, int] = {}
+        for row in entries:
+            sums[row.commodity] = sums.get(row.commodity, 0) + row.amount
+        if any(sums.values()):
+            return f"does not balance: its sums are {sums}"
+        keyed = [(self._accounts.get(row.account_id, ""), row.commodity, row.amount) for row in entries]
+        if chain_hash(header, keyed) != digest or any(row.entry_count != header.entry_count for row in entries):
+            return "is not what was posted: its fields and entries do not have its hash"
+        return None
+
+
+class _Lines:
+    """The entries of all transactions, one after the other, a few in memory."""
+
+    def __init__(self, conn: Connection) -> None:
+        query = select(ledger_entry).order_by(ledger_entry.c.txn_id, ledger_entry.c.line_no)
+        self._rows = iter(conn.execute(query, execution_options=_STREAM))
+        self._next = next(self._rows, None)
+
+    def before(self, seq: int | None) -> Iterator[Row[tuple[int, ...]]]:
+        """Yield the entries that come before those of transaction `seq` (None: all that are left)."""
+        while self._next is not None and (seq is None or self._next.txn_id < seq):
+            yield self._next
+            self._next = next(self._rows, None)
+
+    def of(self, seq: int) -> list[Row[tuple[int, ...]]]:
+        """Return the entries of transaction `seq`."""
+        found = []
+        while self._next is not None and self._next.txn_id == seq:
+            found.append(self._next)
+            self._next = next(self._rows, None)
+        return found
+
+
+def _check_books(conn: Connection, folder: Path) -> Iterator[Problem]:
+    query = select(score_book.c.sha256, score_book.c.byte_count).order_by(score_book.c.id)
+    for digest, size in conn.execute(query):
+        path = folder / f"{digest}.parquet"
+        if not path.is_file():
+            yield Problem(str(path), "is missing")
+        elif path.stat().st_size != size:
+            yield Problem(str(path), f"has {path.stat().st_size} bytes; {size} were registered")
+        else:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    yield Problem(str(path), "does not have the SHA-256 of its name")

@@ -1,0 +1,311 @@
+"""Posting: balanced transactions, each once, in a chain of hashes.
+
+Python validates early, so that messages name the posting; the database is the authority (see `guards`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, insert, select
+
+from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
+from credit.ledger.accounts import account_ids
+from credit.ledger.engine import serialise_writers
+from credit.ledger.schema import account, ledger_entry, ledger_txn, period
+from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
+from credit.records import CREDIT, is_period
+
+ENCODING = "credit.ledger.1"
+"""First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""
+
+_BATCH = 20_000
+"""Entries written at a time: bounds memory, and is long past where a larger batch is faster."""
+
+_KEYS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a transaction: `amount` in micro-credits or minor units, signed, never zero."""
+
+    account: str
+    commodity: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A transaction to be posted.
+
+    `effective_on` is the day on which it takes effect, `period` the open period that it counts in. `details` is
+    stored as canonical JSON beside the text `memo`. `reverses` is the id of the transaction that this one undoes.
+    """
+
+    kind: str
+    period: str
+    effective_on: date
+    idempotency_key: str
+    entries: tuple[Entry, ...]
+    memo: str = ""
+    details: Mapping[str, Any] | None = None
+    reverses: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A transaction in the ledger; `replayed` when an earlier call had posted it."""
+
+    txn_id: int
+    seq: int
+    hash: str
+    replayed: bool
+
+
+class Header(NamedTuple):
+    """All fields of a transaction but its hash, as they are stored and in the order in which they are hashed."""
+
+    prev_hash: str
+    seq: int
+    entry_count: int
+    kind: str
+    period_id: str
+    idempotency_key: str
+    input_sha256: str
+    effective_on: str
+    recorded_at: str
+    reverses_txn_id: int | None
+    memo: str
+    details_json: str
+
+
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""JSON with sorted keys, without spaces, in ASCII: the same value gives the same bytes."""
+
+
+def chain_hash(header: Header, entries: Sequence[tuple[str, str, int]]) -> str:
+    """Return the hash of a transaction: SHA-256 of a JSON array of its fields and of its entries in order.
+
+    JSON in ASCII is unambiguous: strings are quoted and escaped, so that no field runs into the next one.
+    Entries are (account key, commodity, amount).
+    """
+    return _sha256((ENCODING, *header, entries))
+
+
+def input_sha256(posting: Posting) -> str:
+    """Return the SHA-256 of all that a posting says, its idempotency key apart."""
+    return _sha256(
+        (
+            ENCODING,
+            posting.kind,
+            posting.period,
+            posting.effective_on.isoformat(),
+            [(entry.account, entry.commodity, entry.amount) for entry in posting.entries],
+            posting.memo,
+            posting.details or {},
+            posting.reverses,
+        )
+    )
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def post(conn: Connection, posting: Posting, *, now: datetime) -> Posted:
+    """Post one transaction; see `post_all`."""
+    return post_all(conn, [posting], now=now)[0]
+
+
+def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) -> list[Posted]:
+    """Post transactions in order, all or none, opening their periods on demand.
+
+    A posting whose idempotency key was used before, with the same input, returns what the first one returned.
+
+    Args:
+        conn: from `Ledger.write`.
+        postings: what to post; accounts are created from their keys.
+        now: when the ledger records it.
+
+    Raises:
+        LedgerError: a posting does not balance, has fewer than two entries, a zero or too large amount, or an
+            account that is none or of an unknown provider.
+        PeriodClosedError: the period of a new posting is closed.
+        IdempotencyError: an idempotency key was used before with another input.
+    """
+    for item in postings:
+        _validate(item)
+    serialise_writers(conn)
+    known = _posted_before(conn, [item.idempotency_key for item in postings])
+    seq, prev = chain_head(conn)
+    recorded = utc_text(now)
+    results: list[Posted] = []
+    fresh: list[tuple[Posting, Header, str]] = []
+    for item in postings:
+        digest = input_sha256(item)
+        first = known.get(item.idempotency_key)
+        if first is None:
+            seq += 1
+            header = _header(item, digest, prev, seq, recorded)
+            prev = chain_hash(header, [(line.account, line.commodity, line.amount) for line in item.entries])
+            fresh.append((item, header, prev))
+            results.append(Posted(seq, seq, prev, replayed=False))
+            known[item.idempotency_key] = Posted(seq, seq, prev, replayed=True), digest
+        elif first[1] == digest:
+            results.append(first[0])
+        else:
+            raise IdempotencyError(
+                f"idempotency key {item.idempotency_key!r} belongs to transaction {first[0].txn_id}, which says"
+                " something else; give a different transaction a key of its own"
+            )
+    if fresh:
+        for name in sorted({item.period for item, _, _ in fresh}):
+            ensure_period(conn, name, now=now)
+        _write(conn, fresh)
+    return results
+
+
+def reverse(conn: Connection, txn_id: int, *, period: str, reason: str, now: datetime) -> Posted:
+    """Undo a transaction by its negation, in the open period `period`.
+
+    It takes effect on the original's own day, as if the original had never been; `recorded_at` says since when the
+    ledger knows. The same call again returns the first result.
+
+    Raises:
+        LedgerError: there is no such transaction, or no reason is given.
+        IdempotencyError: it has been reversed already, with another reason or in another period.
+        PeriodClosedError: `period` is closed.
+    """
+    if not reason.strip():
+        raise LedgerError(f"a reversal of transaction {txn_id} needs a reason")
+    header = conn.execute(
+        select(ledger_txn.c.effective_on, ledger_txn.c.kind, ledger_txn.c.hash).where(ledger_txn.c.id == txn_id)
+    ).one_or_none()
+    if header is None:
+        raise LedgerError(f"there is no transaction {txn_id} to reverse")
+    lines = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(ledger_entry, account)
+        .where(ledger_entry.c.txn_id == txn_id)
+        .order_by(ledger_entry.c.line_no)
+    )
+    posting = Posting(
+        kind="reversal",
+        period=period,
+        effective_on=date.fromisoformat(header.effective_on),
+        idempotency_key=f"reverse:{txn_id}",
+        entries=tuple(Entry(key, commodity, -amount) for key, commodity, amount in lines),
+        memo=reason,
+        details={"kind": header.kind, "hash": header.hash},
+        reverses=txn_id,
+    )
+    return post(conn, posting, now=now)
+
+
+def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:
+    """Open the period `name` when it is new; PeriodClosedError when it is closed."""
+    if not is_period(name):
+        raise LedgerError(f"{name!r} is not a period; a period is a month, written YYYY-MM")
+    status = conn.execute(select(period.c.status).where(period.c.id == name)).scalar()
+    if status is None:
+        conn.execute(insert(period).values(id=name, status="open", opened_at=utc_text(now)))
+    elif status == "closed":
+        raise PeriodClosedError(f"period {name} is closed; post into a later period that is open")
+
+
+def chain_head(conn: Connection) -> tuple[int, str]:
+    """Return seq and hash of the last transaction, or 0 and 64 zeros."""
+    query = select(ledger_txn.c.seq, ledger_txn.c.hash).order_by(ledger_txn.c.seq.desc()).limit(1)
+    row = conn.execute(query).one_or_none()
+    return (0, GENESIS) if row is None else (row.seq, row.hash)
+
+
+def _header(item: Posting, digest: str, prev: str, seq: int, recorded: str) -> Header:
+    return Header(
+        prev_hash=prev,
+        seq=seq,
+        entry_count=len(item.entries),
+        kind=item.kind,
+        period_id=item.period,
+        idempotency_key=item.idempotency_key,
+        input_sha256=digest,
+        effective_on=item.effective_on.isoformat(),
+        recorded_at=recorded,
+        reverses_txn_id=item.reverses,
+        memo=item.memo,
+        details_json=canonical_json(item.details or {}),
+    )
+
+
+def _write(conn: Connection, fresh: list[tuple[Posting, Header, str]]) -> None:
+    """Write entries before headers, because the header's guard judges the whole."""
+    ids = account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
+    rows: list[dict[str, object]] = []
+    heads: list[dict[str, object]] = []
+    for item, header, digest in fresh:
+        count = header.entry_count
+        for number, line in enumerate(item.entries, start=1):
+            rows.append(
+                {
+                    "txn_id": header.seq,
+                    "line_no": number,
+                    "entry_count": count,
+                    "account_id": ids[line.account],
+                    "commodity": line.commodity,
+                    "amount": line.amount,
+                }
+            )
+        heads.append({"id": header.seq, "hash": digest, **header._asdict()})
+        if len(rows) >= _BATCH:
+            _flush(conn, rows, heads)
+    if heads:
+        _flush(conn, rows, heads)
+
+
+def _flush(conn: Connection, rows: list[dict[str, object]], heads: list[dict[str, object]]) -> None:
+    conn.execute(insert(ledger_entry), rows)
+    conn.execute(insert(ledger_txn), heads)
+    rows.clear()
+    heads.clear()
+
+
+def _posted_before(conn: Connection, keys: Sequence[str]) -> dict[str, tuple[Posted, str]]:
+    found: dict[str, tuple[Posted, str]] = {}
+    columns = (ledger_txn.c.idempotency_key, ledger_txn.c.seq, ledger_txn.c.hash, ledger_txn.c.input_sha256)
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[start : start + _KEYS_AT_ONCE]
+        for key, seq, digest, content in conn.execute(select(*columns).where(ledger_txn.c.idempotency_key.in_(some))):
+            found[key] = Posted(seq, seq, digest, replayed=True), content
+    return found
+
+
+def _validate(posting: Posting) -> None:
+    where = f"posting {posting.idempotency_key!r}"
+    if not posting.idempotency_key or not posting.kind:
+        raise LedgerError(f"{where}: kind and idempotency key must not be empty")
+    if not is_storable(posting.idempotency_key + posting.kind + posting.memo):
+        raise LedgerError(f"{where} holds a character that a database cannot keep (NUL or half a surrogate pair)")
+    if len(posting.entries) < 2:
+        raise LedgerError(f"{where}: {len(posting.entries)} entries; a transaction has at least two")
+    sums: dict[str, int] = {}
+    for number, (key, commodity, amount) in enumerate(
+        ((line.account, line.commodity, line.amount) for line in posting.entries), start=1
+    ):
+        if type(amount) is not int or amount == 0 or abs(amount) > MAX_AMOUNT:
+            raise LedgerError(
+                f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"
+                f" of at most {MAX_AMOUNT}"
+            )
+        if (commodity == CREDIT) != key.startswith("credits:"):
+            raise LedgerError(f"{where}: entry {number} puts {commodity} into {key}")
+        sums[commodity] = sums.get(commodity, 0) + amount
+    for commodity, total in sums.items():
+        if total:
+            raise LedgerError(f"{where} does not balance: {commodity} sums to {total}, not to 0")
+        if commodity != CREDIT and not is_currency(commodity):
+            raise LedgerError(f"{where}: {commodity!r} is neither {CREDIT} nor an ISO 4217 code such as USD")

@@ -1,0 +1,276 @@
+"""Logged outputs, and the score books that say how their credit was shared out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select
+
+from credit.errors import LedgerError
+from credit.ledger.catalog import models
+from credit.ledger.engine import serialise_writers
+from credit.ledger.journal import canonical_json
+from credit.ledger.schema import compute_run, ingest_file, model, next_id, output, score_book, valuation
+from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
+from credit.records import LoggedOutput, Message, is_period
+
+_BATCH = 500
+
+
+class Verdict(Enum):
+    """What became of a record that was to be added."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    """The same source and external id with the same content: nothing to do."""
+    CONFLICT = "conflict"
+    """The same source and external id with another content: the first one stays."""
+    UNKNOWN_MODEL = "unknown model"
+    """No index is registered under the name of its model."""
+    UNSTORABLE = "unstorable"
+    """Text with NUL or half a surrogate pair, or a weight below zero or beyond 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """An output in the ledger."""
+
+    id: int
+    output: LoggedOutput
+
+
+def content_sha256(item: LoggedOutput) -> str:
+    """Return the SHA-256 of everything that an output says, its identity included."""
+    fields = (
+        "credit.output.1",
+        item.source,
+        item.external_id,
+        utc_text(item.occurred_at),
+        item.model,
+        item.prompt,
+        [(message.role, message.content) for message in item.messages],
+        item.completion,
+        item.weight_micro,
+    )
+    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
+def start_file(conn: Connection) -> int:
+    """Return the id under which the next file will be recorded, for the outputs that are added before it.
+
+    The same transaction must call `record_file` with it, or its commit is refused.
+    """
+    serialise_writers(conn)
+    return next_id(conn, ingest_file)
+
+
+def record_file(
+    conn: Connection,
+    file_id: int,
+    *,
+    sha256: str,
+    name: str,
+    format: str,  # noqa: A002 - the column's name, and always given by keyword
+    accepted: int,
+    duplicates: int,
+    quarantined: int,
+    now: datetime,
+) -> None:
+    """Record a file once its outputs are in: its hash, and how many of its records went where."""
+    row = {"id": file_id, "sha256": sha256, "name": name, "format": format, "ingested_at": utc_text(now)}
+    counts = {"accepted": accepted, "duplicates": duplicates, "quarantined": quarantined}
+    conn.execute(insert(ingest_file), {**row, **counts})
+
+
+def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int) -> list[Verdict]:
+    """Add outputs in order and say what became of each of them; `ingest_file_id` is from `start_file`."""
+    serialise_writers(conn)
+    known_models = models(conn)
+    storable = [item for item in items if _is_storable(item)]
+    known = _known_contents(conn, storable)
+    number = next_id(conn, output)
+    verdicts: list[Verdict] = []
+    rows: list[dict[str, object]] = []
+    for item in items:
+        if not _is_storable(item):
+            verdicts.append(Verdict.UNSTORABLE)
+            continue
+        digest = content_sha256(item)
+        first = known.get((item.source, item.external_id))
+        if first is not None:
+            verdicts.append(Verdict.DUPLICATE if first == digest else Verdict.CONFLICT)
+        elif item.model not in known_models:
+            verdicts.append(Verdict.UNKNOWN_MODEL)
+        else:
+            known[item.source, item.external_id] = digest
+            rows.append(_row(item, number, known_models[item.model], ingest_file_id, digest))
+            verdicts.append(Verdict.ACCEPTED)
+            number += 1
+    if rows:
+        conn.execute(insert(output), rows)
+    return verdicts
+
+
+def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:
+    """Return outputs of a model that no index has valued, by ascending id from `after_id` (exclusive) on."""
+    query = (
+        _stored()
+        .where(model.c.name == model_name, output.c.id > after_id, ~_valued())
+        .order_by(output.c.id)
+        .limit(limit)
+    )
+    return [_to_stored(row) for row in conn.execute(query)]
+
+
+def pending_count(conn: Connection, period: str | None = None) -> int:
+    """Count the outputs that no index has valued, of all time or of a month."""
+    query = select(func.count()).select_from(output).where(~_valued())
+    if period is not None:
+        low, high = month_bounds(period)
+        query = query.where(output.c.occurred_at >= low, output.c.occurred_at < high)
+    return int(conn.execute(query).scalar_one())
+
+
+def outputs_of_period(conn: Connection, period: str) -> Iterator[StoredOutput]:
+    """Yield the outputs that occurred in a month, by id, in memory for a few at a time."""
+    low, high = month_bounds(period)
+    query = _stored().where(output.c.occurred_at >= low, output.c.occurred_at < high).order_by(output.c.id)
+    for row in conn.execute(query, execution_options={"yield_per": 1000}):
+        yield _to_stored(row)
+
+
+def all_outputs(conn: Connection) -> Iterator[tuple[StoredOutput, str]]:
+    """Yield every output with the content hash that was stored with it, by id, a few at a time."""
+    query = _stored().order_by(output.c.id)
+    for row in conn.execute(query, execution_options={"yield_per": 1000}):
+        yield _to_stored(row), row.content_sha256
+
+
+def ensure_run(
+    conn: Connection, fingerprint: str, *, index_id: int, policy_json: str, software_version: str, now: datetime
+) -> int:
+    """Return the id of the compute run with this fingerprint, recording it when it is new.
+
+    Raises:
+        LedgerError: the fingerprint is recorded with another index or policy.
+    """
+    serialise_writers(conn)
+    found = conn.execute(select(compute_run).where(compute_run.c.fingerprint == fingerprint)).one_or_none()
+    if found is None:
+        number = next_id(conn, compute_run)
+        row = {"id": number, "fingerprint": fingerprint, "index_id": index_id, "policy_json": policy_json}
+        conn.execute(insert(compute_run), {**row, "software_version": software_version, "created_at": utc_text(now)})
+        return number
+    if (found.index_id, found.policy_json) != (index_id, policy_json):
+        raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy")
+    return int(found.id)
+
+
+def register_book(
+    conn: Connection,
+    *,
+    sha256: str,
+    compute_run_id: int,
+    output_ids: Sequence[int],
+    row_count: int,
+    byte_count: int,
+    now: datetime,
+) -> int:
+    """Register a score book and the valuation of its outputs under the index of its run; return its id.
+
+    Raises:
+        LedgerError: the book is registered already, or the index has valued one of the outputs before.
+    """
+    serialise_writers(conn)
+    index_id = conn.execute(select(compute_run.c.index_id).where(compute_run.c.id == compute_run_id)).scalar()
+    if index_id is None:
+        raise LedgerError(f"there is no compute run {compute_run_id}")
+    if conn.execute(select(score_book.c.id).where(score_book.c.sha256 == sha256)).scalar() is not None:
+        raise LedgerError(f"score book {sha256} is registered already")
+    for start in range(0, len(output_ids), _BATCH):
+        some = output_ids[start : start + _BATCH]
+        twice = valuation.c.output_id.in_(some) & (valuation.c.index_id == index_id)
+        found = conn.execute(select(func.min(valuation.c.output_id)).where(twice)).scalar()
+        if found is not None:
+            raise LedgerError(f"output {found} has been valued by index {index_id} before; it is valued once")
+    number = next_id(conn, score_book)
+    row = {"id": number, "sha256": sha256, "compute_run_id": compute_run_id, "output_count": len(output_ids)}
+    counts = {"row_count": row_count, "byte_count": byte_count, "registered_at": utc_text(now)}
+    conn.execute(insert(score_book), {**row, **counts})
+    links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
+    if links:
+        conn.execute(insert(valuation), links)
+    return number
+
+
+def month_bounds(period: str) -> tuple[str, str]:
+    """Return the first moment of a month and of the next one, as stored text."""
+    if not is_period(period):
+        raise LedgerError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
+    year, month = int(period[:4]), int(period[5:])
+    following = (year + 1, 1) if month == 12 else (year, month + 1)
+    return f"{period}-01T00:00:00.000000Z", f"{following[0]:04d}-{following[1]:02d}-01T00:00:00.000000Z"
+
+
+def _is_storable(item: LoggedOutput) -> bool:
+    texts = [item.source, item.external_id, item.model, item.prompt, item.completion]
+    texts += [part for message in item.messages for part in (message.role, message.content)]
+    return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and all(map(is_storable, texts))
+
+
+def _known_contents(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], str]:
+    wanted: dict[str, list[str]] = {}
+    for item in items:
+        wanted.setdefault(item.source, []).append(item.external_id)
+    found: dict[tuple[str, str], str] = {}
+    for source, ids in wanted.items():
+        for start in range(0, len(ids), _BATCH):
+            query = select(output.c.external_id, output.c.content_sha256).where(
+                output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
+            )
+            found.update({(source, external_id): digest for external_id, digest in conn.execute(query)})
+    return found
+
+
+def _row(item: LoggedOutput, number: int, model_number: int, file_id: int, digest: str) -> dict[str, object]:
+    turns = canonical_json([(turn.role, turn.content) for turn in item.messages]) if item.messages else None
+    return {
+        "id": number,
+        "source": item.source,
+        "external_id": item.external_id,
+        "model_id": model_number,
+        "ingest_file_id": file_id,
+        "occurred_at": utc_text(item.occurred_at),
+        "prompt": item.prompt,
+        "messages_json": turns,
+        "completion": item.completion,
+        "weight_micro": item.weight_micro,
+        "content_sha256": digest,
+    }
+
+
+def _stored() -> Select[tuple[object, ...]]:
+    return select(output, model.c.name.label("model")).join_from(output, model)
+
+
+def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
+    item = LoggedOutput(
+        source=row.source,
+        external_id=row.external_id,
+        occurred_at=utc_moment(row.occurred_at),
+        model=row.model,
+        completion=row.completion,
+        prompt=row.prompt,
+        messages=tuple(Message(role, content) for role, content in json.loads(row.messages_json or "[]")),
+        weight_micro=row.weight_micro,
+    )
+    return StoredOutput(row.id, item)
+
+
+def _valued() -> ColumnElement[bool]:
+    return exists().where(valuation.c.output_id == output.c.id)

@@ -1,0 +1,145 @@
+"""What reports and `credit status` read; nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, distinct, func, select
+
+from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.journal import chain_head
+from credit.ledger.outputs import month_bounds, pending_count
+from credit.ledger.periods import Period, periods
+from credit.ledger.schema import (
+    account,
+    attribution_index,
+    compute_run,
+    exact_sum,
+    join_sum,
+    ledger_entry,
+    ledger_txn,
+    model,
+    output,
+    provider,
+    score_book,
+    valuation,
+)
+from credit.records import CREDIT, Group
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRow:
+    """Micro-credits that a group earned in a period with the outputs of one day (UTC)."""
+
+    group: Group
+    day: date
+    credit_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookRef:
+    """A registered score book, and how many of its outputs occurred in the period that was asked for."""
+
+    sha256: str
+    index_fingerprint: str
+    run_fingerprint: str
+    policy_json: str
+    output_count: int
+    outputs_in_period: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What there is in the ledger, in numbers. `outputs` and `pending` count by the month of occurrence."""
+
+    providers: int
+    models: int
+    indexes: int
+    outputs: dict[str, int]
+    pending: int
+    books: int
+    transactions: int
+    chain_head: str
+    periods: tuple[Period, ...]
+
+
+def credit_rows(conn: Connection, period: str) -> list[CreditRow]:
+    """Return what was earned in a period by provider, collection and day, in that order, from its entries."""
+    rows = conn.execute(
+        select(provider.c.key, account.c.collection, ledger_txn.c.effective_on, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(ledger_txn.c.period_id == period, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .group_by(provider.c.key, account.c.collection, ledger_txn.c.effective_on)
+        .order_by(provider.c.key, account.c.collection, ledger_txn.c.effective_on)
+    )
+    return [
+        CreditRow(Group(key, collection), date.fromisoformat(day), join_sum(high, low))
+        for key, collection, day, high, low in rows
+    ]
+
+
+def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
+    """Return the micro-credits that each group earned in a period, sorted by group."""
+    totals: dict[Group, int] = {}
+    for row in credit_rows(conn, period):
+        totals[row.group] = totals.get(row.group, 0) + row.credit_micro
+    return totals
+
+
+def books_of_period(conn: Connection, period: str) -> list[BookRef]:
+    """Return the score books that value outputs of a month, in order of registration."""
+    low, high = month_bounds(period)
+    count = func.count().label("outputs_in_period")
+    columns = (
+        score_book.c.id,
+        score_book.c.sha256,
+        attribution_index.c.fingerprint.label("index_fingerprint"),
+        compute_run.c.fingerprint.label("run_fingerprint"),
+        compute_run.c.policy_json,
+        score_book.c.output_count,
+    )
+    rows = conn.execute(
+        select(*columns, count)
+        .join_from(output, valuation, valuation.c.output_id == output.c.id)
+        .join(score_book, score_book.c.id == valuation.c.score_book_id)
+        .join(compute_run, compute_run.c.id == score_book.c.compute_run_id)
+        .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
+        .where(output.c.occurred_at >= low, output.c.occurred_at < high)
+        .group_by(*columns)
+        .order_by(score_book.c.id)
+    )
+    return [BookRef(*row[1:]) for row in rows]
+
+
+def outputs_valued(conn: Connection, period: str) -> int:
+    """Count the outputs of a month that at least one index has valued."""
+    low, high = month_bounds(period)
+    query = (
+        select(func.count(distinct(output.c.id)))
+        .join_from(output, valuation)
+        .where(output.c.occurred_at >= low, output.c.occurred_at < high)
+    )
+    return int(conn.execute(query).scalar_one())
+
+
+def status(conn: Connection) -> Status:
+    """Count what there is."""
+    month = func.substr(output.c.occurred_at, 1, 7)
+    by_month = conn.execute(select(month, func.count()).group_by(month).order_by(month))
+    seq, head = chain_head(conn)
+    tables = (provider, model, attribution_index, score_book)
+    counts = [int(conn.execute(select(func.count()).select_from(table)).scalar_one()) for table in tables]
+    return Status(
+        providers=counts[0],
+        models=counts[1],
+        indexes=counts[2],
+        outputs={name: count for name, count in by_month},
+        pending=pending_count(conn),
+        books=counts[3],
+        transactions=seq,
+        chain_head=head,
+        periods=tuple(periods(conn)),
+    )

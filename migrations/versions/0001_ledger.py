@@ -1,0 +1,37 @@
+"""Create the ledger: tables, guards and the house.
+
+The SQL lies beside this file, one file for each engine, as it was on the day of release: generated from
+`credit.ledger.schema` and `credit.ledger.guards`, then frozen. This revision imports neither, so that later edits
+to them cannot change what it did; a test compares what all revisions together build with what the two modules say.
+Statements are parted by empty lines.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    script = Path(__file__).with_name(f"{revision}_{connection.dialect.name}.sql").read_text("utf-8")
+    for statement in script.strip().split("\n\n"):
+        # Without parameters, so that the driver reads no % as a placeholder.
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    connection.execute(
+        sa.text("INSERT INTO provider (id, key, name, kind, created_at) VALUES (1, 'house', 'House', 'house', :now)"),
+        {"now": now},
+    )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("the ledger only goes forward; restore a backup instead")
