@@ -64,10 +64,10 @@ def test_small_negative_amounts_keep_their_sign():
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *("", " ", "1,234.50", "1 234", "1_000", "$5", "+5", "5.", ".5", "1e3", "1e999999", "NaN", "Infinity"),
         *("0x10", "--5", "5 ", "5\n", "\u0663", "1.2.3"),
-    ),
+    ],
 )
 def test_what_is_not_a_plain_number_is_refused(text):
     with pytest.raises(InvalidRequestError, match="is not an amount"):

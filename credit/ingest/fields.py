@@ -1,0 +1,215 @@
+"""The kinds of field that input records are made of, and what is wrong with them in words.
+
+Validators raise FieldError with the remedy in it; pydantic adds where the field is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+
+from credit.errors import InputError
+from credit.ingest.strict_json import parse_json
+from credit.records import Message, is_collection, is_provider_key
+
+_NAME_LIMIT = 512
+_WEIGHT_LIMIT = 1_000_000_000
+_WEIGHT_DIGITS = 6
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""A time before this one is a placeholder (0 seconds since 1970), not when a model answered."""
+
+Model = TypeVar("Model", bound="InputModel")
+
+
+class FieldError(ValueError):
+    """What is wrong with one field, in words that follow its name."""
+
+
+class InputModel(BaseModel):
+    """What input records are checked with: exact types, nothing converted in silence."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, arbitrary_types_allowed=True)
+
+
+def validate(model: type[Model], record: Mapping[str, object]) -> Model:
+    """Check a record; every field that is wrong is named in one InputError."""
+    try:
+        return model.model_validate(record)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise InputError("; ".join(_in_words(item["loc"], item["type"], item["msg"]) for item in found)) from None
+
+
+def _in_words(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    words = {"missing": "is missing", "string_type": "must be a text", "int_type": "must be a whole number"}
+    message = words.get(kind, message.removeprefix("Value error, "))
+    return f"`{'.'.join(map(str, location))}` {message}" if location else message
+
+
+def storable(text: str) -> str:
+    """Return the text if every database and file can hold it."""
+    if "\x00" in text:
+        raise FieldError("holds a NUL character, which databases cannot store")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise FieldError(f"holds half a character (a lone surrogate) at {error.start + 1}") from error
+    return text
+
+
+def filled(text: str) -> str:
+    """Return the text if it holds more than white space."""
+    if not text or text.isspace():
+        raise FieldError("is empty")
+    return storable(text)
+
+
+def _name(text: str) -> str:
+    if len(text) > _NAME_LIMIT:
+        raise FieldError(f"has {len(text)} characters; {_NAME_LIMIT} is the most")
+    if _CONTROL.search(text):
+        raise FieldError("holds a control character")
+    return filled(text)
+
+
+def _identifier(value: object) -> object:
+    """Take whole numbers as ids: they have one spelling."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _provider(text: str) -> str:
+    if not is_provider_key(text):
+        raise FieldError(
+            f"{text[:80]!r} is not a provider key: 1 to 64 of a-z 0-9 _ -, starting with a letter or digit"
+        )
+    return text
+
+
+def _collection(text: str) -> str:
+    if not is_collection(storable(text)):
+        raise FieldError("must have 1 to 128 characters, no control characters and no outer space")
+    return text
+
+
+def to_decimal(value: object) -> Decimal:
+    """Return a number of JSON, CSV or Parquet as the decimal that was written, or raise FieldError."""
+    if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
+        return Decimal(value)
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise FieldError("must be a plain finite number, like 1 or 0.25")
+    return value
+
+
+def weight_micro(value: object) -> int:
+    """Return a weight in micro-credits: 0 to a thousand million, at most 6 decimal places, never rounded."""
+    weight = to_decimal(value)
+    if weight.is_signed() and weight != 0:
+        raise FieldError("is negative; a weight is at least 0")
+    if weight > _WEIGHT_LIMIT:
+        raise FieldError(f"is more than {_WEIGHT_LIMIT}")
+    _, digits, exponent = weight.as_tuple()
+    text = "".join(map(str, digits))
+    places = -int(exponent)
+    if places <= _WEIGHT_DIGITS:
+        return int(text) * 10 ** (_WEIGHT_DIGITS - places) if weight else 0
+    cut = places - _WEIGHT_DIGITS
+    if text[-cut:].strip("0") or (cut > len(text) and weight):
+        raise FieldError(f"has more than {_WEIGHT_DIGITS} decimal places")
+    return int(text[:-cut] or "0")
+
+
+def timestamp(value: object) -> datetime:
+    """Return a moment in UTC from ISO 8601 text or a Parquet timestamp; both must carry their time zone."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise FieldError("is not an ISO 8601 time, like 2026-10-31T23:59:00Z") from None
+    if not isinstance(value, datetime):
+        raise FieldError("must be an ISO 8601 time, like 2026-10-31T23:59:00Z")
+    if value.utcoffset() is None:
+        raise FieldError("has no time zone; end it with Z or an offset like +02:00")
+    try:
+        return _plausible(value.astimezone(UTC))
+    except OverflowError:
+        raise FieldError("is outside the calendar") from None
+
+
+def unix_time(value: object) -> datetime:
+    """Return a moment in UTC from whole seconds since 1970."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FieldError("must be a whole number of seconds since 1970")
+    try:
+        moment = datetime.fromtimestamp(value, UTC)
+    except (OverflowError, ValueError, OSError):
+        raise FieldError("is not a time in seconds since 1970 (are they milliseconds?)") from None
+    return _plausible(moment)
+
+
+def _plausible(moment: datetime) -> datetime:
+    """Return the moment if a language model can have answered then."""
+    if moment < _EARLIEST:
+        raise FieldError(f"{moment:%Y-%m-%d} is before any logged output; a placeholder?")
+    return moment
+
+
+def text_of(content: object) -> str:
+    """Return the text of a message's content: a text, or a list of text parts, joined."""
+    if isinstance(content, str):
+        return storable(content)
+    if not isinstance(content, list):
+        raise FieldError("must be a text or a list of text parts")
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise FieldError("holds a part that is not text; only text can be valued")
+        texts.append(storable(text))
+    return "".join(texts)
+
+
+def messages_of(value: object) -> tuple[Message, ...]:
+    """Return chat messages from a list of `{role, content}`, or from the JSON text of one (CSV, Parquet)."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except InputError as error:
+            raise FieldError(str(error)) from error
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise FieldError("must be a list of objects with role and content")
+    messages = []
+    for number, item in enumerate(value):
+        role = item.get("role")
+        if not isinstance(role, str) or not role or _CONTROL.search(role):
+            raise FieldError(f"{number}: `role` must be a name, like user")
+        if item.get("tool_calls") or item.get("function_call"):
+            raise FieldError(f"{number}: calls of tools are not supported yet")
+        try:
+            messages.append(Message(storable(role), text_of(item.get("content"))))
+        except FieldError as error:
+            raise FieldError(f"{number}: `content` {error}") from error
+    return tuple(messages)
+
+
+Text = Annotated[str, AfterValidator(storable)]
+FilledText = Annotated[str, AfterValidator(filled)]
+Name = Annotated[str, AfterValidator(_name)]
+Identifier = Annotated[Name, BeforeValidator(_identifier)]
+ProviderKey = Annotated[str, AfterValidator(_provider)]
+Collection = Annotated[str, AfterValidator(_collection)]
+WeightMicro = Annotated[int, PlainValidator(weight_micro)]
+Timestamp = Annotated[datetime, PlainValidator(timestamp)]
+UnixTime = Annotated[datetime, PlainValidator(unix_time)]
+Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]

@@ -1,0 +1,124 @@
+"""Reading a file line by line as bytes, in flat memory, whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import file_digest
+from io import BufferedReader
+from pathlib import Path
+from typing import IO
+
+from credit.errors import InputError
+
+LINE_LIMIT = 64 * 1024 * 1024
+"""The longest line that is read, in bytes; a longer one is a mistake, and would fill the memory."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BOM = b"\xef\xbb\xbf"
+_HEAD = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its ending (LF or CRLF) and its 1-based number; `problem` says why it cannot be used."""
+
+    number: int
+    raw: bytes
+    problem: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """The line without the byte order mark that some editors put before the first one."""
+        return self.raw.removeprefix(_BOM) if self.number == 1 else self.raw
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError unless `path` is a regular file that holds at least one byte."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the files in it")
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file; write its content to one first")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; remove it, or write it again if it should hold records")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def read_lines(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
+    """Yield the lines of a file; gzip is recognised by its first bytes, not by its name.
+
+    A line longer than `limit` is skipped without being held in memory: it comes with its first bytes and a
+    problem. So does the place where a gzip stream is damaged; what precedes it is good.
+
+    Raises:
+        InputError: the file is missing, not a file, empty, or in a compression that is not supported.
+    """
+    check_file(path)
+    try:
+        with closing(_open(path)) as stream:
+            yield from _lines(stream, limit)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    head = read_head(path, 4)
+    if head.startswith(_ZSTD_MAGIC):
+        raise InputError(f"{path} is compressed with zstd, which is not supported; decompress it, or use gzip")
+    if head.startswith(_GZIP_MAGIC):
+        stream = BufferedReader(gzip.GzipFile(path, "rb"), 1 << 16)
+        try:
+            empty = not stream.peek(1)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            empty = False  # reported with its place when the first line is read
+        if empty:
+            stream.close()
+            raise InputError(f"{path} holds an empty file, compressed; remove it, or write it again")
+        return stream
+    return path.open("rb")
+
+
+def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
+    number = 0
+    while True:
+        number += 1
+        try:
+            raw = stream.readline(limit + 1)
+            if not raw:
+                return
+            if len(raw) > limit and not raw.endswith(b"\n"):
+                size = len(raw) + _skip_line(stream, limit)
+                yield Line(number, raw[:_HEAD], f"the line is {size} bytes long; the limit is {limit}")
+                continue
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            problem = f"the gzip stream is damaged here, and what follows is lost: {error}; write the file again"
+            yield Line(number, b"", problem)
+            return
+        yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"))
+
+
+def _skip_line(stream: IO[bytes], limit: int) -> int:
+    """Read on to the end of a line, a piece at a time; return how many bytes it had."""
+    size = 0
+    while piece := stream.readline(min(limit, 1 << 20)):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return size

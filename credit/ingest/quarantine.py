@@ -1,0 +1,86 @@
+"""Where records go that could not be used: a file beside the report, whole or absent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from credit.records import Quarantined
+
+
+class QuarantineFile:
+    """Collects the quarantined records of one input and writes them as JSON Lines.
+
+    Each line is `{"file", "line", "error", "raw"}`, with `raw_base64` in place of `raw` where the bytes are not
+    UTF-8, so that the input can be put together again byte for byte. The file is written beside its place,
+    synced and renamed when the block is left without an error; when nothing was quarantined there is no file,
+    also none from an earlier run. Memory stays flat.
+
+    Example:
+        with QuarantineFile(folder, Path("outputs.jsonl"), file_sha256(path)) as quarantine:
+            quarantine.add(item)
+    """
+
+    def __init__(self, folder: Path, source: Path, sha256: str) -> None:
+        self.path = folder / quarantine_name(source, sha256)
+        self.count = 0
+        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._file: IO[bytes] | None = None
+
+    def add(self, item: Quarantined) -> None:
+        """Set one record aside."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._beside.open("wb")
+        self._file.write(quarantine_line(item))
+        self.count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            if kind is None:
+                self.path.unlink(missing_ok=True)
+            return
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+        if kind is None:
+            self._beside.replace(self.path)
+            _sync_folder(self.path.parent)
+        else:
+            self._beside.unlink()
+
+
+def quarantine_name(source: Path, sha256: str) -> str:
+    """Return the file name for an input: the same input always gets the same, another content another."""
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', source.name).lstrip('.')[:100]}.{sha256[:16]}.jsonl"
+
+
+def quarantine_line(item: Quarantined) -> bytes:
+    """Return the line of a quarantine file, with its newline."""
+    line: dict[str, str | int] = {"file": item.place.file, "line": item.place.line, "error": item.error}
+    try:
+        line["raw"] = item.raw.decode()
+    except UnicodeDecodeError:
+        line["raw_base64"] = base64.b64encode(item.raw).decode()
+    # ASCII on purpose: names of files and pieces of records may hold what UTF-8 cannot (lone surrogates).
+    return json.dumps(line).encode() + b"\n"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; a folder can be synced on POSIX only."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

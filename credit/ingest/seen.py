@@ -1,0 +1,78 @@
+"""Which records came before, for corpora of any size: a temporary SQLite database that spills to disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from hashlib import blake2b
+from types import TracebackType
+from typing import Self
+
+from credit.errors import InputError
+from credit.records import Place, TrainingRecord
+
+_DIGEST = 16
+
+
+class SeenRecords:
+    """Remembers ids and contents; memory stays below some tens of megabytes."""
+
+    def __enter__(self) -> Self:
+        # The empty name is SQLite's temporary database: private, on disk only when it outgrows its cache.
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            """
+            PRAGMA journal_mode = OFF;
+            PRAGMA synchronous = OFF;
+            PRAGMA cache_size = -32768;
+            CREATE TABLE ids (id TEXT PRIMARY KEY, digest BLOB, place TEXT) WITHOUT ROWID;
+            CREATE TABLE contents (digest BLOB PRIMARY KEY, provider TEXT, place TEXT) WITHOUT ROWID;
+            BEGIN;  -- never committed: a commit for every record would write its pages out each time
+            """
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def first_with_id(self, record: TrainingRecord, place: Place) -> str | None:
+        """Return where the same record came before, or None and remember it.
+
+        Raises:
+            InputError: another record has the id.
+        """
+        digest = _digest(record.group.provider, record.group.collection, _content(record))
+        inserted = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (record.id, digest, str(place)))
+        if inserted.rowcount:
+            return None
+        before, first = self._db.execute("SELECT digest, place FROM ids WHERE id = ?", (record.id,)).fetchone()
+        if before != digest:
+            raise InputError(f"`id` {record.id!r} was used before, at {first}, with another content or provider")
+        return str(first)
+
+    def first_with_content(self, record: TrainingRecord, place: Place) -> str | None:
+        """Return where another provider's record with the same content came first, if one did."""
+        digest, provider = _content(record), record.group.provider
+        row = (digest, provider, str(place))
+        if self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", row).rowcount:
+            return None
+        query = "SELECT provider, place FROM contents WHERE digest = ?"
+        owner, first = self._db.execute(query, (digest,)).fetchone()
+        return None if owner == provider else f"{first} ({owner})"
+
+
+def _content(record: TrainingRecord) -> bytes:
+    turns = (part for message in record.messages for part in (message.role, message.content))
+    kind = "chat" if record.messages else "text" if record.prompt is None else "prompt"
+    return _digest(kind, record.prompt or "", record.completion, *turns)
+
+
+def _digest(*parts: str | bytes) -> bytes:
+    """Hash a sequence of parts; the length before each keeps ("ab", "c") and ("a", "bc") apart."""
+    digest = blake2b(digest_size=_DIGEST)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.digest()

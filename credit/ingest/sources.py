@@ -1,0 +1,230 @@
+"""Files of any supported kind as one stream of rows: JSON Lines, CSV, Parquet, data sets saved on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import polars as pl
+
+from credit.errors import InputError
+from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
+from credit.ingest.results import Parsed
+from credit.ingest.strict_json import parse_json_object
+from credit.records import Place, Quarantined
+
+Row = Parsed[dict[str, object]]
+
+_PARQUET_MAGIC = b"PAR1"
+_BATCH_ROWS = 1024
+
+
+def read_rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
+    """Yield the rows of a file or saved data set, whatever its kind.
+
+    Args:
+        path: JSON Lines or CSV (both also gzipped), Parquet, or a folder written by `save_to_disk`.
+        known: the fields that the caller uses; columns of Parquet and Arrow files beyond them are not read.
+        ignored: counts, by name, the fields that are there beyond `known`.
+
+    Raises:
+        InputError: the input as a whole cannot be used.
+    """
+    empty = True
+    for row in _rows(path, known, ignored):
+        empty = False
+        yield row
+    if empty:
+        raise InputError(f"{path} holds no records; remove it, or write it again if it should hold some")
+
+
+def _rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
+    if path.is_dir():
+        yield from _saved_dataset(path, known, ignored)
+        return
+    check_file(path)
+    if read_head(path, 4) == _PARQUET_MAGIC:
+        yield from _parquet(path, known, ignored)
+        return
+    is_csv = path.name.lower().endswith((".csv", ".csv.gz"))
+    for row in read_csv(path) if is_csv else _json_lines(path):
+        if isinstance(row, Parsed):
+            ignored.update(row.record.keys() - known)
+        yield row
+
+
+def check_input(path: Path) -> None:
+    """Raise InputError if it can be seen at once that an input cannot be used."""
+    if path.is_dir():
+        _arrow_files(path)
+    else:
+        check_file(path)
+
+
+def _json_lines(path: Path) -> Iterator[Row | Quarantined]:
+    for line in read_lines(path):
+        place = Place(str(path), line.number)
+        if line.problem:
+            yield Quarantined(place, line.problem, line.raw)
+        elif line.content.strip():
+            try:
+                yield Parsed(parse_json_object(line.content), place, line.raw)
+            except InputError as error:
+                yield Quarantined(place, str(error), line.raw)
+
+
+def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Quarantined]:
+    """Yield the rows of a CSV file (RFC 4180, a header first, comma); empty cells are left out.
+
+    A row is named by its number, not counting the header: cells may hold line breaks.
+
+    Raises:
+        InputError: the file cannot be used, or lacks a column that is required.
+    """
+    # The module's limit for a cell is 128 KiB, too little for a long answer; the line reader keeps memory bounded.
+    csv.field_size_limit(LINE_LIMIT)
+    lines = _LineFeed(read_lines(path))
+    reader = csv.reader(lines, strict=True)
+    header = _header(path, reader, lines)
+    if missing := [name for name in required if name not in header]:
+        raise InputError(f"{path}:1: the column {' and '.join(missing)} is missing; found {', '.join(header)[:500]}")
+    number = 0
+    while True:
+        lines.taken.clear()
+        cells, problem = [], ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            problem = f"malformed CSV: {error}"
+        raw = b"\n".join(lines.taken)
+        if not raw.strip() and not lines.problem:
+            continue
+        number += 1
+        place = Place(str(path), number)
+        problem = lines.problem or problem
+        if not problem and len(cells) != len(header):
+            problem = f"the row has {len(cells)} cells, but the header has {len(header)}"
+        if problem:
+            lines.problem = ""
+            yield Quarantined(place, problem, raw)
+        else:
+            yield Parsed({name: cell for name, cell in zip(header, cells, strict=True) if cell}, place, raw)
+
+
+class _LineFeed:
+    """Feeds lines to the csv module as text and remembers the bytes of the row that is being read."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self.taken: list[bytes] = []
+        self.problem = ""
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[str]:
+        size = 0
+        for line in self._lines:
+            size = len(line.raw) + (size if self.taken else 0)
+            self.taken.append(line.raw)
+            if size > LINE_LIMIT:
+                raise csv.Error(f"a row is longer than {LINE_LIMIT} bytes (an open quote?); the rest is not read")
+            problem = line.problem
+            try:
+                # Of a line that is too long only the head is there; a quote in it must not swallow what follows.
+                text = "" if problem else line.content.decode()
+            except UnicodeDecodeError as error:
+                problem = f"byte 0x{line.content[error.start]:02x} is not UTF-8; write the file as UTF-8"
+                text = line.content.decode(errors="surrogateescape")
+            self.problem = self.problem or problem
+            yield text + "\n"
+
+
+def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed) -> list[str]:
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise InputError(f"{path} is empty; a CSV file starts with the names of its columns") from None
+    except csv.Error as error:
+        raise InputError(f"{path}:1: malformed CSV: {error}") from error
+    if lines.problem:
+        raise InputError(f"{path}:1: {lines.problem}")
+    if not header or not all(header) or len(set(header)) < len(header):
+        raise InputError(f"{path}:1: every column needs a name, and no name twice: {', '.join(header)[:500]}")
+    if len(header) == 1 and ";" in header[0]:
+        raise InputError(f"{path}:1: the columns are separated by semicolons; save the file with commas")
+    return header
+
+
+def _parquet(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row]:
+    try:
+        names = list(pl.read_parquet_schema(path))
+        columns = _used_columns(path, names, known)
+        height = 0
+        for frame in pl.scan_parquet(path).select(columns).collect_batches(chunk_size=_BATCH_ROWS):
+            yield from _frame_rows(path, frame, height)
+            height += frame.height
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} is not a whole Parquet file: {error}; write it again") from error
+    ignored.update({name: height for name in names if height and name not in columns})
+
+
+def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row]:
+    for path in _arrow_files(folder):
+        try:
+            names = pl.read_ipc_stream(path, n_rows=0).columns
+            columns = _used_columns(path, names, known)
+            # Streams have no index of their batches: a shard is read whole, but only the columns that are used.
+            frame = pl.read_ipc_stream(path, columns=columns)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{path} is not a whole Arrow stream: {error}; save the data set again") from error
+        yield from _frame_rows(path, frame, 0)
+        ignored.update({name: frame.height for name in names if frame.height and name not in columns})
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    """Return the shards of a data set that Hugging Face `datasets` saved with `save_to_disk`, in order."""
+    splits = folder / "dataset_dict.json"
+    if splits.is_file():
+        names = _json_file(splits).get("splits")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{splits} does not list its splits; save the data set again")
+        if len(names) != 1:
+            raise InputError(
+                f"{folder} holds the splits {', '.join(names)}; name those that the model was trained on, "
+                f"like {folder / (names or ['train'])[0]}"
+            )
+        return _arrow_files(folder / names[0])
+    state = folder / "state.json"
+    if not state.is_file():
+        raise InputError(f"{folder} is a folder, but not a data set saved with save_to_disk; name the files in it")
+    listed = _json_file(state).get("_data_files")
+    files = [item.get("filename") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    if not files or not all(isinstance(name, str) and Path(name).name == name for name in files):
+        raise InputError(f"{state} does not list its data files; save the data set again")
+    paths = [folder / str(name) for name in files]
+    for path in paths:
+        check_file(path)
+    return paths
+
+
+def _json_file(path: Path) -> dict[str, object]:
+    try:
+        return parse_json_object(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _frame_rows(path: Path, frame: pl.DataFrame, before: int) -> Iterator[Row]:
+    for number, row in enumerate(frame.iter_rows(named=True), before + 1):
+        raw = json.dumps(row, ensure_ascii=False, default=str).encode()
+        yield Parsed({name: cell for name, cell in row.items() if cell is not None}, Place(str(path), number), raw)
+
+
+def _used_columns(path: Path, names: list[str], known: Collection[str]) -> list[str]:
+    columns = [name for name in names if name in known]
+    if not columns:
+        raise InputError(f"{path} has none of the columns that are read; found {', '.join(names)[:500]}")
+    return columns

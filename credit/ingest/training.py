@@ -1,0 +1,204 @@
+"""Training records, tagged with who contributed them, streamed from files of any size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+
+from credit.errors import InputError, InvalidRequestError
+from credit.ingest import fields as kinds
+from credit.ingest.fields import InputModel, validate
+from credit.ingest.results import notices_of_ignored
+from credit.ingest.seen import SeenRecords
+from credit.ingest.sources import Row, check_input, read_rows
+from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Quarantined, TrainingRecord
+
+_EXAMPLES = 5
+
+
+class _Fields(InputModel):
+    id: kinds.Identifier
+    provider: kinds.ProviderKey
+    text: kinds.FilledText | None = None
+    prompt: kinds.Text | None = None
+    completion: kinds.FilledText | None = None
+    messages: kinds.Messages | None = None
+    collection: kinds.Collection = DEFAULT_COLLECTION
+    license: kinds.Text | None = None
+    agreement_ref: kinds.Text | None = None
+
+
+FIELDS = (*_Fields.model_fields, "splits")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCounts:
+    """What an iteration over training data met.
+
+    Attributes:
+        records: records handed out.
+        records_by_group: the same, by provider and collection.
+        quarantined: records that could not be used.
+        duplicates: records left out because the same record came before.
+        shared: records whose content another provider contributed too; they are handed out.
+        shared_examples: some of them, with their places.
+    """
+
+    records: int
+    records_by_group: Mapping[Group, int]
+    quarantined: int
+    duplicates: int
+    shared: int
+    shared_examples: tuple[str, ...]
+
+
+class TrainingReader:
+    """Streams training records; iterating again starts again, and counts again.
+
+    Records that cannot be used go to `on_quarantined`; without one, they are collected in `quarantined`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        fields: Mapping[str, str] | None,
+        known_providers: Collection[str] | None,
+        on_quarantined: Callable[[Quarantined], None] | None,
+    ) -> None:
+        if not paths:
+            raise InvalidRequestError("no training data was named")
+        for path in paths:
+            check_input(path)
+        self._paths = tuple(paths)
+        self._names = _field_names(fields or {})
+        self._known_providers = known_providers
+        self._on_quarantined = on_quarantined
+        self._restart()
+
+    def _restart(self) -> None:
+        self.quarantined: list[Quarantined] = []
+        self._groups: Counter[Group] = Counter()
+        self._ignored: Counter[str] = Counter()
+        self._bad = self._duplicates = self._shared = 0
+        self._examples: list[str] = []
+
+    @property
+    def counts(self) -> TrainingCounts:
+        """What the iteration has met so far."""
+        return TrainingCounts(
+            records=self._groups.total(),
+            records_by_group=MappingProxyType(dict(sorted(self._groups.items()))),
+            quarantined=self._bad,
+            duplicates=self._duplicates,
+            shared=self._shared,
+            shared_examples=tuple(self._examples),
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the iteration wants known, in words."""
+        notices = list(notices_of_ignored(self._ignored))
+        if self._duplicates:
+            notices.append(f"{self._duplicates} records came twice, with the same id and content; each counts once")
+        if self._shared:
+            notices.append(
+                f"{self._shared} records have the content of another provider's: {'; '.join(self._examples)}"
+            )
+        return tuple(notices)
+
+    def __iter__(self) -> Iterator[TrainingRecord]:
+        self._restart()
+        known = frozenset(self._names.values())
+        rows = chain.from_iterable(read_rows(path, known, self._ignored) for path in self._paths)
+        with SeenRecords() as seen:
+            for row in rows:
+                if isinstance(row, Quarantined):
+                    self._quarantine(row)
+                    continue
+                try:
+                    record = self._record(row)
+                    first = seen.first_with_id(record, row.place)
+                except InputError as error:
+                    self._quarantine(row.refuse(str(error)))
+                    continue
+                if first is not None:
+                    self._duplicates += 1
+                    continue
+                if (other := seen.first_with_content(record, row.place)) is not None:
+                    self._shared += 1
+                    if len(self._examples) < _EXAMPLES:
+                        self._examples.append(f"{row.place} ({record.group.provider}) = {other}")
+                self._groups[record.group] += 1
+                yield record
+
+    def _quarantine(self, item: Quarantined) -> None:
+        self._bad += 1
+        if self._on_quarantined is None:
+            self.quarantined.append(item)
+        else:
+            self._on_quarantined(item)
+
+    def _record(self, row: Row) -> TrainingRecord:
+        found = {name: row.record.get(source) for name, source in self._names.items()}
+        values = {name: value for name, value in found.items() if value is not None}
+        if "splits" in values:
+            raise InputError("`splits` is not supported yet; give each provider's part as a record of its own")
+        fields = validate(_Fields, values)
+        if fields.provider == HOUSE:
+            raise InputError(f"`provider` {HOUSE!r} is reserved; tag own data with a provider of kind house")
+        if self._known_providers is not None and fields.provider not in self._known_providers:
+            raise InputError(f"the provider {fields.provider!r} is unknown; add it first: credit providers add --help")
+        return _training_record(fields)
+
+
+def _field_names(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return which field of the files is read for each of ours."""
+    if unknown := sorted(set(fields) - set(FIELDS)):
+        raise InvalidRequestError(f"no such field: {', '.join(unknown)}; known are {', '.join(FIELDS)}")
+    # A name that was mapped to another of ours is not read for its own as well.
+    names = {name: fields.get(name, name) for name in FIELDS if name in fields or name not in fields.values()}
+    if len(set(names.values())) < len(names):
+        raise InvalidRequestError("two fields are mapped to the same name")
+    return names
+
+
+def _training_record(fields: _Fields) -> TrainingRecord:
+    group = Group(fields.provider, fields.collection)
+    forms = [fields.text is not None, fields.completion is not None, fields.messages is not None]
+    if sum(forms) != 1 or (fields.prompt is None) != (fields.completion is None):
+        raise InputError("exactly one is needed of `text`, `prompt` with `completion`, and `messages`")
+    if fields.messages is not None:
+        if not any(message.role == "assistant" and message.content.strip() for message in fields.messages):
+            raise InputError("`messages` hold no answer: a message with the role assistant and some content")
+        return TrainingRecord(fields.id, group, messages=fields.messages)
+    return TrainingRecord(fields.id, group, fields.text or fields.completion or "", fields.prompt)
+
+
+def read_training(
+    paths: Sequence[Path],
+    *,
+    fields: Mapping[str, str] | None = None,
+    known_providers: Collection[str] | None = None,
+    on_quarantined: Callable[[Quarantined], None] | None = None,
+) -> TrainingReader:
+    """Read tagged training data: JSON Lines, CSV, Parquet, or data sets saved with `save_to_disk`.
+
+    Each record has `id`, `provider` and one of `text`, `prompt` + `completion`, `messages`; optionally
+    `collection`, `license`, `agreement_ref`. Ids are unique over all files: a second record with an id is left out
+    if it is the same, and quarantined if it is not.
+
+    Args:
+        paths: files and folders, read in this order.
+        fields: names in the files that differ, as ours to theirs: `{"text": "content"}`.
+        known_providers: who may be tagged; None: anybody.
+        on_quarantined: gets what cannot be used, as it is met.
+
+    Raises:
+        InputError: a file as a whole cannot be used (some faults show only while it is read).
+        InvalidRequestError: the mapping of fields makes no sense, or there are no paths.
+    """
+    return TrainingReader(paths, fields, known_providers, on_quarantined)

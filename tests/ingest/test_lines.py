@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.errors import InputError
+from credit.ingest.lines import Line, file_sha256, read_lines
+
+
+@given(st.binary(min_size=1))
+def test_any_bytes_come_back_whole_line_by_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("lines") / "file"
+    path.write_bytes(b"#" + content)  # not a magic number of a compression
+    lines = list(read_lines(path))
+    endings = (b"#" + content).removesuffix(b"\n").split(b"\n")
+    assert [line.raw for line in lines] == [ending.removesuffix(b"\r") for ending in endings]
+    assert [line.number for line in lines] == list(range(1, len(endings) + 1))
+
+
+def test_line_endings_and_a_byte_order_mark_are_no_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n\xef\xbb\xbfthree")
+    assert list(read_lines(path)) == [Line(1, b"\xef\xbb\xbfone"), Line(2, b""), Line(3, b"\xef\xbb\xbfthree")]
+    assert [line.content for line in read_lines(path)] == [b"one", b"", b"\xef\xbb\xbfthree"]
+
+
+def test_a_line_over_the_limit_is_reported_and_the_lines_around_it_are_read(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"good\n" + b"x" * 5000 + b"\n" + b"y" * 10 + b"\nlast")
+    good, long, at_limit, last = read_lines(path, limit=10)
+    assert (good.raw, at_limit, last.raw) == (b"good", Line(3, b"y" * 10), b"last")
+    assert long.number == 2
+    assert long.problem == "the line is 5001 bytes long; the limit is 10"
+    assert long.raw == b"x" * 11
+
+
+def test_a_long_last_line_without_an_ending_is_reported_too(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 11)
+    assert [bool(line.problem) for line in read_lines(path, limit=10)] == [True]
+
+
+def test_gzip_is_recognised_whatever_the_name(tmp_path):
+    path = tmp_path / "outputs.jsonl"
+    path.write_bytes(gzip.compress(b"one\ntwo\n"))
+    assert [line.raw for line in read_lines(path)] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "checksum", "noise"])
+def test_a_damaged_gzip_stream_is_reported_at_its_place(tmp_path, damage):
+    whole = gzip.compress(b"".join(b"line %d\n" % number for number in range(20_000)))
+    path = tmp_path / "outputs.jsonl.gz"
+    path.write_bytes(
+        {"cut": whole[:-20], "checksum": whole[:-8] + b"\0" * 8, "noise": whole[:10] + b"\xff" * 50}[damage]
+    )
+    *good, last = read_lines(path)
+    assert "the gzip stream is damaged here" in last.problem
+    assert last.number == len(good) + 1
+    assert all(line.raw == b"line %d" % number and not line.problem for number, line in enumerate(good))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (gzip.compress(b""), "holds an empty file, compressed"),
+        (b"\x28\xb5\x2f\xfd\x00", "zstd"),
+    ],
+)
+def test_a_file_that_holds_nothing_to_read_is_an_error_that_names_it(tmp_path, content, message):
+    path = tmp_path / "outputs.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"outputs.jsonl .*{message}"):
+        list(read_lines(path))
+
+
+def test_a_folder_or_a_device_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        list(read_lines(tmp_path))
+    with pytest.raises(InputError, match="not a regular file"):
+        list(read_lines(tmp_path.__class__("/dev/null")))
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert file_sha256(path) == hashlib.sha256(b"abc").hexdigest()

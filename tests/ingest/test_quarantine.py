@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.ingest.quarantine import QuarantineFile, quarantine_line, quarantine_name
+from credit.records import Place, Quarantined
+
+ITEM = Quarantined(Place("in.jsonl", 3), "malformed", b"{")
+SHA = "0123456789abcdef" * 4
+
+
+@given(st.binary(), st.text())
+def test_every_raw_record_comes_back_byte_for_byte(raw, error):
+    line = quarantine_line(Quarantined(Place("in.jsonl", 7), error, raw))
+    assert line.count(b"\n") == 1
+    found = json.loads(line)
+    assert (found["file"], found["line"], found["error"]) == ("in.jsonl", 7, error)
+    restored = found["raw"].encode() if "raw" in found else base64.b64decode(found["raw_base64"])
+    assert restored == raw
+
+
+def test_there_is_no_file_when_nothing_is_quarantined_also_not_an_old_one(tmp_path):
+    folder = tmp_path / "quarantine"
+    for items in ([ITEM], []):
+        with QuarantineFile(folder, Path("in.jsonl"), SHA) as quarantine:
+            for item in items:
+                quarantine.add(item)
+        assert quarantine.path.exists() == bool(items)
+        assert quarantine.count == len(items)
+    with QuarantineFile(tmp_path / "never", Path("in.jsonl"), SHA):
+        pass
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_same_input_always_gets_the_same_bytes_under_the_same_name(tmp_path):
+    contents = []
+    for _ in range(2):
+        with QuarantineFile(tmp_path, Path("logs/in.jsonl"), SHA) as quarantine:
+            quarantine.add(ITEM)
+        contents.append(quarantine.path.read_bytes())
+    assert contents[0] == contents[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl.0123456789abcdef.jsonl"]
+
+
+def test_a_run_that_fails_leaves_the_file_of_the_run_before(tmp_path):
+    with QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as quarantine:
+        quarantine.add(ITEM)
+    before = quarantine.path.read_bytes()
+    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as again:  # noqa: PT012 - the block is what fails
+        again.add(ITEM)
+        again.add(ITEM)
+        raise KeyError
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), SHA):
+        raise KeyError
+    assert quarantine.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b\n.jsonl", ".hidden", "x" * 250, "naïve.csv"])
+def test_names_are_plain_whatever_the_input_is_called(name):
+    found = quarantine_name(Path("folder") / name, SHA)
+    assert found.isascii()
+    assert len(found) < 150
+    assert not found.startswith(".")
+    assert "/" not in found

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.errors import InputError, InvalidRequestError
+from credit.ingest.training import read_training
+from credit.records import Group, Message, Place, Quarantined, TrainingRecord
+
+TEXT = {"id": "1", "provider": "ann", "text": "Once upon a time"}
+PAIR = {"id": "2", "provider": "bob", "collection": "Q & A", "prompt": "Why?", "completion": "Because."}
+CHAT = {
+    "id": "3",
+    "provider": "ann",
+    "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
+    "license": "CC-BY-4.0",
+    "agreement_ref": "A-7",
+}
+RECORDS = [
+    TrainingRecord("1", Group("ann"), "Once upon a time"),
+    TrainingRecord("2", Group("bob", "Q & A"), "Because.", "Why?"),
+    TrainingRecord("3", Group("ann"), messages=(Message("user", "Hi"), Message("assistant", "Hello"))),
+]
+
+
+def write(tmp_path: Path, *records: object, name: str = "data.jsonl") -> Path:
+    path = tmp_path / name
+    raw = [record if isinstance(record, bytes) else json.dumps(record).encode() for record in records]
+    path.write_bytes(b"\n".join(raw) + b"\n")
+    return path
+
+
+def save_dataset(folder: Path, *shards: list[dict[str, object]]) -> Path:
+    """Write what `datasets.Dataset.save_to_disk` writes."""
+    folder.mkdir(parents=True)
+    names = [f"data-{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+    for name, rows in zip(names, shards, strict=True):
+        pl.DataFrame(rows, infer_schema_length=None).write_ipc_stream(folder / name)
+    (folder / "dataset_info.json").write_text("{}")
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "x", "_split": "train"}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_the_three_forms_are_read_from_every_kind_of_file(tmp_path):
+    jsonl = write(tmp_path, TEXT, PAIR, CHAT)
+    zipped = tmp_path / "data.jsonl.gz"
+    zipped.write_bytes(gzip.compress(jsonl.read_bytes()))
+    parquet = tmp_path / "data.parquet"
+    pl.DataFrame([TEXT, PAIR, CHAT], infer_schema_length=None).write_parquet(parquet)
+    saved = save_dataset(tmp_path / "saved", [TEXT, PAIR], [CHAT])
+    for path in (jsonl, zipped, parquet, saved):
+        reader = read_training([path])
+        assert list(reader) == RECORDS, path
+        assert reader.quarantined == []
+        assert reader.notices == ()
+
+
+def test_files_are_streamed_and_can_be_read_again(tmp_path):
+    reader = read_training([write(tmp_path, TEXT, PAIR, b"{")])
+    assert next(iter(reader)) == RECORDS[0]
+    for _ in range(2):
+        assert list(reader) == RECORDS[:2]
+        counts = reader.counts
+        assert (counts.records, counts.quarantined, len(reader.quarantined)) == (2, 1, 1)
+        assert counts.records_by_group == {Group("ann"): 1, Group("bob", "Q & A"): 1}
+
+
+def test_field_names_can_be_mapped(tmp_path):
+    row = {"uid": 1, "owner": "ann", "content": "Once upon a time", "text": "a summary"}
+    reader = read_training([write(tmp_path, row)], fields={"id": "uid", "provider": "owner", "text": "content"})
+    assert list(reader) == RECORDS[:1]
+    assert reader.notices == ("field `text` is not used (in 1 records)",)
+    swapped = {"id": "2", "provider": "bob", "collection": "Q & A", "completion": "Why?", "prompt": "Because."}
+    mapping = {"prompt": "completion", "completion": "prompt"}
+    assert list(read_training([write(tmp_path, swapped)], fields=mapping)) == RECORDS[1:2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"body": "x"}, "no such field: body"), ({"id": "x", "text": "x"}, "mapped to the same name")],
+)
+def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
+    with pytest.raises(InvalidRequestError, match=message):
+        read_training([write(tmp_path, TEXT)], fields=fields)
+    with pytest.raises(InvalidRequestError, match="no training data"):
+        read_training([])
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        ({**TEXT, "id": None}, "`id` is missing"),
+        ({**TEXT, "provider": None}, "`provider` is missing"),
+        ({**TEXT, "provider": "Ann Author"}, "`provider` 'Ann Author' is not a provider key"),
+        ({**TEXT, "provider": "house"}, "`provider` 'house' is reserved"),
+        ({**TEXT, "provider": "zoe"}, "the provider 'zoe' is unknown; add it first"),
+        ({**TEXT, "collection": " a"}, "`collection` must have 1 to 128 characters"),
+        ({**TEXT, "text": None}, "exactly one is needed of `text`"),
+        ({**TEXT, "text": " \n"}, "`text` is empty"),
+        ({**TEXT, "text": 3}, "`text` must be a text"),
+        ({**TEXT, "text": "a\0"}, "`text` holds a NUL character"),
+        ({**TEXT, "prompt": "Why?"}, "exactly one is needed of"),
+        ({**TEXT, "completion": "b", "prompt": "a"}, "exactly one is needed of"),
+        ({**PAIR, "prompt": None}, "exactly one is needed of"),
+        ({**PAIR, "completion": ""}, "`completion` is empty"),
+        ({**CHAT, "messages": []}, "`messages` hold no answer"),
+        ({**CHAT, "messages": [{"role": "user", "content": "Hi"}]}, "`messages` hold no answer"),
+        ({**TEXT, "splits": [{"provider": "ann", "share": 1}]}, "`splits` is not supported yet"),
+        (b"{", "malformed JSON"),
+        (b'{"text": "\xff"}', "byte 0xff"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read(tmp_path, record, error):
+    path = write(tmp_path, {**PAIR, "id": "0"}, record, {**CHAT, "id": "9"})
+    reader = read_training([path], known_providers={"ann", "bob"})
+    assert [found.id for found in reader] == ["0", "9"]
+    (bad,) = reader.quarantined
+    assert bad.error.startswith(error)
+    assert bad.place == Place(str(path), 2)
+    assert bad.raw == (record if isinstance(record, bytes) else json.dumps(record).encode())
+
+
+def test_quarantined_records_can_be_streamed_instead_of_collected(tmp_path):
+    found: list[Quarantined] = []
+    reader = read_training([write(tmp_path, b"{", TEXT, b"}")], on_quarantined=found.append)
+    assert list(reader) == RECORDS[:1]
+    assert [item.place.line for item in found] == [1, 3]
+    assert reader.quarantined == []
+    assert reader.counts.quarantined == 2
+
+
+def test_a_record_that_comes_twice_counts_once_and_is_reported(tmp_path):
+    reader = read_training([write(tmp_path, TEXT, TEXT), write(tmp_path, {**TEXT, "license": "x"}, name="b.jsonl")])
+    assert list(reader) == RECORDS[:1]
+    assert (reader.counts.duplicates, reader.counts.quarantined) == (2, 0)
+    assert reader.notices == ("2 records came twice, with the same id and content; each counts once",)
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "Other"}, {"provider": "bob"}, {"collection": "other"}, {"text": None, **CHAT, "id": "1"}]
+)
+def test_an_id_with_another_content_is_quarantined_naming_the_first(tmp_path, change):
+    path = write(tmp_path, TEXT, {**TEXT, **change})
+    reader = read_training([path])
+    assert list(reader) == RECORDS[:1]
+    assert reader.quarantined[0].error == (f"`id` '1' was used before, at {path}:1, with another content or provider")
+
+
+def test_content_of_two_providers_is_kept_counted_and_shown(tmp_path):
+    path = write(tmp_path, TEXT, {**TEXT, "id": "2", "provider": "bob"}, {**TEXT, "id": "3"}, PAIR | {"id": "4"})
+    reader = read_training([path])
+    assert len(list(reader)) == 4
+    assert reader.counts.shared == 1
+    assert reader.counts.shared_examples == (f"{path}:2 (bob) = {path}:1 (ann)",)
+    assert "1 records have the content of another provider's" in reader.notices[0]
+
+
+def test_a_dataset_with_one_split_is_read_and_with_several_must_be_named(tmp_path):
+    folder = tmp_path / "both"
+    for split in ("train", "test"):
+        save_dataset(folder / split, [TEXT])
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(InputError, match="holds the splits train, test; name those"):
+        read_training([folder])
+    assert list(read_training([folder / "train"])) == RECORDS[:1]
+    (folder / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    assert list(read_training([folder])) == RECORDS[:1]
+
+
+def test_rows_of_a_saved_dataset_are_named_by_shard_and_row(tmp_path):
+    folder = save_dataset(tmp_path / "saved", [TEXT], [{**PAIR, "extra": 1}, {**PAIR, "id": None, "extra": 1}])
+    reader = read_training([folder])
+    assert list(reader) == RECORDS[:2]
+    assert reader.quarantined[0].place == Place(str(folder / "data-00001-of-00002.arrow"), 2)
+    assert reader.notices == ("field `extra` is not used (in 2 records)",)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("folder", "not a data set saved with save_to_disk"),
+        ("shard gone", "data-00000-of-00001.arrow does not exist"),
+        ("shard cut", "is not a whole Arrow stream"),
+        ("state", "state.json: malformed JSON"),
+        ("listing", "does not list its data files"),
+        ("escape", "does not list its data files"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(tmp_path, damage, message):
+    folder = save_dataset(tmp_path / "saved", [TEXT])
+    shard, state = folder / "data-00000-of-00001.arrow", folder / "state.json"
+    match damage:
+        case "folder":
+            state.unlink()
+        case "shard gone":
+            shard.unlink()
+        case "shard cut":
+            shard.write_bytes(shard.read_bytes()[:100])
+        case "state":
+            state.write_text("{")
+        case "listing":
+            state.write_text('{"_data_files": []}')
+        case "escape":
+            state.write_text('{"_data_files": [{"filename": "../other.arrow"}]}')
+    with pytest.raises(InputError, match=message):
+        list(read_training([folder]))
+
+
+def test_a_missing_or_empty_file_is_an_error_before_anything_is_read(tmp_path):
+    good = write(tmp_path, TEXT)
+    (tmp_path / "empty.jsonl").touch()
+    for name, message in (("gone.jsonl", "gone.jsonl does not exist"), ("empty.jsonl", "empty.jsonl is empty")):
+        with pytest.raises(InputError, match=message):
+            read_training([good, tmp_path / name])
+
+
+lines = st.lists(
+    st.binary()
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.integers(0, 5) | st.none(),
+            "provider": st.sampled_from(["ann", "bob", "Bad", 3]),
+            "text": st.sampled_from(["a", "b", "", "\ud800", None]),
+        },
+    ).map(lambda record: json.dumps(record).encode()),
+    min_size=1,
+)
+
+
+@given(lines)
+def test_every_line_is_used_or_left_out_or_quarantined_or_blank(tmp_path_factory, lines):
+    content = b"\n" + b"\n".join(lines)
+    path = tmp_path_factory.mktemp("fuzz") / "data.jsonl"
+    path.write_bytes(content)
+    reader = read_training([path])
+    try:
+        records = list(reader)
+    except InputError as error:
+        assert "holds no records" in str(error)  # noqa: PT017 - right for a file of blank lines alone
+        records = []
+    counts = reader.counts
+    filled = [raw for raw in content.split(b"\n") if raw.removesuffix(b"\r").strip()]
+    assert counts.records == len(records) == len({record.id for record in records})
+    assert counts.records + counts.duplicates + counts.quarantined == len(filled)
