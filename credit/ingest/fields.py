@@ -49,7 +49,7 @@ def validate(model: type[Model], record: Mapping[str, object]) -> Model:
 
 def _in_words(location: tuple[int | str, ...], kind: str, message: str) -> str:
     words = {"missing": "is missing", "string_type": "must be a text", "int_type": "must be a whole number"}
-    message = words.get(kind, message.removeprefix("Value error, "))
+    message = words.get(kind, message.removeprefix("Value error, ").replace("Input should be", "must be"))
     return f"`{'.'.join(map(str, location))}` {message}" if location else message
 
 
@@ -125,7 +125,7 @@ def weight_micro(value: object) -> int:
     if places <= _WEIGHT_DIGITS:
         return int(text) * 10 ** (_WEIGHT_DIGITS - places) if weight else 0
     cut = places - _WEIGHT_DIGITS
-    if text[-cut:].strip("0") or (cut > len(text) and weight):
+    if text[-cut:].strip("0"):
         raise FieldError(f"has more than {_WEIGHT_DIGITS} decimal places")
     return int(text[:-cut] or "0")
 

@@ -240,7 +240,7 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
         ({"choices": [{"index": 0, "text": "A"}]}, "choice 0: `message` is missing"),
         ({"choices": [choice(0, "A"), choice(0, "B")]}, "`choices` need indexes"),
         ({"choices": []}, "`choices` is empty"),
-        ({"choices": "A"}, "`choices` Input should be a valid list"),
+        ({"choices": "A"}, "`choices` must be a valid list"),
         ({"id": None}, "`id` must be a text"),
         ({"created": None}, "`created` must be a whole number"),
         ({"created": 1793491140000}, "`created` is not a time in seconds since 1970 (are they milliseconds?)"),

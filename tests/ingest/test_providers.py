@@ -41,7 +41,7 @@ def test_optional_columns_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_
         ("house,Us,,,", "`key` 'house' is reserved"),
         ("ann,,,,", "`name` is missing"),
         ("ann, ,,,", "`name` is empty"),
-        ("ann,Ann,author,,", "`kind` Input should be 'provider' or 'house'"),
+        ("ann,Ann,author,,", "`kind` must be 'provider' or 'house'"),
         ("ann,Ann,,euro,", "`currency` 'euro' is not an ISO 4217 code"),
         ("ann,Ann,,,50", "`minimum_payout` is given without its `currency`"),
         ("ann,Ann,,EUR,-1", "`minimum_payout` '-1' is not an amount"),
