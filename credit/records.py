@@ -20,6 +20,9 @@ MICRO = 1_000_000
 CREDIT = "CREDIT"
 """The commodity of credits in the ledger, in micro-credits; every other commodity is an ISO 4217 code."""
 
+OWN_SOURCE = "own"
+"""Source of outputs logged in credit's own format."""
+
 _PROVIDER_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _COLLECTION = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
 _PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
@@ -126,3 +129,8 @@ class LoggedOutput:
     prompt: str = ""
     messages: tuple[Message, ...] = ()
     weight_micro: int = MICRO
+
+    @property
+    def name(self) -> str:
+        """What reports call the output: its id in its log, after its source if that is not the own format."""
+        return self.external_id if self.source == OWN_SOURCE else f"{self.source}:{self.external_id}"

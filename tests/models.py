@@ -11,28 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from credit.records import Group, TrainingRecord
 
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "while",
-    "rain",
-    "fell",
-    "over",
-    "green",
-    "hills",
-    "and",
-    "nobody",
-    "sang",
-    "an",
-    "old",
-    "song",
-    "about",
-    "ships",
-]
+LEXICON = "the cat sat on a mat while rain fell over green hills and nobody sang an old song about ships"
+WORDS = LEXICON.split()
 
 
 def sentence(seed: int, length: int) -> str:

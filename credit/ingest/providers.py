@@ -13,9 +13,9 @@ from pydantic import AfterValidator
 
 from credit.errors import InputError
 from credit.ingest.fields import InputModel, Name, ProviderKey, validate
-from credit.ingest.results import ReadResult, notices_of_ignored
+from credit.ingest.results import Parsed, ReadResult, notices_of_ignored
 from credit.ingest.sources import Row, read_csv
-from credit.records import HOUSE, Place, Provider, Quarantined
+from credit.records import HOUSE, Provider, Quarantined
 
 _REQUIRED = ("key", "name")
 _KNOWN = {"key", "name", "kind", "currency", "minimum_payout"}
@@ -32,7 +32,6 @@ class ProviderRow:
     """
 
     provider: Provider
-    place: Place
     currency: str | None = None
     minimum_payout: Decimal | None = None
 
@@ -63,7 +62,7 @@ class _Fields(InputModel):
     minimum_payout: Annotated[str, AfterValidator(_amount)] | None = None
 
 
-def read_providers(path: Path) -> ReadResult[ProviderRow]:
+def read_providers(path: Path) -> ReadResult[Parsed[ProviderRow]]:
     """Read a CSV file with the columns key and name, and optionally kind, currency and minimum_payout.
 
     Rows that cannot be used are quarantined: a bad or reserved key, a key that an earlier row has, an empty name,
@@ -72,7 +71,7 @@ def read_providers(path: Path) -> ReadResult[ProviderRow]:
     Raises:
         InputError: the file as a whole cannot be used, or a required column is missing.
     """
-    good: dict[str, ProviderRow] = {}
+    good: dict[str, Parsed[ProviderRow]] = {}
     bad: list[Quarantined] = []
     ignored: Counter[str] = Counter()
     for row in read_csv(path, required=_REQUIRED):
@@ -85,17 +84,17 @@ def read_providers(path: Path) -> ReadResult[ProviderRow]:
         except InputError as error:
             bad.append(row.refuse(str(error)))
             continue
-        good[provider.provider.key] = provider
+        good[provider.provider.key] = Parsed(provider, row.place, row.raw)
     if not good and not bad:
         raise InputError(f"{path} holds no providers; each needs a row with its key and name")
     return ReadResult(tuple(good.values()), tuple(bad), notices_of_ignored(ignored))
 
 
-def _provider_row(row: Row, before: dict[str, ProviderRow]) -> ProviderRow:
+def _provider_row(row: Row, before: dict[str, Parsed[ProviderRow]]) -> ProviderRow:
     fields = validate(_Fields, row.record)
     if fields.key in before:
         raise InputError(f"`key` {fields.key} was given before, in row {before[fields.key].place.line}")
     if fields.minimum_payout is not None and fields.currency is None:
         raise InputError("`minimum_payout` is given without its `currency`")
     minimum = None if fields.minimum_payout is None else Decimal(fields.minimum_payout)
-    return ProviderRow(Provider(fields.key, fields.name, fields.kind), row.place, fields.currency, minimum)
+    return ProviderRow(Provider(fields.key, fields.name, fields.kind), fields.currency, minimum)

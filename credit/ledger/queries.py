@@ -7,7 +7,7 @@ from datetime import date
 
 from sqlalchemy import Connection, distinct, func, select
 
-from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.accounts import EARNED_KIND, PAYABLE_KIND
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import month_bounds, pending_count
 from credit.ledger.periods import Period, periods
@@ -87,6 +87,20 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     for row in credit_rows(conn, period):
         totals[row.group] = totals.get(row.group, 0) + row.credit_micro
     return totals
+
+
+def payable_balances(conn: Connection) -> dict[tuple[str, str], int]:
+    """Return what is owed to every provider, in minor units by (provider's key, currency); zeros are left out."""
+    rows = conn.execute(
+        select(provider.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(account.c.kind == PAYABLE_KIND)
+        .group_by(provider.c.key, ledger_entry.c.commodity)
+        .order_by(provider.c.key, ledger_entry.c.commodity)
+    )
+    owed = {(key, currency): join_sum(high, low) for key, currency, high, low in rows}
+    return {item: amount for item, amount in owed.items() if amount}
 
 
 def books_of_period(conn: Connection, period: str) -> list[BookRef]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
 
 from credit.errors import ValuationError
 from credit.valuation.batching import IGNORED, Batch
@@ -95,13 +97,31 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     if dtype == "auto":
         dtype = "bf16" if chosen.type == "cuda" else "fp32"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-        module: nn.Module = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
-        )
+        with _without_progress_bars():
+            tokenizer, module = _load(path, DTYPES[dtype])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {error}") from error
     return LanguageModel(path, module.to(chosen).eval(), tokenizer, model_sha256, tokenizer_sha256)
+
+
+def _load(path: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
+    tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    module: nn.Module = AutoModelForCausalLM.from_pretrained(
+        str(path), dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    return tokenizer, module
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own; under cron they fill mails."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def fingerprint_model(path: Path) -> str:

@@ -19,7 +19,7 @@ def write(tmp_path, text: str | bytes):
 
 def test_two_columns_are_enough(tmp_path):
     result = read_providers(write(tmp_path, "key,name\nann,Ann Author\nbob-2,Bob\n"))
-    assert [row.provider for row in result.records] == [Provider("ann", "Ann Author"), Provider("bob-2", "Bob")]
+    assert [row.record.provider for row in result.records] == [Provider("ann", "Ann Author"), Provider("bob-2", "Bob")]
     assert result.quarantined == result.notices == ()
 
 
@@ -27,10 +27,9 @@ def test_optional_columns_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_
     text = '\ufeffname,key,minimum_payout,currency,kind\r\n"Müller, ""M""\r\nGmbH",m,50.00,EUR,house\r\nx,y,,,\r\n'
     path = write(tmp_path, text.replace("\r\nGmbH", " GmbH"))
     first, second = read_providers(path).records
-    assert first == ProviderRow(
-        Provider("m", 'Müller, "M" GmbH', "house"), Place(str(path), 1), "EUR", Decimal("50.00")
-    )
-    assert second == ProviderRow(Provider("y", "x"), Place(str(path), 2))
+    assert first.record == ProviderRow(Provider("m", 'Müller, "M" GmbH', "house"), "EUR", Decimal("50.00"))
+    assert second.record == ProviderRow(Provider("y", "x"))
+    assert (first.place, second.place) == (Place(str(path), 1), Place(str(path), 2))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_a_bad_row_is_quarantined_with_its_bytes_and_the_good_ones_are_read(tmp_
     header = "key,name,kind,currency,minimum_payout"
     path = write(tmp_path, f"{header}\ngood,Good,,,\n{row}\nlast,Last,,,\n")
     result = read_providers(path)
-    assert [record.provider.key for record in result.records] == ["good", "last"]
+    assert [row.record.provider.key for row in result.records] == ["good", "last"]
     (bad,) = result.quarantined
     assert bad.error.startswith(error)
     assert (bad.place, bad.raw) == (Place(str(path), 2), row.encode())
@@ -64,14 +63,14 @@ def test_a_bad_row_is_quarantined_with_its_bytes_and_the_good_ones_are_read(tmp_
 
 def test_a_byte_that_is_not_utf8_concerns_its_row_alone(tmp_path):
     result = read_providers(write(tmp_path, b"key,name\nann,Ren\xe9\nbob,Bob\n"))
-    assert [record.provider.key for record in result.records] == ["bob"]
+    assert [row.record.provider.key for row in result.records] == ["bob"]
     assert result.quarantined[0].error == "byte 0xe9 is not UTF-8; write the file as UTF-8"
     assert result.quarantined[0].raw == b"ann,Ren\xe9"
 
 
 def test_a_quotation_mark_that_is_never_closed_takes_the_rest_with_it_and_loses_no_byte(tmp_path):
     result = read_providers(write(tmp_path, 'key,name\nann,Ann\nbob,"Bob\ncid,Cid\n'))
-    assert [record.provider.key for record in result.records] == ["ann"]
+    assert [row.record.provider.key for row in result.records] == ["ann"]
     assert result.quarantined[0].raw == b'bob,"Bob\ncid,Cid'
 
 

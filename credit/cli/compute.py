@@ -1,0 +1,78 @@
+"""`credit compute`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
+from credit.errors import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from credit.pipeline.workspace import Workspace
+
+
+@click.command()
+@click.option("--index", "index_dirs", type=FILE, multiple=True, help="An index to register first, or its new place.")
+@click.option("--model", type=FILE, help="Where the model is now, if it was moved. [default: where it was indexed]")
+@click.option("--measure", type=click.Choice(["effect", "support", "influence"]), default="effect", show_default=True)
+@click.option("--noise-floor", default=1.0, show_default=True, help="Support counts pulls above this many spreads.")
+@click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
+@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@workspace_options
+@json_option
+@click.pass_context
+def compute(
+    ctx: click.Context,
+    workspace: Workspace,
+    index_dirs: tuple[Path, ...],
+    model: Path | None,
+    measure: Literal["effect", "support", "influence"],
+    noise_floor: float,
+    chunk: int,
+    dtype: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Value the outputs that are not valued yet, and post what they credit.
+
+    Each chunk is one atomic step: killed at any moment, the next run goes on, and nothing is counted twice.
+
+    \b
+    Example: credit compute
+    """
+    from credit.accounting.credits import Policy
+    from credit.pipeline.compute import ComputeSettings
+    from credit.pipeline.compute import compute as run
+    from credit.records import MICRO
+
+    settings = ComputeSettings(
+        policy=Policy(measure=measure, noise_floor=noise_floor),
+        index_dirs=index_dirs,
+        model_path=model,
+        dtype=dtype,
+        device=device,
+        chunk=chunk,
+    )
+    with progress_bar("valuing", "outputs") as update:
+        report = run(workspace, settings, update)
+    warn([f"not valued: {reason}" for reason in report.refused])
+    text = (
+        f"{report.valued} outputs valued, {report.credit_micro / MICRO:.6f} credits posted, {report.books} score books"
+        if report.valued
+        else "nothing to do"
+    )
+    if report.refused:
+        text += f"; {len(report.refused)} cannot be valued"
+    facts = {
+        "valued": report.valued,
+        "credit_micro": report.credit_micro,
+        "books": report.books,
+        "refused": report.refused,
+    }
+    say(as_json, facts, text)
+    if report.refused:
+        ctx.exit(EXIT_PARTIAL)

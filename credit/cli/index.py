@@ -1,0 +1,155 @@
+"""`credit index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
+from credit.errors import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from credit.pipeline.workspace import Workspace
+    from credit.valuation.layers import SkippedLayer
+
+
+class _RowsPerGroup(click.ParamType[int | str]):
+    name = "N|all"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "all" or isinstance(value, int):
+            return value
+        try:
+            rows = int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'all'", param, ctx)
+        return rows
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="Folder of the index.")
+@click.option("--name", help="What logs call the model. [default: the model's folder]")
+@click.option("--rank", default=64, show_default=True, help="Rank of the projection of each side of a layer.")
+@click.option("--projection", type=click.Choice(["random"]), default="random", show_default=True)
+@click.option("--curvature", type=click.Choice(["fisher"]), default="fisher", show_default=True)
+@click.option("--damping", default=0.1, show_default=True, help="Relative to the mean eigenvalue of each layer.")
+@click.option("--rows-per-group", type=_RowsPerGroup(), default=32, show_default=True, help="Rows kept per collection.")
+@click.option("--lm-head/--no-lm-head", default=False, show_default=True, help="Watch the output head too.")
+@click.option(
+    "--max-length", type=click.IntRange(min=2), help="Tokens per example. [default: the model's, at most 2048]"
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
+@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise.")
+@click.option("--register/--no-register", default=True, show_default=True, help="Make the index known to the ledger.")
+@click.option("--strict", is_flag=True, help="Index nothing if any record is bad.")
+@workspace_options
+@json_option
+@click.pass_context
+def index(
+    ctx: click.Context,
+    workspace: Workspace,
+    model: Path,
+    data: tuple[Path, ...],
+    out: Path,
+    name: str | None,
+    rank: int,
+    projection: str,
+    curvature: str,
+    damping: float,
+    rows_per_group: int | str,
+    lm_head: bool,
+    max_length: int | None,
+    seed: int,
+    dtype: str,
+    device: str,
+    fields: tuple[str, ...],
+    register: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Build the attribution index of a MODEL from its tagged training DATA.
+
+    MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, or saved data sets, with the
+    fields id, provider and text (or prompt and completion, or messages), and optionally collection.
+
+    An interrupted build goes on where it was; a finished one is left alone.
+
+    \b
+    Example: credit index models/my-llm train.jsonl --out my-index --name my-llm
+    """
+    from credit.pipeline.indexing import IndexRequest, index_training_data
+    from credit.valuation import IndexSettings
+
+    settings = IndexSettings(
+        rank=rank,
+        projection=projection,
+        curvature=curvature,
+        damping=damping,
+        rows_per_group=None if isinstance(rows_per_group, str) else rows_per_group,
+        lm_head=lm_head,
+        max_length=max_length,
+        seed=seed,
+    )
+    request = IndexRequest(
+        model=model,
+        data=data,
+        out=out,
+        name=name or model.resolve().name,
+        settings=settings,
+        dtype=dtype,
+        device=device,
+        fields=_parse_fields(fields),
+        register=register,
+        strict=strict,
+    )
+    with progress_bar("indexing", "tokens") as update:
+        report = index_training_data(workspace, request, lambda _phase, done, total: update(done, total))
+    manifest = report.manifest
+    warn([*report.notices, *report.problems])
+    rows = sum(group.stop - group.start for group in manifest.groups)
+    watched = 1 - sum(layer.share for layer in manifest.skipped)
+    tokens = sum(group.tokens for group in manifest.groups)
+    verb = "was there already" if report.existed else "built"
+    counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
+    scope = f"{len(manifest.layers)} layers, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
+    lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
+    if report.quarantine_file:
+        lines.append(f"{report.quarantined} records were set aside in {report.quarantine_file}")
+    facts = {
+        "out": out,
+        "name": manifest.name,
+        "existed": report.existed,
+        "fingerprint": manifest.fingerprint,
+        "examples": manifest.examples,
+        "groups": len(manifest.groups),
+        "rows": rows,
+        "quarantined": report.quarantined,
+        "quarantine_file": report.quarantine_file,
+    }
+    say(as_json, facts, "\n".join(lines))
+    if report.quarantined:
+        ctx.exit(EXIT_PARTIAL)
+
+
+def _parse_fields(pairs: tuple[str, ...]) -> dict[str, str]:
+    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(fields) != len(pairs):
+        raise click.UsageError("--field takes OURS=THEIRS, each of ours once, such as --field text=content")
+    return fields
+
+
+def _in_words(skipped: Sequence[SkippedLayer], most: int = 3) -> str:
+    """Name the largest layers that are not watched; the manifest names all."""
+    ranked = sorted(skipped, key=lambda layer: -layer.share)
+    named = [f"{layer.name} ({layer.share:.1%})" for layer in ranked[:most]]
+    if len(ranked) > most:
+        named.append(f"{len(ranked) - most} more ({sum(layer.share for layer in ranked[most:]):.1%})")
+    return ", ".join(named) or "nothing"

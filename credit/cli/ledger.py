@@ -1,0 +1,86 @@
+"""`credit init`, `credit status`, `credit verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import json_option, say, workspace_options
+from credit.errors import EXIT_INTEGRITY
+
+if TYPE_CHECKING:
+    from credit.pipeline.workspace import Workspace
+
+
+@click.command()
+@workspace_options
+def init(workspace: Workspace) -> None:
+    """Create the ledger, or upgrade it to this version; run again, it changes nothing.
+
+    \b
+    Example: credit init
+             credit init --database postgresql://accounts@db/credit
+    """
+    from credit.ledger.engine import redact, upgrade
+
+    revision = upgrade(workspace.database)
+    workspace.data_dir.mkdir(parents=True, exist_ok=True)
+    click.echo(f"ledger {redact(workspace.database)} is ready (revision {revision}); files in {workspace.data_dir}/")
+
+
+@click.command()
+@workspace_options
+@json_option
+def status(workspace: Workspace, as_json: bool) -> None:
+    """Show what the ledger holds and what is to be done.
+
+    \b
+    Example: credit status
+    """
+    from dataclasses import asdict
+
+    from credit.ledger.queries import status as read_status
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        now = read_status(conn)
+    lines = [
+        f"providers     {now.providers}",
+        f"indexes       {now.indexes} of {now.models} models",
+        f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet",
+        *(f"  {month}     {count}" for month, count in now.outputs.items()),
+        f"score books   {now.books}",
+        f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
+        *(f"period {period.id}  {period.status}" for period in now.periods),
+    ]
+    if now.pending:
+        lines.append("next: credit compute")
+    say(as_json, asdict(now), "\n".join(lines))
+
+
+@click.command()
+@workspace_options
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, workspace: Workspace, as_json: bool) -> None:
+    """Recompute the hash chain, every balance and every checksum; name what is wrong.
+
+    Exits with 4 if anything is.
+
+    \b
+    Example: credit verify
+    """
+    from dataclasses import asdict
+
+    from credit.ledger.integrity import verify as check
+
+    with workspace.open() as ledger:
+        report = check(ledger, workspace.data_dir)
+    if report.problems:
+        text = "\n".join(str(problem) for problem in report.problems)
+    else:
+        counts = ", ".join(f"{count} {what}" for what, count in report.checked.items())
+        text = f"everything is as it was written: {counts}\nchain head {report.chain_head}"
+    say(as_json, asdict(report), text)
+    if report.problems:
+        ctx.exit(EXIT_INTEGRITY)

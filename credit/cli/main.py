@@ -1,0 +1,80 @@
+"""The `credit` command. Commands are imported when they are called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from credit import __version__
+from credit.errors import CreditError
+
+_COMMANDS = {
+    "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
+    "providers": ("credit.cli.providers", "Who can be credited, and on what terms."),
+    "index": ("credit.cli.index", "Build the attribution index of tagged training data."),
+    "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
+    "compute": ("credit.cli.compute", "Value what is not valued yet, and post credits."),
+    "pool": ("credit.cli.pool", "Money to distribute."),
+    "close": ("credit.cli.close", "Allocate a period's pools, write statements, freeze it."),
+    "report": ("credit.cli.report", "Attribution and payouts of a period."),
+    "export": ("credit.cli.export", "One folder per provider, with its own data alone."),
+    "status": ("credit.cli.ledger", "What the ledger holds, and what is to be done."),
+    "verify": ("credit.cli.ledger", "Check every hash, balance and file."),
+    "demo": ("credit.cli.demo", "See it all on real data: one command, no downloads."),
+}
+"""Every command with its module and its line in the help, which is there without importing the module."""
+
+
+class _Failure(click.ClickException):
+    """One of the project's errors, as Click shows it."""
+
+    def __init__(self, error: CreditError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # Click declares it on the class, and documents this use
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name, and turns the project's errors into messages and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CreditError as error:
+            raise _Failure(error) from error
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="credit")
+def cli() -> None:
+    """Say whose training data a model's answers drew on, and pay for it.
+
+    The way through: init, providers import, index, ingest-outputs, compute, pool add, close, report, export.
+
+    \b
+    Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in part, some input set aside;
+    4 stored data was changed; 11 another run is at work. Any command may run twice, at once, or be killed:
+    nothing is counted twice.
+
+    Example: credit demo
+    """
+
+
+def main() -> None:
+    """Entry point of the `credit` script."""
+    cli(prog_name="credit")

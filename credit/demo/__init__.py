@@ -1,0 +1,1 @@
+"""`credit demo`: the whole way once, on real text, offline."""

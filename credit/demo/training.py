@@ -1,0 +1,119 @@
+"""A tokenizer and a small Llama trained from scratch, in a minute or two on two cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+VOCABULARY = 2048
+MAX_LENGTH = 256
+_SEQUENCE = 128
+_BATCH = 16
+_EPOCHS = 4
+_LEARNING_RATE = 3e-3
+
+
+def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer that puts `<s>` before a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=MAX_LENGTH
+    )
+
+
+def train_model(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    on_step: Callable[[int, int, float], None],
+) -> LlamaForCausalLM:
+    """Train a small Llama from scratch; `on_step(step, steps, loss)` is called after every step, loss in nats/token."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=MAX_LENGTH,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
+    sequences = torch.cat([_sequences(tokenizer(text, verbose=False)["input_ids"]) for text in texts])
+    steps = _EPOCHS * math.ceil(len(sequences) / _BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    model.train()
+    for step, batch in enumerate(_batches(sequences, seed), start=1):
+        labels = torch.where(batch < 0, -100, batch)
+        loss = model(input_ids=batch.clamp(min=0), attention_mask=(batch >= 0).long(), labels=labels).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        on_step(step, steps, float(loss.detach()))
+    return model.eval()
+
+
+def _sequences(ids: list[int]) -> Tensor:
+    """Cut a text's tokens into rows of _SEQUENCE, the last padded with -1."""
+    rows = math.ceil(len(ids) / _SEQUENCE)
+    padded = torch.full((rows * _SEQUENCE,), -1, dtype=torch.int64)
+    padded[: len(ids)] = torch.tensor(ids)
+    return padded.view(rows, _SEQUENCE)
+
+
+def _batches(sequences: Tensor, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(_EPOCHS):
+        yield from sequences[torch.randperm(len(sequences), generator=generator)].split(_BATCH)
+
+
+def complete(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int, seed: int
+) -> str:
+    """Let the model continue a prompt, sampled with a seed."""
+    torch.manual_seed(seed)
+    encoded = tokenizer(prompt, return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens // 2,
+            do_sample=True,
+            temperature=0.7,
+            top_k=50,
+        )
+    text: str = tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return text
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save model and tokenizer as any Hugging Face model is saved."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,264 @@
+"""Values logged outputs that no index has valued yet, and posts what they credit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from credit import __version__
+from credit.accounting.credits import Policy, output_credits
+from credit.errors import InputError, LedgerError
+from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.books import Score, write_book
+from credit.ledger.catalog import RegisteredIndex, indexes, providers, register_index
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pending_outputs, register_book
+from credit.ledger.periods import open_period_for
+from credit.pipeline.workspace import Workspace
+from credit.records import CREDIT, Group
+from credit.valuation import AttributionIndex, LanguageModel, Valuation, load_model, read_manifest
+from credit.valuation.tokens import Encoder
+
+DEFAULT_CHUNK = 256
+"""Outputs valued and posted in one step: what a killed run loses at most."""
+
+Progress = Callable[[int, int], None]
+"""Called with the outputs done and the outputs in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """How to value: policy of credits, and where the index and the model are now, if they were moved."""
+
+    policy: Policy = field(default_factory=Policy)
+    index_dirs: Sequence[Path] = ()
+    model_path: Path | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    chunk: int = DEFAULT_CHUNK
+
+
+@dataclass(slots=True)
+class ComputeReport:
+    """What a run did. `refused` names outputs that cannot be valued, with the reason; they stay pending."""
+
+    valued: int = 0
+    books: int = 0
+    credit_micro: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress | None = None) -> ComputeReport:
+    """Value every pending output and post its credits, a chunk at a time, each in one atomic step.
+
+    A run that is killed loses at most the chunk it was at; the next run goes on from there and ends with the same
+    ledger. An output is valued once: by the newest index of its model.
+
+    Raises:
+        LockHeldError: another run is computing on this ledger.
+        LedgerError: a provider of the index is not in the ledger, or there is no index for the outputs.
+        MismatchError: the model is not the one that the index was built with.
+        IntegrityError: a file of the index was changed.
+    """
+    report = ComputeReport()
+    with workspace.open() as ledger, ledger.exclusive("compute"):
+        for folder in settings.index_dirs:
+            register(ledger, folder)
+        with ledger.read() as conn:
+            newest = {index.model: index for index in indexes(conn)}  # in order of registration: the last one wins
+            total = pending_count(conn)
+        for index in newest.values():
+            with ledger.read() as conn:
+                waiting = pending_outputs(conn, index.model, 0, 1)
+            if waiting:
+                _compute_index(workspace, ledger, index, settings, report, total, progress)
+    return report
+
+
+def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
+    """Make an index known to the ledger, under the name that logs call its model."""
+    manifest = read_manifest(folder)
+    with ledger.write() as conn:
+        return register_index(
+            conn,
+            manifest.name,
+            manifest.fingerprint,
+            str(folder.resolve()),
+            manifest.to_json(),
+            now=datetime.now(UTC),
+        )
+
+
+def _compute_index(
+    workspace: Workspace,
+    ledger: Ledger,
+    registered: RegisteredIndex,
+    settings: ComputeSettings,
+    report: ComputeReport,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    index = AttributionIndex.open(_index_folder(registered))
+    if index.manifest.fingerprint != registered.fingerprint:
+        raise LedgerError(
+            f"{index.folder} holds another index than the one registered for {registered.model}; "
+            "name the right folder with --index"
+        )
+    with ledger.read() as conn:
+        _check_providers(conn, index)
+    model = load_model(
+        settings.model_path or Path(index.manifest.model_path), dtype=settings.dtype, device=settings.device
+    )
+    index.check_model(model)
+    encoder = Encoder(model.tokenizer, index.manifest.max_length)
+    after = 0
+    while True:
+        with ledger.read() as conn:
+            chunk = pending_outputs(conn, registered.model, after, settings.chunk)
+        if not chunk:
+            return
+        after = chunk[-1].id
+        usable = list(_usable(chunk, encoder, report))
+        if usable:
+            _value_chunk(workspace, ledger, registered, index, model, usable, settings.policy, report)
+        if progress:
+            progress(report.valued + len(report.refused), total)
+
+
+def _index_folder(registered: RegisteredIndex) -> Path:
+    folder = Path(registered.path)
+    if not folder.is_dir():
+        raise LedgerError(
+            f"the index for {registered.model} was registered at {folder}, which is gone; "
+            "name its new place: credit compute --index DIR"
+        )
+    return folder
+
+
+def _check_providers(conn: Connection, index: AttributionIndex) -> None:
+    known = {provider.key for provider in providers(conn)}
+    missing = sorted({group.provider for group in index.groups} - known)
+    if missing:
+        raise LedgerError(
+            f"{index.folder} credits providers that the ledger does not know: {', '.join(missing)}; "
+            "add them: credit providers add KEY NAME"
+        )
+
+
+def _usable(chunk: Sequence[StoredOutput], encoder: Encoder, report: ComputeReport) -> Iterator[StoredOutput]:
+    """Yield the outputs that can be valued; one that cannot must not hold up the others."""
+    for stored in chunk:
+        try:
+            encoder.output(stored.output)
+        except InputError as error:
+            report.refused.append(f"{stored.output.name}: {error}")
+        else:
+            yield stored
+
+
+def _value_chunk(
+    workspace: Workspace,
+    ledger: Ledger,
+    registered: RegisteredIndex,
+    index: AttributionIndex,
+    model: LanguageModel,
+    chunk: Sequence[StoredOutput],
+    policy: Policy,
+    report: ComputeReport,
+) -> None:
+    valuation = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
+    scores = list(score_outputs(chunk, index.groups, valuation, policy))
+    book = write_book(workspace.books, scores)
+    run = _run_fingerprint(registered.fingerprint, policy)
+    now = datetime.now(UTC)
+    with ledger.write() as conn:
+        run_id = ensure_run(
+            conn,
+            run,
+            index_id=registered.id,
+            policy_json=policy.to_json(),
+            software_version=__version__,
+            now=now,
+        )
+        register_book(
+            conn,
+            sha256=book.sha256,
+            compute_run_id=run_id,
+            output_ids=[stored.id for stored in chunk],
+            row_count=book.row_count,
+            byte_count=book.byte_count,
+            now=now,
+        )
+        days = {stored.id: stored.output.occurred_at.date() for stored in chunk}
+        details = {"score_book": book.sha256, "run": run, "index": registered.fingerprint}
+        post_all(conn, list(_postings(conn, scores, days, details)), now=now)
+    report.valued += len(chunk)
+    report.books += 1
+    report.credit_micro += sum(score.credit_micro for score in scores)
+
+
+def score_outputs(
+    chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy
+) -> Iterator[Score]:
+    """Yield a score for every output and group; what nobody earned is one more score, of the house."""
+    effects = valuation.effect(policy.alpha, policy.beta, policy.gamma)
+    measure = {"effect": effects, "support": valuation.support, "influence": valuation.influence}[policy.measure]
+    columns = zip(
+        chunk,
+        valuation.influence.tolist(),
+        valuation.support.tolist(),
+        effects.tolist(),
+        measure.tolist(),
+        strict=True,
+    )
+    for stored, influence, support, effect, paid in columns:
+        name = stored.output.name
+        credited = output_credits(stored.output.weight_micro, groups, paid, tie_key=name)
+        for position, (group, micro) in enumerate(credited):
+            if position < len(groups):
+                numbers = (influence[position], support[position], effect[position])
+            elif micro:
+                numbers = (0.0, 0.0, 0.0)
+            else:
+                continue
+            yield Score(stored.id, group.provider, group.collection, *numbers, micro)
+
+
+def _postings(
+    conn: Connection, scores: Sequence[Score], days: dict[int, date], details: dict[str, str]
+) -> Iterator[Posting]:
+    """Yield one transaction per day: what its outputs issued, and what every group earned of it."""
+    totals: dict[date, dict[Group, int]] = {}
+    for score in scores:
+        of_day = totals.setdefault(days[score.output_id], {})
+        group = Group(score.provider, score.collection)
+        of_day[group] = of_day.get(group, 0) + score.credit_micro
+    for day in sorted(totals):
+        credited = [(group, micro) for group, micro in sorted(totals[day].items()) if micro]
+        if not credited:
+            continue
+        period = open_period_for(conn, day)
+        issued = sum(micro for _, micro in credited)
+        yield Posting(
+            kind="credits",
+            period=period,
+            effective_on=day,
+            idempotency_key=f"credits:{details['score_book']}:{day.isoformat()}",
+            entries=(
+                Entry(ISSUED, CREDIT, -issued),
+                *(Entry(earned(group), CREDIT, micro) for group, micro in credited),
+            ),
+            details=details,
+        )
+
+
+def _run_fingerprint(index_fingerprint: str, policy: Policy) -> str:
+    parts = [index_fingerprint, policy.to_json(), __version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""Tagged training data → an attribution index, made known to the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit.errors import InputError
+from credit.ingest.quarantine import QuarantineFile
+from credit.ingest.training import read_training
+from credit.ledger.catalog import providers
+from credit.pipeline.compute import register
+from credit.pipeline.workspace import Workspace
+from credit.records import Quarantined
+from credit.valuation import IndexSettings, Manifest, build_index, load_model
+
+Progress = Callable[[str, int, int], None]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRequest:
+    """What to index. `fields` maps names of a training record to the names that the files use."""
+
+    model: Path
+    data: Sequence[Path]
+    out: Path
+    name: str
+    settings: IndexSettings
+    dtype: str = "auto"
+    device: str = "auto"
+    fields: Mapping[str, str] | None = None
+    register: bool = True
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What was built. `existed`: the same index was there already."""
+
+    manifest: Manifest
+    existed: bool
+    quarantined: int
+    quarantine_file: Path | None
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def index_training_data(workspace: Workspace, request: IndexRequest, progress: Progress | None = None) -> IndexReport:
+    """Build the index of a model's training data and register it in the ledger.
+
+    With a ledger, records of providers that it does not know are quarantined; without (`register` is False), every
+    provider is taken.
+
+    Raises:
+        LedgerError: there is no ledger to register the index in; said before any work is done.
+        InputError: there is nothing to index, or `strict` and a record is bad.
+        ValuationError: the model cannot be used, or the index folder belongs to something else.
+    """
+    known = _known_providers(workspace) if request.register else None
+    problems: list[str] = []
+
+    def refuse(item: Quarantined) -> None:
+        if request.strict:
+            raise InputError(f"{item}; nothing was indexed (--strict)")
+        quarantine.add(item)
+        if len(problems) < _SHOWN:
+            problems.append(str(item))
+
+    paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
+    with QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths) as quarantine:
+        reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
+        model = load_model(request.model, dtype=request.dtype, device=request.device)
+        result = build_index(model, reader, request.out, request.settings, name=request.name, progress=progress)
+    if request.register:
+        with workspace.open() as ledger:
+            register(ledger, request.out)
+    return IndexReport(
+        result.manifest,
+        result.existed,
+        quarantine.count,
+        quarantine.path if quarantine.count else None,
+        tuple(problems),
+        reader.notices,
+    )
+
+
+def _known_providers(workspace: Workspace) -> Collection[str]:
+    with workspace.open() as ledger, ledger.read() as conn:
+        return [provider.key for provider in providers(conn)]

@@ -1,0 +1,181 @@
+"""Files of logged outputs and of providers → the ledger; what cannot be used is set aside, by file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from credit.accounting.money import parse_amount
+from credit.errors import CreditError, InputError
+from credit.ingest.lines import file_sha256
+from credit.ingest.outputs import read_outputs
+from credit.ingest.providers import ProviderRow, read_providers
+from credit.ingest.quarantine import QuarantineFile
+from credit.ingest.results import Parsed
+from credit.ledger.catalog import Change, add_provider, models, set_term, term_for
+from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
+from credit.pipeline.workspace import Workspace
+from credit.records import LoggedOutput, Quarantined
+
+_BATCH = 1000
+_SHOWN = 5
+
+
+@dataclass(slots=True)
+class IntakeReport:
+    """What became of a file. `problems` are the first few quarantined records in words."""
+
+    file: str
+    accepted: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    quarantine_file: Path | None = None
+    problems: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def ingest_outputs(
+    workspace: Workspace, path: Path, *, source: str | None = None, strict: bool = False
+) -> IntakeReport:
+    """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
+
+    A record that the ledger has already is counted as a duplicate and changes nothing.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or `strict` and a record is bad.
+    """
+    reader = read_outputs(path, source=source)
+    digest = file_sha256(path)
+    report = IntakeReport(str(path))
+    shown: list[str] = []
+    with (
+        workspace.open() as ledger,
+        QuarantineFile(workspace.quarantine, path, digest) as quarantine,
+        ledger.write() as conn,
+    ):
+        file_id = start_file(conn)
+        batch: list[Parsed[LoggedOutput]] = []
+
+        def refuse(item: Quarantined) -> None:
+            if strict:
+                raise InputError(f"{item}; nothing of this file was logged (--strict)")
+            quarantine.add(item)
+            if len(shown) < _SHOWN:
+                shown.append(str(item))
+
+        for item in reader:
+            if isinstance(item, Quarantined):
+                refuse(item)
+                continue
+            batch.append(item)
+            if len(batch) == _BATCH:
+                _add(conn, batch, file_id, report, refuse)
+                batch = []
+        _add(conn, batch, file_id, report, refuse)
+        report.quarantined = quarantine.count
+        if report.accepted:  # a file that brought nothing new leaves no trace: twice is once
+            record_file(
+                conn,
+                file_id,
+                sha256=digest,
+                name=path.name,
+                format=path.suffix.lstrip("."),
+                accepted=report.accepted,
+                duplicates=report.duplicates,
+                quarantined=report.quarantined,
+                now=datetime.now(UTC),
+            )
+    report.quarantine_file = quarantine.path if report.quarantined else None
+    report.problems, report.notices = tuple(shown), reader.notices
+    return report
+
+
+def _add(
+    conn: Connection,
+    batch: Sequence[Parsed[LoggedOutput]],
+    file_id: int,
+    report: IntakeReport,
+    refuse: Callable[[Quarantined], None],
+) -> None:
+    known = ", ".join(sorted(models(conn))) or "none"
+    for item, verdict in zip(batch, add_outputs(conn, [item.record for item in batch], file_id), strict=True):
+        output = item.record
+        match verdict:
+            case Verdict.ACCEPTED:
+                report.accepted += 1
+            case Verdict.DUPLICATE:
+                report.duplicates += 1
+            case Verdict.CONFLICT:
+                refuse(item.refuse(f"output {output.name!r} is in the ledger with another content; give it another id"))
+            case Verdict.UNKNOWN_MODEL:
+                refuse(
+                    item.refuse(
+                        f"model {output.model!r} has no index (known: {known}); build it with credit index --name"
+                    )
+                )
+            case Verdict.UNSTORABLE:
+                refuse(item.refuse(f"output {output.name!r} holds text or a weight that no database can store"))
+
+
+def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) -> IntakeReport:
+    """Add the providers of a CSV file, or rename those that are known, in one transaction.
+
+    A provider's first minimum payout holds from the beginning; a changed one from today on.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or `strict` and a row is bad.
+    """
+    result = read_providers(path)
+    report = IntakeReport(str(path), notices=result.notices)
+    problems: list[Quarantined] = list(result.quarantined)
+    with (
+        workspace.open() as ledger,
+        QuarantineFile(workspace.quarantine, path, file_sha256(path)) as quarantine,
+        ledger.write() as conn,
+    ):
+        for parsed in result.records:
+            try:
+                change = _import_provider(conn, parsed.record)
+            except CreditError as error:
+                problems.append(parsed.refuse(str(error)))
+                continue
+            report.accepted += change != "unchanged"
+            report.duplicates += change == "unchanged"
+        for item in sorted(problems, key=lambda item: item.place.line):
+            if strict:
+                raise InputError(f"{item}; nothing of this file was imported (--strict)")
+            quarantine.add(item)
+    report.quarantined = len(problems)
+    report.quarantine_file = quarantine.path if problems else None
+    report.problems = tuple(str(item) for item in problems[:_SHOWN])
+    return report
+
+
+def _import_provider(conn: Connection, row: ProviderRow) -> Change | Literal["changed"]:
+    minimum = None
+    if row.currency is not None and row.minimum_payout is not None:
+        minimum = parse_amount(str(row.minimum_payout), row.currency)
+    now = datetime.now(UTC)
+    change: Change | Literal["changed"] = add_provider(conn, row.provider, now=now)
+    if (
+        row.currency is not None
+        and minimum is not None
+        and agree_minimum(conn, row.provider.key, row.currency, minimum)
+    ):
+        change = "changed" if change == "unchanged" else change
+    return change
+
+
+def agree_minimum(conn: Connection, key: str, currency: str, minimum_minor: int) -> bool:
+    """Agree a minimum payout, in minor units; return whether anything changed."""
+    now = datetime.now(UTC)
+    current = term_for(conn, key, currency, now.date())
+    if current is not None and current.minimum_payout_minor == minimum_minor:
+        return False
+    set_term(conn, key, currency, minimum_minor, date.min if current is None else now.date(), now=now)
+    return True

@@ -1,0 +1,30 @@
+"""Where a ledger and its files live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit.ledger.engine import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A ledger's database and the folder of the files that belong to it."""
+
+    database: str
+    data_dir: Path
+
+    def open(self) -> Ledger:
+        """Open the ledger; LedgerError with the remedy when there is none."""
+        return Ledger.open(self.database)
+
+    @property
+    def books(self) -> Path:
+        """Folder of the score books."""
+        return self.data_dir / "books"
+
+    @property
+    def quarantine(self) -> Path:
+        """Folder of the records that could not be used."""
+        return self.data_dir / "quarantine"
