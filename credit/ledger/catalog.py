@@ -11,10 +11,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.schema import account, attribution_index, contract_term, index_location, model, next_id, provider
-from credit.ledger.values import is_currency, utc_moment, utc_text
+from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Provider, is_provider_key
 
-Change = Literal["added", "renamed", "unchanged"]
+Change = Literal["added", "changed", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RegisteredIndex:
     registered_at: datetime
 
 
-def add_provider(conn: Connection, item: Provider, *, now: datetime) -> Change:
+def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
     """Add a provider, or rename it when its key is known.
 
     Raises:
@@ -49,6 +49,8 @@ def add_provider(conn: Connection, item: Provider, *, now: datetime) -> Change:
         raise LedgerError(f"{item.key!r} is not a provider's key; keys are [a-z0-9][a-z0-9_-]{{0,63}}")
     if item.key == HOUSE and item.kind != "house":
         raise LedgerError(f"{HOUSE!r} is the reserved key of the house; give the provider another key")
+    if not is_storable(item.name):
+        raise LedgerError(f"the name of {item.key} holds a character that a database cannot keep")
     found = conn.execute(select(provider).where(provider.c.key == item.key)).one_or_none()
     if found is None:
         row = {"id": next_id(conn, provider), "key": item.key, "name": item.name, "kind": item.kind}
@@ -62,10 +64,10 @@ def add_provider(conn: Connection, item: Provider, *, now: datetime) -> Change:
     if (found.name, found.kind) == (item.name, item.kind):
         return "unchanged"
     conn.execute(update(provider).where(provider.c.id == found.id).values(name=item.name, kind=item.kind))
-    return "renamed"
+    return "changed"
 
 
-def import_providers(conn: Connection, items: Iterable[Provider], *, now: datetime) -> dict[str, Change]:
+def import_providers(conn: Connection, items: Iterable[Provider], now: datetime) -> dict[str, Change]:
     """Add or rename many providers, all or none; return what happened to each key."""
     return {item.key: add_provider(conn, item, now=now) for item in items}
 
@@ -85,7 +87,7 @@ def provider_id(conn: Connection, key: str) -> int:
 
 
 def set_term(
-    conn: Connection, provider_key: str, currency: str, minimum_payout_minor: int, valid_from: date, *, now: datetime
+    conn: Connection, provider_key: str, currency: str, minimum_payout_minor: int, valid_from: date, now: datetime
 ) -> Term:
     """Agree a minimum payout, in minor units, from a day on; a term is never edited, a later one supersedes it.
 
@@ -128,7 +130,7 @@ def term_for(conn: Connection, provider_key: str, currency: str, on: date) -> Te
 
 
 def register_index(
-    conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, *, now: datetime
+    conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, now: datetime
 ) -> RegisteredIndex:
     """Register an attribution index under the name that logs call its model; again does nothing.
 

@@ -18,14 +18,7 @@ from typing import Any, Self
 import filelock
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    DataError,
-    IntegrityError,
-    InternalError,
-    OperationalError,
-)
+from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
@@ -38,6 +31,8 @@ BUSY_TIMEOUT_MS = 30_000
 _SECRETS = frozenset({"password", "sslpassword"})
 _WRITER_LOCK = "writer"
 _INIT = "credit init"
+_NO_PRIVILEGE = "42501"
+"""PostgreSQL's SQLSTATE for what this user may not do."""
 
 
 class Ledger:
@@ -204,7 +199,11 @@ def translated(url: URL) -> Iterator[None]:
     """Turn what a driver raises into an error of `credit.errors` with a text for people."""
     try:
         yield
-    except (IntegrityError, OperationalError, DataError, InternalError) as error:
+    except (ProgrammingError, NotSupportedError) as error:
+        if getattr(error.orig, "sqlstate", None) != _NO_PRIVILEGE:
+            raise  # our own mistake: it keeps its trace
+        raise _translate(error, redact(url)) from error
+    except DatabaseError as error:
         raise _translate(error, redact(url)) from error
 
 
@@ -217,7 +216,7 @@ def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
         return LedgerError(f"{place} refuses: {reason}")
     if "database is locked" in text:
         return LockHeldError(f"another run is writing to {place}; let it finish, then run this again")
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError) or "not a database" in text:
         return LedgerError(f"cannot use {place}: {text}")
     return LedgerError(f"{place} refuses: {text}")
 

@@ -153,7 +153,6 @@ def add_pool(
     conn: Connection,
     name: str,
     currency: str,
-    *,
     gross_minor: int,
     deductions_minor: int,
     reference: str,

@@ -1,0 +1,140 @@
+"""A small ledger with something in every table: September closed, October open."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection
+
+from credit.ledger import catalog, journal, outputs, periods
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting
+from credit.records import CREDIT, LoggedOutput, Message, Provider
+
+NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
+SEPTEMBER, OCTOBER = "2026-09", "2026-10"
+MODEL = "tiny"
+BOOK = b"the bytes of a score book"
+BOOK_SHA256 = hashlib.sha256(BOOK).hexdigest()
+
+
+class _Undo(Exception):
+    """Ends a transaction that is to leave nothing."""
+
+
+@contextmanager
+def undone(ledger: Ledger) -> Iterator[Connection]:
+    """A transaction that leaves nothing."""
+    with suppress(_Undo), ledger.write() as conn:
+        yield conn
+        raise _Undo
+
+
+def add_providers(conn: Connection) -> None:
+    catalog.import_providers(conn, [Provider("ada", "Ada Press"), Provider("bell", "Bell & Sons")], now=NOW)
+
+
+def credit_posting(
+    key: str, ada: int = 600_000, bell: int = 400_000, *, period: str = OCTOBER, day: date = date(2026, 10, 5)
+) -> Posting:
+    """Credits of two providers, in micro-credits."""
+    entries = (
+        Entry("credits:issued", CREDIT, -(ada + bell)),
+        Entry("credits:earned:ada/novels", CREDIT, ada),
+        Entry("credits:earned:bell/default", CREDIT, bell),
+    )
+    return Posting("credits", period, day, key, entries)
+
+
+def logged(number: int, **changes: object) -> LoggedOutput:
+    fields: dict[str, object] = {
+        "source": "log",
+        "external_id": f"out-{number}",
+        "occurred_at": datetime(2026, 9, 1 + number % 28, 8, tzinfo=UTC),
+        "model": MODEL,
+        "completion": f"completion {number} é",
+        "prompt": f"prompt {number}",
+    }
+    return LoggedOutput(**{**fields, **changes})
+
+
+def add_outputs(conn: Connection, items: list[LoggedOutput]) -> list[outputs.Verdict]:
+    file_id = outputs.start_file(conn)
+    verdicts = outputs.add_outputs(conn, items, file_id)
+    accepted = verdicts.count(outputs.Verdict.ACCEPTED)
+    duplicates = verdicts.count(outputs.Verdict.DUPLICATE)
+    outputs.record_file(
+        conn,
+        file_id,
+        sha256="c" * 64,
+        name="outputs.jsonl",
+        format="own",
+        accepted=accepted,
+        duplicates=duplicates,
+        quarantined=len(items) - accepted - duplicates,
+        now=NOW,
+    )
+    return verdicts
+
+
+def add_index(conn: Connection, name: str = MODEL, fingerprint: str = "f" * 64) -> catalog.RegisteredIndex:
+    return catalog.register_index(conn, name, fingerprint, "indexes/tiny", '{"rank": 64}', now=NOW)
+
+
+def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str = BOOK_SHA256) -> int:
+    run = outputs.ensure_run(
+        conn, f"run-{index_id}", index_id=index_id, policy_json="{}", software_version="0.1.0", now=NOW
+    )
+    return outputs.register_book(
+        conn,
+        sha256=sha256,
+        compute_run_id=run,
+        output_ids=output_ids,
+        row_count=2 * len(output_ids),
+        byte_count=len(BOOK),
+        now=NOW,
+    )
+
+
+def close(conn: Connection, name: str) -> None:
+    """Share out every pool of a period equally between two providers, and close it."""
+    periods.close_lock(conn, name)
+    for item in periods.pools(conn, name):
+        half = item.net_minor // 2
+        shares = {"ada": item.net_minor - half, "bell": half}
+        entries = (
+            Entry(f"money:pool:{name}", item.currency, -item.net_minor),
+            *(Entry(f"money:payable:{key}", item.currency, amount) for key, amount in shares.items()),
+        )
+        posting = Posting("allocation", name, date.fromisoformat(f"{name}-28"), f"close:{item.id}", entries)
+        txn_id = journal.post(conn, posting, now=NOW).txn_id
+        periods.add_allocations(
+            conn,
+            name,
+            [periods.NewAllocation(item.id, key, 1, 2, amount, txn_id) for key, amount in shares.items()],
+        )
+        paid = (Entry("money:payable:ada", item.currency, -50), Entry("money:payout:ada", item.currency, 50))
+        approval = Posting("payout", name, date.fromisoformat(f"{name}-28"), f"payout:{item.id}", paid)
+        approved = journal.post(conn, approval, now=NOW)
+        periods.add_payout(conn, name, "ada", item.currency, 50, txn_id=approved.txn_id)
+    periods.add_statement(conn, name, "ada", '{"payable":"0.51"}', now=NOW)
+    periods.mark_closed(conn, name, policy_json='{"house":"keep"}', now=NOW)
+
+
+def populate(conn: Connection) -> None:
+    """Put something into every table."""
+    add_providers(conn)
+    catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), now=NOW)
+    index = add_index(conn)
+    add_outputs(conn, [logged(1), logged(2, prompt="", messages=(Message("user", "hi"),))])
+    value(conn, index.id, [1, 2])
+    journal.post(conn, credit_posting("sep", period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
+    journal.post(conn, credit_posting("oct"), now=NOW)
+    journal.reverse(conn, 2, period=OCTOBER, reason="posted twice", now=NOW)
+    journal.post(conn, credit_posting("oct again", 7, 5), now=NOW)
+    periods.add_pool(conn, SEPTEMBER, "USD", gross_minor=121, deductions_minor=20, reference="subscriptions", now=NOW)
+    close(conn, SEPTEMBER)
+    periods.add_pool(conn, OCTOBER, "EUR", gross_minor=10, deductions_minor=0, reference="licences", now=NOW)

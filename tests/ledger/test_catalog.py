@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from credit.errors import LedgerError
+from credit.ledger import catalog, journal
+from credit.ledger.schema import index_location
+from credit.records import Provider
+from tests.ledger import samples
+from tests.ledger.samples import NOW
+
+
+def test_importing_adds_renames_and_leaves_alone(conn: Connection) -> None:
+    first = [Provider("ada", "Ada Press"), Provider("own", "Own data", "house")]
+    assert catalog.import_providers(conn, first, NOW) == {"ada": "added", "own": "added"}
+    again = [Provider("ada", "Ada & Co"), Provider("own", "Own data", "house")]
+    assert catalog.import_providers(conn, again, NOW) == {"ada": "changed", "own": "unchanged"}
+    assert [item.name for item in catalog.providers(conn)] == ["Ada & Co", "House", "Own data"]
+
+
+@pytest.mark.parametrize("key", ["", "Ada", "a b", "-a", "a" * 65, "ädä"])
+def test_a_key_that_is_none_is_refused(conn: Connection, key: str) -> None:
+    with pytest.raises(LedgerError, match="not a provider's key"):
+        catalog.add_provider(conn, Provider(key, "Somebody"), NOW)
+
+
+def test_the_house_stays_the_house(conn: Connection) -> None:
+    with pytest.raises(LedgerError, match="reserved"):
+        catalog.add_provider(conn, Provider("house", "Mine", "provider"), NOW)
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "\ud800"])
+def test_a_name_that_no_database_keeps_is_refused(conn: Connection, name: str) -> None:
+    with pytest.raises(LedgerError, match="cannot keep"):
+        catalog.add_provider(conn, Provider("ada", name), NOW)
+
+
+def test_the_kind_changes_until_the_first_credit(conn: Connection) -> None:
+    samples.add_providers(conn)
+    assert catalog.add_provider(conn, Provider("ada", "Ada", "house"), NOW) == "changed"
+    assert catalog.add_provider(conn, Provider("ada", "Ada"), NOW) == "changed"
+    journal.post(conn, samples.credit_posting("a"), now=NOW)
+    with pytest.raises(LedgerError, match="has been credited"):
+        catalog.add_provider(conn, Provider("ada", "Ada", "house"), NOW)
+
+
+def test_the_term_that_holds_is_the_latest_that_has_begun(conn: Connection) -> None:
+    samples.add_providers(conn)
+    for amount, day in ((100, date(2026, 1, 1)), (300, date(2026, 3, 1)), (200, date(2026, 2, 1))):
+        catalog.set_term(conn, "ada", "USD", amount, day, NOW)
+    held = {}
+    for day in (date(2025, 12, 31), date(2026, 1, 1), date(2026, 2, 28), date(2026, 3, 1), date(2030, 1, 1)):
+        term = catalog.term_for(conn, "ada", "USD", day)
+        held[day] = term and term.minimum_payout_minor
+    assert list(held.values()) == [None, 100, 200, 300, 300]
+    assert catalog.term_for(conn, "ada", "EUR", date(2026, 6, 1)) is None
+    assert catalog.term_for(conn, "bell", "USD", date(2026, 6, 1)) is None
+
+
+def test_a_term_is_never_edited(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), NOW)
+    assert catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), NOW) == first
+    with pytest.raises(LedgerError, match="from a later day"):
+        catalog.set_term(conn, "ada", "USD", 101, date(2026, 1, 1), NOW)
+
+
+@pytest.mark.parametrize(
+    ("key", "currency", "amount", "match"),
+    [("eve", "USD", 1, "unknown provider"), ("ada", "usd", 1, "ISO 4217"), ("ada", "USD", -1, "not be negative")],
+)
+def test_a_term_that_makes_no_sense_is_refused(
+    conn: Connection, key: str, currency: str, amount: int, match: str
+) -> None:
+    samples.add_providers(conn)
+    with pytest.raises(LedgerError, match=match):
+        catalog.set_term(conn, key, currency, amount, date(2026, 1, 1), NOW)
+
+
+def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connection) -> None:
+    first = catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW)
+    assert catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW) == first
+    moved = catalog.register_index(conn, "tiny", "f1", "there", "{}", NOW + timedelta(days=1))
+    assert (moved.id, moved.path, moved.registered_at) == (first.id, "there", NOW)
+    assert catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW).path == "here"
+    assert conn.execute(select(func.count()).select_from(index_location)).scalar() == 3
+    second = catalog.register_index(conn, "tiny", "f2", "second", "{}", NOW)
+    assert [item.id for item in catalog.indexes(conn)] == [first.id, second.id]
+    assert catalog.models(conn) == {"tiny": catalog.model_id(conn, "tiny")}
+
+
+def test_an_index_serves_one_model_name(conn: Connection) -> None:
+    samples.add_index(conn, "tiny", "f1")
+    with pytest.raises(LedgerError, match="registered for the model 'tiny'"):
+        samples.add_index(conn, "other", "f1")
+
+
+def test_an_unknown_model_is_named_with_the_remedy(conn: Connection) -> None:
+    with pytest.raises(LedgerError, match="credit index"):
+        catalog.model_id(conn, "nobody")

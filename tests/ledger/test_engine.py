@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from credit.errors import InvalidRequestError, LedgerError, LockHeldError
+from credit.ledger import catalog
+from credit.ledger.engine import Ledger, _parse, redact, upgrade
+from credit.records import Provider
+from tests.ledger.samples import NOW, undone
+
+
+def rename_revision(url: str, revision: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    engine.dispose()
+
+
+def test_a_missing_file_is_refused_and_not_created(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="credit init"):
+        Ledger.open(f"sqlite:///{tmp_path}/missing.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_without_a_ledger_is_refused(empty_url: str, engine_name: str) -> None:
+    if engine_name == "sqlite":
+        sqlite3.connect(empty_url.removeprefix("sqlite:///")).close()
+    with pytest.raises(LedgerError, match="credit init"):
+        Ledger.open(empty_url)
+
+
+def test_a_newer_ledger_is_refused_and_left_alone(database_url: str) -> None:
+    rename_revision(database_url, "9999")
+    with pytest.raises(LedgerError, match="newer"):
+        Ledger.open(database_url)
+    with pytest.raises(LedgerError, match="newer"):
+        upgrade(database_url)
+
+
+def test_an_older_ledger_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("credit.ledger.engine.REVISIONS", ("0001", "0002"))
+    with pytest.raises(LedgerError, match=r"needs 0002; run: credit init"):
+        Ledger.open(database_url)
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "credit.db"
+    path.write_text("this is a text file, long enough to have a header" * 100)
+    with pytest.raises(LedgerError, match="not a database"):
+        Ledger.open(f"sqlite:///{path}")
+
+
+def test_an_unreachable_server_is_a_clear_error_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="cannot use") as caught:
+        Ledger.open(f"postgresql://someone:s3cret@/credit?host={tmp_path}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://host/db", "sqlite://", "sqlite:///:memory:", "no url", "postgresql://u:p@h:x/d"]
+)
+def test_urls_without_a_ledger_are_wrong_requests(url: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        Ledger.open(url)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_every_spelling_of_postgresql_uses_the_same_driver(scheme: str) -> None:
+    assert _parse(f"{scheme}://host/name").drivername == "postgresql+psycopg"
+
+
+def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LedgerError, match=r"credit\[postgres\]"):
+        Ledger.open("postgresql://host/name")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:s3cret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql+psycopg://u:s3cret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u@h/d?password=s3cret&sslmode=require", "postgresql://u@h/d?password=hidden&sslmode=require"),
+        ("sqlite:///credit.db", "sqlite:///credit.db"),
+        ("postgresql://u:s3cret@h:port/d", "<unreadable database URL>"),
+    ],
+)
+def test_a_url_is_printed_without_its_secrets(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_a_write_that_raises_leaves_nothing(ledger: Ledger) -> None:
+    with undone(ledger) as conn:
+        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+    with ledger.read() as conn:
+        assert [item.key for item in catalog.providers(conn)] == ["house"]
+
+
+def test_a_reader_sees_one_moment_throughout(ledger: Ledger) -> None:
+    with ledger.read() as conn:
+        before = catalog.providers(conn)
+        with ledger.write() as other:
+            catalog.add_provider(other, Provider("ada", "Ada"), now=NOW)
+        assert catalog.providers(conn) == before
+    with ledger.read() as conn:
+        assert len(catalog.providers(conn)) == len(before) + 1
+
+
+def test_a_reader_cannot_write(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match=r"read-?only"), ledger.read() as conn:
+        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+    with ledger.write() as conn:
+        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+
+
+def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
+    ledger: Ledger, engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine_name != "sqlite":
+        return  # PostgreSQL waits until the other one is done
+    monkeypatch.setattr("credit.ledger.engine.BUSY_TIMEOUT_MS", 1)
+    with ledger.write(), pytest.raises(LockHeldError, match="another run is writing"), ledger.write():
+        pass
+
+
+def test_sqlite_keeps_what_it_promises(ledger: Ledger, engine_name: str) -> None:
+    if engine_name != "sqlite":
+        return
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
+    with ledger.write() as conn:
+        assert {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted} == wanted
+
+
+def test_a_lock_is_held_once_and_freed(ledger: Ledger) -> None:
+    with ledger.exclusive("compute"):
+        with pytest.raises(LockHeldError, match="compute"), ledger.exclusive("compute"):
+            pass
+        with ledger.exclusive("close"):
+            pass
+    with ledger.exclusive("compute"):
+        pass
+
+
+def hold(url: str, ready: multiprocessing.connection.Connection) -> None:
+    with Ledger.open(url) as other, other.exclusive("compute"):
+        ready.send(True)
+        ready.recv()
+
+
+def test_a_lock_is_freed_when_its_process_is_killed(ledger: Ledger, database_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=hold, args=(database_url, theirs))
+    process.start()
+    assert ours.recv()
+    with pytest.raises(LockHeldError), ledger.exclusive("compute"):
+        pass
+    os.kill(int(process.pid or 0), signal.SIGKILL)
+    process.join()
+    ours.close()
+    theirs.close()
+    wait_until_free(ledger)
+
+
+def wait_until_free(ledger: Ledger) -> None:
+    """A server notices a killed client a moment later; ask until it has."""
+    for _ in range(100_000):
+        try:
+            with ledger.exclusive("compute"):
+                return
+        except LockHeldError:
+            continue
+    raise AssertionError("the lock of a dead process was never freed")

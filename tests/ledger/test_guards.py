@@ -1,0 +1,302 @@
+"""The database itself refuses, whoever asks: every test here speaks raw SQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from sqlalchemy import Connection, Table, UniqueConstraint, text
+
+from credit.errors import LedgerError, PeriodClosedError
+from credit.ledger import guards
+from credit.ledger.engine import Ledger
+from credit.ledger.schema import metadata
+from tests.ledger import samples
+
+ROW_TABLES = (*guards.APPEND_ONLY, *guards.MUTABLE)
+CHANGEABLE = {("provider", "name"), ("provider", "kind"), ("payout", "status")}
+"""Columns with rules of their own, tested one by one below."""
+
+COLUMNS = [
+    pytest.param(table, column.name, id=f"{table.name}.{column.name}")
+    for table in ROW_TABLES
+    for column in table.columns
+    if (table.name, column.name) not in CHANGEABLE
+]
+
+HEADER = (
+    "INSERT INTO ledger_txn (id, seq, entry_count, kind, period_id, idempotency_key, input_sha256, effective_on,"
+    " recorded_at, reverses_txn_id, memo, details_json, prev_hash, hash) VALUES (:id, :seq, :entry_count, 'raw',"
+    " :period, :key, :digest, '2026-10-05', '2026-10-05T00:00:00.000000Z', :reverses, '', '{}', :prev, :hash)"
+)
+ENTRY = (
+    "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
+    " VALUES (:txn, :line, :count, :account, :commodity, :amount)"
+)
+
+
+PAIR = ((1, "CREDIT", -5), (2, "CREDIT", 5))
+LINE = {"line": 1, "count": 2, "account": 1, "commodity": "CREDIT", "amount": 1}
+
+
+@pytest.fixture(scope="module")
+def populated(shared_database: Callable[..., str]) -> Iterator[Ledger]:
+    """A ledger with something in every table; its tests write nothing that stays."""
+    with Ledger.open(shared_database()) as opened:
+        with opened.write() as conn:
+            samples.populate(conn)
+        yield opened
+
+
+def refuse(ledger: Ledger, match: str, *statements: str, **values: object) -> None:
+    """Assert that the last of some statements, or the commit after it, is refused; then undo them all."""
+    with pytest.raises(LedgerError, match=match):
+        run(ledger, *statements, **values)
+
+
+def run(ledger: Ledger, *statements: str, **values: object) -> None:
+    with ledger.write() as conn:
+        for statement in statements:
+            conn.execute(text(statement), values)
+
+
+class Raw:
+    """Writes a transaction by hand, each field as told."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        head = conn.execute(text("SELECT seq, hash FROM ledger_txn ORDER BY seq DESC LIMIT 1")).one()
+        self.seq = head.seq + 1
+        self.prev = head.hash
+
+    def entry(self, line: int, amount: int, *, count: int = 2, commodity: str = "CREDIT", **changes: int) -> None:
+        values = {"txn": self.seq, "line": line, "count": count, "account": line, "amount": amount}
+        self.conn.execute(text(ENTRY), {**values, "commodity": commodity, **changes})
+
+    def header(self, **changes: object) -> None:
+        values = {
+            "id": self.seq,
+            "seq": self.seq,
+            "entry_count": 2,
+            "period": samples.OCTOBER,
+            "key": f"raw {self.seq}",
+            "digest": "0" * 64,
+            "reverses": None,
+            "prev": self.prev,
+            "hash": f"{self.seq:064d}",
+        }
+        self.conn.execute(text(HEADER), {**values, **changes})
+
+
+def write(
+    conn: Connection,
+    lines: Sequence[tuple[int, str, int]] = PAIR,
+    *,
+    count: int | None = None,
+    **header: object,
+) -> None:
+    """Write a transaction of (account, commodity, amount) lines; `count` is what the lines say, if not the header."""
+    raw = Raw(conn)
+    count = count or int(str(header.get("entry_count", 2)))
+    for number, (account, commodity, amount) in enumerate(lines, start=1):
+        raw.entry(number, amount, count=count, account=account, commodity=commodity)
+    raw.header(**header)
+
+
+def refuse_transaction(
+    ledger: Ledger,
+    match: str,
+    lines: Sequence[tuple[int, str, int]] = PAIR,
+    error: type[LedgerError] = LedgerError,
+    **header: object,
+) -> None:
+    """Assert that a transaction is refused, when it is written or at its commit."""
+    with pytest.raises(error, match=match):
+        commit(ledger, lines, **header)
+
+
+def commit(ledger: Ledger, lines: Sequence[tuple[int, str, int]], **header: object) -> None:
+    with ledger.write() as conn:
+        write(conn, lines, **header)
+
+
+def test_a_correct_transaction_is_let_in(populated: Ledger) -> None:
+    with samples.undone(populated) as conn:
+        write(conn)
+
+
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_no_column_can_be_updated(populated: Ledger, table: Table, column: str) -> None:
+    changed = 999 if table.c[column].type.python_type is int else "2026-12"
+    match = "append-only|stays closed|only change|stay as they are|only the status"
+    refuse(populated, match, f"UPDATE {table.name} SET {column} = :changed", changed=changed)
+
+
+@pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
+def test_no_row_can_be_deleted(populated: Ledger, table: Table) -> None:
+    refuse(populated, "may be deleted", f"DELETE FROM {table.name}")
+
+
+@pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
+def test_no_table_can_be_emptied(populated: Ledger, engine_name: str, table: Table) -> None:
+    if engine_name == "postgresql":
+        refuse(populated, "may be deleted", f"TRUNCATE {table.name} CASCADE")
+    else:
+        refuse(populated, "may be deleted", f"DELETE FROM {table.name} WHERE true")
+
+
+@pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
+def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Table) -> None:
+    """With the same keys and, where it has one, another value in a column that is part of no key."""
+    with populated.read() as conn:
+        row = dict(conn.execute(table.select().limit(1)).mappings().one())
+    names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+    if engine_name == "sqlite":
+        match = "exists already|period is closed|late entry|starts open"
+        refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
+    else:
+        key = ", ".join(column.name for column in table.primary_key)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in row)
+        upsert = f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {changes}"
+        if table in guards.APPEND_ONLY or table.name == "period":
+            refuse(populated, "refuses", upsert, **row)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        table
+        for table in guards.APPEND_ONLY + guards.MUTABLE
+        if any(isinstance(key, UniqueConstraint) and "id" not in key.columns for key in table.constraints)
+    ],
+    ids=lambda table: table.name,
+)
+def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, engine_name: str, table: Table) -> None:
+    if engine_name == "postgresql":
+        return  # it has no REPLACE; upserts are updates, which are tested above
+    with populated.read() as conn:
+        row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
+    names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+    match = "exists already|period is closed"
+    refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
+
+
+@pytest.mark.parametrize(
+    ("lines", "count", "match"),
+    [
+        pytest.param([(1, "CREDIT", -5), (2, "CREDIT", 4)], 2, "sum to zero", id="unbalanced"),
+        pytest.param([(1, "USD", -5), (2, "EUR", 5)], 2, "sum to zero", id="balanced across commodities only"),
+        pytest.param([(1, "CREDIT", 2**62)] * 4, 4, "sum to zero", id="zero in 64 bits only"),
+        pytest.param([(1, "CREDIT", -5)], 2, "entry_count", id="an entry is missing"),
+        pytest.param([], 2, "entry_count", id="no entries"),
+    ],
+)
+def test_an_unsound_transaction_is_refused(
+    populated: Ledger, lines: list[tuple[int, str, int]], count: int, match: str
+) -> None:
+    refuse_transaction(populated, match, lines, entry_count=count)
+
+
+def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated: Ledger) -> None:
+    big = 2**63 - 1
+    with samples.undone(populated) as conn:
+        write(conn, [(1, "CREDIT", big)] * 3 + [(2, "CREDIT", -big)] * 3, entry_count=6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"period": samples.SEPTEMBER}, "period is closed"),
+        ({"period": "2031-01"}, "FOREIGN KEY|foreign key"),
+        ({"id": 99, "seq": 99}, "entry_count|seq"),
+        ({"seq": 99}, "seq does not follow"),
+        ({"id": 99}, "entry_count"),
+        ({"prev": "1" * 64}, "prev_hash is not"),
+        ({"prev": "0" * 64}, "prev_hash is not"),
+        ({"key": "oct"}, "exists already|idempotency_key"),
+        ({"reverses": 4711}, "no such transaction to reverse"),
+        ({"reverses": 2}, "reversed before"),
+        ({"reverses": 1}, "must negate every entry"),
+        ({"entry_count": 3}, "entry_count"),
+        ({"entry_count": 1}, "entry_count"),
+        ({"hash": "short"}, "ck_ledger_txn_hash"),
+        ({"hash": "0" * 63 + "x", "digest": "short"}, "ck_ledger_txn_input_sha256"),
+    ],
+    ids=str,
+)
+def test_an_unsound_header_is_refused(populated: Ledger, changes: dict[str, object], match: str) -> None:
+    refuse_transaction(populated, match, count=2, **changes)
+
+
+def test_a_post_into_a_closed_period_is_an_error_of_its_own(populated: Ledger) -> None:
+    refuse_transaction(populated, "closed", error=PeriodClosedError, period=samples.SEPTEMBER)
+
+
+def test_a_reversal_with_another_account_is_refused(populated: Ledger) -> None:
+    lines = [(1, "CREDIT", 1_000_000), (3, "CREDIT", -600_000), (2, "CREDIT", -400_000)]
+    refuse_transaction(populated, "must negate", lines, entry_count=3, reverses=1)
+
+
+@pytest.mark.parametrize("line", [1, 3, 4])
+def test_an_entry_is_late_once_its_transaction_is_committed(populated: Ledger, line: int) -> None:
+    late = {"txn": 1, "line": line, "count": 3, "account": 1, "commodity": "CREDIT", "amount": 1}
+    refuse(populated, "late entry", ENTRY, **late)
+
+
+def test_entries_without_a_header_cannot_be_committed(populated: Ledger) -> None:
+    refuse(populated, r"FOREIGN KEY|foreign key", ENTRY.replace(":txn", "99"), **LINE)
+
+
+@pytest.mark.parametrize(("amount", "line"), [(0, 1), (-(2**63), 1), (1, 0), (1, 3)])
+def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line: int) -> None:
+    refuse(populated, "ck_ledger_entry", ENTRY.replace(":txn", "99"), **{**LINE, "amount": amount, "line": line})
+
+
+@pytest.mark.parametrize(
+    ("statement", "match"),
+    [
+        (
+            "UPDATE period SET status = 'open', closed_at = NULL, close_policy_json = NULL WHERE id = '2026-09'",
+            "closed",
+        ),
+        ("UPDATE period SET close_policy_json = '{}' WHERE id = '2026-09'", "closed"),
+        ("UPDATE period SET opened_at = closed_at WHERE id = '2026-09'", "closed"),
+        ("UPDATE period SET id = '2027-01' WHERE id = '2026-10'", "only change"),
+        ("UPDATE period SET status = 'closed' WHERE id = '2026-10'", "ck_period_closed"),
+        ("UPDATE period SET opened_at = '2020-01-01T00:00:00.000000Z' WHERE id = '2026-10'", "only change"),
+        ("DELETE FROM period WHERE id = '2026-09'", "deleted"),
+        ("DELETE FROM period WHERE id = '2026-10'", "deleted"),
+        (
+            "INSERT INTO period SELECT '2027-01', status, opened_at, closed_at, '' FROM period WHERE closed_at > ''",
+            "starts open",
+        ),
+        ("INSERT INTO pool VALUES (99, '2026-09', 'USD', 'late', 0, 0, 0, NULL)", "period is closed"),
+        ("INSERT INTO allocation VALUES (99, '2026-09', 1, 1, 0, 0, 0, NULL)", "period is closed"),
+        ("UPDATE provider SET kind = 'house' WHERE key = 'ada'", "stays of its kind"),
+        ("UPDATE provider SET key = 'eve' WHERE key = 'ada'", "stay as they are"),
+        ("UPDATE payout SET status = 'paid'", "from pending to exported"),
+        ("UPDATE payout SET amount_minor = amount_minor + 1, status = 'exported'", "only the status"),
+    ],
+)
+def test_periods_providers_and_payouts_change_only_as_agreed(populated: Ledger, statement: str, match: str) -> None:
+    refuse(populated, match, re.sub(":", r"\\:", statement))
+
+
+def test_a_payout_that_was_paid_stays_paid(populated: Ledger) -> None:
+    refuse(
+        populated,
+        "from pending to exported",
+        "UPDATE payout SET status = 'exported'",
+        "UPDATE payout SET status = 'paid'",
+        "UPDATE payout SET status = 'failed'",
+    )
+
+
+def test_a_provider_may_be_renamed(populated: Ledger) -> None:
+    with samples.undone(populated) as conn:
+        conn.execute(text("UPDATE provider SET name = 'Ada & Co' WHERE key = 'ada'"))
+
+
+def test_every_table_is_guarded(populated: Ledger) -> None:
+    assert {table.name for table in ROW_TABLES} == set(metadata.tables)

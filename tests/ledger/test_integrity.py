@@ -1,0 +1,277 @@
+"""What was changed behind the ledger's back is found, and the place is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from credit.errors import IntegrityError
+from credit.ledger import guards, integrity, journal
+from credit.ledger.engine import Ledger
+from credit.ledger.schema import ledger_entry, ledger_txn
+from credit.ledger.values import GENESIS
+from tests.ledger import samples
+
+Tamper = Callable[..., None]
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    with Ledger.open(database_url) as opened:
+        with opened.write() as conn:
+            samples.populate(conn)
+        yield opened
+
+
+@contextmanager
+def unguarded(url: str) -> Iterator[Connection]:
+    """A connection on which no trigger and no foreign key holds; the triggers are back afterwards."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
+    with engine.connect() as conn:
+        if conn.dialect.name == "sqlite":
+            triggers = guards.installed(conn)
+            conn.rollback()
+            conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+            for name in triggers:
+                conn.exec_driver_sql(f"DROP TRIGGER {name}")
+            yield conn
+            for definition in triggers.values():
+                conn.exec_driver_sql(definition)
+        else:
+            conn.exec_driver_sql("SET session_replication_role = replica")
+            yield conn
+        conn.commit()
+
+
+@pytest.fixture
+def tamper(ledger: Ledger, database_url: str) -> Tamper:
+    def change(*statements: str, **values: object) -> None:
+        with unguarded(database_url) as conn:
+            for statement in statements:
+                conn.execute(text(statement), values)
+
+    return change
+
+
+def places(ledger: Ledger) -> list[str]:
+    return [problem.place for problem in integrity.verify(ledger, None).problems]
+
+
+def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
+    report = integrity.verify(ledger, tmp_path)
+    report.raise_for_problems()
+    assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 8, 8)
+    assert report.checked["score_book files"] == 1
+
+
+def test_an_empty_ledger_has_no_problems(database_url: str) -> None:
+    with Ledger.open(database_url) as empty:
+        report = integrity.verify(empty, None)
+    assert (report.problems, report.chain_seq, report.chain_head) == ((), 0, GENESIS)
+
+
+@pytest.fixture(scope="module")
+def kept(shared_database: Callable[..., str]) -> Iterator[tuple[Ledger, str]]:
+    """A ledger whose tests put back what they changed."""
+    url = shared_database()
+    with Ledger.open(url) as opened:
+        with opened.write() as conn:
+            samples.populate(conn)
+        yield opened, url
+
+
+HEADER_CHANGES = {
+    "id": "3000",
+    "seq": "3000",
+    "entry_count": "2",
+    "reverses_txn_id": "1",
+    "prev_hash": f"'{'1' * 64}'",
+    "hash": f"'{'2' * 64}'",
+    "input_sha256": f"'{'3' * 64}'",
+    "period_id": "'2026-09'",
+    "effective_on": "'2026-10-09'",
+    "recorded_at": "'2026-10-05T12:30:00.000001Z'",
+}
+ENTRY_CHANGES = {
+    "txn_id": "8",
+    "line_no": "7",
+    "entry_count": "9",
+    "account_id": "3",
+    "commodity": "'USD'",
+    "amount": "1",
+}
+KEPT_BY_CHECKS = {"id", "seq", "line_no", "entry_count"}
+"""Columns that PostgreSQL does not let even a superuser change alone, because a CHECK cannot be switched off."""
+
+
+def changed(url: str, table: str, column: str, value: str, where: str) -> str:
+    """Change a column behind the ledger's back; return the SQL value that it had."""
+    with unguarded(url) as conn:
+        old = conn.exec_driver_sql(f"SELECT {column} FROM {table} WHERE {where}").scalar()
+        conn.exec_driver_sql(f"UPDATE {table} SET {column} = {value} WHERE {where}")
+    return "NULL" if old is None else repr(old)
+
+
+def first_in_chain(ledger: Ledger) -> str:
+    return next(place for place in places(ledger) if place.startswith(("transaction", "entry")))
+
+
+@pytest.mark.parametrize("column", ledger_txn.c.keys())
+def test_a_changed_header_is_found(kept: tuple[Ledger, str], engine_name: str, column: str) -> None:
+    ledger, url = kept
+    if engine_name == "postgresql" and column in KEPT_BY_CHECKS - {"entry_count"}:
+        with pytest.raises(DBAPIError, match="ck_ledger_txn_id_is_seq"):
+            changed(url, "ledger_txn", column, "3000", "idempotency_key = 'oct again'")
+        return
+    where = "idempotency_key = 'oct again'" if column != "idempotency_key" else "id = 4"
+    old = changed(url, "ledger_txn", column, HEADER_CHANGES.get(column, "'tampered'"), where)
+    try:
+        assert first_in_chain(ledger) == ("entry 4/1" if column == "seq" else "transaction 4")
+    finally:
+        changed(url, "ledger_txn", column, old, where if column != "idempotency_key" else "id = 4")
+    assert places(ledger) == []
+
+
+@pytest.mark.parametrize("column", ledger_entry.c.keys())
+def test_a_changed_entry_is_found(kept: tuple[Ledger, str], engine_name: str, column: str) -> None:
+    ledger, url = kept
+    where = "commodity = 'CREDIT' AND amount = 5"
+    if engine_name == "postgresql" and column == "line_no":
+        with pytest.raises(DBAPIError, match="ck_ledger_entry_line_no"):
+            changed(url, "ledger_entry", column, "7", where)
+        return
+    with ledger.read() as conn:
+        line = conn.exec_driver_sql(f"SELECT txn_id, account_id FROM ledger_entry WHERE {where}").one()
+    assert line.txn_id == 4
+    old = changed(url, "ledger_entry", column, ENTRY_CHANGES[column], where)
+    back = {"commodity": "commodity = 'USD' AND amount = 5", "amount": f"txn_id = 4 AND account_id = {line.account_id}"}
+    try:
+        assert first_in_chain(ledger) == "transaction 4"
+    finally:
+        changed(url, "ledger_entry", column, old, back.get(column, where))
+    assert places(ledger) == []
+
+
+def test_amounts_that_still_balance_are_found(ledger: Ledger, tamper: Tamper) -> None:
+    tamper(
+        "UPDATE ledger_entry SET amount = amount + 1 WHERE txn_id = 4 AND line_no = 2",
+        "UPDATE ledger_entry SET amount = amount - 1 WHERE txn_id = 4 AND line_no = 3",
+    )
+    assert places(ledger) == ["transaction 4"]
+
+
+@pytest.mark.parametrize(
+    ("statements", "place"),
+    [
+        (["DELETE FROM ledger_entry WHERE txn_id = 4 AND line_no = 3"], "transaction 4"),
+        (["DELETE FROM ledger_entry WHERE txn_id = 4", "DELETE FROM ledger_txn WHERE id = 4"], "transaction 5"),
+        (["DELETE FROM ledger_txn WHERE id = 4"], "entry 4/1"),
+        (["INSERT INTO ledger_entry VALUES (99, 1, 2, 1, 'CREDIT', 5)"], "entry 99/1"),
+        (["DELETE FROM ledger_entry WHERE txn_id = 6", "DELETE FROM ledger_txn WHERE id = 6"], "transaction 7"),
+        (
+            ["UPDATE account SET key = 'credits:earned:ada/x', collection = 'x' WHERE collection = 'novels'"],
+            "transaction 1",
+        ),
+        (["UPDATE account SET collection = 'other' WHERE id = 1"], "account 1"),
+        (["UPDATE account SET provider_id = 3 WHERE id = 1"], "account 1"),
+        (["UPDATE account SET key = 'nonsense' WHERE id = 1"], "account 1"),
+        (["UPDATE output SET completion = 'other' WHERE id = 2"], "output 2"),
+        (["UPDATE output SET messages_json = NULL WHERE id = 2"], "output 2"),
+        (["UPDATE output SET weight_micro = 5 WHERE id = 1"], "output 1"),
+        (["UPDATE output SET external_id = 'x' WHERE id = 1"], "output 1"),
+        (["UPDATE ingest_file SET accepted = 3"], "ingest_file 1"),
+        (["UPDATE score_book SET output_count = 3"], "score_book 1"),
+        (["DELETE FROM valuation WHERE output_id = 2"], "score_book 1"),
+        (["DELETE FROM output WHERE id = 2"], "valuation 2, 1"),
+        (["UPDATE statement SET body_json = '{}'"], "statement 1"),
+        (
+            ["UPDATE allocation SET amount_minor = amount_minor + 1 WHERE id = 1"],
+            "pool 1 (2026-09, USD, subscriptions)",
+        ),
+        (["DELETE FROM allocation"], "pool 1 (2026-09, USD, subscriptions)"),
+        (["UPDATE pool SET gross_minor = 200, net_minor = 180 WHERE id = 1"], "pool 1 (2026-09, USD, subscriptions)"),
+        (["DELETE FROM ledger_entry WHERE txn_id > 7", "DELETE FROM ledger_txn WHERE id > 7"], "pool 2"),
+    ],
+)
+def test_tampering_is_found_and_the_place_is_named(
+    ledger: Ledger, tamper: Tamper, statements: list[str], place: str
+) -> None:
+    tamper(*statements)
+    assert any(found.startswith(place) for found in places(ledger))
+
+
+def test_entries_that_changed_places_are_found(ledger: Ledger, tamper: Tamper) -> None:
+    """Two transactions that both balance, with as many lines each, exchange their entries."""
+    tamper(
+        "UPDATE ledger_entry SET txn_id = 99 WHERE txn_id = 1",
+        "UPDATE ledger_entry SET txn_id = 1 WHERE txn_id = 4",
+        "UPDATE ledger_entry SET txn_id = 4 WHERE txn_id = 99",
+    )
+    assert places(ledger) == ["transaction 1", "transaction 4"]
+
+
+def test_every_post_moves_the_head(ledger: Ledger) -> None:
+    """Whoever kept an earlier head can tell a tail that was cut off."""
+    before = integrity.verify(ledger, None).chain_head
+    with ledger.write() as conn:
+        journal.post(conn, samples.credit_posting("more"), now=samples.NOW)
+    after = integrity.verify(ledger, None)
+    assert (after.chain_seq, after.problems) == (9, ())
+    assert after.chain_head != before
+
+
+def test_a_dropped_or_changed_guard_is_found(ledger: Ledger, database_url: str, engine_name: str) -> None:
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as conn:
+        on = "" if engine_name == "sqlite" else " ON ledger_txn"
+        conn.exec_driver_sql(f"DROP TRIGGER ledger_txn_update{on}")
+        if engine_name == "sqlite":
+            conn.exec_driver_sql("DROP TRIGGER pool_delete")
+            conn.exec_driver_sql("CREATE TRIGGER pool_delete BEFORE DELETE ON pool BEGIN SELECT 1; END")
+            conn.exec_driver_sql("CREATE TRIGGER extra BEFORE DELETE ON pool BEGIN SELECT 1; END")
+        else:
+            conn.exec_driver_sql("ALTER TABLE pool DISABLE TRIGGER pool_delete")
+            conn.exec_driver_sql(
+                "CREATE TRIGGER extra BEFORE DELETE ON pool FOR EACH ROW EXECUTE FUNCTION pool_delete()"
+            )
+    engine.dispose()
+    assert places(ledger) == ["trigger extra", "trigger ledger_txn_update", "trigger pool_delete"]
+
+
+def test_a_lost_constraint_is_found(ledger: Ledger, database_url: str, engine_name: str) -> None:
+    if engine_name == "sqlite":
+        return  # SQLite drops a constraint only with its table, and the triggers go with the table
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE ledger_entry DROP CONSTRAINT ck_ledger_entry_amount")
+    engine.dispose()
+    problems = integrity.verify(ledger, None).problems
+    assert [str(item) for item in problems] == ["table ledger_entry: has lost its constraint ck_ledger_entry_amount"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is missing"), (b"short", "5 bytes"), (samples.BOOK[::-1], "does not have the SHA-256")],
+)
+def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = integrity.verify(ledger, tmp_path).problems
+    assert problem.place == str(path)
+    assert message in problem.message
+
+
+def test_an_error_names_the_first_bad_place_and_the_number_of_others(ledger: Ledger, tamper: Tamper) -> None:
+    tamper("UPDATE output SET completion = 'other'", "UPDATE ledger_txn SET memo = 'other' WHERE id = 3")
+    with pytest.raises(IntegrityError, match=r"^transaction 3: .* \(and 2 more\)$"):
+        integrity.verify(ledger, None).raise_for_problems()

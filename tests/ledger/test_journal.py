@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, select
+
+from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
+from credit.ledger import integrity, journal, periods
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting
+from credit.ledger.schema import account, ledger_entry, ledger_txn
+from credit.records import CREDIT
+from tests.ledger import samples
+from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER, credit_posting
+
+
+@pytest.fixture(autouse=True)
+def providers(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        samples.add_providers(conn)
+
+
+def balances(conn: Connection) -> dict[tuple[str, str], int]:
+    """Every balance other than zero, summed by hand."""
+    found: dict[tuple[str, str], int] = {}
+    rows = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount).join_from(ledger_entry, account)
+    )
+    for key, commodity, amount in rows:
+        found[key, commodity] = found.get((key, commodity), 0) + amount
+    return {key: total for key, total in found.items() if total}
+
+
+def test_a_posting_moves_what_it_says(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        posted = journal.post(conn, credit_posting("a", 7, 5), now=NOW)
+        assert (posted.txn_id, posted.seq, posted.replayed) == (1, 1, False)
+        assert balances(conn) == {
+            ("credits:issued", CREDIT): -12,
+            ("credits:earned:ada/novels", CREDIT): 7,
+            ("credits:earned:bell/default", CREDIT): 5,
+        }
+
+
+def test_the_hash_is_that_of_the_documented_encoding(ledger: Ledger) -> None:
+    """Against an encoding written down here, field by field."""
+    with ledger.write() as conn:
+        first = journal.post(conn, credit_posting("a"), now=NOW)
+        posting = replace(credit_posting("b", 7, 5), memo='"é\n', details={"z": 1, "a": [2]})
+        second = journal.post(conn, posting, now=NOW)
+        stored = conn.execute(select(ledger_txn).where(ledger_txn.c.seq == 2)).one()
+    fields = [
+        "credit.ledger.1", first.hash, 2, 3, "credits", "2026-10", "b", stored.input_sha256, "2026-10-05",
+        "2026-10-05T12:30:00.000000Z", None, '"é\n', '{"a":[2],"z":1}',
+        [["credits:issued", "CREDIT", -12], ["credits:earned:ada/novels", "CREDIT", 7],
+         ["credits:earned:bell/default", "CREDIT", 5]],
+    ]  # fmt: skip
+    text = json.dumps(fields, separators=(",", ":"))
+    assert second.hash == hashlib.sha256(text.encode()).hexdigest() == stored.hash
+    assert stored.prev_hash == first.hash
+
+
+def test_the_same_posting_again_returns_the_first_result(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        first = journal.post(conn, credit_posting("a"), now=NOW)
+        again = journal.post(conn, credit_posting("a"), now=NOW + timedelta(days=1))
+        assert again == replace(first, replayed=True)
+        assert journal.chain_head(conn) == (1, first.hash)
+
+
+def test_a_replay_is_answered_also_when_the_period_has_closed(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        first = journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
+        samples.close(conn, SEPTEMBER)
+    with ledger.write() as conn:
+        assert journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW) == replace(first, replayed=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "other"},
+        {"period": "2026-11"},
+        {"effective_on": date(2026, 10, 6)},
+        {"memo": "other"},
+        {"details": {"a": 1}},
+        {"entries": tuple(reversed(credit_posting("a").entries))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_same_key_with_another_input_is_an_error(ledger: Ledger, change: dict[str, object]) -> None:
+    with ledger.write() as conn:
+        journal.post(conn, credit_posting("a"), now=NOW)
+    with pytest.raises(IdempotencyError, match="'a' belongs to transaction 1"), ledger.write() as conn:
+        journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
+
+
+def test_in_bulk_is_as_one_by_one(ledger: Ledger, shared_database: object) -> None:
+    postings = [credit_posting(f"k{number % 7}", 1 + number % 7, 2) for number in range(20)]
+    with ledger.write() as conn:
+        together = journal.post_all(conn, postings, now=NOW)
+    with Ledger.open(shared_database()) as other, other.write() as conn:
+        samples.add_providers(conn)
+        assert [journal.post(conn, posting, now=NOW) for posting in postings] == together
+    assert [item.replayed for item in together] == [False] * 7 + [True] * 13
+
+
+def test_a_batch_is_posted_whole_or_not_at_all(ledger: Ledger) -> None:
+    with pytest.raises(IdempotencyError), ledger.write() as conn:
+        journal.post_all(conn, [credit_posting("a"), credit_posting("b"), credit_posting("a", 1, 1)], now=NOW)
+    with ledger.read() as conn:
+        assert journal.chain_head(conn)[0] == 0
+
+
+def test_more_than_one_batch_of_rows_keeps_the_chain(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_BATCH", 10)
+    with ledger.write() as conn:
+        journal.post_all(conn, [credit_posting(f"k{number}") for number in range(23)], now=NOW)
+    assert integrity.verify(ledger, None).problems == ()
+
+
+def entries(*lines: tuple[str, str, int]) -> tuple[Entry, ...]:
+    return tuple(Entry(*line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"entries": entries(("money:external", "USD", 1))}, "at least two"),
+        ({"entries": entries(("money:external", "USD", 1), ("money:payable:ada", "USD", -2))}, "sums to -1"),
+        ({"entries": entries(("money:external", "USD", 0), ("money:payable:ada", "USD", 0))}, "other than zero"),
+        ({"entries": entries(("money:external", "USD", 2**63), ("money:payable:ada", "USD", -(2**63)))}, "at most"),
+        ({"entries": entries(("money:external", "USD", True), ("money:payable:ada", "USD", -1))}, "integer"),
+        ({"entries": entries(("money:external", "usd", 1), ("money:payable:ada", "usd", -1))}, "ISO 4217"),
+        ({"entries": entries(("money:external", "CREDIT", 1), ("money:payable:ada", "CREDIT", -1))}, "puts CREDIT"),
+        ({"entries": entries(("money:external", "USD", 1), ("money:payable:eve", "USD", -1))}, "unknown provider"),
+        ({"entries": entries(("money:elsewhere", "USD", 1), ("money:payable:ada", "USD", -1))}, "not an account"),
+        ({"entries": entries(("money:pool:2026-13", "USD", 1), ("money:payable:ada", "USD", -1))}, "not an account"),
+        ({"entries": entries(("credits:issued", CREDIT, 1), ("credits:earned:ada/", CREDIT, -1))}, "not an account"),
+        ({"period": "October"}, "YYYY-MM"),
+        ({"idempotency_key": ""}, "must not be empty"),
+        ({"memo": "a\x00b"}, "cannot keep"),
+    ],
+)  # fmt: skip
+def test_an_unsound_posting_is_refused_by_name(ledger: Ledger, change: dict[str, object], match: str) -> None:
+    with pytest.raises(LedgerError, match=match), ledger.write() as conn:
+        journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
+
+
+def test_a_closed_period_takes_nothing(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
+        samples.close(conn, SEPTEMBER)
+    with pytest.raises(PeriodClosedError, match="2026-09"), ledger.write() as conn:
+        journal.post(conn, credit_posting("b", period=SEPTEMBER), now=NOW)
+
+
+def test_a_reversal_cites_the_original_and_undoes_it(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        first = journal.post(conn, credit_posting("a"), now=NOW)
+        undone = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
+        row = conn.execute(select(ledger_txn).where(ledger_txn.c.id == undone.txn_id)).one()
+        assert (row.reverses_txn_id, row.memo, row.effective_on) == (1, "posted twice", "2026-10-05")
+        assert json.loads(row.details_json) == {"hash": first.hash, "kind": "credits"}
+        assert balances(conn) == {}
+        again = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
+        assert again == replace(undone, replayed=True)
+
+
+def test_a_second_reversal_is_refused(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        journal.post(conn, credit_posting("a"), now=NOW)
+        journal.reverse(conn, 1, period=OCTOBER, reason="posted twice", now=NOW)
+    with pytest.raises(IdempotencyError), ledger.write() as conn:
+        journal.reverse(conn, 1, period=OCTOBER, reason="another reason", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("txn_id", "reason", "match"), [(7, "because", "no transaction 7"), (1, " ", "needs a reason")]
+)
+def test_a_reversal_of_nothing_or_for_nothing_is_refused(ledger: Ledger, txn_id: int, reason: str, match: str) -> None:
+    with pytest.raises(LedgerError, match=match), ledger.write() as conn:
+        journal.reverse(conn, txn_id, period=OCTOBER, reason=reason, now=NOW)
+
+
+amounts = st.integers(min_value=-(2**40), max_value=2**40)
+batches = st.lists(st.tuples(amounts, amounts).filter(lambda pair: 0 not in {*pair, sum(pair)}), max_size=6)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    batch=batches,
+    undone=st.sets(st.integers(min_value=0, max_value=5)),
+    days=st.integers(min_value=0, max_value=10_000),
+)
+def test_balances_are_those_of_what_was_posted_and_not_reversed(
+    ledger: Ledger, batch: list[tuple[int, int]], undone: set[int], days: int
+) -> None:
+    """Against a dict; every commodity sums to zero; as-of the posts, the reversals have not happened."""
+    now = NOW + timedelta(days=days)
+    with samples.undone(ledger) as conn:
+        posted = journal.post_all(
+            conn, [credit_posting(f"k{number}", *pair) for number, pair in enumerate(batch)], now=now
+        )
+        later = now + timedelta(microseconds=1)
+        for number in undone:
+            if number < len(batch):
+                journal.reverse(conn, posted[number].txn_id, period=OCTOBER, reason="undo", now=later)
+        kept = [pair for number, pair in enumerate(batch) if number not in undone]
+        for key, column in (("credits:earned:ada/novels", 0), ("credits:earned:bell/default", 1)):
+            assert periods.balance(conn, key, CREDIT) == sum(pair[column] for pair in kept)
+            assert periods.balance(conn, key, CREDIT, recorded=now) == sum(pair[column] for pair in batch)
+        assert sum(balances(conn).values()) == 0
+
+
+def test_balances_beyond_64_bits_are_exact(ledger: Ledger) -> None:
+    big = 2**63 - 1
+    with ledger.write() as conn:
+        journal.post_all(
+            conn,
+            [
+                Posting("pool", OCTOBER, date(2026, 10, 1), f"k{n}", entries(
+                    ("money:external", "USD", -big), ("money:pool:2026-10", "USD", big)))
+                for n in range(3)
+            ],
+            now=NOW,
+        )  # fmt: skip
+        assert periods.balance(conn, "money:pool:2026-10", "USD") == 3 * big
+        assert periods.balance(conn, "money:external", "USD") == -3 * big
+    assert integrity.verify(ledger, None).problems == ()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from credit.errors import LedgerError
+from credit.ledger import catalog, crosschecks, engine, guards
+from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.schema import REVISIONS, metadata
+from credit.records import Provider
+from credit.resources import resource
+from tests.ledger import samples
+
+
+def test_migrations_build_what_the_schema_says(ledger: Ledger) -> None:
+    with ledger.read() as conn:
+        assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+        assert set(inspect(conn).get_table_names()) == {*metadata.tables, "alembic_version"}
+
+
+def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: guards.Dialect) -> None:
+    with ledger.read() as conn:
+        assert guards.installed(conn) == guards.expected(engine_name)
+        assert list(crosschecks.check_guards(conn)) == []
+
+
+def test_sqlite_tables_are_strict(ledger: Ledger, engine_name: str) -> None:
+    if engine_name == "sqlite":
+        with ledger.read() as conn:
+            strict = {row.name: row.strict for row in conn.exec_driver_sql("PRAGMA table_list")}
+        assert all(strict[name] for name in metadata.tables)
+
+
+def test_the_code_knows_every_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(resource("migrations")))
+    found = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert tuple(reversed(found)) == REVISIONS
+
+
+def test_a_fresh_ledger_has_the_house(ledger: Ledger) -> None:
+    with ledger.read() as conn:
+        assert catalog.providers(conn) == [Provider("house", "House", "house")]
+
+
+def test_upgrading_twice_changes_nothing(database_url: str) -> None:
+    with Ledger.open(database_url) as ledger, ledger.write() as conn:
+        samples.populate(conn)
+    assert upgrade(database_url) == REVISIONS[-1]
+    with Ledger.open(database_url) as ledger, ledger.read() as conn:
+        assert len(catalog.providers(conn)) == 3
+
+
+def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "migrations"
+    (broken / "versions").mkdir(parents=True)
+    for path in resource("migrations").rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            (broken / path.relative_to(resource("migrations"))).write_bytes(path.read_bytes())
+    for path in (broken / "versions").glob("*.sql"):
+        path.write_text(path.read_text() + "\n\nINSERT INTO provider (id) VALUES (NULL)\n")
+    monkeypatch.setattr("credit.resources.resource", lambda name: broken)
+    with pytest.raises(LedgerError):
+        upgrade(empty_url)
+    made = engine._engine(engine._parse(empty_url))
+    with made.connect() as conn:
+        assert inspect(conn).get_table_names() == []
+    made.dispose()

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import Connection
+
+from credit.errors import LedgerError
+from credit.ledger import outputs
+from credit.ledger.engine import Ledger
+from credit.ledger.outputs import Verdict
+from credit.records import LoggedOutput, Message
+from tests.ledger import samples
+from tests.ledger.samples import MODEL, NOW, logged
+
+A, D, C, U, X = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.UNKNOWN_MODEL, Verdict.UNSTORABLE
+
+
+def pending(conn: Connection, after: int = 0, limit: int = 100) -> list[outputs.StoredOutput]:
+    return outputs.pending_outputs(conn, MODEL, after, limit)
+
+
+def test_outputs_come_back_as_they_were_logged(conn: Connection) -> None:
+    samples.add_index(conn)
+    chat = (Message("system", "a\nb"), Message("user", '"ü" \N{PARTY POPPER}'))
+    items = [logged(1), logged(2, prompt="", messages=chat), logged(3, source="", weight_micro=0)]
+    assert samples.add_outputs(conn, items) == [A, A, A]
+    assert [(item.id, item.output) for item in pending(conn)] == list(enumerate(items, start=1))
+
+
+def test_verdicts_keep_the_order_of_the_records(conn: Connection) -> None:
+    samples.add_index(conn)
+    items = [
+        logged(1),
+        logged(1),
+        logged(1, completion="other"),
+        logged(2, model="nobody"),
+        logged(2),
+        logged(3, prompt="a\x00b"),
+        logged(3, completion="\ud800"),
+        logged(3, weight_micro=-1),
+        logged(3, weight_micro=2**63),
+        logged(3, weight_micro=2**63 - 1),
+        logged(1, source="other log"),
+    ]
+    assert samples.add_outputs(conn, items) == [A, D, C, U, A, X, X, X, X, A, A]
+
+
+def test_a_file_given_twice_adds_nothing(conn: Connection) -> None:
+    samples.add_index(conn)
+    items = [logged(number) for number in range(1200)]
+    assert set(samples.add_outputs(conn, items)) == {A}
+    assert set(samples.add_outputs(conn, list(reversed(items)))) == {D}
+    assert outputs.pending_count(conn) == 1200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"completion": "x"},
+        {"prompt": "x"},
+        {"prompt": "", "messages": (Message("user", "prompt 1"),)},
+        {"weight_micro": 1},
+        {"occurred_at": datetime(2026, 9, 2, 8, 0, 0, 1, tzinfo=UTC)},
+        {"model": "x"},
+        {"external_id": "x"},
+        {"source": "x"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_field_counts_for_the_content(change: dict[str, object]) -> None:
+    assert outputs.content_sha256(logged(1, **change)) != outputs.content_sha256(logged(1))
+
+
+def test_text_moved_from_one_field_to_the_next_is_another_content() -> None:
+    left, right = logged(1, prompt="ab", completion="c"), logged(1, prompt="a", completion="bc")
+    assert outputs.content_sha256(left) != outputs.content_sha256(right)
+
+
+def test_the_same_moment_in_another_time_zone_is_the_same_content() -> None:
+    there = logged(1).occurred_at.astimezone(timezone(timedelta(hours=9)))
+    assert outputs.content_sha256(logged(1, occurred_at=there)) == outputs.content_sha256(logged(1))
+
+
+def test_a_moment_without_a_time_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        outputs.content_sha256(logged(1, occurred_at=NOW.replace(tzinfo=None)))
+
+
+def test_outputs_without_their_file_cannot_be_committed(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        samples.add_index(conn)
+
+    def forget() -> None:
+        with ledger.write() as conn:
+            outputs.add_outputs(conn, [logged(1)], outputs.start_file(conn))
+
+    with pytest.raises(LedgerError, match=r"FOREIGN KEY|foreign key"):
+        forget()
+
+
+def test_paging_meets_every_pending_output_once(conn: Connection) -> None:
+    index = samples.add_index(conn)
+    samples.add_outputs(conn, [logged(number) for number in range(10)])
+    samples.value(conn, index.id, [2, 5])
+    seen: list[int] = []
+    while page := pending(conn, seen[-1] if seen else 0, 3):
+        seen += [item.id for item in page]
+    assert seen == [1, 3, 4, 6, 7, 8, 9, 10]
+
+
+def test_outputs_of_another_model_are_not_pending_for_this_one(conn: Connection) -> None:
+    samples.add_index(conn)
+    samples.add_index(conn, "other", "e" * 64)
+    samples.add_outputs(conn, [logged(1), logged(2, model="other")])
+    assert [item.output.model for item in pending(conn)] == [MODEL]
+
+
+def test_pending_counts_by_the_month_of_occurrence(conn: Connection) -> None:
+    index = samples.add_index(conn)
+    moments = [datetime(2026, 9, 30, 23, 59, 59, 999999, UTC), datetime(2026, 10, 1, tzinfo=UTC)]
+    moments.append(datetime(2026, 12, 31, 23, 0, tzinfo=timezone(timedelta(hours=-2))))
+    samples.add_outputs(conn, [logged(n, occurred_at=moment) for n, moment in enumerate(moments)])
+    months = ("2026-09", "2026-10", "2026-12", "2027-01")
+    assert [outputs.pending_count(conn, month) for month in months] == [1, 1, 0, 1]
+    samples.value(conn, index.id, [1])
+    assert outputs.pending_count(conn, "2026-09") == 0
+    assert [item.id for item in outputs.outputs_of_period(conn, "2026-09")] == [1]
+
+
+def test_an_output_is_valued_once_per_index(conn: Connection) -> None:
+    first, second = samples.add_index(conn), samples.add_index(conn, fingerprint="e" * 64)
+    samples.add_outputs(conn, [logged(1), logged(2)])
+    samples.value(conn, first.id, [1])
+    samples.value(conn, second.id, [1], sha256="a" * 64)
+    with pytest.raises(LedgerError, match="output 1 has been valued"):
+        samples.value(conn, first.id, [2, 1], sha256="b" * 64)
+
+
+def test_a_book_is_registered_once(conn: Connection) -> None:
+    index = samples.add_index(conn)
+    samples.add_outputs(conn, [logged(1), logged(2)])
+    samples.value(conn, index.id, [1])
+    with pytest.raises(LedgerError, match="registered already"):
+        samples.value(conn, index.id, [2])
+
+
+def test_a_book_needs_its_run(conn: Connection) -> None:
+    with pytest.raises(LedgerError, match="no compute run 7"):
+        outputs.register_book(
+            conn, sha256="a" * 64, compute_run_id=7, output_ids=[], row_count=0, byte_count=0, now=NOW
+        )
+
+
+def test_a_run_is_its_fingerprint(conn: Connection) -> None:
+    index = samples.add_index(conn)
+
+    def run(policy: str) -> int:
+        return outputs.ensure_run(conn, "run", index_id=index.id, policy_json=policy, software_version="1", now=NOW)
+
+    assert run("{}") == run("{}")
+    with pytest.raises(LedgerError, match="another index or policy"):
+        run('{"basis":"pool"}')
+
+
+def test_a_default_record_is_storable(conn: Connection) -> None:
+    samples.add_index(conn)
+    assert samples.add_outputs(conn, [LoggedOutput("s", "1", NOW, MODEL, "c")]) == [A]
