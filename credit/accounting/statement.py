@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import rfc8785
 
@@ -55,7 +56,7 @@ def statement_json(facts: StatementInput) -> str:
     exact in every JSON reader.
     """
     credit_micro = sum(facts.collections.values())
-    body = {
+    body: dict[str, Any] = {
         "format": FORMAT,
         "period": facts.period,
         "provider": {"key": facts.provider, "name": facts.name},

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from credit.errors import InputError
 
@@ -69,7 +70,7 @@ def collect(seed: int) -> Corpus:
 
 def _contributor(key: str) -> Contributor:
     try:
-        meta = importlib.metadata.metadata(key)
+        meta: Any = importlib.metadata.metadata(key)  # an email.message.Message, of which typeshed shows less
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(f"the demo draws on the distribution {key}, which is not installed") from error
     authors = meta.get("Author") or meta.get("Author-email") or meta.get("Maintainer-email") or "unknown"
@@ -78,7 +79,7 @@ def _contributor(key: str) -> Contributor:
         key=key,
         name=meta["Name"],
         version=meta["Version"],
-        authors=authors.split("\n")[0][:80],
+        authors=authors.split("\n")[0][:60],
         license=(terms or "unknown").split("\n")[0][:40],
         kind="house" if key == OWN else "provider",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -34,9 +35,10 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=MAX_LENGTH
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    fast: Any = PreTrainedTokenizerFast  # untyped in transformers
+    dressed: PreTrainedTokenizerFast = fast(tokenizer_object=tokenizer, model_max_length=MAX_LENGTH, **special)
+    return dressed
 
 
 def train_model(
@@ -76,7 +78,8 @@ def train_model(
         optimizer.step()
         schedule.step()
         on_step(step, steps, float(loss.detach()))
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _sequences(ids: list[int]) -> Tensor:
@@ -90,12 +93,10 @@ def _sequences(ids: list[int]) -> Tensor:
 def _batches(sequences: Tensor, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_EPOCHS):
-        yield from sequences[torch.randperm(len(sequences), generator=generator)].split(_BATCH)
+        yield from torch.split(sequences[torch.randperm(len(sequences), generator=generator)], _BATCH)
 
 
-def complete(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int, seed: int
-) -> str:
+def complete(model: Any, tokenizer: Any, prompt: str, new_tokens: int, seed: int) -> str:
     """Let the model continue a prompt, sampled with a seed."""
     torch.manual_seed(seed)
     encoded = tokenizer(prompt, return_tensors="pt")

@@ -115,13 +115,14 @@ def _load(path: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing bars of its own; under cron they fill mails."""
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
+    logger: Any = hf_logging
+    shown = logger.is_progress_bar_enabled()
+    logger.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            hf_logging.enable_progress_bar()
+            logger.enable_progress_bar()
 
 
 def fingerprint_model(path: Path) -> str:

@@ -1,0 +1,263 @@
+"""The demo from beginning to end: data, model, logs, and then the commands that a user would type."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from credit import __version__
+from credit.demo.corpus import OWN, Corpus, SourceFile, collect
+from credit.errors import CreditError, InputError
+from credit.records import HOUSE, MICRO
+
+SEED = 7
+MODEL_NAME = "demo-lm"
+POOLS = (("2026-01", "1000.00"), ("2026-02", "1500.00"))
+"""Months of the logs, both over wherever this runs, with the money to distribute in each."""
+
+_MARKER = "demo.json"
+_PROMPTS_PER_FILE = 2
+_PROMPT_CHARACTERS = 320
+_CONTINUATION_CHARACTERS = 240
+_NEW_TOKENS = 64
+
+Say = Callable[[str], None]
+Step = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A place in a held-back file: what the model is given, and how the file really goes on."""
+
+    id: str
+    provider: str
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoLine:
+    """One line of the demo's closing table. `outputs` counts those that credited the provider most."""
+
+    provider: str
+    outputs: int
+    effect: float
+    credit_micro: int
+    payout: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo found. `hits` of `checked` held-back continuations credited their own source most."""
+
+    lines: tuple[DemoLine, ...]
+    hits: int
+    checked: int
+
+
+def run_demo(folder: Path, say: Say, training_step: Step) -> DemoResult:
+    """Run the demo in `folder`, which then holds everything it made.
+
+    A model that an earlier run trained on the same data is kept; all else starts clean.
+
+    Raises:
+        InputError: the folder holds something that is not a demo.
+        CreditError: a command failed.
+    """
+    corpus = collect(SEED)
+    fingerprint = _fingerprint(corpus)
+    kept = _prepare(folder, fingerprint)
+    say(
+        f"Resuming in {folder}/: the model trained by an earlier run is kept, the rest starts clean."
+        if kept
+        else f"Starting clean in {folder}/."
+    )
+    _write_inputs(folder, corpus)
+    for contributor in corpus.contributors:
+        files = [file for file in corpus.train if file.provider == contributor.key]
+        size = sum(len(file.text) for file in files)
+        say(
+            f"  {contributor.key:<13}{len(files):>3} files {size / 1000:>5.0f} kB   {contributor.name} "
+            f"{contributor.version}, {contributor.license}, {contributor.authors}"
+        )
+    if not kept:
+        _train(folder, corpus, fingerprint, say, training_step)
+    _commands(folder, say)
+    return _result(folder)
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    texts = [(file.id, file.text) for file in (*corpus.train, *corpus.held_back)]
+    training = (Path(__file__).parent / "training.py").read_text(encoding="utf-8")
+    return hashlib.sha256(json.dumps([__version__, SEED, texts, training]).encode()).hexdigest()
+
+
+def _prepare(folder: Path, fingerprint: str) -> bool:
+    """Empty the folder of an earlier demo; return whether its model can be kept."""
+    marker = folder / _MARKER
+    if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():
+        raise InputError(f"{folder} is not empty and holds no demo; choose another folder: credit demo --out FOLDER")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose another folder: credit demo --out FOLDER")
+    kept = False
+    if marker.is_file():
+        kept = json.loads(marker.read_text()).get("trained") == fingerprint
+        for path in folder.iterdir():
+            if path == marker or (kept and path.name in {"model", "logs", "origins.json"}):
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not kept:
+        marker.write_text("{}")
+    return kept
+
+
+def _write_inputs(folder: Path, corpus: Corpus) -> None:
+    with (folder / "training-data.jsonl").open("w", encoding="utf-8") as file:
+        for source in corpus.train:
+            record = {
+                "id": source.id,
+                "provider": source.provider,
+                "collection": source.collection,
+                "license": source.license,
+                "text": source.text,
+            }
+            file.write(json.dumps(record) + "\n")
+    with (folder / "providers.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["key", "name", "kind", "currency", "minimum_payout"])
+        for number, contributor in enumerate(corpus.contributors):
+            terms = ["USD", "200.00"] if number == len(corpus.contributors) - 2 else ["", ""]
+            writer.writerow([contributor.key, contributor.name, contributor.kind, *terms])
+
+
+def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, training_step: Step) -> None:
+    from credit.demo import training
+
+    texts = [file.text for file in corpus.train]
+    say(f"\nTraining a tokenizer and a small Llama from scratch on {sum(map(len, texts)) / 1e6:.2f} MB ...")
+    tokenizer = training.train_tokenizer(texts)
+    model = training.train_model(texts, tokenizer, SEED, training_step)
+    training.save(model, tokenizer, folder / "model")
+    say("Letting the model continue prompts from files that it has not seen ...")
+    (folder / "logs").mkdir(exist_ok=True)
+    origins: dict[str, str] = {}
+    logs: dict[str, list[dict[str, str]]] = {period: [] for period, _ in POOLS}
+    for number, cut in enumerate(_cuts(corpus.held_back)):
+        period = POOLS[number % len(POOLS)][0]
+        completion = training.complete(model, tokenizer, cut.prompt, _NEW_TOKENS, SEED + number)
+        day = f"{period}-{1 + number // len(POOLS) % 28:02d}T12:00:00Z"
+        for kind, text in (("model", completion), ("true", cut.continuation)):
+            if text.strip():
+                record = {"id": f"{cut.id}:{kind}", "occurred_at": day, "model": MODEL_NAME}
+                logs[period].append(record | {"prompt": cut.prompt, "completion": text})
+        origins[f"{cut.id}:true"] = cut.provider
+    for period, records in logs.items():
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / "logs" / f"{period}.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "origins.json").write_text(json.dumps(origins, indent=1))
+    (folder / _MARKER).write_text(json.dumps({"trained": fingerprint}))
+
+
+def _cuts(files: Sequence[SourceFile]) -> Iterator[Cut]:
+    """Yield places in held-back files at which a line begins, the same for the same files."""
+    for file in files:
+        rng = random.Random(f"{SEED}/{file.id}")  # noqa: S311  # a selection, not a secret
+        room = len(file.text) - _PROMPT_CHARACTERS - _CONTINUATION_CHARACTERS
+        for number in range(_PROMPTS_PER_FILE):
+            low = rng.randrange(max(room, 1))
+            low = file.text.rfind("\n", 0, low + 1) + 1
+            middle = low + _PROMPT_CHARACTERS
+            continuation = file.text[middle : middle + _CONTINUATION_CHARACTERS]
+            if continuation.strip():
+                yield Cut(f"{file.id}:{number}", file.provider, file.text[low:middle], continuation)
+
+
+def _commands(folder: Path, say: Say) -> None:
+    """Do what a user would: type the commands."""
+
+    def credit(*arguments: str) -> None:
+        say(f"\n$ credit {' '.join(arguments)}")
+        _credit(folder, arguments)
+
+    credit("init")
+    credit("providers", "import", "providers.csv")
+    credit("index", "model", "training-data.jsonl", "--out", "index", "--name", MODEL_NAME, "--rank", "32")
+    credit("ingest-outputs", *(f"logs/{period}.jsonl" for period, _ in POOLS))
+    credit("compute")
+    for period, amount in POOLS:
+        credit("pool", "add", period, amount, "USD")
+        credit("close", period)
+    for period, _ in POOLS:
+        credit("report", "attribution", period)
+        credit("report", "payouts", period)
+        credit("export", period, "--out", f"export-{period}")
+
+
+def _credit(folder: Path, arguments: Sequence[str], *, capture: bool = False) -> str:
+    """Run a `credit` command in the folder; its output goes to the terminal, or is returned."""
+    sys.stdout.flush()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
+    done = subprocess.run(  # noqa: S603  # our own program with our own arguments
+        [sys.executable, "-m", "credit", *arguments],
+        cwd=folder,
+        env=environment,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE if capture else None,
+    )
+    if done.returncode != 0:
+        raise CreditError(f"credit {' '.join(arguments)} ended with exit code {done.returncode}; see above")
+    return done.stdout or ""
+
+
+def _result(folder: Path) -> DemoResult:
+    effects: dict[str, float] = {}
+    micro: dict[str, int] = {}
+    led: dict[str, int] = {}
+    payouts: dict[str, str] = {}
+    origins: dict[str, str] = json.loads((folder / "origins.json").read_text())
+    hits = checked = 0
+    for period, _ in POOLS:
+        by_output: dict[str, dict[str, int]] = {}
+        for row in _report(folder, "attribution", period, "--by", "output"):
+            provider = row["provider"]
+            effects[provider] = effects.get(provider, 0.0) + row["effect"]
+            micro[provider] = micro.get(provider, 0) + row["credit_micro"]
+            earned = by_output.setdefault(row["output_id"], {})
+            earned[provider] = earned.get(provider, 0) + row["credit_micro"]
+        for output, earned in by_output.items():
+            leader = max(sorted(earned), key=earned.__getitem__)
+            led[leader] = led.get(leader, 0) + 1
+            if output in origins:
+                checked += 1
+                hits += origins[output] == leader
+        for row in _report(folder, "payouts", period):
+            paid = f"{row['payable']} {row['currency']}"
+            payouts[row["provider"]] = f"{payouts[row['provider']]} + {paid}" if row["provider"] in payouts else paid
+    payouts |= dict.fromkeys((OWN, HOUSE), "to the house")
+    lines = [
+        DemoLine(key, led.get(key, 0), effects[key], micro[key], payouts.get(key, ""))
+        for key in sorted(micro, key=lambda key: -micro[key])
+    ]
+    return DemoResult(tuple(lines), hits, checked)
+
+
+def _report(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(_credit(folder, ["report", *arguments, "--format", "json"], capture=True))
+    return rows
+
+
+def share(line: DemoLine, lines: Sequence[DemoLine]) -> float:
+    """A line's share of all credits, 0 to 1."""
+    return line.credit_micro / max(sum(other.credit_micro for other in lines), MICRO)
