@@ -136,13 +136,6 @@ def pending_count(conn: Connection, period: str | None = None) -> int:
     return int(conn.execute(query).scalar_one())
 
 
-def pending_by_period(conn: Connection) -> dict[str, int]:
-    """Count the outputs that no index has valued, by the month of their occurrence."""
-    month = func.substr(output.c.occurred_at, 1, 7)
-    rows = conn.execute(select(month, func.count()).where(~_valued()).group_by(month).order_by(month))
-    return {name: count for name, count in rows}
-
-
 def outputs_of_period(conn: Connection, period: str) -> Iterator[StoredOutput]:
     """Yield the outputs that occurred in a month, by id, in memory for a few at a time."""
     low, high = month_bounds(period)

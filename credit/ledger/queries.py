@@ -9,7 +9,7 @@ from sqlalchemy import Connection, distinct, func, select
 
 from credit.ledger.accounts import EARNED_KIND, PAYABLE_KIND
 from credit.ledger.journal import chain_head
-from credit.ledger.outputs import month_bounds, pending_by_period
+from credit.ledger.outputs import month_bounds, pending_count
 from credit.ledger.periods import Period, periods
 from credit.ledger.schema import (
     account,
@@ -51,13 +51,13 @@ class BookRef:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What there is in the ledger, in numbers. `outputs` and `pending` count by the month of occurrence."""
+    """What there is in the ledger, in numbers. `outputs` counts by the month of occurrence."""
 
     providers: int
     models: int
     indexes: int
     outputs: dict[str, int]
-    pending: dict[str, int]
+    pending: int
     books: int
     transactions: int
     chain_head: str
@@ -151,7 +151,7 @@ def status(conn: Connection) -> Status:
         models=counts[1],
         indexes=counts[2],
         outputs={name: count for name, count in by_month},
-        pending=pending_by_period(conn),
+        pending=pending_count(conn),
         books=counts[3],
         transactions=seq,
         chain_head=head,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -20,10 +21,17 @@ from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER, credit_posting
 
 
-@pytest.fixture(autouse=True)
-def providers(ledger: Ledger) -> None:
+@pytest.fixture
+def conn(conn: Connection) -> Connection:
+    samples.add_providers(conn)
+    return conn
+
+
+@pytest.fixture
+def ledger(ledger: Ledger) -> Ledger:
     with ledger.write() as conn:
         samples.add_providers(conn)
+    return ledger
 
 
 def balances(conn: Connection) -> dict[tuple[str, str], int]:
@@ -37,24 +45,22 @@ def balances(conn: Connection) -> dict[tuple[str, str], int]:
     return {key: total for key, total in found.items() if total}
 
 
-def test_a_posting_moves_what_it_says(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        posted = journal.post(conn, credit_posting("a", 7, 5), now=NOW)
-        assert (posted.txn_id, posted.seq, posted.replayed) == (1, 1, False)
-        assert balances(conn) == {
-            ("credits:issued", CREDIT): -12,
-            ("credits:earned:ada/novels", CREDIT): 7,
-            ("credits:earned:bell/default", CREDIT): 5,
-        }
+def test_a_posting_moves_what_it_says(conn: Connection) -> None:
+    posted = journal.post(conn, credit_posting("a", 7, 5), now=NOW)
+    assert (posted.txn_id, posted.seq, posted.replayed) == (1, 1, False)
+    assert balances(conn) == {
+        ("credits:issued", CREDIT): -12,
+        ("credits:earned:ada/novels", CREDIT): 7,
+        ("credits:earned:bell/default", CREDIT): 5,
+    }
 
 
-def test_the_hash_is_that_of_the_documented_encoding(ledger: Ledger) -> None:
+def test_the_hash_is_that_of_the_documented_encoding(conn: Connection) -> None:
     """Against an encoding written down here, field by field."""
-    with ledger.write() as conn:
-        first = journal.post(conn, credit_posting("a"), now=NOW)
-        posting = replace(credit_posting("b", 7, 5), memo='"é\n', details={"z": 1, "a": [2]})
-        second = journal.post(conn, posting, now=NOW)
-        stored = conn.execute(select(ledger_txn).where(ledger_txn.c.seq == 2)).one()
+    first = journal.post(conn, credit_posting("a"), now=NOW)
+    posting = replace(credit_posting("b", 7, 5), memo='"é\n', details={"z": 1, "a": [2]})
+    second = journal.post(conn, posting, now=NOW)
+    stored = conn.execute(select(ledger_txn).where(ledger_txn.c.seq == 2)).one()
     fields = [
         "credit.ledger.1", first.hash, 2, 3, "credits", "2026-10", "b", stored.input_sha256, "2026-10-05",
         "2026-10-05T12:30:00.000000Z", None, '"é\n', '{"a":[2],"z":1}',
@@ -66,20 +72,17 @@ def test_the_hash_is_that_of_the_documented_encoding(ledger: Ledger) -> None:
     assert stored.prev_hash == first.hash
 
 
-def test_the_same_posting_again_returns_the_first_result(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        first = journal.post(conn, credit_posting("a"), now=NOW)
-        again = journal.post(conn, credit_posting("a"), now=NOW + timedelta(days=1))
-        assert again == replace(first, replayed=True)
-        assert journal.chain_head(conn) == (1, first.hash)
+def test_the_same_posting_again_returns_the_first_result(conn: Connection) -> None:
+    first = journal.post(conn, credit_posting("a"), now=NOW)
+    again = journal.post(conn, credit_posting("a"), now=NOW + timedelta(days=1))
+    assert again == replace(first, replayed=True)
+    assert journal.chain_head(conn) == (1, first.hash)
 
 
-def test_a_replay_is_answered_also_when_the_period_has_closed(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        first = journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
-        samples.close(conn, SEPTEMBER)
-    with ledger.write() as conn:
-        assert journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW) == replace(first, replayed=True)
+def test_a_replay_is_answered_also_when_the_period_has_closed(conn: Connection) -> None:
+    first = journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
+    samples.close(conn, SEPTEMBER)
+    assert journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW) == replace(first, replayed=True)
 
 
 @pytest.mark.parametrize(
@@ -94,21 +97,19 @@ def test_a_replay_is_answered_also_when_the_period_has_closed(ledger: Ledger) ->
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_the_same_key_with_another_input_is_an_error(ledger: Ledger, change: dict[str, object]) -> None:
-    with ledger.write() as conn:
-        journal.post(conn, credit_posting("a"), now=NOW)
-    with pytest.raises(IdempotencyError, match="'a' belongs to transaction 1"), ledger.write() as conn:
+def test_the_same_key_with_another_input_is_an_error(conn: Connection, change: dict[str, object]) -> None:
+    journal.post(conn, credit_posting("a"), now=NOW)
+    with pytest.raises(IdempotencyError, match="'a' belongs to transaction 1"):
         journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
 
 
-def test_in_bulk_is_as_one_by_one(ledger: Ledger, shared_database: object) -> None:
+def test_in_bulk_is_as_one_by_one(conn: Connection, shared_database: Callable[..., str]) -> None:
     postings = [credit_posting(f"k{number % 7}", 1 + number % 7, 2) for number in range(20)]
-    with ledger.write() as conn:
-        together = journal.post_all(conn, postings, now=NOW)
-    with Ledger.open(shared_database()) as other, other.write() as conn:
-        samples.add_providers(conn)
-        assert [journal.post(conn, posting, now=NOW) for posting in postings] == together
+    together = journal.post_all(conn, postings, now=NOW)
     assert [item.replayed for item in together] == [False] * 7 + [True] * 13
+    with Ledger.open(shared_database()) as other, other.write() as single:
+        samples.add_providers(single)
+        assert [journal.post(single, posting, now=NOW) for posting in postings] == together
 
 
 def test_a_batch_is_posted_whole_or_not_at_all(ledger: Ledger) -> None:
@@ -148,44 +149,43 @@ def entries(*lines: tuple[str, str, int]) -> tuple[Entry, ...]:
         ({"memo": "a\x00b"}, "cannot keep"),
     ],
 )  # fmt: skip
-def test_an_unsound_posting_is_refused_by_name(ledger: Ledger, change: dict[str, object], match: str) -> None:
-    with pytest.raises(LedgerError, match=match), ledger.write() as conn:
+def test_an_unsound_posting_is_refused_by_name(conn: Connection, change: dict[str, object], match: str) -> None:
+    with pytest.raises(LedgerError, match=match):
         journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
 
 
-def test_a_closed_period_takes_nothing(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
-        samples.close(conn, SEPTEMBER)
-    with pytest.raises(PeriodClosedError, match="2026-09"), ledger.write() as conn:
+def test_a_closed_period_takes_nothing(conn: Connection) -> None:
+    journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
+    samples.close(conn, SEPTEMBER)
+    with pytest.raises(PeriodClosedError, match="2026-09"):
         journal.post(conn, credit_posting("b", period=SEPTEMBER), now=NOW)
 
 
-def test_a_reversal_cites_the_original_and_undoes_it(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        first = journal.post(conn, credit_posting("a"), now=NOW)
-        undone = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
-        row = conn.execute(select(ledger_txn).where(ledger_txn.c.id == undone.txn_id)).one()
-        assert (row.reverses_txn_id, row.memo, row.effective_on) == (1, "posted twice", "2026-10-05")
-        assert json.loads(row.details_json) == {"hash": first.hash, "kind": "credits"}
-        assert balances(conn) == {}
-        again = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
-        assert again == replace(undone, replayed=True)
+def test_a_reversal_cites_the_original_and_undoes_it(conn: Connection) -> None:
+    first = journal.post(conn, credit_posting("a"), now=NOW)
+    undone = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
+    row = conn.execute(select(ledger_txn).where(ledger_txn.c.id == undone.txn_id)).one()
+    assert (row.reverses_txn_id, row.memo, row.effective_on) == (1, "posted twice", "2026-10-05")
+    assert json.loads(row.details_json) == {"hash": first.hash, "kind": "credits"}
+    assert balances(conn) == {}
+    again = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
+    assert again == replace(undone, replayed=True)
 
 
-def test_a_second_reversal_is_refused(ledger: Ledger) -> None:
-    with ledger.write() as conn:
-        journal.post(conn, credit_posting("a"), now=NOW)
-        journal.reverse(conn, 1, period=OCTOBER, reason="posted twice", now=NOW)
-    with pytest.raises(IdempotencyError), ledger.write() as conn:
+def test_a_second_reversal_is_refused(conn: Connection) -> None:
+    journal.post(conn, credit_posting("a"), now=NOW)
+    journal.reverse(conn, 1, period=OCTOBER, reason="posted twice", now=NOW)
+    with pytest.raises(IdempotencyError):
         journal.reverse(conn, 1, period=OCTOBER, reason="another reason", now=NOW)
 
 
 @pytest.mark.parametrize(
     ("txn_id", "reason", "match"), [(7, "because", "no transaction 7"), (1, " ", "needs a reason")]
 )
-def test_a_reversal_of_nothing_or_for_nothing_is_refused(ledger: Ledger, txn_id: int, reason: str, match: str) -> None:
-    with pytest.raises(LedgerError, match=match), ledger.write() as conn:
+def test_a_reversal_of_nothing_or_for_nothing_is_refused(
+    conn: Connection, txn_id: int, reason: str, match: str
+) -> None:
+    with pytest.raises(LedgerError, match=match):
         journal.reverse(conn, txn_id, period=OCTOBER, reason=reason, now=NOW)
 
 

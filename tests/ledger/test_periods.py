@@ -168,7 +168,7 @@ def test_status_counts_what_there_is(conn: Connection) -> None:
     posted = journal.post(conn, credit_posting("a"), now=NOW)
     found = queries.status(conn)
     assert (found.providers, found.models, found.indexes, found.books) == (3, 1, 1, 1)
-    assert (found.outputs, found.pending) == ({"2026-09": 1, "2026-10": 2}, {"2026-10": 1})
+    assert (found.outputs, found.pending) == ({"2026-09": 1, "2026-10": 2}, 1)
     assert (found.transactions, found.chain_head) == (1, posted.hash)
     assert [item.id for item in found.periods] == [OCTOBER]
 
