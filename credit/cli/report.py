@@ -1,1 +1,111 @@
 """`credit report`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import click
+
+from credit.cli.options import FILE, workspace_options
+
+if TYPE_CHECKING:
+    from credit.pipeline.workspace import Workspace
+
+R = TypeVar("R")
+
+
+def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add `--format` and `--out`."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        command = click.option("--out", type=FILE, help="Write to this file. [default: print]")(command)
+        return click.option(
+            "--format",
+            "form",
+            type=click.Choice(formats),
+            default="table",
+            show_default=True,
+            help="Form of the report.",
+        )(command)
+
+    return decorate
+
+
+@click.group()
+def report() -> None:
+    """Attribution and payouts of a period.
+
+    \b
+    Example: credit report attribution 2026-10 --by collection
+    """
+
+
+@report.command()
+@click.argument("period")
+@click.option(
+    "--by",
+    type=click.Choice(["provider", "collection", "output", "day"]),
+    default="provider",
+    show_default=True,
+    help="What a row stands for.",
+)
+@_output_options("table", "csv", "json", "html")
+@workspace_options
+def attribution(
+    workspace: Workspace,
+    period: str,
+    by: Literal["provider", "collection", "output", "day"],
+    form: Literal["table", "csv", "json", "html"],
+    out: Path | None,
+) -> None:
+    """Show who earned the credits of PERIOD (YYYY-MM).
+
+    Influence, support and effect are in nats. CSV and JSON give credits in micro-credits: 1000000 is one credit.
+
+    \b
+    Example: credit report attribution 2026-10 --by output --format csv --out october.csv
+    """
+    from credit.reporting.frames import attribution as frame
+    from credit.reporting.pages import attribution_page
+    from credit.reporting.tables import render
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        if form == "html":
+            text = attribution_page(conn, workspace.books, period)
+        else:
+            text = render(frame(conn, workspace.books, period, by), form, width=_width(out))
+    _deliver(text, out)
+
+
+@report.command()
+@click.argument("period")
+@_output_options("table", "csv", "json")
+@workspace_options
+def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "json"], out: Path | None) -> None:
+    """Show what every provider is paid for PERIOD (YYYY-MM), and why not where nothing is paid.
+
+    \b
+    Example: credit report payouts 2026-10 --format csv --out payouts.csv
+    """
+    from credit.reporting.frames import payouts as frame
+    from credit.reporting.tables import render
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        text = render(frame(conn, period), form, width=_width(out))
+    _deliver(text, out)
+
+
+def _width(out: Path | None) -> int:
+    return 160 if out else max(shutil.get_terminal_size((140, 24)).columns, 80)
+
+
+def _deliver(text: str, out: Path | None) -> None:
+    """Print the report, or write it as it is: no line ending is changed."""
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        out.write_bytes(text.encode())
+        click.echo(out, err=True)

@@ -13,6 +13,12 @@ from torch.utils.hooks import RemovableHandle
 from credit.errors import ValuationError
 from credit.valuation.projection import LayerProjection
 
+Sink = Callable[[Tensor], None]
+"""Gets a layer's output gradients δ (N, T, O)."""
+
+Observer = Callable[[str, Tensor], Sink]
+"""Gets a layer's name and inputs x (N, T, I), and returns the sink of its output gradients."""
+
 
 def project(values: Tensor, projection: Tensor | None) -> Tensor:
     """Project the last dimension: values (..., I), projection (R, I) or None for identity -> (..., R)."""
@@ -41,7 +47,7 @@ class _Tap(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Callable[[Tensor], None]) -> Tensor:
+    def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Sink) -> Tensor:
         ctx.sink = sink
         return y.view_as(y)
 
@@ -52,24 +58,26 @@ class _Tap(torch.autograd.Function):
         return (dy if ctx.needs_input_grad[0] else None), None, None
 
 
-class GradientTap:
-    """Context in which a model yields projected per-example gradients of its watched layers.
+class ModelTap:
+    """Context in which both sides of a model's watched layers can be seen: inputs x and output gradients δ.
 
-    Inside, the model is in evaluation mode and all its parameters are frozen (no weight gradient is formed);
-    hooks keep only projected activations. On exit, also by an exception, hooks, `requires_grad` flags and the
-    training modes of all modules are as before.
+    Inside, the model is in evaluation mode and all its parameters are frozen (no weight gradient is formed). On
+    exit, also by an exception, hooks, `requires_grad` flags and the training modes of all modules are as before.
+
+    Args:
+        model: any module.
+        layers: the layers to watch, by name.
+        observe: called in the forward pass with a layer's name and its inputs x (N, T, I); returns what is called
+            in the backward pass with the output gradients δ (N, T, O). What it keeps of x is all that is kept.
     """
 
-    def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], projections: Mapping[str, LayerProjection]
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], observe: Observer) -> None:
         self._model = model
         self._layers = layers
-        self._projections = projections
+        self._observe = observe
         self._handles: list[RemovableHandle] = []
         self._flags: list[tuple[nn.Parameter, bool]] = []
         self._modes: list[tuple[nn.Module, bool]] = []
-        self._sums: dict[str, Tensor] = {}
         self._batch = 0
         self._anchor = torch.empty(0)
 
@@ -83,8 +91,7 @@ class GradientTap:
                 parameter.requires_grad_(False)
             self._model.eval()
             for name, module in self._layers.items():
-                projection = self._projections[name].to(device, next(module.parameters()).dtype)
-                self._handles.append(module.register_forward_hook(self._hook(name, projection)))
+                self._handles.append(module.register_forward_hook(self._hook(name)))
         except BaseException:
             self._restore()
             raise
@@ -95,33 +102,22 @@ class GradientTap:
     ) -> None:
         self._restore()
 
-    def collect(self, loss: Callable[[], Tensor], batch_size: int) -> dict[str, Tensor]:
+    def run(self, loss: Callable[[], Tensor], batch_size: int) -> None:
         """Run one forward and one activation-only backward pass.
 
         Args:
             loss: runs the model on a batch and returns the sum over its examples of their losses (nats).
             batch_size: number of examples N in the batch.
 
-        Returns:
-            For every watched layer, the gradients (N, S, R) of each example's loss in the projected weights.
-
         Raises:
-            ValuationError: a watched layer took no part in the loss, or its inputs are not (N, T, I).
+            ValuationError: the inputs of a watched layer are not (N, T, I).
         """
-        self._sums = {}
         self._batch = batch_size
         with torch.enable_grad():
             loss().backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
         self._anchor.grad = None
-        sums, self._sums = self._sums, {}
-        for name in self._layers:
-            if name not in sums:
-                raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")
-        return sums
 
-    def _hook(
-        self, name: str, projection: LayerProjection
-    ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
@@ -131,15 +127,7 @@ class GradientTap:
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
                     "its examples cannot be told apart; leave it out of the index"
                 )
-            px = project(x, projection.p_in)
-
-            def sink(dy: Tensor) -> None:
-                gradient = projected_gradient(px, project(dy, projection.p_out))
-                # A layer that is used several times in one pass has the sum of its uses as its gradient.
-                before = self._sums.get(name)
-                self._sums[name] = gradient if before is None else before + gradient
-
-            tapped: Tensor = _Tap.apply(y, self._anchor, sink)  # type: ignore[no-untyped-call]  # as above
+            tapped: Tensor = _Tap.apply(y, self._anchor, self._observe(name, x))  # type: ignore[no-untyped-call]
             return tapped
 
         return hook
@@ -152,4 +140,49 @@ class GradientTap:
             parameter.requires_grad_(flag)
         for module, mode in self._modes:
             module.training = mode
-        self._flags, self._modes, self._sums = [], [], {}
+        self._flags, self._modes = [], []
+
+
+class GradientTap(ModelTap):
+    """Context in which a model yields projected per-example gradients of its watched layers."""
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, nn.Module], projections: Mapping[str, LayerProjection]
+    ) -> None:
+        super().__init__(model, layers, self._project)
+        self._projections = {
+            name: projections[name].to(parameter.device, parameter.dtype)
+            for name, module in layers.items()
+            for parameter in [next(module.parameters())]
+        }
+        self._sums: dict[str, Tensor] = {}
+
+    def collect(self, loss: Callable[[], Tensor], batch_size: int) -> dict[str, Tensor]:
+        """Return the gradients (N, S, R) of each example's loss in the projected weights of every watched layer.
+
+        Args:
+            loss: runs the model on a batch and returns the sum over its examples of their losses (nats).
+            batch_size: number of examples N in the batch.
+
+        Raises:
+            ValuationError: a watched layer took no part in the loss, or its inputs are not (N, T, I).
+        """
+        self._sums = {}
+        self.run(loss, batch_size)
+        sums, self._sums = self._sums, {}
+        for name in self._projections:
+            if name not in sums:
+                raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")
+        return sums
+
+    def _project(self, name: str, x: Tensor) -> Sink:
+        projection = self._projections[name]
+        px = project(x, projection.p_in)
+
+        def sink(dy: Tensor) -> None:
+            gradient = projected_gradient(px, project(dy, projection.p_out))
+            # A layer that is used several times in one pass has the sum of its uses as its gradient.
+            before = self._sums.get(name)
+            self._sums[name] = gradient if before is None else before + gradient
+
+        return sink

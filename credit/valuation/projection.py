@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.layers import LayerShape
+
+WHITENING_DAMPING = 0.1
+"""λ of whitened projections, relative to the mean eigenvalue of the second moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,32 @@ class LayerProjection:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LayerMoments:
+    """Uncentred second moments of a layer over a sample, in float32 or better.
+
+    Attributes:
+        a: (I, I), mean over tokens of x xᵀ.
+        b: (O, O), mean over tokens of δ δᵀ.
+        tokens_per_example: mean number of tokens of an example.
+    """
+
+    a: Tensor
+    b: Tensor
+    tokens_per_example: float
+
+
+@dataclass(frozen=True, slots=True)
+class SideSpec:
+    """One side of a layer: its width, the rank wanted, and the seed that is its own."""
+
+    width: int
+    rank: int
+    seed: int
+
+
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
-    """Draw `rank` orthonormal rows of length `width`, uniformly, from a seed. -> (rank, width) float32.
+    """Draw `rank` orthonormal rows of length `width`, uniformly, from a seed. -> (rank, width) float64.
 
     Drawn and orthonormalised in float64 on the CPU, so that a seed means the same rows on every device.
     """
@@ -37,32 +65,131 @@ def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     gaussian = torch.randn(width, rank, generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(gaussian)
     # QR leaves the signs of the columns open; a positive diagonal of R makes the draw unique and uniform.
-    rows: Tensor = (q * torch.sign(torch.diagonal(r))).mT.contiguous().float()
+    rows: Tensor = (q * torch.sign(torch.diagonal(r))).mT.contiguous()
     return rows
 
 
 def random_projections(shapes: tuple[LayerShape, ...], *, rank: int, seed: int) -> dict[str, LayerProjection]:
-    """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider.
+    """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider."""
 
-    Each side has a seed of its own, derived from `seed` and the layer's name, so that adding a layer does not
-    change the projections of the others.
-    """
-    if rank < 1:
-        raise ValuationError(f"rank {rank} is not positive")
+    def side(spec: SideSpec) -> Tensor | None:
+        return None if spec.rank >= spec.width else orthonormal_rows(spec.rank, spec.width, spec.seed).float()
+
     return {
-        shape.name: LayerProjection(
-            _side(rank, shape.in_width, f"{seed}/{shape.name}/in"),
-            _side(rank, shape.out_width, f"{seed}/{shape.name}/out"),
-        )
+        shape.name: LayerProjection(side(input_side), side(output_side))
         for shape in shapes
+        for input_side, output_side in [_sides(shape, rank, seed)]
     }
 
 
-def _side(rank: int, width: int, key: str) -> Tensor | None:
-    if rank >= width:
-        return None
-    digest = hashlib.sha256(key.encode()).digest()
-    return orthonormal_rows(rank, width, int.from_bytes(digest[:8], "big") >> 1)
+def pca_projections(
+    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: int
+) -> dict[str, LayerProjection]:
+    """Projections to the top eigenvectors of each side's second moment; identity where a side is no wider."""
+
+    def side(moment: Tensor) -> Tensor | None:
+        if rank >= len(moment):
+            return None
+        vectors: Tensor = _eigenvectors(moment)[:, -rank:].flip(1).mT.contiguous()
+        return vectors.to(moment.dtype)
+
+    _check_rank(rank)
+    return {s.name: LayerProjection(side(moments[s.name].a), side(moments[s.name].b)) for s in shapes}
+
+
+def whitened_projections(
+    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: int, seed: int
+) -> dict[str, LayerProjection]:
+    """Random orthonormal rows times the inverse square root of each side's damped second moment.
+
+    The plain inner product of gradients that are projected so is a sketch of K-FAC influence: K-FAC takes an
+    example's Fisher for T·A⊗B with T tokens per example, and k orthonormal rows of width I, scaled by √(I/k), are
+    the identity in expectation. Both scales are part of the projections, so that the products are in nats.
+    """
+
+    def side(spec: SideSpec, moment: Tensor, scale: float) -> Tensor:
+        rank = min(spec.rank, spec.width)
+        if rank == spec.width:
+            rows = torch.eye(spec.width, dtype=torch.float64, device=moment.device)
+        else:
+            rows = orthonormal_rows(rank, spec.width, spec.seed).to(moment.device) * math.sqrt(spec.width / rank)
+        whitened: Tensor = scale * rows @ _inverse_root(moment)
+        return whitened.to(moment.dtype)
+
+    projections = {}
+    for shape in shapes:
+        moment = moments[shape.name]
+        input_side, output_side = _sides(shape, rank, seed)
+        projections[shape.name] = LayerProjection(
+            side(input_side, moment.a, 1.0),
+            side(output_side, moment.b, 1.0 / math.sqrt(moment.tokens_per_example)),
+        )
+    return projections
+
+
+def rotated_to_eigenbasis(
+    projections: Mapping[str, LayerProjection], moments: Mapping[str, LayerMoments]
+) -> dict[str, LayerProjection]:
+    """Rotate projections so that the projected factors P A Pᵀ and P B Pᵀ become diagonal (EK-FAC's basis).
+
+    Gradients projected so come out in the Kronecker eigenbasis, where EK-FAC's curvature is diagonal
+    (arXiv:1806.03884). The rotation changes no inner product.
+    """
+
+    def side(projection: Tensor | None, moment: Tensor) -> Tensor:
+        rows = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
+        if projection is not None:
+            rows = projection.double().to(moment.device)
+        basis = _eigenvectors(rows @ moment.double() @ rows.mT)
+        rotated: Tensor = basis.mT @ rows
+        return rotated.to(moment.dtype)
+
+    return {
+        name: LayerProjection(side(p.p_in, moments[name].a), side(p.p_out, moments[name].b))
+        for name, p in projections.items()
+    }
+
+
+def _check_rank(rank: int) -> None:
+    if rank < 1:
+        raise ValuationError(f"rank {rank} is not positive")
+
+
+def _sides(shape: LayerShape, rank: int, seed: int) -> tuple[SideSpec, SideSpec]:
+    """Each side has a seed of its own, so that adding a layer does not change the projections of the others."""
+    _check_rank(rank)
+
+    def derived(side: str) -> int:
+        digest = hashlib.sha256(f"{seed}/{shape.name}/{side}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+    return SideSpec(shape.in_width, rank, derived("in")), SideSpec(shape.out_width, rank, derived("out"))
+
+
+def _eigenvectors(moment: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric matrix, ascending, each with its largest entry positive: (D, D) float64."""
+    vectors: Tensor = _eigh(moment)[1]
+    largest = vectors.abs().argmax(0, keepdim=True)
+    return vectors * torch.sign(vectors.gather(0, largest))
+
+
+def _inverse_root(moment: Tensor) -> Tensor:
+    """(M + λI)^-1/2 with λ relative to the mean eigenvalue, float64."""
+    values, vectors = _eigh(moment)
+    damped = values.clamp(min=0) + WHITENING_DAMPING * values.mean()
+    root: Tensor = (vectors * damped.rsqrt()) @ vectors.mT
+    return root
+
+
+def _eigh(moment: Tensor) -> tuple[Tensor, Tensor]:
+    symmetric = moment.double()
+    if not symmetric.isfinite().all() or not float(symmetric.diagonal().sum()) > 0:
+        raise ValuationError("a layer's second moments are not finite, or zero; leave the layer out of the index")
+    try:
+        values, vectors = torch.linalg.eigh((symmetric + symmetric.mT) / 2)
+    except RuntimeError as error:  # torch.linalg.LinAlgError is one
+        raise ValuationError(f"the second moments of a layer cannot be diagonalised: {error}") from error
+    return values, vectors
 
 
 def projected_shape(shape: LayerShape, projection: LayerProjection) -> tuple[int, int]:

@@ -1,0 +1,31 @@
+"""`credit export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import FILE, workspace_options
+
+if TYPE_CHECKING:
+    from credit.pipeline.workspace import Workspace
+
+
+@click.command()
+@click.argument("period")
+@click.option("--out", type=FILE, required=True, help="Folder that gets one folder per provider.")
+@workspace_options
+def export(workspace: Workspace, period: str, out: Path) -> None:
+    """Write one folder per provider for PERIOD (YYYY-MM): its statement and its numbers, and nobody else's.
+
+    \b
+    Example: credit export 2026-10 --out statements/2026-10
+    """
+    from credit.reporting.export import export_period
+
+    with workspace.open() as ledger:
+        folders = export_period(ledger, workspace.books, period, out)
+    for folder in folders:
+        click.echo(folder)
