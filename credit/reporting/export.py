@@ -1,0 +1,153 @@
+"""A period's export: one folder for each provider, with its own data and nobody else's.
+
+A folder is written beside its place, made durable and renamed, so that it is whole or absent. Exported again, it gets
+the same bytes, and is then left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from credit.errors import IntegrityError, InvalidRequestError
+from credit.ledger.catalog import providers
+from credit.ledger.engine import Ledger
+from credit.ledger.periods import Statement
+from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals
+from credit.reporting.pages import readme_text, statement_page
+from credit.reporting.sources import MEASURES, scores
+from credit.reporting.tables import to_csv
+
+FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
+"""What a provider's folder holds."""
+
+_SPILLED = {
+    "name": pl.String(),
+    "occurred_at": pl.String(),
+    "collection": pl.String(),
+    **dict.fromkeys(MEASURES, pl.Float64()),
+    "credit_micro": pl.Int64(),
+}
+_SPILL = "outputs.part"
+
+
+def export_period(ledger: Ledger, books_folder: Path, period: str, out: Path) -> list[Path]:
+    """Write one folder for each provider that has a statement for a closed period; the house has none.
+
+    Args:
+        ledger: the ledger.
+        books_folder: where the score books lie.
+        period: the month, `YYYY-MM`.
+        out: where the folders go, each named by its provider's key; it is created when missing.
+
+    Returns:
+        The folders, sorted by provider.
+
+    Raises:
+        LedgerError: the ledger has no such period, or it is open.
+        InvalidRequestError: a folder in `out` is of another period, or none of ours.
+        IntegrityError: a stored statement or score book is not what was written.
+        LockHeldError: another export of this ledger is at work.
+    """
+    with ledger.exclusive("export"), ledger.read() as conn:
+        house = {item.key for item in providers(conn) if item.kind == "house"}
+        told = {item.provider: item for item in latest_statements(conn, period) if item.provider not in house}
+        for key in told:
+            _check_replaceable(out / key, period)
+        daily = totals(conn, books_folder, period, [BY_COLLECTION_AND_DAY]).frames[BY_COLLECTION_AND_DAY]
+        silent = sorted(set(daily.filter(pl.col("credit_micro") > 0)["provider"]) - told.keys() - house)
+        if silent:
+            raise IntegrityError(f"{silent[0]} earned credits in {period} and has no statement; run credit verify")
+        out.mkdir(parents=True, exist_ok=True)
+        staged = {key: _fresh(out / f".{key}.partial") for key in told}
+        for rows in scores(conn, books_folder, period):
+            _spill(rows, staged)
+    for key, statement in told.items():
+        _fill(staged[key], statement, daily.filter(pl.col("provider") == key))
+        _publish(staged[key], out / key)
+    _sync(out)
+    return [out / key for key in sorted(told)]
+
+
+def _check_replaceable(folder: Path, period: str) -> None:
+    """Refuse to overwrite anything but an export of the same period."""
+    if not folder.exists():
+        return
+    try:
+        found = json.loads((folder / "statement.json").read_bytes())["period"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found != period or {item.name for item in folder.iterdir()} - set(FILES):
+        what = f"is the export of {found}" if found not in {None, period} else "holds files that no export wrote"
+        raise InvalidRequestError(f"{folder} {what}; export {period} to a folder of its own: --out DIR")
+
+
+def _fresh(folder: Path) -> Path:
+    """Return an empty folder; what a killed export left there goes."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
+    """Set a book's rows with credit aside for their providers, so that one book at a time is in memory."""
+    credited = rows.filter((pl.col("credit_micro") > 0) & pl.col("provider").is_in(list(staged)))
+    for (key,), own in credited.partition_by("provider", as_dict=True).items():
+        with (staged[str(key)] / _SPILL).open("ab") as file:
+            own.select(list(_SPILLED)).write_csv(file, include_header=False, quote_style="non_numeric")
+
+
+def _fill(folder: Path, statement: Statement, daily: pl.DataFrame) -> None:
+    """Write a provider's files, in place of what was set aside for it."""
+    spill = folder / _SPILL
+    outputs = pl.DataFrame(schema=_SPILLED)
+    if spill.exists():
+        outputs = pl.read_csv(spill, has_header=False, schema=_SPILLED)
+        spill.unlink()
+    outputs = outputs.sort("occurred_at", "name", "collection").rename({"name": "output_id"})
+    attribution = daily.select("day", "collection", "outputs", *MEASURES, "credit_micro").sort("day", "collection")
+    contents = {
+        "statement.json": statement.body_json,
+        "statement.html": statement_page(statement),
+        "attribution.csv": to_csv(attribution),
+        "outputs.csv": to_csv(outputs),
+        "README.txt": readme_text(statement),
+    }
+    for name, content in contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _publish(staged: Path, folder: Path) -> None:
+    """Put a whole folder in its place; one with the same files stays."""
+    if folder.exists() and _same(staged, folder, FILES):
+        shutil.rmtree(staged)
+        return
+    # A folder cannot replace one that is not empty in a single step: the old one steps aside first.
+    old = _fresh(folder.with_name(f".{folder.name}.old"))
+    if folder.exists():
+        folder.rename(old)
+    staged.rename(folder)
+    shutil.rmtree(old)
+
+
+def _same(one: Path, other: Path, names: Collection[str]) -> bool:
+    return all((other / name).is_file() and (one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def _sync(folder: Path) -> None:
+    """Make what was written or renamed in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

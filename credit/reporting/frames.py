@@ -1,0 +1,223 @@
+"""Reports as frames: who earned what in a period, by provider, collection, day or output, and what is paid.
+
+Which outputs belong to a period is decided in `credit.reporting.sources`. Credits of an output come from its score
+book; those of a provider, collection or day come from the ledger's entries, and every book is checked against the
+entries that were posted from it. A correction (a reversal or adjustment posted in the period) moves the credits of its
+group and day; it belongs to no single output, so that no row by output shows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from sqlalchemy import Connection
+
+from credit.accounting.money import format_amount
+from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger import periods
+from credit.ledger.catalog import providers
+from credit.ledger.periods import Payout, Statement
+from credit.ledger.queries import CreditRow, credit_rows
+from credit.reporting.sources import MEASURES, existing_period, scores
+
+By = Literal["provider", "collection", "output", "day"]
+Key = tuple[str, ...]
+
+BY_PROVIDER: Key = ("provider",)
+BY_COLLECTION: Key = ("provider", "collection")
+BY_DAY: Key = ("day",)
+BY_DAY_AND_PROVIDER: Key = ("day", "provider")
+BY_COLLECTION_AND_DAY: Key = ("provider", "collection", "day")
+
+_KEYS: dict[By, Key] = {"provider": BY_PROVIDER, "collection": BY_COLLECTION, "day": BY_DAY}
+
+OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micro")
+"""Columns of the attribution by output. `output_id` is what the log called the output."""
+
+MONEY_COLUMNS = ("opening", "earned", "adjustments", "payable", "carried_forward")
+"""Columns of payouts that hold amounts, as decimal strings in the row's currency."""
+
+PAYOUT_COLUMNS = ("provider", "name", "currency", *MONEY_COLUMNS, "status", "reason")
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What is added up of one key."""
+
+    outputs: int = 0
+    measures: list[float] = field(default_factory=lambda: [0.0] * len(MEASURES))
+    credit_micro: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A period, added up by several keys in one pass over its score books.
+
+    Attributes:
+        outputs: outputs that were valued.
+        credit_micro: all credits of the period, from the ledger.
+        corrections_micro: how much of them was posted by corrections, and not for an output.
+        frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share.
+    """
+
+    outputs: int
+    credit_micro: int
+    corrections_micro: int
+    frames: Mapping[Key, pl.DataFrame]
+
+
+def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl.DataFrame:
+    """Return who earned what in a period.
+
+    By `output`: one row for every output and group (and for the house where an output's credit went to nobody), with
+    the columns `OUTPUT_COLUMNS`, ordered by output and group. By `provider`, `collection` or `day`: the key's columns
+    (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
+    over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key.
+
+    Args:
+        conn: from `Ledger.read`.
+        books_folder: where the score books lie.
+        period: the month, `YYYY-MM`.
+        by: what a row stands for.
+
+    Raises:
+        LedgerError: the ledger has no such period.
+        IntegrityError: a score book is missing or changed, or the ledger says something else.
+        InvalidRequestError: `by` is none of the four.
+    """
+    if by == "output":
+        return _by_output(conn, books_folder, period)
+    if by not in _KEYS:
+        raise InvalidRequestError(f"attribution by {by!r}: it must be one of provider, collection, output, day")
+    frame = totals(conn, books_folder, period, [_KEYS[by]]).frames[_KEYS[by]]
+    if by == "provider":
+        names = {item.key: item.name for item in providers(conn)}
+        name = pl.Series("name", [names[key] for key in frame["provider"]], dtype=pl.String)
+        frame = frame.insert_column(1, name)
+    return frame
+
+
+def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key]) -> Totals:
+    """Add up a period by each of `keys`, in memory that does not grow with the number of outputs.
+
+    Raises:
+        LedgerError, IntegrityError: as `attribution`.
+    """
+    existing_period(conn, period)
+    sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
+    outputs = booked = 0
+    for rows in scores(conn, books_folder, period):
+        outputs += rows["output_id"].n_unique()
+        booked += int(rows["credit_micro"].sum())
+        for key in keys:
+            _add_rows(sums[key], key, rows)
+    posted = credit_rows(conn, period)
+    for key in keys:
+        _add_entries(sums[key], key, posted)
+    total = sum(row.credit_micro for row in posted)
+    return Totals(outputs, total, total - booked, {key: _to_frame(key, sums[key], total) for key in keys})
+
+
+def payouts(conn: Connection, period: str) -> pl.DataFrame:
+    """Return what every statement of a closed period says about money: columns `PAYOUT_COLUMNS`, by provider.
+
+    Amounts are decimal strings beside their currency. `status` is that of the payout (pending, exported, paid,
+    failed), or `carried` when money was carried forward and `none` when there was none. Of a provider's statements
+    the latest version counts.
+
+    Raises:
+        LedgerError: the ledger has no such period, or it is open.
+        IntegrityError: a statement is not what was stored, or differs from its payout.
+    """
+    told = latest_statements(conn, period)
+    paid = {(item.provider, item.currency): item for item in periods.payouts(conn, period)}
+    rows = []
+    for item in told:
+        body = json.loads(item.body_json)
+        for balance in body["balances"]:
+            payout = paid.pop((item.provider, balance["currency"]), None)
+            status = _status(item, balance, payout)
+            rows.append({**balance, **body["provider"], "provider": item.provider, "status": status})
+    if paid:
+        provider, currency = min(paid)
+        raise IntegrityError(f"the payout of {period} to {provider} in {currency} stands in no statement")
+    return pl.DataFrame(
+        {name: [row[name] for row in rows] for name in PAYOUT_COLUMNS}, schema=dict.fromkeys(PAYOUT_COLUMNS, pl.String)
+    )
+
+
+def latest_statements(conn: Connection, period: str) -> list[Statement]:
+    """Return the latest version of every statement of a closed period, by provider.
+
+    Raises:
+        LedgerError: the ledger has no such period, or it is open.
+        IntegrityError: a statement does not have the SHA-256 that was stored with it.
+    """
+    if existing_period(conn, period).status == "open":
+        raise LedgerError(f"period {period} is open, it has no statements yet; close it first: credit close {period}")
+    latest = {item.provider: item for item in periods.statements(conn, period)}
+    for item in latest.values():
+        if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
+            raise IntegrityError(
+                f"statement {item.version} of {item.provider} for {period} is not what was stored; run credit verify"
+            )
+    return list(latest.values())
+
+
+def _status(item: Statement, balance: Mapping[str, Any], payout: Payout | None) -> str:
+    currency = balance["currency"]
+    paid_minor = 0 if payout is None else payout.amount_minor
+    if format_amount(paid_minor, currency) != balance["payable"]:
+        raise IntegrityError(
+            f"the statement of {item.provider} for {item.period} says {balance['payable']} {currency}, its payout"
+            f" {format_amount(paid_minor, currency)}; run credit verify"
+        )
+    if payout is not None:
+        return payout.status
+    return "none" if balance["carried_forward"] == format_amount(0, currency) else "carried"
+
+
+def _by_output(conn: Connection, books_folder: Path, period: str) -> pl.DataFrame:
+    columns = [pl.col("name").alias("output_id"), *OUTPUT_COLUMNS[1:]]
+    parts = [rows.select(columns) for rows in scores(conn, books_folder, period)]
+    if not parts:
+        texts = dict.fromkeys(OUTPUT_COLUMNS[:3], pl.String())
+        return pl.DataFrame(schema={**texts, **dict.fromkeys(MEASURES, pl.Float64()), "credit_micro": pl.Int64()})
+    return pl.concat(parts).sort("output_id", "provider", "collection", maintain_order=True)
+
+
+def _add_rows(sums: dict[tuple[str, ...], _Sum], key: Key, rows: pl.DataFrame) -> None:
+    credited = pl.col("output_id").filter(pl.col("credit_micro") > 0).n_unique()
+    grouped = rows.group_by(key, maintain_order=True).agg(
+        credited.alias("outputs"), *(pl.col(name).sum() for name in MEASURES)
+    )
+    for row in grouped.iter_rows():
+        values, outputs, measures = row[: len(key)], row[len(key)], row[len(key) + 1 :]
+        item = sums.setdefault(values, _Sum())
+        item.outputs += outputs
+        item.measures = [old + new for old, new in zip(item.measures, measures, strict=True)]
+
+
+def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[CreditRow]) -> None:
+    for row in posted:
+        values = {"provider": row.group.provider, "collection": row.group.collection, "day": row.day.isoformat()}
+        sums.setdefault(tuple(values[name] for name in key), _Sum()).credit_micro += row.credit_micro
+
+
+def _to_frame(key: Key, sums: Mapping[tuple[str, ...], _Sum], total: int) -> pl.DataFrame:
+    ordered = sorted(sums.items())
+    texts = [pl.Series(name, [item[0][place] for item in ordered], dtype=pl.String) for place, name in enumerate(key)]
+    outputs = pl.Series("outputs", [item.outputs for _, item in ordered], dtype=pl.Int64)
+    measures = [
+        pl.Series(name, [item.measures[place] for _, item in ordered], dtype=pl.Float64)
+        for place, name in enumerate(MEASURES)
+    ]
+    credited = pl.Series("credit_micro", [item.credit_micro for _, item in ordered], dtype=pl.Int64)
+    shares = [item.credit_micro / total if total else 0.0 for _, item in ordered]
+    return pl.DataFrame([*texts, outputs, *measures, credited, pl.Series("share", shares, dtype=pl.Float64)])

@@ -1,0 +1,215 @@
+"""Reports as HTML: one file each, with its own style and charts, that asks for nothing from anywhere.
+
+Every text from outside is escaped, and what could turn the direction of writing is replaced. Nothing in a page says
+when it was made: the same ledger gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from sqlalchemy import Connection
+
+from credit.accounting.credits import Policy
+from credit.ledger.catalog import indexes, providers
+from credit.ledger.outputs import pending_count
+from credit.ledger.periods import Period, Statement
+from credit.records import HOUSE, UNATTRIBUTED
+from credit.reporting.charts import HOUSE_GREY, HUES, INK, MUTED, RULE, daily_chart, share_chart
+from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
+from credit.reporting.sources import existing_period, posted_books
+from credit.reporting.tables import credits_text, nats_text, printable, share_text
+from credit.resources import resource
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+"""Spelled here, because the calendar's names change with the locale."""
+
+_COLOUR_NAMES = dict(
+    zip(
+        (INK, MUTED, RULE, HOUSE_GREY, *HUES),
+        ("ink", "muted", "rule", "grey", "h1", "h2", "h3", "h4", "h5"),
+        strict=True,
+    )
+)
+"""The style sheet's name of every colour of the charts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of the attribution table: a provider, or one of its collections. Measures in nats."""
+
+    name: str
+    key: str
+    outputs: int
+    influence: float
+    support: float
+    effect: float
+    credit_micro: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLines:
+    """A provider's row and those of its collections."""
+
+    head: Line
+    house: bool
+    collections: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How credits of a period were computed."""
+
+    model: str
+    index: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionView:
+    """What the attribution page shows. `pending` counts outputs of the month that are not valued yet."""
+
+    period: Period
+    outputs: int
+    pending: int
+    credit_micro: int
+    corrections_micro: int
+    credited: int
+    house_share: float
+    unattributed_share: float
+    providers: tuple[ProviderLines, ...]
+    methods: tuple[Method, ...]
+    shares_svg: str
+    daily_svg: str
+
+
+def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
+    """Return the attribution report of a period, open or closed.
+
+    Args:
+        conn: from `Ledger.read`.
+        books_folder: where the score books lie.
+        period: the month, `YYYY-MM`.
+
+    Raises:
+        LedgerError: the ledger has no such period.
+        IntegrityError: a score book is missing or changed, or the ledger says something else.
+    """
+    view = _attribution_view(conn, books_folder, period)
+    return _environment().get_template("attribution.html.j2").render(view=view)
+
+
+def statement_page(item: Statement) -> str:
+    """Return a statement as a page: every number is from its stored text, whose SHA-256 the page prints."""
+    body = json.loads(item.body_json)
+    policies = [Policy.from_json(text) for text in body["policies"]]
+    return _environment().get_template("statement.html.j2").render(statement=item, body=body, policies=policies)
+
+
+def readme_text(item: Statement) -> str:
+    """Return what a provider's export says about its files, in plain text."""
+    name = json.loads(item.body_json)["provider"]["name"]
+    return _environment().get_template("README.txt.j2").render(statement=item, name=name)
+
+
+def _attribution_view(conn: Connection, books_folder: Path, period: str) -> AttributionView:
+    found = existing_period(conn, period)
+    sums = totals(conn, books_folder, period, [BY_PROVIDER, BY_COLLECTION, BY_DAY_AND_PROVIDER])
+    known = providers(conn)
+    names = {item.key: item.name for item in known}
+    house = {item.key for item in known if item.kind == "house"}
+    lines = _lines(sums, names, house)
+    credited = {item.head.key: item.head.credit_micro for item in lines}
+    by_day: dict[str, dict[str, int]] = {}
+    for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
+        by_day.setdefault(row["day"], {})[row["provider"]] = row["credit_micro"]
+    return AttributionView(
+        period=found,
+        outputs=sums.outputs,
+        pending=pending_count(conn, period),
+        credit_micro=sums.credit_micro,
+        corrections_micro=sums.corrections_micro,
+        credited=sum(1 for key, micro in credited.items() if micro > 0 and key not in house),
+        house_share=sum(item.head.share for item in lines if item.house),
+        unattributed_share=sum(
+            part.share for item in lines for part in item.collections if (part.key, part.name) == (HOUSE, UNATTRIBUTED)
+        ),
+        providers=lines,
+        methods=_methods(conn, period),
+        shares_svg=share_chart(credited, names, house, period),
+        daily_svg=daily_chart(by_day, names, house, period),
+    )
+
+
+def _lines(sums: Totals, names: Mapping[str, str], house: Collection[str]) -> tuple[ProviderLines, ...]:
+    """Return every provider with its collections: those with most credits first, the house last."""
+    parts: dict[str, list[Line]] = {}
+    for row in sums.frames[BY_COLLECTION].iter_rows(named=True):
+        line = Line(key=row.pop("provider"), name=row.pop("collection"), **row)
+        parts.setdefault(line.key, []).append(line)
+    found = []
+    for row in sums.frames[BY_PROVIDER].iter_rows(named=True):
+        key = row.pop("provider")
+        own = sorted(parts[key], key=lambda line: (-line.credit_micro, line.name))
+        found.append(ProviderLines(Line(key=key, name=names[key], **row), key in house, tuple(own)))
+    return tuple(sorted(found, key=lambda item: (item.house, -item.head.credit_micro, item.head.key)))
+
+
+def _methods(conn: Connection, period: str) -> tuple[Method, ...]:
+    """Return how the books were made whose credits were posted in a period."""
+    models = {item.fingerprint: item.model for item in indexes(conn)}
+    made = {(item.index_fingerprint, item.policy_json) for item in posted_books(conn, period) if item.transactions}
+    return tuple(Method(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resource("reports/templates")),
+        autoescape=jinja2.select_autoescape(disabled_extensions=["txt.j2"], default=True, default_for_string=True),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["colours"] = _COLOUR_NAMES
+    environment.filters |= {
+        "amount": _amount_text,
+        "count": "{:,}".format,
+        "credits": lambda credit_micro: _minus(credits_text(int(credit_micro))),
+        "fraction": _fraction_text,
+        "day": lambda moment: moment.date().isoformat(),
+        "month": _month_text,
+        "nats": lambda nats: _minus(nats_text(nats)),
+        "plain": printable,
+        "share": lambda share: _minus(share_text(share)),
+    }
+    return environment
+
+
+def _amount_text(amount: str) -> str:
+    """Return a decimal string with its thousands apart; no digit is lost, because none is computed."""
+    whole, point, fraction = amount.lstrip("-").partition(".")
+    return ("−" if amount.startswith("-") else "") + f"{int(whole):,}{point}{fraction}"
+
+
+def _fraction_text(fraction: str) -> str:
+    """Return `credits/total` as percent."""
+    part, whole = map(int, fraction.split("/"))
+    return _minus(share_text(part / whole if whole else 0.0))
+
+
+def _month_text(period: str) -> str:
+    return f"{_MONTHS[int(period[5:]) - 1]} {period[:4]}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−", 1) if text.startswith("-") else text

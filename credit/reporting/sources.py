@@ -1,0 +1,176 @@
+"""The score book rows of a period, book by book, each checked against what the ledger posted from it.
+
+**Which outputs belong to a period.** Those whose credits were posted in it. A book's credits are posted in one
+transaction per day (UTC) of its outputs, which names the book and takes effect on that day; so an output belongs to
+the period of the transaction of its book and day, also when its own month was closed by then. Outputs of a day on
+which a book credited nobody (all of weight 0) are posted nowhere and belong to the month in which they occurred.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from sqlalchemy import Connection, select
+
+from credit.errors import IntegrityError, LedgerError
+from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.books import read_book
+from credit.ledger.outputs import month_bounds
+from credit.ledger.periods import Period, periods
+from credit.ledger.queries import books_of_period
+from credit.ledger.schema import (
+    account,
+    attribution_index,
+    compute_run,
+    ledger_entry,
+    ledger_txn,
+    output,
+    provider,
+    score_book,
+    valuation,
+)
+from credit.ledger.values import utc_moment
+from credit.records import CREDIT, LoggedOutput
+
+MEASURES = ("influence", "support", "effect")
+"""The three numbers of an output and a group, in nats."""
+
+_CREDITS_KIND = "credits"
+"""Kind of the transactions that post a book's credits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostedBook:
+    """A score book with outputs in a period: how it was made, and the transaction that posted each of their days."""
+
+    id: int
+    sha256: str
+    index_fingerprint: str
+    policy_json: str
+    transactions: Mapping[str, int]
+
+
+def existing_period(conn: Connection, name: str) -> Period:
+    """Return a period; LedgerError when nothing was ever posted in it, or it is none."""
+    month_bounds(name)
+    found = next((item for item in periods(conn) if item.id == name), None)
+    if found is None:
+        raise LedgerError(
+            f"the ledger has no period {name}; it opens with its first credits (credit compute) or pool"
+            f" (credit pool add {name} AMOUNT CURRENCY)"
+        )
+    return found
+
+
+def posted_books(conn: Connection, period: str) -> list[PostedBook]:
+    """Return the books with outputs in a period, in order of registration."""
+    days: dict[str, dict[str, int]] = {item.sha256: {} for item in books_of_period(conn, period)}
+    query = (
+        select(ledger_txn.c.id, ledger_txn.c.effective_on, ledger_txn.c.details_json)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == _CREDITS_KIND)
+        .order_by(ledger_txn.c.id)
+    )
+    for number, day, details in conn.execute(query):
+        sha256 = json.loads(details).get("score_book")
+        if sha256 is None:
+            raise IntegrityError(f"transaction {number} posts credits and names no score book; run credit verify")
+        days.setdefault(sha256, {})[day] = number
+    registered = conn.execute(
+        select(score_book.c.id, score_book.c.sha256, attribution_index.c.fingerprint, compute_run.c.policy_json)
+        .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
+        .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
+        .order_by(score_book.c.id)
+    )
+    books = [
+        PostedBook(number, sha256, index, policy, days.pop(sha256))
+        for number, sha256, index, policy in registered
+        if sha256 in days
+    ]
+    if days:
+        sha256, transactions = min(days.items())
+        raise IntegrityError(
+            f"transaction {min(transactions.values())} posts the credits of score book {sha256}, which is not"
+            " registered; run credit verify"
+        )
+    return books
+
+
+def scores(conn: Connection, books_folder: Path, period: str) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a period, one frame per book, in order of registration.
+
+    Columns: those of the book (`output_id` is the output's id in the ledger), `name` (what reports call the output),
+    `occurred_at` and `day` (ISO 8601, UTC). Only one book is in memory at a time.
+
+    Raises:
+        LedgerError: the ledger has no such period.
+        IntegrityError: a book is missing or changed, or says something else than the ledger.
+    """
+    existing_period(conn, period)
+    for book in posted_books(conn, period):
+        rows = _with_outputs(conn, book, read_book(books_folder, book.sha256))
+        unpaid = rows.group_by("day").agg(pl.col("credit_micro").sum()).filter(pl.col("credit_micro") == 0)
+        silent = [day for day in unpaid["day"] if day.startswith(period)]
+        rows = rows.filter(pl.col("day").is_in([*book.transactions, *silent]))
+        _check(conn, book, rows)
+        if rows.height:
+            yield rows
+
+
+def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the name and time of every output to the rows of its book."""
+    columns = (output.c.id, output.c.source, output.c.external_id, output.c.occurred_at)
+    query = select(*columns).join_from(output, valuation).where(valuation.c.score_book_id == book.id)
+    found = conn.execute(query.order_by(output.c.id)).all()
+    outputs = pl.DataFrame(
+        {
+            "output_id": [row.id for row in found],
+            "name": [_name(row.source, row.external_id, row.occurred_at) for row in found],
+            "occurred_at": [row.occurred_at for row in found],
+            "day": [row.occurred_at[:10] for row in found],
+        },
+        schema={"output_id": pl.Int64, "name": pl.String, "occurred_at": pl.String, "day": pl.String},
+    )
+    if set(rows["output_id"].unique()) != set(outputs["output_id"]):
+        raise IntegrityError(
+            f"score book {book.sha256} does not value the outputs that the ledger says it values; run credit verify"
+        )
+    return rows.join(outputs, on="output_id", how="left", maintain_order="left")
+
+
+def _name(source: str, external_id: str, occurred_at: str) -> str:
+    return LoggedOutput(source, external_id, utc_moment(occurred_at), model="", completion="").name
+
+
+def _check(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> None:
+    """Refuse a book whose credits are not, group by group and day by day, those that were posted from it."""
+    booked = {
+        (day, key, collection): micro
+        for day, key, collection, micro in rows.group_by("day", "provider", "collection")
+        .agg(pl.col("credit_micro").sum())
+        .iter_rows()
+        if micro
+    }
+    query = (
+        select(ledger_txn.c.effective_on, provider.c.key, account.c.collection, ledger_entry.c.amount)
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(ledger_txn.c.id.in_(book.transactions.values()))
+        .where(account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+    )
+    posted: dict[tuple[str, str, str], int] = {}
+    for day, key, collection, amount in conn.execute(query):
+        posted[day, key, collection] = posted.get((day, key, collection), 0) + amount
+    if booked == posted:
+        return
+    day, key, collection = min(
+        item for item in booked.keys() | posted.keys() if booked.get(item, 0) != posted.get(item, 0)
+    )
+    raise IntegrityError(
+        f"score book {book.sha256} says that {key}/{collection} earned {booked.get((day, key, collection), 0)}"
+        f" micro-credits on {day}; the ledger says {posted.get((day, key, collection), 0)}; run credit verify"
+    )

@@ -1,0 +1,132 @@
+r"""Frames as CSV for spreadsheets, JSON for programs and tables for people; the same frame gives the same text.
+
+CSV is UTF-8, RFC 4180 (CRLF, a header row), with every digit of every number. A spreadsheet runs a cell that starts
+with `=`, `+`, `-`, `@`, tab or carriage return, so a text cell that does so (after any apostrophes) gets an apostrophe
+in front, the sign for text: no formula is left, and taking one apostrophe off wherever `'+[=+\-@\t\r]` matches gives
+back every text exactly. Numbers are never altered, not even negative ones.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from credit.errors import InvalidRequestError
+from credit.records import MICRO
+from credit.reporting.frames import MONEY_COLUMNS
+from credit.reporting.sources import MEASURES
+
+Format = Literal["table", "csv", "json"]
+
+DEFAULT_WIDTH = 120
+"""Columns of characters of a table when nobody says how many there are."""
+
+_RUNNABLE = r"^('*[=+\-@\t\r])"
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_HEADINGS = {"credit_micro": "credits", "carried_forward": "carried forward", "output_id": "output"}
+
+
+def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -> str:  # noqa: A002 - as the option is called
+    """Return a report's frame as text.
+
+    Args:
+        frame: from `credit.reporting.frames`.
+        format: `table`, `csv` or `json`.
+        width: characters in a line of a table; long texts are wrapped.
+
+    Raises:
+        InvalidRequestError: there is no such format.
+    """
+    if format == "csv":
+        return to_csv(frame)
+    if format == "json":
+        return to_json(frame)
+    if format == "table":
+        return to_table(frame, width=width)
+    raise InvalidRequestError(f"format {format!r}: it must be one of {', '.join(get_args(Format))}")
+
+
+def to_csv(frame: pl.DataFrame, *, header: bool = True) -> str:
+    """Return a frame as CSV; write it in UTF-8 without translating line ends."""
+    safe = [
+        pl.col(name).str.replace(_RUNNABLE, "'$1")
+        for name, dtype in frame.schema.items()
+        if dtype == pl.String and not _is_money(frame[name])
+    ]
+    return frame.with_columns(safe).write_csv(include_header=header, line_terminator="\r\n")
+
+
+def to_json(frame: pl.DataFrame) -> str:
+    """Return a frame as a JSON list of objects, one in a line; numbers as exact as JSON is."""
+    rows = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in frame.iter_rows(named=True)]
+    return "[\n" + ",\n".join(rows) + "\n]\n" if rows else "[]\n"
+
+
+def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
+    """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    shown: list[list[str]] = []
+    for name in frame.columns:
+        number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
+        heading = _HEADINGS.get(name, name)
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        shown.append([_shown(name)(value) for value in frame[name]])
+    for row in zip(*shown, strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def credits_text(credit_micro: int) -> str:
+    """Return micro-credits as credits, with all their six decimals."""
+    whole, rest = divmod(abs(credit_micro), MICRO)
+    return f"{'-' if credit_micro < 0 else ''}{whole:,}.{rest:06d}"
+
+
+def share_text(share: float) -> str:
+    """Return a fraction as percent with two decimals; what is not nothing is not shown as nothing."""
+    if 0 < share < 0.00005:
+        return "<0.01 %"
+    return f"{100 * share:.2f} %"
+
+
+def nats_text(nats: float) -> str:
+    """Return nats with three significant digits, and never fewer than all digits before the point."""
+    if nats == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(nats)))
+    return f"{nats:.2e}" if exponent < -5 else f"{nats:,.{max(0, 2 - exponent)}f}"
+
+
+def printable(text: str) -> str:
+    """Return text without what could steer a terminal or turn the direction of writing."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def _shown(column: str) -> Callable[[Any], str]:
+    if column == "credit_micro":
+        return credits_text
+    if column == "share":
+        return share_text
+    if column in MEASURES:
+        return nats_text
+    if column == "outputs":
+        return "{:,}".format
+    return lambda value: printable(str(value))
+
+
+def _is_money(cells: pl.Series) -> bool:
+    """Whether a column of text holds amounts: it is one of them by name, and every cell is a plain number."""
+    return cells.name in MONEY_COLUMNS and all(_PLAIN_NUMBER.fullmatch(cell) for cell in cells)

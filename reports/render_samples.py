@@ -1,0 +1,178 @@
+"""Render `reports/samples/` from a small ledger that is built here: invented providers, outputs and numbers.
+
+    python reports/render_samples.py [FOLDER]
+
+The ledger goes the whole way through the product's own code, but for the model: its scores are computed from a
+formula. The clock stands still, so that the same code gives the same bytes; tests/reporting/test_samples.py holds the
+committed samples to that.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from credit.accounting.credits import Policy, output_credits
+from credit.ledger import catalog, journal, outputs, periods
+from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.books import Score, write_book
+from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.journal import Entry, Posting
+from credit.pipeline.closing import CloseSettings, close_period
+from credit.records import CREDIT, Group, LoggedOutput, Provider
+from credit.reporting.export import export_period
+from credit.reporting.frames import attribution, payouts
+from credit.reporting.pages import attribution_page
+from credit.reporting.tables import to_csv, to_json
+
+PERIOD = "2026-10"
+NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+MODEL = "sample-model"
+EXPORTED = "alder-press"
+
+PROVIDERS = (
+    Provider("alder-press", "Alder Press"),
+    Provider("brook-journal", "Brook Journal of Soil Science"),
+    Provider("cedar-wire", "Cedar Wire Service"),
+    Provider("dune-recipes", "Dune Recipes"),
+    Provider("own-docs", "Our product manuals", kind="house"),
+)
+PULL = {
+    Group("alder-press", "novels"): 1.4,
+    Group("alder-press", "essays"): 0.7,
+    Group("brook-journal"): 1.1,
+    Group("cedar-wire", "politics"): 0.9,
+    Group("cedar-wire", "sport"): 0.5,
+    Group("dune-recipes"): 0.02,
+    Group("own-docs", "manuals"): 0.6,
+}
+"""How strongly each group tends to support an output, in nats."""
+
+
+def main(target: Path) -> None:
+    """Render every sample into `target`, which is replaced."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        books = Path(scratch) / "books"
+        url = f"sqlite:///{scratch}/credit.db"
+        upgrade(url)
+        with Ledger.open(url) as ledger:
+            build(ledger, books)
+            render(ledger, books, target, Path(scratch) / "export")
+
+
+def build(ledger: Ledger, books: Path) -> None:
+    """Fill a ledger with one month: outputs, their score book, a pool, terms; and close it."""
+    logged = list(_logged())
+    with ledger.write() as conn:
+        catalog.import_providers(conn, PROVIDERS, now=NOW)
+        catalog.set_term(conn, "dune-recipes", "EUR", 10_000, date(2026, 1, 1), now=NOW)
+        index = catalog.register_index(conn, MODEL, "5a" * 32, "indexes/sample-model", "{}", now=NOW)
+        file_id = outputs.start_file(conn)
+        outputs.add_outputs(conn, logged, file_id)
+        outputs.record_file(
+            conn,
+            file_id,
+            sha256="00" * 32,
+            name="outputs.jsonl",
+            format="own",
+            accepted=len(logged),
+            duplicates=0,
+            quarantined=0,
+            now=NOW,
+        )
+        post_scores(conn, books, outputs.pending_outputs(conn, MODEL, 0, len(logged)), index.id)
+        periods.add_pool(
+            conn,
+            PERIOD,
+            "EUR",
+            gross_minor=1_250_000,
+            deductions_minor=187_500,
+            reference="subscriptions",
+            now=NOW,
+        )
+    close_period(ledger, PERIOD, CloseSettings(), now=NOW)
+
+
+def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOutput], index_id: int) -> None:
+    """Write one score book, register it and post its credits by day, as `credit compute` does."""
+    scores = [score for item in stored for score in _scores(item)]
+    book = write_book(books, scores)
+    run = outputs.ensure_run(
+        conn, "sample-run", index_id=index_id, policy_json=Policy().to_json(), software_version="sample", now=NOW
+    )
+    outputs.register_book(
+        conn,
+        sha256=book.sha256,
+        compute_run_id=run,
+        output_ids=[item.id for item in stored],
+        row_count=book.row_count,
+        byte_count=book.byte_count,
+        now=NOW,
+    )
+    days = {item.id: item.output.occurred_at.date() for item in stored}
+    totals: dict[date, dict[Group, int]] = {}
+    for score in scores:
+        of_day = totals.setdefault(days[score.output_id], {})
+        group = Group(score.provider, score.collection)
+        of_day[group] = of_day.get(group, 0) + score.credit_micro
+    for day, of_day in sorted(totals.items()):
+        lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
+        issued = Entry(ISSUED, CREDIT, -sum(line.amount for line in lines))
+        key = f"credits:{book.sha256}:{day}"
+        details = {"score_book": book.sha256}
+        journal.post(conn, Posting("credits", PERIOD, day, key, (issued, *lines), details=details), now=NOW)
+
+
+def render(ledger: Ledger, books: Path, target: Path, scratch: Path) -> None:
+    """Write the reports of the month, and one provider's export."""
+    with ledger.read() as conn:
+        frames = {by: attribution(conn, books, PERIOD, by) for by in ("provider", "collection", "day", "output")}
+        page = attribution_page(conn, books, PERIOD)
+        paid = payouts(conn, PERIOD)
+    files = {f"attribution-by-{by}.csv": to_csv(frame) for by, frame in frames.items()}
+    files["attribution-by-provider.json"] = to_json(frames["provider"])
+    files["attribution.html"] = page
+    files["payouts.csv"] = to_csv(paid)
+    for name, content in files.items():
+        (target / name).write_bytes(content.encode())
+    export_period(ledger, books, PERIOD, scratch)
+    shutil.copytree(scratch / EXPORTED, target / "export" / EXPORTED)
+
+
+def _logged() -> Iterator[LoggedOutput]:
+    """Yield three outputs on each of ten days, one of them of double weight."""
+    for number in range(30):
+        moment = datetime(2026, 10, 2, 8, 15, tzinfo=UTC) + timedelta(days=3 * (number // 3), hours=4 * (number % 3))
+        weight = 2_000_000 if number == 17 else 1_000_000
+        yield LoggedOutput(
+            "own", f"output-{number + 1:02d}", moment, MODEL, completion="An invented completion.", weight_micro=weight
+        )
+
+
+def _scores(item: outputs.StoredOutput) -> Iterator[Score]:
+    """Yield the scores of an output: each group's pull, moved up and down by a fixed pattern; none for the last."""
+    influence, support, effect = [], [], []
+    for place, pull in enumerate(PULL.values()):
+        swing = ((7 * item.id + 5 * place) % 11 - 5) / 8
+        signed = -0.25 - pull / 8 if item.id % 30 == 0 else round(pull * swing, 6)
+        influence.append(signed)
+        support.append(round(max(0.0, signed) * 0.75, 6))
+        effect.append(influence[-1] + support[-1])
+    groups = list(PULL)
+    credited = output_credits(item.output.weight_micro, groups, effect, tie_key=item.output.name)
+    for place, (group, micro) in enumerate(credited):
+        numbers = (influence[place], support[place], effect[place]) if place < len(groups) else (0.0, 0.0, 0.0)
+        yield Score(item.id, group.provider, group.collection, *numbers, micro)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "samples")

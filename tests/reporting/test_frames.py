@@ -1,0 +1,227 @@
+"""Attribution and payouts: rows, sums, which outputs belong to a period, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger import catalog, journal
+from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.queries import credits_by_group
+from credit.records import Provider
+from credit.reporting.frames import (
+    BY_COLLECTION,
+    BY_COLLECTION_AND_DAY,
+    BY_DAY,
+    BY_PROVIDER,
+    OUTPUT_COLUMNS,
+    PAYOUT_COLUMNS,
+    By,
+    attribution,
+    payouts,
+    totals,
+)
+from tests.reporting import ledgers
+from tests.reporting.ledgers import ADA, BELL, MONTH, OCTOBER, SEPTEMBER, Valued, at
+
+
+def report(ledger: Ledger, books: Path, by: By, period: str = OCTOBER) -> pl.DataFrame:
+    with ledger.read() as conn:
+        return attribution(conn, books, period, by)
+
+
+def test_every_output_and_group_has_one_row_ordered_by_output_then_group(month: Ledger, books: Path) -> None:
+    frame = report(month, books, "output")
+    assert tuple(frame.columns) == OUTPUT_COLUMNS
+    expected = sorted(
+        (
+            item.name if item.source == "own" else f"{item.source}:{item.name}",
+            group.provider,
+            group.collection,
+            effect / 2,
+            max(effect, 0.0) / 2,
+            effect,
+            micro,
+        )
+        for item in MONTH
+        for group, (effect, micro) in item.scores.items()
+    )
+    assert frame.rows() == expected
+
+
+@pytest.mark.parametrize("by", ["provider", "collection", "day", "output"])
+def test_credits_of_every_report_sum_to_the_ledger(month: Ledger, books: Path, by: By) -> None:
+    frame = report(month, books, by)
+    with month.read() as conn:
+        posted = sum(credits_by_group(conn, OCTOBER).values())
+    assert frame["credit_micro"].sum() == posted == sum(item.weight_micro for item in MONTH)
+    if "share" in frame.columns:
+        assert frame["share"].sum() == pytest.approx(1.0)
+
+
+def test_a_provider_counts_each_credited_output_once(month: Ledger, books: Path) -> None:
+    frame = report(month, books, "provider")
+    assert frame.columns == ["provider", "name", "outputs", "influence", "support", "effect", "credit_micro", "share"]
+    assert frame.select("provider", "name", "outputs", "credit_micro").rows() == [
+        ("ada", "Ada Press", 3, 2_900_000),
+        ("bell", "Bell & Sons", 1, 400_000),
+        ("house", "House", 1, 1_000_000),
+        ("own", "Own docs", 1, 700_000),
+    ]
+    assert frame["effect"][0] == pytest.approx(0.5 - 0.25 + 0.1 + 0.2 - 1 - 1 + 2.5)
+    assert frame["share"][1] == 0.08
+
+
+def test_collections_and_days_add_up_apart(month: Ledger, books: Path) -> None:
+    collections = report(month, books, "collection").select("provider", "collection", "outputs", "credit_micro")
+    assert collections.rows()[:3] == [
+        ("ada", "essays", 1, 199_999),
+        ("ada", "novels", 3, 2_700_001),
+        ("bell", "default", 1, 400_000),
+    ]
+    days = report(month, books, "day").select("day", "outputs", "credit_micro")
+    assert days.rows() == [("2026-10-03", 2, 2_000_000), ("2026-10-20", 1, 1_000_000), ("2026-10-31", 1, 2_000_000)]
+
+
+def test_several_keys_in_one_pass_give_what_each_gives_alone(month: Ledger, books: Path) -> None:
+    keys = [BY_PROVIDER, BY_COLLECTION, BY_DAY, BY_COLLECTION_AND_DAY]
+    with month.read() as conn:
+        together = totals(conn, books, OCTOBER, keys)
+        for key in keys:
+            assert_frame_equal(together.frames[key], totals(conn, books, OCTOBER, [key]).frames[key], check_exact=True)
+    assert (together.outputs, together.credit_micro, together.corrections_micro) == (4, 5_000_000, 0)
+
+
+def test_neither_the_books_nor_the_engine_change_a_report(month: Ledger, books: Path, tmp_path: Path) -> None:
+    singly = tmp_path / "singly"
+    upgrade(f"sqlite:///{tmp_path}/other.db")
+    with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
+        ledgers.add(other)
+        for item in reversed(MONTH):
+            ledgers.value(other, singly, [item])
+        for by in ("provider", "collection", "day"):
+            assert_frame_equal(report(other, singly, by), report(month, books, by))
+        assert report(other, singly, "output").equals(report(month, books, "output"))
+
+
+def test_a_late_output_belongs_to_the_period_its_credits_were_posted_in(month: Ledger, books: Path) -> None:
+    ledgers.close(month, OCTOBER)
+    before = report(month, books, "output")
+    late = Valued("late", at(10, 3), {ADA: (0.5, 1_000_000)})
+    timely = Valued("timely", at(11, 2), {BELL: (0.5, 1_000_000)})
+    ledgers.value(month, books, [late, timely])
+    assert_frame_equal(report(month, books, "output"), before)
+    november = report(month, books, "output", "2026-11")
+    assert november["output_id"].to_list() == ["late", "timely"]
+    assert report(month, books, "day", "2026-11")["day"].to_list() == ["2026-10-03", "2026-11-02"]
+
+
+def test_a_book_whose_days_went_to_two_periods_is_split_by_day(ledger: Ledger, books: Path) -> None:
+    ledgers.add(ledger)
+    items = [Valued("s", at(9, 30, 23), {ADA: (1.0, 10)}), Valued("o", at(10, 1, 0), {ADA: (1.0, 20)})]
+    ledgers.value(ledger, books, items)
+    assert report(ledger, books, "output", SEPTEMBER)["output_id"].to_list() == ["s"]
+    assert report(ledger, books, "output")["output_id"].to_list() == ["o"]
+
+
+def test_an_output_of_no_weight_is_listed_in_its_own_month(month: Ledger, books: Path) -> None:
+    ledgers.value(month, books, [Valued("free", at(10, 9), {ADA: (0.5, 0), BELL: (0.1, 0)})])
+    assert report(month, books, "output").filter(pl.col("output_id") == "free").height == 2
+    assert report(month, books, "day").filter(pl.col("day") == "2026-10-09")["outputs"].to_list() == [0]
+
+
+def test_a_reversal_moves_the_credits_of_its_group_and_day_and_is_told_apart(month: Ledger, books: Path) -> None:
+    with month.write() as conn:
+        journal.reverse(conn, 3, period=OCTOBER, reason="logged by mistake", now=ledgers.NOW)
+    with month.read() as conn:
+        sums = totals(conn, books, OCTOBER, [BY_DAY])
+    assert (sums.credit_micro, sums.corrections_micro) == (3_000_000, -2_000_000)
+    assert sums.frames[BY_DAY]["credit_micro"].to_list() == [2_000_000, 1_000_000, 0]
+
+
+def test_a_changed_or_missing_book_is_refused(month: Ledger, books: Path) -> None:
+    path = next(iter(sorted(books.iterdir())))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"!")
+    with pytest.raises(IntegrityError, match=path.stem):
+        report(month, books, "provider")
+    path.unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        report(month, books, "output")
+
+
+def test_a_ledger_that_posted_something_else_than_its_book_is_refused(ledger: Ledger, books: Path) -> None:
+    ledgers.add(ledger)
+    item = Valued("o", at(10, 1), {ADA: (1.0, 600_000), BELL: (0.5, 400_000)})
+    ledgers.value(ledger, books, [item], posted={ADA: 599_999, BELL: 400_001})
+    with pytest.raises(IntegrityError, match=r"ada/novels earned 600000 micro-credits on 2026-10-01; .* 599999"):
+        report(ledger, books, "provider")
+
+
+def test_a_book_that_nobody_registered_is_refused(month: Ledger, books: Path) -> None:
+    entries = (journal.Entry("credits:issued", "CREDIT", -1), journal.Entry("credits:earned:ada/novels", "CREDIT", 1))
+    posting = journal.Posting("credits", OCTOBER, at(10, 1).date(), "k", entries, details={"score_book": "f" * 64})
+    nameless = replace(posting, idempotency_key="l", details=None)
+    with month.write() as conn:
+        journal.post(conn, posting, now=ledgers.NOW)
+    with pytest.raises(IntegrityError, match="not registered"):
+        report(month, books, "provider")
+    with month.write() as conn:
+        journal.post(conn, nameless, now=ledgers.NOW)
+    with pytest.raises(IntegrityError, match="names no score book"):
+        report(month, books, "provider")
+
+
+def test_a_period_that_never_was_is_refused_with_the_remedy(month: Ledger, books: Path) -> None:
+    with pytest.raises(LedgerError, match="credit compute"):
+        report(month, books, "provider", "2026-01")
+    with pytest.raises(LedgerError, match="YYYY-MM"):
+        report(month, books, "output", "October")
+    with pytest.raises(InvalidRequestError, match="'week'"):
+        report(month, books, "week")  # type: ignore[arg-type] # what a caller without types may pass
+
+
+def test_a_period_with_a_pool_alone_gives_empty_reports(month: Ledger, books: Path) -> None:
+    with month.write() as conn:
+        journal.ensure_period(conn, "2026-11", now=ledgers.NOW)
+    for by in ("provider", "collection", "day", "output"):
+        frame = report(month, books, by, "2026-11")
+        assert frame.schema == report(month, books, by).schema
+        assert frame.height == 0
+
+
+def test_payouts_state_what_the_statements_and_payouts_say(month: Ledger) -> None:
+    with month.write() as conn:
+        catalog.set_term(conn, "bell", "EUR", 8_001, at(1, 1).date(), now=ledgers.NOW)
+    ledgers.close(month, OCTOBER)
+    with month.read() as conn:
+        frame = payouts(conn, OCTOBER)
+    assert tuple(frame.columns) == PAYOUT_COLUMNS
+    ada, bell = frame.rows()
+    assert ada == ("ada", "Ada Press", "EUR", "0.00", "580.00", "0.00", "580.00", "0.00", "pending", "")
+    assert bell[:9] == ("bell", "Bell & Sons", "EUR", "0.00", "80.00", "0.00", "0.00", "80.00", "carried")
+    assert "below the minimum payout of 80.01 EUR" in bell[9]
+
+
+def test_payouts_name_a_provider_as_its_statement_does(month: Ledger) -> None:
+    ledgers.close(month, OCTOBER)
+    with month.write() as conn:
+        catalog.add_provider(conn, Provider("ada", "Ada Press Ltd"), now=ledgers.NOW)
+    with month.read() as conn:
+        assert payouts(conn, OCTOBER)["name"].to_list() == ["Ada Press", "Bell & Sons"]
+
+
+def test_payouts_of_an_open_period_are_refused(month: Ledger) -> None:
+    with month.read() as conn, pytest.raises(LedgerError, match="credit close 2026-10"):
+        payouts(conn, OCTOBER)
+
+
+def test_a_report_leaves_books_alone(month: Ledger, books: Path) -> None:
+    before = {path: path.read_bytes() for path in books.iterdir()}
+    report(month, books, "provider")
+    assert {path: path.read_bytes() for path in books.iterdir()} == before

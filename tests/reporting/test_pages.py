@@ -1,0 +1,115 @@
+"""Pages: self-contained, escaped, the same bytes again, and true to the ledger."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from credit.errors import LedgerError
+from credit.ledger import catalog
+from credit.ledger.engine import Ledger
+from credit.records import Group, Provider
+from credit.reporting.frames import latest_statements
+from credit.reporting.pages import attribution_page, statement_page
+from tests.reporting import ledgers
+from tests.reporting.ledgers import ADA, OCTOBER, Valued, at
+
+HOSTILE = "<script>alert(1)</script>\"'>&\u202e"
+
+
+class Reader(HTMLParser):
+    """Collects the tags, attributes and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def attribution(ledger: Ledger, books: Path, period: str = OCTOBER) -> str:
+    with ledger.read() as conn:
+        return attribution_page(conn, books, period)
+
+
+def statement(ledger: Ledger, provider: str) -> tuple[str, str]:
+    with ledger.read() as conn:
+        item = next(item for item in latest_statements(conn, OCTOBER) if item.provider == provider)
+    return statement_page(item), item.sha256
+
+
+def test_pages_load_nothing_and_run_nothing(month: Ledger, books: Path) -> None:
+    ledgers.close(month, OCTOBER)
+    for page in (attribution(month, books), statement(month, "ada")[0]):
+        read = Reader(page)
+        assert not read.tags & {"script", "link", "img", "iframe", "object", "embed", "a", "base", "form"}
+        assert not [name for name, _ in read.attributes if name.startswith("on") or name in {"src", "href", "style"}]
+        assert "url(" not in page
+        assert "@import" not in page
+        assert not re.findall(r"https?://(?!www\.w3\.org/)", page), "only the names of XML's vocabularies"
+        assert "default-src 'none'" in page
+
+
+def test_the_same_ledger_gives_the_same_bytes(month: Ledger, books: Path) -> None:
+    ledgers.close(month, OCTOBER)
+    assert attribution(month, books) == attribution(month, books)
+    assert statement(month, "ada") == statement(month, "ada")
+    page = attribution(month, books)
+    ledgers.value(month, books, [Valued("november", at(11, 1), {ADA: (1.0, 1)})])
+    assert attribution(month, books) == page
+
+
+def test_hostile_names_are_text(ledger: Ledger, books: Path) -> None:
+    ledgers.add(ledger, [Provider("ada", HOSTILE)])
+    group = Group("ada", HOSTILE.replace("\u202e", ""))
+    ledgers.value(ledger, books, [Valued("o", at(10, 1), {group: (1.0, 1_000_000)})])
+    ledgers.close(ledger, OCTOBER)
+    for page in (attribution(ledger, books), statement(ledger, "ada")[0]):
+        assert "<script" not in page
+        assert "\u202e" not in page
+        assert HOSTILE.replace("\u202e", "\ufffd") in Reader(page).text
+
+
+def test_the_attribution_page_shows_the_ledgers_numbers(month: Ledger, books: Path) -> None:
+    text = Reader(attribution(month, books)).text
+    for shown in ("October 2026", "Open", "5.000000", "2.900000", "58.00 %", "34.00 %", "20.00 %", "Ada Press", "−"):
+        assert shown in text
+    assert ledgers.INDEX in text
+    assert "effect = 1 × influence + 1 × support + 0 × volume" in text
+    assert "corrections" not in text
+    assert "What the numbers do not mean" in text
+
+
+def test_the_attribution_page_says_what_is_missing(month: Ledger, books: Path) -> None:
+    with month.write() as conn:
+        ledgers.log(conn, [Valued("unvalued", at(10, 5), {ADA: (0.0, 1_000_000)})])
+    assert "1 more of this month not valued yet" in Reader(attribution(month, books)).text
+
+
+def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> None:
+    with month.write() as conn:
+        catalog.set_term(conn, "bell", "EUR", 10_000_000, at(1, 1).date(), now=ledgers.NOW)
+    ledgers.close(month, OCTOBER, net_minor=1_234_567_89)
+    page, sha256 = statement(month, "ada")
+    text = Reader(page).text
+    for shown in (sha256, "EUR 716,049.38", "58.00 %", "2.900000 of 5.000000", "0.199999", "novels"):
+        assert shown in text
+    assert "Bell" not in text
+    carried = Reader(statement(month, "bell")[0]).text
+    assert "Nothing is paid now: the balance of 98765.43 EUR is below the minimum payout of 100000.00 EUR" in carried
+
+
+def test_a_page_of_a_period_that_never_was_is_refused(month: Ledger, books: Path) -> None:
+    with pytest.raises(LedgerError, match="no period 2026-01"):
+        attribution(month, books, "2026-01")

@@ -1,0 +1,20 @@
+"""The committed samples are what the code renders today."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+REPORTS = Path(__file__).parents[2] / "reports"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_samples_are_what_the_code_renders(tmp_path: Path) -> None:
+    runpy.run_path(str(REPORTS / "render_samples.py"))["main"](tmp_path / "samples")
+    fresh, committed = content(tmp_path / "samples"), content(REPORTS / "samples")
+    assert fresh.keys() == committed.keys()
+    changed = [name for name in fresh if fresh[name] != committed[name]]
+    assert not changed, "render them again: make samples"

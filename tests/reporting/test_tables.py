@@ -1,0 +1,106 @@
+"""CSV that no spreadsheet runs, JSON that loses nothing, tables for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.errors import InvalidRequestError
+from credit.reporting.tables import credits_text, nats_text, render, share_text, to_csv, to_json, to_table
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"\A'{0,2}[=+\-@\t\r].{0,5}\Z")
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+ROWS = st.lists(st.tuples(TEXT, NUMBER, WHOLE), min_size=1, max_size=6)
+
+
+def frame(rows: list[tuple[str, float, int]]) -> pl.DataFrame:
+    schema = {"name": pl.String, "effect": pl.Float64, "credit_micro": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def read(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+
+
+def restored(cell: str) -> str:
+    return cell[1:] if re.match(r"'+[=+\-@\t\r]", cell) else cell
+
+
+@given(ROWS)
+def test_csv_gives_back_every_text_and_every_number(rows: list[tuple[str, float, int]]) -> None:
+    header, *cells = read(to_csv(frame(rows)))
+    assert header == ["name", "effect", "credit_micro"]
+    assert [(restored(name), float(effect), int(credit)) for name, effect, credit in cells] == rows
+
+
+@given(ROWS)
+def test_no_text_cell_starts_as_a_formula(rows: list[tuple[str, float, int]]) -> None:
+    assert not any(name.startswith(("=", "+", "-", "@", "\t", "\r")) for name, _, _ in read(to_csv(frame(rows)))[1:])
+
+
+@given(ROWS)
+def test_json_is_exact(rows: list[tuple[str, float, int]]) -> None:
+    assert [tuple(row.values()) for row in json.loads(to_json(frame(rows)))] == rows
+
+
+def test_lines_end_as_rfc_4180_says() -> None:
+    assert (
+        to_csv(frame([('a "quoted", name', -0.5, -1)]))
+        == 'name,effect,credit_micro\r\n"a ""quoted"", name",-0.5,-1\r\n'
+    )
+
+
+def test_negative_amounts_of_money_are_not_altered() -> None:
+    money = pl.DataFrame({"name": ["-1"], "opening": ["-0.05"], "payable": ["12.00"], "earned": ["=1+1"]})
+    assert read(to_csv(money))[1] == ["'-1", "-0.05", "12.00", "'=1+1"]
+
+
+@pytest.mark.parametrize("payload", ["=cmd|' /C calc'!A0", "@SUM(1+1)", "+1", "-2+3", "\t=1", "\r=1", "'=1"])
+def test_known_payloads_are_text(payload: str) -> None:
+    assert read(to_csv(frame([(payload, 0.0, 0)])))[1][0] == "'" + payload
+
+
+def test_an_empty_frame_is_a_header_and_an_empty_list() -> None:
+    assert to_csv(frame([])) == "name,effect,credit_micro\r\n"
+    assert json.loads(to_json(frame([]))) == []
+
+
+def test_a_table_shows_units_and_runs_nothing() -> None:
+    shown = to_table(frame([("[bold]x[/bold]\x1b[31m\u202e", -1234.5, -1_500_000), ("y", 0.0123456, 2_000_000_000)]))
+    assert "[bold]x[/bold]\ufffd[31m\ufffd" in shown
+    assert "-1.500000" in shown
+    assert "2,000.000000" in shown
+    assert "0.0123" in shown
+    lines = shown.splitlines()
+    assert "credits" in lines[0]
+    assert {len(line) for line in lines[2:]} == {len(lines[2])}, "numbers end in one column"
+
+
+def test_a_table_keeps_to_its_width() -> None:
+    wide = frame([("a provider with a name that goes on and on " * 4, 1.0, 1)])
+    assert max(map(len, to_table(wide, width=60).splitlines())) <= 60
+
+
+def test_render_gives_each_format_and_refuses_another() -> None:
+    some = frame([("x", 1.0, 1)])
+    assert render(some, "csv") == to_csv(some)
+    assert render(some, "json") == to_json(some)
+    assert render(some, "table", width=50) == to_table(some, width=50)
+    with pytest.raises(InvalidRequestError, match="table, csv, json"):
+        render(some, "xls")  # type: ignore[arg-type] # what a caller without types may pass
+
+
+def test_numbers_are_worded_without_losing_their_meaning() -> None:
+    assert [credits_text(value) for value in (0, -1, 1_234_567_890)] == ["0.000000", "-0.000001", "1,234.567890"]
+    assert [share_text(value) for value in (0.0, 0.00001, 0.12345, 1.0)] == ["0.00 %", "<0.01 %", "12.35 %", "100.00 %"]
+    assert [nats_text(value) for value in (0.0, -0.5, 12.345, 123456.7, 1e-9)] == [
+        "0", "-0.500", "12.3", "123,457", "1.00e-09",
+    ]  # fmt: skip
