@@ -27,7 +27,8 @@ from credit.reporting.tables import credits_text, nats_text, printable, share_te
 from credit.resources import resource
 
 _MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January", "February", "March", "April", "May", "June", "July", "August",
+    "September", "October", "November", "December",
 )  # fmt: skip
 """Spelled here, because the calendar's names change with the locale."""
 
