@@ -56,17 +56,19 @@ PULL = {
 
 
 def main(target: Path) -> None:
-    """Render every sample into `target`, which is replaced."""
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
+    """Render every sample into `target`, which is replaced once all are there."""
     with tempfile.TemporaryDirectory() as scratch:
         books = Path(scratch) / "books"
         url = f"sqlite:///{scratch}/credit.db"
         upgrade(url)
+        rendered = Path(scratch) / "samples"
+        rendered.mkdir()
         with Ledger.open(url) as ledger:
             build(ledger, books)
-            render(ledger, books, target, Path(scratch) / "export")
+            render(ledger, books, rendered, Path(scratch) / "export")
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(rendered, target)
 
 
 def build(ledger: Ledger, books: Path) -> None:
