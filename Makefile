@@ -8,7 +8,7 @@ demo: $(VENV)/.installed
 	$(BIN)/credit demo
 
 test: $(VENV)/.installed
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The reports under reports/samples, from a small fixed ledger; a test keeps them true.
+samples: $(VENV)/.installed
+	$(BIN)/python reports/render_samples.py
 
 clean:
 	rm -rf $(VENV) credit-demo dist build

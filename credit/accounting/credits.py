@@ -28,6 +28,7 @@ class Policy:
         alpha: weight of influence in effect.
         beta: weight of support in effect.
         gamma: weight of volume in effect.
+        damping: of the curvature, relative to its mean eigenvalue; None is what the index was built with.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -37,16 +38,21 @@ class Policy:
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 0.0
+    damping: float | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in get_args(Measure):
             raise InvalidRequestError(f"measure is {self.measure!r}; it must be one of {get_args(Measure)}")
-        for name in ("noise_floor", "alpha", "beta", "gamma"):
+        for name in ("noise_floor", "alpha", "beta", "gamma", "damping"):
             value = getattr(self, name)
+            if name == "damping" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
                 raise InvalidRequestError(f"{name} is {value!r}; it must be a finite number")
             # 1, 1.0 and the -0.0 of a careless subtraction must not make two fingerprints of one policy.
             object.__setattr__(self, name, float(value) + 0.0)
+        if self.damping is not None and self.damping <= 0:
+            raise InvalidRequestError(f"damping is {self.damping}; it must be positive")
         if self.noise_floor < 0:
             raise InvalidRequestError(f"noise_floor is {self.noise_floor}; it cannot be negative")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--model", type=FILE, help="Where the model is now, if it was moved. [default: where it was indexed]")
 @click.option("--measure", type=click.Choice(["effect", "support", "influence"]), default="effect", show_default=True)
 @click.option("--noise-floor", default=1.0, show_default=True, help="Support counts pulls above this many spreads.")
+@click.option("--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature. [default: the index's]")
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -32,6 +33,7 @@ def compute(
     model: Path | None,
     measure: Literal["effect", "support", "influence"],
     noise_floor: float,
+    damping: float | None,
     chunk: int,
     dtype: str,
     device: str,
@@ -50,7 +52,7 @@ def compute(
     from credit.records import MICRO
 
     settings = ComputeSettings(
-        policy=Policy(measure=measure, noise_floor=noise_floor),
+        policy=Policy(measure=measure, noise_floor=noise_floor, damping=damping),
         index_dirs=index_dirs,
         model_path=model,
         dtype=dtype,

@@ -36,14 +36,19 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option("--out", type=FILE, required=True, help="Folder of the index.")
 @click.option("--name", help="What logs call the model. [default: the model's folder]")
 @click.option("--rank", default=64, show_default=True, help="Rank of the projection of each side of a layer.")
-@click.option("--projection", type=click.Choice(["random"]), default="random", show_default=True)
-@click.option("--curvature", type=click.Choice(["fisher"]), default="fisher", show_default=True)
+@click.option("--projection", type=click.Choice(["random", "pca", "whitened"]), default="random", show_default=True)
+@click.option("--curvature", type=click.Choice(["none", "fisher", "ekfac"]), default="fisher", show_default=True)
 @click.option("--damping", default=0.1, show_default=True, help="Relative to the mean eigenvalue of each layer.")
 @click.option("--rows-per-group", type=_RowsPerGroup(), default=32, show_default=True, help="Rows kept per collection.")
+@click.option("--rows-dtype", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--layers", multiple=True, metavar="PATTERN", help="Layers to watch, such as '*.mlp.*'; '!*.0.*' leaves out."
+)
 @click.option("--lm-head/--no-lm-head", default=False, show_default=True, help="Watch the output head too.")
 @click.option(
     "--max-length", type=click.IntRange(min=2), help="Tokens per example. [default: the model's, at most 2048]"
 )
+@click.option("--sample", default=2048, show_default=True, help="Examples that pca, whitened and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
@@ -65,8 +70,11 @@ def index(
     curvature: str,
     damping: float,
     rows_per_group: int | str,
+    rows_dtype: str,
+    layers: tuple[str, ...],
     lm_head: bool,
     max_length: int | None,
+    sample: int,
     seed: int,
     dtype: str,
     device: str,
@@ -94,8 +102,11 @@ def index(
         curvature=curvature,
         damping=damping,
         rows_per_group=None if isinstance(rows_per_group, str) else rows_per_group,
+        rows_dtype=rows_dtype,
+        layers=layers,
         lm_head=lm_head,
         max_length=max_length,
+        sample=sample,
         seed=seed,
     )
     request = IndexRequest(

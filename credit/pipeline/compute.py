@@ -105,7 +105,7 @@ def _compute_index(
     total: int,
     progress: Progress | None,
 ) -> None:
-    index = AttributionIndex.open(_index_folder(registered))
+    index = AttributionIndex.open(_index_folder(registered), damping=settings.policy.damping)
     if index.manifest.fingerprint != registered.fingerprint:
         raise LedgerError(
             f"{index.folder} holds another index than the one registered for {registered.model}; "
@@ -118,16 +118,8 @@ def _compute_index(
     )
     index.check_model(model)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
-    after = 0
-    while True:
-        with ledger.read() as conn:
-            chunk = pending_outputs(conn, registered.model, after, settings.chunk)
-        if not chunk:
-            return
-        after = chunk[-1].id
-        usable = list(_usable(chunk, encoder, report))
-        if usable:
-            _value_chunk(workspace, ledger, registered, index, model, usable, settings.policy, report)
+    for chunk in _chunks(ledger, registered.model, settings.chunk, encoder, report):
+        _value_chunk(workspace, ledger, registered, index, model, chunk, settings.policy, report)
         if progress:
             progress(report.valued + len(report.refused), total)
 
@@ -152,15 +144,34 @@ def _check_providers(conn: Connection, index: AttributionIndex) -> None:
         )
 
 
-def _usable(chunk: Sequence[StoredOutput], encoder: Encoder, report: ComputeReport) -> Iterator[StoredOutput]:
-    """Yield the outputs that can be valued; one that cannot must not hold up the others."""
-    for stored in chunk:
-        try:
-            encoder.output(stored.output)
-        except InputError as error:
-            report.refused.append(f"{stored.output.name}: {error}")
-        else:
-            yield stored
+def _chunks(
+    ledger: Ledger, model: str, size: int, encoder: Encoder, report: ComputeReport
+) -> Iterator[list[StoredOutput]]:
+    """Yield the pending outputs of a model in chunks; one that cannot be valued must not hold up the others.
+
+    Only outputs that can be valued count for the size: the others stay pending, and would shift the borders of the
+    chunks, and with them books and postings, in a run that goes on where another was killed.
+    """
+    after = 0
+    chunk: list[StoredOutput] = []
+    while True:
+        with ledger.read() as conn:
+            page = pending_outputs(conn, model, after, size)
+        if not page:
+            break
+        after = page[-1].id
+        for stored in page:
+            try:
+                encoder.output(stored.output)
+            except InputError as error:
+                report.refused.append(f"{stored.output.name}: {error}")
+                continue
+            chunk.append(stored)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
 
 
 def _value_chunk(

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
 from credit.records import Group, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.curvature import DenseFisher, FisherAccumulator
+from credit.valuation.curvature import CURVATURES, DenseFisher, make_curvature, make_statistic
+from credit.valuation.fitting import PROJECTIONS, Progress, make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import (
@@ -28,22 +28,21 @@ from credit.valuation.manifest import (
     Manifest,
     build_fingerprint,
     read_manifest,
-    rename_whole,
     write_whole,
 )
 from credit.valuation.model import LanguageModel, sha256_file
 from credit.valuation.projection import (
+    LayerProjection,
     projected_shape,
+    projections_from_tensors,
     projections_to_tensors,
-    random_projections,
 )
 from credit.valuation.rows import RowLayout, lay_out_rows
+from credit.valuation.store import ROW_DTYPES, encode_rows, save_tensors
 from credit.valuation.tokens import Encoder, Example
 
-Progress = Callable[[str, int, int], None]
-"""Called with a phase, the tokens done and the tokens in all."""
-
 _STATE = "build.json"
+_PROJECTIONS_FILE = "projections.safetensors"
 _SHARD_BYTES = 256 * 2**20
 _CHECKPOINT_SECONDS = 120.0
 DEFAULT_TOKENS_PER_BATCH = 4096
@@ -129,7 +128,7 @@ def build_index(
         with FileLock(out / ".lock", timeout=0):
             if (out / MANIFEST).is_file():
                 return BuildResult(_same_index(out, fingerprint), existed=True)
-            layers = choose_layers(model.module, lm_head=settings.lm_head)
+            layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
             build = _Build(model, data, out, settings, layers, fingerprint, tokens_per_batch, progress)
             build.run()
             manifest = build.finish(name=name, dtype=dtype, max_length=max_length)
@@ -144,10 +143,15 @@ def check_settings(settings: IndexSettings) -> None:
     Raises:
         ValuationError: naming the setting and the values that can be chosen.
     """
-    if settings.projection != "random":
-        raise ValuationError(f"projection {settings.projection!r} is unknown; choose random")
-    if settings.curvature != "fisher":
-        raise ValuationError(f"curvature {settings.curvature!r} is unknown; choose fisher")
+    for setting, value, choices in (
+        ("projection", settings.projection, PROJECTIONS),
+        ("curvature", settings.curvature, CURVATURES),
+        ("rows dtype", settings.rows_dtype, ROW_DTYPES),
+    ):
+        if value not in choices:
+            raise ValuationError(f"{setting} {value!r} is unknown; choose one of {', '.join(choices)}")
+    if settings.sample < 1:
+        raise ValuationError(f"a sample of {settings.sample} examples has no second moments; it must be at least 1")
     if not 0 < settings.damping < float("inf"):
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 
@@ -176,11 +180,12 @@ class _State:
     """What a killed build finds again: shards written, and the curvature file that belongs to them."""
 
     fingerprint: str
+    projections: str | None
     shards: dict[str, str]
     sums: str | None
 
     def write(self, out: Path) -> None:
-        body = {"fingerprint": self.fingerprint, "shards": self.shards, "sums": self.sums}
+        body = asdict(self)
         write_whole(out / _STATE, json.dumps(body).encode())
 
 
@@ -200,7 +205,6 @@ class _Build:
     ) -> None:
         self.model, self.data, self.out, self.settings, self.layers = model, data, out, settings, layers
         self.tokens_per_batch, self.progress = tokens_per_batch, progress
-        self.projections = random_projections(layers.shapes, rank=settings.rank, seed=settings.seed)
         self.rows: RowLayout = lay_out_rows(
             [example.id for example in data.examples],
             data.groups,
@@ -208,9 +212,10 @@ class _Build:
             settings.rows_per_group,
         )
         self.state = self._load_state(fingerprint)
-        self.fisher = FisherAccumulator()
+        self.projections = self._open_projections()
+        self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
-            self.fisher.restore(load_file(self.out / self.state.sums, device=str(model.device)))
+            self.statistic.restore(load_file(self.out / self.state.sums, device=str(model.device)))
 
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
@@ -225,7 +230,7 @@ class _Build:
                 size = sum(len(self.data.examples[i].tokens) for i in members)
                 if shard not in self.state.shards:
                     tensors = self._sum_rows(tap, low, high, members, done, total)
-                    pending[shard] = _save(self.out / shard, tensors)
+                    pending[shard] = save_tensors(self.out / shard, encode_rows(tensors, self.settings.rows_dtype))
                     if number == len(units) - 1 or time.monotonic() - last > _CHECKPOINT_SECONDS:
                         self._checkpoint(pending, number)
                         pending, last = {}, time.monotonic()
@@ -233,19 +238,21 @@ class _Build:
 
     def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
         """Factorise the curvature, write everything that is left, and the manifest last."""
-        fisher = DenseFisher.factorise(self.fisher.sums(), len(self.data.examples), self.settings.damping)
         assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
+        assert self.state.projections is not None  # noqa: S101  # written before run()
         files = dict(self.state.shards) | {
             self.state.sums: sha256_file(self.out / self.state.sums),
-            "factors.safetensors": _save(self.out / "factors.safetensors", fisher.tensors()),
-            "projections.safetensors": _save(
-                self.out / "projections.safetensors", projections_to_tensors(self.projections)
-            ),
-            "counts.safetensors": _save(
+            _PROJECTIONS_FILE: self.state.projections,
+            "counts.safetensors": save_tensors(
                 self.out / "counts.safetensors", {"counts": torch.from_numpy(self.rows.counts)}
             ),
             "examples.jsonl": self._write_examples(),
         }
+        curvature = make_curvature(
+            self.settings.curvature, self.statistic.sums(), len(self.data.examples), self.settings.damping
+        )
+        if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
+            files["factors.safetensors"] = save_tensors(self.out / "factors.safetensors", curvature.tensors())
         manifest = Manifest(
             name=name,
             model_path=str(self.model.path.resolve()),
@@ -259,6 +266,7 @@ class _Build:
             skipped=self.layers.skipped,
             groups=self.rows.groups,
             shards=tuple(sorted(self.state.shards)),
+            statistic=self.state.sums,
             files=files,
         )
         write_whole(self.out / MANIFEST, manifest.to_json().encode())
@@ -292,7 +300,7 @@ class _Build:
                 if layer not in sums:
                     sums[layer] = rows.new_zeros(high - low, rows.shape[1])
                 sums[layer].index_add_(0, target, rows)
-            self.fisher.add(gradients)
+            self.statistic.add(gradients)
             done += sum(len(self.data.examples[i].tokens) for i in chosen)
             if self.progress:
                 self.progress("gradients", done, total)
@@ -302,16 +310,33 @@ class _Build:
         """Make the shards written since the last checkpoint count, together with their curvature."""
         before = self.state.sums
         sums = f"curvature-{number:05d}.safetensors"
-        _save(self.out / sums, self.fisher.sums())
-        self.state = _State(self.state.fingerprint, self.state.shards | dict(pending), sums)
+        save_tensors(self.out / sums, self.statistic.sums())
+        self.state = replace(self.state, shards=self.state.shards | dict(pending), sums=sums)
         self.state.write(self.out)
         if before is not None and before != sums:
             (self.out / before).unlink()
 
+    def _open_projections(self) -> dict[str, LayerProjection]:
+        """Make the projections, or read those that a build which was stopped has made: rows of both must agree."""
+        path = self.out / _PROJECTIONS_FILE
+        if self.state.projections is None:
+            projections = make_projections(
+                self.model,
+                self.layers,
+                self.data.examples,
+                self.settings,
+                tokens_per_batch=self.tokens_per_batch,
+                progress=self.progress,
+            )
+            digest = save_tensors(path, projections_to_tensors(projections))
+            self.state = replace(self.state, projections=digest)
+            self.state.write(self.out)
+        return projections_from_tensors(tuple(self.layers.watched), load_file(path))
+
     def _load_state(self, fingerprint: str) -> _State:
         path = self.out / _STATE
         if not path.is_file():
-            state = _State(fingerprint, {}, None)
+            state = _State(fingerprint, None, {}, None)
             state.write(self.out)
             return state
         state = _State(**json.loads(path.read_text()))
@@ -347,14 +372,3 @@ def example_gradients(model: LanguageModel, tap: GradientTap, examples: Sequence
         bad = examples[int((~finite).nonzero()[0])]
         raise ValuationError(f"the gradient of {bad.id} is not finite in {model.path.name}; try --dtype fp32")
     return gradients
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
-    beside = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    digest = sha256_file(beside)
-    rename_whole(beside, path)
-    return digest

@@ -1,4 +1,10 @@
-"""Curvature: the empirical Fisher of the training examples in each layer's projected weights, and its inverse."""
+"""Curvature of the training loss in each layer's projected weights: what is summed over examples, and its inverse.
+
+none    no curvature: the projections are whitened already, or a plain product of gradients is wanted
+fisher  M = mean of vec(G) vec(G)ᵀ, dense
+ekfac   gradients come in the Kronecker eigenbasis, where M is taken for diagonal: the mean of G², elementwise
+(George et al. 2018, arXiv:1806.03884)
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,26 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 
+CURVATURES = ("none", "fisher", "ekfac")
+
 _BLOCK_ROWS = 256
 """Gradients gathered before they are multiplied: one product of 256 rows costs far less than 256 of one row."""
+
+
+class Statistic(Protocol):
+    """A sum over training examples from which a curvature is made."""
+
+    def add(self, gradients: Mapping[str, Tensor]) -> None:
+        """Add the gradients of a batch of examples: for each layer (N, D)."""
+        ...
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return the sums of every layer."""
+        ...
+
+    def restore(self, sums: Mapping[str, Tensor]) -> None:
+        """Continue from sums that were stored."""
+        ...
 
 
 class Curvature(Protocol):
@@ -22,8 +46,66 @@ class Curvature(Protocol):
         ...
 
 
-class FisherAccumulator:
-    """Sums vec(G) vec(G)ᵀ over examples for each layer, in blocks, in the dtype of the gradients (fp32 or fp64)."""
+def make_statistic(curvature: str) -> Statistic:
+    """Return the empty sum that a curvature needs."""
+    if curvature == "none":
+        return NoStatistic()
+    return FisherSum() if curvature == "fisher" else SquareSum()
+
+
+def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, damping: float) -> Curvature:
+    """Make a curvature from the sums over `examples` examples; λ = damping × the mean eigenvalue of each layer.
+
+    Raises:
+        ValuationError: a layer had no gradient, or its factorisation failed; never a silent fallback.
+    """
+    if curvature == "none":
+        return NoCurvature()
+    if damping <= 0:
+        raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
+    if curvature == "fisher":
+        return DenseFisher({name: _cholesky(name, total / examples, damping) for name, total in sums.items()})
+    return DiagonalFisher({name: _damped(name, total / examples, damping) for name, total in sums.items()})
+
+
+class NoStatistic:
+    """Nothing is summed."""
+
+    def add(self, gradients: Mapping[str, Tensor]) -> None:
+        """Do nothing."""
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return nothing."""
+        return {}
+
+    def restore(self, sums: Mapping[str, Tensor]) -> None:
+        """Do nothing."""
+
+
+class SquareSum:
+    """Sums G² elementwise for each layer (D,), in float64: the corrected eigenvalues of EK-FAC."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, gradients: Mapping[str, Tensor]) -> None:
+        """Add gradients: for each layer (N, D)."""
+        for name, rows in gradients.items():
+            squares = rows.square().sum(0, dtype=torch.float64)
+            before = self._sums.get(name)
+            self._sums[name] = squares if before is None else before + squares
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return Σ G² (D,) of every layer."""
+        return dict(self._sums)
+
+    def restore(self, sums: Mapping[str, Tensor]) -> None:
+        """Continue from sums that were stored."""
+        self._sums = dict(sums)
+
+
+class FisherSum:
+    """Sums vec(G) vec(G)ᵀ (D, D) for each layer, in blocks, in the dtype of the gradients (fp32 or fp64)."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -69,20 +151,30 @@ def _add_gram(total: Tensor, rows: Tensor, panel: int = 1024) -> None:
             total[high:, low:high] += product[:, high - low :].mT
 
 
+class NoCurvature:
+    """The identity."""
+
+    def precondition(self, name: str, gradients: Tensor) -> Tensor:
+        """Return the gradients as they are."""
+        return gradients
+
+
+class DiagonalFisher:
+    """1 / (M + λ), elementwise: EK-FAC's curvature in its own basis."""
+
+    def __init__(self, damped: Mapping[str, Tensor]) -> None:
+        self._damped = damped
+
+    def precondition(self, name: str, gradients: Tensor) -> Tensor:
+        """Gradients (N, D) -> g / (M + λ) (N, D)."""
+        return gradients / self._damped[name].to(gradients.dtype)
+
+
 class DenseFisher:
-    """(M_l + λ_l I)⁻¹ by Cholesky factors, with λ_l = damping · tr(M_l)/dim (DESIGN: relative damping)."""
+    """(M + λI)⁻¹ by lower Cholesky factors of M + λI."""
 
     def __init__(self, factors: Mapping[str, Tensor]) -> None:
         self._factors = factors
-
-    @classmethod
-    def factorise(cls, sums: Mapping[str, Tensor], examples: int, damping: float) -> DenseFisher:
-        """Factorise the mean of the sums over `examples` examples. damping > 0 is relative to the mean eigenvalue.
-
-        Raises:
-            ValuationError: a layer had no gradient, or its factorisation failed; never a silent fallback.
-        """
-        return cls({name: _cholesky(name, total / examples, damping) for name, total in sums.items()})
 
     def precondition(self, name: str, gradients: Tensor) -> Tensor:
         """Gradients (N, D) -> (M + λI)⁻¹ g (N, D)."""
@@ -90,18 +182,18 @@ class DenseFisher:
         return torch.cholesky_solve(gradients.to(factor.dtype).mT, factor).mT
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the lower Cholesky factors by layer."""
+        """Return the factors by layer."""
         return dict(self._factors)
 
 
+def _damped(name: str, mean: Tensor, damping: float) -> Tensor:
+    """M + λ of a diagonal M (D,)."""
+    return mean + damping * _scale(name, mean)
+
+
 def _cholesky(name: str, mean: Tensor, damping: float) -> Tensor:
-    if damping <= 0:
-        raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
-    scale = float(mean.diagonal().double().mean())
-    if not scale > 0:
-        raise ValuationError(f"layer {name}: no training example has a finite gradient there other than zero")
     damped = mean.double()
-    damped.diagonal().add_(damping * scale)
+    damped.diagonal().add_(damping * _scale(name, mean.diagonal()))
     factor, info = torch.linalg.cholesky_ex(damped)
     if int(info) != 0:
         raise ValuationError(
@@ -109,3 +201,11 @@ def _cholesky(name: str, mean: Tensor, damping: float) -> Tensor:
         )
     lower: Tensor = factor.to(mean.dtype)
     return lower
+
+
+def _scale(name: str, diagonal: Tensor) -> float:
+    """Return the mean eigenvalue of a layer's curvature, from its diagonal."""
+    scale = float(diagonal.double().mean())
+    if not 0 < scale < float("inf"):
+        raise ValuationError(f"layer {name}: no training example has a finite gradient there other than zero")
+    return scale

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,13 +13,14 @@ from credit.errors import IntegrityError, MismatchError
 from credit.records import Group, LoggedOutput
 from credit.valuation.batching import plan_batches
 from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
-from credit.valuation.curvature import Curvature, DenseFisher
+from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import Manifest, read_manifest, verify_files
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projections_from_tensors
+from credit.valuation.store import read_rows
 from credit.valuation.tokens import Encoder
 
 
@@ -30,9 +30,10 @@ class AttributionIndex:
     Opening reads the manifest and checks every file against its checksum; rows stay on disk until they are used.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, damping: float | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.damping = manifest.settings.damping if damping is None else damping
         names = tuple(layer.name for layer in manifest.layers)
         self._projections = projections_from_tensors(names, load_file(folder / "projections.safetensors"))
         counts = load_file(folder / "counts.safetensors")["counts"]
@@ -43,8 +44,8 @@ class AttributionIndex:
         self._curvature: Curvature | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> AttributionIndex:
-        """Open a finished index.
+    def open(cls, folder: Path, *, damping: float | None = None) -> AttributionIndex:
+        """Open a finished index, with another damping of the curvature than it was built with if one is given.
 
         Raises:
             InputError: `folder` is no finished index.
@@ -52,7 +53,7 @@ class AttributionIndex:
         """
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
-        return cls(folder, manifest)
+        return cls(folder, manifest, damping)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -139,7 +140,7 @@ class AttributionIndex:
             for example in encoder.output(output):
                 examples.append(example)
                 owners.append(number)
-        layers = choose_layers(model.module, lm_head=self.manifest.settings.lm_head)
+        layers = choose_layers(model.module, lm_head=True)
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
         sums: dict[str, Tensor] = {}
         done = 0
@@ -157,16 +158,18 @@ class AttributionIndex:
         return sums
 
     def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:
-        """Yield the row shards in order; each yields the layers' blocks (rows, S·R), one at a time."""
-        for name in self.manifest.shards:
-            yield self._blocks(name, device)
-
-    def _blocks(self, shard: str, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        with safe_open(self.folder / shard, framework="pt", device=str(device)) as file:
-            for layer in self.manifest.layers:
-                yield layer.name, file.get_tensor(layer.name)
+        """Yield the row shards in order; each yields the layers' rows (rows, S·R), one layer at a time."""
+        names = [layer.name for layer in self.manifest.layers]
+        for shard in self.manifest.shards:
+            yield read_rows(self.folder / shard, names, device)
 
     def _open_curvature(self, device: torch.device) -> Curvature:
         if self._curvature is None:
-            self._curvature = DenseFisher(load_file(self.folder / "factors.safetensors", device=str(device)))
+            settings = self.manifest.settings
+            if settings.curvature == "fisher" and self.damping == settings.damping:
+                factors = load_file(self.folder / "factors.safetensors", device=str(device))
+                self._curvature = DenseFisher(factors)
+            else:
+                sums = load_file(self.folder / self.manifest.statistic, device=str(device))
+                self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)
         return self._curvature

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -48,14 +49,16 @@ def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
     return None
 
 
-def choose_layers(model: nn.Module, *, lm_head: bool) -> LayerChoice:
-    """Choose the layers to watch: every linear layer, and the output head only if `lm_head`.
+def choose_layers(model: nn.Module, *, lm_head: bool, patterns: Sequence[str] = ()) -> LayerChoice:
+    """Choose the layers to watch: every linear layer that the patterns allow, the output head only if `lm_head`.
 
-    The head is out by default because its output side is as wide as the vocabulary.
+    The head is out by default because its output side is as wide as the vocabulary. Patterns are those of a shell
+    and match the whole name; `!pattern` leaves layers out; without others, all the rest is in.
 
     Raises:
-        ValuationError: the model has no linear layer.
+        ValuationError: no layer is left, or a pattern matches no linear layer.
     """
+    _check_patterns(model, patterns)
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -69,6 +72,8 @@ def choose_layers(model: nn.Module, *, lm_head: bool) -> LayerChoice:
         size = sum(p.numel() for p in own)
         shape = layer_shape(name, module)
         reason = _why_skipped(module, shape, is_head=module is head, lm_head=lm_head)
+        if reason is None and not _allowed(name, patterns):
+            reason = "left out by --layers"
         if shape is not None and reason is None:
             watched[name] = module
             shapes.append(shape)
@@ -77,8 +82,23 @@ def choose_layers(model: nn.Module, *, lm_head: bool) -> LayerChoice:
             skipped.append(SkippedLayer(name, reason or "not a linear layer", size / total))
         counted.update(id(p) for p in own)
     if not watched:
-        raise ValuationError(f"{type(model).__name__} has no linear layer to watch")
+        raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
     return LayerChoice(watched, tuple(shapes), tuple(skipped), watched_size / total)
+
+
+def _check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
+    names = [name for name, module in model.named_modules() if layer_shape(name, module) is not None]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            raise ValuationError(f"the pattern {pattern!r} matches no linear layer; layers are named like {names[0]}")
+
+
+def _allowed(name: str, patterns: Sequence[str]) -> bool:
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    if any(fnmatchcase(name, pattern) for pattern in unwanted):
+        return False
+    return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
 
 
 def _why_skipped(module: nn.Module, shape: LayerShape | None, *, is_head: bool, lm_head: bool) -> str | None:

@@ -26,9 +26,15 @@ class IndexSettings:
 
     Attributes:
         rank: rank of the projection of each side of a layer; a side no wider keeps its full width.
+        projection: `random`, `pca` or `whitened`.
+        curvature: `none`, `fisher` or `ekfac`.
         damping: of the curvature, relative to the mean eigenvalue of each layer.
         rows_per_group: F; None keeps every example in a row of its own.
+        rows_dtype: how rows are stored: `fp32`, `bf16` or `int8`.
+        layers: patterns of names of layers to watch, as in a shell; `!pattern` leaves layers out; empty is all.
+        lm_head: whether the output head is watched too.
         max_length: tokens of an example at most; None is the model's own maximum, at most 2048.
+        sample: examples from which second moments are taken, where the projection or curvature needs them.
         seed: of the random projections.
     """
 
@@ -37,14 +43,21 @@ class IndexSettings:
     curvature: str = "fisher"
     damping: float = 0.1
     rows_per_group: int | None = 32
+    rows_dtype: str = "fp32"
+    layers: tuple[str, ...] = ()
     lm_head: bool = False
     max_length: int | None = None
+    sample: int = 2048
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings."""
+    """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
+
+    `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
+    made from.
+    """
 
     name: str
     model_path: str
@@ -58,6 +71,7 @@ class Manifest:
     skipped: tuple[SkippedLayer, ...]
     groups: tuple[GroupLayout, ...]
     shards: tuple[str, ...]
+    statistic: str
     files: Mapping[str, str]
 
     @property
@@ -143,7 +157,7 @@ def _parse(body: dict[str, Any]) -> Manifest:
         **(
             body
             | {
-                "settings": IndexSettings(**body["settings"]),
+                "settings": IndexSettings(**(body["settings"] | {"layers": tuple(body["settings"]["layers"])})),
                 "layers": tuple(LayerShape(**layer) for layer in body["layers"]),
                 "skipped": tuple(SkippedLayer(**layer) for layer in body["skipped"]),
                 "groups": tuple(

@@ -42,9 +42,7 @@ def second_moments(
             done += int(batch.attention_mask.sum())
             if progress:
                 progress(done, total)
-    return {
-        name: LayerMoments(a / total, sums.b[name] / total, total / len(sample)) for name, a in sums.a.items()
-    }
+    return {name: LayerMoments(a / total, sums.b[name] / total, total / len(sample)) for name, a in sums.a.items()}
 
 
 class _MomentSums:

@@ -93,7 +93,9 @@ def test_equal_policies_have_one_fingerprint_and_others_another():
 
 
 def test_the_canonical_json_is_pinned_because_stored_fingerprints_depend_on_it():
-    assert Policy().to_json() == '{"alpha":1.0,"beta":1.0,"gamma":0.0,"measure":"effect","noise_floor":1.0}'
+    assert (
+        Policy().to_json() == '{"alpha":1.0,"beta":1.0,"damping":null,"gamma":0.0,"measure":"effect","noise_floor":1.0}'
+    )
 
 
 @pytest.mark.parametrize(

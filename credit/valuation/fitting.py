@@ -1,0 +1,58 @@
+"""Makes the projections of an index: from a seed alone, or fitted to the model and its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from credit.valuation.layers import LayerChoice, LayerShape
+from credit.valuation.manifest import IndexSettings
+from credit.valuation.model import LanguageModel
+from credit.valuation.moments import choose_sample, second_moments
+from credit.valuation.projection import (
+    LayerMoments,
+    LayerProjection,
+    pca_projections,
+    random_projections,
+    rotated_to_eigenbasis,
+    whitened_projections,
+)
+from credit.valuation.tokens import Example
+
+PROJECTIONS = ("random", "pca", "whitened")
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase, the tokens done and the tokens in all."""
+
+
+def make_projections(
+    model: LanguageModel,
+    layers: LayerChoice,
+    examples: Sequence[Example],
+    settings: IndexSettings,
+    *,
+    tokens_per_batch: int,
+    progress: Progress | None = None,
+) -> dict[str, LayerProjection]:
+    """Make the projections of a model's watched layers, from a pass over a sample where they need one."""
+    shapes, rank, seed = layers.shapes, settings.rank, settings.seed
+    if settings.projection == "random" and settings.curvature != "ekfac":
+        return random_projections(shapes, rank=rank, seed=seed)
+    moments = second_moments(
+        model,
+        layers.watched,
+        choose_sample(examples, settings.sample),
+        tokens_per_batch=tokens_per_batch,
+        progress=(lambda done, total: progress("moments", done, total)) if progress else None,
+    )
+    projections = _fit(settings, shapes, moments)
+    return rotated_to_eigenbasis(projections, moments) if settings.curvature == "ekfac" else projections
+
+
+def _fit(
+    settings: IndexSettings, shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments]
+) -> dict[str, LayerProjection]:
+    if settings.projection == "pca":
+        return pca_projections(shapes, moments, rank=settings.rank)
+    if settings.projection == "whitened":
+        return whitened_projections(shapes, moments, rank=settings.rank, seed=settings.seed)
+    return random_projections(shapes, rank=settings.rank, seed=settings.seed)

@@ -1,0 +1,62 @@
+"""Tensors on disk: written whole or not at all, rows in fp32, bf16 or int8."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from credit.valuation.manifest import rename_whole
+from credit.valuation.model import sha256_file
+
+ROW_DTYPES = ("fp32", "bf16", "int8")
+
+_SCALE = "|scale"
+_LEVELS = 127
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
+    beside = path.with_name(f".{path.name}.tmp")
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
+    with beside.open("rb+") as file:
+        os.fsync(file.fileno())
+    digest = sha256_file(beside)
+    rename_whole(beside, path)
+    return digest
+
+
+def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Turn each layer's rows (R, D) into what is stored.
+
+    fp32 keeps float32 or better as it is; bf16 rounds to 8 bits of mantissa; int8 has one scale per row and layer,
+    its largest entry over 127, so that an entry's error is at most half of that scale.
+    """
+    if dtype == "fp32":
+        return dict(rows)
+    if dtype == "bf16":
+        return {name: tensor.to(torch.bfloat16) for name, tensor in rows.items()}
+    stored: dict[str, Tensor] = {}
+    for name, tensor in rows.items():
+        scale = tensor.abs().amax(1) / _LEVELS
+        safe = torch.where(scale > 0, scale, 1.0)
+        stored[name] = (tensor / safe[:, None]).round().to(torch.int8)
+        stored[name + _SCALE] = scale.float()
+    return stored
+
+
+def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """Yield each layer's rows (R, D) of a shard, one layer at a time, in float32 or better."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        scaled = {name for name in file.keys() if name.endswith(_SCALE)}  # noqa: SIM118  # safe_open is no mapping
+        for name in layers:
+            rows: Tensor = file.get_tensor(name)
+            rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+            if name + _SCALE in scaled:
+                rows = rows * file.get_tensor(name + _SCALE)[:, None]
+            yield name, rows
