@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
+from credit.errors import InvalidRequestError
+
 HOUSE = "house"
 """Key of the reserved provider that receives what no provider earned."""
 
@@ -16,6 +18,9 @@ UNATTRIBUTED = "unattributed"
 DEFAULT_COLLECTION = "default"
 MICRO = 1_000_000
 """Micro-credits in a credit: what one output of weight 1 distributes."""
+
+PPM = 1_000_000
+"""Parts of a whole in which shares are agreed: 700 000 is 70 %."""
 
 CREDIT = "CREDIT"
 """The commodity of credits in the ledger, in micro-credits; every other commodity is an ISO 4217 code."""
@@ -89,6 +94,46 @@ class Provider:
     key: str
     name: str
     kind: Literal["provider", "house"] = "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is agreed with a provider about money in one currency; the defaults hold where nothing is.
+
+    Shares are in parts per million, amounts in minor units. A fraction of a minor unit falls to the provider.
+
+    Attributes:
+        rate_ppm: share of an allocation that is the provider's; the rest is the house's.
+        minimum_payout_minor: less than this is not paid but carried forward.
+        reserve_ppm: share of what is earned in a period that is held back.
+        reserve_release_periods: months after which it is released; 0 exactly when nothing is held back.
+        recoupment_ppm: share of what is earned in a period that may go towards advances paid before.
+        withholding_ppm: share of what is paid that is withheld as tax.
+        fee_minor: taken from every payout.
+        agreement_reference: the contract, as its parties call it.
+    """
+
+    rate_ppm: int = PPM
+    minimum_payout_minor: int = 0
+    reserve_ppm: int = 0
+    reserve_release_periods: int = 0
+    recoupment_ppm: int = PPM
+    withholding_ppm: int = 0
+    fee_minor: int = 0
+    agreement_reference: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("rate_ppm", "reserve_ppm", "recoupment_ppm", "withholding_ppm"):
+            if not 0 <= getattr(self, name) <= PPM:
+                raise InvalidRequestError(f"{name} is {getattr(self, name)}; a share is between 0 and {PPM} ppm")
+        for name in ("minimum_payout_minor", "reserve_release_periods", "fee_minor"):
+            if getattr(self, name) < 0:
+                raise InvalidRequestError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if (self.reserve_ppm == 0) != (self.reserve_release_periods == 0):
+            raise InvalidRequestError(
+                f"a reserve of {self.reserve_ppm} ppm that is released after {self.reserve_release_periods} periods"
+                " makes no sense; agree both, or neither"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,13 @@
 | `money:pool:<period>` | money to distribute for a period |
 | `money:payable:<provider>` | what is owed to a provider |
 | `money:payout:<provider>` | what is on its way to a provider |
+| `money:reserve:<provider>` | what a provider earned and is held back for a time |
+| `money:advance:<provider>` | minus what a provider was paid in advance and has not earned yet |
+| `money:withholding:<provider>` | tax withheld from a provider's payouts |
+| `money:fees` | fees taken from payouts |
+| `money:escrow` | what no provider earned and is held for whoever may claim it |
 
-Balances of the two contra accounts are negative; every commodity sums to zero over all accounts.
+Balances of the two contra accounts and of advances are negative; every commodity sums to zero over all accounts.
 """
 
 from __future__ import annotations
@@ -30,6 +35,14 @@ EARNED_KIND = "credits:earned"
 POOL_KIND = "money:pool"
 PAYABLE_KIND = "money:payable"
 PAYOUT_KIND = "money:payout"
+RESERVE_KIND = "money:reserve"
+ADVANCE_KIND = "money:advance"
+WITHHOLDING_KIND = "money:withholding"
+FEES = "money:fees"
+ESCROW = "money:escrow"
+
+_SINGLE = frozenset({ISSUED, EXTERNAL, FEES, ESCROW})
+_OF_A_PROVIDER = frozenset({PAYABLE_KIND, PAYOUT_KIND, RESERVE_KIND, ADVANCE_KIND, WITHHOLDING_KIND})
 
 _BATCH = 500
 
@@ -63,9 +76,24 @@ def payout_account(provider_key: str) -> str:
     return f"{PAYOUT_KIND}:{provider_key}"
 
 
+def reserve_account(provider_key: str) -> str:
+    """Key of the account of what is held back from a provider."""
+    return f"{RESERVE_KIND}:{provider_key}"
+
+
+def advance_account(provider_key: str) -> str:
+    """Key of the account of a provider's advances, negative while they are not recouped."""
+    return f"{ADVANCE_KIND}:{provider_key}"
+
+
+def withholding_account(provider_key: str) -> str:
+    """Key of the account of the tax withheld from a provider."""
+    return f"{WITHHOLDING_KIND}:{provider_key}"
+
+
 def parse_account(key: str) -> AccountKey:
     """Take an account's key apart; LedgerError when it is not one of the forms above."""
-    if key in {ISSUED, EXTERNAL}:
+    if key in _SINGLE:
         return AccountKey(key)
     family, _, rest = key.partition(":")
     purpose, _, owner = rest.partition(":")
@@ -76,11 +104,13 @@ def parse_account(key: str) -> AccountKey:
             return AccountKey(kind, name, collection)
     elif kind == POOL_KIND and is_period(owner):
         return AccountKey(kind)
-    elif kind in {PAYABLE_KIND, PAYOUT_KIND} and is_provider_key(owner):
+    elif kind in _OF_A_PROVIDER and is_provider_key(owner):
         return AccountKey(kind, owner)
     raise LedgerError(
         f"{key!r} is not an account; accounts are credits:issued, credits:earned:<provider>/<collection>,"
-        " money:external, money:pool:<period>, money:payable:<provider> and money:payout:<provider>"
+        " money:external, money:fees, money:escrow, money:pool:<period>, and for a provider money:payable:<provider>,"
+        " money:payout:<provider>, money:reserve:<provider>, money:advance:<provider> and"
+        " money:withholding:<provider>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Who can be credited, on what terms, and which models and attribution indexes there are."""
+"""Who can be credited, and which models and attribution indexes there are."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ from typing import Literal
 from sqlalchemy import Connection, insert, select, update
 
 from credit.errors import LedgerError
-from credit.ledger.schema import account, attribution_index, contract_term, index_location, model, next_id, provider
-from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
-from credit.records import HOUSE, Provider, is_provider_key
+from credit.ledger.schema import account, attribution_index, index_location, model, next_id, provider
+from credit.ledger.values import is_storable, utc_moment, utc_text
+from credit.records import HOUSE, Provider, Terms, is_provider_key
 
 Change = Literal["added", "changed", "unchanged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """What holds for a provider and currency from `valid_from` on, until a later term."""
-
-    provider: str
-    currency: str
-    minimum_payout_minor: int
-    valid_from: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,45 +78,11 @@ def provider_id(conn: Connection, key: str) -> int:
 
 def set_term(
     conn: Connection, provider_key: str, currency: str, minimum_payout_minor: int, valid_from: date, now: datetime
-) -> Term:
-    """Agree a minimum payout, in minor units, from a day on; a term is never edited, a later one supersedes it.
+) -> None:
+    """Agree a minimum payout, in minor units, from a day on; see `credit.ledger.terms.agree`."""
+    from credit.ledger.terms import agree
 
-    Raises:
-        LedgerError: another amount is agreed from that day already, or a value makes no sense.
-    """
-    if not is_currency(currency):
-        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
-    if minimum_payout_minor < 0:
-        raise LedgerError(f"the minimum payout of {provider_key} is {minimum_payout_minor}; it must not be negative")
-    owner = provider_id(conn, provider_key)
-    key = {"provider_id": owner, "currency": currency, "valid_from": valid_from.isoformat()}
-    found = conn.execute(select(contract_term.c.minimum_payout_minor).filter_by(**key)).scalar()
-    if found is None:
-        row = {"id": next_id(conn, contract_term), "minimum_payout_minor": minimum_payout_minor, **key}
-        conn.execute(insert(contract_term), {**row, "created_at": utc_text(now)})
-    elif found != minimum_payout_minor:
-        raise LedgerError(
-            f"{provider_key} has agreed a minimum payout of {found} {currency} (minor units) from {valid_from} on;"
-            " terms are not edited: agree the new one from a later day"
-        )
-    return Term(provider_key, currency, minimum_payout_minor, valid_from)
-
-
-def term_for(conn: Connection, provider_key: str, currency: str, on: date) -> Term | None:
-    """Return the term that holds on a day, or None when nothing has been agreed for it."""
-    row = conn.execute(
-        select(contract_term.c.minimum_payout_minor, contract_term.c.valid_from)
-        .where(
-            contract_term.c.provider_id == provider_id(conn, provider_key),
-            contract_term.c.currency == currency,
-            contract_term.c.valid_from <= on.isoformat(),
-        )
-        .order_by(contract_term.c.valid_from.desc())
-        .limit(1)
-    ).one_or_none()
-    if row is None:
-        return None
-    return Term(provider_key, currency, row.minimum_payout_minor, date.fromisoformat(row.valid_from))
+    agree(conn, provider_key, currency, Terms(minimum_payout_minor=minimum_payout_minor), valid_from, now=now)
 
 
 def register_index(

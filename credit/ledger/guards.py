@@ -34,6 +34,7 @@ PERIOD_CLOSED = "the period is closed"
 
 APPEND_ONLY: tuple[Table, ...] = (
     schema.contract_term,
+    schema.hold,
     schema.account,
     schema.model,
     schema.attribution_index,
@@ -47,6 +48,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.ledger_entry,
     schema.pool,
     schema.allocation,
+    schema.reserve,
     schema.statement,
 )
 MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
@@ -55,6 +57,9 @@ MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
 _BASE = 2**32
 _OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
 _LAST_HASH = "(SELECT hash FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
+_LAST_DAY = "9999-12-31"
+_SAME_TERMS = "FROM contract_term AS t WHERE t.provider_id = NEW.provider_id AND t.currency = NEW.currency"
+_IN_A_PERIOD = ("pool", "allocation", "reserve")
 _CLOSED = "EXISTS (SELECT 1 FROM period WHERE id = NEW.period_id AND status = 'closed')"
 
 
@@ -73,6 +78,7 @@ def rules() -> Iterator[Rule]:
     """Yield every rule, in the order in which a trigger tries them."""
     yield from _journal_rules()
     yield from _period_rules()
+    yield from _term_rules()
     yield from _mutable_rules()
     for table in APPEND_ONLY:
         yield Rule(table.name, "UPDATE", f"{table.name} is append-only: no row may be changed")
@@ -128,15 +134,59 @@ def _journal_rules() -> Iterator[Rule]:
 
 
 def _period_rules() -> Iterator[Rule]:
-    for table in ("pool", "allocation"):
+    for table in _IN_A_PERIOD:
         yield Rule(table, "INSERT", PERIOD_CLOSED, _CLOSED)
     yield Rule("period", "INSERT", "a period starts open", "NEW.status <> 'open'")
+    yield Rule(
+        "period",
+        "INSERT",
+        f"{PERIOD_CLOSED}: a later one has been closed",
+        "EXISTS (SELECT 1 FROM period WHERE id > NEW.id AND status = 'closed')",
+    )
     yield Rule("period", "UPDATE", f"{PERIOD_CLOSED}: it stays closed, as it was closed", "OLD.status = 'closed'")
     yield Rule(
         "period",
         "UPDATE",
         "the only change to a period is to close it",
         "NEW.status <> 'closed' OR NEW.id <> OLD.id OR NEW.opened_at <> OLD.opened_at",
+    )
+    yield Rule(
+        "period",
+        "UPDATE",
+        "periods close in their order: an earlier one is open",
+        "EXISTS (SELECT 1 FROM period WHERE id < NEW.id AND status = 'open')",
+    )
+
+
+def _term_rules() -> Iterator[Rule]:
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        "a version of terms follows the last one",
+        f"NEW.version <> (SELECT coalesce(max(t.version), 0) + 1 {_SAME_TERMS})",
+    )
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        f"{PERIOD_CLOSED}: terms begin after the last one that was closed",
+        "EXISTS (SELECT 1 FROM period WHERE status = 'closed' AND id >= substr(NEW.valid_from, 1, 7))",
+    )
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        "terms that overlap others must be said to supersede them",
+        # Terms without an end give way to those that begin later.
+        f"NEW.supersedes = 0 AND EXISTS (SELECT 1 {_SAME_TERMS}"
+        f" AND t.valid_from <= coalesce(NEW.valid_to, '{_LAST_DAY}')"
+        f" AND coalesce(t.valid_to, '{_LAST_DAY}') >= NEW.valid_from"
+        " AND NOT (t.valid_to IS NULL AND t.valid_from < NEW.valid_from))",
+    )
+    yield Rule(
+        "hold",
+        "INSERT",
+        "a hold and its release take turns",
+        "NEW.action = coalesce((SELECT action FROM hold WHERE provider_id = NEW.provider_id"
+        " AND coalesce(currency, '') = coalesce(NEW.currency, '') ORDER BY id DESC LIMIT 1), 'release')",
     )
 
 
@@ -193,7 +243,7 @@ def _sqlite_trigger(table: str, event: Event, checks: list[Rule]) -> str:
 
 def _postgres_body(table: str, event: Event, checks: list[Rule]) -> str:
     lines = []
-    if (table, event) in {("ledger_txn", "INSERT"), ("pool", "INSERT"), ("allocation", "INSERT")}:
+    if event == "INSERT" and table in {"ledger_txn", *_IN_A_PERIOD}:
         # Held until commit: a close, which takes the row FOR UPDATE, waits for this post or is seen by it.
         lines.append("  PERFORM 1 FROM period WHERE id = NEW.period_id FOR SHARE;")
     for rule in checks:

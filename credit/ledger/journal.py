@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import account_ids
@@ -208,14 +208,16 @@ def reverse(conn: Connection, txn_id: int, *, period: str, reason: str, now: dat
 
 
 def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:
-    """Open the period `name` when it is new; PeriodClosedError when it is closed."""
+    """Open the period `name` when it is new; PeriodClosedError when it, or a later one, is closed."""
     if not is_period(name):
         raise LedgerError(f"{name!r} is not a period; a period is a month, written YYYY-MM")
-    status = conn.execute(select(period.c.status).where(period.c.id == name)).scalar()
-    if status is None:
+    later = (period.c.status == "closed") & (period.c.id >= name)
+    closed = conn.execute(select(func.max(period.c.id)).where(later)).scalar()
+    if closed is not None:
+        also = "" if closed == name else f", because {closed} is"
+        raise PeriodClosedError(f"period {name} is closed{also}; post into a later period that is open")
+    if conn.execute(select(period.c.status).where(period.c.id == name)).scalar() is None:
         conn.execute(insert(period).values(id=name, status="open", opened_at=utc_text(now)))
-    elif status == "closed":
-        raise PeriodClosedError(f"period {name} is closed; post into a later period that is open")
 
 
 def chain_head(conn: Connection) -> tuple[int, str]:

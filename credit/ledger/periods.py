@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
@@ -134,13 +134,26 @@ def periods(conn: Connection) -> list[Period]:
     ]
 
 
+def first_day(name: str) -> date:
+    """Return the first day of a period."""
+    return date.fromisoformat(f"{name}-01")
+
+
+def last_day(name: str) -> date:
+    """Return the last day of a period."""
+    return first_day(following(name)) - timedelta(days=1)
+
+
+def last_closed(conn: Connection) -> str | None:
+    """Return the last period that was closed, or None; no period before it can be posted into any more."""
+    return conn.execute(select(func.max(period.c.id)).where(period.c.status == "closed")).scalar()
+
+
 def open_period_for(conn: Connection, day: date) -> str:
-    """Return the period in which something of that day counts: its own month, or the first one after not closed."""
-    closed = set(conn.execute(select(period.c.id).where(period.c.status == "closed")).scalars())
+    """Return the period in which something of that day counts: its own month, or the first one that is not closed."""
+    closed = last_closed(conn)
     name = period_of(day)
-    while name in closed:
-        name = following(name)
-    return name
+    return name if closed is None or name > closed else following(closed)
 
 
 def unclosed_before(conn: Connection, name: str) -> list[str]:

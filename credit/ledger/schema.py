@@ -34,9 +34,25 @@ from sqlalchemy import (
 )
 
 from credit.ledger.values import MAX_AMOUNT
+from credit.records import PPM
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
+
+ACCOUNT_KINDS = (
+    "credits:issued",
+    "credits:earned",
+    "money:external",
+    "money:pool",
+    "money:payable",
+    "money:payout",
+    "money:reserve",
+    "money:advance",
+    "money:withholding",
+    "money:fees",
+    "money:escrow",
+)
+"""What an account can be; `credit.ledger.accounts` says what each of them holds."""
 
 _MOMENT = "____-__-__T__:__:__.______Z"
 
@@ -88,6 +104,10 @@ def _count(name: str) -> Column[int]:
     return Column(name, _BIG, CheckConstraint(f"{name} >= 0", name=name), nullable=False)
 
 
+def _ppm(name: str) -> Column[int]:
+    return Column(name, _BIG, CheckConstraint(f"{name} BETWEEN 0 AND {PPM}", name=name), nullable=False)
+
+
 def _text(name: str, *, nullable: bool = False) -> Column[str]:
     return Column(name, _TEXT, nullable=nullable)
 
@@ -104,16 +124,16 @@ def _moment(name: str, *, nullable: bool = False) -> Column[str]:
     return Column(name, _TEXT, CheckConstraint(f"{name} LIKE '{_MOMENT}'", name=name), nullable=nullable)
 
 
-def _day(name: str) -> Column[str]:
-    return Column(name, _TEXT, CheckConstraint(f"{name} LIKE '____-__-__'", name=name), nullable=False)
+def _day(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, _TEXT, CheckConstraint(f"{name} LIKE '____-__-__'", name=name), nullable=nullable)
 
 
 def _period() -> Column[str]:
     return Column("period_id", _TEXT, ForeignKey("period.id"), nullable=False)
 
 
-def _currency() -> Column[str]:
-    return Column("currency", _TEXT, CheckConstraint("currency LIKE '___'", name="currency"), nullable=False)
+def _currency(*, nullable: bool = False) -> Column[str]:
+    return Column("currency", _TEXT, CheckConstraint("currency LIKE '___'", name="currency"), nullable=nullable)
 
 
 def _one_of(name: str, *values: str) -> Column[str]:
@@ -138,11 +158,37 @@ contract_term = Table(
     metadata,
     _id(),
     _ref("provider_id", "provider.id"),
-    _day("valid_from"),
     _currency(),
+    _count("version"),
+    _day("valid_from"),
+    _day("valid_to", nullable=True),
+    Column("supersedes", _BIG, CheckConstraint("supersedes IN (0, 1)", name="supersedes"), nullable=False),
+    _ppm("rate_ppm"),
     _count("minimum_payout_minor"),
+    _ppm("reserve_ppm"),
+    _count("reserve_release_periods"),
+    _ppm("recoupment_ppm"),
+    _ppm("withholding_ppm"),
+    _count("fee_minor"),
+    _text("agreement_reference"),
     _moment("created_at"),
-    UniqueConstraint("provider_id", "currency", "valid_from"),
+    CheckConstraint("valid_to >= valid_from", name="valid"),
+    CheckConstraint("(reserve_ppm = 0) = (reserve_release_periods = 0)", name="reserve"),
+    UniqueConstraint("provider_id", "currency", "version"),
+    sqlite_strict=True,
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    _id(),
+    _ref("provider_id", "provider.id"),
+    # NULL: all currencies.
+    _currency(nullable=True),
+    _one_of("action", "hold", "release"),
+    _word("reason"),
+    _moment("created_at"),
+    Index(None, "provider_id"),
     sqlite_strict=True,
 )
 
@@ -151,9 +197,7 @@ account = Table(
     metadata,
     _id(),
     _word("key"),
-    _one_of(
-        "kind", "credits:issued", "credits:earned", "money:external", "money:pool", "money:payable", "money:payout"
-    ),
+    _one_of("kind", *ACCOUNT_KINDS),
     _ref("provider_id", "provider.id", nullable=True),
     _text("collection", nullable=True),
     UniqueConstraint("key"),
@@ -357,6 +401,22 @@ allocation = Table(
     CheckConstraint("(txn_id IS NULL) = (amount_minor = 0)", name="posted"),
     UniqueConstraint("pool_id", "provider_id"),
     Index(None, "period_id"),
+    sqlite_strict=True,
+)
+
+reserve = Table(
+    "reserve",
+    metadata,
+    _id(),
+    _period(),
+    _ref("provider_id", "provider.id"),
+    _currency(),
+    Column("amount_minor", _BIG, CheckConstraint("amount_minor > 0", name="amount_minor"), nullable=False),
+    Column("release_period", _TEXT, CheckConstraint("release_period LIKE '____-__'", name="month"), nullable=False),
+    _ref("txn_id", "ledger_txn.id"),
+    CheckConstraint("release_period > period_id", name="release_later"),
+    UniqueConstraint("period_id", "provider_id", "currency"),
+    Index(None, "release_period"),
     sqlite_strict=True,
 )
 

@@ -14,7 +14,7 @@ from credit.accounting.statement import PoolShare, StatementInput, statement_jso
 from credit.accounting.waterfall import Waterfall, settle
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.accounts import payable, payout_account, pool_account
-from credit.ledger.catalog import providers, term_for
+from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.outputs import pending_count
@@ -32,7 +32,8 @@ from credit.ledger.periods import (
     unclosed_before,
 )
 from credit.ledger.queries import books_of_period, credits_by_group, payable_balances
-from credit.records import HOUSE, Provider, is_period
+from credit.ledger.terms import terms_on
+from credit.records import HOUSE, Provider, Terms, is_period
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +165,17 @@ def _settle(
         for part in parts:
             key = (part.provider, pool.currency)
             earned[key] = earned.get(key, 0) + part.amount_minor
+    terms = terms_on(conn, _last_day(period))
     for key in sorted(earned.keys() | opening.keys()):
         provider, currency = key
         if known[provider].kind == "house":
             continue
-        term = term_for(conn, provider, currency, _last_day(period))
         yield settle(
             provider,
             currency,
             opening_minor=opening.get(key, 0),
             earned_minor=earned.get(key, 0),
-            minimum_payout_minor=term.minimum_payout_minor if term else 0,
+            minimum_payout_minor=terms.get(key, Terms()).minimum_payout_minor,
         )
 
 

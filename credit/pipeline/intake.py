@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +17,11 @@ from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import QuarantineFile
 from credit.ingest.results import Parsed
-from credit.ledger.catalog import Change, add_provider, models, set_term, term_for
+from credit.ledger.catalog import Change, add_provider, models
 from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
+from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
-from credit.records import LoggedOutput, Quarantined
+from credit.records import LoggedOutput, Quarantined, Terms
 
 _BATCH = 1000
 _SHOWN = 5
@@ -172,10 +173,18 @@ def _import_provider(conn: Connection, row: ProviderRow) -> Change | Literal["ch
 
 
 def agree_minimum(conn: Connection, key: str, currency: str, minimum_minor: int) -> bool:
-    """Agree a minimum payout, in minor units; return whether anything changed."""
+    """Agree a minimum payout, in minor units, from today on; return whether anything changed.
+
+    Where nothing has been agreed, it holds from the beginning, as far as that is not closed.
+    """
     now = datetime.now(UTC)
-    current = term_for(conn, key, currency, now.date())
-    if current is not None and current.minimum_payout_minor == minimum_minor:
+    current = agreement_on(conn, key, currency, now.date())
+    if current is not None and current.terms.minimum_payout_minor == minimum_minor:
         return False
-    set_term(conn, key, currency, minimum_minor, date.min if current is None else now.date(), now=now)
+    begin = first_free_day(conn) if current is None else now.date()
+    terms = replace(current.terms if current else Terms(), minimum_payout_minor=minimum_minor)
+    end = None if current is None else current.valid_to
+    agree(
+        conn, key, currency, terms, begin, end, supersede=current is not None and begin == current.valid_from, now=now
+    )
     return True

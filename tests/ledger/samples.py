@@ -9,10 +9,10 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection
 
-from credit.ledger import catalog, journal, outputs, periods
+from credit.ledger import catalog, holds, journal, outputs, periods, settlement, terms
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.records import CREDIT, LoggedOutput, Message, Provider
+from credit.records import CREDIT, LoggedOutput, Message, Provider, Terms
 
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
 SEPTEMBER, OCTOBER = "2026-09", "2026-10"
@@ -126,8 +126,18 @@ def close(conn: Connection, name: str) -> None:
 
 def populate(conn: Connection) -> None:
     """Put something into every table."""
+    populate_first(conn)
+    agreed = Terms(minimum_payout_minor=100, reserve_ppm=50_000, reserve_release_periods=2)
+    terms.agree(conn, "ada", "USD", agreed, date(2026, 10, 1), now=NOW)
+    holds.place_hold(conn, "bell", None, "who owns the rights is disputed", now=NOW)
+    entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
+    held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
+    settlement.add_reserves(conn, [settlement.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
+
+
+def populate_first(conn: Connection) -> None:
+    """Put something into every table of the first revision but contract_term, which others have changed."""
     add_providers(conn)
-    catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), now=NOW)
     index = add_index(conn)
     add_outputs(conn, [logged(1), logged(2, prompt="", messages=(Message("user", "hi"),))])
     value(conn, index.id, [1, 2])

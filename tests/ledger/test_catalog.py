@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, func, select
@@ -45,39 +45,6 @@ def test_the_kind_changes_until_the_first_credit(conn: Connection) -> None:
     journal.post(conn, samples.credit_posting("a"), now=NOW)
     with pytest.raises(LedgerError, match="has been credited"):
         catalog.add_provider(conn, Provider("ada", "Ada", "house"), NOW)
-
-
-def test_the_term_that_holds_is_the_latest_that_has_begun(conn: Connection) -> None:
-    samples.add_providers(conn)
-    for amount, day in ((100, date(2026, 1, 1)), (300, date(2026, 3, 1)), (200, date(2026, 2, 1))):
-        catalog.set_term(conn, "ada", "USD", amount, day, NOW)
-    held = {}
-    for day in (date(2025, 12, 31), date(2026, 1, 1), date(2026, 2, 28), date(2026, 3, 1), date(2030, 1, 1)):
-        term = catalog.term_for(conn, "ada", "USD", day)
-        held[day] = term and term.minimum_payout_minor
-    assert list(held.values()) == [None, 100, 200, 300, 300]
-    assert catalog.term_for(conn, "ada", "EUR", date(2026, 6, 1)) is None
-    assert catalog.term_for(conn, "bell", "USD", date(2026, 6, 1)) is None
-
-
-def test_a_term_is_never_edited(conn: Connection) -> None:
-    samples.add_providers(conn)
-    first = catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), NOW)
-    assert catalog.set_term(conn, "ada", "USD", 100, date(2026, 1, 1), NOW) == first
-    with pytest.raises(LedgerError, match="from a later day"):
-        catalog.set_term(conn, "ada", "USD", 101, date(2026, 1, 1), NOW)
-
-
-@pytest.mark.parametrize(
-    ("key", "currency", "amount", "match"),
-    [("eve", "USD", 1, "unknown provider"), ("ada", "usd", 1, "ISO 4217"), ("ada", "USD", -1, "not be negative")],
-)
-def test_a_term_that_makes_no_sense_is_refused(
-    conn: Connection, key: str, currency: str, amount: int, match: str
-) -> None:
-    samples.add_providers(conn)
-    with pytest.raises(LedgerError, match=match):
-        catalog.set_term(conn, key, currency, amount, date(2026, 1, 1), NOW)
 
 
 def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connection) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
 from credit.ledger import catalog
 from credit.ledger.engine import Ledger, _parse, redact, upgrade
+from credit.ledger.schema import REVISIONS
 from credit.records import Provider
 from tests.ledger.samples import NOW, undone
 
@@ -46,8 +47,8 @@ def test_a_newer_ledger_is_refused_and_left_alone(database_url: str) -> None:
 
 
 def test_an_older_ledger_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("credit.ledger.engine.REVISIONS", ("0001", "0002"))
-    with pytest.raises(LedgerError, match=r"needs 0002; run: credit init"):
+    monkeypatch.setattr("credit.ledger.engine.REVISIONS", (*REVISIONS, "9999"))
+    with pytest.raises(LedgerError, match=r"needs 9999; run: credit init"):
         Ledger.open(database_url)
 
 

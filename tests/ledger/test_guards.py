@@ -153,7 +153,7 @@ def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Tabl
         row = dict(conn.execute(table.select().limit(1)).mappings().one())
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
     if engine_name == "sqlite":
-        match = "exists already|period is closed|late entry|starts open"
+        match = "exists already|period is closed|late entry|starts open|follows the last|take turns"
         refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
     else:
         key = ", ".join(column.name for column in table.primary_key)
@@ -178,7 +178,7 @@ def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, engine
     with populated.read() as conn:
         row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-    match = "exists already|period is closed"
+    match = "exists already|period is closed|follows the last"
     refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
 
 

@@ -3,17 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import catalog, crosschecks, engine, guards
+from credit.ledger import catalog, crosschecks, engine, guards, integrity, terms
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.schema import REVISIONS, metadata
-from credit.records import Provider
+from credit.records import Provider, Terms
 from credit.resources import resource
 from tests.ledger import samples
 
@@ -55,6 +56,54 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
     assert upgrade(database_url) == REVISIONS[-1]
     with Ledger.open(database_url) as ledger, ledger.read() as conn:
         assert len(catalog.providers(conn)) == 3
+
+
+def upgrade_to(url: str, revision: str) -> None:
+    """Bring a ledger to a revision that may not be the last one."""
+    config = Config()
+    config.set_main_option("script_location", str(resource("migrations")))
+    made = engine._engine(engine._parse(url))
+    with engine._writing(made) as conn:
+        config.attributes["connection"] = conn
+        command.upgrade(config, revision)
+    made.dispose()
+
+
+def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(empty_url: str) -> None:
+    upgrade_to(empty_url, "0001")
+    made = engine._engine(engine._parse(empty_url))
+    with engine._writing(made) as conn:
+        samples.populate_first(conn)
+        before = {
+            table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all()
+            for table in inspect(conn).get_table_names()
+            if table not in {"contract_term", "alembic_version"}
+        }
+        add = text(
+            "INSERT INTO contract_term (id, provider_id, valid_from, currency, minimum_payout_minor, created_at)"
+            " VALUES (:id, :provider, :day, :currency, :minimum, '2026-01-01T00\\:00\\:00.000000Z')"
+        )
+        for number, (owner, day, currency, minimum) in enumerate(
+            ((2, "2026-03-01", "USD", 300), (2, "0001-01-01", "USD", 100), (2, "2026-01-01", "EUR", 7)), start=1
+        ):
+            values = {"id": number, "provider": owner, "day": day, "currency": currency, "minimum": minimum}
+            conn.execute(add, values)
+    made.dispose()
+    assert upgrade(empty_url) == REVISIONS[-1]
+    with Ledger.open(empty_url) as ledger:
+        with ledger.read() as conn:
+            after = {table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all() for table in before}
+            assert after == before
+            assert [
+                (item.currency, item.version, item.valid_from.isoformat(), item.terms)
+                for item in terms.history(conn, "ada")
+            ] == [
+                ("EUR", 1, "2026-01-01", Terms(minimum_payout_minor=7)),
+                ("USD", 1, "0001-01-01", Terms(minimum_payout_minor=100)),
+                ("USD", 2, "2026-03-01", Terms(minimum_payout_minor=300)),
+            ]
+            assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+        assert integrity.verify(ledger, None).problems == ()
 
 
 def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_a_day_counts_in_its_month_or_the_first_one_after_that_is_not_closed(con
         journal.ensure_period(conn, name, now=NOW)
         samples.close(conn, name)
     assert periods.open_period_for(conn, date(2026, 9, 30)) == "2026-11"
-    assert periods.open_period_for(conn, date(2026, 8, 1)) == "2026-08"
+    assert periods.open_period_for(conn, date(2026, 8, 1)) == "2026-11", "no period is opened before a closed one"
     assert [periods.following(name) for name in ("2026-09", "2026-12")] == ["2026-10", "2027-01"]
 
 

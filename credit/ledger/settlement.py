@@ -1,0 +1,150 @@
+"""What a close needs to know of money that moved before: openings, corrections, reserves, advances.
+
+Everything is derived from entries by the period in which they count, so that what a period carried forward is what
+the next one opens with, whatever has been posted into later periods by then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select
+
+from credit.ledger.accounts import PAYABLE_KIND
+from credit.ledger.engine import serialise_writers
+from credit.ledger.schema import (
+    account,
+    exact_sum,
+    join_sum,
+    ledger_entry,
+    ledger_txn,
+    next_id,
+    provider,
+    reserve,
+)
+
+CITES = "cites"
+"""Name in a transaction's details of the id of the earlier transaction that it corrects."""
+
+ProviderCurrency = tuple[str, str]
+"""A provider's key and a currency: what has a balance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A movement of what is owed to a provider that no close made, in minor units; `cites` is what it corrects."""
+
+    provider: str
+    currency: str
+    amount_minor: int
+    txn_id: int
+    txn_hash: str
+    kind: str
+    reason: str
+    cites: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """What is held back of a provider's earnings of a period, in minor units, until `release_period` closes."""
+
+    period: str
+    provider: str
+    currency: str
+    amount_minor: int
+    release_period: str
+    txn_id: int
+
+
+def provider_balances(
+    conn: Connection, kind: str, *, before: str | None = None, through: str | None = None
+) -> dict[ProviderCurrency, int]:
+    """Return the balances of all providers' accounts of a kind, in minor units; zeros are left out.
+
+    Args:
+        conn: from `Ledger.read` or `Ledger.write`.
+        kind: an account kind such as `money:payable`.
+        before: count only what was posted in periods before this one.
+        through: count only what was posted in periods up to this one.
+    """
+    query = (
+        select(provider.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(account.c.kind == kind)
+        .group_by(provider.c.key, ledger_entry.c.commodity)
+        .order_by(provider.c.key, ledger_entry.c.commodity)
+    )
+    if before is not None or through is not None:
+        query = query.join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+    if before is not None:
+        query = query.where(ledger_txn.c.period_id < before)
+    if through is not None:
+        query = query.where(ledger_txn.c.period_id <= through)
+    sums = {(key, currency): join_sum(high, low) for key, currency, high, low in conn.execute(query)}
+    return {item: amount for item, amount in sums.items() if amount}
+
+
+def corrections(conn: Connection, period: str, ignoring: Sequence[str] = ()) -> list[Correction]:
+    """Return what moved the payable accounts in a period, in order of posting, but for transactions of some kinds."""
+    query = (
+        select(ledger_txn, provider.c.key.label("owner"), ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(ledger_txn.c.period_id == period, account.c.kind == PAYABLE_KIND)
+        .where(ledger_txn.c.kind.not_in(ignoring))
+        .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
+    )
+    return [
+        Correction(
+            provider=row.owner,
+            currency=row.commodity,
+            amount_minor=row.amount,
+            txn_id=row.id,
+            txn_hash=row.hash,
+            kind=row.kind,
+            reason=row.memo,
+            cites=row.reverses_txn_id or json.loads(row.details_json).get(CITES),
+        )
+        for row in conn.execute(query)
+    ]
+
+
+def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
+    """Record what a close held back, with the transactions that did."""
+    serialise_writers(conn)
+    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
+    first = next_id(conn, reserve)
+    rows = [
+        {
+            "id": first + offset,
+            "period_id": item.period,
+            "provider_id": owners[item.provider],
+            "currency": item.currency,
+            "amount_minor": item.amount_minor,
+            "release_period": item.release_period,
+            "txn_id": item.txn_id,
+        }
+        for offset, item in enumerate(items)
+    ]
+    if rows:
+        conn.execute(insert(reserve), rows)
+
+
+def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:
+    """Return the reserves that fall due after one period and up to another, by provider, currency and period."""
+    query = (
+        select(reserve, provider.c.key.label("owner"))
+        .join_from(reserve, provider)
+        .where(reserve.c.release_period <= through)
+        .order_by(provider.c.key, reserve.c.currency, reserve.c.period_id)
+    )
+    if after is not None:
+        query = query.where(reserve.c.release_period > after)
+    return [
+        Reserve(row.period_id, row.owner, row.currency, row.amount_minor, row.release_period, row.txn_id)
+        for row in conn.execute(query)
+    ]

@@ -1,0 +1,177 @@
+"""Contract terms: what is agreed with a provider in one currency, in versions that are never edited.
+
+**Which terms hold on a day:** the latest version that covers the day. Terms without an end therefore give way to a
+later version that begins after them, for as long as that one lasts. Any other overlap is refused, unless the new
+version says that it supersedes what was agreed for its days. No version reaches into a closed period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, or_, select
+
+from credit.errors import LedgerError, PeriodClosedError
+from credit.ledger.catalog import provider_id
+from credit.ledger.engine import serialise_writers
+from credit.ledger.periods import first_day, following, last_closed
+from credit.ledger.schema import contract_term, next_id, provider
+from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
+from credit.records import HOUSE, Terms
+
+_VALUES = tuple(Terms.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A version of the terms with a provider in a currency. `valid_to` is the last day; None: without an end."""
+
+    provider: str
+    currency: str
+    version: int
+    valid_from: date
+    valid_to: date | None
+    supersedes: bool
+    terms: Terms
+    created_at: datetime
+
+    def __str__(self) -> str:
+        end = f"to {self.valid_to}" if self.valid_to else "on"
+        return f"version {self.version} of {self.provider}'s terms in {self.currency} (from {self.valid_from} {end})"
+
+
+def agree(
+    conn: Connection,
+    provider_key: str,
+    currency: str,
+    terms: Terms,
+    valid_from: date,
+    valid_to: date | None = None,
+    *,
+    supersede: bool = False,
+    now: datetime,
+) -> Agreement:
+    """Record a new version of the terms with a provider; the same terms for the same days again change nothing.
+
+    Args:
+        conn: from `Ledger.write`.
+        provider_key: whom it is agreed with; not the house.
+        currency: ISO 4217 code of the money it is about.
+        terms: what is agreed.
+        valid_from: first day on which it holds.
+        valid_to: last day; None: until something later is agreed.
+        supersede: it replaces, for its days, whatever was agreed for them.
+        now: when the ledger records it.
+
+    Raises:
+        LedgerError: it overlaps other terms, or a value makes no sense.
+        PeriodClosedError: it begins in a period that is closed.
+    """
+    where = f"terms of {provider_key} in {currency}"
+    if not is_currency(currency):
+        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    if provider_key == HOUSE:
+        raise LedgerError(f"{HOUSE!r} keeps what nobody earned; nothing is agreed with it")
+    if valid_to is not None and valid_to < valid_from:
+        raise LedgerError(f"{where} cannot end on {valid_to}, before they begin on {valid_from}")
+    if not is_storable(terms.agreement_reference):
+        raise LedgerError(f"{where}: the agreement's reference holds a character that a database cannot keep")
+    serialise_writers(conn)
+    owner = provider_id(conn, provider_key)
+    known = history(conn, provider_key, currency)
+    if known:
+        last = known[-1]
+        if (last.terms, last.valid_from, last.valid_to) == (terms, valid_from, valid_to):
+            return last
+    closed = last_closed(conn)
+    if closed is not None and valid_from < first_day(following(closed)):
+        raise PeriodClosedError(
+            f"{where} cannot begin on {valid_from}: period {closed} is closed; let them begin on"
+            f" {first_day(following(closed))} and correct what is past: credit adjust --help"
+        )
+    if not supersede:
+        _refuse_overlap(known, where, valid_from, valid_to)
+    version = known[-1].version + 1 if known else 1
+    row = {
+        "id": next_id(conn, contract_term),
+        "provider_id": owner,
+        "currency": currency,
+        "version": version,
+        "valid_from": valid_from.isoformat(),
+        "valid_to": None if valid_to is None else valid_to.isoformat(),
+        "supersedes": int(supersede),
+        "created_at": utc_text(now),
+        **asdict(terms),
+    }
+    conn.execute(insert(contract_term), row)
+    return Agreement(provider_key, currency, version, valid_from, valid_to, supersede, terms, utc_moment(utc_text(now)))
+
+
+def _refuse_overlap(known: Iterable[Agreement], where: str, valid_from: date, valid_to: date | None) -> None:
+    for item in known:
+        gives_way = item.valid_to is None and item.valid_from < valid_from
+        begins_in_time = valid_to is None or item.valid_from <= valid_to
+        if not gives_way and begins_in_time and (item.valid_to or date.max) >= valid_from:
+            after = "" if item.valid_to is None else f", or let it begin on {item.valid_to + timedelta(days=1)}"
+            raise LedgerError(
+                f"the new {where} from {valid_from} {f'to {valid_to}' if valid_to else 'on'} overlap {item}; terms are"
+                f" never edited: say --supersede if the new version replaces it for these days{after}"
+            )
+
+
+def history(conn: Connection, provider_key: str, currency: str | None = None) -> list[Agreement]:
+    """Return every version of the terms with a provider, in one currency or in all, by currency and version."""
+    query = _agreements().where(contract_term.c.provider_id == provider_id(conn, provider_key))
+    if currency is not None:
+        query = query.where(contract_term.c.currency == currency)
+    return [_to_agreement(row) for row in conn.execute(query)]
+
+
+def agreement_on(conn: Connection, provider_key: str, currency: str, on: date) -> Agreement | None:
+    """Return the version that holds on a day, or None when nothing has been agreed for it."""
+    covering = [item for item in history(conn, provider_key, currency) if _covers(item, on)]
+    return covering[-1] if covering else None
+
+
+def terms_on(conn: Connection, on: date) -> dict[tuple[str, str], Terms]:
+    """Return the terms that hold on a day, by (provider's key, currency); those without any are left out."""
+    day = on.isoformat()
+    query = _agreements().where(
+        contract_term.c.valid_from <= day, or_(contract_term.c.valid_to.is_(None), contract_term.c.valid_to >= day)
+    )
+    return {(row.owner, row.currency): _to_agreement(row).terms for row in conn.execute(query)}
+
+
+def first_free_day(conn: Connection) -> date:
+    """Return the first day after the last closed period, or the first of all days when none is closed."""
+    closed = last_closed(conn)
+    return date.min if closed is None else first_day(following(closed))
+
+
+def _covers(item: Agreement, on: date) -> bool:
+    return item.valid_from <= on and (item.valid_to is None or on <= item.valid_to)
+
+
+def _agreements() -> Select[Any]:
+    """Select every version; of those that a reader puts under one key, the last one is the latest."""
+    return (
+        select(contract_term, provider.c.key.label("owner"))
+        .join_from(contract_term, provider)
+        .order_by(provider.c.key, contract_term.c.currency, contract_term.c.version)
+    )
+
+
+def _to_agreement(row: Row[Any]) -> Agreement:
+    return Agreement(
+        provider=row.owner,
+        currency=row.currency,
+        version=row.version,
+        valid_from=date.fromisoformat(row.valid_from),
+        valid_to=None if row.valid_to is None else date.fromisoformat(row.valid_to),
+        supersedes=bool(row.supersedes),
+        terms=Terms(**{name: getattr(row, name) for name in _VALUES}),
+        created_at=utc_moment(row.created_at),
+    )
