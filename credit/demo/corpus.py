@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def _contributor(key: str) -> Contributor:
         key=key,
         name=meta["Name"],
         version=meta["Version"],
-        authors=authors.split("\n")[0][:60],
+        authors=re.sub(r"\s*<[^>]*>", "", authors.split("\n")[0])[:60],
         license=(terms or "unknown").split("\n")[0][:40],
         kind="house" if key == OWN else "provider",
     )

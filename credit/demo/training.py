@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from credit.valuation.model import without_progress_bars
+
 VOCABULARY = 2048
 MAX_LENGTH = 256
 _SEQUENCE = 128
@@ -116,5 +118,6 @@ def complete(model: Any, tokenizer: Any, prompt: str, new_tokens: int, seed: int
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Save model and tokenizer as any Hugging Face model is saved."""
-    model.save_pretrained(folder)
+    with without_progress_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

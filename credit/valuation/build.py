@@ -348,12 +348,13 @@ class _Build:
         return state
 
     def _write_examples(self) -> str:
-        """List every example with its row and number of predicted tokens, in the order of the rows."""
+        """List every example in the order of the rows: id, row, number of predicted tokens, start of its digest."""
         order = np.argsort(self.rows.row_of, kind="stable")
-        lines = [
-            json.dumps([self.data.examples[i].id, int(self.rows.row_of[i]), self.data.examples[i].predicted])
-            for i in order
-        ]
+        lines = []
+        for i in order:
+            example = self.data.examples[i]
+            fields = [example.id, int(self.rows.row_of[i]), example.predicted, example.short_digest()]
+            lines.append(json.dumps(fields))
         path = self.out / "examples.jsonl"
         write_whole(path, ("\n".join(lines) + "\n").encode())
         return sha256_file(path)

@@ -111,9 +111,7 @@ class AttributionIndex:
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Influence of every row on every output, in nats: (Q, R), float32 or better."""
-        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
-        curvature = self._open_curvature(model.device)
-        ready = {name: curvature.precondition(name, rows) for name, rows in queries.items()}
+        ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
         parts = []
         for shard in self.shards(model.device):
             total: Tensor | None = None
@@ -124,6 +122,25 @@ class AttributionIndex:
                 raise IntegrityError(f"{self.folder} holds a shard without layers; build the index again")
             parts.append(total.cpu())
         return torch.cat(parts, dim=1) / self.manifest.examples
+
+    def preconditioned(
+        self,
+        model: LanguageModel,
+        outputs: Sequence[LoggedOutput],
+        *,
+        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """(M + λI)⁻¹ times each output's gradient: for each layer (Q, S·R)."""
+        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
+        curvature = self._open_curvature(model.device)
+        return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
+
+    def tap(self, model: LanguageModel) -> GradientTap:
+        """Return the context in which the model yields gradients of this index's layers and projections."""
+        layers = choose_layers(model.module, lm_head=True)
+        watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
+        return GradientTap(model.module, watched, self._projections)
 
     def output_gradients(
         self,
@@ -140,11 +157,9 @@ class AttributionIndex:
             for example in encoder.output(output):
                 examples.append(example)
                 owners.append(number)
-        layers = choose_layers(model.module, lm_head=True)
-        watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
         sums: dict[str, Tensor] = {}
         done = 0
-        with GradientTap(model.module, watched, self._projections) as tap:
+        with self.tap(model) as tap:
             for positions in plan_batches([len(e.tokens) for e in examples], tokens_per_batch):
                 gradients = example_gradients(model, tap, [examples[p] for p in positions])
                 target = torch.tensor([owners[p] for p in positions], device=model.device)

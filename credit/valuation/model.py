@@ -97,7 +97,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     if dtype == "auto":
         dtype = "bf16" if chosen.type == "cuda" else "fp32"
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             tokenizer, module = _load(path, DTYPES[dtype])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {error}") from error
@@ -113,7 +113,7 @@ def _load(path: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing bars of its own; under cron they fill mails."""
     logger: Any = hf_logging
     shown = logger.is_progress_bar_enabled()

@@ -34,6 +34,10 @@ class Example:
         hasher.update(self.tokens.astype("<i4").tobytes())
         return hasher.digest()
 
+    def short_digest(self) -> str:
+        """Return the first 64 bits of the digest, as hexadecimal: what an index keeps of an example's content."""
+        return self.digest()[:8].hex()
+
 
 class Encoder:
     """Turns texts, prompt/completion pairs and chats into examples with a model's own tokenizer.

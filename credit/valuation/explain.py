@@ -1,0 +1,148 @@
+"""Which examples an output drew on most: from single rows, or by recomputing gradients from the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from credit.errors import InputError, MismatchError
+from credit.records import Group, LoggedOutput, TrainingRecord
+from credit.valuation.batching import plan_batches
+from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
+from credit.valuation.index import AttributionIndex
+from credit.valuation.model import LanguageModel
+from credit.valuation.tokens import Encoder, Example
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleInfluence:
+    """The influence of one training example on one output, in nats."""
+
+    id: str
+    group: Group
+    influence: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedExample:
+    """An example as the index lists it: its row, its predicted tokens, and the start of its digest."""
+
+    id: str
+    row: int
+    tokens: int
+    digest: str
+
+
+def indexed_examples(index: AttributionIndex) -> Iterator[IndexedExample]:
+    """Yield all examples of an index in the order of their rows."""
+    with (index.folder / "examples.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            yield IndexedExample(*json.loads(line))
+
+
+def explain_output(
+    index: AttributionIndex,
+    model: LanguageModel,
+    output: LoggedOutput,
+    *,
+    groups: Iterable[Group] | None = None,
+    records: Iterable[TrainingRecord] | None = None,
+    top: int = 10,
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ExampleInfluence]:
+    """Rank training examples by their influence on an output, the strongest support first.
+
+    Groups whose rows are single examples need no data. Folded ones are recomputed from `records`, which are checked
+    against what the index was built from.
+
+    Args:
+        index: an open index.
+        model: the model that it was built with.
+        output: any output of that model, logged or not.
+        groups: the groups asked about; None is all.
+        records: the training data, at least that of folded groups; others are passed over.
+        top: examples returned.
+        tokens_per_batch: padded tokens in a batch, at most.
+        progress: called with examples done and examples in all.
+
+    Raises:
+        InputError: a group is not in the index, or a folded one is asked about without its data.
+        MismatchError: the data given for a folded group is not what was indexed.
+    """
+    index.check_model(model)
+    asked = set(index.groups if groups is None else groups)
+    if unknown := sorted(asked - set(index.groups)):
+        raise InputError(f"{unknown[0]} is not in {index.folder}; its groups are listed in its manifest.json")
+    layouts = [layout for layout in index.manifest.groups if layout.group in asked]
+    folded = {layout.group for layout in layouts if layout.stop - layout.start < layout.examples}
+    if folded and records is None:
+        raise InputError(
+            f"{min(folded)} is folded in {index.folder}: give its training data, or build an index with "
+            "--rows-per-group all"
+        )
+    found: list[ExampleInfluence] = []
+    values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
+    owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
+    members: dict[Group, dict[str, str]] = {group: {} for group in folded}
+    for example in indexed_examples(index):
+        group = owner.get(example.row)
+        if group in folded:
+            members[group][example.id] = example.digest
+        elif group is not None:
+            found.append(ExampleInfluence(example.id, group, values[example.row]))
+    if folded and records is not None:
+        chosen = list(_members(index, model, records, members))
+        scores = _score(index, model, output, [example for _, example in chosen], tokens_per_batch, progress)
+        found += [
+            ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)
+        ]
+    return sorted(found, key=lambda item: (-item.influence, item.id))[:top]
+
+
+def _members(
+    index: AttributionIndex,
+    model: LanguageModel,
+    records: Iterable[TrainingRecord],
+    members: dict[Group, dict[str, str]],
+) -> Iterator[tuple[Group, Example]]:
+    """Yield the examples of the groups asked about, after checking that they are those of the index."""
+    encoder = Encoder(model.tokenizer, index.manifest.max_length)
+    missing = {group: dict(ids) for group, ids in members.items()}
+    for record in records:
+        if record.group not in members:
+            continue
+        for example in encoder.training(record):
+            if missing[record.group].pop(example.id, None) != example.short_digest():
+                raise MismatchError(f"{example.id} of {record.group} is not what {index.folder} was built from")
+            yield record.group, example
+    for group, ids in missing.items():
+        if ids:
+            raise InputError(f"the data lacks {len(ids)} examples of {group} that are in {index.folder}: {min(ids)}")
+
+
+def _score(
+    index: AttributionIndex,
+    model: LanguageModel,
+    output: LoggedOutput,
+    examples: Sequence[Example],
+    tokens_per_batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[float]:
+    """Influence of each example on the output, by recomputing its gradient."""
+    query = index.preconditioned(model, [output], tokens_per_batch=tokens_per_batch)
+    scores = torch.zeros(len(examples), dtype=torch.float64)
+    done = 0
+    with index.tap(model) as tap:
+        for positions in plan_batches([len(example.tokens) for example in examples], tokens_per_batch):
+            gradients = example_gradients(model, tap, [examples[position] for position in positions])
+            parts: Tensor = sum(gradients[name] @ query[name][0] for name in query)  # type: ignore[assignment]
+            scores[positions] = parts.double().cpu() / index.manifest.examples
+            done += len(positions)
+            if progress:
+                progress(done, len(examples))
+    return scores.tolist()

@@ -1,0 +1,76 @@
+"""The README is true: its files are read, its commands run, its Python runs, its demo is the demo's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from credit.cli.main import _COMMANDS
+from tests.models import save_tiny_model
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(marker: str) -> list[str]:
+    return re.findall(rf"<!-- {marker} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    save_tiny_model(folder / "my-model")
+    for name, content in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", README, re.DOTALL):
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def _credit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "credit", *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_the_commands_for_ones_own_data_work_as_written(folder):
+    commands = [line for block in _blocks("commands") for line in block.splitlines()]
+    assert len(commands) == 11
+    printed = {}
+    for command in commands:
+        prompt, program, *arguments = command.split()
+        assert (prompt, program) == ("$", "credit")
+        done = _credit(folder, *arguments)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        printed[" ".join(arguments[:2])] = done.stdout
+    assert "2 outputs valued, 3.000000 credits posted" in printed["compute"]
+    assert "novels" in printed["report attribution"]
+    assert sorted(path.name for path in (folder / "statements-2026-01").iterdir()) == ["anna", "ben"]
+    assert "everything is as it was written" in printed["verify"]
+
+
+def test_the_python_example_runs(folder):
+    (block,) = _blocks("python")
+    done = subprocess.run([sys.executable, "-c", block], cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Group(provider='anna', collection='novels')" in done.stdout
+
+
+def test_every_command_is_named():
+    for command in _COMMANDS:
+        assert f"credit {command}" in README or f"`{command}`" in README, f"README does not mention credit {command}"
+
+
+def test_the_demos_commands_are_those_that_the_demo_types():
+    (demo,) = re.findall(r"<!-- demo -->(.*?)<!-- /demo -->", README, re.DOTALL)
+    typed = re.findall(r"^\$ credit (\S+)", demo, re.MULTILINE)
+    assert typed[:5] == ["init", "providers", "index", "ingest-outputs", "compute"]
+    assert {"pool", "close", "report", "export"} <= set(typed)
