@@ -20,6 +20,7 @@ def demo(out: Path) -> None:
     \b
     Example: credit demo --out /tmp/credit-demo
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -31,7 +32,7 @@ def demo(out: Path) -> None:
             click.echo(f"  step {step:>4}/{steps}  loss {loss:.2f} nats per token")
 
     result = run_demo(out, click.echo, training_step)
-    table = Table(title="Who earned what, both months")
+    table = Table(title="Who earned what, both months", box=SIMPLE_HEAD)
     for column in ("provider", "outputs led", "effect (nats)", "credits", "share", "payout"):
         table.add_column(column, justify="left" if column == "provider" else "right")
     for line in result.lines:

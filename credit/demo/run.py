@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from credit.records import HOUSE, MICRO
 
 SEED = 7
 MODEL_NAME = "demo-lm"
+CURRENCY = "USD"
 POOLS = (("2026-01", "1000.00"), ("2026-02", "1500.00"))
 """Months of the logs, both over wherever this runs, with the money to distribute in each."""
 
@@ -137,7 +139,7 @@ def _write_inputs(folder: Path, corpus: Corpus) -> None:
         writer = csv.writer(file)
         writer.writerow(["key", "name", "kind", "currency", "minimum_payout"])
         for number, contributor in enumerate(corpus.contributors):
-            terms = ["USD", "200.00"] if number == len(corpus.contributors) - 2 else ["", ""]
+            terms = [CURRENCY, "200.00"] if number == len(corpus.contributors) - 2 else ["", ""]
             writer.writerow([contributor.key, contributor.name, contributor.kind, *terms])
 
 
@@ -196,7 +198,7 @@ def _commands(folder: Path, say: Say) -> None:
     credit("ingest-outputs", *(f"logs/{period}.jsonl" for period, _ in POOLS))
     credit("compute")
     for period, amount in POOLS:
-        credit("pool", "add", period, amount, "USD")
+        credit("pool", "add", period, amount, CURRENCY)
         credit("close", period)
     for period, _ in POOLS:
         credit("report", "attribution", period)
@@ -225,7 +227,7 @@ def _result(folder: Path) -> DemoResult:
     effects: dict[str, float] = {}
     micro: dict[str, int] = {}
     led: dict[str, int] = {}
-    payouts: dict[str, str] = {}
+    paid: dict[str, Decimal] = {}
     origins: dict[str, str] = json.loads((folder / "origins.json").read_text())
     hits = checked = 0
     for period, _ in POOLS:
@@ -243,8 +245,8 @@ def _result(folder: Path) -> DemoResult:
                 checked += 1
                 hits += origins[output] == leader
         for row in _report(folder, "payouts", period):
-            paid = f"{row['payable']} {row['currency']}"
-            payouts[row["provider"]] = f"{payouts[row['provider']]} + {paid}" if row["provider"] in payouts else paid
+            paid[row["provider"]] = paid.get(row["provider"], Decimal(0)) + Decimal(row["payable"])
+    payouts = {key: f"{amount} {CURRENCY}" for key, amount in paid.items()}
     payouts |= dict.fromkeys((OWN, HOUSE), "to the house")
     lines = [
         DemoLine(key, led.get(key, 0), effects[key], micro[key], payouts.get(key, ""))
