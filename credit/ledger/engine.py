@@ -28,6 +28,9 @@ from credit.ledger.schema import REVISIONS
 BUSY_TIMEOUT_MS = 30_000
 """How long a SQLite writer waits for another one before it gives up."""
 
+CACHE_KIB = 65_536
+"""Page cache of a SQLite connection: the keys of the journal are hashes, which land anywhere in their indexes."""
+
 _SECRETS = frozenset({"password", "sslpassword"})
 _WRITER_LOCK = "writer"
 _INIT = "credit init"
@@ -273,6 +276,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         "synchronous = FULL",
         "foreign_keys = ON",
         "recursive_triggers = ON",
+        f"cache_size = -{CACHE_KIB}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

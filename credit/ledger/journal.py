@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import account_ids
+from credit.ledger.bulk import insert_rows
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import account, ledger_entry, ledger_txn, period
 from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
@@ -87,34 +88,51 @@ class Header(NamedTuple):
 canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 """JSON with sorted keys, without spaces, in ASCII: the same value gives the same bytes."""
 
+_quoted = json.encoder.encode_basestring_ascii
 
-def chain_hash(header: Header, entries: Sequence[tuple[str, str, int]]) -> str:
+
+def chain_hash(header: Header, entries: Iterable[tuple[str, str, int]]) -> str:
     """Return the hash of a transaction: SHA-256 of a JSON array of its fields and of its entries in order.
 
     JSON in ASCII is unambiguous: strings are quoted and escaped, so that no field runs into the next one.
     Entries are (account key, commodity, amount).
     """
-    return _sha256((ENCODING, *header, entries))
+    return _chain_hash(header, _entries_json(entries))
 
 
 def input_sha256(posting: Posting) -> str:
     """Return the SHA-256 of all that a posting says, its idempotency key apart."""
-    return _sha256(
-        (
-            ENCODING,
-            posting.kind,
-            posting.period,
-            posting.effective_on.isoformat(),
-            [(entry.account, entry.commodity, entry.amount) for entry in posting.entries],
-            posting.memo,
-            posting.details or {},
-            posting.reverses,
-        )
+    lines = _entries_json((line.account, line.commodity, line.amount) for line in posting.entries)
+    return _input_sha256(posting, lines, _details_json(posting))
+
+
+# The two arrays are put together by hand, which takes a third of the time of the general encoder and gives the
+# bytes of `canonical_json`; a test compares them.
+
+
+def _entries_json(entries: Iterable[tuple[str, str, int]]) -> str:
+    return "[" + ",".join([f"[{_quoted(key)},{_quoted(unit)},{amount}]" for key, unit, amount in entries]) + "]"
+
+
+def _details_json(posting: Posting) -> str:
+    return canonical_json(posting.details) if posting.details else "{}"
+
+
+def _chain_hash(header: Header, entries_json: str) -> str:
+    prev, seq, count, kind, period_id, key, digest, effective, recorded, undone, memo, details = header
+    texts = ",".join(map(_quoted, (kind, period_id, key, digest, effective, recorded)))
+    tail = f"{'null' if undone is None else undone},{_quoted(memo)},{_quoted(details)},{entries_json}"
+    content = f'["{ENCODING}",{_quoted(prev)},{seq},{count},{texts},{tail}]'
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _input_sha256(posting: Posting, entries_json: str, details_json: str) -> str:
+    content = (
+        f'["{ENCODING}",{_quoted(posting.kind)},{_quoted(posting.period)},"{posting.effective_on.isoformat()}",'
+        f"{entries_json},{_quoted(posting.memo)},{details_json},"
+        f"{'null' if posting.reverses is None else posting.reverses}]"
     )
-
-
-def _sha256(value: object) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def post(conn: Connection, posting: Posting, *, now: datetime) -> Posted:
@@ -147,20 +165,22 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     results: list[Posted] = []
     fresh: list[tuple[Posting, Header, str]] = []
     for item in postings:
-        digest = input_sha256(item)
+        lines = _entries_json([(line.account, line.commodity, line.amount) for line in item.entries])
+        details = _details_json(item)
+        digest = _input_sha256(item, lines, details)
         first = known.get(item.idempotency_key)
         if first is None:
             seq += 1
-            header = _header(item, digest, prev, seq, recorded)
-            prev = chain_hash(header, [(line.account, line.commodity, line.amount) for line in item.entries])
+            header = _header(item, digest, details, prev, seq, recorded)
+            prev = _chain_hash(header, lines)
             fresh.append((item, header, prev))
             results.append(Posted(seq, seq, prev, replayed=False))
-            known[item.idempotency_key] = Posted(seq, seq, prev, replayed=True), digest
-        elif first[1] == digest:
-            results.append(first[0])
+            known[item.idempotency_key] = seq, prev, digest
+        elif first[2] == digest:
+            results.append(Posted(first[0], first[0], first[1], replayed=True))
         else:
             raise IdempotencyError(
-                f"idempotency key {item.idempotency_key!r} belongs to transaction {first[0].txn_id}, which says"
+                f"idempotency key {item.idempotency_key!r} belongs to transaction {first[0]}, which says"
                 " something else; give a different transaction a key of its own"
             )
     if fresh:
@@ -227,7 +247,7 @@ def chain_head(conn: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
-def _header(item: Posting, digest: str, prev: str, seq: int, recorded: str) -> Header:
+def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> Header:
     return Header(
         prev_hash=prev,
         seq=seq,
@@ -240,49 +260,42 @@ def _header(item: Posting, digest: str, prev: str, seq: int, recorded: str) -> H
         recorded_at=recorded,
         reverses_txn_id=item.reverses,
         memo=item.memo,
-        details_json=canonical_json(item.details or {}),
+        details_json=details_json,
     )
 
 
 def _write(conn: Connection, fresh: list[tuple[Posting, Header, str]]) -> None:
     """Write entries before headers, because the header's guard judges the whole."""
     ids = account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
-    rows: list[dict[str, object]] = []
-    heads: list[dict[str, object]] = []
+    rows: list[tuple[object, ...]] = []
+    heads: list[tuple[object, ...]] = []
     for item, header, digest in fresh:
-        count = header.entry_count
+        seq, count = header.seq, header.entry_count
         for number, line in enumerate(item.entries, start=1):
-            rows.append(
-                {
-                    "txn_id": header.seq,
-                    "line_no": number,
-                    "entry_count": count,
-                    "account_id": ids[line.account],
-                    "commodity": line.commodity,
-                    "amount": line.amount,
-                }
-            )
-        heads.append({"id": header.seq, "hash": digest, **header._asdict()})
+            rows.append((seq, number, count, ids[line.account], line.commodity, line.amount))
+        prev, *fields = header
+        heads.append((seq, *fields, prev, digest))  # as the table has them
         if len(rows) >= _BATCH:
             _flush(conn, rows, heads)
     if heads:
         _flush(conn, rows, heads)
 
 
-def _flush(conn: Connection, rows: list[dict[str, object]], heads: list[dict[str, object]]) -> None:
-    conn.execute(insert(ledger_entry), rows)
-    conn.execute(insert(ledger_txn), heads)
+def _flush(conn: Connection, rows: list[tuple[object, ...]], heads: list[tuple[object, ...]]) -> None:
+    insert_rows(conn, ledger_entry, rows)
+    insert_rows(conn, ledger_txn, heads)
     rows.clear()
     heads.clear()
 
 
-def _posted_before(conn: Connection, keys: Sequence[str]) -> dict[str, tuple[Posted, str]]:
-    found: dict[str, tuple[Posted, str]] = {}
+def _posted_before(conn: Connection, keys: Sequence[str]) -> dict[str, tuple[int, str, str]]:
+    """Return seq, hash and input_sha256 of the transactions that have one of the keys, by key."""
+    found: dict[str, tuple[int, str, str]] = {}
     columns = (ledger_txn.c.idempotency_key, ledger_txn.c.seq, ledger_txn.c.hash, ledger_txn.c.input_sha256)
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         some = keys[start : start + _KEYS_AT_ONCE]
         for key, seq, digest, content in conn.execute(select(*columns).where(ledger_txn.c.idempotency_key.in_(some))):
-            found[key] = Posted(seq, seq, digest, replayed=True), content
+            found[key] = seq, digest, content
     return found
 
 

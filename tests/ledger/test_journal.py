@@ -72,6 +72,46 @@ def test_the_hash_is_that_of_the_documented_encoding(conn: Connection) -> None:
     assert stored.prev_hash == first.hash
 
 
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner, max_size=2))
+
+
+@given(
+    TEXTS, TEXTS, TEXTS, st.lists(st.tuples(TEXTS, TEXTS, st.integers()), max_size=3),
+    st.dictionaries(TEXTS, JSON, max_size=2), st.none() | st.integers(1),
+)  # fmt: skip
+def test_what_is_hashed_is_what_the_general_encoder_would_write(
+    kind: str,
+    key: str,
+    memo: str,
+    lines: list[tuple[str, str, int]],
+    details: dict[str, object],
+    reverses: int | None,
+) -> None:
+    def sha256(value: object) -> str:
+        return hashlib.sha256(journal.canonical_json(value).encode()).hexdigest()
+
+    entries = tuple(Entry(*line) for line in lines)
+    posting = Posting(kind, OCTOBER, date(2026, 10, 5), key, entries, memo, details, reverses)
+    said = (journal.ENCODING, kind, OCTOBER, "2026-10-05", lines, memo, details, reverses)
+    assert journal.input_sha256(posting) == sha256(said)
+    header = journal.Header(
+        "p" * 64,
+        7,
+        2,
+        kind,
+        OCTOBER,
+        key,
+        "i" * 64,
+        "2026-10-05",
+        "now",
+        reverses,
+        memo,
+        journal.canonical_json(details),
+    )
+    assert journal.chain_hash(header, lines) == sha256((journal.ENCODING, *header, lines))
+
+
 def test_the_same_posting_again_returns_the_first_result(conn: Connection) -> None:
     first = journal.post(conn, credit_posting("a"), now=NOW)
     again = journal.post(conn, credit_posting("a"), now=NOW + timedelta(days=1))
