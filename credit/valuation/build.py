@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +16,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
-from credit.records import Group, TrainingRecord
+from credit.records import TrainingRecord
+from credit.valuation.assemble import complete_index
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.curvature import CURVATURES, DenseFisher, make_curvature, make_statistic
+from credit.valuation.curvature import CURVATURES, make_statistic
+from credit.valuation.data import IndexedExample, TrainingData, encode_training
 from credit.valuation.fitting import PROJECTIONS, Progress, make_projections
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import LayerChoice, choose_layers
+from credit.valuation.layers import LayerChoice, LayerShape, choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
+    PROJECTIONS_FILE,
     IndexSettings,
     Manifest,
     build_fingerprint,
@@ -42,19 +45,9 @@ from credit.valuation.store import ROW_DTYPES, encode_rows, save_tensors
 from credit.valuation.tokens import Encoder, Example
 
 _STATE = "build.json"
-_PROJECTIONS_FILE = "projections.safetensors"
 _SHARD_BYTES = 256 * 2**20
 _CHECKPOINT_SECONDS = 120.0
 DEFAULT_TOKENS_PER_BATCH = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Tokenised training data: N examples, the group of each, and a hash of all of it that ignores their order."""
-
-    examples: Sequence[Example]
-    groups: Sequence[Group]
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +56,6 @@ class BuildResult:
 
     manifest: Manifest
     existed: bool
-
-
-def encode_training(records: Iterable[TrainingRecord], encoder: Encoder) -> TrainingData:
-    """Tokenise training records into examples.
-
-    Raises:
-        InputError: there is nothing to index, or two examples share an id.
-    """
-    examples: list[Example] = []
-    groups: list[Group] = []
-    digests: list[bytes] = []
-    seen: set[str] = set()
-    for record in records:
-        for example in encoder.training(record):
-            if example.id in seen:
-                raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
-            seen.add(example.id)
-            examples.append(example)
-            groups.append(record.group)
-            digests.append(hashlib.sha256(example.digest() + str(record.group).encode()).digest())
-    if not examples:
-        raise InputError("the training data holds no record that can be indexed")
-    return TrainingData(examples, groups, hashlib.sha256(b"".join(sorted(digests))).hexdigest())
 
 
 def build_index(
@@ -121,7 +91,7 @@ def build_index(
     data = encode_training(records, Encoder(model.tokenizer, max_length))
     dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
     fingerprint = build_fingerprint(
-        model.model_sha256, model.tokenizer_sha256, data.sha256, dtype, settings, max_length
+        model.model_sha256, model.tokenizer_sha256, data.sha256, data.sha256, dtype, settings, max_length
     )
     _prepare_folder(out)
     try:
@@ -237,28 +207,16 @@ class _Build:
                 done += size
 
     def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
-        """Factorise the curvature, write everything that is left, and the manifest last."""
+        """Write everything that is left, and the manifest last."""
         assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
         assert self.state.projections is not None  # noqa: S101  # written before run()
-        files = dict(self.state.shards) | {
-            self.state.sums: sha256_file(self.out / self.state.sums),
-            _PROJECTIONS_FILE: self.state.projections,
-            "counts.safetensors": save_tensors(
-                self.out / "counts.safetensors", {"counts": torch.from_numpy(self.rows.counts)}
-            ),
-            "examples.jsonl": self._write_examples(),
-        }
-        curvature = make_curvature(
-            self.settings.curvature, self.statistic.sums(), len(self.data.examples), self.settings.damping
-        )
-        if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
-            files["factors.safetensors"] = save_tensors(self.out / "factors.safetensors", curvature.tensors())
-        manifest = Manifest(
+        draft = Manifest(
             name=name,
             model_path=str(self.model.path.resolve()),
             model_sha256=self.model.model_sha256,
             tokenizer_sha256=self.model.tokenizer_sha256,
             data_sha256=self.data.sha256,
+            fitted_sha256=self.data.sha256,
             dtype=dtype,
             settings=self.settings,
             max_length=max_length,
@@ -267,25 +225,34 @@ class _Build:
             groups=self.rows.groups,
             shards=tuple(sorted(self.state.shards)),
             statistic=self.state.sums,
-            files=files,
+            history=(),
+            files={},
         )
-        write_whole(self.out / MANIFEST, manifest.to_json().encode())
+        manifest = complete_index(
+            self.out,
+            draft,
+            counts=self.rows.counts,
+            listed=(
+                IndexedExample(example.id, int(row), example.predicted, example.short_digest())
+                for example, row in zip(self.data.examples, self.rows.row_of, strict=True)
+            ),
+            written=self.state.shards
+            | {
+                self.state.sums: sha256_file(self.out / self.state.sums),
+                PROJECTIONS_FILE: self.state.projections,
+            },
+            device=self.model.device,
+        )
         (self.out / _STATE).unlink()
         return manifest
 
     def _units(self) -> Iterator[tuple[int, int, list[int]]]:
         """Yield (first row, last row + 1, examples) of each unit: a shard's worth of consecutive rows."""
-        width = sum(s * r for s, r in self._shapes().values())
-        step = max(1, _SHARD_BYTES // (4 * width))
         order = np.argsort(self.rows.row_of, kind="stable")
         sorted_rows = self.rows.row_of[order]
-        for low in range(0, len(self.rows.counts), step):
-            high = min(low + step, len(self.rows.counts))
+        for low, high in plan_shards(len(self.rows.counts), self.layers.shapes, self.projections):
             first, last = np.searchsorted(sorted_rows, [low, high])
             yield low, high, order[first:last].tolist()
-
-    def _shapes(self) -> dict[str, tuple[int, int]]:
-        return {s.name: projected_shape(s, self.projections[s.name]) for s in self.layers.shapes}
 
     def _sum_rows(
         self, tap: GradientTap, low: int, high: int, members: list[int], done: int, total: int
@@ -318,7 +285,7 @@ class _Build:
 
     def _open_projections(self) -> dict[str, LayerProjection]:
         """Make the projections, or read those that a build which was stopped has made: rows of both must agree."""
-        path = self.out / _PROJECTIONS_FILE
+        path = self.out / PROJECTIONS_FILE
         if self.state.projections is None:
             projections = make_projections(
                 self.model,
@@ -347,17 +314,15 @@ class _Build:
             )
         return state
 
-    def _write_examples(self) -> str:
-        """List every example in the order of the rows: id, row, number of predicted tokens, start of its digest."""
-        order = np.argsort(self.rows.row_of, kind="stable")
-        lines = []
-        for i in order:
-            example = self.data.examples[i]
-            fields = [example.id, int(self.rows.row_of[i]), example.predicted, example.short_digest()]
-            lines.append(json.dumps(fields))
-        path = self.out / "examples.jsonl"
-        write_whole(path, ("\n".join(lines) + "\n").encode())
-        return sha256_file(path)
+
+def plan_shards(
+    rows: int, shapes: Sequence[LayerShape], projections: Mapping[str, LayerProjection]
+) -> Iterator[tuple[int, int]]:
+    """Yield (first row, last row + 1) of each shard."""
+    width = sum(math.prod(projected_shape(shape, projections[shape.name])) for shape in shapes)
+    step = max(1, _SHARD_BYTES // (4 * width))
+    for low in range(0, rows, step):
+        yield low, min(low + step, rows)
 
 
 def example_gradients(model: LanguageModel, tap: GradientTap, examples: Sequence[Example]) -> dict[str, Tensor]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from credit.errors import InputError, MismatchError
+from credit.errors import InputError
 from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.valuation.batching import plan_batches
 from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
+from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.model import LanguageModel
 from credit.valuation.tokens import Encoder, Example
@@ -25,23 +25,6 @@ class ExampleInfluence:
     id: str
     group: Group
     influence: float
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedExample:
-    """An example as the index lists it: its row, its predicted tokens, and the start of its digest."""
-
-    id: str
-    row: int
-    tokens: int
-    digest: str
-
-
-def indexed_examples(index: AttributionIndex) -> Iterator[IndexedExample]:
-    """Yield all examples of an index in the order of their rows."""
-    with (index.folder / "examples.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield IndexedExample(*json.loads(line))
 
 
 def explain_output(
@@ -89,40 +72,19 @@ def explain_output(
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
     members: dict[Group, dict[str, str]] = {group: {} for group in folded}
-    for example in indexed_examples(index):
+    for example in read_listing(index.path(EXAMPLES_FILE)):
         group = owner.get(example.row)
         if group in folded:
             members[group][example.id] = example.digest
         elif group is not None:
             found.append(ExampleInfluence(example.id, group, values[example.row]))
     if folded and records is not None:
-        chosen = list(_members(index, model, records, members))
+        chosen = match_members(index.folder, Encoder(model.tokenizer, index.manifest.max_length), records, members)
         scores = _score(index, model, output, [example for _, example in chosen], tokens_per_batch, progress)
         found += [
             ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)
         ]
     return sorted(found, key=lambda item: (-item.influence, item.id))[:top]
-
-
-def _members(
-    index: AttributionIndex,
-    model: LanguageModel,
-    records: Iterable[TrainingRecord],
-    members: dict[Group, dict[str, str]],
-) -> Iterator[tuple[Group, Example]]:
-    """Yield the examples of the groups asked about, after checking that they are those of the index."""
-    encoder = Encoder(model.tokenizer, index.manifest.max_length)
-    missing = {group: dict(ids) for group, ids in members.items()}
-    for record in records:
-        if record.group not in members:
-            continue
-        for example in encoder.training(record):
-            if missing[record.group].pop(example.id, None) != example.short_digest():
-                raise MismatchError(f"{example.id} of {record.group} is not what {index.folder} was built from")
-            yield record.group, example
-    for group, ids in missing.items():
-        if ids:
-            raise InputError(f"the data lacks {len(ids)} examples of {group} that are in {index.folder}: {min(ids)}")
 
 
 def _score(

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from credit.errors import IntegrityError, MismatchError
 from credit.records import Group, LoggedOutput
+from credit.valuation.assemble import versioned
 from credit.valuation.batching import plan_batches
 from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import Manifest, read_manifest, verify_files
+from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, read_manifest, verify_files
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projections_from_tensors
 from credit.valuation.store import read_rows
@@ -35,8 +36,8 @@ class AttributionIndex:
         self.manifest = manifest
         self.damping = manifest.settings.damping if damping is None else damping
         names = tuple(layer.name for layer in manifest.layers)
-        self._projections = projections_from_tensors(names, load_file(folder / "projections.safetensors"))
-        counts = load_file(folder / "counts.safetensors")["counts"]
+        self.projections = projections_from_tensors(names, load_file(folder / PROJECTIONS_FILE))
+        counts = load_file(self.path("counts.safetensors"))["counts"]
         owner = torch.zeros(len(counts), dtype=torch.int64)
         for number, layout in enumerate(manifest.groups):
             owner[layout.start : layout.stop] = number
@@ -54,6 +55,10 @@ class AttributionIndex:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
         return cls(folder, manifest, damping)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the index lies in its current version."""
+        return self.folder / versioned(name, len(self.manifest.history))
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -140,7 +145,7 @@ class AttributionIndex:
         """Return the context in which the model yields gradients of this index's layers and projections."""
         layers = choose_layers(model.module, lm_head=True)
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
-        return GradientTap(model.module, watched, self._projections)
+        return GradientTap(model.module, watched, self.projections)
 
     def output_gradients(
         self,
@@ -182,7 +187,7 @@ class AttributionIndex:
         if self._curvature is None:
             settings = self.manifest.settings
             if settings.curvature == "fisher" and self.damping == settings.damping:
-                factors = load_file(self.folder / "factors.safetensors", device=str(device))
+                factors = load_file(self.path("factors.safetensors"), device=str(device))
                 self._curvature = DenseFisher(factors)
             else:
                 sums = load_file(self.folder / self.manifest.statistic, device=str(device))

@@ -18,6 +18,7 @@ from credit.valuation.rows import GroupLayout
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+PROJECTIONS_FILE = "projections.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,21 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """A change of an index after it was built: `update` or `withdraw`, of whom, and how many examples."""
+
+    action: str
+    providers: tuple[str, ...]
+    examples: int
+    data_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
 
     `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
-    made from.
+    made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build.
     """
 
     name: str
@@ -64,6 +75,7 @@ class Manifest:
     model_sha256: str
     tokenizer_sha256: str
     data_sha256: str
+    fitted_sha256: str
     dtype: str
     settings: IndexSettings
     max_length: int
@@ -72,6 +84,7 @@ class Manifest:
     groups: tuple[GroupLayout, ...]
     shards: tuple[str, ...]
     statistic: str
+    history: tuple[Revision, ...]
     files: Mapping[str, str]
 
     @property
@@ -86,6 +99,7 @@ class Manifest:
             self.model_sha256,
             self.tokenizer_sha256,
             self.data_sha256,
+            self.fitted_sha256,
             self.dtype,
             self.settings,
             self.max_length,
@@ -101,12 +115,15 @@ def build_fingerprint(
     model_sha256: str,
     tokenizer_sha256: str,
     data_sha256: str,
+    fitted_sha256: str,
     dtype: str,
     settings: IndexSettings,
-    length: int,
+    max_length: int,
 ) -> str:
-    """Identity of a build: the hash of everything that could change its numbers."""
-    parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, dtype, asdict(settings), length]
+    """Identity of an index: the hash of everything that could change its numbers."""
+    # Random projections are fitted to nothing: an updated index then is the same as one built anew.
+    fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else fitted_sha256
+    parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, fitted, dtype, asdict(settings), max_length]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,6 +181,9 @@ def _parse(body: dict[str, Any]) -> Manifest:
                     GroupLayout(**(layout | {"group": Group(**layout["group"])})) for layout in body["groups"]
                 ),
                 "shards": tuple(body["shards"]),
+                "history": tuple(
+                    Revision(**(step | {"providers": tuple(step["providers"])})) for step in body["history"]
+                ),
             }
         )
     )

@@ -1,0 +1,65 @@
+"""The last step of every build and revision: what is left to write, and the manifest, which makes it count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from credit.valuation.curvature import DenseFisher, make_curvature
+from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
+from credit.valuation.manifest import MANIFEST, Manifest, write_whole
+from credit.valuation.store import save_tensors
+
+
+def versioned(name: str, version: int) -> str:
+    """Name of a file of a revision: version 0 is the first build; later ones never overwrite what still counts."""
+    stem, _, suffix = name.partition(".")
+    return name if version == 0 else f"{stem}.v{version}.{suffix}"
+
+
+def complete_index(
+    folder: Path,
+    draft: Manifest,
+    *,
+    counts: NDArray[np.int64],
+    listed: Iterable[IndexedExample],
+    written: Mapping[str, str],
+    device: torch.device,
+) -> Manifest:
+    """Factorise the curvature, write counts and listing, and then the manifest, in one rename.
+
+    Args:
+        folder: the index.
+        draft: the manifest but for its files.
+        counts: (R,), examples in each row.
+        listed: every example.
+        written: files that are written already, with their SHA-256: shards, statistic, projections.
+        device: where the curvature is factorised.
+
+    Raises:
+        ValuationError: the curvature cannot be factorised; nothing counts then.
+    """
+    files = dict(written)
+    version = len(draft.history)
+    name = versioned("counts.safetensors", version)
+    files[name] = save_tensors(folder / name, {"counts": torch.from_numpy(counts)})
+    curvature = make_curvature(
+        draft.settings.curvature,
+        load_file(folder / draft.statistic, device=str(device)),
+        draft.examples,
+        draft.settings.damping,
+    )
+    if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
+        name = versioned("factors.safetensors", version)
+        files[name] = save_tensors(folder / name, curvature.tensors())
+    name = versioned(EXAMPLES_FILE, version)
+    files[name] = write_listing(folder / name, listed)
+    manifest = replace(draft, files=files)
+    write_whole(folder / MANIFEST, manifest.to_json().encode())
+    return manifest

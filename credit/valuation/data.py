@@ -1,0 +1,128 @@
+"""Training data as the engine sees it: examples with their groups, a hash of all of it, and its listing in an index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit.errors import InputError, MismatchError
+from credit.records import Group, TrainingRecord
+from credit.valuation.manifest import write_whole
+from credit.valuation.model import sha256_file
+from credit.valuation.tokens import Encoder, Example
+
+EXAMPLES_FILE = "examples.jsonl"
+
+_MODULUS = 1 << 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Tokenised training data: N examples, the group of each, and a hash of all of it that ignores their order."""
+
+    examples: Sequence[Example]
+    groups: Sequence[Group]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedExample:
+    """An example as an index lists it: its row, its number of predicted tokens, and the start of its digest."""
+
+    id: str
+    row: int
+    tokens: int
+    digest: str
+
+
+def encode_training(records: Iterable[TrainingRecord], encoder: Encoder) -> TrainingData:
+    """Tokenise training records into examples.
+
+    Raises:
+        InputError: there is nothing to index, or two examples share an id.
+    """
+    examples: list[Example] = []
+    groups: list[Group] = []
+    seen: set[str] = set()
+    for record in records:
+        for example in encoder.training(record):
+            if example.id in seen:
+                raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
+            seen.add(example.id)
+            examples.append(example)
+            groups.append(record.group)
+    if not examples:
+        raise InputError("the training data holds no record that can be indexed")
+    return TrainingData(examples, groups, _hex(hash_of(examples, groups)))
+
+
+def hash_of(examples: Sequence[Example], groups: Sequence[Group]) -> int:
+    """Hash of a set of tagged examples: the sum of their SHA-256 modulo 2^256.
+
+    Order does not matter, and data that is added or withdrawn is an addition or a subtraction. It tells data sets
+    apart that differ by accident; it is not meant to withstand somebody who searches for a collision.
+    """
+    total = 0
+    for example, group in zip(examples, groups, strict=True):
+        digest = hashlib.sha256(example.digest() + str(group).encode()).digest()
+        total += int.from_bytes(digest, "big")
+    return total % _MODULUS
+
+
+def changed_hash(before: str, change: int) -> str:
+    """Hash of a data set after a change: `hash_of` what was added, or minus `hash_of` what was withdrawn."""
+    return _hex((int(before, 16) + change) % _MODULUS)
+
+
+def _hex(value: int) -> str:
+    return f"{value:064x}"
+
+
+def read_listing(path: Path) -> Iterator[IndexedExample]:
+    """Yield all examples of an index in the order of their rows."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield IndexedExample(*json.loads(line))
+
+
+def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
+    """List the examples of an index, in the order of their rows; return the file's SHA-256."""
+    lines = [
+        json.dumps([item.id, item.row, item.tokens, item.digest])
+        for item in sorted(listed, key=lambda item: (item.row, item.id))
+    ]
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+    return sha256_file(path)
+
+
+def match_members(
+    folder: Path, encoder: Encoder, records: Iterable[TrainingRecord], members: Mapping[Group, Mapping[str, str]]
+) -> list[tuple[Group, Example]]:
+    """Find the examples of some groups of an index in training data; records of other groups are passed over.
+
+    Args:
+        folder: the index, for messages.
+        encoder: the tokenizer and length that the index was built with.
+        records: training data.
+        members: for each group the ids of all its examples, with their digests.
+
+    Raises:
+        MismatchError: an example is not in the index, or has another content there.
+        InputError: an example of the index is not in the data.
+    """
+    missing = {group: dict(ids) for group, ids in members.items()}
+    found = []
+    for record in records:
+        if record.group not in members:
+            continue
+        for example in encoder.training(record):
+            if missing[record.group].pop(example.id, None) != example.short_digest():
+                raise MismatchError(f"{example.id} of {record.group} is not what {folder} was built from")
+            found.append((record.group, example))
+    for group, ids in missing.items():
+        if ids:
+            raise InputError(f"the data lacks {len(ids)} examples of {group} that are in {folder}: {min(ids)}")
+    return found

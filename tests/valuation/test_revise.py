@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from credit.errors import InputError, MismatchError
+from credit.records import Group
+from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import build as build_module
+from credit.valuation.revise import update_index, withdraw_provider
+from tests.models import records
+from tests.valuation.conftest import FOLDED, LONE, SINGLE
+
+SETTINGS = {
+    "random-fisher": IndexSettings(rank=3, rows_per_group=4),
+    "random-none": IndexSettings(rank=3, rows_per_group=4, curvature="none"),
+    "all-rows": IndexSettings(rank=3, rows_per_group=None),
+}
+NEW = Group("dora", "letters")
+
+
+@pytest.fixture(params=SETTINGS.values(), ids=SETTINGS.keys())
+def settings(request):
+    return request.param
+
+
+@pytest.fixture
+def more():
+    """New data: a new provider, and more of two groups, one of which must fold now that was not folded before."""
+    return [replace(r, id=f"new-{r.id}") for r in records({NEW: 6, SINGLE: 3, FOLDED: 2}, seed=5)]
+
+
+def _assert_equal(revised, rebuilt, model, outputs):
+    ours, truth = AttributionIndex.open(revised), AttributionIndex.open(rebuilt)
+    assert ours.manifest.groups == truth.manifest.groups
+    assert ours.manifest.data_sha256 == truth.manifest.data_sha256
+    assert ours.manifest.fingerprint == truth.manifest.fingerprint
+    for (name, a), (_, b) in zip(*(next(i.shards(model.device)) for i in (ours, truth)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+    a, b = ours.value(model, outputs), truth.value(model, outputs)
+    torch.testing.assert_close(a.effect(), b.effect(), rtol=1e-6, atol=1e-12)
+    listing = [(i.path("examples.jsonl")).read_text() for i in (ours, truth)]
+    assert sorted(listing[0].splitlines()) == sorted(listing[1].splitlines())
+
+
+def test_an_update_equals_a_rebuild(model, data, more, outputs, tmp_path, settings):
+    build_index(model, data, tmp_path / "grown", settings, name="tiny")
+    manifest = update_index(tmp_path / "grown", model, [*data, *more])
+    assert [(step.action, step.providers) for step in manifest.history] == [("update", ("ann", "ben", "dora"))]
+    build_index(model, [*data, *more], tmp_path / "new", settings, name="tiny")
+    _assert_equal(tmp_path / "grown", tmp_path / "new", model, outputs)
+    assert build_index(model, [*more, *data], tmp_path / "grown", settings, name="tiny").existed
+
+
+def test_a_withdrawal_equals_a_rebuild_without_the_provider(model, data, outputs, tmp_path, settings):
+    build_index(model, data, tmp_path / "shrunk", settings, name="tiny")
+    manifest = withdraw_provider(tmp_path / "shrunk", model, "ann", data)
+    assert manifest.history[-1].action == "withdraw"
+    build_index(model, [r for r in data if r.group != FOLDED], tmp_path / "new", settings, name="tiny")
+    _assert_equal(tmp_path / "shrunk", tmp_path / "new", model, outputs)
+    content = b"".join(path.read_bytes() for path in (tmp_path / "shrunk").iterdir() if path.name != "manifest.json")
+    assert b"ann/books" not in content
+
+
+def test_adding_and_withdrawing_comes_back_to_the_same_index(model, data, more, outputs, tmp_path, settings):
+    new = [r for r in more if r.group == NEW]
+    build_index(model, data, tmp_path / "index", settings, name="tiny")
+    shutil.copytree(tmp_path / "index", tmp_path / "before")
+    update_index(tmp_path / "index", model, new)
+    withdraw_provider(tmp_path / "index", model, "dora", new)
+    _assert_equal(tmp_path / "index", tmp_path / "before", model, outputs)
+
+
+def test_fitted_projections_stay_those_of_the_first_data(model, data, more, outputs, tmp_path):
+    settings = IndexSettings(rank=3, rows_per_group=4, projection="whitened", curvature="ekfac")
+    build_index(model, data, tmp_path / "index", settings, name="tiny")
+    before = AttributionIndex.open(tmp_path / "index")
+    update_index(tmp_path / "index", model, more)
+    after = AttributionIndex.open(tmp_path / "index")
+    assert after.manifest.files["projections.safetensors"] == before.manifest.files["projections.safetensors"]
+    assert after.manifest.examples == before.manifest.examples + len(more)
+    withdraw_provider(tmp_path / "index", model, "dora", more)
+    assert AttributionIndex.open(tmp_path / "index").value(model, outputs).influence.isfinite().all()
+
+
+def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+    settings = IndexSettings(rank=3, rows_per_group=4)
+    build_index(model, data, tmp_path / "index", settings, name="tiny")
+    update_index(tmp_path / "index", model, more)
+    build_index(model, [*data, *more], tmp_path / "new", settings, name="tiny")
+    ours, truth = (AttributionIndex.open(tmp_path / name).value(model, outputs) for name in ("index", "new"))
+    torch.testing.assert_close(ours.effect(), truth.effect(), rtol=1e-6, atol=1e-12)
+
+
+def test_a_change_that_stops_midway_leaves_the_index_as_it_was(model, data, more, outputs, tmp_path):
+    build_index(model, data, tmp_path / "index", IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    before = AttributionIndex.open(tmp_path / "index").value(model, outputs).effect()
+
+    def stop(phase, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update_index(tmp_path / "index", model, more, progress=stop)
+    assert torch.equal(AttributionIndex.open(tmp_path / "index").value(model, outputs).effect(), before)
+    update_index(tmp_path / "index", model, more)
+    assert update_index(tmp_path / "index", model, more).history[-1].examples == len(more)
+    manifest = AttributionIndex.open(tmp_path / "index").manifest
+    left = {path.name for path in (tmp_path / "index").iterdir()}
+    assert left <= {*manifest.files, "manifest.json", ".lock"}
+
+
+def test_what_cannot_be_changed_is_refused_and_named(model, data, tmp_path):
+    folder = tmp_path / "index"
+    build_index(model, data, folder, IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    with pytest.raises(InputError, match="eve has no data"):
+        withdraw_provider(folder, model, "eve", data)
+    with pytest.raises(InputError, match="lacks 13 examples of ann/books"):
+        withdraw_provider(folder, model, "ann", [r for r in data if r.group == LONE])
+    changed = replace(data[0], completion="another song")
+    with pytest.raises(MismatchError, match="another content"):
+        update_index(folder, model, [changed])
+    for provider in ("ann", "ben"):
+        withdraw_provider(folder, model, provider, data)
+    with pytest.raises(InputError, match="nothing but the data of cleo"):
+        withdraw_provider(folder, model, "cleo", data)
