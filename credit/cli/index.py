@@ -54,6 +54,12 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise.")
 @click.option("--register/--no-register", default=True, show_default=True, help="Make the index known to the ledger.")
+@click.option(
+    "--update", is_flag=True, help="Add DATA to the index that is there; what it holds already is passed over."
+)
+@click.option(
+    "--withdraw", metavar="PROVIDER", help="Take a provider, whose data DATA holds, out of the index that is there."
+)
 @click.option("--strict", is_flag=True, help="Index nothing if any record is bad.")
 @workspace_options
 @json_option
@@ -80,6 +86,8 @@ def index(
     device: str,
     fields: tuple[str, ...],
     register: bool,
+    update: bool,
+    withdraw: str | None,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -92,7 +100,10 @@ def index(
 
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm
+             credit index models/my-llm new.jsonl --out my-index --update
     """
+    if update and withdraw is not None:
+        raise click.UsageError("--update and --withdraw are two runs")
     from credit.pipeline.indexing import IndexRequest, index_training_data
     from credit.valuation import IndexSettings
 
@@ -120,15 +131,17 @@ def index(
         fields=_parse_fields(fields),
         register=register,
         strict=strict,
+        update=update,
+        withdraw=withdraw,
     )
-    with progress_bar("indexing", "tokens") as update:
-        report = index_training_data(workspace, request, lambda _phase, done, total: update(done, total))
+    with progress_bar("indexing", "tokens") as advance:
+        report = index_training_data(workspace, request, lambda _phase, done, total: advance(done, total))
     manifest = report.manifest
     warn([*report.notices, *report.problems])
     rows = sum(group.stop - group.start for group in manifest.groups)
     watched = 1 - sum(layer.share for layer in manifest.skipped)
     tokens = sum(group.tokens for group in manifest.groups)
-    verb = "was there already" if report.existed else "built"
+    verb = "was there already" if report.existed else "revised" if update or withdraw else "built"
     counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
     scope = f"{len(manifest.layers)} layers, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from credit.ingest.training import read_training
 from credit.ledger.catalog import providers
 from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
-from credit.records import Quarantined
-from credit.valuation import IndexSettings, Manifest, build_index, load_model
+from credit.records import Quarantined, TrainingRecord
+from credit.valuation import BuildResult, IndexSettings, LanguageModel, Manifest, build_index, load_model
+from credit.valuation.revise import update_index, withdraw_provider
 
 Progress = Callable[[str, int, int], None]
 
@@ -23,7 +24,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class IndexRequest:
-    """What to index. `fields` maps names of a training record to the names that the files use."""
+    """What to index, and how.
+
+    `fields` maps names of a training record to the names that the files use. `update` adds the data to the index that
+    is there; `withdraw` takes a provider out of it, whose data must be in `data`.
+    """
 
     model: Path
     data: Sequence[Path]
@@ -35,6 +40,8 @@ class IndexRequest:
     fields: Mapping[str, str] | None = None
     register: bool = True
     strict: bool = False
+    update: bool = False
+    withdraw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def index_training_data(workspace: Workspace, request: IndexRequest, progress: P
     with QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths) as quarantine:
         reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
         model = load_model(request.model, dtype=request.dtype, device=request.device)
-        result = build_index(model, reader, request.out, request.settings, name=request.name, progress=progress)
+        result = _build(request, model, reader, progress)
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -86,6 +93,18 @@ def index_training_data(workspace: Workspace, request: IndexRequest, progress: P
         tuple(problems),
         reader.notices,
     )
+
+
+def _build(
+    request: IndexRequest, model: LanguageModel, records: Iterable[TrainingRecord], progress: Progress | None
+) -> BuildResult:
+    if request.update:
+        manifest = update_index(request.out, model, records, progress=progress)
+    elif request.withdraw is not None:
+        manifest = withdraw_provider(request.out, model, request.withdraw, records, progress=progress)
+    else:
+        return build_index(model, records, request.out, request.settings, name=request.name, progress=progress)
+    return BuildResult(manifest, existed=False)
 
 
 def _known_providers(workspace: Workspace) -> Collection[str]:
