@@ -21,29 +21,54 @@ MEANING = (
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """A provider's share of one pool, in minor units; the fraction is credit_micro / total_credit_micro."""
+    """A provider's share of one pool, in minor units.
+
+    `amount_minor` is net_minor × credit_micro / total_credit_micro (largest remainder), of which `earned_minor` is
+    the provider's at the agreed rate.
+    """
 
     reference: str
     currency: str
     net_minor: int
+    credit_micro: int
+    total_credit_micro: int
     amount_minor: int
+    rate_ppm: int
+    earned_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionLine:
+    """One of the adjustments of a balance: a transaction, why it was posted, and the one that it corrects."""
+
+    currency: str
+    amount_minor: int
+    kind: str
+    reason: str
+    txn_id: int
+    txn_hash: str
+    cites: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class StatementInput:
     """Everything that a statement says of one provider and period.
 
-    `collections` maps each collection to its micro-credits; `total_credit_micro` counts all providers' credits.
-    `chain_head` is the hash of the ledger's last transaction when the statement was made.
+    `collections` maps each collection to its micro-credits by the month in which the outputs occurred: an output that
+    came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all
+    providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
+    transaction when the statement was made.
     """
 
     provider: str
     name: str
     period: str
-    collections: Mapping[str, int]
+    collections: Mapping[str, Mapping[str, int]]
     total_credit_micro: int
     shares: Sequence[PoolShare]
     waterfalls: Sequence[Waterfall]
+    corrections: Sequence[CorrectionLine]
+    agreements: Mapping[str, str]
     policies: Sequence[str]
     indexes: Sequence[str]
     chain_head: str
@@ -55,43 +80,73 @@ def statement_json(facts: StatementInput) -> str:
     Amounts of money stand as decimal strings beside their currency, credits as strings of micro-credits: both stay
     exact in every JSON reader.
     """
-    credit_micro = sum(facts.collections.values())
+    totals = {name: sum(months.values()) for name, months in facts.collections.items()}
     body: dict[str, Any] = {
         "format": FORMAT,
         "period": facts.period,
         "provider": {"key": facts.provider, "name": facts.name},
         "credits": {
-            "credit_micro": str(credit_micro),
+            "credit_micro": str(sum(totals.values())),
             "total_credit_micro": str(facts.total_credit_micro),
             "collections": [
-                {"collection": name, "credit_micro": str(amount)} for name, amount in sorted(facts.collections.items())
+                {"collection": name, "credit_micro": str(amount)} for name, amount in sorted(totals.items())
+            ],
+            "late": [
+                {"collection": name, "month": month, "credit_micro": str(amount)}
+                for name, months in sorted(facts.collections.items())
+                for month, amount in sorted(months.items())
+                if month != facts.period
             ],
         },
-        "pools": [
-            {
-                "reference": share.reference,
-                "currency": share.currency,
-                "net": format_amount(share.net_minor, share.currency),
-                "fraction": f"{credit_micro}/{facts.total_credit_micro}",
-                "amount": format_amount(share.amount_minor, share.currency),
-            }
-            for share in facts.shares
-        ],
-        "balances": [
-            {
-                "currency": fall.currency,
-                "opening": format_amount(fall.opening_minor, fall.currency),
-                "earned": format_amount(fall.earned_minor, fall.currency),
-                "adjustments": format_amount(fall.adjustments_minor, fall.currency),
-                "payable": format_amount(fall.payable_minor, fall.currency),
-                "carried_forward": format_amount(fall.carried_minor, fall.currency),
-                "reason": fall.reason,
-            }
-            for fall in facts.waterfalls
-        ],
+        "pools": [_pool(share) for share in facts.shares],
+        "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],
+        "corrections": [_correction(line) for line in facts.corrections],
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),
         "chain_head": facts.chain_head,
         "meaning": MEANING,
     }
     return rfc8785.dumps(body).decode()
+
+
+def _pool(share: PoolShare) -> dict[str, Any]:
+    return {
+        "reference": share.reference,
+        "currency": share.currency,
+        "net": format_amount(share.net_minor, share.currency),
+        "fraction": f"{share.credit_micro}/{share.total_credit_micro}",
+        "amount": format_amount(share.amount_minor, share.currency),
+        "rate_ppm": share.rate_ppm,
+        "earned": format_amount(share.earned_minor, share.currency),
+    }
+
+
+def _balance(fall: Waterfall, agreement: str) -> dict[str, Any]:
+    lines = {
+        "opening": fall.opening_minor,
+        "earned": fall.earned_minor,
+        "adjustments": fall.adjustments_minor,
+        "reserve_held": fall.reserve_held_minor,
+        "reserve_released": fall.reserve_released_minor,
+        "advances_recouped": fall.recouped_minor,
+        "withholding": fall.withheld_minor,
+        "fees": fall.fees_minor,
+        "payable": fall.payable_minor,
+        "carried_forward": fall.carried_minor,
+        "reserve_balance": fall.reserve_balance_minor,
+        "advance_balance": fall.advance_balance_minor,
+    }
+    amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
+    return {"currency": fall.currency, "agreement": agreement, "reason": fall.reason, **amounts}
+
+
+def _correction(line: CorrectionLine) -> dict[str, Any]:
+    return {
+        "currency": line.currency,
+        "amount": format_amount(line.amount_minor, line.currency),
+        "kind": line.kind,
+        "reason": line.reason,
+        "transaction": line.txn_id,
+        "hash": line.txn_hash,
+        "cites": line.cites,
+    }

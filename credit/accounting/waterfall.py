@@ -1,4 +1,13 @@
-"""The lines of a statement: from what was owed and earned to what is paid now and what is carried forward."""
+"""The lines of a statement: from what was owed and earned to what is paid now and what is carried forward.
+
+    opening + earned + adjustments − reserve held + reserve released − advances recouped = owed
+    owed − withholding − fees = payable, or else owed is carried forward whole, with the reason
+
+**Rounding.** Every share is agreed in parts per million and applied once, to an integer, exactly; the fraction of a
+minor unit that is left falls to the provider: what is held, recouped, withheld or kept by the house is rounded down.
+Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an amount
+that was carried forward.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +15,29 @@ from dataclasses import dataclass
 
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError
+from credit.records import PPM, Terms
 
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """One provider's balance in one currency over one period, in minor units.
-
-    opening + earned + adjustments = payable + carried, always.
+    """One provider's balance in one currency over one period, in minor units. Its lines add up, always.
 
     Attributes:
         provider: whose balance it is.
         currency: ISO 4217 code.
         opening_minor: carried from the period before; negative is owed by the provider.
-        earned_minor: allocated in this period, at least 0.
-        adjustments_minor: corrections of earlier periods, of either sign.
+        earned_minor: the provider's part of what was allocated in this period, at least 0.
+        adjustments_minor: corrections, of either sign.
+        reserve_held_minor: held back of what was earned, at least 0.
+        reserve_released_minor: held back earlier and due now, at least 0.
+        recouped_minor: what goes towards advances paid before; at most what was earned.
+        withheld_minor: tax withheld from what is paid, at least 0.
+        fees_minor: taken from what is paid, at least 0.
         payable_minor: to be paid now, at least 0.
         carried_minor: the next period's opening.
         reason: why nothing is paid, in words; empty exactly when something is.
+        reserve_balance_minor: all that is held back after this period.
+        advance_balance_minor: what is left of advances after this period, at least 0.
     """
 
     provider: str
@@ -30,21 +45,68 @@ class Waterfall:
     opening_minor: int
     earned_minor: int
     adjustments_minor: int
+    reserve_held_minor: int
+    reserve_released_minor: int
+    recouped_minor: int
+    withheld_minor: int
+    fees_minor: int
     payable_minor: int
     carried_minor: int
     reason: str
+    reserve_balance_minor: int = 0
+    advance_balance_minor: int = 0
+
+    @property
+    def owed_minor(self) -> int:
+        """What would be paid if there were neither tax nor fee, minimum or hold; negative is a debt."""
+        return (
+            self.opening_minor
+            + self.earned_minor
+            + self.adjustments_minor
+            - self.reserve_held_minor
+            + self.reserve_released_minor
+            - self.recouped_minor
+        )
 
     def __post_init__(self) -> None:
         where = f"statement of {self.provider} in {self.currency}"
-        balance = self.opening_minor + self.earned_minor + self.adjustments_minor
-        if balance != self.payable_minor + self.carried_minor:
+        taken = self.withheld_minor + self.fees_minor
+        if self.owed_minor != taken + self.payable_minor + self.carried_minor:
             raise IntegrityError(
-                f"{where}: {self.payable_minor} payable and {self.carried_minor} carried are not {balance}"
+                f"{where}: {self.payable_minor} payable, {taken} withheld and {self.carried_minor} carried"
+                f" are not {self.owed_minor}"
             )
-        if self.payable_minor < 0 or self.earned_minor < 0:
-            raise IntegrityError(f"{where}: a payable or earned amount is negative")
+        never_negative = (
+            self.earned_minor,
+            self.reserve_held_minor,
+            self.reserve_released_minor,
+            self.recouped_minor,
+            self.withheld_minor,
+            self.fees_minor,
+            self.payable_minor,
+            self.reserve_balance_minor,
+            self.advance_balance_minor,
+        )
+        if min(never_negative) < 0:
+            raise IntegrityError(f"{where}: an amount is negative that cannot be")
+        if max(self.recouped_minor, self.reserve_held_minor) > self.earned_minor:
+            raise IntegrityError(f"{where}: more is recouped or held back than was earned")
         if (self.payable_minor == 0) != bool(self.reason):
             raise IntegrityError(f"{where}: a reason is given exactly when nothing is paid")
+        if (self.payable_minor == 0 and taken) or (self.payable_minor and self.carried_minor):
+            raise IntegrityError(f"{where}: an amount is paid and carried at once, or taxed without being paid")
+
+
+def part(amount_minor: int, share_ppm: int) -> int:
+    """Return a share of an amount of at least 0, rounded down to a minor unit."""
+    if amount_minor < 0:
+        raise InvalidRequestError(f"a share of {amount_minor} cannot be taken; the amount must be at least 0")
+    return amount_minor * share_ppm // PPM
+
+
+def provider_part(allocated_minor: int, rate_ppm: int) -> int:
+    """Return what of an allocation is the provider's; the house's rest is rounded down."""
+    return allocated_minor - part(allocated_minor, PPM - rate_ppm)
 
 
 def settle(
@@ -54,37 +116,81 @@ def settle(
     opening_minor: int,
     earned_minor: int,
     adjustments_minor: int = 0,
-    minimum_payout_minor: int = 0,
+    released_minor: int = 0,
+    reserve_minor: int = 0,
+    advance_minor: int = 0,
+    terms: Terms | None = None,
+    hold: str = "",
 ) -> Waterfall:
-    """Decide what is paid: the whole balance, or nothing, with the reason.
+    """Decide what is paid: all that is owed, or nothing, with the reason.
 
-    A balance that is negative or below the minimum payout is carried forward whole. Nothing is clamped: a debt
-    stays visible and is worked off by later earnings.
+    What is owed is carried forward whole while it is negative, on hold, or below the minimum payout. Nothing is
+    clamped: a debt stays visible and is worked off by later earnings. Advances are recouped from this period's
+    earnings alone, and never so far that the provider would owe.
+
+    Args:
+        provider: the provider's key.
+        currency: ISO 4217 code; no other currency's money plays a part.
+        opening_minor: carried from the period before.
+        earned_minor: the provider's part of this period's allocations.
+        adjustments_minor: corrections posted in this period.
+        released_minor: of reserves held earlier, what is due now.
+        reserve_minor: all that is held back so far, `released_minor` included.
+        advance_minor: what is left of advances so far.
+        terms: what is agreed; None for the defaults.
+        hold: why the provider is on hold, or empty.
 
     Raises:
-        InvalidRequestError: earnings or the minimum payout are negative, or the currency is unknown.
+        InvalidRequestError: an amount is negative that cannot be, or the currency is unknown.
     """
-    if earned_minor < 0 or minimum_payout_minor < 0:
+    agreed = terms or Terms()
+    if min(earned_minor, released_minor, advance_minor) < 0 or released_minor > reserve_minor:
         raise InvalidRequestError(
-            f"{provider}: earnings ({earned_minor}) and minimum payout ({minimum_payout_minor}) cannot be negative"
+            f"{provider}: earnings ({earned_minor}), reserves due ({released_minor} of {reserve_minor}) and advances"
+            f" ({advance_minor}) cannot be negative, nor more be released than is held"
         )
-    balance = opening_minor + earned_minor + adjustments_minor
-    amount = f"{format_amount(balance, currency)} {currency}"
-    reason = ""
-    if balance == 0:
-        reason = "nothing is owed"
-    elif balance < 0:
-        reason = f"the balance of {amount} is negative; it is carried forward and set off against later earnings"
-    elif balance < minimum_payout_minor:
-        minimum = f"{format_amount(minimum_payout_minor, currency)} {currency}"
-        reason = f"the balance of {amount} is below the minimum payout of {minimum}; it is carried forward"
+    held = part(earned_minor, agreed.reserve_ppm)
+    before = opening_minor + earned_minor + adjustments_minor - held + released_minor
+    recouped = max(0, min(advance_minor, part(earned_minor, agreed.recoupment_ppm), before))
+    owed = before - recouped
+    withheld = part(max(owed, 0), agreed.withholding_ppm)
+    payable = owed - withheld - agreed.fee_minor
+    reason = _reason(owed, payable, agreed, currency, hold)
     return Waterfall(
         provider,
         currency,
         opening_minor,
         earned_minor,
         adjustments_minor,
-        payable_minor=0 if reason else balance,
-        carried_minor=balance if reason else 0,
+        reserve_held_minor=held,
+        reserve_released_minor=released_minor,
+        recouped_minor=recouped,
+        withheld_minor=0 if reason else withheld,
+        fees_minor=0 if reason else agreed.fee_minor,
+        payable_minor=0 if reason else payable,
+        carried_minor=owed if reason else 0,
         reason=reason,
+        reserve_balance_minor=reserve_minor + held - released_minor,
+        advance_balance_minor=advance_minor - recouped,
     )
+
+
+def _reason(owed: int, payable: int, terms: Terms, currency: str, hold: str) -> str:
+    """Say why nothing is paid; empty when something is."""
+
+    def money(minor: int) -> str:
+        return f"{format_amount(minor, currency)} {currency}"
+
+    after = f", {money(payable)} after withholding and fees," if payable != owed else ""
+    if owed == 0:
+        return "nothing is owed"
+    if owed < 0:
+        return f"the balance of {money(owed)} is negative; it is carried forward and set off against later earnings"
+    if hold:
+        return f"the balance of {money(owed)} is on hold: {hold}; it is carried forward"
+    if payable <= 0:
+        return f"the balance of {money(owed)} does not exceed withholding and fees; it is carried forward"
+    if payable < terms.minimum_payout_minor:
+        minimum = money(terms.minimum_payout_minor)
+        return f"the balance of {money(owed)}{after} is below the minimum payout of {minimum}; it is carried forward"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -9,42 +10,94 @@ import click
 from credit.cli.options import json_option, say, workspace_options
 
 if TYPE_CHECKING:
+    from credit.accounting.waterfall import Waterfall
+    from credit.pipeline.closing import CloseReport
+    from credit.pipeline.settling import HousePolicy
     from credit.pipeline.workspace import Workspace
 
 
 @click.command()
 @click.argument("period")
+@click.option(
+    "--house",
+    type=click.Choice(["return", "redistribute", "escrow"]),
+    default="return",
+    show_default=True,
+    help="What nobody's data earned: stays with the owner, is divided among providers, or is held in escrow.",
+)
+@click.option(
+    "--grace-days", type=click.IntRange(min=0), default=0, show_default=True, help="Refuse within so many days."
+)
 @click.option("--leave-pending", is_flag=True, help="Credit outputs that are not valued yet in a later period.")
 @click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
 @workspace_options
 @json_option
-def close(workspace: Workspace, period: str, leave_pending: bool, dry_run: bool, as_json: bool) -> None:
+def close(
+    workspace: Workspace,
+    period: str,
+    house: HousePolicy,
+    grace_days: int,
+    leave_pending: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Allocate the pools of PERIOD (YYYY-MM) by credits, decide payouts, write statements, and freeze it.
+
+    Periods close one after the other. Outputs that come in later are credited in the next open period.
 
     \b
     Example: credit close 2026-10 --dry-run
+             credit close 2026-10 --grace-days 5 --house escrow
     """
     from dataclasses import asdict
 
-    from credit.accounting.money import format_amount
-    from credit.pipeline.closing import CloseSettings, close_period
+    from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 
+    policy = ClosePolicy(house=house, grace_days=grace_days, leave_pending=leave_pending)
     with workspace.open() as ledger:
-        report = close_period(ledger, period, CloseSettings(leave_pending=leave_pending, dry_run=dry_run))
-    lines = [
-        f"{fall.provider}: opening {format_amount(fall.opening_minor, fall.currency)}, "
-        f"earned {format_amount(fall.earned_minor, fall.currency)}, "
-        f"payable {format_amount(fall.payable_minor, fall.currency)} {fall.currency}"
-        + (f" ({fall.reason})" if fall.reason else "")
-        for fall in report.waterfalls
-    ]
-    for pool, _ in report.shares:
-        lines.append(f"pool {pool.reference}: {format_amount(pool.net_minor, pool.currency)} {pool.currency} divided")
+        report = close_period(ledger, period, CloseSettings(policy, dry_run))
+    say(as_json, asdict(report), "\n".join(_lines(report)))
+
+
+def _lines(report: CloseReport) -> Iterator[str]:
+    from credit.accounting.money import format_amount
+
+    for pool, earnings in report.earnings:
+        yield f"pool {pool.reference}: {format_amount(pool.net_minor, pool.currency)} {pool.currency} divided"
+        for item in earnings:
+            share = item.share
+            yield (
+                f"  {share.provider}: {format_amount(share.amount_minor, pool.currency)} for"
+                f" {share.credit_micro}/{share.total_credit_micro} of the credits"
+                + (f", {format_amount(item.earned_minor, pool.currency)} at its rate" if item.rate_ppm else ", house")
+            )
+    for fall in report.waterfalls:
+        yield (
+            f"{fall.provider}, {fall.currency}: "
+            + ", ".join(f"{name} {format_amount(minor, fall.currency)}" for name, minor in _amounts(fall))
+            + (f" ({fall.reason})" if fall.reason else "")
+        )
     if report.left_pending:
-        lines.append(f"{report.left_pending} outputs are left for a later period")
-    lines.append(
-        f"period {period} would be closed (dry run, nothing written)"
-        if report.dry_run
-        else f"period {period} is closed, {report.statements} statements written"
-    )
-    say(as_json, asdict(report), "\n".join(lines))
+        yield f"{report.left_pending} outputs are left for a later period"
+    if report.dry_run:
+        yield f"period {report.period} would be closed (dry run, nothing written)"
+    else:
+        yield f"period {report.period} is closed, {report.statements} statements written"
+
+
+def _amounts(fall: Waterfall) -> Iterator[tuple[str, int]]:
+    """Yield the lines of a waterfall in their order; those that are usually zero only when they are not."""
+    always = {"opening", "earned", "payable"}
+    lines = {
+        "opening": fall.opening_minor,
+        "earned": fall.earned_minor,
+        "adjustments": fall.adjustments_minor,
+        "reserve held": -fall.reserve_held_minor,
+        "reserve released": fall.reserve_released_minor,
+        "advances recouped": -fall.recouped_minor,
+        "withholding": -fall.withheld_minor,
+        "fees": -fall.fees_minor,
+        "payable": fall.payable_minor,
+        "carried forward": fall.carried_minor,
+    }
+    yield from ((name, minor) for name, minor in lines.items() if minor or name in always)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    exists,
     func,
     inspect,
     literal,
@@ -30,6 +31,7 @@ from credit.ledger.schema import (
     allocation,
     ingest_file,
     ledger_entry,
+    ledger_txn,
     metadata,
     output,
     period,
@@ -155,14 +157,16 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
     shared = func.coalesce(
         select(func.sum(allocation.c.amount_minor)).where(allocation.c.pool_id == pool.c.id).scalar_subquery(), 0
     )
-    query = (
-        select(pool, period.c.status, posted.label("posted"), shared.label("shared")).join(period).order_by(pool.c.id)
-    )
+    undoing = ledger_txn.alias("undoing")
+    undone = exists().where(undoing.c.reverses_txn_id == pool.c.txn_id)
+    numbers = (posted.label("posted"), shared.label("shared"), undone.label("undone"))
+    query = select(pool, period.c.status, *numbers).join(period).order_by(pool.c.id)
     for row in conn.execute(query):
         place = f"pool {row.id} ({row.period_id}, {row.currency}, {row.reference})"
         if row.net_minor != (row.posted or 0):
             yield Problem(place, f"says {row.net_minor} minor units; its transaction says {row.posted}")
-        if row.shared != (row.net_minor if row.status == "closed" else 0):
+        divided = row.status == "closed" and not row.undone
+        if row.shared != (row.net_minor if divided else 0):
             yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import date
 
 from sqlalchemy import Connection, distinct, func, select
 
-from credit.ledger.accounts import EARNED_KIND, PAYABLE_KIND
+from credit.ledger.accounts import EARNED_KIND
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import month_bounds, pending_count
 from credit.ledger.periods import Period, periods
@@ -89,20 +90,6 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     return totals
 
 
-def payable_balances(conn: Connection) -> dict[tuple[str, str], int]:
-    """Return what is owed to every provider, in minor units by (provider's key, currency); zeros are left out."""
-    rows = conn.execute(
-        select(provider.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
-        .where(account.c.kind == PAYABLE_KIND)
-        .group_by(provider.c.key, ledger_entry.c.commodity)
-        .order_by(provider.c.key, ledger_entry.c.commodity)
-    )
-    owed = {(key, currency): join_sum(high, low) for key, currency, high, low in rows}
-    return {item: amount for item, amount in owed.items() if amount}
-
-
 def books_of_period(conn: Connection, period: str) -> list[BookRef]:
     """Return the score books that value outputs of a month, in order of registration."""
     low, high = month_bounds(period)
@@ -126,6 +113,19 @@ def books_of_period(conn: Connection, period: str) -> list[BookRef]:
         .order_by(score_book.c.id)
     )
     return [BookRef(*row[1:]) for row in rows]
+
+
+def credit_methods(conn: Connection, period: str) -> tuple[set[str], set[str]]:
+    """Return policies (JSON) and indexes (fingerprints) by which the credits posted in a period came about."""
+    query = select(ledger_txn.c.details_json).where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "credits")
+    books = {json.loads(details).get("score_book") for details in conn.execute(query).scalars()}
+    rows = conn.execute(
+        select(score_book.c.sha256, compute_run.c.policy_json, attribution_index.c.fingerprint)
+        .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
+        .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
+    )
+    methods = [(policy, index) for sha256, policy, index in rows if sha256 in books]
+    return {policy for policy, _ in methods}, {index for _, index in methods}
 
 
 def outputs_valued(conn: Connection, period: str) -> int:

@@ -3,54 +3,85 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 from sqlalchemy import Connection
 
-from credit.accounting.allocation import Share, allocate
-from credit.accounting.statement import PoolShare, StatementInput, statement_json
-from credit.accounting.waterfall import Waterfall, settle
+from credit.accounting.statement import CorrectionLine, PoolShare, StatementInput, statement_json
+from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger.accounts import payable, payout_account, pool_account
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
-from credit.ledger.journal import Entry, Posting, chain_head, post_all
+from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import (
-    NewAllocation,
     Pool,
-    add_allocations,
-    add_payout,
     add_statement,
     close_lock,
     credit_totals,
+    first_day,
     following,
+    last_day,
     mark_closed,
-    pools,
     unclosed_before,
 )
-from credit.ledger.queries import books_of_period, credits_by_group, payable_balances
+from credit.ledger.queries import credit_methods, credit_rows
+from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
 from credit.ledger.terms import terms_on
-from credit.records import HOUSE, Provider, Terms, is_period
+from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
+from credit.records import Provider, Terms, is_period, period_of
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePolicy:
+    """How a period was closed; stored with it as JSON.
+
+    Attributes:
+        house: what happens to what no provider's data earned.
+        grace_days: days after the period's end in which its outputs might still come in.
+        leave_pending: outputs that are not valued yet are credited in a later period.
+    """
+
+    house: HousePolicy = "return"
+    grace_days: int = 0
+    leave_pending: bool = False
+
+    def __post_init__(self) -> None:
+        if self.house not in get_args(HousePolicy):
+            raise InvalidRequestError(f"house is {self.house!r}; it must be one of {get_args(HousePolicy)}")
+        if self.grace_days < 0:
+            raise InvalidRequestError(f"a grace of {self.grace_days} days makes no sense; it is at least 0")
+
+    def to_json(self) -> str:
+        """Return the policy as canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ClosePolicy:
+        """Read what `to_json` wrote; what is not there has its default."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
 class CloseSettings:
-    """How to close. `leave_pending` credits outputs that are not valued yet in a later period."""
+    """How to close: the policy, and whether only to say what would happen."""
 
-    leave_pending: bool = False
+    policy: ClosePolicy = ClosePolicy()
     dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReport:
-    """What a close did, or would do: the shares of each pool, and every provider's waterfall."""
+    """What a close did, or would do: the earnings from each pool, and every provider's waterfall."""
 
     period: str
-    shares: tuple[tuple[Pool, tuple[Share, ...]], ...]
+    policy: ClosePolicy
+    earnings: tuple[tuple[Pool, tuple[Earning, ...]], ...]
     waterfalls: tuple[Waterfall, ...]
+    corrections: tuple[Correction, ...]
     statements: int
     left_pending: int
     dry_run: bool
@@ -63,19 +94,34 @@ class _UndoError(Exception):
         self.report = report
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a close works with, read once."""
+
+    period: str
+    known: Mapping[str, Provider]
+    terms: Mapping[ProviderCurrency, Terms]
+    divided: Sequence[tuple[Pool, tuple[Earning, ...]]]
+    corrected: Sequence[Correction]
+    waterfalls: Sequence[Waterfall]
+
+
 def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: datetime | None = None) -> CloseReport:
     """Close a period, in one transaction: all of it happens, or nothing.
 
     Raises:
         InvalidRequestError: `period` is not a month YYYY-MM.
         PeriodClosedError: it is closed already.
-        LedgerError: it is not over, an earlier period is open, outputs are not valued yet, or there is no pool.
+        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are not valued yet, or there
+            is no pool.
     """
-    moment = now or datetime.now(UTC)
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
     if not is_period(period):
         raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
-    if moment.date() < date.fromisoformat(f"{following(period)}-01"):
-        raise LedgerError(f"period {period} is not over; it can be closed from {following(period)}-01 (UTC) on")
+    over = first_day(following(period)) + timedelta(days=settings.policy.grace_days)
+    if moment.date() < over:
+        grace = f", with {settings.policy.grace_days} days of grace," if settings.policy.grace_days else ""
+        raise LedgerError(f"period {period}{grace} is not over; it can be closed from {over} (UTC) on")
     try:
         with ledger.write() as conn:
             return _close(conn, period, settings, moment)
@@ -89,12 +135,32 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
     pending = pending_count(conn, period)
-    if pending and not settings.leave_pending:
+    if pending and not settings.policy.leave_pending:
         raise LedgerError(
             f"{pending} outputs of {period} are not valued yet; run credit compute, "
             "or credit them in a later period with --leave-pending"
         )
-    money = pools(conn, period)
+    facts = _settle(conn, period, settings.policy.house, now)
+    written = _write_statements(conn, facts, now)
+    mark_closed(conn, period, policy_json=settings.policy.to_json(), now=now)
+    report = CloseReport(
+        period,
+        settings.policy,
+        tuple(facts.divided),
+        tuple(facts.waterfalls),
+        tuple(facts.corrected),
+        written,
+        pending,
+        settings.dry_run,
+    )
+    if settings.dry_run:
+        raise _UndoError(report)  # rolls back everything above
+    return report
+
+
+def _settle(conn: Connection, period: str, house: HousePolicy, now: datetime) -> _Facts:
+    """Divide the pools, decide what is paid, and post all of it."""
+    money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
     if not money and any(credited.values()):
         raise LedgerError(
@@ -102,141 +168,71 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
             "(an amount of 0 if there is nothing to distribute)"
         )
     known = {provider.key: provider for provider in providers(conn)}
-    opening = payable_balances(conn)
-    shares = tuple((pool, tuple(allocate(period, pool.net_minor, credited))) for pool in money)
-    _post_allocations(conn, period, shares, known, now)
-    waterfalls = tuple(_settle(conn, period, shares, known, opening))
-    _post_payouts(conn, period, waterfalls, now)
-    written = _write_statements(conn, period, known, shares, waterfalls, now)
-    mark_closed(conn, period, policy_json=json.dumps({"leave_pending": settings.leave_pending}), now=now)
-    report = CloseReport(period, shares, waterfalls, written, pending, settings.dry_run)
-    if settings.dry_run:
-        raise _UndoError(report)  # rolls back everything above
-    return report
+    terms = terms_on(conn, last_day(period))
+    corrected = corrections(conn, period)
+    divided = divide(period, money, credited, known, terms, house)
+    falls = settle_all(conn, period, divided, corrected, known, terms)
+    post_allocations(conn, period, divided, known, house, now)
+    post_lines(conn, period, falls, terms, now)
+    return _Facts(period, known, terms, divided, corrected, falls)
 
 
-def _post_allocations(
-    conn: Connection,
-    period: str,
-    shares: Sequence[tuple[Pool, Sequence[Share]]],
-    known: Mapping[str, Provider],
-    now: datetime,
-) -> None:
-    for pool, parts in shares:
-        owed: dict[str, int] = {}
-        for part in parts:
-            # What own or public-domain data earned is the house's money, whichever key it is listed under.
-            key = HOUSE if known[part.provider].kind == "house" else part.provider
-            owed[key] = owed.get(key, 0) + part.amount_minor
-        lines = [Entry(payable(key), pool.currency, amount) for key, amount in sorted(owed.items()) if amount]
-        txn_id = None
-        if lines:
-            posting = Posting(
-                kind="allocation",
-                period=period,
-                effective_on=_last_day(period),
-                idempotency_key=f"allocation:{period}:{pool.currency}:{pool.reference}",
-                entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
-                details={"pool": pool.reference},
-            )
-            txn_id = post_all(conn, [posting], now=now)[0].txn_id
-        add_allocations(
-            conn,
-            period,
-            [
-                NewAllocation(
-                    pool.id, part.provider, part.credit_micro, part.total_credit_micro, part.amount_minor, txn_id
-                )
-                for part in parts
-            ],
-        )
-
-
-def _settle(
-    conn: Connection,
-    period: str,
-    shares: Sequence[tuple[Pool, Sequence[Share]]],
-    known: Mapping[str, Provider],
-    opening: Mapping[tuple[str, str], int],
-) -> Iterator[Waterfall]:
-    """Yield the waterfall of every provider and currency with a balance or earnings; the house keeps its own."""
-    earned: dict[tuple[str, str], int] = {}
-    for pool, parts in shares:
-        for part in parts:
-            key = (part.provider, pool.currency)
-            earned[key] = earned.get(key, 0) + part.amount_minor
-    terms = terms_on(conn, _last_day(period))
-    for key in sorted(earned.keys() | opening.keys()):
-        provider, currency = key
-        if known[provider].kind == "house":
-            continue
-        yield settle(
-            provider,
-            currency,
-            opening_minor=opening.get(key, 0),
-            earned_minor=earned.get(key, 0),
-            minimum_payout_minor=terms.get(key, Terms()).minimum_payout_minor,
-        )
-
-
-def _post_payouts(conn: Connection, period: str, waterfalls: Sequence[Waterfall], now: datetime) -> None:
-    paid = [fall for fall in waterfalls if fall.payable_minor]
-    postings = [
-        Posting(
-            kind="payout",
-            period=period,
-            effective_on=_last_day(period),
-            idempotency_key=f"payout:{period}:{fall.provider}:{fall.currency}",
-            entries=(
-                Entry(payable(fall.provider), fall.currency, -fall.payable_minor),
-                Entry(payout_account(fall.provider), fall.currency, fall.payable_minor),
-            ),
-        )
-        for fall in paid
-    ]
-    for fall, posted in zip(paid, post_all(conn, postings, now=now), strict=True):
-        add_payout(conn, period, fall.provider, fall.currency, fall.payable_minor, txn_id=posted.txn_id)
-
-
-def _write_statements(
-    conn: Connection,
-    period: str,
-    known: Mapping[str, Provider],
-    shares: Sequence[tuple[Pool, Sequence[Share]]],
-    waterfalls: Sequence[Waterfall],
-    now: datetime,
-) -> int:
-    collections: dict[str, dict[str, int]] = {}
-    for group, micro in credits_by_group(conn, period).items():
-        collections.setdefault(group.provider, {})[group.collection] = micro
+def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
+    """Write a statement for every provider with credits, money or corrections; return how many."""
+    collections: dict[str, dict[str, dict[str, int]]] = {}
+    total = 0
+    for row in credit_rows(conn, facts.period):
+        months = collections.setdefault(row.group.provider, {}).setdefault(row.group.collection, {})
+        months[period_of(row.day)] = months.get(period_of(row.day), 0) + row.credit_micro
+        total += row.credit_micro
     falls: dict[str, list[Waterfall]] = {}
-    for fall in waterfalls:
+    for fall in facts.waterfalls:
         falls.setdefault(fall.provider, []).append(fall)
-    pool_shares: dict[str, list[PoolShare]] = {}
-    for pool, parts in shares:
-        for part in parts:
-            share = PoolShare(pool.reference, pool.currency, pool.net_minor, part.amount_minor)
-            pool_shares.setdefault(part.provider, []).append(share)
-    total = sum(sum(parts.values()) for parts in collections.values())
-    books = books_of_period(conn, period)
+    shares: dict[str, list[PoolShare]] = {}
+    for pool, earnings in facts.divided:
+        for item in earnings:
+            shares.setdefault(item.share.provider, []).append(_pool_share(pool, item))
+    corrected: dict[str, list[CorrectionLine]] = {}
+    for line in facts.corrected:
+        corrected.setdefault(line.provider, []).append(_correction_line(line))
+    policies, indexes = credit_methods(conn, facts.period)
     _, head = chain_head(conn)
-    told = [key for key in sorted(collections.keys() | falls.keys()) if known[key].kind == "provider"]
+    told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
-        facts = StatementInput(
+        own = falls.get(key, ())
+        agreements = {fall.currency: facts.terms.get((key, fall.currency), Terms()).agreement_reference for fall in own}
+        statement = StatementInput(
             provider=key,
-            name=known[key].name,
-            period=period,
+            name=facts.known[key].name,
+            period=facts.period,
             collections=collections.get(key, {}),
             total_credit_micro=total,
-            shares=pool_shares.get(key, ()),
-            waterfalls=falls.get(key, ()),
-            policies=tuple({book.policy_json for book in books}),
-            indexes=tuple({book.index_fingerprint for book in books}),
+            shares=shares.get(key, ()),
+            waterfalls=own,
+            corrections=corrected.get(key, ()),
+            agreements=agreements,
+            policies=tuple(policies),
+            indexes=tuple(indexes),
             chain_head=head,
         )
-        add_statement(conn, period, key, statement_json(facts), now=now)
+        add_statement(conn, facts.period, key, statement_json(statement), now=now)
     return len(told)
 
 
-def _last_day(period: str) -> date:
-    return date.fromordinal(date.fromisoformat(f"{following(period)}-01").toordinal() - 1)
+def _pool_share(pool: Pool, item: Earning) -> PoolShare:
+    return PoolShare(
+        pool.reference,
+        pool.currency,
+        pool.net_minor,
+        item.share.credit_micro,
+        item.share.total_credit_micro,
+        item.share.amount_minor,
+        item.rate_ppm,
+        item.earned_minor,
+    )
+
+
+def _correction_line(item: Correction) -> CorrectionLine:
+    return CorrectionLine(
+        item.currency, item.amount_minor, item.kind, item.reason, item.txn_id, item.txn_hash, item.cites
+    )

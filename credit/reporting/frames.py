@@ -40,8 +40,19 @@ _KEYS: dict[By, Key] = {"provider": BY_PROVIDER, "collection": BY_COLLECTION, "d
 OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micro")
 """Columns of the attribution by output. `output_id` is what the log called the output."""
 
-MONEY_COLUMNS = ("opening", "earned", "adjustments", "payable", "carried_forward")
-"""Columns of payouts that hold amounts, as decimal strings in the row's currency."""
+MONEY_COLUMNS = (
+    "opening",
+    "earned",
+    "adjustments",
+    "reserve_held",
+    "reserve_released",
+    "advances_recouped",
+    "withholding",
+    "fees",
+    "payable",
+    "carried_forward",
+)
+"""Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of the waterfall."""
 
 PAYOUT_COLUMNS = ("provider", "name", "currency", *MONEY_COLUMNS, "status", "reason")
 

@@ -34,7 +34,10 @@ DEFAULT_WIDTH = 120
 _RUNNABLE = r"^('*[=+\-@\t\r])"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_HEADINGS = {"credit_micro": "credits", "carried_forward": "carried forward", "output_id": "output"}
+_WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carried_forward"}
+"""Columns of a table for people that are left out where they hold only zeros."""
+
+_HEADINGS = {"credit_micro": "credits", "output_id": "output"}
 
 
 def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -> str:  # noqa: A002 - as the option is called
@@ -74,12 +77,17 @@ def to_json(frame: pl.DataFrame) -> str:
 
 
 def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
-    """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right."""
+    """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right.
+
+    Lines of the waterfall that no provider has are left out, so that the others fit on a screen.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     shown: list[list[str]] = []
     for name in frame.columns:
+        if name in _WHEN_USED and not any(character in "123456789" for cell in frame[name] for character in cell):
+            continue
         number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
-        heading = _HEADINGS.get(name, name)
+        heading = _HEADINGS.get(name, name.replace("_", " "))
         table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
         shown.append([_shown(name)(value) for value in frame[name]])
     for row in zip(*shown, strict=True):

@@ -1,0 +1,254 @@
+"""What a close posts: pools divided by credits, then every line of every provider's waterfall, each a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from credit.accounting.allocation import Share, allocate
+from credit.accounting.waterfall import Waterfall, provider_part, settle
+from credit.errors import LedgerError
+from credit.ledger.accounts import (
+    ADVANCE_KIND,
+    ESCROW,
+    FEES,
+    PAYABLE_KIND,
+    RESERVE_KIND,
+    advance_account,
+    payable,
+    payout_account,
+    pool_account,
+    reserve_account,
+    withholding_account,
+)
+from credit.ledger.holds import holds
+from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.periods import NewAllocation, Pool, add_allocations, add_payout, following, last_closed, last_day
+from credit.ledger.settlement import (
+    Correction,
+    ProviderCurrency,
+    Reserve,
+    add_reserves,
+    provider_balances,
+    reserves,
+)
+from credit.records import HOUSE, Provider, Terms
+
+HousePolicy = Literal["return", "redistribute", "escrow"]
+"""What happens to the money that no provider's data earned: it stays with the pool's owner (`return`), is divided
+among the providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
+
+LINE_KINDS = ("reserve", "reserve-release", "recoupment", "withholding", "fees", "payout")
+"""Kinds of the transactions that stand for a waterfall's lines, each posted once for a provider and currency."""
+
+CLOSE_KINDS = ("allocation", *LINE_KINDS)
+"""Kinds of the transactions that a close posts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earning:
+    """A share of a pool with what of it is the provider's at its rate, in minor units."""
+
+    share: Share
+    rate_ppm: int
+    earned_minor: int
+
+
+def divide(
+    period: str,
+    money: Sequence[Pool],
+    credited: Mapping[str, int],
+    known: Mapping[str, Provider],
+    terms: Mapping[ProviderCurrency, Terms],
+    house: HousePolicy,
+) -> list[tuple[Pool, tuple[Earning, ...]]]:
+    """Divide pools by credits; the house's credits take part unless they are to be redistributed.
+
+    Args:
+        period: the period `YYYY-MM`.
+        money: its pools.
+        credited: its micro-credits by provider, the house's included.
+        known: all providers.
+        terms: the terms of those who have any, by (provider, currency).
+        house: what happens to what no provider earned.
+
+    Raises:
+        LedgerError: there is money, but nobody to divide it among.
+    """
+    sharing = dict(credited)
+    if house == "redistribute":
+        sharing = {key: micro for key, micro in credited.items() if known[key].kind == "provider"}
+        if any(credited.values()) and not any(sharing.values()) and any(pool.net_minor for pool in money):
+            raise LedgerError(
+                f"no provider earned credits in {period}, so that nothing can be redistributed;"
+                " close with --house return or --house escrow"
+            )
+    divided = []
+    for pool in money:
+        earnings = []
+        for share in allocate(period, pool.net_minor, sharing):
+            own = known[share.provider].kind == "house"
+            rate = terms.get((share.provider, pool.currency), Terms()).rate_ppm
+            earned = 0 if own else provider_part(share.amount_minor, rate)
+            earnings.append(Earning(share, 0 if own else rate, earned))
+        divided.append((pool, tuple(earnings)))
+    return divided
+
+
+def post_allocations(
+    conn: Connection,
+    period: str,
+    divided: Sequence[tuple[Pool, Sequence[Earning]]],
+    known: Mapping[str, Provider],
+    house: HousePolicy,
+    now: datetime,
+) -> None:
+    """Post every pool to those who earned it, and record the shares."""
+    for pool, earnings in divided:
+        owed: dict[str, int] = {}
+        for item in earnings:
+            # What own or public-domain data earned is the house's money, whichever key it is listed under.
+            own = known[item.share.provider].kind == "house"
+            unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
+            for account, amount in (
+                (payable(item.share.provider), item.earned_minor),
+                (unearned, item.share.amount_minor - item.earned_minor),
+            ):
+                owed[account] = owed.get(account, 0) + amount
+        lines = [Entry(account, pool.currency, amount) for account, amount in sorted(owed.items()) if amount]
+        txn_id = None
+        if lines:
+            posting = Posting(
+                kind="allocation",
+                period=period,
+                effective_on=last_day(period),
+                idempotency_key=f"allocation:{period}:{pool.currency}:{pool.reference}",
+                entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
+                details={"pool": pool.reference, "house": house},
+            )
+            txn_id = post_all(conn, [posting], now=now)[0].txn_id
+        shares = [item.share for item in earnings]
+        add_allocations(
+            conn,
+            period,
+            [
+                NewAllocation(
+                    pool.id,
+                    share.provider,
+                    share.credit_micro,
+                    share.total_credit_micro,
+                    share.amount_minor,
+                    txn_id if share.amount_minor else None,
+                )
+                for share in shares
+            ],
+        )
+
+
+def settle_all(
+    conn: Connection,
+    period: str,
+    divided: Sequence[tuple[Pool, Sequence[Earning]]],
+    corrected: Sequence[Correction],
+    known: Mapping[str, Provider],
+    terms: Mapping[ProviderCurrency, Terms],
+) -> list[Waterfall]:
+    """Return the waterfall of every provider and currency with anything to show; the house keeps its own."""
+    opening = provider_balances(conn, PAYABLE_KIND, before=period)
+    held = provider_balances(conn, RESERVE_KIND, before=period)
+    advances = provider_balances(conn, ADVANCE_KIND, through=period)
+    released: dict[ProviderCurrency, int] = {}
+    for due in reserves(conn, after=last_closed(conn), through=period):
+        _add(released, (due.provider, due.currency), due.amount_minor)
+    adjusted: dict[ProviderCurrency, int] = {}
+    for item in corrected:
+        _add(adjusted, (item.provider, item.currency), item.amount_minor)
+    earned: dict[ProviderCurrency, int] = {}
+    for pool, earnings in divided:
+        for earning in earnings:
+            _add(earned, (earning.share.provider, pool.currency), earning.earned_minor)
+    standing = holds(conn)
+    falls = []
+    for key in sorted({*opening, *held, *advances, *adjusted, *earned}):
+        provider, currency = key
+        if known[provider].kind == "house":
+            continue
+        hold = standing.get((provider, None)) or standing.get(key)
+        falls.append(
+            settle(
+                provider,
+                currency,
+                opening_minor=opening.get(key, 0),
+                earned_minor=earned.get(key, 0),
+                adjustments_minor=adjusted.get(key, 0),
+                released_minor=released.get(key, 0),
+                reserve_minor=held.get(key, 0),
+                advance_minor=-advances.get(key, 0),
+                terms=terms.get(key),
+                hold=hold.reason if hold else "",
+            )
+        )
+    return falls
+
+
+def post_lines(
+    conn: Connection,
+    period: str,
+    falls: Sequence[Waterfall],
+    terms: Mapping[ProviderCurrency, Terms],
+    now: datetime,
+) -> None:
+    """Post every line of every waterfall that moves money, and record what is held back and what is to be paid."""
+    lines = [(fall, kind, posting) for fall in falls for kind, posting in _lines(period, fall)]
+    posted = post_all(conn, [posting for _, _, posting in lines], now=now)
+    held = []
+    for (fall, kind, _), done in zip(lines, posted, strict=True):
+        if kind == "payout":
+            add_payout(conn, period, fall.provider, fall.currency, fall.payable_minor, txn_id=done.txn_id)
+        elif kind == "reserve":
+            months = terms[fall.provider, fall.currency].reserve_release_periods
+            due = _later(period, months)
+            held.append(Reserve(period, fall.provider, fall.currency, fall.reserve_held_minor, due, done.txn_id))
+    add_reserves(conn, held)
+
+
+def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
+    """Yield a waterfall's lines as postings, each out of what is payable (or, released, back to it)."""
+    taken = {
+        "reserve": (reserve_account(fall.provider), fall.reserve_held_minor),
+        "reserve-release": (reserve_account(fall.provider), -fall.reserve_released_minor),
+        "recoupment": (advance_account(fall.provider), fall.recouped_minor),
+        "withholding": (withholding_account(fall.provider), fall.withheld_minor),
+        "fees": (FEES, fall.fees_minor),
+        "payout": (payout_account(fall.provider), fall.payable_minor),
+    }
+    for kind in LINE_KINDS:
+        account, amount = taken[kind]
+        if amount:
+            yield (
+                kind,
+                Posting(
+                    kind=kind,
+                    period=period,
+                    effective_on=last_day(period),
+                    idempotency_key=f"{kind}:{period}:{fall.provider}:{fall.currency}",
+                    entries=(
+                        Entry(payable(fall.provider), fall.currency, -amount),
+                        Entry(account, fall.currency, amount),
+                    ),
+                ),
+            )
+
+
+def _later(period: str, months: int) -> str:
+    for _ in range(months):
+        period = following(period)
+    return period
+
+
+def _add(sums: dict[ProviderCurrency, int], key: ProviderCurrency, amount: int) -> None:
+    sums[key] = sums.get(key, 0) + amount

@@ -1,0 +1,80 @@
+"""A ledger of money for tests: credits posted as given, without a model, and periods closed by the real close."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from credit.ledger import catalog, journal, periods, settlement, terms
+from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting
+from credit.pipeline.closing import ClosePolicy, CloseReport, CloseSettings, close_period
+from credit.records import CREDIT, Group, Provider, Terms
+
+NOW = datetime(2026, 12, 20, 9, tzinfo=UTC)
+JANUARY, FEBRUARY, MARCH, APRIL = "2026-01", "2026-02", "2026-03", "2026-04"
+PROVIDERS = (Provider("ann", "Ann"), Provider("ben", "Ben"), Provider("own", "Own data", "house"))
+
+
+@dataclass
+class Account:
+    """A ledger, and what tests do with it."""
+
+    ledger: Ledger
+    number: int = field(default=0)
+
+    def start(self) -> Account:
+        with self.ledger.write() as conn:
+            catalog.import_providers(conn, PROVIDERS, now=NOW)
+        return self
+
+    def credits(self, period: str, credited: Mapping[str, int], day: date | None = None) -> int:
+        """Post credits of outputs of a day, in micro-credits by provider; return the transaction."""
+        lines = [Entry(earned(Group(key)), CREDIT, micro) for key, micro in sorted(credited.items()) if micro]
+        entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
+        self.number += 1
+        posting = Posting("credits", period, day or periods.first_day(period), f"credits {self.number}", entries)
+        with self.ledger.write() as conn:
+            return journal.post(conn, posting, now=NOW).txn_id
+
+    def pool(self, period: str, net: int, currency: str = "EUR", reference: str = "main") -> periods.Pool:
+        with self.ledger.write() as conn:
+            return periods.add_pool(conn, period, currency, net, 0, reference, NOW)
+
+    def agree(self, provider: str, currency: str = "EUR", begin: date = date.min, **values: object) -> None:
+        with self.ledger.write() as conn:
+            terms.agree(conn, provider, currency, Terms(**values), begin, now=NOW)
+
+    def close(self, period: str, *, dry_run: bool = False, now: datetime = NOW, **policy: object) -> CloseReport:
+        return close_period(self.ledger, period, CloseSettings(ClosePolicy(**policy), dry_run), now=now)
+
+    def month(self, period: str, net: int, credited: Mapping[str, int], **policy: object) -> CloseReport:
+        """A whole period: credits, one pool, close."""
+        self.credits(period, credited)
+        self.pool(period, net)
+        return self.close(period, **policy)
+
+    def balance(self, account: str, currency: str = "EUR") -> int:
+        with self.ledger.read() as conn:
+            return periods.balance(conn, account, currency)
+
+    def statement(self, period: str, provider: str) -> dict[str, object]:
+        with self.ledger.read() as conn:
+            texts = [item.body_json for item in periods.statements(conn, period) if item.provider == provider]
+        return json.loads(texts[-1])
+
+    def statements(self) -> dict[tuple[str, str, int], str]:
+        """Every statement's text, by period, provider and version."""
+        with self.ledger.read() as conn:
+            return {
+                (item.period, item.provider, item.version): item.body_json
+                for period in periods.periods(conn)
+                for item in periods.statements(conn, period.id)
+            }
+
+    def owed(self) -> dict[tuple[str, str], int]:
+        with self.ledger.read() as conn:
+            return settlement.provider_balances(conn, "money:payable")
