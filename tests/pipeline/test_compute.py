@@ -1,0 +1,167 @@
+"""`credit compute` under real SIGKILLs, beside another run, and twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from credit.cli.main import cli
+from credit.errors import EXIT_LOCKED, EXIT_PARTIAL
+from credit.pipeline.compute import ComputeSettings, compute
+from credit.pipeline.workspace import Workspace
+from credit.records import MICRO
+from tests.pipeline.samples import OUTPUTS, Site, make_site, output_row
+
+CHUNK = 4
+KILLS = 10
+"""Kills that must have landed between the first and the last step of a run."""
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.pipeline.test_compute", "transformers.models.llama.modeling_llama"])
+"""Each process is forked from one that has imported everything, so that kills land in the work, not in imports."""
+
+
+def _compute(environment: dict[str, str], ready: Connection) -> None:
+    """`credit compute --chunk 4`, in a process of its own that says when it starts."""
+    torch.set_num_threads(1)  # threads that wait for each other would burn the cores that the next process needs
+    os.environ.update(environment)
+    ready.send(None)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        cli(["compute", "--chunk", str(CHUNK)])
+
+
+def _start(site: Site) -> tuple[BaseProcess, float]:
+    """Start a run; return it with the moment at which it began."""
+    ours, theirs = _FORKS.Pipe()
+    process = _FORKS.Process(target=_compute, args=(site.environment, theirs))
+    process.start()
+    theirs.close()
+    ours.recv()
+    return process, time.monotonic()
+
+
+def _run_killed_at_random(site: Site, rng: random.Random, seconds: float) -> int:
+    """Run until one finishes, each killed after up to `seconds`; return how many kills landed inside the work."""
+    landed = 0
+    for _ in range(200):
+        process, _ = _start(site)
+        process.join(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            return landed
+        assert process.exitcode == -9, f"a run ended by itself, with {process.exitcode}"
+        landed += 0 < int(site.json("status")["pending"]) < OUTPUTS
+    raise AssertionError("200 runs, each killed, did not finish the work; does a new run go on where one was killed?")
+
+
+@pytest.fixture
+def make_on_engine(engine_name, request, inputs, shared_database, tmp_path) -> Callable[[str], Site]:
+    """A function that makes a workspace that is ready to compute, on each engine."""
+    if engine_name == "sqlite":
+        return request.getfixturevalue("new_site")
+    request.getfixturevalue("pristine")  # builds the index once
+    return lambda name: make_site(inputs, shared_database(), tmp_path / name / "credit-data")
+
+
+def test_killed_at_random_moments_it_ends_in_the_ledger_of_an_uninterrupted_run(make_on_engine):
+    whole = make_on_engine("whole")
+    process, began = _start(whole)
+    process.join()
+    seconds = time.monotonic() - began
+    assert process.exitcode == 0
+    tables, books = whole.tables(), whole.books()
+    assert len(books) == OUTPUTS / CHUNK
+
+    rng, landed, round_ = random.Random(7), 0, 0
+    while landed < KILLS:
+        killed = make_on_engine(f"killed-{round_}")
+        landed += _run_killed_at_random(killed, rng, seconds)
+        for name, rows in tables.items():
+            assert killed.tables()[name] == rows, f"{name} differs after kills"
+        assert killed.books() == books
+        killed.run("verify")
+        round_ += 1
+
+
+def _compute_and_wait(url: str, data_dir: Path, channel: Connection) -> None:
+    """Compute, and after every chunk wait until it is said to go on."""
+
+    def after_a_chunk(done: int, total: int) -> None:
+        channel.send(done)
+        channel.recv()
+
+    torch.set_num_threads(1)
+    compute(Workspace(url, data_dir), ComputeSettings(chunk=30), after_a_chunk)
+
+
+def test_of_two_runs_at_once_one_works_and_the_other_exits_11(make_on_engine):
+    site = make_on_engine("site")
+    ours, theirs = _FORKS.Pipe()
+    first = _FORKS.Process(target=_compute_and_wait, args=(site.url, site.data_dir, theirs))
+    first.start()
+    theirs.close()  # so that a first run which dies ends our waiting for it
+    assert ours.recv() == 30, "the first run has posted a chunk, holds the lock and waits for us"
+    second, _ = _start(site)
+    second.join()
+    pending = site.json("status")["pending"]
+    for _ in range(2):
+        ours.send("go on")
+    first.join()
+    assert second.exitcode == EXIT_LOCKED
+    assert pending == OUTPUTS - 30, "the second run did something"
+    assert first.exitcode == 0
+    assert site.json("status")["pending"] == 0
+    site.run("verify")
+
+
+def test_an_output_that_cannot_be_valued_does_not_shift_the_chunks_of_a_continued_run(new_site):
+    # The tiny tokenizer has no chat template, so a chat stays pending for ever, before outputs that are valued.
+    chat = output_row(100, prompt=None, messages=[{"role": "user", "content": "sing"}])
+    settings = ComputeSettings(chunk=CHUNK)
+
+    def stop(done: int, total: int) -> None:
+        if done > OUTPUTS:
+            raise KeyboardInterrupt
+
+    ledgers = []
+    for name in ("whole", "stopped"):
+        site = new_site(name)
+        site.log("chats.jsonl", [chat, *(output_row(number) for number in range(101, 112))])
+        workspace = Workspace(site.url, site.data_dir)
+        if name == "stopped":
+            with pytest.raises(KeyboardInterrupt):
+                compute(workspace, settings, stop)
+        report = compute(workspace, settings)
+        assert [reason.partition(":")[0] for reason in report.refused] == ["o100"]
+        assert "o100" in site.run("compute", code=EXIT_PARTIAL).stderr
+        ledgers.append((site.tables(), site.books()))
+    assert ledgers[0] == ledgers[1]
+
+
+def test_a_second_run_does_nothing(site):
+    assert site.json("compute")["valued"] == OUTPUTS
+    tables, books = site.tables(), site.books()
+    assert "nothing to do" in site.run("compute").output
+    assert site.tables() == tables
+    assert site.books() == books
+
+
+def test_the_size_of_chunks_changes_no_total(new_site):
+    issued = []
+    for chunk in (1, 7, OUTPUTS):
+        copy = new_site(f"chunk-{chunk}")
+        issued.append(copy.json("compute", "--chunk", str(chunk))["credit_micro"])
+        assert len(copy.books()) == -(-OUTPUTS // chunk)
+    assert set(issued) == {sum(1 + number % 3 for number in range(OUTPUTS)) * MICRO}
