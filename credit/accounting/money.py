@@ -10,6 +10,7 @@ import re
 from types import MappingProxyType
 
 from credit.errors import InvalidRequestError
+from credit.records import PPM
 
 _CODES_BY_DIGITS = {
     0: """
@@ -43,6 +44,7 @@ CODES_WITHOUT_MINOR_UNIT = frozenset(
 """Metals, units of account, testing: ISO 4217 codes in which no amount can be paid."""
 
 _PLAIN_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%")
 _LARGEST = 2**63 - 1
 """What a BIGINT of the ledger holds."""
 
@@ -98,6 +100,27 @@ def format_amount(minor: int, currency: str) -> str:
         return f"{sign}{abs(minor)}"
     whole, fraction = divmod(abs(minor), 10**digits)
     return f"{sign}{whole}.{fraction:0{digits}d}"
+
+
+def parse_percent(text: str) -> int:
+    """Return a share in parts per million: `parse_percent("12.5%")` is 125 000.
+
+    The sign % is required, so that nobody has to guess whether 0.7 is less than one in a hundred.
+
+    Raises:
+        InvalidRequestError: the text is not a percentage from 0% to 100% with at most four decimals.
+    """
+    match = _PERCENT.fullmatch(text)
+    ppm = int(match[1]) * 10_000 + int(f"{match[2] or '':0<4}") if match else PPM + 1
+    if ppm > PPM:
+        raise InvalidRequestError(f"{_shown(text)} is not a share: write 0% to 100%, with at most four decimals")
+    return ppm
+
+
+def format_percent(ppm: int) -> str:
+    """Return parts per million as the percentage that `parse_percent` reads, without zeros at the end."""
+    whole, rest = divmod(ppm, 10_000)
+    return f"{whole}.{rest:04d}".rstrip("0").rstrip(".") + "%"
 
 
 def _shown(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -100,3 +101,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     width = max((len(provider.key) for provider in found), default=0)
     lines = [f"{provider.key:<{width}}  {provider.kind:<8}  {provider.name}" for provider in found]
     say(as_json, {"providers": [asdict(provider) for provider in found]}, "\n".join(lines))
+
+
+providers.add_command(terms)
+providers.add_command(advance)

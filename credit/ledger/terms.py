@@ -7,8 +7,8 @@ version says that it supersedes what was agreed for its days. No version reaches
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -108,6 +108,42 @@ def agree(
     }
     conn.execute(insert(contract_term), row)
     return Agreement(provider_key, currency, version, valid_from, valid_to, supersede, terms, utc_moment(utc_text(now)))
+
+
+def amend(
+    conn: Connection,
+    provider_key: str,
+    currency: str,
+    changes: Mapping[str, int | str],
+    valid_from: date,
+    valid_to: date | None = None,
+    *,
+    supersede: bool = False,
+    now: datetime,
+) -> Agreement:
+    """Record a new version in which some values change and the others stay as they are on `valid_from`.
+
+    Args:
+        conn: from `Ledger.write`.
+        provider_key: whom it is agreed with.
+        currency: ISO 4217 code.
+        changes: new values, by field of `Terms`.
+        valid_from: first day on which they hold.
+        valid_to: last day; None: until something later is agreed.
+        supersede: as for `agree`.
+        now: when the ledger records it.
+
+    Returns:
+        The new version, or the one that holds already when nothing would change.
+
+    Raises:
+        LedgerError, PeriodClosedError, InvalidRequestError: as `agree` and `Terms` do.
+    """
+    current = agreement_on(conn, provider_key, currency, valid_from)
+    terms = replace(current.terms if current else Terms(), **dict(changes))  # type: ignore[arg-type]  # checked by Terms
+    if current is not None and current.terms == terms and current.valid_to == valid_to:
+        return current
+    return agree(conn, provider_key, currency, terms, valid_from, valid_to, supersede=supersede, now=now)
 
 
 def _refuse_overlap(known: Iterable[Agreement], where: str, valid_from: date, valid_to: date | None) -> None:

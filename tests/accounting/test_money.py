@@ -12,7 +12,9 @@ from credit.accounting.money import (
     CURRENCY_DIGITS,
     currency_digits,
     format_amount,
+    format_percent,
     parse_amount,
+    parse_percent,
 )
 from credit.errors import InvalidRequestError
 
@@ -100,3 +102,19 @@ def test_any_text_is_an_amount_or_an_error(text, currency):
     except InvalidRequestError:
         return
     assert Decimal(text) == Decimal(format_amount(minor, currency))
+
+
+@given(st.integers(0, 1_000_000))
+def test_a_percentage_is_read_as_it_is_written(ppm: int) -> None:
+    assert parse_percent(format_percent(ppm)) == ppm
+
+
+@pytest.mark.parametrize(("text", "ppm"), [("70%", 700_000), ("0%", 0), ("100.0000%", 1_000_000), ("0.0001%", 1)])
+def test_percent_is_parts_of_a_hundred(text: str, ppm: int) -> None:
+    assert parse_percent(text) == ppm
+
+
+@pytest.mark.parametrize("text", ["70", "0.7", "100.0001%", "101%", "-1%", "1e1%", "12.34567%", "", "%", " 5%", "\u0667%"])
+def test_what_is_no_percentage_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="write 0% to 100%"):
+        parse_percent(text)

@@ -1,0 +1,88 @@
+"""`credit hold`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import json_option, say, workspace_options
+
+if TYPE_CHECKING:
+    from credit.ledger.holds import HoldEvent
+    from credit.pipeline.workspace import Workspace
+
+
+@click.group()
+def hold() -> None:
+    """Hold back what a provider would be paid, or release it, with the reason.
+
+    \b
+    Example: credit hold place anna-books --reason "rights disputed by the estate"
+    """
+
+
+@hold.command()
+@click.argument("provider")
+@click.option("--currency", help="Hold only this currency. [default: all]")
+@click.option("--reason", required=True, help="Printed on the statement.")
+@workspace_options
+def place(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
+    """Carry forward what PROVIDER is owed, until the hold is released.
+
+    \b
+    Example: credit hold place anna-books --currency EUR --reason "rights disputed by the estate"
+    """
+    from datetime import UTC, datetime
+
+    from credit.ledger.holds import place_hold
+
+    with workspace.open() as ledger, ledger.write() as conn:
+        click.echo(_line(place_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
+
+
+@hold.command()
+@click.argument("provider")
+@click.option("--currency", help="The currency that was held. [default: all]")
+@click.option("--reason", required=True, help="Why it is released.")
+@workspace_options
+def release(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
+    """Pay PROVIDER again; what was carried forward is paid with the next close.
+
+    \b
+    Example: credit hold release anna-books --currency EUR --reason "settled"
+    """
+    from datetime import UTC, datetime
+
+    from credit.ledger.holds import release_hold
+
+    with workspace.open() as ledger, ledger.write() as conn:
+        click.echo(_line(release_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
+
+
+@hold.command(name="list")
+@click.argument("provider", required=False)
+@click.option("--history", is_flag=True, help="Also what was released.")
+@workspace_options
+@json_option
+def list_all(workspace: Workspace, provider: str | None, history: bool, as_json: bool) -> None:
+    """List the holds that stand, of PROVIDER or of all.
+
+    \b
+    Example: credit hold list --history
+    """
+    from dataclasses import asdict
+
+    from credit.ledger.holds import hold_history, holds
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        events = hold_history(conn, provider)
+        standing = holds(conn).values()
+    found = [item for item in events if history or item in standing]
+    text = "\n".join(map(_line, found)) or "nothing is on hold"
+    say(as_json, {"holds": [asdict(item) for item in found]}, text)
+
+
+def _line(item: HoldEvent) -> str:
+    done = "held since" if item.action == "hold" else "released on"
+    return f"{item.provider} ({item.currency or 'all currencies'}): {done} {item.created_at:%Y-%m-%d}: {item.reason}"

@@ -1,0 +1,187 @@
+"""Corrections and advances: postings that people make by hand, each with its reason, each once."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select
+
+from credit.errors import IdempotencyError, LedgerError
+from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, advance_account, payable
+from credit.ledger.engine import serialise_writers
+from credit.ledger.journal import Entry, Posted, Posting, post, reverse
+from credit.ledger.periods import balance, first_day, last_closed, open_period_for
+from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
+from credit.ledger.settlement import CITES
+from credit.ledger.values import is_currency
+from credit.records import HOUSE, is_period, period_of
+
+_ALWAYS = frozenset({"adjustment", "restatement", "advance"})
+_WHILE_OPEN = frozenset({"credits", "pool"})
+
+
+class _Header(NamedTuple):
+    """What decides whether a transaction can be reversed."""
+
+    kind: str
+    period_id: str
+    hash: str
+
+
+def adjust(
+    conn: Connection,
+    provider_key: str,
+    amount_minor: int,
+    currency: str,
+    *,
+    period: str,
+    reason: str,
+    cites: int | None = None,
+    key: str | None = None,
+    now: datetime,
+) -> Posted:
+    """Move money between the house and a provider; the same call again returns the first result.
+
+    Args:
+        conn: from `Ledger.write`.
+        provider_key: whose balance is corrected.
+        amount_minor: minor units, positive in the provider's favour; the house gives what the provider gets.
+        currency: ISO 4217 code.
+        period: the open period whose statement shows it.
+        reason: why, in words; printed on the statement.
+        cites: the id of the transaction that it corrects.
+        key: tells apart two corrections that say the same.
+        now: when the ledger records it.
+
+    Raises:
+        LedgerError: a reason or the provider is missing, the period is in the future, or there is nothing to cite.
+        PeriodClosedError: the period is closed.
+    """
+    where = f"an adjustment of {provider_key}"
+    if not reason.strip():
+        raise LedgerError(f"{where} needs a reason: --reason")
+    if not is_period(period) or period > period_of(now):
+        raise LedgerError(f"{where} belongs into a month YYYY-MM that has begun, not into {period!r}")
+    _check_payee(conn, provider_key, amount_minor, currency, where)
+    details: dict[str, object] = {}
+    if cites is not None:
+        details = {CITES: cites, "cites_hash": _header(conn, cites).hash}
+    entries = (
+        Entry(payable(HOUSE), currency, -amount_minor),
+        Entry(payable(provider_key), currency, amount_minor),
+    )
+    said = f"{provider_key}:{currency}:{amount_minor}:{cites}:{_digest(reason)}"
+    name = f"adjust:{period}:{said}" if key is None else f"adjust:key:{key}"
+    posting = Posting("adjustment", period, first_day(period), name, entries, memo=reason, details=details)
+    return post(conn, posting, now=now)
+
+
+def pay_advance(
+    conn: Connection,
+    provider_key: str,
+    amount_minor: int,
+    currency: str,
+    *,
+    paid_on: date,
+    reference: str,
+    now: datetime,
+) -> Posted:
+    """Record an advance that was paid to a provider; later earnings in its currency are set off against it.
+
+    The reference tells it from other advances: the same one again returns the first result.
+
+    Raises:
+        LedgerError: the reference or the provider is missing, the day has not come, or the amount is not positive.
+        IdempotencyError: the reference was used for another advance.
+    """
+    where = f"an advance to {provider_key}"
+    if not reference.strip():
+        raise LedgerError(f"{where} needs the reference of its payment: --reference")
+    if paid_on > now.date():
+        raise LedgerError(f"{where} cannot have been paid on {paid_on}, which is still to come")
+    if amount_minor < 0:
+        raise LedgerError(f"{where} is {amount_minor} {currency} (minor units); it must be more than 0")
+    _check_payee(conn, provider_key, amount_minor, currency, where)
+    serialise_writers(conn)
+    key = f"advance:{provider_key}:{currency}:{reference}"
+    first = conn.execute(select(ledger_txn.c.period_id).where(ledger_txn.c.idempotency_key == key)).scalar()
+    entries = (
+        Entry(advance_account(provider_key), currency, -amount_minor),
+        Entry(EXTERNAL, currency, amount_minor),
+    )
+    period = first or open_period_for(conn, paid_on)
+    return post(conn, Posting("advance", period, paid_on, key, entries, memo=reference), now=now)
+
+
+def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted:
+    """Reverse a transaction in its own period, or in the first open one after it; again returns the first result.
+
+    Credits and pools can be reversed while their period is open; what a close posted, or what was divided by it, is
+    corrected by an adjustment or a restatement.
+
+    Raises:
+        LedgerError: there is no such transaction, it is not of a kind that can be reversed, or an advance has been
+            recouped by now.
+        IdempotencyError: it was reversed for another reason.
+    """
+    serialise_writers(conn)
+    header = _header(conn, txn_id)
+    before = conn.execute(
+        select(ledger_txn.c.id, ledger_txn.c.hash, ledger_txn.c.memo).where(ledger_txn.c.reverses_txn_id == txn_id)
+    ).one_or_none()
+    if before is not None:
+        if before.memo == reason:
+            return Posted(before.id, before.id, before.hash, replayed=True)
+        raise IdempotencyError(f"transaction {txn_id} was reversed by {before.id} already: {before.memo}")
+    closed = last_closed(conn)
+    is_open = closed is None or header.period_id > closed
+    if header.kind not in _ALWAYS and not (header.kind in _WHILE_OPEN and is_open):
+        state = "" if header.kind not in _WHILE_OPEN else f" of {header.period_id}, which is closed,"
+        raise LedgerError(
+            f"transaction {txn_id} ({header.kind}){state} cannot be reversed: other records build on it;"
+            " correct what came of it: credit adjust --help, or credit restate --help"
+        )
+    if header.kind == "advance":
+        _check_not_recouped(conn, txn_id)
+    period = open_period_for(conn, first_day(header.period_id))
+    return reverse(conn, txn_id, period=period, reason=reason, now=now)
+
+
+def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currency: str, where: str) -> None:
+    kind = conn.execute(select(provider.c.kind).where(provider.c.key == provider_key)).scalar()
+    if kind is None:
+        raise LedgerError(f"unknown provider {provider_key!r}; add it first: credit providers add {provider_key} NAME")
+    if kind == "house":
+        raise LedgerError(f"{where} makes no sense: what it earns is the house's")
+    if not is_currency(currency):
+        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    if amount_minor == 0:
+        raise LedgerError(f"{where} of nothing makes no sense")
+
+
+def _check_not_recouped(conn: Connection, txn_id: int) -> None:
+    key, currency, amount = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(ledger_entry, account)
+        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == ADVANCE_KIND)
+    ).one()
+    left = balance(conn, key, currency)
+    if left > amount:
+        raise LedgerError(
+            f"transaction {txn_id} cannot be reversed: of this advance, or one after it, {left - amount} {currency}"
+            " (minor units) have been recouped; give them back with credit adjust"
+        )
+
+
+def _header(conn: Connection, txn_id: int) -> _Header:
+    columns = (ledger_txn.c.kind, ledger_txn.c.period_id, ledger_txn.c.hash)
+    found = conn.execute(select(*columns).where(ledger_txn.c.id == txn_id)).one_or_none()
+    if found is None:
+        raise LedgerError(f"there is no transaction {txn_id}")
+    return _Header(*found)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,104 @@
+"""Terms, advances, adjustments, reversals, holds and balances from the command line, on both engines."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from credit.cli.main import cli
+
+THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
+
+
+class Command:
+    """Runs commands on one ledger."""
+
+    def __init__(self, url: str, data_dir: Path) -> None:
+        self._environment = {"CREDIT_DATABASE_URL": url, "CREDIT_DATA_DIR": str(data_dir)}
+
+    def __call__(self, line: str, *more: str, code: int = 0) -> str:
+        arguments = [*line.split(), *more]
+        result: Result = CliRunner(env=self._environment).invoke(cli, arguments, catch_exceptions=False)
+        assert result.exit_code == code, f"credit {' '.join(arguments)} -> {result.exit_code}\n{result.output}"
+        return result.output
+
+
+@pytest.fixture
+def credit(database_url: str, tmp_path: Path) -> Command:
+    command = Command(database_url, tmp_path)
+    command("providers add ann Ann")
+    return command
+
+
+def test_terms_are_shown_agreed_and_superseded(credit: Command) -> None:
+    assert "whole share" in credit("providers terms ann")
+    credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70% --reserve 10% --release-after 3")
+    said = credit("providers terms ann --currency EUR --from 2020-06-01 --fee 1.50 --agreement A-17")
+    assert "EUR v1 from 2020-01-01 on: rate 70%, minimum payout 0.00, reserve 10% for 3 months" in said
+    assert "EUR v2 from 2020-06-01 on: rate 70%, minimum payout 0.00, reserve 10% for 3 months" in said
+    assert "fee 1.50, agreement A-17" in said
+    again = credit("providers terms ann --currency EUR --from 2020-06-01 --fee 1.50")
+    assert again == said, "what holds already is not agreed twice"
+    assert "--supersede" in credit("providers terms ann --currency EUR --from 2020-06-01 --fee 2", code=1)
+    credit("providers terms ann --currency EUR --from 2020-06-01 --fee 2 --supersede")
+    (_, _, last) = json.loads(credit("providers terms ann --json"))["terms"]
+    assert (last["version"], last["terms"]["fee_minor"], last["terms"]["rate_ppm"]) == (3, 200, 700_000)
+    assert "--currency" in credit("providers terms ann --rate 5%", code=2)
+    assert "write 0% to 100%" in credit("providers terms ann --currency EUR --rate 0.7", code=2)
+    assert "agree both, or neither" in credit(
+        "providers terms ann --currency EUR --from 2021-01-01 --reserve 0%", code=2
+    )
+
+
+def test_terms_beside_the_minimum_of_add_keep_what_was_agreed(credit: Command) -> None:
+    credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70%")
+    credit("providers add ann Ann --currency EUR --minimum-payout 50")
+    (_, last) = json.loads(credit("providers terms ann --json"))["terms"]
+    assert (last["terms"]["minimum_payout_minor"], last["terms"]["rate_ppm"]) == (5_000, 700_000)
+
+
+def test_an_adjustment_may_be_negative_and_is_posted_once(credit: Command) -> None:
+    line = f"adjust ann -12.50 EUR --period {THIS_MONTH} --reason"
+    assert "is posted, as transaction 1" in credit(line, "counted twice")
+    assert "was posted before, as transaction 1" in credit(line, "counted twice")
+    assert "money:payable:ann  -12.50 EUR" in credit("balance ann")
+    assert "is closed" not in credit("reverse 1 --reason", "it was right")
+    assert "money:payable:ann  0.00 EUR" in credit("balance ann")
+    assert "needs a reason" in credit(line, " ", code=1)
+    assert "Missing option '--reason'" in credit(f"adjust ann 5 EUR --period {THIS_MONTH}", code=2)
+    assert credit(f"adjust ann 5 EUR --period {THIS_MONTH} --reason x --cites 1 --json").startswith('{"hash"')
+
+
+def test_an_advance_is_a_debt_until_it_is_recouped(credit: Command) -> None:
+    line = "providers advance ann 500.00 EUR --paid-on 2026-01-15 --reference transfer-881"
+    assert "is recorded, as transaction 1" in credit(line)
+    assert "was recorded before" in credit(line)
+    assert "money:advance:ann  -500.00 EUR" in credit("balance ann")
+    assert "belongs to transaction 1" in credit(line.replace("500", "501"), code=1)
+
+
+def test_a_hold_is_placed_listed_and_released(credit: Command) -> None:
+    assert "ann (EUR): held since" in credit("hold place ann --currency EUR --reason", "rights disputed")
+    assert "rights disputed" in credit("hold list")
+    assert "nothing is on hold" in credit("hold list house")
+    credit("hold release ann --currency EUR --reason settled")
+    assert "nothing is on hold" in credit("hold list ann")
+    assert "settled" in credit("hold list --history")
+    assert len(json.loads(credit("hold list ann --history --json"))["holds"]) == 2
+
+
+def test_a_balance_is_asked_as_of_a_day_and_a_moment(credit: Command) -> None:
+    credit(f"adjust ann 12.50 EUR --period {THIS_MONTH} --reason x")
+    assert "12.50" in credit(f"balance money:payable:ann --effective {THIS_MONTH}-01")
+    assert "nothing was ever posted" in credit("balance money:payable:ann --effective 2020-01-01")
+    for recorded in ("2020-01-01", "2020-01-01T00:00:00Z"):
+        assert "nothing was ever posted" in credit(f"balance ann --recorded {recorded}")
+    assert "has no time zone" in credit("balance ann --recorded 2020-01-01T00:00:00", code=2)
+    assert "is not a moment" in credit("balance ann --recorded yesterday", code=2)
+    assert json.loads(credit("balance ann --json"))["balances"] == [
+        {"account": "money:payable:ann", "balance": "12.50", "commodity": "EUR"}
+    ]

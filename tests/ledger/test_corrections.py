@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+from sqlalchemy import Connection
+
+from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
+from credit.ledger import corrections, journal, periods
+from credit.ledger.journal import Posted
+from tests.ledger import samples
+from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER
+
+
+def adjust(conn: Connection, amount: int = 70, **changes: object) -> Posted:
+    values = {"period": OCTOBER, "reason": "counted twice", "now": NOW}
+    return corrections.adjust(conn, "ada", amount, "EUR", **{**values, **changes})
+
+
+def owed(conn: Connection, provider: str) -> int:
+    return periods.balance(conn, f"money:payable:{provider}", "EUR")
+
+
+@pytest.mark.parametrize("amount", [70, -70])
+def test_an_adjustment_moves_money_between_the_house_and_a_provider(conn: Connection, amount: int) -> None:
+    samples.add_providers(conn)
+    done = adjust(conn, amount)
+    assert (owed(conn, "ada"), owed(conn, "house"), done.replayed) == (amount, -amount, False)
+
+
+def test_the_same_adjustment_twice_is_one_and_another_one_says_so(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = adjust(conn)
+    assert adjust(conn, now=datetime(2026, 10, 9, tzinfo=UTC)) == Posted(
+        first.txn_id, first.seq, first.hash, replayed=True
+    )
+    for changes in ({"amount": 71}, {"reason": "counted thrice"}, {"key": "a second one"}, {"cites": 1}):
+        assert not adjust(conn, **changes).replayed
+    assert owed(conn, "ada") == 4 * 70 + 71
+    with pytest.raises(IdempotencyError):
+        adjust(conn, 5, key="a second one")
+
+
+def test_an_adjustment_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = adjust(conn)
+    samples.close(conn, OCTOBER)
+    assert adjust(conn).txn_id == first.txn_id
+    with pytest.raises(PeriodClosedError):
+        adjust(conn, 71)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"reason": " "}, "needs a reason"),
+        ({"amount": 0}, "of nothing"),
+        ({"cites": 99}, "there is no transaction 99"),
+        ({"period": "2026-11"}, "a month YYYY-MM that has begun"),
+        ({"period": "October"}, "a month YYYY-MM that has begun"),
+    ],
+    ids=str,
+)
+def test_an_adjustment_that_makes_no_sense_is_refused(conn: Connection, changes: dict[str, object], match: str) -> None:
+    samples.add_providers(conn)
+    with pytest.raises(LedgerError, match=match):
+        adjust(conn, **changes)
+
+
+@pytest.mark.parametrize(
+    ("provider", "currency", "match"),
+    [("eve", "EUR", "unknown provider"), ("house", "EUR", "is the house's"), ("ada", "eur", "ISO 4217")],
+)
+def test_an_adjustment_of_nobody_is_refused(conn: Connection, provider: str, currency: str, match: str) -> None:
+    samples.add_providers(conn)
+    with pytest.raises(LedgerError, match=match):
+        corrections.adjust(conn, provider, 1, currency, period=OCTOBER, reason="x", now=NOW)
+
+
+def test_what_is_reversed_is_as_if_it_had_never_been(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = adjust(conn)
+    back = corrections.undo(conn, first.txn_id, reason="it was right after all", now=NOW)
+    assert (owed(conn, "ada"), owed(conn, "house")) == (0, 0)
+    again = corrections.undo(conn, first.txn_id, reason="it was right after all", now=NOW)
+    assert (again.txn_id, again.replayed) == (back.txn_id, True)
+    with pytest.raises(IdempotencyError, match=f"was reversed by {back.txn_id} already"):
+        corrections.undo(conn, first.txn_id, reason="another reason", now=NOW)
+    with pytest.raises(LedgerError, match="cannot be reversed"):
+        corrections.undo(conn, back.txn_id, reason="and back", now=NOW)
+    with pytest.raises(LedgerError, match="needs a reason"):
+        corrections.undo(conn, adjust(conn, 5).txn_id, reason="", now=NOW)
+
+
+def test_an_adjustment_of_a_closed_period_is_reversed_in_the_open_one(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = adjust(conn)
+    samples.close(conn, OCTOBER)
+    corrections.undo(conn, first.txn_id, reason="it was right", now=NOW)
+    assert [item.id for item in periods.periods(conn)] == [OCTOBER, "2026-11"]
+    assert owed(conn, "ada") == 0
+
+
+def test_credits_and_pools_are_reversed_while_their_period_is_open(conn: Connection) -> None:
+    samples.add_providers(conn)
+    kept = journal.post(conn, samples.credit_posting("kept", period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
+    pool = periods.add_pool(conn, SEPTEMBER, "EUR", 100, 0, "kept", NOW)
+    samples.close(conn, SEPTEMBER)
+    mistaken = journal.post(conn, samples.credit_posting("mistaken"), now=NOW)
+    corrections.undo(conn, mistaken.txn_id, reason="another model's", now=NOW)
+    assert set(periods.credit_totals(conn, OCTOBER).values()) == {0}
+    allocation = pool.txn_id + 1
+    for txn_id in (kept.txn_id, pool.txn_id, allocation):
+        with pytest.raises(LedgerError, match=r"cannot be reversed.*credit adjust"):
+            corrections.undo(conn, txn_id, reason="too late", now=NOW)
+    with pytest.raises(LedgerError, match="no transaction 4711"):
+        corrections.undo(conn, 4711, reason="x", now=NOW)
+
+
+def advance(conn: Connection, amount: int = 500, reference: str = "transfer-1", **changes: object) -> Posted:
+    values = {"paid_on": date(2026, 10, 2), "now": NOW}
+    return corrections.pay_advance(conn, "ada", amount, "EUR", reference=reference, **{**values, **changes})
+
+
+def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = advance(conn)
+    assert advance(conn).txn_id == first.txn_id
+    assert periods.balance(conn, "money:advance:ada", "EUR") == -500
+    with pytest.raises(IdempotencyError):
+        advance(conn, 501)
+    second = advance(conn, 100, "transfer-2")
+    entries = (journal.Entry("money:payable:ada", "EUR", -50), journal.Entry("money:advance:ada", "EUR", 50))
+    journal.post(conn, journal.Posting("recoupment", OCTOBER, date(2026, 10, 31), "r", entries), now=NOW)
+    corrections.undo(conn, second.txn_id, reason="the bank sent it back", now=NOW)
+    with pytest.raises(LedgerError, match=r"50 EUR .* have been recouped"):
+        corrections.undo(conn, first.txn_id, reason="the bank sent it back", now=NOW)
+
+
+def test_an_advance_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
+    samples.add_providers(conn)
+    first = advance(conn)
+    samples.close(conn, OCTOBER)
+    assert advance(conn).txn_id == first.txn_id
+    assert advance(conn, reference="found later").txn_id != first.txn_id
+    assert periods.periods(conn)[-1].id == "2026-11"
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"amount": -1}, "must be more than 0"),
+        ({"amount": 0}, "of nothing"),
+        ({"reference": ""}, "needs the reference"),
+        ({"paid_on": date(2026, 10, 6)}, "still to come"),
+    ],
+    ids=str,
+)
+def test_an_advance_that_makes_no_sense_is_refused(conn: Connection, changes: dict[str, object], match: str) -> None:
+    samples.add_providers(conn)
+    with pytest.raises(LedgerError, match=match):
+        advance(conn, **changes)
