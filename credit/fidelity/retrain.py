@@ -1,0 +1,169 @@
+"""Retraining: a recipe trains a model on some providers' data, and the log-likelihood of the outputs is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from credit.errors import InvalidRequestError, ValuationError
+from credit.fidelity.counterfactuals import Counterfactual
+from credit.records import LoggedOutput, TrainingRecord
+from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.manifest import write_whole
+from credit.valuation.model import LanguageModel, load_model, sequence_losses, without_progress_bars
+from credit.valuation.tokens import Encoder
+
+Trainer = Callable[[Sequence[TrainingRecord], int, Path], None]
+"""Trains on records with a seed and saves model and tokenizer in a folder, in Hugging Face layout."""
+
+_MEASURE_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The built-in recipe: plain causal language modelling with AdamW, for models that train in minutes.
+
+    Attributes:
+        start: folder of the model whose configuration and tokenizer are used.
+        scratch: whether weights are drawn anew; else training starts from those of `start`.
+        epochs: passes over the data; ignored where `steps` is given.
+        steps: optimiser steps whatever the size of the data.
+        learning_rate: highest rate of a one-cycle schedule.
+        batch_tokens: padded tokens in a batch, at most.
+        max_length: tokens of a sequence.
+    """
+
+    start: Path
+    scratch: bool = True
+    epochs: float = 3.0
+    steps: int | None = None
+    learning_rate: float = 3e-3
+    batch_tokens: int = 2048
+    max_length: int = 128
+
+    def train(self, records: Sequence[TrainingRecord], seed: int, out: Path) -> None:
+        """Train a model on records and save it."""
+        torch.manual_seed(seed)
+        model = load_model(self.start, dtype="fp32")
+        module: Any = model.module
+        if self.scratch:
+            anew: Any = AutoModelForCausalLM  # untyped in transformers
+            module = anew.from_config(AutoConfig.from_pretrained(str(self.start))).to(model.device)
+        encoder = Encoder(model.tokenizer, self.max_length)
+        examples = [example for record in records for example in encoder.training(record)]
+        lengths = [len(example.tokens) for example in examples]
+        batches = plan_batches(lengths, self.batch_tokens)
+        total = self.steps or max(1, math.ceil(self.epochs * len(batches)))
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=total, pct_start=0.1)
+        generator = torch.Generator().manual_seed(seed)
+        module.train()
+        order: list[int] = []
+        for _ in range(total):
+            if not order:
+                order = torch.randperm(len(batches), generator=generator).tolist()
+            batch = make_batch([examples[i] for i in batches[order.pop()]]).to(model.device)
+            logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+            predicted = int((batch.labels[:, 1:] >= 0).sum())
+            loss = sequence_losses(logits, batch.labels).sum() / predicted
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        with without_progress_bars():
+            module.save_pretrained(out)
+        model.tokenizer.save_pretrained(out)
+
+    def fingerprint(self, model_sha256: str) -> str:
+        """Identity of the recipe: its settings and the model it starts from."""
+        settings = asdict(self) | {"start": model_sha256}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def load_trainer(name: str) -> Trainer:
+    """Return the user's own recipe, named `module:function`.
+
+    Raises:
+        InvalidRequestError: it cannot be imported or called.
+    """
+    module, _, function = name.partition(":")
+    try:
+        trainer: Trainer = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidRequestError(f"the trainer {name!r} cannot be loaded ({error}); give module:function") from error
+    if not callable(trainer):
+        raise InvalidRequestError(f"the trainer {name!r} is not a function of (records, seed, folder)")
+    return trainer
+
+
+def log_likelihoods(model: LanguageModel, outputs: Sequence[LoggedOutput], max_length: int) -> NDArray[np.float64]:
+    """Log-likelihood of each output's completion given its prompt, in nats: (Q,)."""
+    encoder = Encoder(model.tokenizer, max_length)
+    examples, owners = [], []
+    for number, output in enumerate(outputs):
+        for example in encoder.output(output):
+            examples.append(example)
+            owners.append(number)
+    result = np.zeros(len(outputs))
+    model.module.eval()
+    for positions in plan_batches([len(example.tokens) for example in examples], _MEASURE_TOKENS):
+        batch = make_batch([examples[p] for p in positions]).to(model.device)
+        with torch.no_grad():
+            losses = model.losses(batch).double().cpu().numpy()
+        np.subtract.at(result, [owners[p] for p in positions], losses)
+    if not np.isfinite(result).all():
+        raise ValuationError(f"a log-likelihood under {model.path} is not finite; the recipe diverged")
+    return result
+
+
+class Laboratory:
+    """Runs retrainings, once each: results are kept in `folder` under the hash of everything that decides them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        records: Sequence[TrainingRecord],
+        outputs: Sequence[LoggedOutput],
+        trainer: Trainer,
+        recipe: str,
+        max_length: int,
+    ) -> None:
+        self.folder, self.records, self.outputs, self.trainer = folder, records, outputs, trainer
+        self._max_length = max_length
+        self._inputs = [recipe, max_length, _digest(records), _digest(outputs)]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def outcome(self, run: Counterfactual) -> NDArray[np.float64]:
+        """Log-likelihoods of the outputs (Q,) after a retraining."""
+        key = hashlib.sha256(json.dumps([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()[:32]
+        path = self.folder / f"{key}.json"
+        if path.is_file():
+            return np.asarray(json.loads(path.read_text())["log_likelihood"])
+        model = self.folder / f"{key}.model"
+        shutil.rmtree(model, ignore_errors=True)
+        self.trainer([r for r in self.records if r.group.provider in run.providers], run.seed, model)
+        values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
+        body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
+        write_whole(path, json.dumps(body).encode())
+        shutil.rmtree(model)
+        return values
+
+
+def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:
+    hasher = hashlib.sha256()
+    for record in records:
+        hasher.update(json.dumps(asdict(record), sort_keys=True, default=str).encode())
+    return hasher.hexdigest()

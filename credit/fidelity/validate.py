@@ -1,0 +1,247 @@
+"""Compares what attribution predicts with what retraining shows, beside the noise ceiling and the baselines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from credit.errors import InputError
+from credit.fidelity.baselines import bm25, gradient_product, hidden_similarity, token_share
+from credit.fidelity.counterfactuals import Counterfactual, plan
+from credit.fidelity.metrics import (
+    Estimate,
+    Floats,
+    correlation,
+    estimate,
+    estimate_of,
+    fit_nonnegative,
+    linear_datamodelling_score,
+    noise_ceiling,
+    share_error,
+    spearman,
+    top_one,
+)
+from credit.fidelity.retrain import Laboratory
+from credit.records import LoggedOutput, TrainingRecord
+from credit.valuation import AttributionIndex, LanguageModel
+from credit.valuation.manifest import write_whole
+
+CERTIFICATE = "certificate.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodScore:
+    """How well one measure predicts retraining. Correlations are means over outputs; higher is better but for error.
+
+    Attributes:
+        lds: rank correlation over random halves of the providers.
+        lds_given_size: the same with the tokens of each half partialled out.
+        pearson: correlation over providers with the fall in nats when each is left out.
+        spearman: the same by ranks.
+        top_one: share of outputs whose leading provider is the one whose absence costs most.
+        share_error: total variation distance of the shares of all credits, 0 to 1.
+    """
+
+    method: str
+    lds: Estimate
+    lds_given_size: Estimate
+    pearson: Estimate
+    spearman: Estimate
+    top_one: Estimate
+    share_error: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Weights of effect that turn it into nats: what outputs lost without each provider, by least squares.
+
+    `ratio` is the measured fall over the predicted one, summed over outputs and providers with a positive prediction,
+    each provider predicted by weights that were fitted on others: 1 is right.
+    """
+
+    alpha: float
+    beta: float
+    gamma: float
+    fitted_on: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The result of a validation, tied by fingerprints to what was validated."""
+
+    index: str
+    recipe: str
+    outputs: int
+    providers: tuple[str, ...]
+    retrainings: int
+    ceiling: Estimate
+    methods: tuple[MethodScore, ...]
+    calibration: Calibration
+
+    def to_json(self) -> str:
+        """Render as JSON with sorted keys; `sha256` covers all the rest."""
+        body = asdict(self)
+        canonical = json.dumps(body, sort_keys=True)
+        body["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+        return json.dumps(body, indent=1, sort_keys=True) + "\n"
+
+
+def validate(
+    index: AttributionIndex,
+    model: LanguageModel,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    laboratory: Laboratory,
+    *,
+    recipe: str,
+    halves: int = 8,
+    seeds: int = 1,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Retrain without each provider and on random halves of them, and compare.
+
+    Args:
+        index: the index to validate.
+        model: the model that it was built with.
+        records: its training data.
+        outputs: logged outputs of the model.
+        laboratory: where retrainings are made and kept.
+        recipe: fingerprint of the recipe.
+        halves: random halves of the providers, each trained twice.
+        seeds: retrainings of the full data and without each provider.
+        progress: called with retrainings done and in all.
+
+    Raises:
+        InputError: there are no outputs, or the data is not that of the index.
+    """
+    if not outputs:
+        raise InputError("there are no outputs to validate on; log some first: credit ingest-outputs")
+    providers = sorted({group.provider for group in index.groups})
+    tagged = {record.group.provider for record in records}
+    if tagged != set(providers):
+        odd = min(tagged ^ set(providers))
+        raise InputError(f"the data and {index.folder} do not have the same providers: {odd} is in one only")
+    runs = plan(providers, halves=halves, seeds=seeds)
+    results: dict[Counterfactual, Floats] = {}
+    for number, run in enumerate(runs):
+        results[run] = laboratory.outcome(run)
+        if progress:
+            progress(number + 1, len(runs))
+    evidence = _Evidence(providers, results)
+    features = _features(index, model, outputs, providers)
+    effect = features["influence"] + features["support"]
+    measures = {
+        "effect": effect,
+        "influence": features["influence"],
+        "support": features["support"],
+        "token share": token_share(index, providers, len(outputs)),
+        "BM25": bm25(records, outputs, providers),
+        "gradient product": gradient_product(index, model, outputs, providers),
+        "hidden-state similarity": hidden_similarity(model, records, outputs, providers, index.manifest.max_length),
+    }
+    calibration, calibrated = evidence.calibrate(features)
+    measures = {"effect, calibrated": calibrated} | measures
+    sizes = token_share(index, providers, 1)[0]
+    return Certificate(
+        index=index.manifest.fingerprint,
+        recipe=recipe,
+        outputs=len(outputs),
+        providers=tuple(providers),
+        retrainings=len(runs),
+        ceiling=evidence.ceiling(),
+        methods=tuple(evidence.score(name, measure, sizes) for name, measure in measures.items()),
+        calibration=calibration,
+    )
+
+
+def write_certificate(folder: Path, certificate: Certificate) -> Path:
+    """Write the certificate beside the index that it is about."""
+    path = folder / CERTIFICATE
+    write_whole(path, certificate.to_json().encode())
+    return path
+
+
+_FEATURES = ("influence", "support", "volume")
+
+
+def _features(
+    index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], providers: Sequence[str]
+) -> dict[str, Floats]:
+    """Influence, support and volume of every provider on every output (Q, P), nats."""
+    valuation = index.value(model, outputs)
+    columns = [providers.index(group.provider) for group in index.groups]
+    features = {}
+    for name in _FEATURES:
+        values = getattr(valuation, name).numpy()
+        total = np.zeros((len(outputs), len(providers)))
+        for column, provider in enumerate(columns):
+            total[:, provider] += values[:, column]
+        features[name] = total
+    return features
+
+
+class _Evidence:
+    """Outcomes of the retrainings, arranged: halves (S, Q) by seed, and the fall without each provider (Q, P)."""
+
+    def __init__(self, providers: Sequence[str], results: Mapping[Counterfactual, Floats]) -> None:
+        self.providers = providers
+        halves = sorted({run.providers for run in results if run.kind == "half"}, key=sorted)
+        self.member = np.array([[float(name in half) for name in providers] for half in halves])
+        self.halves = [
+            np.array([results[Counterfactual("half", half, seed)] for half in halves]) for seed in range(2) if halves
+        ]
+        full = self._mean(results, frozenset(providers))
+        without = [self._mean(results, frozenset(providers) - {name}) for name in providers]
+        self.fall = np.stack([full - outcome for outcome in without], axis=1)
+
+    @staticmethod
+    def _mean(results: Mapping[Counterfactual, Floats], providers: frozenset[str]) -> Floats:
+        chosen = [values for run, values in results.items() if run.providers == providers and run.kind != "half"]
+        mean: Floats = np.mean(chosen, axis=0)
+        return mean
+
+    def ceiling(self) -> Estimate:
+        """Best LDS that any prediction could reach, given the noise of retraining."""
+        if not self.halves:
+            return Estimate(float("nan"), float("nan"), float("nan"))
+        return estimate(noise_ceiling(*self.halves))
+
+    def score(self, method: str, measure: Floats, sizes: Floats) -> MethodScore:
+        """Score one measure (Q, P); `sizes` (P,) are the providers' tokens."""
+        nothing = np.full(len(measure), np.nan)
+        lds = partial = nothing
+        if self.halves:
+            actual = np.mean(self.halves, axis=0)
+            lds = linear_datamodelling_score(self.member, measure, actual)
+            partial = linear_datamodelling_score(self.member, measure, actual, self.member @ sizes)
+        return MethodScore(
+            method=method,
+            lds=estimate(lds),
+            lds_given_size=estimate(partial),
+            pearson=estimate(correlation(measure, self.fall)),
+            spearman=estimate(spearman(measure, self.fall)),
+            top_one=estimate(top_one(measure, self.fall)),
+            share_error=estimate_of(lambda chosen: share_error(measure[chosen], self.fall[chosen]), len(measure)),
+        )
+
+    def calibrate(self, features: Mapping[str, Floats]) -> tuple[Calibration, Floats]:
+        """Fit α, β, γ ≥ 0 to the falls; return them, and effects (Q, P) by weights fitted on other providers."""
+        columns = np.stack([features[name] for name in _FEATURES], axis=2)
+        crossed = np.empty_like(self.fall)
+        for fold in range(2):
+            tested = np.arange(len(self.providers)) % 2 == fold
+            weights = fit_nonnegative(columns[:, ~tested].reshape(-1, 3), self.fall[:, ~tested].ravel())
+            crossed[:, tested] = columns[:, tested] @ weights
+        positive = crossed > 0
+        total = float(crossed[positive].sum())
+        ratio = float(self.fall[positive].sum()) / total if total else float("nan")
+        alpha, beta, gamma = (float(w) for w in fit_nonnegative(columns.reshape(-1, 3), self.fall.ravel()))
+        return Calibration(alpha, beta, gamma, fitted_on=len(self.providers), ratio=ratio), crossed

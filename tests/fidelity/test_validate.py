@@ -1,0 +1,140 @@
+"""Retraining for real, on a model small enough: three authors who share no words."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from credit.errors import InputError
+from credit.fidelity.counterfactuals import Counterfactual
+from credit.fidelity.retrain import Laboratory, Recipe, load_trainer, log_likelihoods
+from credit.fidelity.validate import validate, write_certificate
+from credit.records import Group, LoggedOutput, TrainingRecord
+from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from tests.models import tiny_tokenizer
+
+LEXICONS = {
+    "baker": ["bread", "dough", "flour", "oven", "yeast", "crust", "knead", "bake", "rye", "loaf"],
+    "sailor": ["ship", "harbour", "rope", "sail", "anchor", "wave", "storm", "deck", "mast", "tide"],
+    "lawyer": ["clause", "party", "court", "claim", "notice", "breach", "remedy", "deed", "term", "lease"],
+    "gardener": ["rose", "soil", "seed", "prune", "hedge", "compost", "bloom", "weed", "spade", "lawn"],
+}
+
+
+def _sentence(author: str, seed: int, length: int = 12) -> str:
+    rng = random.Random(f"{author}/{seed}")
+    return " ".join(rng.choice(LEXICONS[author]) for _ in range(length))
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [
+        TrainingRecord(f"{author}-{i}", Group(author), _sentence(author, i)) for author in LEXICONS for i in range(24)
+    ]
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        LoggedOutput(
+            "own", f"{author}-{i}", moment, "m", " " + _sentence(author, 900 + i, 6), _sentence(author, 800 + i, 4)
+        )
+        for author in LEXICONS
+        for i in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    start = tmp_path_factory.mktemp("start")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(start)
+    tiny_tokenizer().save_pretrained(start)
+    return Recipe(start, epochs=8, learning_rate=1e-2, batch_tokens=512, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory, recipe, records, outputs):
+    return Laboratory(tmp_path_factory.mktemp("runs"), records, outputs, recipe.train, "test", 64)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory, recipe, records, outputs, laboratory):
+    trained = tmp_path_factory.mktemp("trained")
+    recipe.train(records, 0, trained)
+    model = load_model(trained)
+    folder = tmp_path_factory.mktemp("index") / "index"
+    build_index(model, records, folder, IndexSettings(rank=8, projection="whitened", curvature="none"), name="m")
+    index = AttributionIndex.open(folder)
+    made = validate(index, model, records, outputs, laboratory, recipe="test", halves=4, seeds=1)
+    return made, index, model
+
+
+def test_attribution_names_the_provider_whose_absence_costs_most(certificate):
+    made, _, _ = certificate
+    score = {method.method: method for method in made.methods}
+    table = "\n".join(
+        f"{name}: {s.lds.value:.2f} {s.pearson.value:.2f} {s.top_one.value:.2f}" for name, s in score.items()
+    )
+    assert score["effect"].top_one.value == 1.0, table
+    assert score["effect"].lds.value > 0.7, table
+    assert score["effect"].pearson.value > score["token share"].pearson.value + 0.3, table
+
+
+def test_calibration_is_in_nats_within_a_factor_of_two(certificate):
+    made, _, _ = certificate
+    assert 0.5 < made.calibration.ratio < 2, made.calibration
+
+
+def test_the_certificate_names_what_it_is_about_and_detects_a_change(certificate):
+    made, index, _ = certificate
+    path = write_certificate(index.folder, made)
+    body = json.loads(path.read_text())
+    assert body["index"] == index.manifest.fingerprint
+    assert body["retrainings"] == 1 + 4 + 4 * 2
+    AttributionIndex.open(index.folder)
+
+
+def test_a_retraining_is_made_once(laboratory, outputs, recipe, records):
+    run = Counterfactual("leave-out", frozenset(LEXICONS) - {"baker"}, 0)
+    first = laboratory.outcome(run)
+
+    def never(_records, _seed, _out):
+        raise AssertionError("trained again")
+
+    again = Laboratory(laboratory.folder, records, outputs, never, "test", 64)
+    np.testing.assert_array_equal(again.outcome(run), first)
+
+
+def test_the_log_likelihood_is_minus_the_loss_of_each_completion(certificate, outputs):
+    _, _, model = certificate
+    values = log_likelihoods(model, outputs, 64)
+    tokenizer = model.tokenizer
+    prompt = tokenizer(outputs[0].prompt)["input_ids"]
+    completion = tokenizer(outputs[0].completion, add_special_tokens=False)["input_ids"]
+    log_probs = model.module(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+    expected = sum(log_probs[len(prompt) + i - 1, token].item() for i, token in enumerate(completion))
+    assert values[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_other_data_than_the_indexs_is_refused(certificate, records, outputs, laboratory):
+    _, index, model = certificate
+    with pytest.raises(InputError, match="baker is in one only"):
+        validate(index, model, [r for r in records if r.group.provider != "baker"], outputs, laboratory, recipe="test")
+
+
+def test_a_trainer_of_ones_own_is_named_by_module_and_function():
+    assert load_trainer("os.path:join")
+    with pytest.raises(Exception, match="give module:function"):
+        load_trainer("nowhere:train")
