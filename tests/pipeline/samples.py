@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,11 @@ class Site:
                 columns = [c for c in table.columns if c.name not in _VOLATILE and not _is_moment(c.name)]
                 found[table.name] = sorted(tuple(row) for row in conn.execute(select(*columns)))
         return found
+
+    def named(self, table: str) -> list[dict[str, Any]]:
+        """Every row of one table, by the names of its columns."""
+        with Ledger.open(self.url) as ledger, ledger.read() as conn:
+            return [dict(row) for row in conn.execute(select(metadata.tables[table])).mappings()]
 
     def books(self) -> dict[str, bytes]:
         """Every score book, by file name."""
@@ -161,3 +167,19 @@ def new_site(inputs: Path, pristine: Path, tmp_path: Path) -> Callable[[str], Si
 def site(new_site: Callable[[str], Site]) -> Site:
     """A fresh copy of the workspace, on SQLite: everything is logged, nothing is valued."""
     return new_site("site")
+
+
+@pytest.fixture
+def make_on_engine(
+    engine_name: str,
+    request: pytest.FixtureRequest,
+    inputs: Path,
+    shared_database: Callable[..., str],
+    tmp_path: Path,
+) -> Callable[[str], Site]:
+    """A function that makes a workspace that is ready to compute, on each engine."""
+    if engine_name == "sqlite":
+        copies: Callable[[str], Site] = request.getfixturevalue("new_site")
+        return copies
+    request.getfixturevalue("pristine")  # builds the index once
+    return lambda name: make_site(inputs, shared_database(), tmp_path / name / "credit-data")

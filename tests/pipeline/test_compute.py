@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,10 +20,10 @@ from credit.errors import EXIT_LOCKED, EXIT_PARTIAL
 from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO
-from tests.pipeline.samples import OUTPUTS, Site, make_site, output_row
+from tests.pipeline.samples import OUTPUTS, Site, output_row
 
 CHUNK = 4
-KILLS = 10
+KILLS = {"sqlite": 10, "postgresql": 4}
 """Kills that must have landed between the first and the last step of a run."""
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -66,16 +65,7 @@ def _run_killed_at_random(site: Site, rng: random.Random, seconds: float) -> int
     raise AssertionError("200 runs, each killed, did not finish the work; does a new run go on where one was killed?")
 
 
-@pytest.fixture
-def make_on_engine(engine_name, request, inputs, shared_database, tmp_path) -> Callable[[str], Site]:
-    """A function that makes a workspace that is ready to compute, on each engine."""
-    if engine_name == "sqlite":
-        return request.getfixturevalue("new_site")
-    request.getfixturevalue("pristine")  # builds the index once
-    return lambda name: make_site(inputs, shared_database(), tmp_path / name / "credit-data")
-
-
-def test_killed_at_random_moments_it_ends_in_the_ledger_of_an_uninterrupted_run(make_on_engine):
+def test_killed_at_random_moments_it_ends_in_the_ledger_of_an_uninterrupted_run(make_on_engine, engine_name):
     whole = make_on_engine("whole")
     process, began = _start(whole)
     process.join()
@@ -85,7 +75,7 @@ def test_killed_at_random_moments_it_ends_in_the_ledger_of_an_uninterrupted_run(
     assert len(books) == OUTPUTS / CHUNK
 
     rng, landed, round_ = random.Random(7), 0, 0
-    while landed < KILLS:
+    while landed < KILLS[engine_name]:
         killed = make_on_engine(f"killed-{round_}")
         landed += _run_killed_at_random(killed, rng, seconds)
         for name, rows in tables.items():

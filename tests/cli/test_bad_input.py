@@ -1,0 +1,208 @@
+"""What commands do with input that cannot be used: it is named by file and line, set aside, and the rest goes in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+
+import pytest
+
+from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_PARTIAL
+from tests.models import save_tiny_model
+from tests.pipeline.samples import MODEL, OUTPUTS, Site, output_row, training_row, write_jsonl
+
+
+def _line(row):
+    return json.dumps(row).encode()
+
+
+BAD_OUTPUTS = {
+    "malformed line": (b'{"id": "x", "prompt"', "malformed JSON"),
+    "empty completion": (_line(output_row(61, completion="  ")), "`completion` is empty"),
+    "missing field": (_line(output_row(61, model=None)), "`model` is missing"),
+    "unknown model": (_line(output_row(61, model="other")), "model 'other' has no index (known: tiny)"),
+    "wrong type": (_line(output_row(61, completion=7)), "`completion` must be a text"),
+    "NaN weight": (_line(output_row(61, weight=float("nan"))), "NaN is not a JSON number"),
+    "negative weight": (_line(output_row(61, weight=-1)), "`weight` is negative"),
+    "no time zone": (_line(output_row(61, occurred_at="2025-03-01T12:00:00")), "`occurred_at` has no time zone"),
+    "id of the line before": (_line(output_row(60, completion=" other")), "is in the ledger with another content"),
+    "id in the ledger": (_line(output_row(0, completion=" other")), "'o0' is in the ledger with another content"),
+    "byte that is not UTF-8": (b'{"id": "caf\xe9"}', "byte 0xe9 at position 12 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OUTPUTS)
+def test_a_bad_output_is_named_and_set_aside_and_the_good_ones_go_in(site: Site, tmp_path, case):
+    bad, reason = BAD_OUTPUTS[case]
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"\n".join([_line(output_row(60)), bad, _line(output_row(62))]) + b"\n")
+    result = site.run("ingest-outputs", log, code=EXIT_PARTIAL)
+    assert f"{log}:2: " in result.stderr
+    assert reason in result.stderr
+    assert "2 logged, 0 known already, 1 set aside" in result.stdout
+    assert len(site.tables()["output"]) == OUTPUTS + 2
+    (quarantine,) = (site.data_dir / "quarantine").iterdir()
+    assert str(quarantine) in result.stdout
+    item = json.loads(quarantine.read_bytes())
+    assert (item["file"], item["line"]) == (str(log), 2)
+    assert reason in item["error"]
+    assert (base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode()) == bad
+    again = site.run("ingest-outputs", log, code=EXIT_PARTIAL)
+    assert "0 logged, 2 known already, 1 set aside" in again.stdout
+    assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]
+
+
+@pytest.mark.parametrize("case", BAD_OUTPUTS)
+def test_strict_logs_nothing_of_a_file_with_a_bad_output(site: Site, tmp_path, case):
+    bad, reason = BAD_OUTPUTS[case]
+    before = site.tables()
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"\n".join([_line(output_row(60)), bad, _line(output_row(62))]) + b"\n")
+    result = site.run("ingest-outputs", log, "--strict", code=EXIT_FAILED)
+    assert f"{log}:2: " in result.stderr
+    assert reason in result.stderr
+    assert site.tables() == before
+    assert not list(site.data_dir.glob("quarantine/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "does not exist"), (b"", "is empty"), (b"PAR1 cut off", "Parquet")]
+)
+def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site: Site, tmp_path, content, reason):
+    before = site.tables()
+    broken = tmp_path / "broken.jsonl"
+    if content is not None:
+        broken.write_bytes(content)
+    alone = site.run("ingest-outputs", broken, code=EXIT_FAILED)
+    assert str(broken) in alone.stderr
+    assert reason in alone.stderr
+    assert site.tables() == before
+    good = write_jsonl(tmp_path / "good.jsonl", [output_row(60)])
+    beside = site.run("ingest-outputs", broken, good, code=EXIT_PARTIAL)
+    assert reason in beside.stderr
+    assert len(site.tables()["output"]) == OUTPUTS + 1
+
+
+def test_bad_providers_are_named_by_row_and_the_good_ones_go_in(site: Site, tmp_path):
+    rows = ["key,name,kind,currency,minimum_payout", "zoe,Zoe,,,", "Bad Key,X,,,", "house,House,,,", "max,Max,,EUR,-5"]
+    table = tmp_path / "more.csv"
+    table.write_text("\n".join(rows) + "\n")
+    result = site.run("providers", "import", table, code=EXIT_PARTIAL)
+    for row, reason in ((2, "not a provider key"), (3, "reserved"), (4, "not an amount")):
+        assert any(f"{table}:{row}: " in line and reason in line for line in result.stderr.splitlines()), result.stderr
+    assert "zoe" in site.run("providers", "list").stdout
+    before = site.tables()
+    assert f"{table}:2: " in site.run("providers", "import", table, "--strict", code=EXIT_FAILED).stderr
+    assert site.tables() == before
+
+
+def test_bad_training_records_are_named_and_set_aside_and_the_rest_is_indexed(site: Site, tmp_path):
+    good = [{"id": f"g{i}", "provider": "ann", "text": f"the cat sat on a mat {i}"} for i in range(6)]
+    bad = [
+        (b'{"id": 1', "malformed JSON"),
+        (_line({"id": "u", "provider": "nobody", "text": "an old song"}), "nobody"),
+        (_line({"id": "e", "provider": "ann", "text": " "}), "`text` is empty"),
+        (_line({"id": "w", "provider": "ann", "text": ["song"]}), "`text` must be a text"),
+        (_line({"id": "g0", "provider": "ann", "text": "another song"}), "'g0' was used before"),
+        (b'{"id": "n", "provider": "ann", "text": "\xff"}', "byte 0xff"),
+    ]
+    data = tmp_path / "more.jsonl"
+    data.write_bytes(b"\n".join([*map(_line, good), *(raw for raw, _ in bad)]) + b"\n")
+    arguments = ("index", site.folder / MODEL, data, "--name", "more", "--rank", "2")
+    result = site.run(*arguments, "--out", tmp_path / "index", code=EXIT_PARTIAL)
+    (quarantine,) = (site.data_dir / "quarantine").iterdir()
+    items = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert [item["line"] for item in items] == [len(good) + 1 + i for i in range(len(bad))]
+    for item, (raw, reason) in zip(items, bad, strict=True):
+        assert item["file"] == str(data)
+        assert reason in item["error"]
+        assert (base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode()) == raw
+    assert f"{data}:{len(good) + 1}: malformed JSON" in result.stderr
+    assert str(quarantine) in result.stdout
+    assert "6 examples" in result.stdout
+    strict = site.run(*arguments, "--out", tmp_path / "strict", "--strict", code=EXIT_FAILED)
+    assert f"{data}:{len(good) + 1}: " in strict.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "does not exist"), (b"", "is empty"), (b"\n\n", "holds no records")]
+)
+def test_training_data_that_cannot_be_used_is_named(site: Site, tmp_path, content, reason):
+    data = tmp_path / "data.jsonl"
+    if content is not None:
+        data.write_bytes(content)
+    result = site.run("index", site.folder / MODEL, data, "--out", tmp_path / "index", code=EXIT_FAILED)
+    assert f"{data} {reason}" in result.stderr
+
+
+def test_an_index_of_a_provider_that_the_ledger_does_not_know_is_refused_before_anything_is_valued(site, tmp_path):
+    data = write_jsonl(
+        tmp_path / "data.jsonl", [{"id": i, "provider": "zoe", "text": f"old ships {i}"} for i in range(3)]
+    )
+    out = tmp_path / "index"
+    site.run("index", site.folder / MODEL, data, "--out", out, "--name", MODEL, "--rank", "2", "--no-register")
+    result = site.run("compute", "--index", out, code=EXIT_FAILED)
+    assert "does not know: zoe; add them: credit providers add" in result.stderr
+    assert not site.books()
+    site.run("providers", "add", "zoe", "Zoe")
+    site.run("compute")
+    site.run("verify")
+
+
+def test_a_truncated_model_is_named(site: Site, tmp_path):
+    model = shutil.copytree(site.folder / MODEL, tmp_path / "cut")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    data = site.folder / "train.jsonl"
+    for arguments in (("index", model, data, "--out", tmp_path / "index"), ("compute", "--model", model)):
+        result = site.run(*arguments, code=EXIT_FAILED)
+        assert f"{weights} is not a whole safetensors file" in result.stderr
+    weights.unlink()
+    assert "no *.safetensors file" in site.run("compute", "--model", model, code=EXIT_FAILED).stderr
+    assert not site.books()
+
+
+def test_an_index_of_another_model_or_tokenizer_is_refused(site: Site, tmp_path):
+    other = save_tiny_model(tmp_path / "other", seed=1)
+    assert "is not the model" in site.run("compute", "--model", other, code=EXIT_FAILED).stderr
+    retokenised = shutil.copytree(site.folder / MODEL, tmp_path / "retokenised")
+    config = retokenised / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 7}))
+    assert "another tokenizer" in site.run("compute", "--model", retokenised, code=EXIT_FAILED).stderr
+    assert not site.books()
+    moved = shutil.copytree(site.folder / MODEL, tmp_path / "moved")
+    site.run("compute", "--model", moved)
+
+
+def test_an_index_of_other_data_or_settings_is_left_alone(site: Site, tmp_path):
+    rows = [training_row(record) for record in _some_records()]
+    out = tmp_path / "index"
+    arguments = ("index", site.folder / MODEL, write_jsonl(tmp_path / "data.jsonl", rows), "--out", out, "--name", "x")
+    site.run(*arguments, "--rank", "2")
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "other settings" in site.run(*arguments, "--rank", "3", code=EXIT_FAILED).stderr
+    write_jsonl(tmp_path / "data.jsonl", rows[1:])
+    assert "other data" in site.run(*arguments, "--rank", "2", code=EXIT_FAILED).stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+
+
+def _some_records():
+    from credit.records import Group
+    from tests.models import records
+
+    return records({Group("ann"): 4, Group("ben"): 3})
+
+
+def test_a_changed_index_exits_4_and_a_missing_one_says_how_to_name_its_new_place(inputs, tmp_path, new_site):
+    site = new_site("site")
+    copy = shutil.copytree(inputs / "index", tmp_path / "copy")
+    shard = next(copy.glob("rows-*.safetensors"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    result = site.run("compute", "--index", copy, code=EXIT_INTEGRITY)
+    assert f"{shard} is not the file that was written" in result.stderr
+    shutil.rmtree(copy)
+    assert "credit compute --index DIR" in site.run("compute", code=EXIT_FAILED).stderr
+    assert not site.books()
+    site.run("compute", "--index", inputs / "index")
