@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @click.option("--index", "index_dirs", type=FILE, multiple=True, help="An index to register first, or its new place.")
 @click.option("--model", type=FILE, help="Where the model is now, if it was moved. [default: where it was indexed]")
 @click.option("--measure", type=click.Choice(["effect", "support", "influence"]), default="effect", show_default=True)
+@click.option("--alpha", type=float, help="Weight of influence in effect. [default: the certificate's, or 1]")
+@click.option("--beta", type=float, help="Weight of support in effect. [default: the certificate's, or 1]")
+@click.option("--gamma", type=float, help="Weight of volume in effect. [default: the certificate's, or 0]")
 @click.option("--noise-floor", default=1.0, show_default=True, help="Support counts pulls above this many spreads.")
 @click.option("--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature. [default: the index's]")
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
@@ -32,6 +35,9 @@ def compute(
     index_dirs: tuple[Path, ...],
     model: Path | None,
     measure: Literal["effect", "support", "influence"],
+    alpha: float | None,
+    beta: float | None,
+    gamma: float | None,
     noise_floor: float,
     damping: float | None,
     chunk: int,
@@ -51,8 +57,11 @@ def compute(
     from credit.pipeline.compute import compute as run
     from credit.records import MICRO
 
+    weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
+    chosen = {name: weight for name, weight in weights.items() if weight is not None}
     settings = ComputeSettings(
-        policy=Policy(measure=measure, noise_floor=noise_floor, damping=damping),
+        policy=Policy(measure=measure, noise_floor=noise_floor, damping=damping, **chosen),
+        calibrated=not chosen,
         index_dirs=index_dirs,
         model_path=model,
         dtype=dtype,

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from credit.errors import InputError
+from credit.errors import InputError, IntegrityError
 from credit.fidelity.baselines import bm25, gradient_product, hidden_similarity, token_share
 from credit.fidelity.counterfactuals import Counterfactual, plan
 from credit.fidelity.metrics import (
@@ -167,6 +168,40 @@ def write_certificate(folder: Path, certificate: Certificate) -> Path:
     path = folder / CERTIFICATE
     write_whole(path, certificate.to_json().encode())
     return path
+
+
+def read_certificate(index: AttributionIndex) -> Certificate | None:
+    """Read the certificate of an index, if it has one that is about this very index.
+
+    Raises:
+        IntegrityError: the certificate was changed after it was written.
+    """
+    path = index.folder / CERTIFICATE
+    if not path.is_file():
+        return None
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        claimed = body.pop("sha256")
+        certificate = _parse(body)
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is damaged ({error}); validate the index again") from error
+    if json.loads(certificate.to_json())["sha256"] != claimed:
+        raise IntegrityError(f"{path} was changed after it was written; validate the index again")
+    return certificate if certificate.index == index.manifest.fingerprint else None
+
+
+def _parse(body: dict[str, Any]) -> Certificate:
+    methods = tuple(
+        MethodScore(score.pop("method"), **{name: Estimate(**value) for name, value in score.items()})
+        for score in body["methods"]
+    )
+    changes = {
+        "providers": tuple(body["providers"]),
+        "ceiling": Estimate(**body["ceiling"]),
+        "methods": methods,
+        "calibration": Calibration(**body["calibration"]),
+    }
+    return Certificate(**(body | changes))
 
 
 _FEATURES = ("influence", "support", "volume")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
-from credit.errors import InputError, LedgerError
+from credit.errors import InputError, LedgerError, ValuationError
+from credit.fidelity.validate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.catalog import RegisteredIndex, indexes, providers, register_index
@@ -35,9 +36,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """How to value: policy of credits, and where the index and the model are now, if they were moved."""
+    """How to value: policy of credits, and where the index and the model are now, if they were moved.
+
+    Without a policy of its own weights (`calibrated`), effect takes those of the index's certificate, if it has one.
+    """
 
     policy: Policy = field(default_factory=Policy)
+    calibrated: bool = True
     index_dirs: Sequence[Path] = ()
     model_path: Path | None = None
     dtype: str = "auto"
@@ -113,15 +118,29 @@ def _compute_index(
         )
     with ledger.read() as conn:
         _check_providers(conn, index)
+    policy = _calibrated(index, settings)
     model = load_model(
         settings.model_path or Path(index.manifest.model_path), dtype=settings.dtype, device=settings.device
     )
     index.check_model(model)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
     for chunk in _chunks(ledger, registered.model, settings.chunk, encoder, report):
-        _value_chunk(workspace, ledger, registered, index, model, chunk, settings.policy, report)
+        _value_chunk(workspace, ledger, registered, index, model, chunk, policy, report)
         if progress:
             progress(report.valued + len(report.refused), total)
+
+
+def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
+    certificate = read_certificate(index) if settings.calibrated else None
+    if certificate is None:
+        return settings.policy
+    fit = certificate.calibration
+    if not fit.alpha + fit.beta + fit.gamma > 0:
+        raise ValuationError(
+            f"by its certificate {index.folder} predicts nothing: no weights of effect fit the retrainings; "
+            "choose weights of your own, or build a better index"
+        )
+    return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 
 
 def _index_folder(registered: RegisteredIndex) -> Path:

@@ -1,0 +1,65 @@
+"""`credit validate` from files to certificate, and `compute` paying by it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from credit.cli.main import cli
+from credit.ledger.engine import Ledger
+from credit.ledger.queries import books_of_period
+from tests.fidelity.test_validate import LEXICONS, outputs, recipe, records
+
+__all__ = ["outputs", "recipe", "records"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, recipe, records, outputs):
+    folder = tmp_path_factory.mktemp("workspace")
+    recipe.train(records, 0, folder / "model")
+    with (folder / "train.jsonl").open("w") as file:
+        for record in records:
+            file.write(
+                json.dumps({"id": record.id, "provider": record.group.provider, "text": record.completion}) + "\n"
+            )
+    with (folder / "outputs.jsonl").open("w") as file:
+        for output in outputs:
+            body = {"id": output.external_id, "occurred_at": "2026-01-05T00:00:00Z", "model": "m"}
+            file.write(json.dumps(body | {"prompt": output.prompt, "completion": output.completion}) + "\n")
+    (folder / "providers.csv").write_text("key,name\n" + "".join(f"{key},{key}\n" for key in LEXICONS))
+    return folder
+
+
+def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_is_refused(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(cli, list(arguments))
+        assert result.exit_code == code, result.output
+        return result.output
+
+    run("init")
+    run("providers", "import", "providers.csv")
+    run("index", "model", "train.jsonl", "--out", "index", "--name", "m", "--rank", "8", "--dtype", "fp32")
+    assert "there are no outputs" in run("validate", "index", "train.jsonl", code=1)
+    run("ingest-outputs", "outputs.jsonl")
+    options = ("--epochs", "6", "--learning-rate", "0.01", "--halves", "4")
+    printed = run("validate", "index", "train.jsonl", *options)
+    assert "13 retrainings, 4 providers, 12 outputs" in printed
+    assert "BM25" in printed
+    assert len(list((workspace / "credit-data" / "validation").glob("*.json"))) == 13
+    certificate = json.loads((workspace / "index" / "certificate.json").read_text())
+    assert json.loads(run("validate", "index", "train.jsonl", *options, "--json")) == certificate
+
+    path = workspace / "index" / "certificate.json"
+    path.write_text(json.dumps(certificate | {"outputs": 99}))
+    assert "was changed" in run("compute", code=4)
+    path.write_text(json.dumps(certificate))
+    run("compute")
+    with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
+        (book,) = books_of_period(conn, "2026-01")
+    policy = json.loads(book.policy_json)
+    fit = certificate["calibration"]
+    assert (policy["alpha"], policy["beta"], policy["gamma"]) == (fit["alpha"], fit["beta"], fit["gamma"])
