@@ -144,6 +144,15 @@ def outputs_of_period(conn: Connection, period: str) -> Iterator[StoredOutput]:
         yield _to_stored(row)
 
 
+def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
+    """Return the outputs with these ids, in their order; an id that is unknown is left out."""
+    found: list[StoredOutput] = []
+    for start in range(0, len(ids), _BATCH):
+        query = _stored().where(output.c.id.in_(ids[start : start + _BATCH])).order_by(output.c.id)
+        found += [_to_stored(row) for row in conn.execute(query)]
+    return found
+
+
 def all_outputs(conn: Connection) -> Iterator[tuple[StoredOutput, str]]:
     """Yield every output with the content hash that was stored with it, by id, a few at a time."""
     query = _stored().order_by(output.c.id)

@@ -109,17 +109,7 @@ def post_allocations(
 ) -> None:
     """Post every pool to those who earned it, and record the shares."""
     for pool, earnings in divided:
-        owed: dict[str, int] = {}
-        for item in earnings:
-            # What own or public-domain data earned is the house's money, whichever key it is listed under.
-            own = known[item.share.provider].kind == "house"
-            unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
-            for account, amount in (
-                (payable(item.share.provider), item.earned_minor),
-                (unearned, item.share.amount_minor - item.earned_minor),
-            ):
-                owed[account] = owed.get(account, 0) + amount
-        lines = [Entry(account, pool.currency, amount) for account, amount in sorted(owed.items()) if amount]
+        lines = [Entry(account, pool.currency, amount) for account, amount in owed_to(earnings, known, house).items()]
         txn_id = None
         if lines:
             posting = Posting(
@@ -147,6 +137,21 @@ def post_allocations(
                 for share in shares
             ],
         )
+
+
+def owed_to(earnings: Sequence[Earning], known: Mapping[str, Provider], house: HousePolicy) -> dict[str, int]:
+    """Return what a pool's division puts into which account, in minor units, by account; zeros are left out."""
+    owed: dict[str, int] = {}
+    for item in earnings:
+        # What own or public-domain data earned is the house's money, whichever key it is listed under.
+        own = known[item.share.provider].kind == "house"
+        unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
+        for account, amount in (
+            (payable(item.share.provider), item.earned_minor),
+            (unearned, item.share.amount_minor - item.earned_minor),
+        ):
+            owed[account] = owed.get(account, 0) + amount
+    return {account: amount for account, amount in sorted(owed.items()) if amount}
 
 
 def settle_all(

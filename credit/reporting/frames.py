@@ -1,6 +1,6 @@
 """Reports as frames: who earned what in a period, by provider, collection, day or output, and what is paid.
 
-Which outputs belong to a period is decided in `credit.reporting.sources`. Credits of an output come from its score
+Which outputs belong to a period is decided in `credit.ledger.sources`. Credits of an output come from its score
 book; those of a provider, collection or day come from the ledger's entries, and every book is checked against the
 entries that were posted from it. A correction (a reversal or adjustment posted in the period) moves the credits of its
 group and day; it belongs to no single output, so that no row by output shows it.
@@ -24,7 +24,7 @@ from credit.ledger import periods
 from credit.ledger.catalog import providers
 from credit.ledger.periods import Payout, Statement
 from credit.ledger.queries import CreditRow, credit_rows
-from credit.reporting.sources import MEASURES, existing_period, scores
+from credit.ledger.sources import MEASURES, existing_period, scores
 
 By = Literal["provider", "collection", "output", "day"]
 Key = tuple[str, ...]

@@ -19,10 +19,10 @@ from credit.accounting.credits import Policy
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period, Statement
+from credit.ledger.sources import existing_period, posted_books
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import HOUSE_GREY, HUES, INK, MUTED, RULE, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
-from credit.reporting.sources import existing_period, posted_books
 from credit.reporting.tables import credits_text, nats_text, printable, share_text
 from credit.resources import resource
 

@@ -22,9 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from credit.errors import InvalidRequestError
+from credit.ledger.sources import MEASURES
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
-from credit.reporting.sources import MEASURES
 
 Format = Literal["table", "csv", "json"]
 

@@ -100,7 +100,13 @@ def posted_books(conn: Connection, period: str) -> list[PostedBook]:
 
 
 def scores(conn: Connection, books_folder: Path, period: str) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a period, one frame per book, in order of registration.
+    """Yield the rows of a period, one frame per book, as `book_scores` does."""
+    for _, rows in book_scores(conn, books_folder, period):
+        yield rows
+
+
+def book_scores(conn: Connection, books_folder: Path, period: str) -> Iterator[tuple[PostedBook, pl.DataFrame]]:
+    """Yield the books of a period with those of their rows that belong to it, in order of registration.
 
     Columns: those of the book (`output_id` is the output's id in the ledger), `name` (what reports call the output),
     `occurred_at` and `day` (ISO 8601, UTC). Only one book is in memory at a time.
@@ -117,7 +123,7 @@ def scores(conn: Connection, books_folder: Path, period: str) -> Iterator[pl.Dat
         rows = rows.filter(pl.col("day").is_in([*book.transactions, *silent]))
         _check(conn, book, rows)
         if rows.height:
-            yield rows
+            yield book, rows
 
 
 def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,261 @@
+"""Restatement: what a closed period would have paid under another policy or index, and the money that this moves.
+
+The closed period stays as it is, its statements byte for byte. What is different is posted as one transaction in the
+first open period, and stands in the statements of that one. Restated again, only what differs from the restatement
+before is posted; restated by the original policy, everything is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from sqlalchemy import Connection, select
+
+from credit.accounting.credits import Policy, output_credits
+from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger.catalog import providers
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting, post
+from credit.ledger.periods import allocations, credit_totals, first_day, last_day, open_period_for, periods
+from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.settlement import standing_pools
+from credit.ledger.sources import PostedBook, book_scores, existing_period
+from credit.ledger.terms import terms_on
+from credit.pipeline.closing import ClosePolicy
+from credit.pipeline.settling import Earning, divide, owed_to
+from credit.pipeline.workspace import Workspace
+from credit.records import HOUSE, UNATTRIBUTED, Group
+
+Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[tuple[Group, int]]]
+"""Gives the micro-credits of a book's outputs anew, as many as there were."""
+
+AccountCurrency = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CreditChange:
+    """A provider's micro-credits in the closed period: as they were posted, and restated."""
+
+    provider: str
+    posted_micro: int
+    restated_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyChange:
+    """What an account was given by the close, by earlier restatements and by this one, in minor units."""
+
+    account: str
+    currency: str
+    allocated_minor: int
+    restated_before_minor: int
+    adjustment_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restatement:
+    """The difference that another policy or index makes; `txn_id` is None when nothing is, or would be, posted."""
+
+    period: str
+    posted_in: str
+    credits: tuple[CreditChange, ...]
+    money: tuple[MoneyChange, ...]
+    txn_id: int | None
+    dry_run: bool
+
+
+def restate(
+    workspace: Workspace,
+    ledger: Ledger,
+    period: str,
+    rescore: Rescore,
+    method: Mapping[str, Any],
+    *,
+    reason: str,
+    dry_run: bool = False,
+    now: datetime | None = None,
+) -> Restatement:
+    """Recompute a closed period's credits and post what it moves, in the first open period.
+
+    Args:
+        workspace: where the score books lie.
+        ledger: the ledger.
+        period: the closed period `YYYY-MM`.
+        rescore: see `by_policy`; another one may ask a model.
+        method: what `rescore` does, as data; stored with the transaction.
+        reason: why, in words; printed on the statements.
+        dry_run: only say what would be posted.
+        now: when the ledger records it.
+
+    Raises:
+        LedgerError: the period is not closed, or a reason is missing.
+        IntegrityError: a score book is not what was registered, or the ledger contradicts itself.
+        InvalidRequestError: the score books do not hold what the policy needs.
+    """
+    if not reason.strip():
+        raise LedgerError(f"a restatement of {period} needs a reason: --reason")
+    with ledger.read() as conn:
+        found = existing_period(conn, period)
+        if found.status != "closed":
+            raise LedgerError(f"period {period} is open, it has paid nobody yet; there is nothing to restate")
+        changes = _credit_changes(conn, workspace, period, rescore)
+    moment = now or datetime.now(UTC)
+    with ledger.write() as conn:
+        money = _money_changes(conn, period, changes)
+        target = open_period_for(conn, first_day(period))
+        entries = tuple(
+            Entry(item.account, item.currency, item.adjustment_minor) for item in money if item.adjustment_minor
+        )
+        txn_id = None
+        if entries and not dry_run:
+            number = len(_restatements(conn, period)) + 1
+            posting = Posting(
+                kind="restatement",
+                period=target,
+                effective_on=first_day(target),
+                idempotency_key=f"restate:{period}:{number}",
+                entries=entries,
+                memo=f"restatement of {period}: {reason}",
+                details={
+                    "restates": period,
+                    "method": dict(method),
+                    "credit_micro": {item.provider: str(item.restated_micro) for item in changes},
+                },
+            )
+            txn_id = post(conn, posting, now=moment).txn_id
+    return Restatement(period, target, changes, money, txn_id, dry_run)
+
+
+def by_policy(changes: Mapping[str, Any]) -> Rescore:
+    """Return a `Rescore` that reads the measures in the score books and pays for them by a changed policy.
+
+    Args:
+        changes: new values, by field of `Policy`; the others stay as they were for each book.
+
+    Raises:
+        InvalidRequestError: when called, if the books do not hold what the new policy needs.
+    """
+
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[Group, int]]:
+        old = Policy.from_json(book.policy_json)
+        new = replace(old, **changes)
+        measured = _measured(rows, old, new)
+        for (name,), own in measured.group_by(["name"], maintain_order=True):
+            weight = int(own["credit_micro"].sum())
+            # What nobody earned is no group that was valued: it is what is left when no group has a positive measure.
+            valued = own.filter(~((pl.col("provider") == HOUSE) & (pl.col("collection") == UNATTRIBUTED)))
+            groups = [Group(*pair) for pair in valued.select("provider", "collection").iter_rows()]
+            yield from output_credits(weight, groups, valued["measure"].to_list(), tie_key=str(name))
+
+    return rescore
+
+
+def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
+    """Add the column `measure`: what the new policy pays for, in nats."""
+    same_effect = (new.alpha, new.beta, new.gamma) == (old.alpha, old.beta, old.gamma)
+    uses_support = new.measure == "support" or (new.measure == "effect" and new.beta != 0)
+    needs_volume = new.measure == "effect" and not same_effect and new.gamma != 0
+    if new.damping != old.damping:
+        raise InvalidRequestError("another damping needs the index and its model: --index DIR")
+    if uses_support and new.noise_floor != old.noise_floor:
+        raise InvalidRequestError(
+            f"support above a noise floor of {new.noise_floor} needs the index and its model: --index DIR"
+            f" (the score books hold it above {old.noise_floor})"
+        )
+    if needs_volume and old.gamma == 0:
+        raise InvalidRequestError("volume does not stand in the score books; it needs the index: --index DIR")
+    influence, support, effect = (pl.col(name) for name in ("influence", "support", "effect"))
+    if new.measure != "effect":
+        measure = pl.col(new.measure)
+    elif same_effect:
+        measure = effect
+    else:
+        measure = new.alpha * influence + new.beta * support
+        if needs_volume:
+            measure += new.gamma / old.gamma * (effect - old.alpha * influence - old.beta * support)
+    return rows.with_columns(measure.alias("measure"))
+
+
+def _credit_changes(conn: Connection, workspace: Workspace, period: str, rescore: Rescore) -> tuple[CreditChange, ...]:
+    """Return every provider's credits before and after; outputs whose credits were reversed stay out of both."""
+    posted = credit_totals(conn, period)
+    restated = dict(posted)
+    undone = set(
+        conn.execute(select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))).scalars()
+    )
+    for book, rows in book_scores(conn, workspace.books, period):
+        reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
+        kept = rows.filter(~pl.col("day").is_in(reversed_days))
+        before = 0
+        for provider, micro in kept.group_by("provider").agg(pl.col("credit_micro").sum()).iter_rows():
+            restated[provider] = restated.get(provider, 0) - micro
+            before += micro
+        after = 0
+        for group, micro in rescore(book, kept):
+            restated[group.provider] = restated.get(group.provider, 0) + micro
+            after += micro
+        if before != after:
+            raise IntegrityError(f"score book {book.sha256} distributed {before} micro-credits, restated {after}")
+    return tuple(CreditChange(key, posted.get(key, 0), restated[key]) for key in sorted(restated))
+
+
+def _money_changes(conn: Connection, period: str, changes: tuple[CreditChange, ...]) -> tuple[MoneyChange, ...]:
+    """Divide the pools as they were divided, by the restated credits, and compare."""
+    closed_by = next(item.close_policy_json for item in periods(conn) if item.id == period)
+    policy = ClosePolicy.from_json(closed_by or "{}")
+    known = {item.key: item for item in providers(conn)}
+    terms = terms_on(conn, last_day(period))
+    money = standing_pools(conn, period)
+
+    def divided(credited: Mapping[str, int]) -> list[tuple[str, int, tuple[Earning, ...]]]:
+        found = divide(period, money, credited, known, terms, policy.house)
+        return [(pool.currency, pool.id, earnings) for pool, earnings in found]
+
+    def owed(parts: list[tuple[str, int, tuple[Earning, ...]]]) -> dict[AccountCurrency, int]:
+        sums: dict[AccountCurrency, int] = {}
+        for currency, _, earnings in parts:
+            for key, amount in owed_to(earnings, known, policy.house).items():
+                sums[key, currency] = sums.get((key, currency), 0) + amount
+        return sums
+
+    as_closed = divided({item.provider: item.posted_micro for item in changes if item.posted_micro})
+    recorded = {(item.pool_id, item.provider): item.amount_minor for item in allocations(conn, period)}
+    again = {(number, part.share.provider): part.share.amount_minor for _, number, parts in as_closed for part in parts}
+    if {key: amount for key, amount in recorded.items() if amount} != {k: a for k, a in again.items() if a}:
+        raise IntegrityError(f"the allocations of {period} are not what its credits give; run credit verify")
+    before, after = owed(as_closed), owed(divided({item.provider: item.restated_micro for item in changes}))
+    moved = _moved(conn, period)
+    return tuple(
+        MoneyChange(
+            *key,
+            allocated_minor=before.get(key, 0),
+            restated_before_minor=moved.get(key, 0),
+            adjustment_minor=after.get(key, 0) - before.get(key, 0) - moved.get(key, 0),
+        )
+        for key in sorted({*before, *after, *moved})
+    )
+
+
+def _restatements(conn: Connection, period: str) -> list[int]:
+    """Return the transactions that restated a period, reversed ones too."""
+    prefix = f"restate:{period}:"
+    query = select(ledger_txn.c.id).where(ledger_txn.c.idempotency_key.startswith(prefix, autoescape=True))
+    return list(conn.execute(query.order_by(ledger_txn.c.id)).scalars())
+
+
+def _moved(conn: Connection, period: str) -> dict[AccountCurrency, int]:
+    """Return what earlier restatements of a period moved, and were not reversed, by account and currency."""
+    earlier = _restatements(conn, period)
+    undoing = select(ledger_txn.c.id).where(ledger_txn.c.reverses_txn_id.in_(earlier))
+    counted = [*earlier, *conn.execute(undoing).scalars()]
+    rows = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account)
+        .where(ledger_entry.c.txn_id.in_(counted))
+        .group_by(account.c.key, ledger_entry.c.commodity)
+    )
+    return {(key, currency): join_sum(high, low) for key, currency, high, low in rows}

@@ -1,0 +1,64 @@
+"""Values outputs that were credited before again, by another index and its model, for a restatement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from credit.accounting.credits import Policy
+from credit.errors import LedgerError
+from credit.ledger.catalog import providers
+from credit.ledger.engine import Ledger
+from credit.ledger.outputs import outputs_by_id
+from credit.ledger.sources import PostedBook
+from credit.pipeline.compute import score_outputs
+from credit.pipeline.restating import Rescore
+from credit.records import Group
+from credit.valuation import AttributionIndex, load_model
+
+_CHUNK = 256
+
+
+def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[Rescore, str]:
+    """Return a `Rescore` that asks the index in `folder` and its model, and the index's fingerprint.
+
+    The index need not be registered: outputs to come are valued by the one that is.
+
+    Args:
+        ledger: the ledger that the outputs are in.
+        folder: the index.
+        changes: new values of the policy, by field of `Policy`; the others stay as they were for each book.
+
+    Raises:
+        LedgerError: the index credits a provider that the ledger does not know, or, when called, is of another model.
+        MismatchError, IntegrityError: as opening an index does.
+    """
+    index = AttributionIndex.open(folder, damping=changes.get("damping"))
+    model = load_model(Path(index.manifest.model_path))
+    index.check_model(model)
+    with ledger.read() as conn:
+        known = {item.key for item in providers(conn)}
+    missing = sorted({group.provider for group in index.groups} - known)
+    if missing:
+        raise LedgerError(f"{folder} credits providers that the ledger does not know: {', '.join(missing)}")
+
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[Group, int]]:
+        policy = replace(Policy.from_json(book.policy_json), **changes)
+        ids = rows["output_id"].unique().sort().to_list()
+        for start in range(0, len(ids), _CHUNK):
+            with ledger.read() as conn:
+                chunk = outputs_by_id(conn, ids[start : start + _CHUNK])
+            others = sorted({stored.output.model for stored in chunk} - {index.manifest.name})
+            if others:
+                raise LedgerError(
+                    f"{folder} is an index of {index.manifest.name}, but there are outputs of {others[0]}"
+                )
+            valued = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
+            for score in score_outputs(chunk, index.groups, valued, policy):
+                yield Group(score.provider, score.collection), score.credit_micro
+
+    return rescore, index.manifest.fingerprint

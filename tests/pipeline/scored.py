@@ -1,0 +1,101 @@
+"""Outputs with given measures, credited by a policy as `credit compute` credits them, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from credit.accounting.credits import Policy, output_credits
+from credit.ledger import catalog, outputs, periods
+from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.books import Score, write_book
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Entry, Posting, post_all
+from credit.records import CREDIT, MICRO, OWN_SOURCE, Group, LoggedOutput
+from tests.pipeline.books_of_account import NOW
+
+MODEL = "tiny"
+INDEX = "ab" * 32
+
+Measures = Mapping[Group, tuple[float, float]]
+"""Influence and support of every group, in nats."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An output and what was measured of it."""
+
+    name: str
+    moment: datetime
+    measures: Measures
+    weight_micro: int = MICRO
+
+
+def at(month: int, day: int) -> datetime:
+    return datetime(2026, month, day, 12, tzinfo=UTC)
+
+
+def credit_outputs(
+    ledger: Ledger, books: Path, items: Sequence[Scored], policy: Policy | None = None, volume: float = 0.0
+) -> str:
+    """Log outputs, write their score book and post their credits; return the book's SHA-256."""
+    paid_by = policy or Policy()
+    with ledger.write() as conn:
+        index = catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
+        ids = _log(conn, items)
+        scores = [
+            score for number, item in zip(ids, items, strict=True) for score in _scores(number, item, paid_by, volume)
+        ]
+        book = write_book(books, scores)
+        text = paid_by.to_json()
+        run = outputs.ensure_run(
+            conn, paid_by.fingerprint, index_id=index.id, policy_json=text, software_version="0", now=NOW
+        )
+        sizes = {"row_count": book.row_count, "byte_count": book.byte_count}
+        outputs.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=NOW)
+        days = dict(zip(ids, (item.moment.date() for item in items), strict=True))
+        totals: dict[date, dict[Group, int]] = {}
+        for score in scores:
+            of_day = totals.setdefault(days[score.output_id], {})
+            group = Group(score.provider, score.collection)
+            of_day[group] = of_day.get(group, 0) + score.credit_micro
+        for day, of_day in sorted(totals.items()):
+            lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
+            entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
+            period = periods.open_period_for(conn, day)
+            key = f"credits:{book.sha256}:{day}"
+            details = {"score_book": book.sha256}
+            post_all(conn, [Posting("credits", period, day, key, entries, details=details)], now=NOW)
+    return book.sha256
+
+
+def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Score]:
+    groups = list(item.measures)
+    rows = [
+        (influence, support, policy.alpha * influence + policy.beta * support + policy.gamma * volume)
+        for influence, support in item.measures.values()
+    ]
+    place = ("influence", "support", "effect").index(policy.measure)
+    credited = output_credits(item.weight_micro, groups, [row[place] for row in rows], tie_key=item.name)
+    measured = [*rows, (0.0, 0.0, 0.0)]
+    return [
+        Score(number, group.provider, group.collection, *measured[position], micro)
+        for position, (group, micro) in enumerate(credited)
+    ]
+
+
+def _log(conn: Connection, items: Sequence[Scored]) -> list[int]:
+    logged = [
+        LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
+        for item in items
+    ]
+    file_id = outputs.start_file(conn)
+    outputs.add_outputs(conn, logged, file_id)
+    counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
+    outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=NOW)
+    pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
+    return [pending[item.name] for item in items]
