@@ -94,7 +94,6 @@ def _states(model: LanguageModel, examples: Sequence[Example]) -> NDArray[np.flo
         with torch.no_grad():
             states = model.module(
                 input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
                 use_cache=False,
                 output_hidden_states=True,
             ).hidden_states[-1]

@@ -75,7 +75,7 @@ class Recipe:
             if not order:
                 order = torch.randperm(len(batches), generator=generator).tolist()
             batch = make_batch([examples[i] for i in batches[order.pop()]]).to(model.device)
-            logits = module(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+            logits = module(input_ids=batch.input_ids, use_cache=False).logits
             predicted = int((batch.labels[:, 1:] >= 0).sum())
             loss = sequence_losses(logits, batch.labels).sum() / predicted
             optimizer.zero_grad(set_to_none=True)

@@ -17,10 +17,20 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded on the right to one length. `input_ids`, `attention_mask`, `labels`: (N, T)."""
+    """Examples padded on the right to one length.
+
+    No attention mask goes to the model: in a causal model nothing real attends to what comes after it, and a mask
+    would leave padding that has nothing to attend to (beyond a sliding window, say), which some kernels answer
+    with NaN.
+
+    Attributes:
+        input_ids: (N, T) token ids.
+        real: (N, T) whether a position is a token rather than padding.
+        labels: (N, T) token ids where they are predicted, else -100.
+    """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    real: Tensor
     labels: Tensor
 
     @property
@@ -30,7 +40,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+        return Batch(self.input_ids.to(device), self.real.to(device), self.labels.to(device))
 
 
 def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
@@ -53,14 +63,14 @@ def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:
-    """Pad examples on the right. Padding is neither attended to nor predicted; its token id does not matter."""
+    """Pad examples on the right. Nothing real attends to padding, and it is not predicted: its id does not matter."""
     width = max(len(example.tokens) for example in examples)
     input_ids = np.zeros((len(examples), width), dtype=np.int64)
-    attention = np.zeros((len(examples), width), dtype=np.int64)
+    real = np.zeros((len(examples), width), dtype=np.bool_)
     labels = np.full((len(examples), width), IGNORED, dtype=np.int64)
     for row, example in enumerate(examples):
         length = len(example.tokens)
         input_ids[row, :length] = example.tokens
-        attention[row, :length] = 1
+        real[row, :length] = True
         labels[row, example.start : length] = example.tokens[example.start :]
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(attention), torch.from_numpy(labels))
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))

@@ -56,9 +56,7 @@ class LanguageModel:
 
     def losses(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each example of the batch, in nats: (N,)."""
-        logits: Tensor = self.module(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).logits
+        logits: Tensor = self.module(input_ids=batch.input_ids, use_cache=False).logits
         return sequence_losses(logits, batch.labels)
 
 

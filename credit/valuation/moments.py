@@ -37,9 +37,9 @@ def second_moments(
     with ModelTap(model.module, layers, sums.observe) as tap:
         for positions in plan_batches([len(example.tokens) for example in sample], tokens_per_batch):
             batch = make_batch([sample[position] for position in positions]).to(model.device)
-            sums.real = batch.attention_mask.bool()
+            sums.real = batch.real
             tap.run(partial(model.loss, batch), batch.size)
-            done += int(batch.attention_mask.sum())
+            done += int(batch.real.sum())
             if progress:
                 progress(done, total)
     return {name: LayerMoments(a / total, sums.b[name] / total, total / len(sample)) for name, a in sums.a.items()}

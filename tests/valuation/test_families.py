@@ -1,0 +1,81 @@
+"""Model families as they are, without source edits: tiny random configurations against autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from credit.valuation.build import example_gradients
+from credit.valuation.gradients import GradientTap
+from credit.valuation.layers import choose_layers
+from credit.valuation.model import load_model
+from credit.valuation.projection import random_projections
+from credit.valuation.tokens import Encoder
+from tests.models import records, tiny_tokenizer
+from tests.valuation import oracle
+from tests.valuation.conftest import FOLDED
+
+COMMON = {
+    "vocab_size": 320,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+FAMILIES = {
+    "llama": {"num_key_value_heads": 1},
+    "mistral": {"num_key_value_heads": 1, "sliding_window": 8},
+    "qwen2": {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 8},
+    "gemma2": {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 8},
+    "phi": {},
+    "phi3": {"num_key_value_heads": 1},
+    "gpt_neox": {},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+}
+
+
+def _save(folder, family, extra):
+    torch.manual_seed(0)
+    common = {} if family == "gpt2" else COMMON
+    ids = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = AutoConfig.for_model(family, **(common | ids | extra))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return load_model(folder, dtype="fp64", device="cpu")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_of_every_family_equal_autograds(tmp_path, family):
+    model = _save(tmp_path, family, FAMILIES[family])
+    layers = choose_layers(model.module, lm_head=False)
+    assert len(layers.watched) >= 8, f"{family}: {list(layers.watched)}"
+    projections = random_projections(layers.shapes, rank=3, seed=1)
+    encoder = Encoder(model.tokenizer, 64)
+    examples = [example for record in records({FOLDED: 4}) for example in encoder.training(record)]
+    with GradientTap(model.module, layers.watched, projections) as tap:
+        ours = example_gradients(model, tap, examples)
+    for row, example in enumerate(examples):
+        exact = oracle.projected(oracle.weight_gradients(model, example, list(layers.watched)), projections)
+        for name, gradient in exact.items():
+            torch.testing.assert_close(
+                ours[name][row], gradient, rtol=1e-7, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_fused_experts_are_named_as_left_out_with_their_share(tmp_path):
+    extra = {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2}
+    model = _save(tmp_path, "mixtral", extra)
+    layers = choose_layers(model.module, lm_head=False)
+    experts = [layer for layer in layers.skipped if "expert" in layer.name]
+    assert len(experts) == 2
+    sizes = sum(p.numel() for name, p in model.module.named_parameters() if "expert" in name)
+    total = sum(p.numel() for p in model.module.parameters())
+    assert sum(layer.share for layer in experts) == pytest.approx(sizes / total)
