@@ -77,9 +77,12 @@ def sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
     """Load a causal LM and its tokenizer from a folder in Hugging Face layout (safetensors only; no network).
 
+    A folder of a PEFT adapter is loaded on top of its base model, which must be a folder too; the base layers and the
+    adapter's can both be watched, by their names.
+
     Args:
-        path: folder with config.json, *.safetensors and the tokenizer's files.
-        dtype: `fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU.
+        path: folder with config.json or adapter_config.json, *.safetensors and the tokenizer's files.
+        dtype: `fp32`, `bf16`, `fp64`, or `auto`: bf16 on a GPU, fp32 on a CPU.
         device: `cpu`, `cuda`, `cuda:1`..., or `auto`.
 
     Raises:
@@ -87,27 +90,64 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     """
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
-    if not (path / "config.json").is_file():
-        raise ValuationError(f"{path} holds no config.json; give a model saved with save_pretrained()")
-    _check_weights(path)
-    model_sha256, tokenizer_sha256 = fingerprint_model(path), fingerprint_tokenizer(path)
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    base = _adapter_base(path)
+    if not (base / "config.json").is_file():
+        raise ValuationError(f"{base} holds no config.json; give a model saved with save_pretrained()")
+    for folder in {base, path}:
+        _check_weights(folder)
+    has_tokenizer = path if any((path / name).is_file() for name in _TOKENIZER_FILES) else base
+    tokenizer_sha256 = fingerprint_tokenizer(has_tokenizer)
+    chosen = _device(device)
     if dtype == "auto":
         dtype = "bf16" if chosen.type == "cuda" else "fp32"
     try:
         with without_progress_bars():
-            tokenizer, module = _load(path, DTYPES[dtype])
+            tokenizer = AutoTokenizer.from_pretrained(str(has_tokenizer), local_files_only=True)
+            module = _load(base, path, DTYPES[dtype])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {error}") from error
-    return LanguageModel(path, module.to(chosen).eval(), tokenizer, model_sha256, tokenizer_sha256)
+    return LanguageModel(path, module.to(chosen).eval(), tokenizer, fingerprint_model(path), tokenizer_sha256)
 
 
-def _load(path: Path, dtype: torch.dtype) -> tuple[Any, nn.Module]:
-    tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+def _adapter_base(path: Path) -> Path:
+    """Return the folder of the base model: `path` itself, unless it holds a PEFT adapter."""
+    config = path / "adapter_config.json"
+    if not config.is_file():
+        return path
+    named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = Path(str(named))
+    if not base.is_dir():
+        raise ValuationError(
+            f"{config} names the base model {named!r}, which is not a folder here; set base_model_name_or_path to one"
+        )
+    return base
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValuationError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
     module: nn.Module = AutoModelForCausalLM.from_pretrained(
-        str(path), dtype=dtype, local_files_only=True, use_safetensors=True
+        str(base), dtype=dtype, local_files_only=True, use_safetensors=True
     )
-    return tokenizer, module
+    if path == base:
+        return module
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ValuationError(
+            f"{path} is a PEFT adapter; install peft to load it: pip install 'credit[peft]'"
+        ) from error
+    adapted: nn.Module = PeftModel.from_pretrained(module, str(path), autocast_adapter_dtype=False).to(dtype)
+    return adapted
 
 
 @contextmanager
@@ -124,8 +164,12 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def fingerprint_model(path: Path) -> str:
-    """SHA-256 over the configuration and all weights of a model folder."""
-    return _digest([path / "config.json", *sorted(path.glob("*.safetensors"))])
+    """SHA-256 over the configuration and all weights of a model folder, and of its base if it is an adapter."""
+    base = _adapter_base(path)
+    own = [path / "config.json" if base == path else path / "adapter_config.json", *sorted(path.glob("*.safetensors"))]
+    if base == path:
+        return _digest(own)
+    return hashlib.sha256(f"{fingerprint_model(base)}\0{_digest(own)}".encode()).hexdigest()
 
 
 def fingerprint_tokenizer(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from credit.errors import ValuationError
 from credit.valuation.build import example_gradients
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
@@ -79,3 +81,33 @@ def test_fused_experts_are_named_as_left_out_with_their_share(tmp_path):
     sizes = sum(p.numel() for name, p in model.module.named_parameters() if "expert" in name)
     total = sum(p.numel() for p in model.module.parameters())
     assert sum(layer.share for layer in experts) == pytest.approx(sizes / total)
+
+
+def test_an_adapter_is_valued_on_base_layers_adapter_layers_or_both(tmp_path):
+    base = _save(tmp_path / "base", "llama", FAMILIES["llama"])
+    torch.manual_seed(1)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+        LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    model = load_model(tmp_path / "adapter", dtype="fp64", device="cpu")
+    assert model.model_sha256 != base.model_sha256
+    both = choose_layers(model.module, lm_head=False)
+    adapters = choose_layers(model.module, lm_head=False, patterns=["*lora_*"])
+    plain = choose_layers(model.module, lm_head=False, patterns=["!*lora_*"])
+    assert len(adapters.watched) == 2 * 2 * 2
+    assert set(both.watched) == set(adapters.watched) | set(plain.watched)
+    example = next(Encoder(model.tokenizer, 64).training(records({FOLDED: 1})[0]))
+    projections = random_projections(both.shapes, rank=3, seed=1)
+    with GradientTap(model.module, both.watched, projections) as tap:
+        ours = example_gradients(model, tap, [example])
+    exact = oracle.projected(oracle.weight_gradients(model, example, list(both.watched)), projections)
+    for name, gradient in exact.items():
+        torch.testing.assert_close(ours[name][0], gradient, rtol=1e-7, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_an_adapter_without_its_base_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/some-model"}')
+    with pytest.raises(ValuationError, match="set base_model_name_or_path"):
+        load_model(tmp_path)
