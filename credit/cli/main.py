@@ -26,6 +26,7 @@ _COMMANDS = {
     "report": ("credit.cli.report", "Attribution and payouts of a period."),
     "export": ("credit.cli.export", "One folder per provider, with its own data alone."),
     "validate": ("credit.cli.validate", "Does attribution predict what happens without a provider?"),
+    "explain": ("credit.cli.explain", "Where a number comes from, and why somebody is not paid."),
     "status": ("credit.cli.ledger", "What the ledger holds, and what is to be done."),
     "verify": ("credit.cli.ledger", "Check every hash, balance and file."),
     "demo": ("credit.cli.demo", "See it all on real data: one command, no downloads."),

@@ -1,0 +1,83 @@
+"""`credit explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import json_option, say, workspace_options
+
+if TYPE_CHECKING:
+    from credit.pipeline.explaining import CurrencySteps, PayoutExplanation
+    from credit.pipeline.workspace import Workspace
+
+
+@click.group()
+def explain() -> None:
+    """Where a number comes from.
+
+    \b
+    Example: credit explain payout anna-books 2026-10
+    """
+
+
+@explain.command()
+@click.argument("provider")
+@click.argument("period")
+@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Outputs to name.")
+@workspace_options
+@json_option
+def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: bool) -> None:
+    """Say why PROVIDER is paid what it is for PERIOD (YYYY-MM), or why it is not: from the money to the outputs.
+
+    Every step is computed again and compared with the statement. ⌊x⌋ is x rounded down to a minor unit.
+
+    \b
+    Example: credit explain payout anna-books 2026-10
+    """
+    from dataclasses import asdict
+
+    from credit.pipeline.explaining import explain_payout
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = explain_payout(conn, workspace.books, provider, period, top=top)
+    say(as_json, asdict(found), "\n".join(_lines(found)))
+
+
+def _lines(found: PayoutExplanation) -> Iterator[str]:
+    from credit.records import MICRO
+
+    yield f"{found.name} ({found.provider}), {found.period}: {found.verdict}"
+    for item in found.currencies:
+        yield from _currency_lines(item)
+    yield ""
+    yield f"credits: {_credits(found.credit_micro)} of {_credits(found.total_credit_micro)} in all"
+    for credited in found.collections:
+        late = "" if credited.month == found.period else f", from outputs of {credited.month} that came in late"
+        yield f"  {credited.collection}: {_credits(credited.credit_micro)}{late}"
+    yield f"outputs: valued for {found.outputs_valued}, credited by {found.outputs_credited}"
+    for line in found.outputs:
+        yield (
+            f"  {line.output} ({line.day}, {line.collection}): {line.weight_micro / MICRO:g} credits"
+            f" × {line.value:.6g} / {line.positive_sum:.6g} nats of {line.measure} = {_credits(line.credit_micro)}"
+        )
+
+
+def _currency_lines(item: CurrencySteps) -> Iterator[str]:
+    from credit.accounting.money import format_amount
+
+    yield ""
+    yield f"{item.currency}:"
+    for step in (*item.pools, *item.waterfall):
+        yield f"  {step.label}: {format_amount(step.amount_minor, item.currency)} = {step.arithmetic}"
+    for line in item.corrections:
+        cited = f" of transaction {line.cites}" if line.cites else ""
+        amount = format_amount(line.amount_minor, item.currency)
+        yield f"  correction {amount}: {line.kind}{cited}, transaction {line.txn_id}: {line.reason}"
+
+
+def _credits(micro: int) -> str:
+    whole, rest = divmod(abs(micro), 1_000_000)
+    return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}"
