@@ -23,6 +23,7 @@ _COMMANDS = {
     "restate": ("credit.cli.restate", "Recompute a closed period, and adjust the open one."),
     "hold": ("credit.cli.hold", "Hold back what a provider would be paid."),
     "balance": ("credit.cli.corrections", "What an account holds, as of any day."),
+    "pay": ("credit.cli.pay", "Payment files out, a bank's results in."),
     "report": ("credit.cli.report", "Attribution and payouts of a period."),
     "export": ("credit.cli.export", "One folder per provider, with its own data alone."),
     "validate": ("credit.cli.validate", "Does attribution predict what happens without a provider?"),
@@ -71,7 +72,8 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Say whose training data a model's answers drew on, and pay for it.
 
-    The way through: init, providers import, index, ingest-outputs, compute, pool add, close, report, export.
+    The way through: init, providers import, index, ingest-outputs, compute, pool add, close, report,
+    export, pay export.
 
     \b
     Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in part, some input set aside;

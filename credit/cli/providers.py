@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from credit.cli import personal
 from credit.cli.options import FILE, json_option, say, warn, workspace_options
 from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
@@ -103,5 +104,5 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     say(as_json, {"providers": [asdict(provider) for provider in found]}, "\n".join(lines))
 
 
-providers.add_command(terms)
-providers.add_command(advance)
+for command in (terms, advance, personal.details, personal.import_details, personal.erase):
+    providers.add_command(command)

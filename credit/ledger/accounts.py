@@ -7,7 +7,8 @@
 | `money:external` | minus all money that came in from outside |
 | `money:pool:<period>` | money to distribute for a period |
 | `money:payable:<provider>` | what is owed to a provider |
-| `money:payout:<provider>` | what is on its way to a provider |
+| `money:payout:<provider>` | what is approved to be paid to a provider |
+| `money:payout:<provider>/exported` | what a bank was told to pay to a provider and has not confirmed |
 | `money:reserve:<provider>` | what a provider earned and is held back for a time |
 | `money:advance:<provider>` | minus what a provider was paid in advance and has not earned yet |
 | `money:withholding:<provider>` | tax withheld from a provider's payouts |
@@ -38,6 +39,8 @@ PAYOUT_KIND = "money:payout"
 RESERVE_KIND = "money:reserve"
 ADVANCE_KIND = "money:advance"
 WITHHOLDING_KIND = "money:withholding"
+EXPORTED = "exported"
+"""Second part of the key of the account of payouts that are with a bank; stored as its collection."""
 FEES = "money:fees"
 ESCROW = "money:escrow"
 
@@ -76,6 +79,11 @@ def payout_account(provider_key: str) -> str:
     return f"{PAYOUT_KIND}:{provider_key}"
 
 
+def exported_account(provider_key: str) -> str:
+    """Key of the account of what a bank was told to pay to a provider."""
+    return f"{PAYOUT_KIND}:{provider_key}/{EXPORTED}"
+
+
 def reserve_account(provider_key: str) -> str:
     """Key of the account of what is held back from a provider."""
     return f"{RESERVE_KIND}:{provider_key}"
@@ -106,10 +114,12 @@ def parse_account(key: str) -> AccountKey:
         return AccountKey(kind)
     elif kind in _OF_A_PROVIDER and is_provider_key(owner):
         return AccountKey(kind, owner)
+    elif kind == PAYOUT_KIND and owner.endswith(f"/{EXPORTED}") and is_provider_key(owner.removesuffix(f"/{EXPORTED}")):
+        return AccountKey(kind, owner.removesuffix(f"/{EXPORTED}"), EXPORTED)
     raise LedgerError(
         f"{key!r} is not an account; accounts are credits:issued, credits:earned:<provider>/<collection>,"
         " money:external, money:fees, money:escrow, money:pool:<period>, and for a provider money:payable:<provider>,"
-        " money:payout:<provider>, money:reserve:<provider>, money:advance:<provider> and"
+        " money:payout:<provider>[/exported], money:reserve:<provider>, money:advance:<provider> and"
         " money:withholding:<provider>"
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
-from credit.ledger.guards import PERIOD_CLOSED, REFUSED
+from credit.ledger.guards import ERASABLE, PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS
 
 BUSY_TIMEOUT_MS = 30_000
@@ -111,6 +112,31 @@ class Ledger:
                 if self._engine.dialect.name == "sqlite":
                     conn.exec_driver_sql("PRAGMA query_only = ON")
                 yield conn
+
+    def scrub(self) -> None:
+        """Remove from the database's files the bytes of what was deleted before; run again, it does it again.
+
+        SQLite: the file is written anew and the write-ahead log cut to nothing. PostgreSQL: the tables of which rows
+        can be deleted are written anew; its write-ahead log, replicas and backups keep what they hold until they are
+        recycled, which is for their keeper to see to.
+
+        Raises:
+            LockHeldError: somebody else has the SQLite file open in a transaction; the deletion itself stands.
+        """
+        with translated(self._engine.url), self._engine.connect() as conn:
+            if self._engine.dialect.name == "postgresql":
+                conn.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(f"VACUUM (FULL) {ERASABLE.name}")
+                return
+            raw = conn.connection.driver_connection
+            if raw is None:
+                raise LedgerError(f"the connection to {self.url} was lost; run this again")
+            try:
+                raw.execute("VACUUM")
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError as error:
+                raise LockHeldError(f"{self.url} is in use ({error}); run this again to clean its files") from error
+            if busy:
+                raise LockHeldError(f"another run reads {self.url}; run this again to clean its files")
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
@@ -277,6 +303,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         "foreign_keys = ON",
         "recursive_triggers = ON",
         f"cache_size = -{CACHE_KIB}",
+        "secure_delete = ON",  # what is deleted (personal data, nothing else) is overwritten at once
     ):
         connection.execute(f"PRAGMA {pragma}")
 

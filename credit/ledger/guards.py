@@ -50,9 +50,14 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.allocation,
     schema.reserve,
     schema.statement,
+    schema.personal_event,
+    schema.payout_batch,
+    schema.payout_event,
 )
 MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
 """Tables with columns that may change, under rules of their own; their rows may not be deleted either."""
+ERASABLE = schema.provider_pii
+"""The table of personal data, whose rows may be deleted, under a rule, but not changed."""
 
 _BASE = 2**32
 _OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
@@ -80,6 +85,8 @@ def rules() -> Iterator[Rule]:
     yield from _period_rules()
     yield from _term_rules()
     yield from _mutable_rules()
+    yield from _payment_rules()
+    yield from _personal_rules()
     for table in APPEND_ONLY:
         yield Rule(table.name, "UPDATE", f"{table.name} is append-only: no row may be changed")
     for table in (*APPEND_ONLY, *MUTABLE):
@@ -91,6 +98,9 @@ def _key_taken(table: Table) -> str:
     primary = tuple(column.name for column in table.primary_key)
     uniques = [item.columns.keys() for item in table.constraints if isinstance(item, UniqueConstraint)]
     keys = [primary, *sorted(tuple(names) for names in uniques if not set(primary) <= set(names))]
+    if table is schema.ledger_txn:
+        # The journal's own rules let in no key of these that is taken: seq follows the last one, and id is seq.
+        keys = [key for key in keys if key not in {("id",), ("seq",), ("prev_hash",), ("reverses_txn_id",)}]
     tests = [" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys]
     found = "EXISTS (SELECT 1 FROM {} WHERE {})".format
     return " OR ".join(found(table.name, test) for test in tests)
@@ -210,12 +220,55 @@ def _mutable_rules() -> Iterator[Rule]:
         "only the status of a payout may change",
         " OR ".join(f"NEW.{name} <> OLD.{name}" for name in unchanged),
     )
-    steps = (("pending", "exported"), ("exported", "paid"), ("exported", "failed"), ("failed", "pending"))
+
+
+def _payment_rules() -> Iterator[Rule]:
+    last = "FROM payout_event AS e WHERE e.payout_id = {} ORDER BY e.id DESC LIMIT 1"
     yield Rule(
         "payout",
         "UPDATE",
-        "a payout goes from pending to exported, from exported to paid or failed, from failed to pending",
-        " AND ".join(f"NOT (OLD.status = '{old}' AND NEW.status = '{new}')" for old, new in steps),
+        "the status of a payout is that of its last event",
+        f"NEW.status <> coalesce((SELECT e.status {last.format('NEW.id')}), 'pending')",
+    )
+    yield Rule("payout", "INSERT", "a payout starts pending", "NEW.status <> 'pending'")
+    now = "(SELECT status FROM payout WHERE id = NEW.payout_id)"
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "only a payout that is pending or failed can be exported",
+        f"NEW.status = 'exported' AND {now} NOT IN ('pending', 'failed')",
+    )
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "only a payout that is exported, and in its last batch, can be paid or fail",
+        f"NEW.status <> 'exported' AND ({now} <> 'exported'"
+        f" OR NEW.batch_id <> (SELECT e.batch_id {last.format('NEW.payout_id')}))",
+    )
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "the last event of the payout has not reached its status",
+        f"coalesce((SELECT e.status {last.format('NEW.payout_id')}), 'pending') <> {now}",
+    )
+
+
+def _personal_rules() -> Iterator[Rule]:
+    recorded = "SELECT action FROM personal_event AS e WHERE e.{}"
+    yield Rule(
+        ERASABLE.name,
+        "INSERT",
+        "personal details belong to an event of their provider that set them",
+        "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.id AND e.provider_id = NEW.provider_id"
+        " AND e.action = 'set')",
+    )
+    yield Rule(ERASABLE.name, "INSERT", "these details exist already", _key_taken(ERASABLE), "sqlite")
+    yield Rule(ERASABLE.name, "UPDATE", "personal details are not changed: new ones are set, or all are erased")
+    yield Rule(
+        ERASABLE.name,
+        "DELETE",
+        "personal details go only by an erasure on record",
+        f"coalesce(({recorded.format('provider_id = OLD.provider_id')} ORDER BY e.id DESC LIMIT 1), '') <> 'erased'",
     )
 
 
@@ -250,7 +303,7 @@ def _postgres_body(table: str, event: Event, checks: list[Rule]) -> str:
         refusal = f"RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {_quoted(rule.message)};"
         lines.append(f"  IF {rule.condition} THEN\n    {refusal}\n  END IF;" if rule.condition else f"  {refusal}")
     if checks[-1].condition:
-        lines.append("  RETURN NEW;")
+        lines.append(f"  RETURN {'OLD' if event == 'DELETE' else 'NEW'};")
     return "\nBEGIN\n" + "\n".join(lines) + "\nEND\n"
 
 
@@ -267,7 +320,7 @@ def _postgres_parts(table: str, event: str, body: str) -> tuple[str, str]:
 def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
     for (table, event), checks in _grouped("postgresql").items():
         yield table, event, _postgres_body(table, event, checks)
-    for item in (*APPEND_ONLY, *MUTABLE):
+    for item in (*APPEND_ONLY, *MUTABLE, ERASABLE):
         refusal = Rule(item.name, "DELETE", f"no row of {item.name} may be deleted")
         yield item.name, "TRUNCATE", _postgres_body(item.name, "DELETE", [refusal])
 

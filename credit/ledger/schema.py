@@ -36,7 +36,7 @@ from sqlalchemy import (
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PPM
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 ACCOUNT_KINDS = (
@@ -445,5 +445,79 @@ payout = Table(
     _one_of("status", "pending", "exported", "paid", "failed"),
     _ref("txn_id", "ledger_txn.id"),
     UniqueConstraint("period_id", "provider_id", "currency"),
+    sqlite_strict=True,
+)
+
+personal_event = Table(
+    "personal_event",
+    metadata,
+    _id(),
+    _ref("provider_id", "provider.id"),
+    _one_of("action", "set", "erased"),
+    _text("reason"),
+    _moment("recorded_at"),
+    CheckConstraint("action = 'set' OR length(reason) >= 1", name="reason"),
+    Index(None, "provider_id"),
+    sqlite_strict=True,
+)
+
+# The only table whose rows may go. Each row is a version of a provider's details; it has the id of the event that
+# set it, which stays, so that an erased version's id is never another's.
+provider_pii = Table(
+    "provider_pii",
+    metadata,
+    Column("id", _BIG, ForeignKey("personal_event.id"), primary_key=True, autoincrement=False),
+    _ref("provider_id", "provider.id"),
+    _text("legal_name"),
+    _text("account_holder"),
+    _one_of("receiver", "", "person", "institution"),
+    _text("email"),
+    _text("street"),
+    _text("building"),
+    _text("postcode"),
+    _text("town"),
+    _text("country"),
+    _text("iban"),
+    _text("bic"),
+    _text("paypal"),
+    _text("tax_id"),
+    Index(None, "provider_id"),
+    sqlite_strict=True,
+)
+
+payout_batch = Table(
+    "payout_batch",
+    metadata,
+    _id(),
+    _period(),
+    _currency(),
+    _one_of("format", "csv", "pain001", "paypal", "wise"),
+    _word("reference"),
+    _text("payer_json"),
+    Column("payout_count", _BIG, CheckConstraint("payout_count >= 1", name="payout_count"), nullable=False),
+    Column("amount_minor", _BIG, CheckConstraint("amount_minor >= 1", name="amount_minor"), nullable=False),
+    _sha256("file_sha256"),
+    _ref("txn_id", "ledger_txn.id"),
+    _moment("created_at"),
+    UniqueConstraint("reference"),
+    Index(None, "period_id"),
+    sqlite_strict=True,
+)
+
+payout_event = Table(
+    "payout_event",
+    metadata,
+    _id(),
+    _ref("payout_id", "payout.id"),
+    _ref("batch_id", "payout_batch.id"),
+    _one_of("status", "exported", "paid", "failed"),
+    _ref("details_id", "personal_event.id", nullable=True),
+    _text("reference"),
+    _text("reason"),
+    _ref("txn_id", "ledger_txn.id"),
+    _moment("recorded_at"),
+    CheckConstraint("(status = 'exported') = (details_id IS NOT NULL)", name="details"),
+    UniqueConstraint("payout_id", "batch_id", "status"),
+    Index(None, "batch_id"),
     sqlite_strict=True,
 )

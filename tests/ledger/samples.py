@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection
 
-from credit.ledger import catalog, holds, journal, outputs, periods, settlement, terms
+from credit.ledger import catalog, holds, journal, outputs, payments, periods, personal, settlement, terms
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.records import CREDIT, LoggedOutput, Message, Provider, Terms
@@ -133,6 +133,24 @@ def populate(conn: Connection) -> None:
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
     settlement.add_reserves(conn, [settlement.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
+    export(conn, SEPTEMBER)
+
+
+def export(conn: Connection, period: str) -> payments.Batch:
+    """Put the pending payouts of a period into a batch."""
+    items = payments.payable_payouts(conn, period, retry=False)
+    paid_to = personal.Details(legal_name="Ada Lovelace", paypal="ada@example.org", town="London", country="GB")
+    version = personal.set_details(conn, "ada", paid_to, now=NOW)
+    return payments.record_batch(
+        conn,
+        payments.next_batch(conn, NOW),
+        period=period,
+        currency=items[0].currency,
+        format="csv",
+        payer_json="{}",
+        items=[(item, version) for item in items],
+        file_sha256="e" * 64,
+    )
 
 
 def populate_first(conn: Connection) -> None:

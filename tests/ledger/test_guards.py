@@ -37,6 +37,8 @@ ENTRY = (
 
 
 PAIR = ((1, "CREDIT", -5), (2, "CREDIT", 5))
+NOTHING = ", ''"
+MOMENT = "2026-10-05T12:30:00.000000Z"
 LINE = {"line": 1, "count": 2, "account": 1, "commodity": "CREDIT", "amount": 1}
 
 
@@ -129,7 +131,7 @@ def test_a_correct_transaction_is_let_in(populated: Ledger) -> None:
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
 def test_no_column_can_be_updated(populated: Ledger, table: Table, column: str) -> None:
     changed = 999 if table.c[column].type.python_type is int else "2026-12"
-    match = "append-only|stays closed|only change|stay as they are|only the status"
+    match = "append-only|stays closed|only change|stay as they are|only the status|that of its last event"
     refuse(populated, match, f"UPDATE {table.name} SET {column} = :changed", changed=changed)
 
 
@@ -153,7 +155,7 @@ def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Tabl
         row = dict(conn.execute(table.select().limit(1)).mappings().one())
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
     if engine_name == "sqlite":
-        match = "exists already|period is closed|late entry|starts open|follows the last|take turns"
+        match = "exists already|period is closed|late entry|starts |follows the last|take turns|pending or failed"
         refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
     else:
         key = ", ".join(column.name for column in table.primary_key)
@@ -178,7 +180,7 @@ def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, engine
     with populated.read() as conn:
         row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-    match = "exists already|period is closed|follows the last"
+    match = "exists already|period is closed|follows the last|starts pending|pending or failed"
     refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
 
 
@@ -275,7 +277,13 @@ def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line:
         ("INSERT INTO allocation VALUES (99, '2026-09', 1, 1, 0, 0, 0, NULL)", "period is closed"),
         ("UPDATE provider SET kind = 'house' WHERE key = 'ada'", "stays of its kind"),
         ("UPDATE provider SET key = 'eve' WHERE key = 'ada'", "stay as they are"),
-        ("UPDATE payout SET status = 'paid'", "from pending to exported"),
+        ("UPDATE payout SET status = 'paid'", "that of its last event"),
+        ("UPDATE payout SET status = 'pending'", "that of its last event"),
+        (f"INSERT INTO payout_event VALUES (99, 1, 1, 'exported', 1, '', '', 1, '{MOMENT}')", "pending or failed"),
+        ("UPDATE provider_pii SET town = 'Paris'", "not changed"),
+        ("DELETE FROM provider_pii", "an erasure on record"),
+        (f"INSERT INTO provider_pii VALUES (9, 2{13 * NOTHING})", "belong to an event"),
+        (f"INSERT INTO provider_pii VALUES (1, 3{13 * NOTHING})", "belong to an event"),
         ("UPDATE payout SET amount_minor = amount_minor + 1, status = 'exported'", "only the status"),
     ],
 )
@@ -283,14 +291,22 @@ def test_periods_providers_and_payouts_change_only_as_agreed(populated: Ledger, 
     refuse(populated, match, re.sub(":", r"\\:", statement))
 
 
-def test_a_payout_that_was_paid_stays_paid(populated: Ledger) -> None:
-    refuse(
-        populated,
-        "from pending to exported",
-        "UPDATE payout SET status = 'exported'",
-        "UPDATE payout SET status = 'paid'",
-        "UPDATE payout SET status = 'failed'",
-    )
+PAID = f"INSERT INTO payout_event VALUES (2, 1, 1, 'paid', NULL, '', '', 1, '{MOMENT}')"
+REACHED = "UPDATE payout SET status = 'paid'"
+
+
+@pytest.mark.parametrize(
+    ("statements", "match"),
+    [
+        ((PAID, REACHED, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "exported, and in its last batch"),
+        ((PAID, REACHED, PAID.replace("(2,", "(3,")), "exported, and in its last batch|exists already"),
+        ((PAID, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "has not reached"),
+        ((PAID, "UPDATE payout SET status = 'failed'"), "that of its last event"),
+        ((PAID.replace("1, 1, 'paid'", "1, 9, 'paid'"),), "in its last batch"),
+    ],
+)
+def test_a_payout_has_one_outcome_in_a_batch(populated: Ledger, statements: tuple[str, ...], match: str) -> None:
+    refuse(populated, match, *(re.sub(":", r"\\:", statement) for statement in statements))
 
 
 def test_a_provider_may_be_renamed(populated: Ledger) -> None:
@@ -299,4 +315,4 @@ def test_a_provider_may_be_renamed(populated: Ledger) -> None:
 
 
 def test_every_table_is_guarded(populated: Ledger) -> None:
-    assert {table.name for table in ROW_TABLES} == set(metadata.tables)
+    assert {*(table.name for table in ROW_TABLES), guards.ERASABLE.name} == set(metadata.tables)

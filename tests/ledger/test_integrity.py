@@ -68,7 +68,7 @@ def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> 
     (tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
     report = integrity.verify(ledger, tmp_path)
     report.raise_for_problems()
-    assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 9, 9)
+    assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 10, 10)
     assert report.checked["score_book files"] == 1
 
 
@@ -224,7 +224,7 @@ def test_every_post_moves_the_head(ledger: Ledger) -> None:
     with ledger.write() as conn:
         journal.post(conn, samples.credit_posting("more"), now=samples.NOW)
     after = integrity.verify(ledger, None)
-    assert (after.chain_seq, after.problems) == (10, ())
+    assert (after.chain_seq, after.problems) == (11, ())
     assert after.chain_head != before
 
 

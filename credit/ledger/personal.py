@@ -1,0 +1,191 @@
+"""Personal data of providers: names, addresses, bank details, in one table, and gone when it is erased.
+
+Everything else in the ledger stays for ever, so nothing of this may get into anything else: not into a memo, a
+reason, a reference or a file's name. Details are set as a new version; the older ones stay, because payment files
+are made again from the version that they were made from, until all versions are erased at once. What remains is that
+details were set, and when and why they were erased.
+
+The display name of a provider is not personal data in this sense: it stands in statements, which never change. Give a
+person a display name that may stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection, delete, insert, select
+
+from credit.errors import LedgerError
+from credit.ledger.catalog import provider_id
+from credit.ledger.engine import serialise_writers
+from credit.ledger.schema import next_id, payout, personal_event, provider, provider_pii
+from credit.ledger.values import is_storable, utc_moment, utc_text
+
+Receiver = Literal["", "person", "institution"]
+
+_SHORTEST_SECRET = 4
+"""Shorter values, such as a country or a building's number, give nobody away when they appear in a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is needed to pay a provider; an empty text is unknown.
+
+    Attributes:
+        legal_name: of the person or institution.
+        account_holder: the name as its bank has it, where that differs; Latin letters for SEPA.
+        receiver: `person` or `institution`.
+        email: where a payment service writes to.
+        street: the name of the street.
+        building: the number of the building.
+        postcode: postal code.
+        town: town.
+        country: ISO 3166 code of two letters.
+        iban: account, without spaces.
+        bic: the bank, where the IBAN does not tell.
+        paypal: email of the PayPal account.
+        tax_id: as the tax office knows it.
+    """
+
+    legal_name: str = ""
+    account_holder: str = ""
+    receiver: Receiver = ""
+    email: str = ""
+    street: str = ""
+    building: str = ""
+    postcode: str = ""
+    town: str = ""
+    country: str = ""
+    iban: str = ""
+    bic: str = ""
+    paypal: str = ""
+    tax_id: str = ""
+
+    def __repr__(self) -> str:
+        """Name the fields that are known, never their values: a repr ends up in logs."""
+        known = [item.name for item in fields(self) if getattr(self, item.name)]
+        return f"Details({', '.join(known)})"
+
+    @property
+    def holder(self) -> str:
+        """The name to pay to."""
+        return self.account_holder or self.legal_name
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalEvent:
+    """That details of a provider were set, or erased and why."""
+
+    id: int
+    provider: str
+    action: Literal["set", "erased"]
+    reason: str
+    recorded_at: datetime
+
+
+_FIELDS = tuple(item.name for item in fields(Details))
+
+
+def set_details(conn: Connection, provider_key: str, details: Details, *, now: datetime) -> int:
+    """Record a version of a provider's details; the last one again changes nothing. Return the version's id.
+
+    Raises:
+        LedgerError: the provider is unknown or the house, or a text cannot be stored.
+    """
+    serialise_writers(conn)
+    owner = provider_id(conn, provider_key)
+    kind = conn.execute(select(provider.c.kind).where(provider.c.id == owner)).scalar_one()
+    if kind == "house":
+        raise LedgerError(f"{provider_key} is of kind house and is not paid; it has no details")
+    if not is_storable("".join(astuple(details))):
+        raise LedgerError(f"the details of {provider_key} hold a character that a database cannot keep")
+    last = current_details(conn, provider_key)
+    if last is not None and last[1] == details:
+        return last[0]
+    number = next_id(conn, personal_event)
+    event = {"id": number, "provider_id": owner, "action": "set", "reason": "", "recorded_at": utc_text(now)}
+    conn.execute(insert(personal_event), event)
+    row = dict(zip(_FIELDS, astuple(details), strict=True))
+    conn.execute(insert(provider_pii), {"id": number, "provider_id": owner, **row})
+    return number
+
+
+def current_details(conn: Connection, provider_key: str) -> tuple[int, Details] | None:
+    """Return the last version of a provider's details with its id, or None when there are none."""
+    query = (
+        select(provider_pii)
+        .join(provider, provider.c.id == provider_pii.c.provider_id)
+        .where(provider.c.key == provider_key)
+        .order_by(provider_pii.c.id.desc())
+        .limit(1)
+    )
+    row = conn.execute(query).one_or_none()
+    return None if row is None else (row.id, Details(*(getattr(row, name) for name in _FIELDS)))
+
+
+def details_version(conn: Connection, version: int) -> Details | None:
+    """Return a version of somebody's details, or None when it has been erased."""
+    row = conn.execute(select(provider_pii).where(provider_pii.c.id == version)).one_or_none()
+    return None if row is None else Details(*(getattr(row, name) for name in _FIELDS))
+
+
+def erase_details(conn: Connection, provider_key: str, *, reason: str, now: datetime) -> int:
+    """Erase every version of a provider's details; return how many there were.
+
+    The bytes are gone from the database file only after `Ledger.scrub`.
+
+    Raises:
+        LedgerError: the provider is unknown, no reason is given, the reason repeats what is to be erased, or a
+            payout of the provider is with a bank and not confirmed.
+    """
+    serialise_writers(conn)
+    owner = provider_id(conn, provider_key)
+    if not reason.strip() or not is_storable(reason):
+        raise LedgerError(f"erasing the details of {provider_key} needs a reason, which stays on record")
+    versions = list(conn.execute(select(provider_pii.c.id).where(provider_pii.c.provider_id == owner)).scalars())
+    if not versions:
+        return 0
+    leak = personal_field_in(conn, provider_key, reason)
+    if leak is not None:
+        raise LedgerError(f"the reason holds the {leak} that is to be erased, and would stay; word it without")
+    under_way = select(payout.c.id).where(payout.c.provider_id == owner, payout.c.status == "exported").limit(1)
+    number = conn.execute(under_way).scalar()
+    if number is not None:
+        raise LedgerError(
+            f"payout {number} of {provider_key} is with the bank; confirm it first: credit pay confirm FILE"
+        )
+    event = {"id": next_id(conn, personal_event), "provider_id": owner, "action": "erased", "reason": reason}
+    conn.execute(insert(personal_event), {**event, "recorded_at": utc_text(now)})
+    conn.execute(delete(provider_pii).where(provider_pii.c.provider_id == owner))
+    return len(versions)
+
+
+def personal_field_in(conn: Connection, provider_key: str, text: str) -> str | None:
+    """Return the name of a detail of the provider that `text` repeats, or None.
+
+    Texts that stay for ever are held against this before they are recorded.
+    """
+    plain = _plain(text)
+    query = select(provider_pii).join(provider).where(provider.c.key == provider_key).order_by(provider_pii.c.id)
+    for row in conn.execute(query):
+        for name in _FIELDS:
+            value = _plain(getattr(row, name))
+            if name != "receiver" and len(value) >= _SHORTEST_SECRET and value in plain:
+                return name.replace("_", " ")
+    return None
+
+
+def personal_events(conn: Connection, provider_key: str) -> list[PersonalEvent]:
+    """Return when a provider's details were set and erased, in order."""
+    rows = conn.execute(
+        select(personal_event)
+        .where(personal_event.c.provider_id == provider_id(conn, provider_key))
+        .order_by(personal_event.c.id)
+    )
+    return [PersonalEvent(row.id, provider_key, row.action, row.reason, utc_moment(row.recorded_at)) for row in rows]
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()

@@ -1,0 +1,137 @@
+"""A period's books in the language of beancount, so that anybody can check them with a program that is not ours.
+
+The money transactions that count in the period, with the balances before it and an assertion of every balance after
+it: `bean-check` recomputes all of them. Signs are beancount's: what is owed is negative. Amounts of credits are not
+money and stay out. The language: https://beancount.github.io/docs/beancount_language_syntax.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from sqlalchemy import Connection, select
+
+from credit.accounting.money import format_amount
+from credit.errors import LedgerError
+from credit.ledger.accounts import EXTERNAL
+from credit.ledger.engine import Ledger
+from credit.ledger.periods import first_day, last_day, periods
+from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.records import CREDIT
+
+_STREAM = {"yield_per": 5000}
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    txn_id: int
+    kind: str
+    day: date
+    hash: str
+    account: str
+    currency: str
+    amount_minor: int
+
+
+def beancount_text(ledger: Ledger, period: str) -> str:
+    """Return a period's books; the same period gives the same text once it is closed.
+
+    Raises:
+        LedgerError: the ledger has no such period.
+    """
+    with ledger.read() as conn:
+        if period not in {item.id for item in periods(conn)}:
+            raise LedgerError(f"there is no period {period}; credit status shows those that there are")
+        opening = _balances(conn, before=period)
+        lines = list(_lines(conn, period))
+    closing = dict(opening)
+    for line in lines:
+        key = (line.account, line.currency)
+        closing[key] = closing.get(key, 0) + line.amount_minor
+    before = first_day(period) - timedelta(days=1)
+    parts = [f'option "title" "credit {period}"', ""]
+    parts += [f"{before} open {account_name(key)}" for key in sorted({key for key, _ in closing})]
+    parts += ["", *_opening(opening, before), *_transactions(lines, period)]
+    after = last_day(period) + timedelta(days=1)
+    parts += [
+        f"{after} balance {account_name(key)}  {_shown(-amount, currency)}"
+        for (key, currency), amount in sorted(closing.items())
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def account_name(key: str) -> str:
+    """Return the name that beancount knows an account by; no two accounts share one.
+
+    A key of lower-case letters, digits, `-` and `_` becomes words that start with a capital or digit; `_`, which
+    beancount does not take, becomes `-U-`.
+    """
+    if key == EXTERNAL:
+        return "Assets:External"
+    _, purpose, *owners = key.split(":")
+    owner, _, stage = "".join(owners).partition("/")
+    # The stage goes into the purpose: an account that contains another one would count its balance, too.
+    words = [f"{purpose}-{stage}" if stage else purpose, *([owner] if owner else [])]
+    return ":".join(["Liabilities", *(_word(word) for word in words)])
+
+
+def _word(text: str) -> str:
+    plain = text.replace("_", "-U-")
+    return plain[0].upper() + plain[1:]
+
+
+def _opening(balances: dict[tuple[str, str], int], day: date) -> Iterator[str]:
+    if balances:
+        yield f'{day} * "opening balances"'
+        for (key, currency), amount in sorted(balances.items()):
+            yield f"  {account_name(key)}  {_shown(-amount, currency)}"
+        yield ""
+
+
+def _transactions(lines: list[_Line], period: str) -> Iterator[str]:
+    first, last = first_day(period), last_day(period)
+    last_id = 0
+    for line in lines:
+        if line.txn_id != last_id:
+            if last_id:
+                yield ""
+            # What belongs to an earlier month and came late counts from the first day on that was still open.
+            yield f'{min(max(line.day, first), last)} * "{line.kind}"'
+            yield f"  transaction: {line.txn_id}"
+            yield f'  hash: "{line.hash}"'
+            yield f"  effective: {line.day}"
+            last_id = line.txn_id
+        yield f"  {account_name(line.account)}  {_shown(-line.amount_minor, line.currency)}"
+    yield ""
+
+
+def _shown(minor: int, currency: str) -> str:
+    return f"{format_amount(minor, currency)} {currency}"
+
+
+def _balances(conn: Connection, *, before: str) -> dict[tuple[str, str], int]:
+    rows = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+        .where(ledger_txn.c.period_id < before, ledger_entry.c.commodity != CREDIT)
+        .group_by(account.c.key, ledger_entry.c.commodity)
+    )
+    found = {(key, currency): join_sum(high, low) for key, currency, high, low in rows}
+    return {key: amount for key, amount in found.items() if amount}
+
+
+def _lines(conn: Connection, period: str) -> Iterator[_Line]:
+    columns = (ledger_txn.c.id, ledger_txn.c.kind, ledger_txn.c.effective_on, ledger_txn.c.hash)
+    rows = conn.execute(
+        select(*columns, account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .where(ledger_txn.c.period_id == period, ledger_entry.c.commodity != CREDIT)
+        .order_by(ledger_txn.c.id, ledger_entry.c.line_no),
+        execution_options=_STREAM,
+    )
+    for number, kind, day, digest, key, currency, amount in rows:
+        yield _Line(number, kind, date.fromisoformat(day), digest, key, currency, amount)

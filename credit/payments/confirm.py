@@ -1,0 +1,152 @@
+"""A bank's results → what became of every payout; a file counts whole or not at all, and once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from credit.errors import InputError
+from credit.ingest.sources import Row, read_csv
+from credit.ledger.engine import Ledger
+from credit.ledger.payments import Batch, BatchItem, Outcome, Result, batch, batch_items, batches, record_results
+from credit.ledger.personal import personal_field_in
+from credit.ledger.values import is_storable
+from credit.records import Place, Quarantined
+
+COLUMNS = ("payout_id", "status", "reference", "reason")
+"""Columns of a results file; the first two must be there."""
+
+_REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmReport:
+    """How many payouts were recorded as paid and as failed, and how many the ledger knew already."""
+
+    paid: int
+    failed: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a results file, checked as far as it can be without the ledger."""
+
+    place: Place
+    payout_id: str
+    outcome: Outcome
+    reference: str
+    reason: str
+
+
+def confirm_payments(
+    ledger: Ledger, path: Path, *, batch_number: int | None = None, now: datetime | None = None
+) -> ConfirmReport:
+    """Record the results in a CSV file: payout_id, status (paid or failed), and optionally reference and reason.
+
+    `payout_id` is the id that the payment file gave the payout. The same result again changes nothing.
+
+    Args:
+        ledger: the ledger.
+        path: the file.
+        batch_number: refuse results of any other batch.
+        now: when the ledger records it.
+
+    Raises:
+        InputError: a row cannot be used: an unknown payout, one of another batch, another result than the one that
+            was recorded, twice in the file, a failure without a reason, a text that repeats personal data. Nothing
+            of the file is recorded.
+        LedgerError: there is no batch with this number.
+    """
+    rows = list(_read(path))
+    moment = now or datetime.now(UTC)
+    with ledger.write() as conn:
+        wanted = None if batch_number is None else batch(conn, batch_number)
+        items = _items(conn)
+        fresh: dict[int, tuple[Batch, list[Result]]] = {}
+        known = 0
+        for row in rows:
+            found = items.get(row.payout_id)
+            if found is None:
+                raise _refusal(row, f"there is no payout {row.payout_id!r} in any batch of this ledger")
+            of, item = found
+            if wanted is not None and of.id != wanted.id:
+                raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
+            if item.outcome is not None:
+                _check_same(row, item)
+                known += 1
+                continue
+            _check_texts(conn, row, item)
+            result = Result(item.payout.id, row.outcome, row.reference, row.reason)
+            fresh.setdefault(of.id, (of, []))[1].append(result)
+        for of, results in fresh.values():
+            record_results(conn, of, results, now=moment)
+    outcomes = [result.outcome for _, results in fresh.values() for result in results]
+    return ConfirmReport(outcomes.count("paid"), outcomes.count("failed"), known)
+
+
+def _read(path: Path) -> Iterator[_Row]:
+    seen: dict[str, Place] = {}
+    empty = True
+    for row in read_csv(path, required=COLUMNS[:2]):
+        empty = False
+        if isinstance(row, Quarantined):
+            raise InputError(f"{row.place}: {row.error}; nothing of this file was recorded")
+        item = _row(row)
+        if item.payout_id in seen:
+            raise _refusal(item, f"payout {item.payout_id} was given before, in row {seen[item.payout_id].line}")
+        seen[item.payout_id] = item.place
+        yield item
+    if empty:
+        raise InputError(f"{path} holds no results")
+
+
+def _row(row: Row) -> _Row:
+    texts = {name: str(row.record.get(name, "")).strip() for name in COLUMNS}
+    unknown = sorted(row.record.keys() - set(COLUMNS))
+    status = texts["status"].lower()
+    item = _Row(row.place, texts["payout_id"], "paid" if status == "paid" else "failed", *_texts(texts))
+    if unknown:
+        raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
+    if status not in {"paid", "failed"}:
+        raise _refusal(item, f"the status {texts['status']!r} is neither paid nor failed")
+    if not _REFERENCE.fullmatch(item.payout_id):
+        raise _refusal(item, f"{item.payout_id[:40]!r} is not a payout's id, as in CR1-0a1b2c3d-7")
+    if item.outcome == "failed" and not item.reason:
+        raise _refusal(item, "a payout that failed needs a reason")
+    return item
+
+
+def _texts(texts: dict[str, str]) -> tuple[str, str]:
+    return texts["reference"], texts["reason"]
+
+
+def _items(conn: Connection) -> dict[str, tuple[Batch, BatchItem]]:
+    return {item.reference: (one, item) for one in batches(conn) for item in batch_items(conn, one)}
+
+
+def _check_same(row: _Row, item: BatchItem) -> None:
+    if item.outcome != row.outcome:
+        raise _refusal(row, f"payout {row.payout_id} is recorded as {item.outcome}, not as {row.outcome}")
+    if row.reference and item.bank_reference and row.reference != item.bank_reference:
+        raise _refusal(row, f"payout {row.payout_id} is recorded with another reference")
+
+
+def _check_texts(conn: Connection, row: _Row, item: BatchItem) -> None:
+    """Refuse what would stay in the ledger for ever and must not."""
+    for name, text in (("reference", row.reference), ("reason", row.reason)):
+        if len(text) > _LONGEST or not is_storable(text):
+            raise _refusal(row, f"the {name} is longer than {_LONGEST} characters, or cannot be stored")
+        leak = personal_field_in(conn, item.payout.provider, text)
+        if leak is not None:
+            raise _refusal(row, f"the {name} repeats the provider's {leak}, which must stay erasable; take it out")
+
+
+def _refusal(row: _Row, message: str) -> InputError:
+    return InputError(f"{row.place}: {message}; nothing of this file was recorded")

@@ -1,0 +1,159 @@
+"""Personal details on their way in: checked field by field; on their way to a screen: masked."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from credit.errors import CreditError, InputError, InvalidRequestError
+from credit.ingest.sources import read_csv
+from credit.ledger.engine import Ledger
+from credit.ledger.personal import Details, current_details, erase_details, set_details
+from credit.records import Quarantined
+
+FIELDS = tuple(item.name for item in fields(Details))
+"""Every field of a provider's details, as options, columns and `Details` name it."""
+
+_LONGEST = {"country": 2, "postcode": 16, "building": 16, "town": 35, "street": 70, "tax_id": 35}
+"""Characters that ISO 20022 leaves a field (pain.001.001.09); every other one has at most 140."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_EMAIL = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~][A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+_OPEN = frozenset({"receiver", "country", "town"})
+
+
+def checked(values: Mapping[str, str], base: Details | None = None) -> Details:
+    """Return details with the given fields changed; an empty text forgets a field.
+
+    Raises:
+        InvalidRequestError: a value cannot be right. The message names the field, never the value.
+    """
+    clean = {name: _checked(name, value.strip()) for name, value in values.items()}
+    return replace(base or Details(), **clean)  # type: ignore[arg-type]  # `receiver` was checked to be one of three
+
+
+def set_provider_details(ledger: Ledger, provider: str, values: Mapping[str, str], *, now: datetime) -> Details:
+    """Change some of a provider's details, and return all of them.
+
+    Raises:
+        InvalidRequestError: a value cannot be right.
+        LedgerError: the provider is unknown or the house.
+    """
+    with ledger.write() as conn:
+        return _set(conn, provider, values, now)
+
+
+def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
+    """Set the details of many providers from a CSV file with a column `provider`; all of them or none.
+
+    Nothing is set aside in a file, unlike other bad input: it would be a copy of personal data that nobody erases.
+
+    Raises:
+        InputError: a row cannot be used; the message names the row and the field, never the value.
+    """
+    count = 0
+    with ledger.write() as conn:
+        for row in read_csv(path, required=("provider",)):
+            if isinstance(row, Quarantined):
+                raise InputError(f"{row.place}: {row.error}; nothing was imported")
+            record = {name: str(value) for name, value in row.record.items()}
+            unknown = sorted(record.keys() - {"provider", *FIELDS})
+            if unknown:
+                raise InputError(f"{path}: there is no field {unknown[0]!r}; fields are {', '.join(FIELDS)}")
+            try:
+                _set(conn, record.pop("provider", ""), record, now)
+            except CreditError as error:
+                raise InputError(f"{row.place}: {error}; nothing was imported") from error
+            count += 1
+    return count
+
+
+def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: datetime) -> int:
+    """Erase all that is known of a provider's person, also from the database's files; return how many versions.
+
+    Run again after it was killed, it finishes the cleaning of the files.
+
+    Raises:
+        LedgerError: see `credit.ledger.personal.erase_details`.
+        LockHeldError: the files are in use; the erasure stands, and the same command cleans them later.
+    """
+    with ledger.write() as conn:
+        count = erase_details(conn, provider, reason=reason, now=now)
+    ledger.scrub()
+    return count
+
+
+def masked(details: Details) -> dict[str, str]:
+    """Return the fields that are known, fit to be shown: only enough of each to recognise it."""
+    known = {name: getattr(details, name) for name in FIELDS if getattr(details, name)}
+    return {name: value if name in _OPEN else mask(value) for name, value in known.items()}
+
+
+def mask(secret: str) -> str:
+    """Return the first and last two characters of a text of more than eight; otherwise nothing of it."""
+    return f"{secret[:2]}…{secret[-2:]}" if len(secret) > 8 else "…"
+
+
+def _set(conn: Connection, provider: str, values: Mapping[str, str], now: datetime) -> Details:
+    current = current_details(conn, provider)
+    details = checked(values, current[1] if current else None)
+    set_details(conn, provider, details, now=now)
+    return details
+
+
+def _checked(name: str, value: str) -> str:
+    if not value:
+        return ""
+    if _CONTROL.search(value):
+        raise InvalidRequestError(f"{name} holds a control character")
+    if name == "iban":
+        return _iban(value)
+    if name == "bic":
+        return _bic(value)
+    if name == "country":
+        value = value.upper()
+        if not re.fullmatch(r"[A-Z]{2}", value):
+            raise InvalidRequestError("country is not an ISO 3166 code of two letters, such as DE")
+    if name == "receiver" and value not in {"person", "institution"}:
+        raise InvalidRequestError("receiver is person or institution")
+    if name in {"email", "paypal"} and not _EMAIL.fullmatch(value):
+        raise InvalidRequestError(f"{name} is not an email address")
+    if len(value) > _LONGEST.get(name, 140):
+        raise InvalidRequestError(f"{name} has more than {_LONGEST.get(name, 140)} characters")
+    return value
+
+
+def _iban(value: str) -> str:
+    need_sepa()
+    from schwifty import IBAN
+    from schwifty.exceptions import SchwiftyException
+
+    try:
+        return str(IBAN(value, validate_bban=True))
+    except SchwiftyException:
+        raise InvalidRequestError(
+            "iban is not a valid IBAN: its length, characters or check digits are wrong"
+        ) from None
+
+
+def _bic(value: str) -> str:
+    need_sepa()
+    from schwifty import BIC
+    from schwifty.exceptions import SchwiftyException
+
+    try:
+        return str(BIC(value))
+    except SchwiftyException:
+        raise InvalidRequestError("bic is not a valid BIC of 8 or 11 characters") from None
+
+
+def need_sepa() -> None:
+    """Raise InvalidRequestError with the remedy where the extra `sepa` is not installed."""
+    if importlib.util.find_spec("schwifty") is None or importlib.util.find_spec("sepaxml") is None:
+        raise InvalidRequestError('IBANs and SEPA files need an extra: pip install "credit[sepa]"')

@@ -1,0 +1,89 @@
+"""A results file counts whole or not at all, and once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from credit.errors import CreditError, InputError
+from credit.ledger import integrity
+from credit.ledger.engine import Ledger
+from credit.ledger.payments import batches
+from credit.payments.confirm import ConfirmReport, confirm_payments
+from credit.payments.export import ExportRequest, export_payments
+from tests.payments.conftest import NOW, SEPTEMBER
+
+
+@pytest.fixture
+def reference(owing: Ledger, out: Path) -> str:
+    """Reference of a batch with payouts 1, 2 and 4; payout 3 is in a second batch."""
+    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out.with_suffix(".usd"), "USD"), now=NOW)
+    with owing.read() as conn:
+        return batches(conn)[0].reference
+
+
+def confirm(
+    ledger: Ledger, folder: Path, *lines: str, header: str = "payout_id,status,reference,reason"
+) -> ConfirmReport:
+    path = folder / "results.csv"
+    path.write_text("\n".join([header, *lines]))
+    return confirm_payments(ledger, path, batch_number=1, now=NOW)
+
+
+def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path) -> None:
+    lines = (f"{reference}-1,paid,B-1,", f"{reference}-2,Failed,,account closed")
+    assert confirm(owing, tmp_path, *lines) == ConfirmReport(1, 1, 0)
+    head = integrity.verify(owing, None).chain_head
+    assert confirm(owing, tmp_path, *lines) == ConfirmReport(0, 0, 2)
+    assert integrity.verify(owing, None).chain_head == head
+    assert confirm(owing, tmp_path, *lines, f"{reference}-4,paid,,") == ConfirmReport(1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("{}-9,paid,,", "there is no payout"),
+        ("CR9-00000000-1,paid,,", "there is no payout"),
+        ("1,paid,,", "not a payout's id"),
+        ("{}-2,sent,,", "neither paid nor failed"),
+        ("{}-2,failed,,", "needs a reason"),
+        ("{}-1,failed,,no", "given before"),
+        ("{}-2,paid,FR14 2004 1010 0505 0001 3M02 606,", "repeats the provider's iban"),
+        ("{}-2,failed,,unknown to Bell Legal", "repeats the provider's legal name"),
+        ("{}-2,paid," + "x" * 201 + ",", "longer than 200"),
+        ("{}-2,paid", "cells|columns"),
+    ],
+)
+def test_one_bad_row_and_nothing_is_recorded(
+    owing: Ledger, reference: str, tmp_path: Path, line: str, match: str
+) -> None:
+    head = integrity.verify(owing, None).chain_head
+    with pytest.raises(InputError, match=match):
+        confirm(owing, tmp_path, f"{reference}-1,paid,,", line.format(reference))
+    assert integrity.verify(owing, None).chain_head == head
+
+
+def test_results_of_another_batch_are_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
+    with owing.read() as conn:
+        other = batches(conn)[1].reference
+    with pytest.raises(InputError, match="is in batch 2, not in batch 1"):
+        confirm(owing, tmp_path, f"{other}-3,paid,,")
+
+
+def test_another_result_than_the_recorded_one_is_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
+    confirm(owing, tmp_path, f"{reference}-1,paid,B-1,")
+    with pytest.raises(InputError, match="recorded as paid, not as failed"):
+        confirm(owing, tmp_path, f"{reference}-1,failed,,no")
+    with pytest.raises(InputError, match="another reference"):
+        confirm(owing, tmp_path, f"{reference}-1,paid,B-2,")
+
+
+def test_a_file_without_results_or_with_unknown_columns_is_refused(
+    owing: Ledger, reference: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CreditError, match="holds no results"):
+        confirm(owing, tmp_path)
+    with pytest.raises(CreditError, match="no column 'amount'"):
+        confirm(owing, tmp_path, f"{reference}-1,paid,5", header="payout_id,status,amount")

@@ -1,0 +1,186 @@
+"""What is owed leaves once, in files that say exactly what the ledger says."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger import holds, integrity
+from credit.ledger.engine import Ledger
+from credit.ledger.payments import batch_items, batches
+from credit.ledger.periods import balance, payouts
+from credit.payments.confirm import confirm_payments
+from credit.payments.details import set_provider_details
+from credit.payments.export import ExportReport, ExportRequest, export_payments
+from tests.payments.conftest import IBANS, NOW, OWED, PAYER, SEPTEMBER
+
+
+def request(to: Path, **changes: object) -> ExportRequest:
+    return replace(ExportRequest(SEPTEMBER, "csv", to, "EUR"), **changes)
+
+
+def export(ledger: Ledger, out: Path, **changes: object) -> ExportReport:
+    return export_payments(ledger, request(out, **changes), now=NOW)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses(ledger: Ledger) -> dict[tuple[str, str], str]:
+    with ledger.read() as conn:
+        return {(item.provider, item.currency): item.status for item in payouts(conn, SEPTEMBER)}
+
+
+def confirm(ledger: Ledger, path: Path, status: str, *numbers: int) -> None:
+    """Record the same result for some payouts of the last batch."""
+    with ledger.read() as conn:
+        items = batch_items(conn, batches(conn)[-1])
+    lines = [f"{item.reference},{status},no such account" for item in items if item.payout.id in numbers]
+    path.write_text("\n".join(["payout_id,status,reason", *lines]))
+    confirm_payments(ledger, path, now=NOW)
+
+
+def test_a_file_says_what_the_ledger_says(owing: Ledger, out: Path) -> None:
+    report = export(owing, out)
+    assert [(row["provider"], row["amount"], row["iban"]) for row in rows(out)] == [
+        ("ada", "123.45", IBANS["ada"]),
+        ("bell", "0.01", IBANS["bell"]),
+        ("cho_7", "1000000.00", IBANS["cho_7"]),
+    ]
+    assert report.batch is not None
+    assert report.batch.amount_minor == sum(amount for (_, currency), amount in OWED.items() if currency == "EUR")
+    assert statuses(owing) == {key: "exported" if key[1] == "EUR" else "pending" for key in OWED}
+    with owing.read() as conn:
+        assert balance(conn, "money:payout:ada/exported", "EUR") == 12_345
+        assert balance(conn, "money:payout:ada", "EUR") == 0
+    assert out.stat().st_mode & 0o077 == 0
+    assert integrity.verify(owing, None).problems == ()
+
+
+def test_exporting_again_writes_the_same_bytes_and_pays_nobody_twice(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    first = export(owing, out)
+    head = integrity.verify(owing, None).chain_head
+    again = export(owing, tmp_path / "again")
+    by_number = export(owing, tmp_path / "by number", batch=1)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "by number").read_bytes() == out.read_bytes()
+    assert (again.again, again.batch, by_number.batch) == (True, first.batch, first.batch)
+    assert integrity.verify(owing, None).chain_head == head
+
+
+def test_details_that_change_later_do_not_change_a_batch(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    export(owing, out)
+    set_provider_details(owing, "ada", {"iban": "GB33BUKB20201555555555"}, now=NOW)
+    export(owing, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == out.read_bytes()
+
+
+def test_a_file_that_is_something_else_is_not_overwritten(owing: Ledger, out: Path) -> None:
+    out.write_text("precious")
+    with pytest.raises(LedgerError, match="not overwritten"):
+        export(owing, out)
+    assert out.read_text() == "precious"
+    assert set(statuses(owing).values()) == {"pending"}
+
+
+def test_what_cannot_be_paid_is_set_aside_and_leaves_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    set_provider_details(owing, "ada", {"legal_name": "=cmd|'/c calc'"}, now=NOW)
+    with owing.write() as conn:
+        holds.place_hold(conn, "bell", None, "a dispute", now=NOW)
+    with pytest.raises(InputError, match="nothing was exported"):
+        export(owing, out, strict=True)
+    report = export(owing, out)
+    assert report.set_aside == (
+        "ada: legal_name starts like a formula; correct it: credit providers details ada --legal-name ...",
+        "bell: on hold (a dispute)",
+    )
+    assert [row["provider"] for row in rows(out)] == ["cho_7"]
+    set_provider_details(owing, "ada", {"legal_name": "Ada"}, now=NOW)
+    later = export(owing, tmp_path / "later")
+    assert [item.provider for item in later.payouts] == ["ada"]
+    assert any("batch 1 (csv, EUR) waits for 1 results" in notice for notice in later.notices)
+
+
+def test_a_provider_without_details_is_set_aside(owing: Ledger, out: Path) -> None:
+    report = export(owing, out, format="paypal", currency="USD", dry_run=True)
+    assert (report.batch, [item.provider for item in report.payouts], out.exists()) == (None, ["bell"], False)
+    assert set(statuses(owing).values()) == {"pending"}
+
+
+def test_only_what_failed_leaves_again_and_in_another_batch(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    export(owing, out)
+    confirm(owing, tmp_path / "results.csv", "failed", 1)
+    confirm(owing, tmp_path / "results.csv", "paid", 2)
+    nothing = export(owing, tmp_path / "same")
+    assert nothing.again  # the first batch still waits for a result
+    report = export(owing, tmp_path / "retried", retry=True)
+    assert [item.id for item in report.payouts] == [1]
+    assert (report.again, report.batch and report.batch.id) == (False, 2)
+    confirm(owing, tmp_path / "results.csv", "paid", 1)
+    assert statuses(owing) == {
+        ("ada", "EUR"): "paid",
+        ("bell", "EUR"): "paid",
+        ("bell", "USD"): "pending",
+        ("cho_7", "EUR"): "exported",
+    }
+    with owing.read() as conn:
+        assert balance(conn, "money:external", "EUR") == -100_000_000
+        assert balance(conn, "money:payout:ada/exported", "EUR") == balance(conn, "money:payout:ada", "EUR") == 0
+    assert integrity.verify(owing, None).problems == ()
+
+
+def worker(url: str, out: Path) -> None:
+    with Ledger.open(url) as ledger:
+        export_payments(ledger, request(out), now=NOW)
+
+
+def test_processes_that_export_at_once_write_one_batch(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    paths = [tmp_path / f"out-{number}" for number in range(3)]
+    workers = [context.Process(target=worker, args=(database_url, path)) for path in paths]
+    for item in workers:
+        item.start()
+    for item in workers:
+        item.join()
+    assert [item.exitcode for item in workers] == [0, 0, 0]
+    assert len({path.read_bytes() for path in paths}) == 1
+    with owing.read() as conn:
+        assert [item.payout_count for item in batches(conn)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"period": "2026-10"}, LedgerError, "is not closed"),
+        ({"currency": None}, InvalidRequestError, "a file has one currency"),
+        ({"format": "pain001", "currency": "USD", "payer": PAYER}, InvalidRequestError, "SEPA carries EUR alone"),
+        ({"format": "pain001"}, InvalidRequestError, "needs the payer"),
+        ({"format": "pain001", "payer": replace(PAYER, iban="DE1")}, InvalidRequestError, "payer's iban"),
+        ({"format": "pain001", "payer": replace(PAYER, town="")}, InvalidRequestError, "--payer-town"),
+        ({"batch": 7}, LedgerError, "no batch 7"),
+        ({"out": Path("nowhere/at/all")}, InvalidRequestError, "does not exist"),
+    ],
+)
+def test_a_request_that_makes_no_sense_writes_nothing(
+    owing: Ledger, out: Path, changes: dict[str, object], error: type[Exception], match: str
+) -> None:
+    head = integrity.verify(owing, None).chain_head
+    with pytest.raises(error, match=match):
+        export_payments(owing, request(out, **changes), now=NOW)
+    assert (integrity.verify(owing, None).chain_head, out.exists()) == (head, False)
+
+
+def test_a_batch_whose_details_were_erased_is_not_made_up(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    from credit.payments.details import erase_provider_details
+
+    export(owing, out)
+    confirm(owing, tmp_path / "results.csv", "paid", 1, 2, 4)
+    erase_provider_details(owing, "ada", reason="asked to", now=NOW)
+    with pytest.raises(IntegrityError, match="details of ada have been erased"):
+        export(owing, tmp_path / "again", batch=1)

@@ -1,0 +1,148 @@
+"""Payment files keep to what the services document, and to the ledger's sums."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.errors import InputError
+from credit.ledger.engine import Ledger
+from credit.ledger.personal import Details
+from credit.payments.beancount import account_name, beancount_text
+from credit.payments.confirm import confirm_payments
+from credit.payments.export import ExportRequest, export_payments
+from credit.payments.files import LAYOUTS, render_csv
+from credit.payments.lines import PaymentLine, safe
+from credit.payments.sepa import render_pain001
+from tests.payments.conftest import NOW, PAYER, SEPTEMBER, details_of
+
+NS = "{urn:iso:std:iso:20022:tech:xsd:pain.001.001.09}"
+
+
+def line(number: int = 1, key: str = "ada", amount: int = 12_345, **details: str) -> PaymentLine:
+    known = Details(**{**details_of(key), **details})  # type: ignore[arg-type]  # test data
+    return PaymentLine(f"CR1-0a1b2c3d-{number}", key, SEPTEMBER, "EUR", amount, known)
+
+
+def test_the_paypal_file_is_the_documented_one() -> None:
+    assert render_csv(LAYOUTS["paypal"], [line()]) == (
+        b"pay.ada@example.org,123.45,EUR,CR1-0a1b2c3d-1,Statement 2026-09,PAYPAL\r\n"
+    )
+
+
+def test_the_wise_file_is_the_documented_one() -> None:
+    assert render_csv(LAYOUTS["wise"], [line(receiver="institution")]).decode().splitlines() == [
+        "name,recipientEmail,paymentReference,receiverType,amountCurrency,amount,sourceCurrency,targetCurrency,IBAN",
+        "Ada Legal,ada@example.org,CR1-0a1b2c3d-1,INSTITUTION,target,123.45,EUR,EUR,DE02120300000000202051",
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["=1+1", " @SUM(A1)", "'=1", "+49", "-5", "a\tb", "a\nb", "x\u202ey", "\ufeffx", "", "y" * 141]
+)
+def test_an_unsafe_cell_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(InputError) as caught:
+        safe(line(), "legal_name", value)
+    assert str(caught.value).startswith("ada: legal_name ")
+    assert not value.strip() or value not in str(caught.value)
+
+
+@given(st.text())
+def test_a_cell_is_written_as_it_is_or_not_at_all(value: str) -> None:
+    try:
+        assert safe(line(), "legal_name", value) == value
+    except InputError:
+        return
+    assert not re.match(r"[\s']*[=+\-@]", value)
+
+
+def xml(lines: list[PaymentLine]) -> ET.Element:
+    return ET.fromstring(render_pain001("CR1-0a1b2c3d", NOW, PAYER, lines))
+
+
+def texts(root: ET.Element, name: str) -> list[str | None]:
+    return [item.text for item in root.iter(NS + name)]
+
+
+def test_a_sepa_file_has_the_amounts_sums_and_addresses() -> None:
+    root = xml([line(), line(2, "bell", 1, bic="PSSTFRPPXXX")])
+    assert texts(root, "InstdAmt") == ["123.45", "0.01"]
+    assert texts(root, "CtrlSum") == ["123.46", "123.46"]
+    assert texts(root, "NbOfTxs") == ["2", "2"]
+    assert texts(root, "EndToEndId") == ["CR1-0a1b2c3d-1", "CR1-0a1b2c3d-2"]
+    assert texts(root, "IBAN") == [PAYER.iban, "DE02120300000000202051", "FR1420041010050500013M02606"]
+    assert texts(root, "TwnNm") == texts(root, "TwnNm")[:1] * 3 == ["Berlin"] * 3
+    assert texts(root, "Ctry") == ["DE"] * 3
+    assert texts(root, "AdrLine") == []
+    assert texts(root, "MsgId") == texts(root, "PmtInfId") == ["CR1-0a1b2c3d"]
+    assert texts(root, "CreDtTm") == ["2026-10-05T12:30:00"]
+
+
+def test_a_sepa_file_of_the_same_batch_has_the_same_bytes() -> None:
+    one, two = (render_pain001("CR1-0a1b2c3d", NOW, PAYER, [line()]) for _ in range(2))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("details", "match"),
+    [
+        ({"legal_name": "Zoë Ångström"}, "--account-holder"),
+        ({"legal_name": "N" * 71}, "more than 70"),
+        ({"town": ""}, "town is missing"),
+        ({"country": ""}, "country is missing"),
+        ({"iban": ""}, "iban is missing"),
+        ({"street": "Straße"}, "--street"),
+    ],
+)
+def test_what_sepa_does_not_carry_is_refused(details: dict[str, str], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        xml([line(**details)])
+
+
+def test_the_name_that_the_bank_has_is_the_one_that_is_paid_to() -> None:
+    root = xml([line(legal_name="Zoë Ångström", account_holder="Zoe Angstroem")])
+    assert "Zoe Angstroem" in texts(root, "Nm")
+
+
+def test_more_than_a_transfer_carries_is_refused() -> None:
+    with pytest.raises(InputError, match="more than one SEPA transfer carries"):
+        xml([replace(line(), amount_minor=10**11)])
+
+
+def bean_check(path: Path) -> None:
+    found = subprocess.run(
+        [Path(sys.executable).with_name("bean-check"), path], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+
+
+def test_the_books_pass_bean_check(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+    reference = out.read_text().splitlines()[1].split(",")[0]
+    (tmp_path / "results.csv").write_text(f"payout_id,status\n{reference},paid\n")
+    confirm_payments(owing, tmp_path / "results.csv", now=NOW)
+    for period in (SEPTEMBER, "2026-10"):
+        books = tmp_path / f"{period}.beancount"
+        books.write_text(beancount_text(owing, period))
+        bean_check(books)
+    text = (tmp_path / "2026-10.beancount").read_text()
+    assert "2026-11-01 balance Liabilities:Payout-exported:Cho-U-7  -1000000.00 EUR" in text
+    assert "2026-11-01 balance Liabilities:Payout-exported:Ada  0.00 EUR" in text
+
+
+KEYS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+
+
+@given(KEYS, KEYS)
+def test_no_two_accounts_share_a_name(one: str, two: str) -> None:
+    names = {account_name(f"money:payable:{key}") for key in (one, two)}
+    assert len(names) == len({one, two})
+    assert all(re.fullmatch(r"Liabilities:Payable:[A-Z0-9][A-Za-z0-9-]*", name) for name in names)
