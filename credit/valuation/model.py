@@ -66,12 +66,14 @@ def sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
     Never a mean: a mean would make an example's gradient depend on the others of its batch.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    predicted = labels[:, 1:]
-    taken = predicted != IGNORED
-    # Only positions that predict something are lifted to float32: prompts and padding cost no memory.
-    losses = F.cross_entropy(logits[:, :-1][taken].to(dtype), predicted[taken], reduction="none")
-    owner = taken.nonzero(as_tuple=True)[0]
-    return losses.new_zeros(labels.shape[0]).index_add(0, owner, losses)
+    width = labels.shape[1]
+    predicted = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()  # what each position predicts: the next token
+    taken = (predicted != IGNORED).nonzero().squeeze(1)
+    # Only positions that predict something are lifted to float32: prompts and padding cost no memory. Rows of the
+    # flat logits are selected, because slicing and masking would each copy all of the gradient on the way back.
+    chosen = logits.flatten(0, 1).index_select(0, taken).to(dtype)
+    losses = F.cross_entropy(chosen, predicted[taken], reduction="none")
+    return losses.new_zeros(labels.shape[0]).index_add(0, taken // width, losses)
 
 
 def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
