@@ -135,7 +135,12 @@ def index(
         withdraw=withdraw,
     )
     with progress_bar("indexing", "tokens") as advance:
-        report = index_training_data(workspace, request, lambda _phase, done, total: advance(done, total))
+        report = index_training_data(
+            workspace,
+            request,
+            lambda _phase, done, total: advance(done, total),
+            lambda needs: warn([f"the index needs {needs}"]),
+        )
     manifest = report.manifest
     warn([*report.notices, *report.problems])
     rows = sum(group.stop - group.start for group in manifest.groups)

@@ -15,6 +15,7 @@ from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import BuildResult, IndexSettings, LanguageModel, Manifest, build_index, load_model
+from credit.valuation.estimate import Needs
 from credit.valuation.revise import update_index, withdraw_provider
 
 Progress = Callable[[str, int, int], None]
@@ -56,7 +57,12 @@ class IndexReport:
     notices: tuple[str, ...]
 
 
-def index_training_data(workspace: Workspace, request: IndexRequest, progress: Progress | None = None) -> IndexReport:
+def index_training_data(
+    workspace: Workspace,
+    request: IndexRequest,
+    progress: Progress | None = None,
+    announce: Callable[[Needs], None] | None = None,
+) -> IndexReport:
     """Build the index of a model's training data and register it in the ledger.
 
     With a ledger, records of providers that it does not know are quarantined; without (`register` is False), every
@@ -81,7 +87,7 @@ def index_training_data(workspace: Workspace, request: IndexRequest, progress: P
     with QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths) as quarantine:
         reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
         model = load_model(request.model, dtype=request.dtype, device=request.device)
-        result = _build(request, model, reader, progress)
+        result = _build(request, model, reader, progress, announce)
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -96,14 +102,20 @@ def index_training_data(workspace: Workspace, request: IndexRequest, progress: P
 
 
 def _build(
-    request: IndexRequest, model: LanguageModel, records: Iterable[TrainingRecord], progress: Progress | None
+    request: IndexRequest,
+    model: LanguageModel,
+    records: Iterable[TrainingRecord],
+    progress: Progress | None,
+    announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
     if request.update:
         manifest = update_index(request.out, model, records, progress=progress)
     elif request.withdraw is not None:
         manifest = withdraw_provider(request.out, model, request.withdraw, records, progress=progress)
     else:
-        return build_index(model, records, request.out, request.settings, name=request.name, progress=progress)
+        return build_index(
+            model, records, request.out, request.settings, name=request.name, progress=progress, announce=announce
+        )
     return BuildResult(manifest, existed=False)
 
 

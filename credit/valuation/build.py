@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from credit.valuation.assemble import complete_index
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.curvature import CURVATURES, make_statistic
 from credit.valuation.data import IndexedExample, TrainingData, encode_training
+from credit.valuation.estimate import Needs, build_needs, check_needs
 from credit.valuation.fitting import PROJECTIONS, Progress, make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape, choose_layers
@@ -67,6 +68,7 @@ def build_index(
     name: str,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     progress: Progress | None = None,
+    announce: Callable[[Needs], None] | None = None,
 ) -> BuildResult:
     """Build the attribution index of a model's training data in the folder `out`.
 
@@ -81,9 +83,11 @@ def build_index(
         name: what logs call the model.
         tokens_per_batch: padded tokens in a batch, at most.
         progress: called after every batch.
+        announce: called once, before the work begins, with the disk and memory that it needs.
 
     Raises:
         MismatchError: `out` holds an index, or part of one, of other inputs.
+        ValuationError: it does not fit into memory or on the disk, or a gradient is not finite.
         LockHeldError: another build is at work in `out`.
     """
     check_settings(settings)
@@ -100,6 +104,9 @@ def build_index(
                 return BuildResult(_same_index(out, fingerprint), existed=True)
             layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
             build = _Build(model, data, out, settings, layers, fingerprint, tokens_per_batch, progress)
+            check_needs(build.needs, out, model.device)
+            if announce:
+                announce(build.needs)
             build.run()
             manifest = build.finish(name=name, dtype=dtype, max_length=max_length)
             return BuildResult(manifest, existed=False)
@@ -186,6 +193,11 @@ class _Build:
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
             self.statistic.restore(load_file(self.out / self.state.sums, device=str(model.device)))
+
+    @property
+    def needs(self) -> Needs:
+        """What the build needs beyond the model."""
+        return build_needs(len(self.rows.counts), self.layers.shapes, self.projections, self.settings, _SHARD_BYTES)
 
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
