@@ -59,23 +59,26 @@ def status(workspace: Workspace, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--head", metavar="HASH", help="A chain head that you kept: it must still be in the chain.")
 @workspace_options
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, workspace: Workspace, as_json: bool) -> None:
+def verify(ctx: click.Context, workspace: Workspace, head: str | None, as_json: bool) -> None:
     """Recompute the hash chain, every balance and every checksum; name what is wrong.
 
-    Exits with 4 if anything is.
+    Exits with 4 if anything is. The chain head that it prints is worth keeping elsewhere: with --head, a tail that
+    was cut off is found even where no statement or payout tells of it.
 
     \b
     Example: credit verify
+             credit verify --head "$(cat yesterdays-head)"
     """
     from dataclasses import asdict
 
     from credit.ledger.integrity import verify as check
 
     with workspace.open() as ledger:
-        report = check(ledger, workspace.data_dir)
+        report = check(ledger, workspace.data_dir, head=head)
     if report.problems:
         text = "\n".join(str(problem) for problem in report.problems)
     else:

@@ -1,8 +1,8 @@
 """Recomputing everything that can be recomputed: `credit verify`.
 
 One snapshot, every row read once, in memory that does not grow with the number of rows. The chain proves that no
-transaction in it was changed, inserted or removed; that its tail was not cut off can only be told by somebody who
-kept an earlier head, which is why the report names it.
+transaction in it was changed, inserted or removed; that its tail was not cut off is told by the heads that statements
+carry, by payouts, whose rows name their transactions, and by anybody who kept the head that an earlier report named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import IntegrityError
-from credit.ledger import crosschecks
+from credit.ledger import crosschecks, paychecks
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -48,12 +48,13 @@ class VerifyReport:
             raise IntegrityError(f"{self.problems[0]}{more}")
 
 
-def verify(ledger: Ledger, data_dir: Path | None) -> VerifyReport:
-    """Recompute the ledger: guards, chain, balances, references, hashes, sums and score book files.
+def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) -> VerifyReport:
+    """Recompute the ledger: guards, chain, balances, references, hashes, sums, payouts and score book files.
 
     Args:
         ledger: the ledger.
         data_dir: where the score books lie (in `books/`); None leaves the files unchecked.
+        head: a chain head that somebody kept; it must be in the chain still.
     """
     with ledger.read() as conn:
         chain = _Chain(conn)
@@ -68,8 +69,14 @@ def verify(ledger: Ledger, data_dir: Path | None) -> VerifyReport:
             crosschecks.check_counts,
             crosschecks.check_pools,
             crosschecks.check_statements,
+            paychecks.check_heads,
+            paychecks.check_payouts,
+            paychecks.check_batches,
+            paychecks.check_events,
         ):
             problems += islice(check(conn), MAX_PROBLEMS)
+        if head is not None and not paychecks.in_chain(conn, head):
+            problems.append(Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced"))
         checked = {
             table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
             for table in metadata.sorted_tables

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
@@ -151,7 +151,9 @@ def record_batch(
         "reference": new.reference,
         "format": format,
         "period": period,
+        "payer": payer_json,
         "payouts": [item.id for item, _ in items],
+        "details": [version for _, version in items],
         "file_sha256": file_sha256,
     }
     txn_id = _post(conn, [("payment-export", f"payment-export:{new.id}", lines, details)], new.created_at)[0]
@@ -272,8 +274,20 @@ def _add_events(
     conn: Connection, batch_id: int, events: Sequence[tuple[int, str, int | None, str, str, int]], now: datetime
 ) -> None:
     first = next_id(conn, payout_event)
-    for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events):
-        row = {"id": first + offset, "payout_id": payout_id, "batch_id": batch_id, "status": status}
-        texts = {"details_id": details_id, "reference": reference, "reason": reason, "txn_id": txn_id}
-        conn.execute(insert(payout_event), {**row, **texts, "recorded_at": utc_text(now)})
-        conn.execute(update(payout).where(payout.c.id == payout_id).values(status=status))
+    rows = [
+        {
+            "id": first + offset,
+            "payout_id": payout_id,
+            "batch_id": batch_id,
+            "status": status,
+            "details_id": details_id,
+            "reference": reference,
+            "reason": reason,
+            "txn_id": txn_id,
+            "recorded_at": utc_text(now),
+        }
+        for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events)
+    ]
+    conn.execute(insert(payout_event), rows)
+    reached = [{"of": payout_id, "to": status} for payout_id, status, *_ in events]
+    conn.execute(update(payout).where(payout.c.id == bindparam("of")).values(status=bindparam("to")), reached)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from credit.errors import IntegrityError
-from credit.ledger import guards, integrity, journal
+from credit.ledger import guards, integrity, journal, periods
 from credit.ledger.engine import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
@@ -206,6 +206,73 @@ def test_tampering_is_found_and_the_place_is_named(
 ) -> None:
     tamper(*statements)
     assert any(found.startswith(place) for found in places(ledger))
+
+
+PAYMENT_CHANGES = {
+    "payout": {"period_id": "'2026-10'", "provider_id": "3", "currency": "'EUR'", "amount_minor": "51",
+               "status": "'paid'", "txn_id": "2", "id": "7"},
+    "payout_batch": {"id": "7", "period_id": "'2026-10'", "currency": "'EUR'", "format": "'wise'",
+                     "reference": "'CR9'", "payer_json": "'[]'", "payout_count": "2", "amount_minor": "51",
+                     "file_sha256": f"'{'9' * 64}'", "txn_id": "2", "created_at": "'2027-10-05T12:30:00.000000Z'"},
+    "payout_event": {"payout_id": "7", "batch_id": "7", "status": "'paid'", "details_id": "7", "reference": "'x'",
+                     "reason": "'x'", "txn_id": "2", "recorded_at": "'2027-10-05T12:30:00.000000Z'"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, column) for table, columns in PAYMENT_CHANGES.items() for column in columns]
+)
+def test_a_changed_payout_batch_or_event_is_found(
+    kept: tuple[Ledger, str], engine_name: str, table: str, column: str
+) -> None:
+    ledger, url = kept
+    value = PAYMENT_CHANGES[table][column]
+    if engine_name == "postgresql" and (table, column) == ("payout_event", "status"):
+        with pytest.raises(DBAPIError, match="ck_payout_event_details"):
+            changed(url, table, column, value, "true")
+        return
+    old = changed(url, table, column, value, "true")
+    try:
+        assert any(place.startswith("payout") for place in places(ledger))
+    finally:
+        changed(url, table, column, old, "true")
+    assert places(ledger) == []
+
+
+def statement_at_head(ledger: Ledger) -> str:
+    """Post something, and let a statement carry the head after it."""
+    with ledger.write() as conn:
+        journal.post(conn, samples.credit_posting("before the statement"), now=samples.NOW)
+        _, head = journal.chain_head(conn)
+        periods.add_statement(conn, samples.SEPTEMBER, "bell", f'{{"chain_head":"{head}"}}', now=samples.NOW)
+    return head
+
+
+CUT = ("DELETE FROM ledger_entry WHERE txn_id > 10", "DELETE FROM ledger_txn WHERE id > 10")
+
+
+def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Ledger, tamper: Tamper) -> None:
+    statement_at_head(ledger)
+    assert places(ledger) == []
+    tamper(*CUT)
+    (problem,) = integrity.verify(ledger, None).problems
+    assert problem.place == "statement 2"
+    assert "tail was cut off" in problem.message
+
+
+def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger: Ledger, tamper: Tamper) -> None:
+    with ledger.write() as conn:
+        head = journal.post(conn, samples.credit_posting("last"), now=samples.NOW).hash
+    assert integrity.verify(ledger, None, head=head).problems == ()
+    tamper(*CUT)
+    assert places(ledger) == []
+    (problem,) = integrity.verify(ledger, None, head=head).problems
+    assert (problem.place, problem.message[:22]) == ("chain", f"the head {head[:13]}")
+
+
+def test_a_tail_that_was_cut_off_is_found_by_the_payouts_in_it(ledger: Ledger, tamper: Tamper) -> None:
+    tamper("DELETE FROM ledger_entry WHERE txn_id = 10", "DELETE FROM ledger_txn WHERE id = 10")
+    assert places(ledger)[0].startswith("payout_batch 1")
 
 
 def test_entries_that_changed_places_are_found(ledger: Ledger, tamper: Tamper) -> None:

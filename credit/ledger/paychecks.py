@@ -1,0 +1,173 @@
+"""What `credit verify` asks of payouts: that every column of theirs says what the chained transactions say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, literal, select
+
+from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
+from credit.ledger.crosschecks import Problem
+from credit.ledger.payments import payout_reference
+from credit.ledger.schema import (
+    account,
+    ledger_entry,
+    ledger_txn,
+    payout,
+    payout_batch,
+    payout_event,
+    provider,
+    statement,
+)
+
+_STREAM = {"yield_per": 1000}
+
+
+def check_payouts(conn: Connection) -> Iterator[Problem]:
+    """Yield every payout that its approval does not say, or whose status is not that of its last event."""
+    approved = (
+        select(func.sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account)
+        .where(
+            ledger_entry.c.txn_id == payout.c.txn_id,
+            ledger_entry.c.commodity == payout.c.currency,
+            account.c.key == literal(payout_account("")) + provider.c.key,
+        )
+        .scalar_subquery()
+    )
+    last = (
+        select(payout_event.c.status)
+        .where(payout_event.c.payout_id == payout.c.id)
+        .order_by(payout_event.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = (
+        select(payout, approved.label("approved"), func.coalesce(last, "pending").label("last"))
+        .add_columns(ledger_txn.c.period_id.label("approved_in"))
+        .join_from(payout, provider)
+        .join(ledger_txn, ledger_txn.c.id == payout.c.txn_id)
+        .order_by(payout.c.id)
+    )
+    for row in conn.execute(query, execution_options=_STREAM):
+        place = f"payout {row.id}"
+        if row.amount_minor != row.approved or row.period_id != row.approved_in:
+            yield Problem(place, f"is not what transaction {row.txn_id} approved: {row.approved} {row.currency}")
+        elif row.status != row.last:
+            yield Problem(place, f"says {row.status}; its last event says {row.last}")
+
+
+def check_batches(conn: Connection) -> Iterator[Problem]:
+    """Yield every batch that says something else than the transaction that recorded its export."""
+    query = (
+        select(payout_batch, ledger_txn.c.kind, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
+        .join_from(payout_batch, ledger_txn, ledger_txn.c.id == payout_batch.c.txn_id)
+        .order_by(payout_batch.c.id)
+    )
+    for row in conn.execute(query):
+        events = conn.execute(
+            select(payout_event.c.payout_id, payout_event.c.details_id, payout.c.amount_minor, payout.c.currency)
+            .join_from(payout_event, payout)
+            .where(payout_event.c.batch_id == row.id, payout_event.c.status == "exported")
+            .order_by(payout_event.c.id)
+        ).all()
+        said = {
+            "batch": row.id,
+            "reference": row.reference,
+            "format": row.format,
+            "period": row.period_id,
+            "payer": row.payer_json,
+            "payouts": [item.payout_id for item in events],
+            "details": [item.details_id for item in events],
+            "file_sha256": row.file_sha256,
+        }
+        sums = (len(events), sum(item.amount_minor for item in events), {item.currency for item in events})
+        if (
+            (row.kind, row.created_at) != ("payment-export", row.recorded_at)
+            or json.loads(row.details_json) != said
+            or sums != (row.payout_count, row.amount_minor, {row.currency})
+        ):
+            yield Problem(f"payout_batch {row.id}", f"is not what transaction {row.txn_id} says was exported")
+
+
+def check_events(conn: Connection) -> Iterator[Problem]:
+    """Yield every event of a payout that its transaction does not say, or did not move the money of."""
+    query = (
+        select(
+            payout_event,
+            payout.c.amount_minor,
+            payout.c.currency,
+            payout_batch.c.reference.label("batch_reference"),
+            provider.c.key,
+            ledger_txn.c.kind,
+            ledger_txn.c.details_json,
+            ledger_txn.c.recorded_at.label("posted_at"),
+        )
+        .join_from(payout_event, payout)
+        .join(provider, provider.c.id == payout.c.provider_id)
+        .join(payout_batch, payout_batch.c.id == payout_event.c.batch_id)
+        .join(ledger_txn, ledger_txn.c.id == payout_event.c.txn_id)
+        .order_by(payout_event.c.id)
+    )
+    for row in conn.execute(query):
+        fault = _event_fault(conn, row)
+        if fault is not None:
+            name = payout_reference(row.batch_reference, row.payout_id)
+            yield Problem(f"payout_event {row.id}", f"{name} {row.status}: {fault}")
+
+
+def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
+    details = json.loads(row.details_json)
+    exported = row.status == "exported"
+    kind = "payment-export" if exported else f"payment-{row.status}"
+    if (row.kind, row.posted_at, details.get("batch")) != (kind, row.recorded_at, row.batch_id):
+        return f"transaction {row.txn_id} says something else"
+    if not exported and details != {
+        "batch": row.batch_id,
+        "payout": row.payout_id,
+        "reference": row.reference,
+        "reason": row.reason,
+    }:
+        return f"transaction {row.txn_id} says something else"
+    if exported and (row.reference or row.reason or row.payout_id not in details.get("payouts", [])):
+        return f"transaction {row.txn_id} says something else"
+    own, left = payout_account(row.key), exported_account(row.key)
+    to = left if exported else EXTERNAL if row.status == "paid" else own
+    moved = select(func.count()).select_from(ledger_entry).join(account, account.c.id == ledger_entry.c.account_id)
+    line = and_(
+        ledger_entry.c.txn_id == row.txn_id,
+        account.c.key == to,
+        ledger_entry.c.commodity == row.currency,
+        ledger_entry.c.amount == row.amount_minor,
+    )
+    if not conn.execute(moved.where(line)).scalar_one():
+        return f"transaction {row.txn_id} did not move {row.amount_minor} {row.currency} (minor units) to {to}"
+    return None
+
+
+def check_heads(conn: Connection) -> Iterator[Problem]:
+    """Yield every statement whose chain head is none of the chain's: the tail after an earlier one was cut off."""
+    query = select(statement.c.id, statement.c.body_json).order_by(statement.c.id)
+    for number, body in conn.execute(query, execution_options=_STREAM):
+        head = _head_of(body)
+        if head is not None and not in_chain(conn, head):
+            yield Problem(
+                f"statement {number}",
+                f"was made at chain head {head[:16]}, which is gone: the chain's tail was cut off",
+            )
+
+
+def in_chain(conn: Connection, head: str) -> bool:
+    """Whether a transaction has this hash."""
+    return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == head)).scalar() is not None
+
+
+def _head_of(body_json: str) -> str | None:
+    try:
+        body = json.loads(body_json)
+    except json.JSONDecodeError:
+        return None  # its hash says that it was changed
+    head = body.get("chain_head") if isinstance(body, dict) else None
+    return head if isinstance(head, str) and head.strip("0") else None
