@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import FILE, json_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.explaining import CurrencySteps, PayoutExplanation
@@ -44,6 +45,49 @@ def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: 
     with workspace.open() as ledger, ledger.read() as conn:
         found = explain_payout(conn, workspace.books, provider, period, top=top)
     say(as_json, asdict(found), "\n".join(_lines(found)))
+
+
+@explain.command()
+@click.argument("name")
+@click.argument("data", type=FILE, nargs=-1)
+@click.option("--provider", "providers", multiple=True, help="Only this provider's data; may be given several times.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Examples to name.")
+@click.option("--model", type=FILE, help="Where the model is now, if it was moved.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@workspace_options
+@json_option
+def output(
+    workspace: Workspace,
+    name: str,
+    data: tuple[Path, ...],
+    providers: tuple[str, ...],
+    top: int,
+    model: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Name the training examples that the output NAME drew on most, by the newest index of its model.
+
+    DATA is the training data: it is needed where the index keeps folded rows, and to show texts.
+
+    \b
+    Example: credit explain output o1 train.jsonl --top 5
+    """
+    from dataclasses import asdict
+
+    from credit.pipeline.explaining_output import explain_logged_output
+
+    with progress_bar("explaining", "examples") as update:
+        found = explain_logged_output(
+            workspace, name, data, providers=providers, top=top, model_path=model, device=device, progress=update
+        )
+    lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
+    lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]
+    for example in found.examples:
+        lines.append(f"{example.influence:>12.4g}  {example.group}  {example.id}")
+        if example.id in found.texts:
+            lines.append(f"{'':>14}{found.texts[example.id]}")
+    say(as_json, asdict(found), "\n".join(lines))
 
 
 def _lines(found: PayoutExplanation) -> Iterator[str]:

@@ -1,0 +1,82 @@
+"""One logged output, from its completion to the training examples that it drew on most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit.errors import InputError, LedgerError
+from credit.ingest.training import read_training
+from credit.ledger.catalog import indexes
+from credit.ledger.outputs import all_outputs
+from credit.pipeline.workspace import Workspace
+from credit.records import LoggedOutput, TrainingRecord
+from credit.valuation import AttributionIndex, load_model
+from credit.valuation.explain import ExampleInfluence, explain_output
+
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OutputExplanation:
+    """An output and the examples with the greatest influence on it (nats); `texts` by example, where at hand."""
+
+    output: LoggedOutput
+    examples: tuple[ExampleInfluence, ...]
+    texts: dict[str, str]
+
+
+def explain_logged_output(
+    workspace: Workspace,
+    name: str,
+    data: Sequence[Path],
+    *,
+    providers: Sequence[str] = (),
+    top: int = 10,
+    model_path: Path | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> OutputExplanation:
+    """Rank the training examples behind a logged output, by the newest index of its model.
+
+    Args:
+        workspace: the ledger.
+        name: the output's name, as reports show it.
+        data: training data; needed for groups that the index has folded, and to show texts.
+        providers: whose data to look at; empty is everybody's.
+        top: examples returned.
+        model_path: where the model is now, if it was moved.
+        device: `cpu`, `cuda`, ... or `auto`.
+        progress: called with examples done and in all.
+
+    Raises:
+        LedgerError: there is no such output, or no index of its model.
+        InputError: data is needed and was not given, or is not complete.
+        MismatchError: the data or model is not that of the index.
+    """
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = next((stored.output for stored, _ in all_outputs(conn) if stored.output.name == name), None)
+        registered = {index.model: index for index in indexes(conn)}
+    if found is None:
+        raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
+    index = AttributionIndex.open(Path(registered[found.model].path))
+    groups = [group for group in index.groups if not providers or group.provider in providers]
+    if not groups:
+        raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
+    records = list(read_training(data)) if data else None
+    model = load_model(model_path or Path(index.manifest.model_path), device=device)
+    examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
+    return OutputExplanation(found, tuple(examples), _texts(records or [], examples))
+
+
+def _texts(records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]) -> dict[str, str]:
+    """Return the beginning of the record of each example, by the example's id."""
+    beginnings = {
+        record.id: " ".join((record.completion or " ".join(m.content for m in record.messages)).split())
+        for record in records
+    }
+    # A part of a long record is called after it: `record#2`, or `record@3` for a turn of a chat.
+    found = {example.id: beginnings.get(re.sub(r"(@\d+)?(#\d+)?$", "", example.id)) for example in examples}
+    return {example: text[:_SHOWN_CHARACTERS] for example, text in found.items() if text is not None}

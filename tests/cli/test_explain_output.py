@@ -1,0 +1,45 @@
+"""`credit explain output`: from a logged output to training examples."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from credit.cli.main import cli
+from tests.models import save_tiny_model, sentence
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    save_tiny_model(folder / "tiny")
+    records = [{"id": f"r{i}", "provider": "ann" if i % 2 else "ben", "text": sentence(i, 8)} for i in range(80)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "providers.csv").write_text("key,name\nann,Ann\nben,Ben\n")
+    output = {"id": "copied", "occurred_at": "2026-01-01T00:00:00Z", "model": "tiny", "completion": records[7]["text"]}
+    (folder / "outputs.jsonl").write_text(json.dumps(output) + "\n")
+    return folder
+
+
+def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(cli, list(arguments))
+        assert result.exit_code == code, result.output
+        return result.output
+
+    run("init")
+    run("providers", "import", "providers.csv")
+    run("index", "tiny", "train.jsonl", "--out", "index", "--rank", "8")
+    run("ingest-outputs", "outputs.jsonl")
+    assert "is folded" in run("explain", "output", "copied", code=1)
+    found = json.loads(run("explain", "output", "copied", "train.jsonl", "--top", "3", "--json"))
+    assert found["examples"][0]["id"] == "r7"
+    assert found["texts"]["r7"] == sentence(7, 8)
+    assert len(found["examples"]) == 3
+    others = run("explain", "output", "copied", "train.jsonl", "--provider", "ben")
+    assert "ann/default" not in others
+    assert "no output 'nope'" in run("explain", "output", "nope", code=1)
