@@ -25,6 +25,7 @@ from credit.ledger.catalog import providers
 from credit.ledger.periods import Payout, Statement
 from credit.ledger.queries import CreditRow, credit_rows
 from credit.ledger.sources import MEASURES, existing_period, scores
+from credit.reporting.intervals import ShareBootstrap
 
 By = Literal["provider", "collection", "output", "day"]
 Key = tuple[str, ...]
@@ -74,7 +75,8 @@ class Totals:
         outputs: outputs that were valued.
         credit_micro: all credits of the period, from the ledger.
         corrections_micro: how much of them was posted by corrections, and not for an output.
-        frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share.
+        frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
+            without a day share_low and share_high.
     """
 
     outputs: int
@@ -89,7 +91,8 @@ def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl
     By `output`: one row for every output and group (and for the house where an output's credit went to nobody), with
     the columns `OUTPUT_COLUMNS`, ordered by output and group. By `provider`, `collection` or `day`: the key's columns
     (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
-    over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key.
+    over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key. By
+    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs.
 
     Args:
         conn: from `Ledger.read`.
@@ -122,17 +125,23 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     """
     existing_period(conn, period)
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
+    bootstraps = {key: ShareBootstrap(key) for key in keys if "day" not in key}
     outputs = booked = 0
     for rows in scores(conn, books_folder, period):
         outputs += rows["output_id"].n_unique()
         booked += int(rows["credit_micro"].sum())
         for key in keys:
             _add_rows(sums[key], key, rows)
+        for bootstrap in bootstraps.values():
+            bootstrap.add(rows)
     posted = credit_rows(conn, period)
     for key in keys:
         _add_entries(sums[key], key, posted)
     total = sum(row.credit_micro for row in posted)
-    return Totals(outputs, total, total - booked, {key: _to_frame(key, sums[key], total) for key in keys})
+    frames = {key: _to_frame(key, sums[key], total) for key in keys}
+    for key, bootstrap in bootstraps.items():
+        frames[key] = _with_intervals(key, frames[key], bootstrap)
+    return Totals(outputs, total, total - booked, frames)
 
 
 def payouts(conn: Connection, period: str) -> pl.DataFrame:
@@ -219,6 +228,15 @@ def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[C
     for row in posted:
         values = {"provider": row.group.provider, "collection": row.group.collection, "day": row.day.isoformat()}
         sums.setdefault(tuple(values[name] for name in key), _Sum()).credit_micro += row.credit_micro
+
+
+def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) -> pl.DataFrame:
+    intervals = bootstrap.intervals()
+    found = [intervals.get(row, (0.0, 0.0)) for row in frame.select(key).iter_rows()]
+    return frame.with_columns(
+        pl.Series("share_low", [low for low, _ in found], dtype=pl.Float64),
+        pl.Series("share_high", [high for _, high in found], dtype=pl.Float64),
+    )
 
 
 def _to_frame(key: Key, sums: Mapping[tuple[str, ...], _Sum], total: int) -> pl.DataFrame:

@@ -44,7 +44,10 @@ _COLOUR_NAMES = dict(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of the attribution table: a provider, or one of its collections. Measures in nats."""
+    """A row of the attribution table: a provider, or one of its collections. Measures in nats.
+
+    `share_low` and `share_high` are the 90 % interval of the share over the choice of outputs.
+    """
 
     name: str
     key: str
@@ -54,6 +57,8 @@ class Line:
     effect: float
     credit_micro: int
     share: float
+    share_low: float
+    share_high: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def printable(text: str) -> str:
 def _shown(column: str) -> Callable[[Any], str]:
     if column == "credit_micro":
         return credits_text
-    if column == "share":
+    if column in {"share", "share_low", "share_high"}:
         return share_text
     if column in MEASURES:
         return nats_text
