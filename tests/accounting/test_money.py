@@ -114,7 +114,9 @@ def test_percent_is_parts_of_a_hundred(text: str, ppm: int) -> None:
     assert parse_percent(text) == ppm
 
 
-@pytest.mark.parametrize("text", ["70", "0.7", "100.0001%", "101%", "-1%", "1e1%", "12.34567%", "", "%", " 5%", "\u0667%"])
+@pytest.mark.parametrize(
+    "text", ["70", "0.7", "100.0001%", "101%", "-1%", "1e1%", "12.34567%", "", "%", " 5%", "\u0667%"]
+)
 def test_what_is_no_percentage_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="write 0% to 100%"):
         parse_percent(text)

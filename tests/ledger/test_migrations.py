@@ -31,6 +31,21 @@ def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: guar
         assert list(crosschecks.check_guards(conn)) == []
 
 
+def test_no_migration_loses_a_guard(empty_url: str) -> None:
+    """SQLite drops triggers with a table that is built again, and says nothing."""
+    before: set[str] = set()
+    for revision in REVISIONS:
+        upgrade_to(empty_url, revision)
+        made = engine._engine(engine._parse(empty_url))
+        with made.connect() as conn:
+            after = set(guards.installed(conn))
+            tables = set(inspect(conn).get_table_names()) - {"alembic_version"}
+        made.dispose()
+        assert before <= after
+        assert {f"{table}_{event}" for table in tables for event in ("update", "delete")} <= after
+        before = after
+
+
 def test_sqlite_tables_are_strict(ledger: Ledger, engine_name: str) -> None:
     if engine_name == "sqlite":
         with ledger.read() as conn:

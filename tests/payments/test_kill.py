@@ -1,0 +1,101 @@
+"""A real SIGKILL at every step of an export, and then the same command again: nobody is paid twice or forgotten."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from credit.ledger import integrity
+from credit.ledger.engine import Ledger
+from credit.ledger.payments import batches
+from credit.payments import confirm, details, export, files
+from credit.payments.confirm import confirm_payments
+from credit.payments.export import ExportRequest, export_payments
+from tests.payments.conftest import NOW, SEPTEMBER
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def then_die(function: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*arguments: Any, **named: Any) -> None:
+        function(*arguments, **named)
+        die()
+
+    return called
+
+
+def exporter(url: str, out: Path, point: str) -> None:
+    """Export, and die at a point of it."""
+    if point == "before the batch":
+        export.record_batch = die
+    elif point == "before the commit":
+        export.record_batch = then_die(export.record_batch)
+    elif point == "before the file":
+        export.write_file = die
+    elif point == "before its name":
+        files.os.fsync = die
+    else:
+        export.write_file = then_die(export.write_file)
+    with Ledger.open(url) as ledger:
+        export_payments(ledger, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+
+
+def confirmer(url: str, path: Path) -> None:
+    confirm.record_results = then_die(confirm.record_results)
+    with Ledger.open(url) as ledger:
+        confirm_payments(ledger, path, now=NOW)
+
+
+def eraser(url: str) -> None:
+    details.erase_details = then_die(details.erase_details)
+    with Ledger.open(url) as ledger:
+        details.erase_provider_details(ledger, "ada", reason="asked to", now=NOW)
+
+
+def killed(function: Callable[..., None], *arguments: object) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "point", ["before the batch", "before the commit", "before the file", "before its name", "at the end"]
+)
+def test_a_killed_export_is_finished_by_the_next(owing: Ledger, database_url: str, out: Path, point: str) -> None:
+    killed(exporter, database_url, out, point)
+    was_there = out.read_bytes() if out.exists() else None
+    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+    assert out.read_bytes().count(b"\r\n") == 4
+    assert was_there in {None, out.read_bytes()}
+    with owing.read() as conn:
+        (only,) = batches(conn)
+    assert only.payout_count == 3
+    assert integrity.verify(owing, None).problems == ()
+
+
+def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
+    owing: Ledger, database_url: str, out: Path, tmp_path: Path
+) -> None:
+    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+    head = integrity.verify(owing, None).chain_head
+    references = [line.split(",")[0] for line in out.read_text().splitlines()[1:]]
+    results = tmp_path / "results.csv"
+    results.write_text("\n".join(["payout_id,status", *(f"{item},paid" for item in references)]))
+    killed(confirmer, database_url, results)
+    assert integrity.verify(owing, None, head=head).chain_head == head
+    assert confirm_payments(owing, results, now=NOW).paid == 3
+
+
+def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing: Ledger, database_url: str) -> None:
+    killed(eraser, database_url)
+    assert details.erase_provider_details(owing, "ada", reason="asked to", now=NOW) == 1
+    assert integrity.verify(owing, None).problems == ()
