@@ -12,9 +12,9 @@ from credit.errors import IdempotencyError, LedgerError
 from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, advance_account, payable
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
-from credit.ledger.periods import balance, first_day, last_closed, open_period_for
+from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
-from credit.ledger.settlement import CITES
+from credit.ledger.settlement import CITES, provider_balances
 from credit.ledger.values import is_currency
 from credit.records import HOUSE, is_period, period_of
 
@@ -143,9 +143,9 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
             f"transaction {txn_id} ({header.kind}){state} cannot be reversed: other records build on it;"
             " correct what came of it: credit adjust --help, or credit restate --help"
         )
-    if header.kind == "advance":
-        _check_not_recouped(conn, txn_id)
     period = open_period_for(conn, first_day(header.period_id))
+    if header.kind == "advance":
+        _check_not_recouped(conn, txn_id, period)
     return reverse(conn, txn_id, period=period, reason=reason, now=now)
 
 
@@ -161,16 +161,18 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
         raise LedgerError(f"{where} of nothing makes no sense")
 
 
-def _check_not_recouped(conn: Connection, txn_id: int) -> None:
-    key, currency, amount = conn.execute(
-        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
+    """Refuse to take back, in a period, more than is left of a provider's advances up to that period."""
+    owner, currency, amount = conn.execute(
+        select(provider.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
         .join_from(ledger_entry, account)
+        .join(provider, provider.c.id == account.c.provider_id)
         .where(ledger_entry.c.txn_id == txn_id, account.c.kind == ADVANCE_KIND)
     ).one()
-    left = balance(conn, key, currency)
+    left = provider_balances(conn, ADVANCE_KIND, through=period).get((owner, currency), 0)
     if left > amount:
         raise LedgerError(
-            f"transaction {txn_id} cannot be reversed: of this advance, or one after it, {left - amount} {currency}"
+            f"transaction {txn_id} cannot be reversed: of this advance, or one before it, {left - amount} {currency}"
             " (minor units) have been recouped; give them back with credit adjust"
         )
 

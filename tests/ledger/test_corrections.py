@@ -137,6 +137,18 @@ def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(co
         corrections.undo(conn, first.txn_id, reason="the bank sent it back", now=NOW)
 
 
+def test_an_advance_of_a_later_period_does_not_cover_the_reversal_of_one_that_was_recouped(conn: Connection) -> None:
+    """Else a period would close with more advances taken back than were paid by then."""
+    samples.add_providers(conn)
+    first = advance(conn)
+    entries = (journal.Entry("money:payable:ada", "EUR", -50), journal.Entry("money:advance:ada", "EUR", 50))
+    journal.post(conn, journal.Posting("recoupment", OCTOBER, date(2026, 10, 31), "r", entries), now=NOW)
+    samples.close(conn, OCTOBER)
+    advance(conn, 900, "transfer-2", paid_on=date(2026, 12, 1), now=datetime(2026, 12, 2, tzinfo=UTC))
+    with pytest.raises(LedgerError, match=r"50 EUR .* have been recouped"):
+        corrections.undo(conn, first.txn_id, reason="the bank sent it back", now=NOW)
+
+
 def test_an_advance_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
     samples.add_providers(conn)
     first = advance(conn)
