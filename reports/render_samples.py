@@ -19,13 +19,13 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
-from credit.ledger import catalog, journal, outputs, periods
+from credit.ledger import catalog, journal, outputs, periods, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import CloseSettings, close_period
-from credit.records import CREDIT, Group, LoggedOutput, Provider
+from credit.records import CREDIT, Group, LoggedOutput, Provider, Terms
 from credit.reporting.export import export_period
 from credit.reporting.frames import attribution, payouts
 from credit.reporting.pages import attribution_page
@@ -76,7 +76,7 @@ def build(ledger: Ledger, books: Path) -> None:
     logged = list(_logged())
     with ledger.write() as conn:
         catalog.import_providers(conn, PROVIDERS, now=NOW)
-        catalog.set_term(conn, "dune-recipes", "EUR", 10_000, date(2026, 1, 1), now=NOW)
+        terms.agree(conn, "dune-recipes", "EUR", Terms(minimum_payout_minor=10_000), date(2026, 1, 1), now=NOW)
         index = catalog.register_index(conn, MODEL, "5a" * 32, "indexes/sample-model", "{}", now=NOW)
         file_id = outputs.start_file(conn)
         outputs.add_outputs(conn, logged, file_id)

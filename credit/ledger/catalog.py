@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Connection, insert, select, update
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from credit.errors import LedgerError
 from credit.ledger.schema import account, attribution_index, index_location, model, next_id, provider
 from credit.ledger.values import is_storable, utc_moment, utc_text
-from credit.records import HOUSE, Provider, Terms, is_provider_key
+from credit.records import HOUSE, Provider, is_provider_key
 
 Change = Literal["added", "changed", "unchanged"]
 
@@ -74,15 +74,6 @@ def provider_id(conn: Connection, key: str) -> int:
     if found is None:
         raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
     return int(found)
-
-
-def set_term(
-    conn: Connection, provider_key: str, currency: str, minimum_payout_minor: int, valid_from: date, now: datetime
-) -> None:
-    """Agree a minimum payout, in minor units, from a day on; see `credit.ledger.terms.agree`."""
-    from credit.ledger.terms import agree
-
-    agree(conn, provider_key, currency, Terms(minimum_payout_minor=minimum_payout_minor), valid_from, now=now)
 
 
 def register_index(

@@ -10,10 +10,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import catalog, journal
+from credit.ledger import catalog, journal, terms
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.queries import credits_by_group
-from credit.records import Provider
+from credit.records import Provider, Terms
 from credit.reporting.frames import (
     BY_COLLECTION,
     BY_COLLECTION_AND_DAY,
@@ -200,7 +200,7 @@ def test_a_period_with_a_pool_alone_gives_empty_reports(month: Ledger, books: Pa
 
 def test_payouts_state_what_the_statements_and_payouts_say(month: Ledger) -> None:
     with month.write() as conn:
-        catalog.set_term(conn, "bell", "EUR", 8_001, at(1, 1).date(), now=ledgers.NOW)
+        terms.agree(conn, "bell", "EUR", Terms(minimum_payout_minor=8_001), at(1, 1).date(), now=ledgers.NOW)
     ledgers.close(month, OCTOBER)
     with month.read() as conn:
         frame = payouts(conn, OCTOBER)

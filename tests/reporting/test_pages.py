@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from credit.errors import LedgerError
-from credit.ledger import catalog
+from credit.ledger import terms
 from credit.ledger.engine import Ledger
-from credit.records import Group, Provider
+from credit.records import Group, Provider, Terms
 from credit.reporting.frames import latest_statements
 from credit.reporting.pages import attribution_page, statement_page
 from tests.reporting import ledgers
@@ -99,7 +99,7 @@ def test_the_attribution_page_says_what_is_missing(month: Ledger, books: Path) -
 
 def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> None:
     with month.write() as conn:
-        catalog.set_term(conn, "bell", "EUR", 10_000_000, at(1, 1).date(), now=ledgers.NOW)
+        terms.agree(conn, "bell", "EUR", Terms(minimum_payout_minor=10_000_000), at(1, 1).date(), now=ledgers.NOW)
     ledgers.close(month, OCTOBER, net_minor=1_234_567_89)
     page, sha256 = statement(month, "ada")
     text = Reader(page).text
