@@ -52,7 +52,8 @@ def validate(
 
     Trains a model without each provider and on random halves of them, measures the log-likelihood of logged outputs,
     and compares: with INDEX, and with simpler measures that it has to beat. The certificate, with the calibration of
-    effect to nats, is written into INDEX; compute uses it from then on. Retrainings are made once and kept.
+    effect to nats, is written into INDEX; compute pays by it if it predicts better than plain effect. Retrainings are
+    made once and kept.
 
     \b
     Example: credit validate my-index train.jsonl --epochs 4 --outputs 100
@@ -103,7 +104,12 @@ def _in_words(certificate: Certificate) -> str:
         f"{_interval(certificate.ceiling)}.\n"
         "LOO: against the nats that outputs lost without each provider. 90 % intervals over outputs.\n"
         f"calibration: effect = {fit.alpha:.3g} influence + {fit.beta:.3g} support + {fit.gamma:.3g} volume; "
-        f"measured over predicted nats on providers it was not fitted on: {fit.ratio:.2f}"
+        f"measured over predicted nats on providers it was not fitted on: {fit.ratio:.2f}\n"
+        + (
+            "compute pays by it from now on"
+            if certificate.calibration_helps
+            else "it predicts worse than influence + support, so that compute does not use it"
+        )
     )
 
 

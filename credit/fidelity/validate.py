@@ -33,6 +33,7 @@ from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.manifest import write_whole
 
 CERTIFICATE = "certificate.json"
+PLAIN, CALIBRATED = "effect", "effect, calibrated"
 
 Progress = Callable[[int, int], None]
 
@@ -87,6 +88,16 @@ class Certificate:
     methods: tuple[MethodScore, ...]
     calibration: Calibration
 
+    @property
+    def calibration_helps(self) -> bool:
+        """Whether calibrated effect predicts better than plain effect, on providers that it was not fitted on.
+
+        A fit can put all weight on volume, which then pays everybody alike: what does not help must not be paid by.
+        """
+        scores = {score.method: score for score in self.methods}
+        fitted, plain = scores[CALIBRATED], scores[PLAIN]
+        return fitted.pearson.value >= plain.pearson.value and fitted.share_error.value <= plain.share_error.value
+
     def to_json(self) -> str:
         """Render as JSON with sorted keys; `sha256` covers all the rest."""
         body = asdict(self)
@@ -140,7 +151,7 @@ def validate(
     features = _features(index, model, outputs, providers)
     effect = features["influence"] + features["support"]
     measures = {
-        "effect": effect,
+        PLAIN: effect,
         "influence": features["influence"],
         "support": features["support"],
         "token share": token_share(index, providers, len(outputs)),
@@ -149,7 +160,7 @@ def validate(
         "hidden-state similarity": hidden_similarity(model, records, outputs, providers, index.manifest.max_length),
     }
     calibration, calibrated = evidence.calibrate(features)
-    measures = {"effect, calibrated": calibrated} | measures
+    measures = {CALIBRATED: calibrated} | measures
     sizes = token_share(index, providers, 1)[0]
     return Certificate(
         index=index.manifest.fingerprint,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
-from credit.errors import InputError, LedgerError, ValuationError
+from credit.errors import InputError, LedgerError
 from credit.fidelity.validate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
@@ -38,7 +38,8 @@ Progress = Callable[[int, int], None]
 class ComputeSettings:
     """How to value: policy of credits, and where the index and the model are now, if they were moved.
 
-    Without a policy of its own weights (`calibrated`), effect takes those of the index's certificate, if it has one.
+    Unless weights of effect were chosen (`calibrated`), they are those of the index's certificate, if it has one and
+    they predict better than plain effect.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -132,14 +133,9 @@ def _compute_index(
 
 def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
     certificate = read_certificate(index) if settings.calibrated else None
-    if certificate is None:
+    if certificate is None or not certificate.calibration_helps:
         return settings.policy
     fit = certificate.calibration
-    if not fit.alpha + fit.beta + fit.gamma > 0:
-        raise ValuationError(
-            f"by its certificate {index.folder} predicts nothing: no weights of effect fit the retrainings; "
-            "choose weights of your own, or build a better index"
-        )
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 
 

@@ -61,5 +61,12 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
         (book,) = books_of_period(conn, "2026-01")
     policy = json.loads(book.policy_json)
-    fit = certificate["calibration"]
+    scores = {score["method"]: score for score in certificate["methods"]}
+    fitted, plain = scores["effect, calibrated"], scores["effect"]
+    better = (
+        fitted["pearson"]["value"] >= plain["pearson"]["value"]
+        and fitted["share_error"]["value"] <= plain["share_error"]["value"]
+    )
+    fit = certificate["calibration"] if better else {"alpha": 1.0, "beta": 1.0, "gamma": 0.0}
     assert (policy["alpha"], policy["beta"], policy["gamma"]) == (fit["alpha"], fit["beta"], fit["gamma"])
+    assert ("compute pays by it" in printed) == better

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -138,3 +139,13 @@ def test_a_trainer_of_ones_own_is_named_by_module_and_function():
     assert load_trainer("os.path:join")
     with pytest.raises(Exception, match="give module:function"):
         load_trainer("nowhere:train")
+
+
+def test_a_calibration_that_predicts_worse_is_not_paid_by(certificate):
+    made, _, _ = certificate
+    scores = {score.method: score for score in made.methods}
+    worse = replace(scores["token share"], method="effect, calibrated")
+    others = tuple(score for score in made.methods if score.method != "effect, calibrated")
+    assert not replace(made, methods=(worse, *others)).calibration_helps
+    equal = replace(scores["effect"], method="effect, calibrated")
+    assert replace(made, methods=(equal, *others)).calibration_helps
