@@ -2,218 +2,327 @@
 
 The floor is the forward pass and the activation-only backward pass of the same loss on the same batches, with frozen
 weights, down to the output of the lowest watched layer: no projection, no gradients of weights, no sums. Batches
-alternate between floor and index in one process, so that what else the machine does strikes both. CPU seconds are
-the measure on a shared machine; wall seconds are given beside them.
+alternate between the floor and every kind of index in one process, so that what else the machine does strikes all.
+CPU seconds are the measure on a shared machine, wall seconds on a GPU. Peak memory is that of processes of their own.
 
-    python -m benchmarks.index_speed [--quick] [--only gpt2|smollm2] [--rank 16|64] [--repeats N] [--profile]
+    python -m benchmarks.index_speed                                  # the table of the GPT-2 shape
+    python -m benchmarks.index_speed --model smollm2 --curvature fisher --rank 16
+    python -m benchmarks.index_speed --quick                          # does it run? not a number
+    python -m benchmarks.index_speed --device cuda --model llama-1b --dtype bf16 --length 2048
+
+Model FLOP utilisation counts what the floor computes and nothing else: for each token 2 FLOPs for every weight of a
+linear layer, the output head among them, in the forward pass and as many in the backward pass (gradients of
+activations, none of weights), and for each layer's attention 4·T·d forward and 8·T·d backward, T being the sequence
+length and d the width of all heads together, as if every token saw all others.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
+import json
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
+from benchmarks.models import MODELS, make_model
 from credit.valuation.batching import make_batch
 from credit.valuation.build import example_gradients
 from credit.valuation.curvature import make_statistic
+from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import choose_layers
-from credit.valuation.model import LanguageModel
-from credit.valuation.projection import random_projections
+from credit.valuation.layers import LayerChoice, choose_layers
+from credit.valuation.manifest import IndexSettings
+from credit.valuation.model import DTYPES, LanguageModel
+from credit.valuation.moments import second_moments
+from credit.valuation.projection import LayerProjection
 from credit.valuation.tokens import Example
-from tests.smollm2 import cached_smollm2
 
-LENGTH = 256
-"""Tokens of an example."""
+ROWS = 32
+"""Rows that examples are summed into."""
+
+FLOOR = "floor"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model to measure, the rank to measure it at, and the work of one repeat."""
+class Kind:
+    """A kind of index. `whitened` means whitened projections without a curvature."""
 
-    name: str
-    make: Callable[[], nn.Module]
     rank: int
-    batches: int
+    curvature: str
+
+    @property
+    def settings(self) -> IndexSettings:
+        """What a build would be given."""
+        whitened = self.curvature == "whitened"
+        projection, curvature = ("whitened", "none") if whitened else ("random", self.curvature)
+        return IndexSettings(rank=self.rank, projection=projection, curvature=curvature)
+
+    def __str__(self) -> str:
+        return f"{self.curvature} r{self.rank}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one repeat does, on which device."""
+
+    model: str
+    device: str
+    dtype: str
+    length: int
     examples_per_batch: int
-    rows: int = 32
+    batches: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a repeat."""
+        return self.batches * self.examples_per_batch * self.length
 
 
-@dataclass
-class Clock:
-    """CPU and wall seconds of one repeat."""
+class Bench:
+    """A model, its batches, and the floor."""
 
-    cpu: float = 0.0
-    wall: float = 0.0
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        weights = _smollm2_weights() if work.model == "smollm2" else None
+        self.random_weights = weights is None
+        module = make_model(MODELS[work.model], work.device, DTYPES[work.dtype], weights)
+        self.model = LanguageModel(Path(work.model), module, None, "", "")
+        self.layers: LayerChoice = choose_layers(module, lm_head=False)
+        self.rng = np.random.default_rng(0)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count the time that the block takes."""
-        cpu, wall = time.process_time(), time.perf_counter()
-        yield
-        self.cpu += time.process_time() - cpu
-        self.wall += time.perf_counter() - wall
+    def batch(self) -> list[Example]:
+        """Random tokens: no step of the work depends on what they say."""
+        size = (self.work.examples_per_batch, self.work.length)
+        tokens = self.rng.integers(0, int(self.model.module.config.vocab_size), size, dtype=np.int32)
+        return [Example(f"{self.rng.integers(2**62)}", row, 1) for row in tokens]
 
+    def floor(self, examples: list[Example]) -> None:
+        """Forward and activation-only backward pass over a batch."""
+        with floor_mode(self.model.module, self.layers.watched):
+            self.model.loss(make_batch(examples).to(self.model.device)).backward()
 
-@dataclass
-class Result:
-    """Repeats of floor and index over the same tokens."""
+    def moments(self, examples: list[Example]) -> None:
+        """The extra pass over a sample that whitened projections, PCA and EK-FAC need."""
+        second_moments(self.model, self.layers.watched, examples, tokens_per_batch=10**9)
 
-    tokens: int
-    floor: list[Clock] = field(default_factory=list)
-    index: list[Clock] = field(default_factory=list)
-
-    def row(self, shape: Shape) -> str:
-        """A line of the table."""
-        speed = {
-            side: [
-                statistics.median(self.tokens / getattr(clock, unit) for clock in clocks) for unit in ("cpu", "wall")
-            ]
-            for side, clocks in (("floor", self.floor), ("index", self.index))
-        }
-        ratio = {
-            unit: statistics.median(
-                getattr(f, unit) / getattr(i, unit) for f, i in zip(self.floor, self.index, strict=True)
-            )
-            for unit in ("cpu", "wall")
-        }
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        cells = [*(f"{speed[side][0]:,.0f} ({speed[side][1]:,.0f})" for side in ("floor", "index"))]
-        cells += [f"{ratio['cpu']:.3f}", f"{ratio['wall']:.3f}", f"{peak:.2f}"]
-        return f"| {shape.name} | {shape.rank} | " + " | ".join(cells) + " |"
+    def projections(self, kind: Kind) -> dict[str, LayerProjection]:
+        """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
+        return make_projections(self.model, self.layers, self.batch(), kind.settings, tokens_per_batch=10**9)
 
 
-def gpt2() -> nn.Module:
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=384, n_head=6, vocab_size=50257, n_positions=LENGTH))
+class IndexWork:
+    """What a build does with its batches, but for writing shards."""
 
+    def __init__(self, bench: Bench, kind: Kind) -> None:
+        self.bench, self.kind = bench, kind
+        self.projections = bench.projections(kind)
+        self.statistic = make_statistic(kind.settings.curvature)
+        self.sums: dict[str, Tensor] = {}
 
-def smollm2() -> nn.Module:
-    folder = cached_smollm2()
-    if folder is not None:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return model
-    print("SmolLM2 is not in the cache: random weights of its shape")
-    shape = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True, rope_theta=100000.0,
-    )  # fmt: skip
-    return LlamaForCausalLM(shape)
-
-
-_GPT2 = "GPT-2, 6 layers, d=384, vocabulary 50257"
-SHAPES = (
-    Shape(_GPT2, gpt2, rank=16, batches=4, examples_per_batch=16),
-    Shape(_GPT2, gpt2, rank=64, batches=16, examples_per_batch=16),  # 256 examples: one product of the dense Fisher
-    Shape("SmolLM2-135M", smollm2, rank=16, batches=4, examples_per_batch=8),
-)
-
-
-@contextmanager
-def floor_mode(model: nn.Module, watched: dict[str, nn.Module]) -> Iterator[None]:
-    """Frozen weights; the graph begins at the outputs of the watched layers that nothing watched lies below."""
-
-    def begin(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
-        return None if args[0].requires_grad else y.detach().requires_grad_()
-
-    model.eval().requires_grad_(False)
-    handles = [module.register_forward_hook(begin) for module in watched.values()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def measure(shape: Shape, repeats: int, profile: bool) -> Result:
-    """Alternate batches between floor and index."""
-    model = LanguageModel(Path(shape.name), shape.make(), None, "", "")
-    layers = choose_layers(model.module, lm_head=False)
-    watched = dict(layers.watched)
-    projections = random_projections(layers.shapes, rank=shape.rank, seed=0)
-    sums: dict[str, Tensor] = {}
-    fisher = make_statistic("fisher")
-    rng = np.random.default_rng(0)
-    vocabulary = int(model.module.config.vocab_size)
-
-    def run_floor(examples: list[Example]) -> None:
-        with floor_mode(model.module, watched):
-            model.loss(make_batch(examples)).backward()
-
-    def run_index(examples: list[Example]) -> None:
-        """What a build does with a batch."""
-        with GradientTap(model.module, watched, projections) as tap:
+    def __call__(self, examples: list[Example]) -> None:
+        """Add a batch."""
+        model = self.bench.model
+        with GradientTap(model.module, self.bench.layers.watched, self.projections) as tap:
             gradients = example_gradients(model, tap, examples)
-        target = torch.from_numpy(rng.integers(0, shape.rows, len(examples)))
+        target = torch.from_numpy(self.bench.rng.integers(0, ROWS, len(examples))).to(model.device)
         for name, rows in gradients.items():
-            if name not in sums:
-                sums[name] = rows.new_zeros(shape.rows, rows.shape[1])
-            sums[name].index_add_(0, target, rows)
-        fisher.add(gradients)
+            if name not in self.sums:
+                self.sums[name] = rows.new_zeros(ROWS, rows.shape[1])
+            self.sums[name].index_add_(0, target, rows)
+        self.statistic.add(gradients)
 
-    def batch() -> list[Example]:
-        tokens = rng.integers(0, vocabulary, (shape.examples_per_batch, LENGTH), dtype=np.int32)
-        return [Example(str(number), row, 1) for number, row in enumerate(tokens)]
+    def state_bytes(self) -> int:
+        """Bytes of the curvature's own state: what a build cannot do without."""
+        return sum(tensor.nbytes for tensor in self.statistic.sums().values())
 
-    warm = batch()
-    run_floor(warm)
-    run_index(warm)
-    fisher.sums()
-    result = Result(shape.batches * shape.examples_per_batch * LENGTH)
+
+def _smollm2_weights() -> Path | None:
+    try:
+        from tests.smollm2 import smollm2
+
+        return smollm2()
+    except (ImportError, RuntimeError) as error:
+        print(f"SmolLM2's weights cannot be had ({error}): random weights of its shape")
+        return None
+
+
+def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clock]]:
+    """Clocks of each repeat of the floor and of every kind of index, batches alternating between them."""
+    sides: dict[str, Callable[[list[Example]], None]] = {FLOOR: bench.floor}
+    indexes = {str(kind): IndexWork(bench, kind) for kind in kinds}
+    sides |= indexes
+    if any(kind.curvature != "fisher" for kind in kinds):
+        sides["moments"] = bench.moments
+    warm = bench.batch()
+    for run in sides.values():
+        run(warm)
+    for index in indexes.values():
+        index.statistic.sums()
+    clocks: dict[str, list[Clock]] = {name: [] for name in sides}
     for _ in range(repeats):
-        floor, index = Clock(), Clock()
-        for number in range(shape.batches):
-            examples = batch()
-            for side in (0, 1) if number % 2 else (1, 0):
-                with (floor, index)[side].running():
-                    (run_floor, run_index)[side](examples)
-        with index.running():
-            fisher.sums()
-        result.floor.append(floor)
-        result.index.append(index)
-    if profile:
-        with torch.profiler.profile(record_shapes=True) as seen:
-            for _ in range(4):
-                run_index(batch())
-            fisher.sums()
-        print(seen.key_averages(group_by_input_shape=True).table(sort_by="self_cpu_time_total", row_limit=25))
+        repeat = {name: Clock() for name in sides}
+        for number in range(bench.work.batches):
+            examples = bench.batch()
+            order = list(sides)
+            for name in order[number % len(order) :] + order[: number % len(order)]:
+                with repeat[name].running():
+                    sides[name](examples)
+        for name, index in indexes.items():
+            with repeat[name].running():
+                index.statistic.sums()
+        for name, clock in repeat.items():
+            clocks[name].append(clock)
+    return clocks
+
+
+def floor_flops(module: nn.Module, length: int) -> float:
+    """FLOPs of the floor for one token; how they are counted is said above."""
+    config = module.config
+    linear = sum(layer.weight.numel() for layer in choose_layers(module, lm_head=True).watched.values())
+    heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 12.0 * length * heads * config.num_attention_heads * config.num_hidden_layers
+    return 4.0 * linear + attention
+
+
+def peak_of(work: Work, side: str) -> dict[str, float]:
+    """Peak memory of one side, measured in a process of its own."""
+    task = json.dumps({"work": asdict(work), "side": side})
+    command = [sys.executable, "-m", "benchmarks.index_speed", "--alone", task]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one repeat of a few batches: a smoke test, not a number")
-    parser.add_argument("--only", choices=("gpt2", "smollm2"))
-    parser.add_argument("--rank", type=int, choices=(16, 64))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="threads waiting for each other count as CPU time")
-    parser.add_argument("--profile", action="store_true", help="also print where the index's time goes")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, float32, CPU, ", end="")
-    print(f"{options.threads} of {os.cpu_count()} cores, sequences of {LENGTH} tokens")
-    print("| model | rank | floor, tokens per CPU s (wall) | index, tokens per CPU s (wall) | ratio CPU | wall | GiB |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for chosen in SHAPES:
-        if (options.only and chosen.make.__name__ != options.only) or options.rank not in {None, chosen.rank}:
+def run_alone(work: Work, side: str) -> None:
+    """The process in which one side's peak memory is measured; prints it, and the bytes of the curvature's state."""
+    bench = Bench(work)
+    if side == FLOOR:
+        run: Callable[[list[Example]], None] = bench.floor
+    else:
+        curvature, _, rank = side.partition(" r")
+        run = IndexWork(bench, Kind(int(rank), curvature))
+    for _ in range(work.batches if side != FLOOR else 2):
+        run(bench.batch())
+    state = run.state_bytes() if isinstance(run, IndexWork) else 0
+    peak = torch.cuda.max_memory_allocated() if work.device.startswith("cuda") else peak_bytes()
+    print(json.dumps({"peak": peak, "state": state}))
+
+
+def report(
+    bench: Bench, clocks: dict[str, list[Clock]], peaks: dict[str, dict[str, float]], peak_tflops: float
+) -> list[dict[str, Any]]:
+    """Rows of the table, printed and returned. Ratios are medians over repeats of ratios within a repeat."""
+    work, floor = bench.work, clocks[FLOOR]
+    flops = floor_flops(bench.model.module, work.length)
+    print(f"{MODELS[work.model].title}, {work.dtype}, batches of {work.examples_per_batch} x {work.length}, ", end="")
+    print(f"{len(floor)} repeats of {work.tokens:,} tokens" + (", random weights" if bench.random_weights else ""))
+    table = Table(
+        "index", "floor, tokens/CPU s (wall s)", "index, tokens/CPU s (wall s)", "of floor: CPU (range)", "wall", "MFU",
+        "peak GiB", "of floor's + state",
+    )  # fmt: skip
+    rows = []
+    for name, taken in clocks.items():
+        if name == FLOOR:
             continue
-        shape = replace(chosen, batches=2, examples_per_batch=4) if options.quick else chosen
-        result = measure(shape, 1 if options.quick else options.repeats, options.profile)
-        print(result.row(shape), flush=True)
+        row: dict[str, Any] = {"index": name, "mfu": None, "memory_ratio": None}
+        for unit in ("cpu", "wall"):
+            ratios = [getattr(f, unit) / getattr(t, unit) for f, t in zip(floor, taken, strict=True)]
+            row |= {f"of_floor_{unit}": statistics.median(ratios), f"of_floor_{unit}_all": ratios}
+            row[f"floor_tokens_per_{unit}_s"] = work.tokens / getattr(median(floor), unit)
+            row[f"tokens_per_{unit}_s"] = work.tokens / getattr(median(taken), unit)
+        if peak_tflops:
+            row["mfu"] = flops * row["tokens_per_wall_s"] / (peak_tflops * 1e12)
+        if name in peaks:
+            peak, state, floor_peak = peaks[name]["peak"], peaks[name]["state"], peaks[FLOOR]["peak"]
+            row |= {"peak_bytes": peak, "state_bytes": state, "floor_peak_bytes": floor_peak}
+            row["memory_ratio"] = peak / (floor_peak + state)
+        rows.append(row)
+        table.row(*cells(row))
+    return rows
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row of the printed table."""
+    speeds = [f"{row[f'{s}_per_cpu_s']:,.0f} ({row[f'{s}_per_wall_s']:,.0f})" for s in ("floor_tokens", "tokens")]
+    spread = row["of_floor_cpu_all"]
+    ratio = f"{row['of_floor_cpu']:.3f} ({min(spread):.3f} to {max(spread):.3f})"
+    mfu = "n/a" if row["mfu"] is None else f"{row['mfu']:.3f}"
+    memory = ["n/a", "n/a"]
+    if row["memory_ratio"] is not None:
+        memory = [f"{row['peak_bytes'] / 2**30:.2f}", f"{row['memory_ratio']:.2f}"]
+    return [row["index"], *speeds, ratio, f"{row['of_floor_wall']:.3f}", mfu, *memory]
+
+
+def profile(bench: Bench, kind: Kind) -> None:
+    """Print where the time of an index goes."""
+    index = IndexWork(bench, kind)
+    with torch.profiler.profile(record_shapes=True) as seen:
+        for _ in range(4):
+            index(bench.batch())
+        index.statistic.sums()
+    print(seen.key_averages(group_by_input_shape=True).table(sort_by="self_cpu_time_total", row_limit=25))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=tuple(MODELS), default="gpt2")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
+    parser.add_argument("--curvature", choices=("fisher", "ekfac", "whitened"), action="append", help="default: all")
+    parser.add_argument("--length", type=int, default=256, help="tokens of an example")
+    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--batches", type=int, default=16, help="of one repeat; 16 make one block of the dense Fisher")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="threads that wait for each other count as CPU time")
+    parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device in this dtype, for MFU: H100 989")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/ (always, on a GPU)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one repeat: a smoke test, not a number")
+    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes processes")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.model, options.batches, options.repeats = "gpt2-tiny", 2, 1
+        options.length, options.tokens_per_batch, options.rank = 32, 128, options.rank or [8]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    if options.alone:
+        task = json.loads(options.alone)
+        run_alone(Work(**task["work"]), task["side"])
+        return
+    work = Work(
+        options.model, options.device, options.dtype, options.length,
+        max(1, options.tokens_per_batch // options.length), options.batches,
+    )  # fmt: skip
+    kinds = [Kind(r, c) for r in options.rank or [16, 64] for c in options.curvature or ["fisher", "ekfac", "whitened"]]
+    where = environment()
+    print(describe(where), flush=True)
+    if options.profile:
+        bench = Bench(work)
+        for kind in kinds:
+            profile(bench, kind)
+        return
+    # Before this process takes memory itself, which on a GPU the others would lack.
+    peaks = {side: peak_of(work, side) for side in (FLOOR, *map(str, kinds)) if not options.no_memory}
+    bench = Bench(work)
+    rows = report(bench, measure(bench, kinds, options.repeats), peaks, options.peak_tflops)
+    where["load"] = f"{where['load']} before, {environment()['load']} after"
+    if options.save or options.device.startswith("cuda"):
+        print(save_results(f"index-speed-{options.model}", {"work": asdict(work), "rows": rows}, where))
 
 
 if __name__ == "__main__":

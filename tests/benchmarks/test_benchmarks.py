@@ -1,0 +1,67 @@
+"""The benchmarks run, on models and stores too small for their figures to mean anything."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import index_speed, opening, valuing_cost
+from benchmarks.models import MODELS, save_model
+from benchmarks.rivals.ours import Ours
+from benchmarks.rivals.run import Floor, measure
+from benchmarks.rivals.task import Task
+from benchmarks.side_by_side import write_task
+from benchmarks.synthetic import write_index
+from credit.valuation import AttributionIndex, load_model
+
+
+def test_index_speed_measures_every_kind_of_index_against_the_floor(capsys):
+    index_speed.main(["--quick", "--no-memory", "--model", "llama-tiny"])
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["fisher r8", "ekfac r8", "whitened r8", "moments"]
+
+
+def test_the_flops_of_the_floor_are_those_of_its_matrix_products():
+    bench = index_speed.Bench(index_speed.Work("llama-tiny", "cpu", "fp32", 32, 2, 1))
+    attention, feed_forward, head = 2 * 64 * 64 + 2 * 64 * 32, 3 * 64 * 128, 64 * 512
+    products = 4 * (2 * (attention + feed_forward) + head)
+    scores = 2 * (4 + 8) * 32 * 64
+    assert index_speed.floor_flops(bench.model.module, 32) == products + scores
+
+
+def test_valuing_cost_prints_all_of_its_tables(capsys):
+    valuing_cost.main(["--quick"])
+    printed = capsys.readouterr().out
+    for column in (
+        "of floor",
+        "training examples",
+        "bare matrix products",
+        "scan / folded",
+        "extrapolated, not measured",
+    ):
+        assert column in printed
+
+
+def test_opening_runs_in_a_process_of_its_own(capsys):
+    opening.main(["--quick"])
+    assert "| 4, 3, fp32 |" in capsys.readouterr().out
+
+
+def test_a_synthetic_index_is_one_that_the_engine_opens(tmp_path):
+    save_model(MODELS["gpt2-tiny"], tmp_path / "model")
+    model = load_model(tmp_path / "model", dtype="fp32", device="cpu")
+    write_index(tmp_path / "index", model, rank=2, groups=3, rows=4, examples=50)
+    manifest = AttributionIndex.open(tmp_path / "index").manifest
+    assert manifest.examples == 50
+    assert [layout.stop - layout.start for layout in manifest.groups] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("curvature", ["none", "fisher"])
+def test_this_project_does_the_task_that_the_others_are_given(tmp_path, curvature):
+    write_task(tmp_path, "gpt2-tiny", examples=6, outputs=2, length=16)
+    task = Task(tmp_path, rank=4, curvature=curvature, batch=3)
+    result = measure(Ours(task), Floor(task), task, "credit", repeats=1)
+    scores = np.load(tmp_path / f"scores-credit-4-{curvature}.npy")
+    assert scores.shape == (2, 6)
+    assert scores.argmax(1).tolist() == [0, 1]  # half of each output is the training sequence of its number
+    assert json.loads(json.dumps(result))["stored"] > 0
