@@ -30,7 +30,7 @@ from typing import Any
 
 import psycopg
 
-from credit.ledger import catalog, integrity, periods
+from credit.ledger import catalog, integrity, pools
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.pipeline.closing import CloseSettings, close_period
@@ -114,7 +114,7 @@ def measure_verify(url: str) -> Measured:
 def measure_close(url: str) -> Measured:
     with Ledger.open(url) as ledger:
         with ledger.write() as conn:
-            periods.add_pool(conn, PERIOD, "EUR", 123_456_789, 0, reference="main", now=NOW)
+            pools.add_pool(conn, PERIOD, "EUR", 123_456_789, 0, reference="main", now=NOW)
         clock = Clock()
         with clock.running():
             report = close_period(ledger, PERIOD, CloseSettings(), now=NOW)

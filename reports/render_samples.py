@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
-from credit.ledger import catalog, journal, outputs, periods, terms
+from credit.ledger import catalog, journal, outputs, pools, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.engine import Ledger, upgrade
@@ -92,7 +92,7 @@ def build(ledger: Ledger, books: Path) -> None:
             now=NOW,
         )
         post_scores(conn, books, outputs.pending_outputs(conn, MODEL, 0, len(logged)), index.id)
-        periods.add_pool(
+        pools.add_pool(
             conn,
             PERIOD,
             "EUR",

@@ -38,7 +38,7 @@ def add(workspace: Workspace, period: str, amount: str, currency: str, deduction
 
     from credit.accounting.money import format_amount, parse_amount
     from credit.errors import InvalidRequestError
-    from credit.ledger.periods import add_pool
+    from credit.ledger.pools import add_pool
     from credit.records import is_period
 
     if not is_period(period):

@@ -22,6 +22,38 @@ class Balance:
     amount: int
 
 
+def balance(
+    conn: Connection,
+    account_key: str,
+    commodity: str,
+    *,
+    effective: date | None = None,
+    recorded: datetime | None = None,
+) -> int:
+    """Return an account's balance, derived from its entries; 0 for an account that has none.
+
+    Args:
+        conn: from `Ledger.read` or `Ledger.write`.
+        account_key: the account.
+        commodity: `CREDIT` or an ISO 4217 code.
+        effective: count only what took effect on or before this day.
+        recorded: count only what the ledger had recorded at or before this moment.
+    """
+    query = (
+        select(*exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .where(account.c.key == account_key, ledger_entry.c.commodity == commodity)
+    )
+    if effective is not None or recorded is not None:
+        query = query.join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+    if effective is not None:
+        query = query.where(ledger_txn.c.effective_on <= effective.isoformat())
+    if recorded is not None:
+        query = query.where(ledger_txn.c.recorded_at <= utc_text(recorded))
+    high, low = conn.execute(query).one()
+    return join_sum(high, low)
+
+
 def balances(
     conn: Connection, whose: str, *, effective: date | None = None, recorded: datetime | None = None
 ) -> list[Balance]:

@@ -26,6 +26,7 @@ from credit.errors import LedgerError
 from credit.ledger import guards
 from credit.ledger.accounts import POOL_KIND, parse_account
 from credit.ledger.outputs import all_outputs, content_sha256
+from credit.ledger.rules import Dialect
 from credit.ledger.schema import (
     account,
     allocation,
@@ -56,7 +57,7 @@ class Problem:
 
 def check_guards(conn: Connection) -> Iterator[Problem]:
     """Yield every guard or named constraint that is missing or not as `credit` made it."""
-    dialect: guards.Dialect = "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
+    dialect: Dialect = "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
     expected, installed = guards.expected(dialect), guards.installed(conn)
     for name in sorted(expected.keys() | installed.keys()):
         if name not in installed:

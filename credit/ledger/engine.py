@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
-from credit.ledger.guards import ERASABLE, PERIOD_CLOSED, REFUSED
+from credit.ledger.rules import ERASABLE, PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS
 
 BUSY_TIMEOUT_MS = 30_000

@@ -1,6 +1,6 @@
 """Posting: balanced transactions, each once, in a chain of hashes.
 
-Python validates early, so that messages name the posting; the database is the authority (see `guards`).
+Python validates early, so that messages name the posting; the database is the authority (see `rules`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
-from credit.ledger.periods import Payout, open_period_for
+from credit.ledger.payouts import Payout
+from credit.ledger.periods import open_period_for
 from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
 from credit.ledger.values import utc_moment, utc_text
 

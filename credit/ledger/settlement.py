@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import serialise_writers
-from credit.ledger.periods import Pool, pools
+from credit.ledger.pools import Pool, pools
 from credit.ledger.schema import (
     account,
     exact_sum,

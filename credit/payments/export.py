@@ -31,7 +31,8 @@ from credit.ledger.payments import (
     payout_reference,
     record_batch,
 )
-from credit.ledger.periods import Payout, periods
+from credit.ledger.payouts import Payout
+from credit.ledger.periods import periods
 from credit.ledger.personal import current_details, details_version
 from credit.payments.files import LAYOUTS, render_csv, write_file
 from credit.payments.lines import PaymentLine

@@ -17,19 +17,11 @@ from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count
-from credit.ledger.periods import (
-    Pool,
-    add_statement,
-    close_lock,
-    credit_totals,
-    first_day,
-    following,
-    last_day,
-    mark_closed,
-    unclosed_before,
-)
+from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
+from credit.ledger.pools import Pool, credit_totals
 from credit.ledger.queries import credit_methods, credit_rows
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
+from credit.ledger.statements import add_statement
 from credit.ledger.terms import terms_on
 from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
 from credit.records import Provider, Terms, is_period, period_of

@@ -24,10 +24,13 @@ from credit.errors import IntegrityError
 from credit.ledger.accounts import ADVANCE_KIND, PAYABLE_KIND, RESERVE_KIND
 from credit.ledger.catalog import provider_id, providers
 from credit.ledger.holds import hold_history
-from credit.ledger.periods import Period, allocations, last_day, payouts, periods, pools, statements
+from credit.ledger.payouts import payouts
+from credit.ledger.periods import Period, last_day, periods
+from credit.ledger.pools import allocations, pools
 from credit.ledger.queries import credit_rows
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, provider_balances, reserves
 from credit.ledger.sources import book_scores, existing_period
+from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
 from credit.pipeline.settling import CLOSE_KINDS
 from credit.records import PPM, Provider, Terms, period_of

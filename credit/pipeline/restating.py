@@ -20,7 +20,8 @@ from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting, post
-from credit.ledger.periods import allocations, credit_totals, first_day, last_day, open_period_for, periods
+from credit.ledger.periods import first_day, last_day, open_period_for, periods
+from credit.ledger.pools import allocations, credit_totals
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.settlement import standing_pools
 from credit.ledger.sources import PostedBook, book_scores, existing_period

@@ -27,7 +27,9 @@ from credit.ledger.accounts import (
 )
 from credit.ledger.holds import holds
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.ledger.periods import NewAllocation, Pool, add_allocations, add_payout, following, last_closed, last_day
+from credit.ledger.payouts import add_payout
+from credit.ledger.periods import following, last_closed, last_day
+from credit.ledger.pools import NewAllocation, Pool, add_allocations
 from credit.ledger.settlement import (
     Correction,
     ProviderCurrency,

@@ -20,11 +20,13 @@ from sqlalchemy import Connection
 
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import periods
 from credit.ledger.catalog import providers
-from credit.ledger.periods import Payout, Statement
+from credit.ledger.payouts import Payout
+from credit.ledger.payouts import payouts as all_payouts
 from credit.ledger.queries import CreditRow, credit_rows
 from credit.ledger.sources import MEASURES, existing_period, scores
+from credit.ledger.statements import Statement
+from credit.ledger.statements import statements as all_statements
 from credit.reporting.intervals import ShareBootstrap
 
 By = Literal["provider", "collection", "output", "day"]
@@ -156,7 +158,7 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
         IntegrityError: a statement is not what was stored, or differs from its payout.
     """
     told = latest_statements(conn, period)
-    paid = {(item.provider, item.currency): item for item in periods.payouts(conn, period)}
+    paid = {(item.provider, item.currency): item for item in all_payouts(conn, period)}
     rows = []
     for item in told:
         body = json.loads(item.body_json)
@@ -181,7 +183,7 @@ def latest_statements(conn: Connection, period: str) -> list[Statement]:
     """
     if existing_period(conn, period).status == "open":
         raise LedgerError(f"period {period} is open, it has no statements yet; close it first: credit close {period}")
-    latest = {item.provider: item for item in periods.statements(conn, period)}
+    latest = {item.provider: item for item in all_statements(conn, period)}
     for item in latest.values():
         if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
             raise IntegrityError(

@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.outputs import pending_count
-from credit.ledger.periods import Period, Statement
+from credit.ledger.periods import Period
 from credit.ledger.sources import existing_period, posted_books
+from credit.ledger.statements import Statement
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import HOUSE_GREY, HUES, INK, MUTED, RULE, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals

@@ -9,7 +9,20 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection
 
-from credit.ledger import catalog, holds, journal, outputs, payments, periods, personal, settlement, terms
+from credit.ledger import (
+    catalog,
+    holds,
+    journal,
+    outputs,
+    payments,
+    payouts,
+    periods,
+    personal,
+    pools,
+    settlement,
+    statements,
+    terms,
+)
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.records import CREDIT, LoggedOutput, Message, Provider, Terms
@@ -102,7 +115,7 @@ def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str
 def close(conn: Connection, name: str) -> None:
     """Share out every pool of a period equally between two providers, and close it."""
     periods.close_lock(conn, name)
-    for item in periods.pools(conn, name):
+    for item in pools.pools(conn, name):
         half = item.net_minor // 2
         shares = {"ada": item.net_minor - half, "bell": half}
         entries = (
@@ -111,16 +124,16 @@ def close(conn: Connection, name: str) -> None:
         )
         posting = Posting("allocation", name, date.fromisoformat(f"{name}-28"), f"close:{item.id}", entries)
         txn_id = journal.post(conn, posting, now=NOW).txn_id
-        periods.add_allocations(
+        pools.add_allocations(
             conn,
             name,
-            [periods.NewAllocation(item.id, key, 1, 2, amount, txn_id) for key, amount in shares.items()],
+            [pools.NewAllocation(item.id, key, 1, 2, amount, txn_id) for key, amount in shares.items()],
         )
         paid = (Entry("money:payable:ada", item.currency, -50), Entry("money:payout:ada", item.currency, 50))
         approval = Posting("payout", name, date.fromisoformat(f"{name}-28"), f"payout:{item.id}", paid)
         approved = journal.post(conn, approval, now=NOW)
-        periods.add_payout(conn, name, "ada", item.currency, 50, txn_id=approved.txn_id)
-    periods.add_statement(conn, name, "ada", '{"payable":"0.51"}', now=NOW)
+        payouts.add_payout(conn, name, "ada", item.currency, 50, txn_id=approved.txn_id)
+    statements.add_statement(conn, name, "ada", '{"payable":"0.51"}', now=NOW)
     periods.mark_closed(conn, name, policy_json='{"house":"keep"}', now=NOW)
 
 
@@ -163,6 +176,6 @@ def populate_first(conn: Connection) -> None:
     journal.post(conn, credit_posting("oct"), now=NOW)
     journal.reverse(conn, 2, period=OCTOBER, reason="posted twice", now=NOW)
     journal.post(conn, credit_posting("oct again", 7, 5), now=NOW)
-    periods.add_pool(conn, SEPTEMBER, "USD", gross_minor=121, deductions_minor=20, reference="subscriptions", now=NOW)
+    pools.add_pool(conn, SEPTEMBER, "USD", gross_minor=121, deductions_minor=20, reference="subscriptions", now=NOW)
     close(conn, SEPTEMBER)
-    periods.add_pool(conn, OCTOBER, "EUR", gross_minor=10, deductions_minor=0, reference="licences", now=NOW)
+    pools.add_pool(conn, OCTOBER, "EUR", gross_minor=10, deductions_minor=0, reference="licences", now=NOW)

@@ -68,3 +68,11 @@ def test_an_index_serves_one_model_name(conn: Connection) -> None:
 def test_an_unknown_model_is_named_with_the_remedy(conn: Connection) -> None:
     with pytest.raises(LedgerError, match="credit index"):
         catalog.model_id(conn, "nobody")
+
+
+def test_rows_are_in_the_same_order_on_both_engines(conn: Connection) -> None:
+    """By code point, whatever the database's own language: `_` after `Z`, before `a`."""
+    keys = ["b", "a_b", "a-b", "ab", "a0"]
+    catalog.import_providers(conn, [Provider(key, key) for key in keys], NOW)
+    found = [item.key for item in catalog.providers(conn)]
+    assert found == sorted(found)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from credit.errors import PeriodClosedError
-from credit.ledger import integrity, journal, periods
+from credit.ledger import integrity, journal, periods, pools
 from credit.ledger.engine import Ledger
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
@@ -91,7 +91,7 @@ def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> 
         barrier.wait()
         with ledger.write() as conn:
             periods.close_lock(conn, OCTOBER)
-            total = sum(periods.credit_totals(conn, OCTOBER).values())
+            total = sum(pools.credit_totals(conn, OCTOBER).values())
             periods.mark_closed(conn, OCTOBER, policy_json="{}", now=NOW)
         return total
 
@@ -99,7 +99,7 @@ def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> 
         closing = pool.submit(closer)
         posted = sum(future.result() for future in [pool.submit(work, number) for number in range(4)])
     with ledger.read() as conn:
-        assert sum(periods.credit_totals(conn, OCTOBER).values()) == closing.result() == 1_000_000 + posted
+        assert sum(pools.credit_totals(conn, OCTOBER).values()) == closing.result() == 1_000_000 + posted
 
 
 class Rival:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
-from credit.ledger import corrections, journal, periods
+from credit.ledger import balances, corrections, journal, periods, pools
 from credit.ledger.journal import Posted
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER
@@ -18,7 +18,7 @@ def adjust(conn: Connection, amount: int = 70, **changes: object) -> Posted:
 
 
 def owed(conn: Connection, provider: str) -> int:
-    return periods.balance(conn, f"money:payable:{provider}", "EUR")
+    return balances.balance(conn, f"money:payable:{provider}", "EUR")
 
 
 @pytest.mark.parametrize("amount", [70, -70])
@@ -104,11 +104,11 @@ def test_an_adjustment_of_a_closed_period_is_reversed_in_the_open_one(conn: Conn
 def test_credits_and_pools_are_reversed_while_their_period_is_open(conn: Connection) -> None:
     samples.add_providers(conn)
     kept = journal.post(conn, samples.credit_posting("kept", period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
-    pool = periods.add_pool(conn, SEPTEMBER, "EUR", 100, 0, "kept", NOW)
+    pool = pools.add_pool(conn, SEPTEMBER, "EUR", 100, 0, "kept", NOW)
     samples.close(conn, SEPTEMBER)
     mistaken = journal.post(conn, samples.credit_posting("mistaken"), now=NOW)
     corrections.undo(conn, mistaken.txn_id, reason="another model's", now=NOW)
-    assert set(periods.credit_totals(conn, OCTOBER).values()) == {0}
+    assert set(pools.credit_totals(conn, OCTOBER).values()) == {0}
     allocation = pool.txn_id + 1
     for txn_id in (kept.txn_id, pool.txn_id, allocation):
         with pytest.raises(LedgerError, match=r"cannot be reversed.*credit adjust"):
@@ -126,7 +126,7 @@ def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(co
     samples.add_providers(conn)
     first = advance(conn)
     assert advance(conn).txn_id == first.txn_id
-    assert periods.balance(conn, "money:advance:ada", "EUR") == -500
+    assert balances.balance(conn, "money:advance:ada", "EUR") == -500
     with pytest.raises(IdempotencyError):
         advance(conn, 501)
     second = advance(conn, 100, "transfer-2")

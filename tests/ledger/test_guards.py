@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Connection, Table, UniqueConstraint, text
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger import guards
+from credit.ledger import rules
 from credit.ledger.engine import Ledger
 from credit.ledger.schema import metadata
 from tests.ledger import samples
 
-ROW_TABLES = (*guards.APPEND_ONLY, *guards.MUTABLE)
+ROW_TABLES = (*rules.APPEND_ONLY, *rules.MUTABLE)
 CHANGEABLE = {("provider", "name"), ("provider", "kind"), ("payout", "status")}
 """Columns with rules of their own, tested one by one below."""
 
@@ -161,7 +161,7 @@ def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Tabl
         key = ", ".join(column.name for column in table.primary_key)
         changes = ", ".join(f"{name} = excluded.{name}" for name in row)
         upsert = f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {changes}"
-        if table in guards.APPEND_ONLY or table.name == "period":
+        if table in rules.APPEND_ONLY or table.name == "period":
             refuse(populated, "refuses", upsert, **row)
 
 
@@ -169,7 +169,7 @@ def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Tabl
     "table",
     [
         table
-        for table in guards.APPEND_ONLY + guards.MUTABLE
+        for table in rules.APPEND_ONLY + rules.MUTABLE
         if any(isinstance(key, UniqueConstraint) and "id" not in key.columns for key in table.constraints)
     ],
     ids=lambda table: table.name,
@@ -315,4 +315,4 @@ def test_a_provider_may_be_renamed(populated: Ledger) -> None:
 
 
 def test_every_table_is_guarded(populated: Ledger) -> None:
-    assert {*(table.name for table in ROW_TABLES), guards.ERASABLE.name} == set(metadata.tables)
+    assert {*(table.name for table in ROW_TABLES), rules.ERASABLE.name} == set(metadata.tables)

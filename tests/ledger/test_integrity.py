@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from credit.errors import IntegrityError
-from credit.ledger import guards, integrity, journal, periods
+from credit.ledger import guards, integrity, journal, statements
 from credit.ledger.engine import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
@@ -244,7 +244,7 @@ def statement_at_head(ledger: Ledger) -> str:
     with ledger.write() as conn:
         journal.post(conn, samples.credit_posting("before the statement"), now=samples.NOW)
         _, head = journal.chain_head(conn)
-        periods.add_statement(conn, samples.SEPTEMBER, "bell", f'{{"chain_head":"{head}"}}', now=samples.NOW)
+        statements.add_statement(conn, samples.SEPTEMBER, "bell", f'{{"chain_head":"{head}"}}', now=samples.NOW)
     return head
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
-from credit.ledger import integrity, journal, periods
+from credit.ledger import balances, integrity, journal
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
@@ -34,7 +34,7 @@ def ledger(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def balances(conn: Connection) -> dict[tuple[str, str], int]:
+def all_balances(conn: Connection) -> dict[tuple[str, str], int]:
     """Every balance other than zero, summed by hand."""
     found: dict[tuple[str, str], int] = {}
     rows = conn.execute(
@@ -48,7 +48,7 @@ def balances(conn: Connection) -> dict[tuple[str, str], int]:
 def test_a_posting_moves_what_it_says(conn: Connection) -> None:
     posted = journal.post(conn, credit_posting("a", 7, 5), now=NOW)
     assert (posted.txn_id, posted.seq, posted.replayed) == (1, 1, False)
-    assert balances(conn) == {
+    assert all_balances(conn) == {
         ("credits:issued", CREDIT): -12,
         ("credits:earned:ada/novels", CREDIT): 7,
         ("credits:earned:bell/default", CREDIT): 5,
@@ -207,7 +207,7 @@ def test_a_reversal_cites_the_original_and_undoes_it(conn: Connection) -> None:
     row = conn.execute(select(ledger_txn).where(ledger_txn.c.id == undone.txn_id)).one()
     assert (row.reverses_txn_id, row.memo, row.effective_on) == (1, "posted twice", "2026-10-05")
     assert json.loads(row.details_json) == {"hash": first.hash, "kind": "credits"}
-    assert balances(conn) == {}
+    assert all_balances(conn) == {}
     again = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
     assert again == replace(undone, replayed=True)
 
@@ -254,9 +254,9 @@ def test_balances_are_those_of_what_was_posted_and_not_reversed(
                 journal.reverse(conn, posted[number].txn_id, period=OCTOBER, reason="undo", now=later)
         kept = [pair for number, pair in enumerate(batch) if number not in undone]
         for key, column in (("credits:earned:ada/novels", 0), ("credits:earned:bell/default", 1)):
-            assert periods.balance(conn, key, CREDIT) == sum(pair[column] for pair in kept)
-            assert periods.balance(conn, key, CREDIT, recorded=now) == sum(pair[column] for pair in batch)
-        assert sum(balances(conn).values()) == 0
+            assert balances.balance(conn, key, CREDIT) == sum(pair[column] for pair in kept)
+            assert balances.balance(conn, key, CREDIT, recorded=now) == sum(pair[column] for pair in batch)
+        assert sum(all_balances(conn).values()) == 0
 
 
 def test_balances_beyond_64_bits_are_exact(ledger: Ledger) -> None:
@@ -271,6 +271,6 @@ def test_balances_beyond_64_bits_are_exact(ledger: Ledger) -> None:
             ],
             now=NOW,
         )  # fmt: skip
-        assert periods.balance(conn, "money:pool:2026-10", "USD") == 3 * big
-        assert periods.balance(conn, "money:external", "USD") == -3 * big
+        assert balances.balance(conn, "money:pool:2026-10", "USD") == 3 * big
+        assert balances.balance(conn, "money:external", "USD") == -3 * big
     assert integrity.verify(ledger, None).problems == ()

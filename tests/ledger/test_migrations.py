@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 from credit.errors import LedgerError
 from credit.ledger import catalog, crosschecks, engine, guards, integrity, terms
 from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, metadata
 from credit.records import Provider, Terms
 from credit.resources import resource
@@ -25,7 +26,7 @@ def test_migrations_build_what_the_schema_says(ledger: Ledger) -> None:
         assert set(inspect(conn).get_table_names()) == {*metadata.tables, "alembic_version"}
 
 
-def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: guards.Dialect) -> None:
+def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: Dialect) -> None:
     with ledger.read() as conn:
         assert guards.installed(conn) == guards.expected(engine_name)
         assert list(crosschecks.check_guards(conn)) == []

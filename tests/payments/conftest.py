@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from credit.ledger import catalog, journal, periods
+from credit.ledger import catalog, journal, payouts, periods
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.payments.details import set_provider_details
@@ -46,7 +46,7 @@ def owe(ledger: Ledger) -> None:
             lines = (Entry("money:external", currency, -amount), Entry(f"money:payout:{key}", currency, amount))
             posting = Posting("payout", SEPTEMBER, day, f"payout:{key}:{currency}", lines)
             posted = journal.post(conn, posting, now=NOW)
-            periods.add_payout(conn, SEPTEMBER, key, currency, amount, txn_id=posted.txn_id)
+            payouts.add_payout(conn, SEPTEMBER, key, currency, amount, txn_id=posted.txn_id)
         periods.close_lock(conn, SEPTEMBER)
         periods.mark_closed(conn, SEPTEMBER, policy_json="{}", now=NOW)
 

@@ -11,9 +11,10 @@ import pytest
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import holds, integrity
+from credit.ledger.balances import balance
 from credit.ledger.engine import Ledger
 from credit.ledger.payments import batch_items, batches
-from credit.ledger.periods import balance, payouts
+from credit.ledger.payouts import payouts
 from credit.payments.confirm import confirm_payments
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from credit.ledger import catalog, journal, periods, settlement, terms
+from credit.ledger import balances, catalog, journal, periods, pools, settlement, statements, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
@@ -40,9 +40,9 @@ class Account:
         with self.ledger.write() as conn:
             return journal.post(conn, posting, now=NOW).txn_id
 
-    def pool(self, period: str, net: int, currency: str = "EUR", reference: str = "main") -> periods.Pool:
+    def pool(self, period: str, net: int, currency: str = "EUR", reference: str = "main") -> pools.Pool:
         with self.ledger.write() as conn:
-            return periods.add_pool(conn, period, currency, net, 0, reference, NOW)
+            return pools.add_pool(conn, period, currency, net, 0, reference, NOW)
 
     def agree(self, provider: str, currency: str = "EUR", begin: date = date.min, **values: object) -> None:
         with self.ledger.write() as conn:
@@ -59,11 +59,11 @@ class Account:
 
     def balance(self, account: str, currency: str = "EUR") -> int:
         with self.ledger.read() as conn:
-            return periods.balance(conn, account, currency)
+            return balances.balance(conn, account, currency)
 
     def statement(self, period: str, provider: str) -> dict[str, object]:
         with self.ledger.read() as conn:
-            texts = [item.body_json for item in periods.statements(conn, period) if item.provider == provider]
+            texts = [item.body_json for item in statements.statements(conn, period) if item.provider == provider]
         return json.loads(texts[-1])
 
     def statements(self) -> dict[tuple[str, str, int], str]:
@@ -72,7 +72,7 @@ class Account:
             return {
                 (item.period, item.provider, item.version): item.body_json
                 for period in periods.periods(conn)
-                for item in periods.statements(conn, period.id)
+                for item in statements.statements(conn, period.id)
             }
 
     def owed(self) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from credit.errors import PeriodClosedError
-from credit.ledger import corrections, integrity, periods
+from credit.ledger import corrections, integrity, pools
 from credit.ledger.engine import Ledger
 from tests.pipeline.books_of_account import JANUARY, NOW, Account
 
@@ -101,8 +101,8 @@ def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, databa
     total = 4 + posted
     assert account.statement(JANUARY, "ann")["credits"]["total_credit_micro"] == str(total)
     with account.ledger.read() as conn:
-        assert sum(periods.credit_totals(conn, JANUARY).values()) == total
-        shares = {(item.provider, item.total_credit_micro) for item in periods.allocations(conn, JANUARY)}
+        assert sum(pools.credit_totals(conn, JANUARY).values()) == total
+        shares = {(item.provider, item.total_credit_micro) for item in pools.allocations(conn, JANUARY)}
     assert shares == {("ann", total), ("ben", total)}
     assert integrity.verify(account.ledger, None).problems == ()
 

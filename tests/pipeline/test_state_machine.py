@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, text
 
 from credit.errors import CreditError
-from credit.ledger import balances, catalog, corrections, holds, integrity, journal, periods, terms
+from credit.ledger import balances, catalog, corrections, holds, integrity, journal, periods, pools, statements, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
@@ -169,8 +169,8 @@ class Accounting(RuleBasedStateMachine):
         self.number += 1
         reference = f"pool {self.number}"
         args = (month_name(month), currency, net, 0, reference, self.now)
-        first = self.write(lambda conn: periods.add_pool(conn, *args))
-        assert self.write(lambda conn: periods.add_pool(conn, *args)) == first
+        first = self.write(lambda conn: pools.add_pool(conn, *args))
+        assert self.write(lambda conn: pools.add_pool(conn, *args)) == first
         item = Pool(net, currency, reference)
         self.model.add_pool(month, item)
         if first.txn_id is not None:
@@ -268,7 +268,7 @@ class Accounting(RuleBasedStateMachine):
         nothing = dict.fromkeys(LINES, 0)
         for key in expected.keys() | found.keys():
             assert found.get(key, nothing) == expected.get(key, nothing)
-        one, other = self.read(lambda conn: periods.statements(conn, name))
+        one, other = self.read(lambda conn: statements.statements(conn, name))
         assert one == other, "both engines give the same statements"
         for pool, earnings in done[0].earnings:
             assert sum(item.share.amount_minor for item in earnings) == pool.net_minor or not earnings

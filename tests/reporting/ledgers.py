@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.ledger import catalog, outputs, periods
+from credit.ledger import catalog, outputs, periods, pools
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.engine import Ledger
@@ -94,7 +94,7 @@ def value(ledger: Ledger, books: Path, items: Sequence[Valued], *, posted: Mappi
 
 def close(ledger: Ledger, period: str, net_minor: int = 100_000, currency: str = "EUR") -> None:
     with ledger.write() as conn:
-        periods.add_pool(conn, period, currency, gross_minor=net_minor, deductions_minor=0, reference="pool", now=NOW)
+        pools.add_pool(conn, period, currency, gross_minor=net_minor, deductions_minor=0, reference="pool", now=NOW)
     close_period(ledger, period, CloseSettings(), now=NOW)
 
 

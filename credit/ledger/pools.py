@@ -1,0 +1,169 @@
+"""Money to distribute, and who gets which part of it for which credits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, insert, select
+
+from credit.errors import LedgerError
+from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
+from credit.ledger.engine import serialise_writers
+from credit.ledger.journal import Entry, Posting, ensure_period, post
+from credit.ledger.schema import (
+    account,
+    allocation,
+    exact_sum,
+    join_sum,
+    ledger_entry,
+    ledger_txn,
+    next_id,
+    pool,
+    provider,
+)
+from credit.ledger.values import is_currency
+from credit.records import CREDIT
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Money to distribute for a period, in minor units; `txn_id` is None when the net is zero.
+
+    Its fields are the columns of the table `pool`, in their order.
+    """
+
+    id: int
+    period: str
+    currency: str
+    reference: str
+    gross_minor: int
+    deductions_minor: int
+    net_minor: int
+    txn_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAllocation:
+    """A provider's share of a pool, to be recorded: `credit_micro` out of `total_credit_micro` credits."""
+
+    pool_id: int
+    provider: str
+    credit_micro: int
+    total_credit_micro: int
+    amount_minor: int
+    txn_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A provider's share of a pool, as recorded, in minor units of the pool's currency."""
+
+    period: str
+    pool_id: int
+    provider: str
+    currency: str
+    credit_micro: int
+    total_credit_micro: int
+    amount_minor: int
+    txn_id: int | None
+
+
+def add_pool(
+    conn: Connection,
+    name: str,
+    currency: str,
+    gross_minor: int,
+    deductions_minor: int,
+    reference: str,
+    now: datetime,
+) -> Pool:
+    """Add money to distribute for a period, in minor units; the same call again returns the same pool.
+
+    Raises:
+        LedgerError: the reference was used with another amount, or an amount makes no sense.
+        PeriodClosedError: the period is closed.
+    """
+    where = f"pool {reference!r} of {name}"
+    if not is_currency(currency):
+        raise LedgerError(f"{where}: {currency!r} is not an ISO 4217 code such as USD")
+    if not reference:
+        raise LedgerError(f"a pool of {name} needs a reference that tells it from others")
+    net = gross_minor - deductions_minor
+    if gross_minor < 0 or deductions_minor < 0 or net < 0:
+        raise LedgerError(f"{where}: {gross_minor} less {deductions_minor} is not money to distribute")
+    serialise_writers(conn)
+    found = next((item for item in pools(conn, name) if (item.currency, item.reference) == (currency, reference)), None)
+    if found is not None:
+        if (found.gross_minor, found.deductions_minor) == (gross_minor, deductions_minor):
+            return found
+        raise LedgerError(
+            f"{where} holds {found.gross_minor} less {found.deductions_minor} {currency} (minor units) already;"
+            " money on top of it needs a reference of its own"
+        )
+    ensure_period(conn, name, now=now)
+    txn_id = None
+    if net:
+        entries = (Entry(EXTERNAL, currency, -net), Entry(pool_account(name), currency, net))
+        key = f"pool:{name}:{currency}:{reference}"
+        first_day = date.fromisoformat(f"{name}-01")
+        details = {"gross_minor": gross_minor, "deductions_minor": deductions_minor, "reference": reference}
+        txn_id = post(conn, Posting("pool", name, first_day, key, entries, details=details), now=now).txn_id
+    item = Pool(next_id(conn, pool), name, currency, reference, gross_minor, deductions_minor, net, txn_id)
+    conn.execute(insert(pool).values(astuple(item)))
+    return item
+
+
+def pools(conn: Connection, name: str) -> list[Pool]:
+    """Return the pools of a period in the order in which they were added."""
+    return [Pool(*row) for row in conn.execute(select(pool).where(pool.c.period_id == name).order_by(pool.c.id))]
+
+
+def credit_totals(conn: Connection, name: str) -> dict[str, int]:
+    """Return the micro-credits that each provider earned in a period, from its entries; the house included."""
+    rows = conn.execute(
+        select(provider.c.key, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(ledger_txn.c.period_id == name, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .group_by(provider.c.key)
+        .order_by(provider.c.key)
+    )
+    return {key: join_sum(high, low) for key, high, low in rows}
+
+
+def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation]) -> None:
+    """Record the shares of a period's pools."""
+    first = next_id(conn, allocation)
+    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
+    rows = [
+        {
+            "id": first + offset,
+            "period_id": name,
+            "pool_id": item.pool_id,
+            "provider_id": owners[item.provider],
+            "credit_micro": item.credit_micro,
+            "total_credit_micro": item.total_credit_micro,
+            "amount_minor": item.amount_minor,
+            "txn_id": item.txn_id,
+        }
+        for offset, item in enumerate(items)
+    ]
+    if rows:
+        conn.execute(insert(allocation), rows)
+
+
+def allocations(conn: Connection, name: str) -> list[Allocation]:
+    """Return the shares of a period's pools, by pool and provider's key."""
+    columns = (allocation.c.period_id, allocation.c.pool_id, provider.c.key, pool.c.currency)
+    amounts = (allocation.c.credit_micro, allocation.c.total_credit_micro, allocation.c.amount_minor)
+    rows = conn.execute(
+        select(*columns, *amounts, allocation.c.txn_id)
+        .join_from(allocation, provider, provider.c.id == allocation.c.provider_id)
+        .join(pool, pool.c.id == allocation.c.pool_id)
+        .where(allocation.c.period_id == name)
+        .order_by(allocation.c.pool_id, provider.c.key)
+    )
+    return [Allocation(*row) for row in rows]

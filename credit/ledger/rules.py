@@ -1,0 +1,269 @@
+"""The rules that the database keeps by itself, whoever asks; `credit.ledger.guards` makes triggers of them.
+
+A `Rule` is a condition over NEW and OLD in SQL that both engines read alike, and the sentence with which the
+database refuses when it holds. `rules()` is the whole list. One refusal is for SQLite alone: `INSERT OR REPLACE`, whose
+deletions fire no trigger, so that the insert itself is refused when its keys are taken.
+
+A transaction is written entries first, header last. The header's rules judge the whole; afterwards the composite key
+(txn_id, entry_count) with line_no in 1..entry_count leaves no room for another entry, also not for one that a
+concurrent transaction inserted before the header was there to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Table, UniqueConstraint
+
+from credit.ledger import schema
+from credit.ledger.values import GENESIS
+
+Dialect = Literal["sqlite", "postgresql"]
+Event = Literal["INSERT", "UPDATE", "DELETE"]
+
+REFUSED = "credit refuses: "
+"""Start of every message that a guard raises."""
+
+PERIOD_CLOSED = "the period is closed"
+
+APPEND_ONLY: tuple[Table, ...] = (
+    schema.contract_term,
+    schema.hold,
+    schema.account,
+    schema.model,
+    schema.attribution_index,
+    schema.index_location,
+    schema.ingest_file,
+    schema.output,
+    schema.compute_run,
+    schema.score_book,
+    schema.valuation,
+    schema.ledger_txn,
+    schema.ledger_entry,
+    schema.pool,
+    schema.allocation,
+    schema.reserve,
+    schema.statement,
+    schema.personal_event,
+    schema.payout_batch,
+    schema.payout_event,
+)
+MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
+"""Tables with columns that may change, under rules of their own; their rows may not be deleted either."""
+ERASABLE = schema.provider_pii
+"""The table of personal data, whose rows may be deleted, under a rule, but not changed."""
+IN_A_PERIOD = ("pool", "allocation", "reserve")
+"""Tables whose rows belong to a period and come before its close."""
+
+_BASE = 2**32
+_OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
+_LAST_HASH = "(SELECT hash FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
+_LAST_DAY = "9999-12-31"
+_SAME_TERMS = "FROM contract_term AS t WHERE t.provider_id = NEW.provider_id AND t.currency = NEW.currency"
+_CLOSED = "EXISTS (SELECT 1 FROM period WHERE id = NEW.period_id AND status = 'closed')"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Refuse `event` on `table` with `message` when `condition` holds (None: always), on one engine or both."""
+
+    table: str
+    event: Event
+    message: str
+    condition: str | None = None
+    only: Dialect | None = None
+
+
+def rules() -> Iterator[Rule]:
+    """Yield every rule, in the order in which a trigger tries them."""
+    yield from _journal_rules()
+    yield from _period_rules()
+    yield from _term_rules()
+    yield from _mutable_rules()
+    yield from _payment_rules()
+    yield from _personal_rules()
+    for table in APPEND_ONLY:
+        yield Rule(table.name, "UPDATE", f"{table.name} is append-only: no row may be changed")
+    for table in (*APPEND_ONLY, *MUTABLE):
+        yield Rule(table.name, "DELETE", f"no row of {table.name} may be deleted")
+        yield Rule(table.name, "INSERT", f"this row of {table.name} exists already", _key_taken(table), "sqlite")
+
+
+def _key_taken(table: Table) -> str:
+    primary = tuple(column.name for column in table.primary_key)
+    uniques = [item.columns.keys() for item in table.constraints if isinstance(item, UniqueConstraint)]
+    keys = [primary, *sorted(tuple(names) for names in uniques if not set(primary) <= set(names))]
+    if table is schema.ledger_txn:
+        # The journal's own rules let in no key of these that is taken: seq follows the last one, and id is seq.
+        keys = [key for key in keys if key not in {("id",), ("seq",), ("prev_hash",), ("reverses_txn_id",)}]
+    tests = [" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys]
+    found = "EXISTS (SELECT 1 FROM {} WHERE {})".format
+    return " OR ".join(found(table.name, test) for test in tests)
+
+
+def _journal_rules() -> Iterator[Rule]:
+    yield Rule(
+        "ledger_entry",
+        "INSERT",
+        "a late entry: the transaction is complete",
+        "EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.txn_id)",
+    )
+    header = {
+        PERIOD_CLOSED: _CLOSED,
+        "the number of entries is not entry_count": f"(SELECT count(*) {_OF_THIS}) <> NEW.entry_count",
+        # Halves of 32 bits, because SQLite's sum() fails beyond 64 bits where PostgreSQL's does not.
+        "the entries do not sum to zero in every commodity": (
+            f"EXISTS (SELECT 1 {_OF_THIS} GROUP BY commodity"
+            f" HAVING sum(amount / {_BASE}) + sum(amount % {_BASE}) / {_BASE} <> 0"
+            f" OR sum(amount % {_BASE}) % {_BASE} <> 0)"
+        ),
+        "seq does not follow the last transaction": ("NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ledger_txn)"),
+        "prev_hash is not the hash of the last transaction": (f"NEW.prev_hash <> coalesce({_LAST_HASH}, '{GENESIS}')"),
+        "there is no such transaction to reverse": (
+            "NEW.reverses_txn_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
+        ),
+        "the transaction has been reversed before": (
+            "NEW.reverses_txn_id IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM ledger_txn WHERE reverses_txn_id = NEW.reverses_txn_id)"
+        ),
+        "a reversal must negate every entry of what it reverses": (
+            "NEW.reverses_txn_id IS NOT NULL AND (NEW.entry_count <>"
+            " (SELECT entry_count FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
+            " OR EXISTS (SELECT 1 FROM ledger_entry AS n JOIN ledger_entry AS o"
+            " ON o.txn_id = NEW.reverses_txn_id AND o.line_no = n.line_no WHERE n.txn_id = NEW.id"
+            " AND (n.account_id <> o.account_id OR n.commodity <> o.commodity OR n.amount <> -o.amount)))"
+        ),
+    }
+    for message, condition in header.items():
+        yield Rule("ledger_txn", "INSERT", message, condition)
+
+
+def _period_rules() -> Iterator[Rule]:
+    for table in IN_A_PERIOD:
+        yield Rule(table, "INSERT", PERIOD_CLOSED, _CLOSED)
+    yield Rule("period", "INSERT", "a period starts open", "NEW.status <> 'open'")
+    yield Rule(
+        "period",
+        "INSERT",
+        f"{PERIOD_CLOSED}: a later one has been closed",
+        "EXISTS (SELECT 1 FROM period WHERE id > NEW.id AND status = 'closed')",
+    )
+    yield Rule("period", "UPDATE", f"{PERIOD_CLOSED}: it stays closed, as it was closed", "OLD.status = 'closed'")
+    yield Rule(
+        "period",
+        "UPDATE",
+        "the only change to a period is to close it",
+        "NEW.status <> 'closed' OR NEW.id <> OLD.id OR NEW.opened_at <> OLD.opened_at",
+    )
+    yield Rule(
+        "period",
+        "UPDATE",
+        "periods close in their order: an earlier one is open",
+        "EXISTS (SELECT 1 FROM period WHERE id < NEW.id AND status = 'open')",
+    )
+
+
+def _term_rules() -> Iterator[Rule]:
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        "a version of terms follows the last one",
+        f"NEW.version <> (SELECT coalesce(max(t.version), 0) + 1 {_SAME_TERMS})",
+    )
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        f"{PERIOD_CLOSED}: terms begin after the last one that was closed",
+        "EXISTS (SELECT 1 FROM period WHERE status = 'closed' AND id >= substr(NEW.valid_from, 1, 7))",
+    )
+    yield Rule(
+        "contract_term",
+        "INSERT",
+        "terms that overlap others must be said to supersede them",
+        # Terms without an end give way to those that begin later.
+        f"NEW.supersedes = 0 AND EXISTS (SELECT 1 {_SAME_TERMS}"
+        f" AND t.valid_from <= coalesce(NEW.valid_to, '{_LAST_DAY}')"
+        f" AND coalesce(t.valid_to, '{_LAST_DAY}') >= NEW.valid_from"
+        " AND NOT (t.valid_to IS NULL AND t.valid_from < NEW.valid_from))",
+    )
+    yield Rule(
+        "hold",
+        "INSERT",
+        "a hold and its release take turns",
+        "NEW.action = coalesce((SELECT action FROM hold WHERE provider_id = NEW.provider_id"
+        " AND coalesce(currency, '') = coalesce(NEW.currency, '') ORDER BY id DESC LIMIT 1), 'release')",
+    )
+
+
+def _mutable_rules() -> Iterator[Rule]:
+    yield Rule(
+        "provider",
+        "UPDATE",
+        "a provider's id, key and created_at stay as they are",
+        "NEW.id <> OLD.id OR NEW.key <> OLD.key OR NEW.created_at <> OLD.created_at",
+    )
+    yield Rule(
+        "provider",
+        "UPDATE",
+        "a provider that has been credited stays of its kind",
+        "NEW.kind <> OLD.kind AND EXISTS (SELECT 1 FROM account WHERE provider_id = OLD.id)",
+    )
+    unchanged = ("id", "period_id", "provider_id", "currency", "amount_minor", "txn_id")
+    yield Rule(
+        "payout",
+        "UPDATE",
+        "only the status of a payout may change",
+        " OR ".join(f"NEW.{name} <> OLD.{name}" for name in unchanged),
+    )
+
+
+def _payment_rules() -> Iterator[Rule]:
+    last = "FROM payout_event AS e WHERE e.payout_id = {} ORDER BY e.id DESC LIMIT 1"
+    yield Rule(
+        "payout",
+        "UPDATE",
+        "the status of a payout is that of its last event",
+        f"NEW.status <> coalesce((SELECT e.status {last.format('NEW.id')}), 'pending')",
+    )
+    yield Rule("payout", "INSERT", "a payout starts pending", "NEW.status <> 'pending'")
+    now = "(SELECT status FROM payout WHERE id = NEW.payout_id)"
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "only a payout that is pending or failed can be exported",
+        f"NEW.status = 'exported' AND {now} NOT IN ('pending', 'failed')",
+    )
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "only a payout that is exported, and in its last batch, can be paid or fail",
+        f"NEW.status <> 'exported' AND ({now} <> 'exported'"
+        f" OR NEW.batch_id <> (SELECT e.batch_id {last.format('NEW.payout_id')}))",
+    )
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "the last event of the payout has not reached its status",
+        f"coalesce((SELECT e.status {last.format('NEW.payout_id')}), 'pending') <> {now}",
+    )
+
+
+def _personal_rules() -> Iterator[Rule]:
+    recorded = "SELECT action FROM personal_event AS e WHERE e.{}"
+    yield Rule(
+        ERASABLE.name,
+        "INSERT",
+        "personal details belong to an event of their provider that set them",
+        "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.id AND e.provider_id = NEW.provider_id"
+        " AND e.action = 'set')",
+    )
+    yield Rule(ERASABLE.name, "INSERT", "these details exist already", _key_taken(ERASABLE), "sqlite")
+    yield Rule(ERASABLE.name, "UPDATE", "personal details are not changed: new ones are set, or all are erased")
+    yield Rule(
+        ERASABLE.name,
+        "DELETE",
+        "personal details go only by an erasure on record",
+        f"coalesce(({recorded.format('provider_id = OLD.provider_id')} ORDER BY e.id DESC LIMIT 1), '') <> 'erased'",
+    )

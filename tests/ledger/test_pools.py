@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from sqlalchemy import Connection
+
+from credit.errors import LedgerError, PeriodClosedError
+from credit.ledger import balances, journal, pools, queries
+from credit.records import Group
+from tests.ledger import samples
+from tests.ledger.samples import NOW, OCTOBER, credit_posting
+
+
+@pytest.fixture(autouse=True)
+def start(conn: Connection) -> None:
+    samples.add_providers(conn)
+
+
+def add_pool(conn: Connection, name: str = OCTOBER, gross: int = 100, less: int = 10, ref: str = "ads") -> pools.Pool:
+    return pools.add_pool(conn, name, "USD", gross, less, ref, NOW)
+
+
+def test_a_pool_is_posted_and_read_back(conn: Connection) -> None:
+    item = add_pool(conn)
+    assert (item.net_minor, item.txn_id) == (90, 1)
+    assert pools.pools(conn, OCTOBER) == [item]
+    assert balances.balance(conn, "money:pool:2026-10", "USD") == 90
+    assert balances.balance(conn, "money:external", "USD") == -90
+
+
+def test_a_pool_given_twice_is_one_pool(conn: Connection) -> None:
+    assert add_pool(conn) == add_pool(conn)
+    assert balances.balance(conn, "money:pool:2026-10", "USD") == 90
+    assert add_pool(conn, ref="licences").id == 2
+
+
+def test_a_pool_of_nothing_posts_nothing(conn: Connection) -> None:
+    assert add_pool(conn, gross=10, less=10).txn_id is None
+    assert journal.chain_head(conn)[0] == 0
+
+
+@pytest.mark.parametrize(("gross", "less"), [(101, 10), (100, 11), (101, 11)])
+def test_a_pool_reference_with_another_amount_is_refused(conn: Connection, gross: int, less: int) -> None:
+    add_pool(conn)
+    with pytest.raises(LedgerError, match="holds 100 less 10 USD"):
+        add_pool(conn, gross=gross, less=less)
+
+
+@pytest.mark.parametrize(("gross", "less"), [(-1, 0), (1, -1), (1, 2)])
+def test_a_pool_that_is_no_money_is_refused(conn: Connection, gross: int, less: int) -> None:
+    with pytest.raises(LedgerError, match="not money to distribute"):
+        add_pool(conn, gross=gross, less=less)
+
+
+@pytest.mark.parametrize(("gross", "less"), [(7, 0), (7, 7)])
+def test_a_closed_period_takes_no_pool(conn: Connection, gross: int, less: int) -> None:
+    journal.ensure_period(conn, OCTOBER, now=NOW)
+    samples.close(conn, OCTOBER)
+    with pytest.raises(PeriodClosedError, match=OCTOBER):
+        add_pool(conn, gross=gross, less=less)
+
+
+def test_credits_are_summed_from_the_entries(conn: Connection) -> None:
+    journal.post_all(
+        conn,
+        [
+            credit_posting("a", 5, 3),
+            credit_posting("b", 7, 1, day=date(2026, 9, 30)),
+            credit_posting("c", 100, 100, period="2026-11"),
+        ],
+        now=NOW,
+    )
+    journal.reverse(conn, 1, period=OCTOBER, reason="wrong", now=NOW)
+    journal.post(conn, credit_posting("a again", 6, 3), now=NOW)
+    assert pools.credit_totals(conn, OCTOBER) == {"ada": 13, "bell": 4}
+    assert queries.credits_by_group(conn, OCTOBER) == {Group("ada", "novels"): 13, Group("bell"): 4}
+    assert [(row.group.provider, row.day.day, row.credit_micro) for row in queries.credit_rows(conn, OCTOBER)] == [
+        ("ada", 30, 7),
+        ("ada", 5, 6),
+        ("bell", 30, 1),
+        ("bell", 5, 3),
+    ]
