@@ -127,13 +127,25 @@ def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int
     return [_to_stored(row) for row in conn.execute(query)]
 
 
-def pending_count(conn: Connection, period: str | None = None) -> int:
-    """Count the outputs that no index has valued, of all time or of a month."""
+def pending_count(conn: Connection, *, since: str | None = None, through: str | None = None) -> int:
+    """Count the outputs that no index has valued: of all time, from the month `since` on, up to the end of `through`.
+
+    An output of a closed month counts in the first open one, so that a close must look at all that occurred before
+    the end of its period, not only at what occurred in it.
+    """
     query = select(func.count()).select_from(output).where(~_valued())
-    if period is not None:
-        low, high = month_bounds(period)
-        query = query.where(output.c.occurred_at >= low, output.c.occurred_at < high)
+    if since is not None:
+        query = query.where(output.c.occurred_at >= month_bounds(since)[0])
+    if through is not None:
+        query = query.where(output.c.occurred_at < month_bounds(through)[1])
     return int(conn.execute(query).scalar_one())
+
+
+def has_outputs(conn: Connection, period: str) -> bool:
+    """Whether outputs of a month are logged, valued or not."""
+    low, high = month_bounds(period)
+    query = select(exists().where(output.c.occurred_at >= low, output.c.occurred_at < high))
+    return bool(conn.execute(query).scalar_one())
 
 
 def outputs_of_period(conn: Connection, period: str) -> Iterator[StoredOutput]:

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, func, select, update
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.engine import serialise_writers
+from credit.ledger.journal import ensure_period
+from credit.ledger.outputs import has_outputs
 from credit.ledger.schema import period
 from credit.ledger.statements import Statement as Statement  # for those who still ask for it here
 from credit.ledger.values import utc_moment, utc_text
@@ -75,16 +77,22 @@ def unclosed_before(conn: Connection, name: str) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
-def close_lock(conn: Connection, name: str) -> None:
+def close_lock(conn: Connection, name: str, *, now: datetime) -> None:
     """Take the period for closing: until commit nobody else posts into it or closes it.
 
+    A month of which outputs are logged is a period even before anything is posted into it; it is opened by this.
+
     Raises:
-        LedgerError: there is no such period; PeriodClosedError: it is closed already.
+        LedgerError: there is no such period; PeriodClosedError: it, or a later one, is closed already.
     """
     serialise_writers(conn)
-    status = conn.execute(select(period.c.status).where(period.c.id == name).with_for_update()).scalar()
+    query = select(period.c.status).where(period.c.id == name).with_for_update()
+    status = conn.execute(query).scalar()
     if status is None:
-        raise LedgerError(f"there is no period {name}; it opens with its first output or pool")
+        if not has_outputs(conn, name):
+            raise LedgerError(f"there is no period {name}; it opens with its first output or pool")
+        ensure_period(conn, name, now=now)
+        conn.execute(query)
     if status == "closed":
         raise PeriodClosedError(f"period {name} is closed already")
 

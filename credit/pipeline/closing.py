@@ -34,7 +34,7 @@ class ClosePolicy:
     Attributes:
         house: what happens to what no provider's data earned.
         grace_days: days after the period's end in which its outputs might still come in.
-        leave_pending: outputs that are not valued yet are credited in a later period.
+        leave_pending: outputs up to the period's end that are not valued yet are credited in a later period.
     """
 
     house: HousePolicy = "return"
@@ -122,14 +122,16 @@ def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: d
 
 
 def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> CloseReport:
-    close_lock(conn, period)
+    close_lock(conn, period, now=now)
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
-    pending = pending_count(conn, period)
+    pending = pending_count(conn, through=period)
     if pending and not settings.policy.leave_pending:
+        late = pending - pending_count(conn, since=period, through=period)
+        which = f"of {period}" if not late else f"up to the end of {period} ({late} of earlier months)"
         raise LedgerError(
-            f"{pending} outputs of {period} are not valued yet; run credit compute, "
+            f"{pending} outputs {which} are not valued yet; run credit compute, "
             "or credit them in a later period with --leave-pending"
         )
     facts = _settle(conn, period, settings.policy.house, now)

@@ -141,7 +141,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
     return AttributionView(
         period=found,
         outputs=sums.outputs,
-        pending=pending_count(conn, period),
+        pending=pending_count(conn, since=period, through=period),
         credit_micro=sums.credit_micro,
         corrections_micro=sums.corrections_micro,
         credited=sum(1 for key, micro in credited.items() if micro > 0 and key not in house),

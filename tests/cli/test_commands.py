@@ -160,7 +160,8 @@ def test_verify_exits_4_and_names_what_was_changed(site):
 
 def test_a_period_is_closed_only_when_it_is_over_in_order_valued_funded_and_once(site):
     assert "is not over; it can be closed from 3000-01-01" in _refused(site, "2999-12")
-    assert f"there is no period {FIRST}" in _refused(site, FIRST)
+    assert "there is no period 2019-12; it opens with its first output or pool" in _refused(site, "2019-12")
+    assert f"20 outputs of {FIRST} are not valued yet; run credit compute" in _refused(site, FIRST)
     site.run("pool", "add", FIRST, "100", "EUR")
     assert f"20 outputs of {FIRST} are not valued yet; run credit compute" in _refused(site, FIRST)
     site.run("compute")
@@ -203,13 +204,15 @@ def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_ow
     site.run("close", FIRST)
     frozen = site.named("allocation"), site.named("statement")
     site.log("late.jsonl", [output_row(60, occurred_at=f"{FIRST}-17T10:00:00Z")])
+    site.run("pool", "add", SECOND, "50", "EUR")
+    stopped = f"1 outputs up to the end of {SECOND} (1 of earlier months) are not valued yet; run credit compute"
+    assert stopped in _refused(site, SECOND)
     assert site.json("compute")["valued"] == 1
     assert (site.named("allocation"), site.named("statement")) == frozen
     (late,) = [
         row for row in site.named("ledger_txn") if (row["period_id"], row["effective_on"][:7]) == (SECOND, FIRST)
     ]
     assert (late["kind"], late["effective_on"]) == ("credits", f"{FIRST}-17")
-    site.run("pool", "add", SECOND, "50", "EUR")
     site.run("close", SECOND)
     assert sum(_amounts(site, "allocation", "amount_minor")) == 15_000
     site.run("verify")

@@ -114,7 +114,7 @@ def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str
 
 def close(conn: Connection, name: str) -> None:
     """Share out every pool of a period equally between two providers, and close it."""
-    periods.close_lock(conn, name)
+    periods.close_lock(conn, name, now=NOW)
     for item in pools.pools(conn, name):
         half = item.net_minor // 2
         shares = {"ada": item.net_minor - half, "bell": half}

@@ -90,7 +90,7 @@ def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> 
     def closer() -> int:
         barrier.wait()
         with ledger.write() as conn:
-            periods.close_lock(conn, OCTOBER)
+            periods.close_lock(conn, OCTOBER, now=NOW)
             total = sum(pools.credit_totals(conn, OCTOBER).values())
             periods.mark_closed(conn, OCTOBER, policy_json="{}", now=NOW)
         return total

@@ -116,15 +116,17 @@ def test_outputs_of_another_model_are_not_pending_for_this_one(conn: Connection)
     assert [item.output.model for item in pending(conn)] == [MODEL]
 
 
-def test_pending_counts_by_the_month_of_occurrence(conn: Connection) -> None:
+def test_pending_counts_up_to_the_end_of_a_month_or_within_it(conn: Connection) -> None:
     index = samples.add_index(conn)
     moments = [datetime(2026, 9, 30, 23, 59, 59, 999999, UTC), datetime(2026, 10, 1, tzinfo=UTC)]
     moments.append(datetime(2026, 12, 31, 23, 0, tzinfo=timezone(timedelta(hours=-2))))
     samples.add_outputs(conn, [logged(n, occurred_at=moment) for n, moment in enumerate(moments)])
-    months = ("2026-09", "2026-10", "2026-12", "2027-01")
-    assert [outputs.pending_count(conn, month) for month in months] == [1, 1, 0, 1]
+    months = ("2026-08", "2026-09", "2026-10", "2026-12", "2027-01")
+    assert [outputs.pending_count(conn, through=month) for month in months] == [0, 1, 2, 2, 3]
+    assert [outputs.pending_count(conn, since=month, through=month) for month in months] == [0, 1, 1, 0, 1]
+    assert [outputs.has_outputs(conn, month) for month in months] == [False, True, True, False, True]
     samples.value(conn, index.id, [1])
-    assert outputs.pending_count(conn, "2026-09") == 0
+    assert [outputs.pending_count(conn, through=month) for month in months] == [0, 0, 1, 1, 2]
     assert [item.id for item in outputs.outputs_of_period(conn, "2026-09")] == [1]
 
 

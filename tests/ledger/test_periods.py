@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from sqlalchemy import Connection
@@ -56,10 +56,22 @@ def test_a_close_is_read_back_as_it_was_written(conn: Connection) -> None:
     assert (period.status, period.closed_at, period.close_policy_json) == ("closed", NOW, '{"house":"keep"}')
 
 
+def test_a_month_with_outputs_is_a_period_before_anything_is_posted_into_it(conn: Connection) -> None:
+    samples.add_index(conn)
+    samples.add_outputs(conn, [samples.logged(1, occurred_at=datetime(2026, 9, 30, 23, tzinfo=UTC))])
+    with pytest.raises(LedgerError, match="there is no period 2026-10"):
+        periods.close_lock(conn, OCTOBER, now=NOW)
+    periods.close_lock(conn, SEPTEMBER, now=NOW)
+    assert [(item.id, item.status) for item in periods.periods(conn)] == [(SEPTEMBER, "open")]
+    periods.mark_closed(conn, SEPTEMBER, policy_json="{}", now=NOW)
+    with pytest.raises(PeriodClosedError, match="closed already"):
+        periods.close_lock(conn, SEPTEMBER, now=NOW)
+
+
 def test_closing_twice_or_what_never_opened_is_refused(conn: Connection) -> None:
     with pytest.raises(LedgerError, match="there is no period"):
-        periods.close_lock(conn, OCTOBER)
+        periods.close_lock(conn, OCTOBER, now=NOW)
     journal.ensure_period(conn, OCTOBER, now=NOW)
     samples.close(conn, OCTOBER)
     with pytest.raises(PeriodClosedError, match="closed already"):
-        periods.close_lock(conn, OCTOBER)
+        periods.close_lock(conn, OCTOBER, now=NOW)

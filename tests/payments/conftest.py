@@ -47,7 +47,7 @@ def owe(ledger: Ledger) -> None:
             posting = Posting("payout", SEPTEMBER, day, f"payout:{key}:{currency}", lines)
             posted = journal.post(conn, posting, now=NOW)
             payouts.add_payout(conn, SEPTEMBER, key, currency, amount, txn_id=posted.txn_id)
-        periods.close_lock(conn, SEPTEMBER)
+        periods.close_lock(conn, SEPTEMBER, now=NOW)
         periods.mark_closed(conn, SEPTEMBER, policy_json="{}", now=NOW)
 
 

@@ -11,6 +11,7 @@ from credit.ledger import holds, integrity, journal, periods
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import ClosePolicy
+from tests.ledger import samples
 from tests.pipeline.books_of_account import APRIL, FEBRUARY, JANUARY, MARCH, NOW, Account
 
 
@@ -250,3 +251,24 @@ def test_a_pool_that_was_taken_back_is_not_divided(account: Account) -> None:
 def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, object]) -> None:
     with pytest.raises(InvalidRequestError):
         ClosePolicy(**policy)
+
+
+def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(account: Account) -> None:
+    """A late output of a closed month counts in the period that is closed now, or would count a period too late."""
+    account.month(JANUARY, 100, {"ann": 1})
+    with account.ledger.write() as conn:
+        samples.add_index(conn)
+        moments = [datetime(2026, 1, 31, 23, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)]
+        samples.add_outputs(conn, [samples.logged(number, occurred_at=moment) for number, moment in enumerate(moments)])
+    account.credits(FEBRUARY, {"ann": 1})
+    account.pool(FEBRUARY, 100)
+    with pytest.raises(LedgerError, match=r"1 outputs up to the end of 2026-02 \(1 of earlier months\) are not valued"):
+        account.close(FEBRUARY)
+    assert account.close(FEBRUARY, dry_run=True, leave_pending=True).left_pending == 1
+    with account.ledger.write() as conn:
+        samples.value(conn, 1, [1])
+    assert account.close(FEBRUARY).left_pending == 0
+    with pytest.raises(LedgerError, match="1 outputs of 2026-03 are not valued yet; run credit compute"):
+        account.close(MARCH)
+    assert account.close(MARCH, leave_pending=True).left_pending == 1
+    assert verified(account)
