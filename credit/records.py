@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from fractions import Fraction
 from typing import Literal
 
 from credit.errors import InvalidRequestError
@@ -111,6 +112,8 @@ class Terms:
         withholding_ppm: share of what is paid that is withheld as tax.
         fee_minor: taken from every payout.
         agreement_reference: the contract, as its parties call it.
+        pay_in: another currency, to which what would be paid is converted at the period's rate; empty: none. What is
+            taken when money is paid (minimum, withholding, fee) is then agreed in that other currency.
     """
 
     rate_ppm: int = PPM
@@ -121,6 +124,7 @@ class Terms:
     withholding_ppm: int = 0
     fee_minor: int = 0
     agreement_reference: str = ""
+    pay_in: str = ""
 
     def __post_init__(self) -> None:
         for name in ("rate_ppm", "reserve_ppm", "recoupment_ppm", "withholding_ppm"):
@@ -134,6 +138,42 @@ class Terms:
                 f"a reserve of {self.reserve_ppm} ppm that is released after {self.reserve_release_periods} periods"
                 " makes no sense; agree both, or neither"
             )
+        if self.pay_in and (self.minimum_payout_minor or self.withholding_ppm or self.fee_minor):
+            raise InvalidRequestError(
+                f"minimum payout, withholding and fee are taken where money is paid: agree them in {self.pay_in}, in"
+                " which it is, and none in the currency that is converted to it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The decimal number `coefficient` / 10^`digits`, more than 0, with the digits that it was given in."""
+
+    coefficient: int
+    digits: int
+
+    @property
+    def value(self) -> Fraction:
+        """The exact number."""
+        return Fraction(self.coefficient, 10**self.digits)
+
+    def __str__(self) -> str:
+        whole, rest = divmod(self.coefficient, 10**self.digits)
+        return f"{whole}.{rest:0{self.digits}d}" if self.digits else str(whole)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRate:
+    """What one unit of `base` cost in `quote` on a day, and who says so."""
+
+    base: str
+    quote: str
+    on: date
+    rate: Rate
+    source: str
+
+    def __str__(self) -> str:
+        return f"1 {self.base} = {self.rate} {self.quote} ({self.source}, {self.on})"
 
 
 @dataclass(frozen=True, slots=True)

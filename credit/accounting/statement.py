@@ -8,6 +8,7 @@ from typing import Any
 
 import rfc8785
 
+from credit.accounting.fx import exact_text
 from credit.accounting.money import format_amount
 from credit.accounting.waterfall import Waterfall
 
@@ -101,6 +102,7 @@ def statement_json(facts: StatementInput) -> str:
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],
         "corrections": [_correction(line) for line in facts.corrections],
+        **_conversions(facts.waterfalls),
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),
         "chain_head": facts.chain_head,
@@ -136,8 +138,35 @@ def _balance(fall: Waterfall, agreement: str) -> dict[str, Any]:
         "reserve_balance": fall.reserve_balance_minor,
         "advance_balance": fall.advance_balance_minor,
     }
+    # Only where there are any: a statement without conversions reads as it did before there could be some.
+    lines |= {
+        name: minor
+        for name, minor in (("converted_in", fall.converted_in_minor), ("converted_out", fall.converted_out_minor))
+        if minor
+    }
     amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
     return {"currency": fall.currency, "agreement": agreement, "reason": fall.reason, **amounts}
+
+
+def _conversions(falls: Sequence[Waterfall]) -> dict[str, Any]:
+    """Return what was converted, at which rate, with the exact result and what it was rounded to."""
+    found = [fall.conversion for fall in falls if fall.conversion is not None]
+    rows = [
+        {
+            "currency": item.currency,
+            "amount": format_amount(item.amount_minor, item.currency),
+            "into": item.into,
+            "base": item.given.base,
+            "quote": item.given.quote,
+            "rate": str(item.given.rate),
+            "on": item.given.on.isoformat(),
+            "source": item.given.source,
+            "exact": exact_text(item.exact),
+            "converted": format_amount(item.converted_minor, item.into),
+        }
+        for item in found
+    ]
+    return {"conversions": rows} if rows else {}
 
 
 def _correction(line: CorrectionLine) -> dict[str, Any]:

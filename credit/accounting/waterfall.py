@@ -1,18 +1,22 @@
 """The lines of a statement: from what was owed and earned to what is paid now and what is carried forward.
 
-    opening + earned + adjustments − reserve held + reserve released − advances recouped = owed
-    owed − withholding − fees = payable, or else owed is carried forward whole, with the reason
+    opening + earned + adjustments − reserve held + reserve released − advances recouped + converted in = owed
+    owed − withholding − fees = payable, or else owed is converted or carried forward whole, with the reason
 
 **Rounding.** Every share is agreed in parts per million and applied once, to an integer, exactly; the fraction of a
 minor unit that is left falls to the provider: what is held, recouped, withheld or kept by the house is rounded down.
 Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an amount
 that was carried forward.
+
+**Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where it is agreed that a currency is
+paid in another, what is owed at the end of the one waterfall is converted and comes in at the end of the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
@@ -38,6 +42,8 @@ class Waterfall:
         reason: why nothing is paid, in words; empty exactly when something is.
         reserve_balance_minor: all that is held back after this period.
         advance_balance_minor: what is left of advances after this period, at least 0.
+        converted_in_minor: what came from balances in other currencies, at least 0.
+        conversion: all that is owed turned into another currency, where it is paid; None where it is not.
     """
 
     provider: str
@@ -55,6 +61,13 @@ class Waterfall:
     reason: str
     reserve_balance_minor: int = 0
     advance_balance_minor: int = 0
+    converted_in_minor: int = 0
+    conversion: Conversion | None = None
+
+    @property
+    def converted_out_minor(self) -> int:
+        """What was turned into another currency, at least 0."""
+        return self.conversion.amount_minor if self.conversion else 0
 
     @property
     def owed_minor(self) -> int:
@@ -66,16 +79,19 @@ class Waterfall:
             - self.reserve_held_minor
             + self.reserve_released_minor
             - self.recouped_minor
+            + self.converted_in_minor
         )
 
     def __post_init__(self) -> None:
         where = f"statement of {self.provider} in {self.currency}"
         taken = self.withheld_minor + self.fees_minor
-        if self.owed_minor != taken + self.payable_minor + self.carried_minor:
+        if self.owed_minor != taken + self.payable_minor + self.carried_minor + self.converted_out_minor:
             raise IntegrityError(
-                f"{where}: {self.payable_minor} payable, {taken} withheld and {self.carried_minor} carried"
-                f" are not {self.owed_minor}"
+                f"{where}: {self.payable_minor} payable, {taken} withheld, {self.converted_out_minor} converted and"
+                f" {self.carried_minor} carried are not {self.owed_minor}"
             )
+        if self.conversion is not None and (self.payable_minor or self.carried_minor):
+            raise IntegrityError(f"{where}: what is converted is neither paid nor carried")
         never_negative = (
             self.earned_minor,
             self.reserve_held_minor,
@@ -86,6 +102,7 @@ class Waterfall:
             self.payable_minor,
             self.reserve_balance_minor,
             self.advance_balance_minor,
+            self.converted_in_minor,
         )
         if min(never_negative) < 0:
             raise IntegrityError(f"{where}: an amount is negative that cannot be")
@@ -119,10 +136,12 @@ def settle(
     released_minor: int = 0,
     reserve_minor: int = 0,
     advance_minor: int = 0,
+    converted_in_minor: int = 0,
     terms: Terms | None = None,
     hold: str = "",
+    rates: PeriodRates = NO_RATES,
 ) -> Waterfall:
-    """Decide what is paid: all that is owed, or nothing, with the reason.
+    """Decide what is paid: all that is owed, or nothing, with the reason; or that it is paid in another currency.
 
     What is owed is carried forward whole while it is negative, on hold, or below the minimum payout. Nothing is
     clamped: a debt stays visible and is worked off by later earnings. Advances are recouped from this period's
@@ -137,10 +156,13 @@ def settle(
         released_minor: of reserves held earlier, what is due now.
         reserve_minor: all that is held back so far, `released_minor` included.
         advance_minor: what is left of advances so far.
+        converted_in_minor: what other currencies' balances were converted to.
         terms: what is agreed; None for the defaults.
         hold: why the provider is on hold, or empty.
+        rates: by which is converted what is paid in another currency.
 
     Raises:
+        LedgerError: the rate that is needed was not given.
         InvalidRequestError: an amount is negative that cannot be, or the currency is unknown.
     """
     agreed = terms or Terms()
@@ -150,12 +172,19 @@ def settle(
             f" ({advance_minor}) cannot be negative, nor more be released than is held"
         )
     held = part(earned_minor, agreed.reserve_ppm)
-    before = opening_minor + earned_minor + adjustments_minor - held + released_minor
+    before = opening_minor + earned_minor + adjustments_minor - held + released_minor + converted_in_minor
     recouped = max(0, min(advance_minor, part(earned_minor, agreed.recoupment_ppm), before))
     owed = before - recouped
     withheld = part(max(owed, 0), agreed.withholding_ppm)
     payable = owed - withheld - agreed.fee_minor
-    reason = _reason(owed, payable, agreed, currency, hold)
+    conversion = None
+    if agreed.pay_in and owed > 0 and not hold:
+        conversion = convert(owed, currency, agreed.pay_in, rates.between(currency, agreed.pay_in))
+        reason = _converted(conversion)
+        if conversion.converted_minor == 0:
+            conversion = None
+    else:
+        reason = _reason(owed, payable, agreed, currency, hold)
     return Waterfall(
         provider,
         currency,
@@ -168,10 +197,12 @@ def settle(
         withheld_minor=0 if reason else withheld,
         fees_minor=0 if reason else agreed.fee_minor,
         payable_minor=0 if reason else payable,
-        carried_minor=owed if reason else 0,
+        carried_minor=owed if reason and conversion is None else 0,
         reason=reason,
         reserve_balance_minor=reserve_minor + held - released_minor,
         advance_balance_minor=advance_minor - recouped,
+        converted_in_minor=converted_in_minor,
+        conversion=conversion,
     )
 
 
@@ -194,3 +225,11 @@ def _reason(owed: int, payable: int, terms: Terms, currency: str, hold: str) -> 
         minimum = money(terms.minimum_payout_minor)
         return f"the balance of {money(owed)}{after} is below the minimum payout of {minimum}; it is carried forward"
     return ""
+
+
+def _converted(item: Conversion) -> str:
+    """Say that an amount is paid in another currency, or that it is too small to be."""
+    amount = f"the balance of {format_amount(item.amount_minor, item.currency)} {item.currency}"
+    if item.converted_minor == 0:
+        return f"{amount} is less than can be paid in {item.into}; it is carried forward"
+    return f"{amount} is paid in {item.into}: converted, {format_amount(item.converted_minor, item.into)} {item.into}"

@@ -77,6 +77,8 @@ def _lines(report: CloseReport) -> Iterator[str]:
             + ", ".join(f"{name} {format_amount(minor, fall.currency)}" for name, minor in _amounts(fall))
             + (f" ({fall.reason})" if fall.reason else "")
         )
+        if fall.conversion is not None:
+            yield f"  {fall.conversion.arithmetic}"
     if report.left_pending:
         yield f"{report.left_pending} outputs are left for a later period"
     if report.dry_run:
@@ -95,6 +97,8 @@ def _amounts(fall: Waterfall) -> Iterator[tuple[str, int]]:
         "reserve held": -fall.reserve_held_minor,
         "reserve released": fall.reserve_released_minor,
         "advances recouped": -fall.recouped_minor,
+        "converted in": fall.converted_in_minor,
+        "converted out": -fall.converted_out_minor,
         "withholding": -fall.withheld_minor,
         "fees": -fall.fees_minor,
         "payable": fall.payable_minor,

@@ -11,7 +11,8 @@ import click
 from credit.cli.options import FILE, json_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
-    from credit.pipeline.explaining import CurrencySteps, PayoutExplanation
+    from credit.pipeline.explaining import PayoutExplanation
+    from credit.pipeline.retracing import CurrencySteps
     from credit.pipeline.workspace import Workspace
 
 

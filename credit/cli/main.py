@@ -17,6 +17,7 @@ _COMMANDS = {
     "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
     "compute": ("credit.cli.compute", "Value what is not valued yet, and post credits."),
     "pool": ("credit.cli.pool", "Money to distribute."),
+    "fx": ("credit.cli.fx", "Rates of exchange, as they were given."),
     "close": ("credit.cli.close", "Allocate a period's pools, write statements, freeze it."),
     "adjust": ("credit.cli.corrections", "Correct what is owed to a provider."),
     "reverse": ("credit.cli.corrections", "Undo a transaction."),

@@ -28,6 +28,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--recoupment", metavar="PERCENT", help="Share of what is earned that may go towards advances.")
 @click.option("--withholding", metavar="PERCENT", help="Share of a payout that is withheld as tax.")
 @click.option("--fee", metavar="AMOUNT", help="Taken from every payout.")
+@click.option("--pay-in", metavar="CURRENCY", help="Convert what is owed to this currency, and pay it there.")
 @click.option("--agreement", metavar="TEXT", help="Reference of the contract.")
 @click.option("--supersede", is_flag=True, help="Replace, for these days, what was agreed before.")
 @workspace_options
@@ -45,6 +46,7 @@ def terms(
     recoupment: str | None,
     withholding: str | None,
     fee: str | None,
+    pay_in: str | None,
     agreement: str | None,
     supersede: bool,
     as_json: bool,
@@ -52,15 +54,17 @@ def terms(
     """Show what is agreed with provider KEY, or agree something new.
 
     A period is settled on the terms that hold on its last day. Terms are never edited: a new version holds from its
-    first day on, and what it does not name stays as it was.
+    first day on, and what it does not name stays as it was. With --pay-in, what is owed in one currency is converted at
+    the close, by the rate given for the period (credit fx add); --pay-in of the currency itself ends that.
 
     \b
     Example: credit providers terms anna-books
              credit providers terms anna-books --currency EUR --rate 70% --reserve 10% --release-after 3
+             credit providers terms anna-books --currency USD --pay-in EUR
     """
     from datetime import UTC
 
-    from credit.accounting.money import parse_amount, parse_percent
+    from credit.accounting.money import currency_digits, parse_amount, parse_percent
     from credit.ledger.terms import amend, history
 
     shares = {"rate_ppm": rate, "reserve_ppm": reserve, "recoupment_ppm": recoupment, "withholding_ppm": withholding}
@@ -68,6 +72,9 @@ def terms(
     changes: dict[str, int | str] = {name: parse_percent(text) for name, text in shares.items() if text is not None}
     if release_after is not None:
         changes["reserve_release_periods"] = release_after
+    if pay_in is not None:
+        currency_digits(pay_in)  # refuses what is no currency
+        changes["pay_in"] = "" if pay_in == currency else pay_in
     if agreement is not None:
         changes["agreement_reference"] = agreement
     changing = bool(changes) or any(amounts.values()) or begin is not None or end is not None or supersede
@@ -107,6 +114,8 @@ def _line(item: Agreement) -> str:
         parts.append(f"withholding {format_percent(agreed.withholding_ppm)}")
     if agreed.fee_minor:
         parts.append(f"fee {format_amount(agreed.fee_minor, item.currency)}")
+    if agreed.pay_in:
+        parts.append(f"paid in {agreed.pay_in}")
     if agreed.agreement_reference:
         parts.append(f"agreement {agreed.agreement_reference}")
     end = f"to {item.valid_to}" if item.valid_to else "on"

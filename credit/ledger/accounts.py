@@ -13,6 +13,7 @@
 | `money:advance:<provider>` | minus what a provider was paid in advance and has not earned yet |
 | `money:withholding:<provider>` | tax withheld from a provider's payouts |
 | `money:fees` | fees taken from payouts |
+| `money:fx:<base>-<quote>` | what was exchanged at rates of a pair: minus what was given, plus what was taken |
 | `money:escrow` | what no provider earned and is held for whoever may claim it |
 
 Balances of the two contra accounts and of advances are negative; every commodity sums to zero over all accounts.
@@ -20,6 +21,7 @@ Balances of the two contra accounts and of advances are negative; every commodit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,6 +41,7 @@ PAYOUT_KIND = "money:payout"
 RESERVE_KIND = "money:reserve"
 ADVANCE_KIND = "money:advance"
 WITHHOLDING_KIND = "money:withholding"
+FX_KIND = "money:fx"
 EXPORTED = "exported"
 """Second part of the key of the account of payouts that are with a bank; stored as its collection."""
 FEES = "money:fees"
@@ -47,6 +50,7 @@ ESCROW = "money:escrow"
 _SINGLE = frozenset({ISSUED, EXTERNAL, FEES, ESCROW})
 _OF_A_PROVIDER = frozenset({PAYABLE_KIND, PAYOUT_KIND, RESERVE_KIND, ADVANCE_KIND, WITHHOLDING_KIND})
 
+_PAIR = re.compile(r"[A-Z]{3}-[A-Z]{3}")
 _BATCH = 500
 
 
@@ -94,6 +98,11 @@ def advance_account(provider_key: str) -> str:
     return f"{ADVANCE_KIND}:{provider_key}"
 
 
+def fx_account(base: str, quote: str) -> str:
+    """Key of the account of what was exchanged between two currencies."""
+    return f"{FX_KIND}:{base}-{quote}"
+
+
 def withholding_account(provider_key: str) -> str:
     """Key of the account of the tax withheld from a provider."""
     return f"{WITHHOLDING_KIND}:{provider_key}"
@@ -110,7 +119,7 @@ def parse_account(key: str) -> AccountKey:
         name, _, collection = owner.partition("/")
         if is_provider_key(name) and is_collection(collection) and is_storable(collection):
             return AccountKey(kind, name, collection)
-    elif kind == POOL_KIND and is_period(owner):
+    elif (kind == POOL_KIND and is_period(owner)) or (kind == FX_KIND and _PAIR.fullmatch(owner)):
         return AccountKey(kind)
     elif kind in _OF_A_PROVIDER and is_provider_key(owner):
         return AccountKey(kind, owner)
@@ -118,7 +127,8 @@ def parse_account(key: str) -> AccountKey:
         return AccountKey(kind, owner.removesuffix(f"/{EXPORTED}"), EXPORTED)
     raise LedgerError(
         f"{key!r} is not an account; accounts are credits:issued, credits:earned:<provider>/<collection>,"
-        " money:external, money:fees, money:escrow, money:pool:<period>, and for a provider money:payable:<provider>,"
+        " money:external, money:fees, money:escrow, money:pool:<period>, money:fx:<base>-<quote>, and for a provider"
+        " money:payable:<provider>,"
         " money:payout:<provider>[/exported], money:reserve:<provider>, money:advance:<provider> and"
         " money:withholding:<provider>"
     )

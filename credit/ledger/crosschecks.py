@@ -14,29 +14,22 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    exists,
     func,
     inspect,
-    literal,
     select,
     text,
 )
 
 from credit.errors import LedgerError
 from credit.ledger import guards
-from credit.ledger.accounts import POOL_KIND, parse_account
+from credit.ledger.accounts import parse_account
 from credit.ledger.outputs import all_outputs, content_sha256
 from credit.ledger.rules import Dialect
 from credit.ledger.schema import (
     account,
-    allocation,
     ingest_file,
-    ledger_entry,
-    ledger_txn,
     metadata,
     output,
-    period,
-    pool,
     provider,
     score_book,
     statement,
@@ -141,34 +134,6 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
         )
         for number, said, count in rows:
             yield Problem(f"{parent.name} {number}", f"says {said} outputs and has {count}")
-
-
-def check_pools(conn: Connection) -> Iterator[Problem]:
-    """Yield every pool that was not posted as it says, or whose allocations do not sum to it."""
-    posted = (
-        select(ledger_entry.c.amount)
-        .join(account)
-        .where(
-            ledger_entry.c.txn_id == pool.c.txn_id,
-            ledger_entry.c.commodity == pool.c.currency,
-            account.c.key == literal(f"{POOL_KIND}:") + pool.c.period_id,
-        )
-        .scalar_subquery()
-    )
-    shared = func.coalesce(
-        select(func.sum(allocation.c.amount_minor)).where(allocation.c.pool_id == pool.c.id).scalar_subquery(), 0
-    )
-    undoing = ledger_txn.alias("undoing")
-    undone = exists().where(undoing.c.reverses_txn_id == pool.c.txn_id)
-    numbers = (posted.label("posted"), shared.label("shared"), undone.label("undone"))
-    query = select(pool, period.c.status, *numbers).join(period).order_by(pool.c.id)
-    for row in conn.execute(query):
-        place = f"pool {row.id} ({row.period_id}, {row.currency}, {row.reference})"
-        if row.net_minor != (row.posted or 0):
-            yield Problem(place, f"says {row.net_minor} minor units; its transaction says {row.posted}")
-        divided = row.status == "closed" and not row.undone
-        if row.shared != (row.net_minor if divided else 0):
-            yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
 
 
 def check_statements(conn: Connection) -> Iterator[Problem]:

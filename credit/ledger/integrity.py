@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import IntegrityError
-from credit.ledger import crosschecks, paychecks
+from credit.ledger import closechecks, crosschecks, paychecks
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -67,7 +67,10 @@ def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) ->
             crosschecks.check_accounts,
             crosschecks.check_outputs,
             crosschecks.check_counts,
-            crosschecks.check_pools,
+            closechecks.check_pools,
+            closechecks.check_allocations,
+            closechecks.check_reserves,
+            closechecks.check_conversions,
             crosschecks.check_statements,
             paychecks.check_heads,
             paychecks.check_payouts,

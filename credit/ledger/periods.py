@@ -35,6 +35,13 @@ def following(name: str) -> str:
     return f"{year + 1:04d}-01" if month == 12 else f"{year:04d}-{month + 1:02d}"
 
 
+def later(name: str, months: int) -> str:
+    """Return the period so many months after `name`."""
+    for _ in range(months):
+        name = following(name)
+    return name
+
+
 def first_day(name: str) -> date:
     """Return the first day of a period."""
     return date.fromisoformat(f"{name}-01")

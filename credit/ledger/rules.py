@@ -45,6 +45,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.pool,
     schema.allocation,
     schema.reserve,
+    schema.fx_rate,
     schema.statement,
     schema.personal_event,
     schema.payout_batch,
@@ -187,6 +188,19 @@ def _term_rules() -> Iterator[Rule]:
         f" AND t.valid_from <= coalesce(NEW.valid_to, '{_LAST_DAY}')"
         f" AND coalesce(t.valid_to, '{_LAST_DAY}') >= NEW.valid_from"
         " AND NOT (t.valid_to IS NULL AND t.valid_from < NEW.valid_from))",
+    )
+    same_pair = "FROM fx_rate AS r WHERE r.on_day = NEW.on_day AND r.base = NEW.base AND r.quote = NEW.quote"
+    yield Rule(
+        "fx_rate",
+        "INSERT",
+        "a version of a rate follows the last one",
+        f"NEW.version <> (SELECT coalesce(max(r.version), 0) + 1 {same_pair})",
+    )
+    yield Rule(
+        "fx_rate",
+        "INSERT",
+        f"{PERIOD_CLOSED}: its rates stay as they were",
+        "EXISTS (SELECT 1 FROM period WHERE status = 'closed' AND id >= substr(NEW.on_day, 1, 7))",
     )
     yield Rule(
         "hold",

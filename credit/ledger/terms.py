@@ -77,6 +77,8 @@ def agree(
         raise LedgerError(f"{HOUSE!r} keeps what nobody earned; nothing is agreed with it")
     if valid_to is not None and valid_to < valid_from:
         raise LedgerError(f"{where} cannot end on {valid_to}, before they begin on {valid_from}")
+    if terms.pay_in and (not is_currency(terms.pay_in) or terms.pay_in == currency):
+        raise LedgerError(f"{where} cannot be paid in {terms.pay_in!r}; another currency's ISO 4217 code is needed")
     if not is_storable(terms.agreement_reference):
         raise LedgerError(f"{where}: the agreement's reference holds a character that a database cannot keep")
     serialise_writers(conn)

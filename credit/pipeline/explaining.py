@@ -8,57 +8,24 @@ not an explanation.
 from __future__ import annotations
 
 import heapq
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.accounting.money import format_amount, format_percent
-from credit.accounting.waterfall import Waterfall, provider_part, settle
-from credit.errors import IntegrityError
-from credit.ledger.accounts import ADVANCE_KIND, PAYABLE_KIND, RESERVE_KIND
+from credit.accounting.money import format_amount
 from credit.ledger.catalog import provider_id, providers
-from credit.ledger.holds import hold_history
-from credit.ledger.payouts import payouts
-from credit.ledger.periods import Period, last_day, periods
-from credit.ledger.pools import allocations, pools
+from credit.ledger.periods import Period
 from credit.ledger.queries import credit_rows
-from credit.ledger.settlement import Correction, ProviderCurrency, corrections, provider_balances, reserves
 from credit.ledger.sources import book_scores, existing_period
-from credit.ledger.statements import statements
-from credit.ledger.terms import terms_on
-from credit.pipeline.settling import CLOSE_KINDS
-from credit.records import PPM, Provider, Terms, period_of
+from credit.pipeline.retracing import CurrencySteps, balance_steps
+from credit.records import Provider, period_of
 
 TOP = 10
 """Outputs that are shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of an explanation: what it is, how it is computed, and the result in minor units."""
-
-    label: str
-    arithmetic: str
-    amount_minor: int
-
-
-@dataclass(frozen=True, slots=True)
-class CurrencySteps:
-    """A balance in one currency, step by step; `status` is that of the payout, or `carried` or `none`."""
-
-    currency: str
-    pools: tuple[Step, ...]
-    waterfall: tuple[Step, ...]
-    corrections: tuple[Correction, ...]
-    payable_minor: int
-    status: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +94,7 @@ def explain_payout(
             key = (row.group.collection, period_of(row.day))
             months[key] = months.get(key, 0) + row.credit_micro
     outputs, valued, credited = _outputs(conn, books_folder, provider_key, period, top)
-    currencies = tuple(_currencies(conn, found, who)) if found.status == "closed" else ()
+    currencies = tuple(balance_steps(conn, found, who)) if found.status == "closed" else ()
     credit_micro = sum(months.values())
     return PayoutExplanation(
         provider=provider_key,
@@ -166,143 +133,6 @@ def _verdict(
     if not currencies:
         said.append("there was no money for it to be paid from: no pool, no balance from before")
     return "; ".join(said)
-
-
-def _currencies(conn: Connection, period: Period, who: Provider) -> Iterator[CurrencySteps]:
-    """Yield the steps of every balance in the provider's statement, recomputed and compared."""
-    told = [item for item in statements(conn, period.id) if item.provider == who.key]
-    body: dict[str, Any] = json.loads(told[-1].body_json) if told else {"balances": []}
-    paid = {item.currency: item for item in payouts(conn, period.id) if item.provider == who.key}
-    terms = terms_on(conn, last_day(period.id))
-    moves = [item for item in corrections(conn, period.id) if item.provider == who.key]
-    for balance in body["balances"]:
-        currency = balance["currency"]
-        agreed = terms.get((who.key, currency), Terms())
-        own = [item for item in moves if item.currency == currency]
-        pool_steps, earned = _pool_steps(conn, period.id, who.key, currency, agreed)
-        fall = _settle_again(conn, period, own, (who.key, currency), agreed, earned)
-        _compare(fall, balance, period.id)
-        status = "carried" if fall.carried_minor else "none"
-        yield CurrencySteps(
-            currency=currency,
-            pools=tuple(pool_steps),
-            waterfall=tuple(_waterfall_steps(fall, agreed)),
-            corrections=tuple(item for item in own if item.kind not in CLOSE_KINDS),
-            payable_minor=fall.payable_minor,
-            status=paid[currency].status if currency in paid else status,
-            reason=fall.reason,
-        )
-
-
-def _pool_steps(
-    conn: Connection, period: str, provider_key: str, currency: str, terms: Terms
-) -> tuple[list[Step], int]:
-    """Return the provider's shares of the pools in a currency, and what of them it earned."""
-    named = {item.id: item for item in pools(conn, period)}
-    steps, earned = [], 0
-    for item in allocations(conn, period):
-        if item.provider != provider_key or item.currency != currency:
-            continue
-        pool = named[item.pool_id]
-        down, rest = divmod(pool.net_minor * item.credit_micro, item.total_credit_micro) if pool.net_minor else (0, 0)
-        extra = item.amount_minor - down
-        if extra not in {0, 1} or (extra and not rest):
-            raise IntegrityError(
-                f"pool {pool.reference} of {period}: {provider_key} was allocated {item.amount_minor}, not {down}"
-                f" or one more {currency} (minor units); run credit verify"
-            )
-        text = (
-            f"{format_amount(pool.net_minor, currency)} × {item.credit_micro} / {item.total_credit_micro} credits"
-            f" = {format_amount(down, currency)}"
-        )
-        if rest:
-            text += f" and {rest / item.total_credit_micro:.4f} of a minor unit, "
-            text += "rounded up (one of the largest remainders)" if extra else "rounded down"
-        steps.append(Step(f"share of pool {pool.reference}", text, item.amount_minor))
-        own = provider_part(item.amount_minor, terms.rate_ppm)
-        if terms.rate_ppm != PPM:
-            whole, house = format_amount(item.amount_minor, currency), format_percent(PPM - terms.rate_ppm)
-            kept = format_amount(item.amount_minor - own, currency)
-            steps.append(Step("at the agreed rate", f"{whole} − ⌊{whole} × {house}⌋ = {whole} − {kept}", own))
-        earned += own
-    return steps, earned
-
-
-def _settle_again(
-    conn: Connection, period: Period, moves: Sequence[Correction], at: ProviderCurrency, terms: Terms, earned: int
-) -> Waterfall:
-    """Settle a balance from what the ledger had when the period was closed; `moves` are the balance's own."""
-    closed_before = max((item.id for item in periods(conn) if item.id < period.id), default=None)
-    due = reserves(conn, after=closed_before, through=period.id)
-    advances = provider_balances(conn, ADVANCE_KIND, through=period.id)
-    recouped = -sum(item.amount_minor for item in moves if item.kind == "recoupment")
-    held: dict[str | None, str] = {}
-    for event in hold_history(conn, at[0]):
-        if period.closed_at is not None and event.created_at <= period.closed_at:
-            held[event.currency] = event.reason if event.action == "hold" else ""
-    return settle(
-        *at,
-        opening_minor=provider_balances(conn, PAYABLE_KIND, before=period.id).get(at, 0),
-        earned_minor=earned,
-        adjustments_minor=sum(item.amount_minor for item in moves if item.kind not in CLOSE_KINDS),
-        released_minor=sum(item.amount_minor for item in due if (item.provider, item.currency) == at),
-        reserve_minor=provider_balances(conn, RESERVE_KIND, before=period.id).get(at, 0),
-        advance_minor=recouped - advances.get(at, 0),
-        terms=terms,
-        hold=held.get(None) or held.get(at[1]) or "",
-    )
-
-
-def _compare(fall: Waterfall, balance: dict[str, Any], period: str) -> None:
-    again = {
-        "opening": fall.opening_minor,
-        "earned": fall.earned_minor,
-        "adjustments": fall.adjustments_minor,
-        "reserve_held": fall.reserve_held_minor,
-        "reserve_released": fall.reserve_released_minor,
-        "advances_recouped": fall.recouped_minor,
-        "withholding": fall.withheld_minor,
-        "fees": fall.fees_minor,
-        "payable": fall.payable_minor,
-        "carried_forward": fall.carried_minor,
-    }
-    for line, minor in again.items():
-        if format_amount(minor, fall.currency) != balance[line]:
-            raise IntegrityError(
-                f"the statement of {fall.provider} for {period} says {line} {balance[line]} {fall.currency}; recomputed"
-                f" it is {format_amount(minor, fall.currency)}; run credit verify"
-            )
-
-
-def _waterfall_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
-    """Yield the lines of a waterfall with how each is computed; those that are nothing are left out."""
-
-    def money(minor: int) -> str:
-        return format_amount(minor, fall.currency)
-
-    earned, owed = money(fall.earned_minor), money(fall.owed_minor)
-    left = fall.advance_balance_minor + fall.recouped_minor
-    recoverable = f"⌊{earned} × {format_percent(terms.recoupment_ppm)}⌋"
-    before = money(fall.owed_minor + fall.recouped_minor)
-    lines = (
-        ("opening", "carried forward by the period before", fall.opening_minor),
-        ("earned", "the shares of the pools above", fall.earned_minor),
-        ("adjustments", "the corrections below", fall.adjustments_minor),
-        ("reserve held", f"⌊{earned} × {format_percent(terms.reserve_ppm)}⌋", -fall.reserve_held_minor),
-        ("reserve released", "held earlier, due by this period", fall.reserve_released_minor),
-        (
-            "advances recouped",
-            f"the least of {money(left)} left of advances, {recoverable} and the balance of {before}",
-            -fall.recouped_minor,
-        ),
-        ("withholding", f"⌊{owed} × {format_percent(terms.withholding_ppm)}⌋", -fall.withheld_minor),
-        ("fees", "for a payout", -fall.fees_minor),
-        ("carried forward", fall.reason, -fall.carried_minor),
-    )
-    yield from (Step(*line) for line in lines if line[2])
-    taken = [line for line in lines if line[2]]
-    total = " ".join(f"{'−' if line[2] < 0 else '+'} {money(abs(line[2]))}" for line in taken).removeprefix("+ ")
-    yield Step("payable", total or "nothing came in", fall.payable_minor)
 
 
 def _outputs(

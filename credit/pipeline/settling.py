@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from credit.accounting.allocation import Share, allocate
+from credit.accounting.fx import Conversion, PeriodRates
 from credit.accounting.waterfall import Waterfall, provider_part, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import (
@@ -19,16 +20,18 @@ from credit.ledger.accounts import (
     PAYABLE_KIND,
     RESERVE_KIND,
     advance_account,
+    fx_account,
     payable,
     payout_account,
     pool_account,
     reserve_account,
     withholding_account,
 )
-from credit.ledger.holds import holds
+from credit.ledger.fx import rates_of_period
+from credit.ledger.holds import HoldEvent, holds
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.payouts import add_payout
-from credit.ledger.periods import following, last_closed, last_day
+from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import NewAllocation, Pool, add_allocations
 from credit.ledger.settlement import (
     Correction,
@@ -44,7 +47,7 @@ HousePolicy = Literal["return", "redistribute", "escrow"]
 """What happens to the money that no provider's data earned: it stays with the pool's owner (`return`), is divided
 among the providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
 
-LINE_KINDS = ("reserve", "reserve-release", "recoupment", "withholding", "fees", "payout")
+LINE_KINDS = ("reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
 """Kinds of the transactions that stand for a waterfall's lines, each posted once for a provider and currency."""
 
 CLOSE_KINDS = ("allocation", *LINE_KINDS)
@@ -164,10 +167,76 @@ def settle_all(
     known: Mapping[str, Provider],
     terms: Mapping[ProviderCurrency, Terms],
 ) -> list[Waterfall]:
-    """Return the waterfall of every provider and currency with anything to show; the house keeps its own."""
-    opening = provider_balances(conn, PAYABLE_KIND, before=period)
-    held = provider_balances(conn, RESERVE_KIND, before=period)
-    advances = provider_balances(conn, ADVANCE_KIND, through=period)
+    """Return the waterfall of every provider and currency with anything to show; the house keeps its own.
+
+    A provider's currencies that are paid in another one come first, because what they are converted to comes in there.
+
+    Raises:
+        LedgerError: a rate is missing, or a currency is to be paid in one that is itself paid in another.
+    """
+    inputs = _inputs(conn, period, divided, corrected, terms)
+    own = {key for key in inputs.balances() if known[key[0]].kind == "provider"}
+    elsewhere = {key for key in own if key in terms and terms[key].pay_in}
+    converted: dict[ProviderCurrency, int] = {}
+    falls: dict[ProviderCurrency, Waterfall] = {}
+    for provider, currency in sorted(elsewhere):
+        into = (provider, terms[provider, currency].pay_in)
+        if into in terms and terms[into].pay_in:
+            raise LedgerError(
+                f"{provider} is paid in {into[1]} for {currency}, and in {terms[into].pay_in} for {into[1]}; agree one"
+                f" currency: credit providers terms {provider} --currency {currency} --pay-in {terms[into].pay_in}"
+            )
+        fall = falls[provider, currency] = inputs.settle((provider, currency))
+        if fall.conversion is not None:
+            _add(converted, into, fall.conversion.converted_minor)
+    for key in sorted({*own, *converted} - elsewhere):
+        falls[key] = inputs.settle(key, converted.get(key, 0))
+    return [falls[key] for key in sorted(falls, key=lambda key: (key[0], key not in elsewhere, key[1]))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the balances of a period are settled from, in minor units by provider and currency."""
+
+    opening: Mapping[ProviderCurrency, int]
+    earned: Mapping[ProviderCurrency, int]
+    adjusted: Mapping[ProviderCurrency, int]
+    released: Mapping[ProviderCurrency, int]
+    held: Mapping[ProviderCurrency, int]
+    advances: Mapping[ProviderCurrency, int]
+    terms: Mapping[ProviderCurrency, Terms]
+    standing: Mapping[tuple[str, str | None], HoldEvent]
+    rates: PeriodRates
+
+    def balances(self) -> set[ProviderCurrency]:
+        """Return whose balances have anything to show."""
+        return {*self.opening, *self.held, *self.advances, *self.adjusted, *self.earned}
+
+    def settle(self, key: ProviderCurrency, converted_in_minor: int = 0) -> Waterfall:
+        """Settle one balance."""
+        hold = self.standing.get((key[0], None)) or self.standing.get(key)
+        return settle(
+            *key,
+            opening_minor=self.opening.get(key, 0),
+            earned_minor=self.earned.get(key, 0),
+            adjustments_minor=self.adjusted.get(key, 0),
+            released_minor=self.released.get(key, 0),
+            reserve_minor=self.held.get(key, 0),
+            advance_minor=-self.advances.get(key, 0),
+            converted_in_minor=converted_in_minor,
+            terms=self.terms.get(key),
+            hold=hold.reason if hold else "",
+            rates=self.rates,
+        )
+
+
+def _inputs(
+    conn: Connection,
+    period: str,
+    divided: Sequence[tuple[Pool, Sequence[Earning]]],
+    corrected: Sequence[Correction],
+    terms: Mapping[ProviderCurrency, Terms],
+) -> _Inputs:
     released: dict[ProviderCurrency, int] = {}
     for due in reserves(conn, after=last_closed(conn), through=period):
         _add(released, (due.provider, due.currency), due.amount_minor)
@@ -178,28 +247,17 @@ def settle_all(
     for pool, earnings in divided:
         for earning in earnings:
             _add(earned, (earning.share.provider, pool.currency), earning.earned_minor)
-    standing = holds(conn)
-    falls = []
-    for key in sorted({*opening, *held, *advances, *adjusted, *earned}):
-        provider, currency = key
-        if known[provider].kind == "house":
-            continue
-        hold = standing.get((provider, None)) or standing.get(key)
-        falls.append(
-            settle(
-                provider,
-                currency,
-                opening_minor=opening.get(key, 0),
-                earned_minor=earned.get(key, 0),
-                adjustments_minor=adjusted.get(key, 0),
-                released_minor=released.get(key, 0),
-                reserve_minor=held.get(key, 0),
-                advance_minor=-advances.get(key, 0),
-                terms=terms.get(key),
-                hold=hold.reason if hold else "",
-            )
-        )
-    return falls
+    return _Inputs(
+        opening=provider_balances(conn, PAYABLE_KIND, before=period),
+        earned=earned,
+        adjusted=adjusted,
+        released=released,
+        held=provider_balances(conn, RESERVE_KIND, before=period),
+        advances=provider_balances(conn, ADVANCE_KIND, through=period),
+        terms=terms,
+        standing=holds(conn),
+        rates=PeriodRates(period, rates_of_period(conn, period)),
+    )
 
 
 def post_lines(
@@ -218,7 +276,7 @@ def post_lines(
             add_payout(conn, period, fall.provider, fall.currency, fall.payable_minor, txn_id=done.txn_id)
         elif kind == "reserve":
             months = terms[fall.provider, fall.currency].reserve_release_periods
-            due = _later(period, months)
+            due = later(period, months)
             held.append(Reserve(period, fall.provider, fall.currency, fall.reserve_held_minor, due, done.txn_id))
     add_reserves(conn, held)
 
@@ -233,28 +291,35 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
         "fees": (FEES, fall.fees_minor),
         "payout": (payout_account(fall.provider), fall.payable_minor),
     }
-    for kind in LINE_KINDS:
-        account, amount = taken[kind]
+
+    def line(kind: str, entries: tuple[Entry, ...], details: Mapping[str, Any] | None = None) -> tuple[str, Posting]:
+        key = f"{kind}:{period}:{fall.provider}:{fall.currency}"
+        return kind, Posting(kind, period, last_day(period), key, entries, details=details)
+
+    for kind, (account, amount) in taken.items():
         if amount:
-            yield (
-                kind,
-                Posting(
-                    kind=kind,
-                    period=period,
-                    effective_on=last_day(period),
-                    idempotency_key=f"{kind}:{period}:{fall.provider}:{fall.currency}",
-                    entries=(
-                        Entry(payable(fall.provider), fall.currency, -amount),
-                        Entry(account, fall.currency, amount),
-                    ),
-                ),
-            )
+            own = payable(fall.provider)
+            yield line(kind, (Entry(own, fall.currency, -amount), Entry(account, fall.currency, amount)))
+    if fall.conversion is not None:
+        yield line("conversion", conversion_entries(fall.provider, fall.conversion), rate_details(fall.conversion))
 
 
-def _later(period: str, months: int) -> str:
-    for _ in range(months):
-        period = following(period)
-    return period
+def conversion_entries(provider: str, item: Conversion) -> tuple[Entry, ...]:
+    """Return the entries of a conversion: what is owed changes its currency through the account of the pair."""
+    own, exchange = payable(provider), fx_account(item.given.base, item.given.quote)
+    return (
+        Entry(own, item.currency, -item.amount_minor),
+        Entry(exchange, item.currency, item.amount_minor),
+        Entry(exchange, item.into, -item.converted_minor),
+        Entry(own, item.into, item.converted_minor),
+    )
+
+
+def rate_details(item: Conversion) -> dict[str, Any]:
+    """Return what a conversion's transaction says of its rate."""
+    given = item.given
+    on, rate = given.on.isoformat(), str(given.rate)
+    return {"base": given.base, "quote": given.quote, "on": on, "rate": rate, "source": given.source}
 
 
 def _add(sums: dict[ProviderCurrency, int], key: ProviderCurrency, amount: int) -> None:

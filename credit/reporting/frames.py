@@ -52,6 +52,8 @@ MONEY_COLUMNS = (
     "advances_recouped",
     "withholding",
     "fees",
+    "converted_in",
+    "converted_out",
     "payable",
     "carried_forward",
 )
@@ -150,8 +152,8 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
     """Return what every statement of a closed period says about money: columns `PAYOUT_COLUMNS`, by provider.
 
     Amounts are decimal strings beside their currency. `status` is that of the payout (pending, exported, paid,
-    failed), or `carried` when money was carried forward and `none` when there was none. Of a provider's statements
-    the latest version counts.
+    failed), or `carried` when money was carried forward, `converted` when it is paid in another currency, and `none`
+    when there was none. Of a provider's statements the latest version counts.
 
     Raises:
         LedgerError: the ledger has no such period, or it is open.
@@ -165,7 +167,9 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
         for balance in body["balances"]:
             payout = paid.pop((item.provider, balance["currency"]), None)
             status = _status(item, balance, payout)
-            rows.append({**balance, **body["provider"], "provider": item.provider, "status": status})
+            none = format_amount(0, balance["currency"])
+            row = {"converted_in": none, "converted_out": none, **balance, **body["provider"]}
+            rows.append({**row, "provider": item.provider, "status": status})
     if paid:
         provider, currency = min(paid)
         raise IntegrityError(f"the payout of {period} to {provider} in {currency} stands in no statement")
@@ -202,6 +206,8 @@ def _status(item: Statement, balance: Mapping[str, Any], payout: Payout | None) 
         )
     if payout is not None:
         return payout.status
+    if "converted_out" in balance:
+        return "converted"
     return "none" if balance["carried_forward"] == format_amount(0, currency) else "carried"
 
 

@@ -126,7 +126,7 @@ def test_a_balance_of_exactly_the_minimum_is_paid():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"payable_minor": 99}, "99 payable, 0 withheld and 0 carried are not 100"),
+        ({"payable_minor": 99}, "99 payable, 0 withheld, 0 converted and 0 carried are not 100"),
         ({"payable_minor": -1, "carried_minor": 101}, "an amount is negative"),
         ({"payable_minor": 0, "carried_minor": 100}, "a reason is given exactly when nothing is paid"),
         ({"reason": "why"}, "a reason is given exactly when nothing is paid"),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from credit.ledger import (
     catalog,
+    fx,
     holds,
     journal,
     outputs,
@@ -25,7 +26,7 @@ from credit.ledger import (
 )
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.records import CREDIT, LoggedOutput, Message, Provider, Terms
+from credit.records import CREDIT, GivenRate, LoggedOutput, Message, Provider, Rate, Terms
 
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
 SEPTEMBER, OCTOBER = "2026-09", "2026-10"
@@ -113,8 +114,9 @@ def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str
 
 
 def close(conn: Connection, name: str) -> None:
-    """Share out every pool of a period equally between two providers, and close it."""
+    """Share out every pool of a period equally between two providers with equal credits, and close it."""
     periods.close_lock(conn, name, now=NOW)
+    credited = pools.credit_totals(conn, name) or {"ada": 1, "bell": 1}
     for item in pools.pools(conn, name):
         half = item.net_minor // 2
         shares = {"ada": item.net_minor - half, "bell": half}
@@ -127,7 +129,10 @@ def close(conn: Connection, name: str) -> None:
         pools.add_allocations(
             conn,
             name,
-            [pools.NewAllocation(item.id, key, 1, 2, amount, txn_id) for key, amount in shares.items()],
+            [
+                pools.NewAllocation(item.id, key, credited[key], sum(credited.values()), amount, txn_id)
+                for key, amount in shares.items()
+            ],
         )
         paid = (Entry("money:payable:ada", item.currency, -50), Entry("money:payout:ada", item.currency, 50))
         approval = Posting("payout", name, date.fromisoformat(f"{name}-28"), f"payout:{item.id}", paid)
@@ -142,6 +147,7 @@ def populate(conn: Connection) -> None:
     populate_first(conn)
     agreed = Terms(minimum_payout_minor=100, reserve_ppm=50_000, reserve_release_periods=2)
     terms.agree(conn, "ada", "USD", agreed, date(2026, 10, 1), now=NOW)
+    fx.give_rate(conn, GivenRate("EUR", "USD", date(2026, 10, 2), Rate(10842, 4), "ECB reference rate"), now=NOW)
     holds.place_hold(conn, "bell", None, "who owns the rights is disputed", now=NOW)
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
@@ -172,7 +178,7 @@ def populate_first(conn: Connection) -> None:
     index = add_index(conn)
     add_outputs(conn, [logged(1), logged(2, prompt="", messages=(Message("user", "hi"),))])
     value(conn, index.id, [1, 2])
-    journal.post(conn, credit_posting("sep", period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
+    journal.post(conn, credit_posting("sep", 500_000, 500_000, period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
     journal.post(conn, credit_posting("oct"), now=NOW)
     journal.reverse(conn, 2, period=OCTOBER, reason="posted twice", now=NOW)
     journal.post(conn, credit_posting("oct again", 7, 5), now=NOW)

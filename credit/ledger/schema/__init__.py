@@ -18,7 +18,7 @@ from credit.ledger.schema.expressions import exact_sum, join_sum, next_id
 from credit.ledger.schema.journal import ACCOUNT_KINDS, account, ledger_entry, ledger_txn, period
 from credit.ledger.schema.parties import contract_term, hold, personal_event, provider, provider_pii
 from credit.ledger.schema.payouts import payout, payout_batch, payout_event
-from credit.ledger.schema.settlement import allocation, pool, reserve, statement
+from credit.ledger.schema.settlement import allocation, fx_rate, pool, reserve, statement
 from credit.ledger.schema.valuations import (
     attribution_index,
     compute_run,
@@ -39,6 +39,7 @@ __all__ = [
     "compute_run",
     "contract_term",
     "exact_sum",
+    "fx_rate",
     "hold",
     "index_location",
     "ingest_file",
@@ -63,5 +64,5 @@ __all__ = [
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""

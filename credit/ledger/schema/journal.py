@@ -41,6 +41,7 @@ ACCOUNT_KINDS = (
     "money:withholding",
     "money:fees",
     "money:escrow",
+    "money:fx",
 )
 """What an account can be; `credit.ledger.accounts` says what each of them holds."""
 

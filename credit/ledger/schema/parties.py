@@ -6,6 +6,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from credit.ledger.schema.columns import (
     BIG,
+    TEXT,
     count,
     currency,
     day,
@@ -50,6 +51,13 @@ contract_term = Table(
     count("fee_minor"),
     text("agreement_reference"),
     moment("created_at"),
+    Column(
+        "pay_in",
+        TEXT,
+        CheckConstraint("pay_in = '' OR (pay_in LIKE '___' AND pay_in <> currency)", name="pay_in"),
+        nullable=False,
+        server_default="",
+    ),
     CheckConstraint("valid_to >= valid_from", name="valid"),
     CheckConstraint("(reserve_ppm = 0) = (reserve_release_periods = 0)", name="reserve"),
     UniqueConstraint("provider_id", "currency", "version"),

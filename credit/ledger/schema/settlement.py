@@ -1,4 +1,4 @@
-"""Tables of what the close of a period decides: pools, shares in them, reserves, statements."""
+"""Tables of what a close works with and what it decides: pools and shares in them, rates, reserves, statements."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from credit.ledger.schema.columns import (
     TEXT,
     count,
     currency,
+    day,
     in_period,
     metadata,
     moment,
@@ -81,5 +82,22 @@ statement = Table(
     text("body_json"),
     moment("created_at"),
     UniqueConstraint("period_id", "provider_id", "version"),
+    sqlite_strict=True,
+)
+
+fx_rate = Table(
+    "fx_rate",
+    metadata,
+    row_id(),
+    day("on_day"),
+    Column("base", TEXT, CheckConstraint("base LIKE '___'", name="base"), nullable=False),
+    Column("quote", TEXT, CheckConstraint("quote LIKE '___' AND quote <> base", name="quote"), nullable=False),
+    Column("version", BIG, CheckConstraint("version >= 1", name="version"), nullable=False),
+    # The rate is the decimal number coefficient / 10^digits.
+    Column("coefficient", BIG, CheckConstraint("coefficient >= 1", name="coefficient"), nullable=False),
+    Column("digits", BIG, CheckConstraint("digits BETWEEN 0 AND 12", name="digits"), nullable=False),
+    word("source"),
+    moment("created_at"),
+    UniqueConstraint("on_day", "base", "quote", "version"),
     sqlite_strict=True,
 )

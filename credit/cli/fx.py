@@ -1,0 +1,103 @@
+"""`credit fx`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import json_option, say, workspace_options
+
+if TYPE_CHECKING:
+    from credit.ledger.fx import RecordedRate
+    from credit.pipeline.workspace import Workspace
+
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.group()
+def fx() -> None:
+    """Rates of exchange: only as they are given, with day and source.
+
+    They are needed where a provider's terms say that one currency is paid in another: credit providers terms --pay-in.
+    A period converts by the rate of its last day for which there is one. A rate serves both ways: from its second
+    currency into its first, it divides.
+
+    \b
+    Example: credit fx add 2026-01-30 EUR USD 1.0842 --source "ECB reference rate"
+    """
+
+
+@fx.command()
+@click.argument("day", type=DAY)
+@click.argument("base")
+@click.argument("quote")
+@click.argument("rate")
+@click.option("--source", required=True, help="Who says so; printed on the statements.")
+@click.option("--supersede", is_flag=True, help="Replace the rate that was given for this pair and day.")
+@workspace_options
+@json_option
+def add(
+    workspace: Workspace, day: datetime, base: str, quote: str, rate: str, source: str, supersede: bool, as_json: bool
+) -> None:
+    """Say that on DAY one unit of BASE cost RATE units of QUOTE. The same again changes nothing.
+
+    \b
+    Example: credit fx add 2026-01-30 EUR USD 1.0842 --source "ECB reference rate"
+    """
+    from datetime import UTC
+
+    from credit.accounting.fx import parse_rate
+    from credit.accounting.money import currency_digits
+    from credit.ledger.fx import give_rate
+    from credit.records import GivenRate
+
+    for code in (base, quote):
+        currency_digits(code)  # refuses what is no currency
+    given = GivenRate(base, quote, day.date(), parse_rate(rate), source)
+    with workspace.open() as ledger, ledger.write() as conn:
+        item = give_rate(conn, given, supersede=supersede, now=datetime.now(UTC))
+    say(as_json, _facts(item), _line(item))
+
+
+@fx.command(name="list")
+@click.argument("period", required=False)
+@workspace_options
+@json_option
+def list_all(workspace: Workspace, period: str | None, as_json: bool) -> None:
+    """List the rates that were given, of a PERIOD (YYYY-MM) or all, with those that were replaced.
+
+    \b
+    Example: credit fx list 2026-01
+    """
+    from credit.errors import InvalidRequestError
+    from credit.ledger.fx import recorded_rates
+    from credit.ledger.periods import first_day, last_day
+    from credit.records import is_period
+
+    if period is not None and not is_period(period):
+        raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
+    bounds = (first_day(period), last_day(period)) if period else (None, None)
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = recorded_rates(conn, since=bounds[0], until=bounds[1])
+    text = "\n".join(map(_line, found)) or "no rates are given"
+    say(as_json, {"rates": [_facts(item) for item in found]}, text)
+
+
+def _facts(item: RecordedRate) -> dict[str, object]:
+    given = item.given
+    return {
+        "on": given.on.isoformat(),
+        "base": given.base,
+        "quote": given.quote,
+        "rate": str(given.rate),
+        "source": given.source,
+        "version": item.version,
+        "recorded_at": item.created_at.isoformat(),
+    }
+
+
+def _line(item: RecordedRate) -> str:
+    given = item.given
+    return f"{given.on}  1 {given.base} = {given.rate} {given.quote}  v{item.version}  {given.source}"

@@ -1,0 +1,183 @@
+"""What `credit verify` asks of a close: that pools, shares, reserves and rates say what chained transactions say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, func, literal, select
+
+from credit.ledger.accounts import ESCROW, POOL_KIND, fx_account, payable, pool_account, reserve_account
+from credit.ledger.crosschecks import Problem
+from credit.ledger.fx import rates_of_period
+from credit.ledger.periods import last_day, later
+from credit.ledger.pools import credit_totals
+from credit.ledger.schema import account, allocation, ledger_entry, ledger_txn, period, pool, provider, reserve
+from credit.ledger.settlement import ProviderCurrency
+from credit.ledger.terms import terms_on
+from credit.records import HOUSE, PPM, Terms
+
+
+def check_pools(conn: Connection) -> Iterator[Problem]:
+    """Yield every pool that was not posted as it says, or whose allocations do not sum to it."""
+    posted = (
+        select(ledger_entry.c.amount)
+        .join(account)
+        .where(
+            ledger_entry.c.txn_id == pool.c.txn_id,
+            ledger_entry.c.commodity == pool.c.currency,
+            account.c.key == literal(f"{POOL_KIND}:") + pool.c.period_id,
+        )
+        .scalar_subquery()
+    )
+    shared = func.coalesce(
+        select(func.sum(allocation.c.amount_minor)).where(allocation.c.pool_id == pool.c.id).scalar_subquery(), 0
+    )
+    undoing = ledger_txn.alias("undoing")
+    undone = exists().where(undoing.c.reverses_txn_id == pool.c.txn_id)
+    numbers = (posted.label("posted"), shared.label("shared"), undone.label("undone"))
+    query = (
+        select(pool, period.c.status, ledger_txn.c.details_json, *numbers)
+        .join_from(pool, period)
+        .outerjoin(ledger_txn, ledger_txn.c.id == pool.c.txn_id)
+        .order_by(pool.c.id)
+    )
+    for row in conn.execute(query):
+        place = f"pool {row.id} ({row.period_id}, {row.currency}, {row.reference})"
+        said = {
+            "gross_minor": row.gross_minor,
+            "deductions_minor": row.deductions_minor,
+            "reference": row.reference,
+        }
+        if row.net_minor != (row.posted or 0):
+            yield Problem(place, f"says {row.net_minor} minor units; its transaction says {row.posted}")
+        elif row.details_json is not None and json.loads(row.details_json) != said:
+            yield Problem(place, f"is not what transaction {row.txn_id} says was added")
+        divided = row.status == "closed" and not row.undone
+        if row.shared != (row.net_minor if divided else 0):
+            yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
+
+
+def check_allocations(conn: Connection) -> Iterator[Problem]:
+    """Yield every allocation that the period's credits, or the lines of its transaction, do not say."""
+    for name in conn.execute(select(allocation.c.period_id).distinct().order_by(allocation.c.period_id)).scalars():
+        credited = credit_totals(conn, name)
+        terms = terms_on(conn, last_day(name))
+        query = (
+            select(allocation, provider.c.key, provider.c.kind, pool.c.currency, pool.c.net_minor)
+            .add_columns(pool.c.period_id.label("pool_period"))
+            .join_from(allocation, provider, provider.c.id == allocation.c.provider_id)
+            .join(pool, pool.c.id == allocation.c.pool_id)
+            .where(allocation.c.period_id == name)
+            .order_by(allocation.c.pool_id, provider.c.key)
+        )
+        by_pool: dict[int, list[Row[Any]]] = {}
+        for row in conn.execute(query):
+            by_pool.setdefault(row.pool_id, []).append(row)
+        for rows in by_pool.values():
+            yield from _pool_faults(conn, rows, credited, terms)
+
+
+def _pool_faults(
+    conn: Connection,
+    rows: Sequence[Row[Any]],
+    credited: Mapping[str, int],
+    terms: Mapping[ProviderCurrency, Terms],
+) -> Iterator[Problem]:
+    """Yield what is wrong with the allocations of one pool."""
+    total = sum(row.credit_micro for row in rows)
+    numbers = {row.txn_id for row in rows if row.txn_id is not None}
+    lines = {number: _lines(conn, number) for number in numbers}
+    for row in rows:
+        place = f"allocation {row.id} ({row.period_id}, {row.key}, {row.currency})"
+        exact, rest = divmod(row.net_minor * row.credit_micro, row.total_credit_micro or 1)
+        earned = _earned(row, terms)
+        if row.pool_period != row.period_id:
+            yield Problem(place, f"is of another period than its pool: {row.pool_period}")
+        elif (row.credit_micro, row.total_credit_micro) != (credited.get(row.key, 0), total):
+            yield Problem(place, f"says {row.credit_micro} of {row.total_credit_micro} credits; the period has others")
+        elif row.amount_minor not in {exact, exact + bool(rest)}:
+            yield Problem(place, f"says {row.amount_minor} minor units; its share is {exact}, or one more")
+        elif row.txn_id is not None and lines[row.txn_id].get(payable(row.key), 0) != earned and row.key != HOUSE:
+            yield Problem(
+                place,
+                f"gives {earned} at its rate; transaction {row.txn_id} put"
+                f" {lines[row.txn_id].get(payable(row.key), 0)} into {payable(row.key)} (minor units)",
+            )
+    first = rows[0]
+    named = {pool_account(first.period_id), payable(HOUSE), ESCROW, *(payable(row.key) for row in rows)}
+    for number, found in sorted(lines.items()):
+        if not found.keys() <= named or found.get(pool_account(first.period_id)) != -first.net_minor:
+            yield Problem(
+                f"transaction {number}", f"is not the allocation of pool {first.pool_id}, whose shares name it"
+            )
+
+
+def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
+    """Return what of a share is the provider's: all but the house's part, which is rounded down."""
+    if row.kind == "house":
+        return 0
+    house_ppm = PPM - terms.get((row.key, row.currency), Terms()).rate_ppm
+    return int(row.amount_minor) - int(row.amount_minor) * house_ppm // PPM
+
+
+def _lines(conn: Connection, txn_id: int) -> dict[str, int]:
+    """Return what an allocation's transaction put into each account; nothing when it is none."""
+    query = (
+        select(account.c.key, ledger_entry.c.amount)
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+        .where(ledger_entry.c.txn_id == txn_id, ledger_txn.c.kind == "allocation")
+    )
+    return {key: amount for key, amount in conn.execute(query)}
+
+
+def check_reserves(conn: Connection) -> Iterator[Problem]:
+    """Yield every reserve that its transaction did not hold back, or that falls due at another time than agreed."""
+    query = (
+        select(reserve, provider.c.key, ledger_txn.c.kind, ledger_txn.c.period_id.label("held_in"))
+        .join_from(reserve, provider, provider.c.id == reserve.c.provider_id)
+        .join(ledger_txn, ledger_txn.c.id == reserve.c.txn_id)
+        .order_by(reserve.c.id)
+    )
+    for row in conn.execute(query).all():
+        place = f"reserve {row.id} ({row.period_id}, {row.key}, {row.currency})"
+        held = conn.execute(
+            select(func.count())
+            .select_from(ledger_entry)
+            .join(account, account.c.id == ledger_entry.c.account_id)
+            .where(
+                and_(
+                    ledger_entry.c.txn_id == row.txn_id,
+                    account.c.key == reserve_account(row.key),
+                    ledger_entry.c.commodity == row.currency,
+                    ledger_entry.c.amount == row.amount_minor,
+                )
+            )
+        ).scalar_one()
+        agreed = terms_on(conn, last_day(row.period_id)).get((row.key, row.currency), Terms())
+        if not held or (row.kind, row.held_in) != ("reserve", row.period_id):
+            yield Problem(place, f"is not what transaction {row.txn_id} held back")
+        elif row.release_period != later(row.period_id, agreed.reserve_release_periods):
+            yield Problem(place, f"is to be released in {row.release_period}; the terms say otherwise")
+
+
+def check_conversions(conn: Connection) -> Iterator[Problem]:
+    """Yield every conversion whose rate is not the one that is recorded for its period, or of another pair."""
+    query = (
+        select(ledger_txn.c.id, ledger_txn.c.period_id, ledger_txn.c.details_json)
+        .where(ledger_txn.c.kind == "conversion")
+        .order_by(ledger_txn.c.id)
+    )
+    for number, name, details_json in conn.execute(query).all():
+        said = json.loads(details_json)
+        pair = (said.get("base", ""), said.get("quote", ""))
+        given = rates_of_period(conn, name).get(pair)
+        recorded = given and (given.on.isoformat(), str(given.rate), given.source)
+        if recorded != (said.get("on"), said.get("rate"), said.get("source")):
+            place = f"fx_rate of {name}, {'/'.join(pair)}"
+            yield Problem(place, f"is not what transaction {number} converted by: {said}")
+        keys = select(account.c.key).join(ledger_entry).where(ledger_entry.c.txn_id == number)
+        if fx_account(*pair) not in set(conn.execute(keys).scalars()):
+            yield Problem(f"transaction {number}", f"does not convert by way of {fx_account(*pair)}")

@@ -1,0 +1,121 @@
+"""Rates of exchange as somebody gave them, with day and source: never edited, never looked up.
+
+**Which rate a period converts by:** of its pair, the last day in the period for which one was given, and of that day
+the latest version. A closed period's rates stay as they are, so that what was converted by them can always be told
+again. The database keeps both rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Row, Select, insert, select
+
+from credit.errors import LedgerError, PeriodClosedError
+from credit.ledger.engine import serialise_writers
+from credit.ledger.periods import first_day, following, last_closed, last_day
+from credit.ledger.schema import fx_rate, next_id
+from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
+from credit.records import GivenRate, Rate
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRate:
+    """A version of a day's rate of a pair; a later one replaces it."""
+
+    id: int
+    version: int
+    given: GivenRate
+    created_at: datetime
+
+
+def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, now: datetime) -> RecordedRate:
+    """Record what a currency cost in another one on a day; the same rate from the same source changes nothing.
+
+    Args:
+        conn: from `Ledger.write`.
+        given: the rate.
+        supersede: it replaces another rate that was given for its pair and day.
+        now: when the ledger records it.
+
+    Raises:
+        LedgerError: another rate was given for the pair and day, the day has not come, or a value makes no sense.
+        PeriodClosedError: the day is in a period that is closed.
+    """
+    where = f"the rate of {given.base} in {given.quote} on {given.on}"
+    for code in (given.base, given.quote):
+        if not is_currency(code):
+            raise LedgerError(f"{code!r} is not an ISO 4217 code such as USD")
+    if given.base == given.quote:
+        raise LedgerError(f"{where} makes no sense: it is one currency")
+    if not given.source.strip() or not is_storable(given.source):
+        raise LedgerError(f"{where} needs its source, in words: --source")
+    if given.on > now.date():
+        raise LedgerError(f"{where} cannot be known: the day is still to come")
+    serialise_writers(conn)
+    known = recorded_rates(conn, given.base, given.quote, since=given.on, until=given.on)
+    if known and (known[-1].given.rate.value, known[-1].given.source) == (given.rate.value, given.source):
+        return known[-1]
+    closed = last_closed(conn)
+    if closed is not None and given.on < first_day(following(closed)):
+        raise PeriodClosedError(
+            f"{where} comes too late: period {closed} is closed; correct what is past: credit adjust --help"
+        )
+    if known and not supersede:
+        raise LedgerError(
+            f"another rate was given already: {known[-1].given}; rates are never edited: say --supersede if the new"
+            " one replaces it"
+        )
+    item = RecordedRate(next_id(conn, fx_rate), known[-1].version + 1 if known else 1, given, utc_moment(utc_text(now)))
+    row = {
+        "id": item.id,
+        "on_day": given.on.isoformat(),
+        "base": given.base,
+        "quote": given.quote,
+        "version": item.version,
+        "coefficient": given.rate.coefficient,
+        "digits": given.rate.digits,
+        "source": given.source,
+        "created_at": utc_text(now),
+    }
+    conn.execute(insert(fx_rate), row)
+    return item
+
+
+def recorded_rates(
+    conn: Connection,
+    base: str | None = None,
+    quote: str | None = None,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+) -> list[RecordedRate]:
+    """Return every version of the rates of a pair, or of all, from one day to another, by pair, day and version."""
+    query = _rates()
+    if base is not None:
+        query = query.where(fx_rate.c.base == base)
+    if quote is not None:
+        query = query.where(fx_rate.c.quote == quote)
+    if since is not None:
+        query = query.where(fx_rate.c.on_day >= since.isoformat())
+    if until is not None:
+        query = query.where(fx_rate.c.on_day <= until.isoformat())
+    return [_to_rate(row) for row in conn.execute(query)]
+
+
+def rates_of_period(conn: Connection, period: str) -> dict[tuple[str, str], GivenRate]:
+    """Return the rates by which a period converts, by (base, quote)."""
+    found = recorded_rates(conn, since=first_day(period), until=last_day(period))
+    return {(item.given.base, item.given.quote): item.given for item in found}  # the last one of each pair wins
+
+
+def _rates() -> Select[tuple[object, ...]]:
+    order = (fx_rate.c.base, fx_rate.c.quote, fx_rate.c.on_day, fx_rate.c.version)
+    return select(fx_rate).order_by(*order)
+
+
+def _to_rate(row: Row[tuple[object, ...]]) -> RecordedRate:
+    rate = Rate(row.coefficient, row.digits)
+    given = GivenRate(row.base, row.quote, date.fromisoformat(row.on_day), rate, row.source)
+    return RecordedRate(row.id, row.version, given, utc_moment(row.created_at))

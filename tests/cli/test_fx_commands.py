@@ -1,0 +1,78 @@
+"""Rates of exchange from the command line: given, imported, listed, never edited; and terms that are paid by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_accounting_commands import Command
+
+ECB = "ECB reference rate"
+
+
+@pytest.fixture
+def credit(database_url: str, tmp_path: Path) -> Command:
+    command = Command(database_url, tmp_path)
+    command("providers add ann Ann")
+    return command
+
+
+def test_a_rate_is_given_once_and_replaced_only_when_said(credit: Command) -> None:
+    line = "fx add 2026-01-30 EUR USD 1.0842 --source"
+    shown = f"2026-01-30  1 EUR = 1.0842 USD  v1  {ECB}\n"
+    assert credit(line, ECB) == credit(line, ECB) == credit("fx list") == credit("fx list 2026-01") == shown
+    assert credit("fx list 2026-02") == "no rates are given\n"
+    assert "was given already: 1 EUR = 1.0842 USD" in credit("fx add 2026-01-30 EUR USD 1.1 --source bank", code=1)
+    credit("fx add 2026-01-30 EUR USD 1.1 --source bank --supersede")
+    rates = json.loads(credit("fx list --json"))["rates"]
+    assert [(item["rate"], item["version"], item["source"]) for item in rates] == [
+        ("1.0842", 1, ECB),
+        ("1.1", 2, "bank"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "code"),
+    [
+        ("fx add 2026-01-30 EUR USD 1,08 --source x", "is not a rate", 2),
+        ("fx add 2026-01-30 EUR USD -1 --source x", "No such option", 2),
+        ("fx add 2026-01-30 EUR USD 0 --source x", "is not a rate", 2),
+        ("fx add 2026-01-30 EUR EUR 1 --source x", "it is one currency", 1),
+        ("fx add 2026-01-30 EUR euro 1 --source x", "not a current ISO 4217 currency code", 2),
+        ("fx add 2026-02-30 EUR USD 1 --source x", "does not match the format", 2),
+        ("fx add 2999-01-30 EUR USD 1 --source x", "still to come", 1),
+        ("fx add 2026-01-30 EUR USD 1", "Missing option '--source'", 2),
+        ("fx list January", "is not a period", 2),
+        ("providers terms ann --currency EUR --pay-in dollars", "not a current ISO 4217", 2),
+    ],
+)
+def test_what_is_no_rate_is_refused_and_nothing_is_written(credit: Command, line: str, said: str, code: int) -> None:
+    assert said in credit(line, code=code)
+    assert credit("fx list") == "no rates are given\n"
+
+
+def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit: Command) -> None:
+    said = credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70% --pay-in USD")
+    assert "rate 70%, minimum payout 0.00, recoupment up to 100%, paid in USD" in said
+    refused = credit("providers terms ann --currency EUR --from 2020-06-01 --fee 1.50", code=2)
+    assert "agree them in USD" in refused
+    said = credit("providers terms ann --currency EUR --from 2020-06-01 --pay-in EUR")
+    assert "paid in" not in said.splitlines()[-1]
+
+
+def test_a_close_converts_and_shows_how(credit: Command) -> None:
+    credit("providers terms ann --currency EUR --from 2020-01-01 --pay-in USD")
+    credit("adjust ann 100.05 EUR --period 2026-01 --reason", "a late claim")
+    assert "fx add 2026-01-DD EUR USD RATE --source TEXT" in credit("close 2026-01", code=1)
+    credit("fx add 2026-01-30 EUR USD 1.0842 --source", ECB)
+    said = credit("close 2026-01 --dry-run")
+    assert f"  100.05 EUR × 1.0842 = 108.47421 USD, rounded to 108.47; 1 EUR = 1.0842 USD ({ECB}, 2026-01-30)" in said
+    assert "ann, USD: opening 0.00, earned 0.00, converted in 108.47, payable 108.47" in said
+    assert credit("close 2026-01").splitlines()[:-1] == said.splitlines()[:-1]
+    assert "comes too late: period 2026-01 is closed" in credit(
+        "fx add 2026-01-31 EUR USD 1.1 --source x --supersede", code=1
+    )
+    assert "money:fx:EUR-USD  -108.47 USD" in credit("balance money:fx:EUR-USD")
+    assert "everything is as it was written" in credit("verify")
