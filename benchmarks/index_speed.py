@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
 from benchmarks.models import MODELS, make_model
 from credit.valuation.batching import make_batch
-from credit.valuation.build import example_gradients
 from credit.valuation.curvature import make_statistic
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
@@ -43,6 +42,7 @@ from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.model import DTYPES, LanguageModel
 from credit.valuation.moments import second_moments
+from credit.valuation.passes import example_gradients
 from credit.valuation.projection import LayerProjection
 from credit.valuation.tokens import Example
 

@@ -16,9 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
-from credit.records import TrainingRecord
 from credit.valuation.assemble import complete_index
-from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.curvature import CURVATURES, make_statistic
 from credit.valuation.data import IndexedExample, TrainingData, encode_training
 from credit.valuation.estimate import Needs, build_needs, check_needs
@@ -34,7 +32,8 @@ from credit.valuation.manifest import (
     read_manifest,
     write_whole,
 )
-from credit.valuation.model import LanguageModel, sha256_file
+from credit.valuation.model import sha256_file
+from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.projection import (
     LayerProjection,
     projected_shape,
@@ -43,12 +42,11 @@ from credit.valuation.projection import (
 )
 from credit.valuation.rows import RowLayout, lay_out_rows
 from credit.valuation.store import ROW_DTYPES, encode_rows, save_tensors
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.task import Tagged, Task, device_of, short_digest
 
 _STATE = "build.json"
 _SHARD_BYTES = 256 * 2**20
 _CHECKPOINT_SECONDS = 120.0
-DEFAULT_TOKENS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,8 @@ class BuildResult:
 
 
 def build_index(
-    model: LanguageModel,
-    records: Iterable[TrainingRecord],
+    model: Task,
+    records: Iterable[Tagged],
     out: Path,
     settings: IndexSettings,
     *,
@@ -92,7 +90,7 @@ def build_index(
     """
     check_settings(settings)
     max_length = settings.max_length or model.max_length
-    data = encode_training(records, Encoder(model.tokenizer, max_length))
+    data = encode_training(records, model.encoder(max_length))
     dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
     fingerprint = build_fingerprint(
         model.model_sha256, model.tokenizer_sha256, data.sha256, data.sha256, dtype, settings, max_length
@@ -104,7 +102,7 @@ def build_index(
                 return BuildResult(_same_index(out, fingerprint), existed=True)
             layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
             build = _Build(model, data, out, settings, layers, fingerprint, tokens_per_batch, progress)
-            check_needs(build.needs, out, model.device)
+            check_needs(build.needs, out, device_of(model))
             if announce:
                 announce(build.needs)
             build.run()
@@ -171,7 +169,7 @@ class _Build:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Task,
         data: TrainingData,
         out: Path,
         settings: IndexSettings,
@@ -192,7 +190,7 @@ class _Build:
         self.projections = self._open_projections()
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
-            self.statistic.restore(load_file(self.out / self.state.sums, device=str(model.device)))
+            self.statistic.restore(load_file(self.out / self.state.sums, device=str(device_of(model))))
 
     @property
     def needs(self) -> Needs:
@@ -201,15 +199,15 @@ class _Build:
 
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
-        total = sum(len(example.tokens) for example in self.data.examples)
+        total = sum(example.size for example in self.data.examples)
         done = 0
         pending: dict[str, str] = {}
         last = time.monotonic()
         units = list(self._units())
-        with GradientTap(self.model.module, self.layers.watched, self.projections) as tap:
+        with GradientTap(self.model.module, self.layers.watched, self.projections, flat=self.model.flat_inputs) as tap:
             for number, (low, high, members) in enumerate(units):
                 shard = f"rows-{number:05d}.safetensors"
-                size = sum(len(self.data.examples[i].tokens) for i in members)
+                size = sum(self.data.examples[i].size for i in members)
                 if shard not in self.state.shards:
                     tensors = self._sum_rows(tap, low, high, members, done, total)
                     pending[shard] = save_tensors(self.out / shard, encode_rows(tensors, self.settings.rows_dtype))
@@ -224,7 +222,7 @@ class _Build:
         assert self.state.projections is not None  # noqa: S101  # written before run()
         draft = Manifest(
             name=name,
-            model_path=str(self.model.path.resolve()),
+            model_path=self.model.location,
             model_sha256=self.model.model_sha256,
             tokenizer_sha256=self.model.tokenizer_sha256,
             data_sha256=self.data.sha256,
@@ -245,7 +243,7 @@ class _Build:
             draft,
             counts=self.rows.counts,
             listed=(
-                IndexedExample(example.id, int(row), example.predicted, example.short_digest())
+                IndexedExample(example.id, int(row), example.predicted, short_digest(example))
                 for example, row in zip(self.data.examples, self.rows.row_of, strict=True)
             ),
             written=self.state.shards
@@ -253,7 +251,7 @@ class _Build:
                 self.state.sums: sha256_file(self.out / self.state.sums),
                 PROJECTIONS_FILE: self.state.projections,
             },
-            device=self.model.device,
+            device=device_of(self.model),
         )
         (self.out / _STATE).unlink()
         return manifest
@@ -269,18 +267,18 @@ class _Build:
     def _sum_rows(
         self, tap: GradientTap, low: int, high: int, members: list[int], done: int, total: int
     ) -> dict[str, Tensor]:
-        device = self.model.device
+        device = device_of(self.model)
         sums: dict[str, Tensor] = {}
-        for positions in plan_batches([len(self.data.examples[i].tokens) for i in members], self.tokens_per_batch):
+        examples = [self.data.examples[i] for i in members]
+        for positions, gradients in gradient_batches(self.model, tap, examples, self.tokens_per_batch):
             chosen = [members[p] for p in positions]
-            gradients = example_gradients(self.model, tap, [self.data.examples[i] for i in chosen])
             target = torch.from_numpy(self.rows.row_of[chosen] - low).to(device)
             for layer, rows in gradients.items():
                 if layer not in sums:
                     sums[layer] = rows.new_zeros(high - low, rows.shape[1])
                 sums[layer].index_add_(0, target, rows)
             self.statistic.add(gradients)
-            done += sum(len(self.data.examples[i].tokens) for i in chosen)
+            done += sum(self.data.examples[i].size for i in chosen)
             if self.progress:
                 self.progress("gradients", done, total)
         return sums
@@ -335,18 +333,3 @@ def plan_shards(
     step = max(1, _SHARD_BYTES // (4 * width))
     for low in range(0, rows, step):
         yield low, min(low + step, rows)
-
-
-def example_gradients(model: LanguageModel, tap: GradientTap, examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Projected gradients of a batch of examples: for each layer (N, S·R), vec in row-major order.
-
-    Raises:
-        ValuationError: an example's gradient is not finite; the message names the example.
-    """
-    batch = make_batch(examples).to(model.device)
-    gradients = {name: rows.flatten(1) for name, rows in tap.collect(lambda: model.loss(batch), batch.size).items()}
-    finite = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()
-    if not finite.all():
-        bad = examples[int((~finite).nonzero()[0])]
-        raise ValuationError(f"the gradient of {bad.id} is not finite in {model.path.name}; try --dtype fp32")
-    return gradients

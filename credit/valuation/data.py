@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError
-from credit.records import Group, TrainingRecord
+from credit.records import Group
 from credit.valuation.manifest import write_whole
 from credit.valuation.model import sha256_file
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"
 
@@ -21,9 +21,9 @@ _MODULUS = 1 << 256
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Tokenised training data: N examples, the group of each, and a hash of all of it that ignores their order."""
+    """Encoded training data: N examples, the group of each, and a hash of all of it that ignores their order."""
 
-    examples: Sequence[Example]
+    examples: Sequence[AnyExample]
     groups: Sequence[Group]
     sha256: str
 
@@ -38,13 +38,13 @@ class IndexedExample:
     digest: str
 
 
-def encode_training(records: Iterable[TrainingRecord], encoder: Encoder) -> TrainingData:
-    """Tokenise training records into examples.
+def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> TrainingData:
+    """Turn training records into examples.
 
     Raises:
         InputError: there is nothing to index, or two examples share an id.
     """
-    examples: list[Example] = []
+    examples: list[AnyExample] = []
     groups: list[Group] = []
     seen: set[str] = set()
     for record in records:
@@ -59,7 +59,7 @@ def encode_training(records: Iterable[TrainingRecord], encoder: Encoder) -> Trai
     return TrainingData(examples, groups, _hex(hash_of(examples, groups)))
 
 
-def hash_of(examples: Sequence[Example], groups: Sequence[Group]) -> int:
+def hash_of(examples: Sequence[AnyExample], groups: Sequence[Group]) -> int:
     """Hash of a set of tagged examples: the sum of their SHA-256 modulo 2^256.
 
     Order does not matter, and data that is added or withdrawn is an addition or a subtraction. It tells data sets
@@ -99,8 +99,8 @@ def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
 
 
 def match_members(
-    folder: Path, encoder: Encoder, records: Iterable[TrainingRecord], members: Mapping[Group, Mapping[str, str]]
-) -> list[tuple[Group, Example]]:
+    folder: Path, encoder: ExampleEncoder, records: Iterable[Tagged], members: Mapping[Group, Mapping[str, str]]
+) -> list[tuple[Group, AnyExample]]:
     """Find the examples of some groups of an index in training data; records of other groups are passed over.
 
     Args:
@@ -119,7 +119,7 @@ def match_members(
         if record.group not in members:
             continue
         for example in encoder.training(record):
-            if missing[record.group].pop(example.id, None) != example.short_digest():
+            if missing[record.group].pop(example.id, None) != short_digest(example):
                 raise MismatchError(f"{example.id} of {record.group} is not what {folder} was built from")
             found.append((record.group, example))
     for group, ids in missing.items():

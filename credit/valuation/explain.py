@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from credit.errors import InputError
-from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation.batching import plan_batches
-from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
+from credit.records import Group
 from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
-from credit.valuation.model import LanguageModel
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
+from credit.valuation.task import AnyExample, Tagged, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +28,11 @@ class ExampleInfluence:
 
 def explain_output(
     index: AttributionIndex,
-    model: LanguageModel,
-    output: LoggedOutput,
+    model: Task,
+    output: Any,
     *,
     groups: Iterable[Group] | None = None,
-    records: Iterable[TrainingRecord] | None = None,
+    records: Iterable[Tagged] | None = None,
     top: int = 10,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     progress: Callable[[int, int], None] | None = None,
@@ -79,7 +78,7 @@ def explain_output(
         elif group is not None:
             found.append(ExampleInfluence(example.id, group, values[example.row]))
     if folded and records is not None:
-        chosen = match_members(index.folder, Encoder(model.tokenizer, index.manifest.max_length), records, members)
+        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
         scores = _score(index, model, output, [example for _, example in chosen], tokens_per_batch, progress)
         found += [
             ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)
@@ -89,9 +88,9 @@ def explain_output(
 
 def _score(
     index: AttributionIndex,
-    model: LanguageModel,
-    output: LoggedOutput,
-    examples: Sequence[Example],
+    model: Task,
+    output: Any,
+    examples: Sequence[AnyExample],
     tokens_per_batch: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[float]:
@@ -100,8 +99,7 @@ def _score(
     scores = torch.zeros(len(examples), dtype=torch.float64)
     done = 0
     with index.tap(model) as tap:
-        for positions in plan_batches([len(example.tokens) for example in examples], tokens_per_batch):
-            gradients = example_gradients(model, tap, [examples[position] for position in positions])
+        for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch):
             parts: Tensor = sum(gradients[name] @ query[name][0] for name in query)  # type: ignore[assignment]
             scores[positions] = parts.double().cpu() / index.manifest.examples
             done += len(positions)

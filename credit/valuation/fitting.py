@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.model import LanguageModel
 from credit.valuation.moments import choose_sample, second_moments
 from credit.valuation.projection import (
     LayerMoments,
@@ -16,7 +15,7 @@ from credit.valuation.projection import (
     rotated_to_eigenbasis,
     whitened_projections,
 )
-from credit.valuation.tokens import Example
+from credit.valuation.task import AnyExample, Task
 
 PROJECTIONS = ("random", "pca", "whitened")
 
@@ -25,9 +24,9 @@ Progress = Callable[[str, int, int], None]
 
 
 def make_projections(
-    model: LanguageModel,
+    task: Task,
     layers: LayerChoice,
-    examples: Sequence[Example],
+    examples: Sequence[AnyExample],
     settings: IndexSettings,
     *,
     tokens_per_batch: int,
@@ -38,7 +37,7 @@ def make_projections(
     if settings.projection == "random" and settings.curvature != "ekfac":
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
-        model,
+        task,
         layers.watched,
         choose_sample(examples, settings.sample),
         tokens_per_batch=tokens_per_batch,

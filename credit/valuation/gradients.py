@@ -69,12 +69,17 @@ class ModelTap:
         layers: the layers to watch, by name.
         observe: called in the forward pass with a layer's name and its inputs x (N, T, I); returns what is called
             in the backward pass with the output gradients δ (N, T, O). What it keeps of x is all that is kept.
+        flat: whether inputs (N, I) are taken for examples of one position, T = 1. More dimensions than three are
+            always taken for more positions.
     """
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], observe: Observer) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, nn.Module], observe: Observer, *, flat: bool = False
+    ) -> None:
         self._model = model
         self._layers = layers
         self._observe = observe
+        self._least_dimensions = 2 if flat else 3
         self._handles: list[RemovableHandle] = []
         self._flags: list[tuple[nn.Parameter, bool]] = []
         self._modes: list[tuple[nn.Module, bool]] = []
@@ -110,7 +115,7 @@ class ModelTap:
             batch_size: number of examples N in the batch.
 
         Raises:
-            ValuationError: the inputs of a watched layer are not (N, T, I).
+            ValuationError: the inputs of a watched layer are not one row of positions for each example.
         """
         self._batch = batch_size
         with torch.enable_grad():
@@ -122,12 +127,13 @@ class ModelTap:
             if not torch.is_grad_enabled():
                 return None
             x = args[0].detach()
-            if x.dim() != 3 or x.shape[0] != self._batch:
+            if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
                     "its examples cannot be told apart; leave it out of the index"
                 )
-            tapped: Tensor = _Tap.apply(y, self._anchor, self._observe(name, x))  # type: ignore[no-untyped-call]
+            sink = self._observe(name, _by_position(x))
+            tapped: Tensor = _Tap.apply(y, self._anchor, lambda dy: sink(_by_position(dy)))  # type: ignore[no-untyped-call]
             return tapped
 
         return hook
@@ -143,13 +149,23 @@ class ModelTap:
         self._flags, self._modes = [], []
 
 
+def _by_position(values: Tensor) -> Tensor:
+    """(N, I) or (N, ..., I) -> (N, T, I)."""
+    return values.unsqueeze(1) if values.dim() == 2 else values.flatten(1, -2)
+
+
 class GradientTap(ModelTap):
     """Context in which a model yields projected per-example gradients of its watched layers."""
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], projections: Mapping[str, LayerProjection]
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        projections: Mapping[str, LayerProjection],
+        *,
+        flat: bool = False,
     ) -> None:
-        super().__init__(model, layers, self._project)
+        super().__init__(model, layers, self._project, flat=flat)
         self._projections = {
             name: projections[name].to(parameter.device, parameter.dtype)
             for name, module in layers.items()
@@ -165,11 +181,12 @@ class GradientTap(ModelTap):
             batch_size: number of examples N in the batch.
 
         Raises:
-            ValuationError: a watched layer took no part in the loss, or its inputs are not (N, T, I).
+            ValuationError: a watched layer took no part in the loss, or its examples cannot be told apart.
         """
-        self._sums = {}
-        self.run(loss, batch_size)
-        sums, self._sums = self._sums, {}
+        try:
+            self.run(loss, batch_size)
+        finally:  # a pass that failed leaves nothing that the next could take for its own
+            sums, self._sums = self._sums, {}
         for name in self._projections:
             if name not in sums:
                 raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")

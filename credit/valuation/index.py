@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import IntegrityError, MismatchError
-from credit.records import Group, LoggedOutput
+from credit.records import Group
 from credit.valuation.assemble import versioned
-from credit.valuation.batching import plan_batches
-from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, read_manifest, verify_files
-from credit.valuation.model import LanguageModel
+from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.projection import projections_from_tensors
 from credit.valuation.store import read_rows
-from credit.valuation.tokens import Encoder
+from credit.valuation.task import Task, device_of
 
 
 class AttributionIndex:
@@ -65,21 +64,21 @@ class AttributionIndex:
         """Groups, in the order of the columns of every valuation."""
         return tuple(layout.group for layout in self.manifest.groups)
 
-    def check_model(self, model: LanguageModel) -> None:
+    def check_model(self, model: Task) -> None:
         """Refuse a model or tokenizer other than the one that the index was built with.
 
         Raises:
             MismatchError: naming what differs.
         """
         if model.model_sha256 != self.manifest.model_sha256:
-            raise MismatchError(f"{model.path} is not the model that {self.folder} was built with")
+            raise MismatchError(f"{model.location} is not the model that {self.folder} was built with")
         if model.tokenizer_sha256 != self.manifest.tokenizer_sha256:
-            raise MismatchError(f"{model.path} has another tokenizer than the one {self.folder} was built with")
+            raise MismatchError(f"{model.location} has another tokenizer than the one {self.folder} was built with")
 
     def value(
         self,
-        model: LanguageModel,
-        outputs: Sequence[LoggedOutput],
+        model: Task,
+        outputs: Sequence[Any],
         *,
         noise_floor: float = 1.0,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
@@ -109,8 +108,8 @@ class AttributionIndex:
 
     def row_influence(
         self,
-        model: LanguageModel,
-        outputs: Sequence[LoggedOutput],
+        model: Task,
+        outputs: Sequence[Any],
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
@@ -118,7 +117,7 @@ class AttributionIndex:
         """Influence of every row on every output, in nats: (Q, R), float32 or better."""
         ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
         parts = []
-        for shard in self.shards(model.device):
+        for shard in self.shards(device_of(model)):
             total: Tensor | None = None
             for name, rows in shard:
                 part = ready[name] @ rows.to(ready[name].dtype).mT
@@ -130,33 +129,33 @@ class AttributionIndex:
 
     def preconditioned(
         self,
-        model: LanguageModel,
-        outputs: Sequence[LoggedOutput],
+        model: Task,
+        outputs: Sequence[Any],
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
         """(M + λI)⁻¹ times each output's gradient: for each layer (Q, S·R)."""
         queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
-        curvature = self._open_curvature(model.device)
+        curvature = self._open_curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
 
-    def tap(self, model: LanguageModel) -> GradientTap:
+    def tap(self, model: Task) -> GradientTap:
         """Return the context in which the model yields gradients of this index's layers and projections."""
         layers = choose_layers(model.module, lm_head=True)
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
-        return GradientTap(model.module, watched, self.projections)
+        return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
 
     def output_gradients(
         self,
-        model: LanguageModel,
-        outputs: Sequence[LoggedOutput],
+        model: Task,
+        outputs: Sequence[Any],
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
         """Projected gradient of each output's loss: for each layer (Q, S·R)."""
-        encoder = Encoder(model.tokenizer, self.manifest.max_length)
+        encoder = model.encoder(self.manifest.max_length)
         examples, owners = [], []
         for number, output in enumerate(outputs):
             for example in encoder.output(output):
@@ -165,9 +164,8 @@ class AttributionIndex:
         sums: dict[str, Tensor] = {}
         done = 0
         with self.tap(model) as tap:
-            for positions in plan_batches([len(e.tokens) for e in examples], tokens_per_batch):
-                gradients = example_gradients(model, tap, [examples[p] for p in positions])
-                target = torch.tensor([owners[p] for p in positions], device=model.device)
+            for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch):
+                target = torch.tensor([owners[p] for p in positions], device=device_of(model))
                 for name, rows in gradients.items():
                     if name not in sums:
                         sums[name] = rows.new_zeros(len(outputs), rows.shape[1])

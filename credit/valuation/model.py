@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from credit.errors import ValuationError
-from credit.valuation.batching import IGNORED, Batch
+from credit.valuation.batching import IGNORED, Batch, make_batch
+from credit.valuation.task import LossBatch
+from credit.valuation.tokens import Encoder, Example
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
@@ -31,13 +33,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """A loaded causal LM. The hashes cover the files that decide its numbers."""
+    """A loaded causal LM: the `Task` of text. The hashes cover the files that decide its numbers."""
 
     path: Path
     module: nn.Module
     tokenizer: Any
     model_sha256: str
     tokenizer_sha256: str
+
+    flat_inputs: ClassVar[bool] = False
+
+    @property
+    def location(self) -> str:
+        """The model's folder."""
+        return str(self.path.resolve())
 
     @property
     def device(self) -> torch.device:
@@ -49,6 +58,15 @@ class LanguageModel:
         """Longest sequence that the model's positions allow, at most 2048."""
         positions = getattr(self.module.config, "max_position_embeddings", None)
         return min(int(positions), _DEFAULT_MAX_LENGTH) if positions else _DEFAULT_MAX_LENGTH
+
+    def encoder(self, max_length: int) -> Encoder:
+        """Return what turns texts, prompts and chats into token sequences of at most `max_length` tokens."""
+        return Encoder(self.tokenizer, max_length)
+
+    def batch(self, examples: Sequence[Example]) -> LossBatch:
+        """Pad examples to one length, on the model's device."""
+        batch = make_batch(examples).to(self.device)
+        return LossBatch(batch.size, lambda: self.loss(batch), batch.real)
 
     def loss(self, batch: Batch) -> Tensor:
         """Sum over all predicted tokens of the batch of their negative log-likelihood, in nats."""

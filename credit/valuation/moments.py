@@ -3,58 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from credit.valuation.batching import make_batch, plan_batches
+from credit.errors import ValuationError
+from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
-from credit.valuation.model import LanguageModel
+from credit.valuation.passes import is_out_of_memory, release_memory
 from credit.valuation.projection import LayerMoments
 from credit.valuation.rows import fold_key
-from credit.valuation.tokens import Example
+from credit.valuation.task import AnyExample, Task, device_of
 
 
-def choose_sample(examples: Sequence[Example], size: int) -> list[Example]:
+def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]:
     """Choose examples by the hash of their ids: the same for any order of the data."""
     ranked = sorted(examples, key=lambda example: (fold_key(f"sample/{example.id}"), example.id))
     return ranked[:size]
 
 
 def second_moments(
-    model: LanguageModel,
+    task: Task,
     layers: Mapping[str, nn.Module],
-    sample: Sequence[Example],
+    sample: Sequence[AnyExample],
     *,
     tokens_per_batch: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
-    """One forward and activation-only backward pass over the sample: A and B of every layer, padding left out."""
+    """One forward and activation-only backward pass over the sample: A and B of every layer, padding left out.
+
+    Moments are summed while the pass runs, so that a batch that does not fit into memory has been added in part: the
+    pass then starts again, with batches of half the size.
+
+    Raises:
+        ValuationError: a single example does not fit into memory.
+    """
+    longest = max(example.size for example in sample)
+    budget = tokens_per_batch
+    while True:
+        try:
+            return _moments(task, layers, sample, budget, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error).splitlines()[0]
+        release_memory(device_of(task))
+        if budget <= longest:
+            raise ValuationError(
+                f"the second moments of an example of {longest} tokens do not fit into the memory of "
+                f"{device_of(task)} ({failure}); lower --max-length, or watch fewer layers with --layers"
+            )
+        budget //= 2
+
+
+def _moments(
+    task: Task,
+    layers: Mapping[str, nn.Module],
+    sample: Sequence[AnyExample],
+    tokens_per_batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, LayerMoments]:
     sums = _MomentSums()
-    total = sum(len(example.tokens) for example in sample)
+    total = sum(example.size for example in sample)
     done = 0
-    with ModelTap(model.module, layers, sums.observe) as tap:
-        for positions in plan_batches([len(example.tokens) for example in sample], tokens_per_batch):
-            batch = make_batch([sample[position] for position in positions]).to(model.device)
+    with ModelTap(task.module, layers, sums.observe, flat=task.flat_inputs) as tap:
+        for positions in plan_batches([example.size for example in sample], tokens_per_batch):
+            batch = task.batch([sample[position] for position in positions])
             sums.real = batch.real
-            tap.run(partial(model.loss, batch), batch.size)
-            done += int(batch.real.sum())
+            tap.run(batch.loss, batch.size)
+            done += sum(sample[position].size for position in positions)
             if progress:
                 progress(done, total)
-    return {name: LayerMoments(a / total, sums.b[name] / total, total / len(sample)) for name, a in sums.a.items()}
+    return {
+        name: LayerMoments(a / sums.rows[name], sums.b[name] / sums.rows[name], sums.rows[name] / len(sample))
+        for name, a in sums.a.items()
+    }
 
 
 class _MomentSums:
-    """Sums of x xᵀ and δ δᵀ over real tokens, in float32 or better."""
+    """Sums of x xᵀ and δ δᵀ over real positions, in float32 or better, and how many there were."""
 
     def __init__(self) -> None:
         self.a: dict[str, Tensor] = {}
         self.b: dict[str, Tensor] = {}
-        self.real = torch.empty(0, dtype=torch.bool)
+        self.rows: dict[str, int] = {}
+        self.real: Tensor | None = None
 
     def observe(self, name: str, x: Tensor) -> Sink:
-        _add(self.a, name, x[self.real])
+        rows = x.flatten(0, 1) if self.real is None else x[self.real]
+        self.rows[name] = self.rows.get(name, 0) + len(rows)
+        _add(self.a, name, rows)
         # Padding has no gradient, so that its δ δᵀ adds nothing.
         return lambda dy: _add(self.b, name, dy.flatten(0, 1))
 

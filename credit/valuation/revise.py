@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import InputError, LockHeldError, MismatchError
-from credit.records import Group, TrainingRecord
+from credit.records import Group
 from credit.valuation.assemble import complete_index, versioned
-from credit.valuation.batching import plan_batches
-from credit.valuation.build import DEFAULT_TOKENS_PER_BATCH, example_gradients, plan_shards
+from credit.valuation.build import plan_shards
 from credit.valuation.curvature import make_statistic
 from credit.valuation.data import (
     EXAMPLES_FILE,
@@ -36,10 +35,10 @@ from credit.valuation.data import (
 from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, Revision
-from credit.valuation.model import LanguageModel
+from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.rows import RowLayout, lay_out_rows
 from credit.valuation.store import encode_rows, read_rows, save_tensors
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.task import AnyExample, Tagged, Task, device_of, short_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,13 @@ class _Member:
     tokens: int
     digest: str
     old_row: int | None
-    example: Example | None
+    example: AnyExample | None
 
 
 def update_index(
     folder: Path,
-    model: LanguageModel,
-    records: Iterable[TrainingRecord],
+    model: Task,
+    records: Iterable[Tagged],
     *,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     progress: Progress | None = None,
@@ -80,22 +79,22 @@ def update_index(
     """
     with _revising(folder) as index:
         index.check_model(model)
-        data = encode_training(records, Encoder(model.tokenizer, index.manifest.max_length))
+        data = encode_training(records, model.encoder(index.manifest.max_length))
         members = list(_listed(index))
         known = {member.id: member for member in members}
-        added: list[tuple[Group, Example]] = []
+        added: list[tuple[Group, AnyExample]] = []
         for example, group in zip(data.examples, data.groups, strict=True):
             before = known.get(example.id)
             if before is None:
                 added.append((group, example))
-            elif (before.digest, before.group) != (example.short_digest(), group):
+            elif (before.digest, before.group) != (short_digest(example), group):
                 raise MismatchError(
                     f"{example.id} of {group} is in {folder} with another content; withdraw its provider first, "
                     "or give the record another id"
                 )
         if not added:
             return index.manifest
-        members += [_Member(e.id, g, e.predicted, e.short_digest(), None, e) for g, e in added]
+        members += [_Member(e.id, g, e.predicted, short_digest(e), None, e) for g, e in added]
         change = hash_of([e for _, e in added], [g for g, _ in added])
         providers = tuple(sorted({group.provider for group, _ in added}))
         revision = Revision("update", providers, len(added), changed_hash(index.manifest.data_sha256, change))
@@ -104,9 +103,9 @@ def update_index(
 
 def withdraw_provider(
     folder: Path,
-    model: LanguageModel,
+    model: Task,
     provider: str,
-    records: Iterable[TrainingRecord],
+    records: Iterable[Tagged],
     *,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     progress: Progress | None = None,
@@ -140,7 +139,7 @@ def withdraw_provider(
         for member in members:
             if member.group in groups:
                 leaving[member.group][member.id] = member.digest
-        encoder = Encoder(model.tokenizer, index.manifest.max_length)
+        encoder = model.encoder(index.manifest.max_length)
         found = match_members(folder, encoder, records, leaving)
         change = -hash_of([e for _, e in found], [g for g, _ in found])
         revision = Revision("withdraw", (provider,), len(found), changed_hash(index.manifest.data_sha256, change))
@@ -179,9 +178,9 @@ class _Revision:
     def __init__(
         self,
         index: AttributionIndex,
-        model: LanguageModel,
+        model: Task,
         members: Sequence[_Member],
-        examples: Sequence[Example],
+        examples: Sequence[AnyExample],
         revision: Revision,
         tokens_per_batch: int,
         progress: Progress | None,
@@ -224,7 +223,7 @@ class _Revision:
             counts=self.layout.counts,
             listed=listed,
             written=written | shards,
-            device=self.model.device,
+            device=device_of(self.model),
         )
 
     def _gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -232,23 +231,22 @@ class _Revision:
         new_row = {m.id: int(r) for m, r in zip(self.members, self.layout.row_of, strict=True) if m.example is not None}
         statistic = make_statistic(self.index.manifest.settings.curvature)
         rows: dict[str, Tensor] = {}
-        done, total = 0, sum(len(example.tokens) for example in self.examples)
+        done, total = 0, sum(example.size for example in self.examples)
         with self.index.tap(self.model) as tap:
-            for positions in plan_batches([len(e.tokens) for e in self.examples], self.tokens_per_batch):
+            for positions, gradients in gradient_batches(self.model, tap, self.examples, self.tokens_per_batch):
                 batch = [self.examples[position] for position in positions]
-                gradients = example_gradients(self.model, tap, batch)
                 statistic.add(gradients)
                 if new_row:
-                    target = torch.tensor([new_row[example.id] for example in batch], device=self.model.device)
+                    target = torch.tensor([new_row[example.id] for example in batch], device=device_of(self.model))
                     for name, values in gradients.items():
                         if name not in rows:
                             rows[name] = values.new_zeros(len(self.layout.counts), values.shape[1])
                         rows[name].index_add_(0, target, values)
-                done += sum(len(example.tokens) for example in batch)
+                done += sum(example.size for example in batch)
                 if self.progress:
                     self.progress("gradients", done, total)
         sign = 1 if new_row else -1
-        before = load_file(self.index.folder / self.index.manifest.statistic, device=str(self.model.device))
+        before = load_file(self.index.folder / self.index.manifest.statistic, device=str(device_of(self.model)))
         change = statistic.sums()
         return rows, {name: values + sign * change[name] for name, values in before.items()}
 
@@ -265,7 +263,7 @@ class _Revision:
             sums = {name: values[low:high].clone() for name, values in joining.items()}
             start = 0
             for shard in manifest.shards:
-                for name, values in read_rows(folder / shard, names, self.model.device):
+                for name, values in read_rows(folder / shard, names, device_of(self.model)):
                     target = moved[start : start + len(values)]
                     inside = np.flatnonzero((target >= low) & (target < high))
                     if name not in sums:

@@ -23,6 +23,11 @@ class Example:
     start: int
 
     @property
+    def size(self) -> int:
+        """Number of tokens, context and predicted."""
+        return len(self.tokens)
+
+    @property
     def predicted(self) -> int:
         """Number of predicted tokens."""
         return len(self.tokens) - self.start
@@ -33,10 +38,6 @@ class Example:
         hasher.update(b"\0%d\0" % self.start)
         hasher.update(self.tokens.astype("<i4").tobytes())
         return hasher.digest()
-
-    def short_digest(self) -> str:
-        """Return the first 64 bits of the digest, as hexadecimal: what an index keeps of an example's content."""
-        return self.digest()[:8].hex()
 
 
 class Encoder:

@@ -8,10 +8,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from credit.errors import ValuationError
-from credit.valuation.build import example_gradients
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.model import load_model
+from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
 from tests.models import records, tiny_tokenizer

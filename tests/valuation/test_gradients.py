@@ -6,10 +6,10 @@ from torch import nn
 
 from credit.errors import ValuationError
 from credit.valuation.batching import make_batch
-from credit.valuation.build import example_gradients
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.model import LanguageModel
+from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
 from tests.valuation import oracle

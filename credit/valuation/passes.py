@@ -1,0 +1,122 @@
+"""Passes over examples, batch after batch; a batch that does not fit into memory is split, and the pass goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from credit.errors import ValuationError
+from credit.valuation.batching import plan_batches
+from credit.valuation.gradients import GradientTap
+from credit.valuation.task import AnyExample, Task, device_of
+
+DEFAULT_TOKENS_PER_BATCH = 4096
+
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
+
+T = TypeVar("T")
+
+
+def gradient_batches(
+    task: Task, tap: GradientTap, examples: Sequence[AnyExample], tokens_per_batch: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Yield the projected gradients of all examples, each once, in batches of like length.
+
+    Args:
+        task: the model.
+        tap: an entered tap on it.
+        examples: N examples.
+        tokens_per_batch: padded positions in a batch, at most.
+
+    Yields:
+        Positions in `examples` (n), and for each layer their gradients (n, S·R), vec in row-major order.
+
+    Raises:
+        ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
+    """
+
+    def gradients(positions: list[int]) -> dict[str, Tensor]:
+        return example_gradients(task, tap, [examples[p] for p in positions])
+
+    yield from in_batches(task, examples, tokens_per_batch, gradients)
+
+
+def in_batches(
+    task: Task, examples: Sequence[AnyExample], tokens_per_batch: int, run: Callable[[list[int]], T]
+) -> Iterator[tuple[list[int], T]]:
+    """Run batches of examples of like length; one that does not fit into memory is halved until it does.
+
+    What did not fit is not tried again: later batches of its size are halved before they are run.
+
+    Args:
+        task: the model, for its device.
+        examples: N examples.
+        tokens_per_batch: padded positions in a batch, at most.
+        run: gets positions in `examples`; must leave nothing behind when it fails.
+
+    Yields:
+        Positions, and what `run` returned for them.
+
+    Raises:
+        ValuationError: a single example does not fit.
+    """
+    sizes = [example.size for example in examples]
+    waiting = deque(plan_batches(sizes, tokens_per_batch))
+    fits: float = float("inf")
+    while waiting:
+        positions = waiting.popleft()
+        padded = max(sizes[p] for p in positions) * len(positions)
+        if padded <= fits or len(positions) == 1:
+            failure: str | None = None
+            try:
+                result = run(positions)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = str(error).splitlines()[0]
+            # Outside the handler: the error's frames hold the tensors of the pass, and must be gone first.
+            if failure is None:
+                yield positions, result
+                continue
+            release_memory(device_of(task))
+            if len(positions) == 1:
+                alone = examples[positions[0]]
+                raise ValuationError(
+                    f"{alone.id} ({alone.size} tokens) does not fit into the memory of {device_of(task)} even alone "
+                    f"({failure}); lower --max-length, use --dtype bf16, or watch fewer layers with --layers"
+                )
+            fits = padded / 2
+        half = len(positions) // 2
+        waiting.extendleft([positions[half:], positions[:half]])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on a GPU, in torch's CPU allocator or in Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_OUT_OF_MEMORY in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the allocator keeps: the next, smaller batch needs blocks of other sizes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> dict[str, Tensor]:
+    """Projected gradients of a batch of examples: for each layer (N, S·R), vec in row-major order.
+
+    Raises:
+        ValuationError: an example's gradient is not finite; the message names the example.
+    """
+    batch = task.batch(examples)
+    gradients = {name: rows.flatten(1) for name, rows in tap.collect(batch.loss, batch.size).items()}
+    finite = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()
+    if not finite.all():
+        bad = examples[int((~finite).nonzero()[0])]
+        raise ValuationError(f"the gradient of {bad.id} is not finite in {task.location}; try --dtype fp32")
+    return gradients

@@ -1,0 +1,143 @@
+"""Batches that do not fit into memory are split, and nothing is counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from credit.errors import ValuationError
+from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation.layers import choose_layers
+from credit.valuation.moments import second_moments
+from credit.valuation.passes import in_batches, is_out_of_memory
+
+GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def _cpu_error() -> RuntimeError:
+    """What torch really raises where memory ends: no machine has a petabyte."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    return caught.value
+
+
+@contextmanager
+def memory_for(module: nn.Module, tokens: int, *, during: str, error: Exception = GPU) -> Iterator[list[int]]:
+    """Let a model run out of memory above a number of padded tokens, in the forward pass or late in the backward pass.
+
+    Yields the sizes of the batches that were tried.
+    """
+    tried: list[int] = []
+    first = next(m for m in module.modules() if isinstance(m, nn.Embedding))
+    late = module.get_submodule(next(name for name, _ in module.named_modules() if name.endswith(".0")))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def forward(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        tried.append(args[0].numel())
+        if during == "forward" and tried[-1] > tokens:
+            fail()
+
+    def backward(_module: nn.Module, _args: object, y: object) -> None:
+        # By the time that the gradient comes to the first block, layers above it have handed over theirs.
+        hidden = y[0] if isinstance(y, tuple) else y
+        if during == "backward" and tried[-1] > tokens and hidden.requires_grad:
+            hidden.register_hook(fail)
+
+    handles = [first.register_forward_pre_hook(forward), late.register_forward_hook(backward)]
+    try:
+        yield tried
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _files(folder):
+    return AttributionIndex.open(folder).manifest.files
+
+
+def _rows(folder, device):
+    index = AttributionIndex.open(folder)
+    return {name: rows for shard in index.shards(device) for name, rows in shard}
+
+
+@pytest.mark.parametrize("during", ["forward", "backward"])
+@pytest.mark.parametrize("curvature", ["fisher", "ekfac"])
+def test_a_build_that_runs_out_of_memory_splits_its_batches_and_ends_with_the_same_sums(
+    model, data, outputs, tmp_path, during, curvature
+):
+    settings = IndexSettings(rank=3, rows_per_group=4, curvature=curvature)
+    build_index(model, data, tmp_path / "roomy", settings, name="tiny")
+    with memory_for(model.module, 40, during=during) as tried:
+        build_index(model, data, tmp_path / "tight", settings, name="tiny")
+        tight = AttributionIndex.open(tmp_path / "tight").value(model, outputs)
+    assert max(tried) > 40, "nothing had to be split"
+    for name, rows in _rows(tmp_path / "roomy", model.device).items():
+        torch.testing.assert_close(
+            _rows(tmp_path / "tight", model.device)[name], rows, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    roomy = AttributionIndex.open(tmp_path / "roomy").value(model, outputs)
+    torch.testing.assert_close(tight.effect(), roomy.effect(), rtol=1e-6, atol=1e-12)
+    assert _files(tmp_path / "tight").keys() == _files(tmp_path / "roomy").keys()
+    assert all(p.requires_grad for p in model.module.parameters())
+
+
+def test_what_did_not_fit_is_not_tried_again(model, data, out):
+    with memory_for(model.module, 40, during="forward") as tried:
+        build_index(model, data, out, IndexSettings(rank=3), name="tiny", tokens_per_batch=100)
+    failed = [size for size in tried if size > 40]
+    assert 1 <= len(failed) <= 3, f"sizes tried: {tried}"
+
+
+def test_an_example_that_does_not_fit_alone_is_named_with_the_remedy(model, data, out):
+    with (
+        memory_for(model.module, 5, during="backward", error=_cpu_error()),
+        pytest.raises(ValuationError, match=r"(ann|ben|cleo)/.*tokens\) does not fit .* even alone .*--max-length"),
+    ):
+        build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    assert not (out / "manifest.json").exists()
+
+
+def test_moments_that_were_added_in_part_are_begun_again(model, data):
+    layers = choose_layers(model.module, lm_head=False)
+    sample = [e for record in data for e in model.encoder(64).training(record)]
+    roomy = second_moments(model, layers.watched, sample, tokens_per_batch=400)
+    with memory_for(model.module, 60, during="backward") as tried:
+        tight = second_moments(model, layers.watched, sample, tokens_per_batch=400)
+    assert max(tried) > 60
+    for name, moment in roomy.items():
+        torch.testing.assert_close(tight[name].a, moment.a, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(tight[name].b, moment.b, rtol=1e-9, atol=1e-12)
+    with memory_for(model.module, 5, during="forward"), pytest.raises(ValuationError, match="do not fit"):
+        second_moments(model, layers.watched, sample, tokens_per_batch=400)
+
+
+def test_every_example_is_run_once_whatever_fits(model, data):
+    examples = [e for record in data for e in model.encoder(64).training(record)]
+    for limit in (1, 30, 64, 200):
+
+        def run(positions, limit=limit):
+            if len(positions) > 1 and max(examples[p].size for p in positions) * len(positions) > limit:
+                raise GPU
+            return len(positions)
+
+        done = list(in_batches(model, examples, 300, run))
+        assert sorted(p for positions, _ in done for p in positions) == list(range(len(examples)))
+        assert all(count == len(positions) for positions, count in done)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(model, data, out):
+    assert is_out_of_memory(_cpu_error())
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    with (
+        memory_for(model.module, 40, during="forward", error=RuntimeError("shape mismatch")) as tried,
+        pytest.raises(RuntimeError, match="shape mismatch"),
+    ):
+        build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    assert len(tried) == 1
