@@ -42,6 +42,13 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option("--rows-per-group", type=_RowsPerGroup(), default=32, show_default=True, help="Rows kept per collection.")
 @click.option("--rows-dtype", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True)
 @click.option(
+    "--weighting",
+    type=click.Choice(["none", "unit", "relatif"]),
+    default="none",
+    show_default=True,
+    help="Divide each example by its norm, or by the root of its self-influence: tames outliers.",
+)
+@click.option(
     "--layers", multiple=True, metavar="PATTERN", help="Layers to watch, such as '*.mlp.*'; '!*.0.*' leaves out."
 )
 @click.option("--lm-head/--no-lm-head", default=False, show_default=True, help="Watch the output head too.")
@@ -77,6 +84,7 @@ def index(
     damping: float,
     rows_per_group: int | str,
     rows_dtype: str,
+    weighting: str,
     layers: tuple[str, ...],
     lm_head: bool,
     max_length: int | None,
@@ -114,6 +122,7 @@ def index(
         damping=damping,
         rows_per_group=None if isinstance(rows_per_group, str) else rows_per_group,
         rows_dtype=rows_dtype,
+        weighting=weighting,
         layers=layers,
         lm_head=lm_head,
         max_length=max_length,

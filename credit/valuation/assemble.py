@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from credit.valuation.curvature import DenseFisher, make_curvature
+from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest, write_whole
 from credit.valuation.store import save_tensors
@@ -31,6 +31,7 @@ def complete_index(
     listed: Iterable[IndexedExample],
     written: Mapping[str, str],
     device: torch.device,
+    curvature: Curvature | None = None,
 ) -> Manifest:
     """Factorise the curvature, write counts and listing, and then the manifest, in one rename.
 
@@ -41,6 +42,7 @@ def complete_index(
         listed: every example.
         written: files that are written already, with their SHA-256: shards, statistic, projections.
         device: where the curvature is factorised.
+        curvature: the curvature, if it is factorised already.
 
     Raises:
         ValuationError: the curvature cannot be factorised; nothing counts then.
@@ -49,12 +51,9 @@ def complete_index(
     version = len(draft.history)
     name = versioned("counts.safetensors", version)
     files[name] = save_tensors(folder / name, {"counts": torch.from_numpy(counts)})
-    curvature = make_curvature(
-        draft.settings.curvature,
-        load_file(folder / draft.statistic, device=str(device)),
-        draft.examples,
-        draft.settings.damping,
-    )
+    if curvature is None:
+        sums = load_file(folder / draft.statistic, device=str(device))
+        curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
     if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
         name = versioned("factors.safetensors", version)
         files[name] = save_tensors(folder / name, curvature.tensors())

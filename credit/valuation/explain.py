@@ -14,7 +14,8 @@ from credit.records import Group
 from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
-from credit.valuation.task import AnyExample, Tagged, Task
+from credit.valuation.task import AnyExample, Tagged, Task, device_of
+from credit.valuation.weighting import weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,12 @@ def _score(
     query = index.preconditioned(model, [output], tokens_per_batch=tokens_per_batch)
     scores = torch.zeros(len(examples), dtype=torch.float64)
     done = 0
+    weighting = index.weighting(device_of(model))
     with index.tap(model) as tap:
         for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch):
             parts: Tensor = sum(gradients[name] @ query[name][0] for name in query)  # type: ignore[assignment]
-            scores[positions] = parts.double().cpu() / index.manifest.examples
+            sizes = weighting.sizes(gradients)
+            scores[positions] = weighted(parts[:, None], sizes)[:, 0].double().cpu() * index.manifest.scale
             done += len(positions)
             if progress:
                 progress(done, len(examples))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from credit.errors import IntegrityError, MismatchError
+from credit.errors import IntegrityError, MismatchError, ValuationError
 from credit.records import Group
 from credit.valuation.assemble import versioned
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
@@ -22,6 +22,7 @@ from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.projection import projections_from_tensors
 from credit.valuation.store import read_rows
 from credit.valuation.task import Task, device_of
+from credit.valuation.weighting import Weighting, needs_curvature
 
 
 class AttributionIndex:
@@ -50,8 +51,15 @@ class AttributionIndex:
         Raises:
             InputError: `folder` is no finished index.
             IntegrityError: a file is missing or is not the one that was written.
+            ValuationError: another damping is asked of an index whose rows were weighted with its own.
         """
         manifest = read_manifest(folder)
+        settings = manifest.settings
+        if damping not in {None, settings.damping} and needs_curvature(settings.weighting, settings.curvature):
+            raise ValuationError(
+                f"the rows of {folder} were weighted by relatif with damping {settings.damping}, which cannot be "
+                f"changed afterwards; build another index with: credit index --weighting relatif --damping {damping}"
+            )
         verify_files(folder, manifest)
         return cls(folder, manifest, damping)
 
@@ -125,7 +133,7 @@ class AttributionIndex:
             if total is None:
                 raise IntegrityError(f"{self.folder} holds a shard without layers; build the index again")
             parts.append(total.cpu())
-        return torch.cat(parts, dim=1) / self.manifest.examples
+        return torch.cat(parts, dim=1) * self.manifest.scale
 
     def preconditioned(
         self,
@@ -180,6 +188,13 @@ class AttributionIndex:
         names = [layer.name for layer in self.manifest.layers]
         for shard in self.manifest.shards:
             yield read_rows(self.folder / shard, names, device)
+
+    def weighting(self, device: torch.device) -> Weighting:
+        """Return what examples of this index are divided by."""
+        settings = self.manifest.settings
+        if needs_curvature(settings.weighting, settings.curvature):
+            return Weighting(settings.weighting, self._open_curvature(device))
+        return Weighting(settings.weighting)
 
     def _open_curvature(self, device: torch.device) -> Curvature:
         if self._curvature is None:

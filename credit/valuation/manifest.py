@@ -16,7 +16,7 @@ from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.model import sha256_file
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 
@@ -32,6 +32,8 @@ class IndexSettings:
         damping: of the curvature, relative to the mean eigenvalue of each layer.
         rows_per_group: F; None keeps every example in a row of its own.
         rows_dtype: how rows are stored: `fp32`, `bf16` or `int8`.
+        weighting: what an example's gradient is divided by: `none`, `unit` (its norm) or `relatif` (the root of its
+            self-influence).
         layers: patterns of names of layers to watch, as in a shell; `!pattern` leaves layers out; empty is all.
         lm_head: whether the output head is watched too.
         max_length: tokens of an example at most; None is the model's own maximum, at most 2048.
@@ -45,6 +47,7 @@ class IndexSettings:
     damping: float = 0.1
     rows_per_group: int | None = 32
     rows_dtype: str = "fp32"
+    weighting: str = "none"
     layers: tuple[str, ...] = ()
     lm_head: bool = False
     max_length: int | None = None
@@ -67,7 +70,8 @@ class Manifest:
     """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
 
     `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
-    made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build.
+    made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build. `sizes` is the
+    sum of what the examples were divided by (see `weighting`), 0 where they were not.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Manifest:
     groups: tuple[GroupLayout, ...]
     shards: tuple[str, ...]
     statistic: str
+    sizes: float
     history: tuple[Revision, ...]
     files: Mapping[str, str]
 
@@ -91,6 +96,12 @@ class Manifest:
     def examples(self) -> int:
         """Number of training examples N."""
         return sum(layout.examples for layout in self.groups)
+
+    @property
+    def scale(self) -> float:
+        """What products with rows are multiplied by to be in nats: 1/N, times the mean size of weighted examples."""
+        weighted = self.settings.weighting != "none"
+        return (self.sizes / self.examples if weighted else 1.0) / self.examples
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ count from the moment the manifest is replaced; a run that is killed leaves the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from credit.errors import InputError, LockHeldError, MismatchError
+from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
 from credit.records import Group
 from credit.valuation.assemble import complete_index, versioned
-from credit.valuation.build import plan_shards
 from credit.valuation.curvature import make_statistic
 from credit.valuation.data import (
     EXAMPLES_FILE,
@@ -32,13 +32,16 @@ from credit.valuation.data import (
     match_members,
     read_listing,
 )
+from credit.valuation.filling import plan_shards
 from credit.valuation.fitting import Progress
+from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, Revision
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.rows import RowLayout, lay_out_rows
-from credit.valuation.store import encode_rows, read_rows, save_tensors
+from credit.valuation.store import count_rows, encode_rows, read_rows, save_tensors
 from credit.valuation.task import AnyExample, Tagged, Task, device_of, short_digest
+from credit.valuation.weighting import needs_curvature, weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def update_index(
     Raises:
         MismatchError: another model, or a record that the index holds with another content.
         LockHeldError: another run is changing the index.
+        ValuationError: the weights of all its examples would change.
     """
     with _revising(folder) as index:
         index.check_model(model)
@@ -126,6 +130,7 @@ def withdraw_provider(
         InputError: the provider is not in the index, is all of it, or its data is not complete.
         MismatchError: another model, or other data than was indexed.
         LockHeldError: another run is changing the index.
+        ValuationError: the weights of all its examples would change.
     """
     with _revising(folder) as index:
         index.check_model(model)
@@ -150,7 +155,12 @@ def withdraw_provider(
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
     """Open an index that nobody else is changing, and clear away what its manifest does not name."""
-    AttributionIndex.open(folder)  # says what is wrong before the lock makes a file
+    settings = AttributionIndex.open(folder).manifest.settings  # says what is wrong before the lock makes a file
+    if needs_curvature(settings.weighting, settings.curvature):
+        raise ValuationError(
+            f"{folder} is weighted by relatif: a change of its data changes the curvature, and with it the weight of "
+            "every example. Build it again from the data that stays, or from all data"
+        )
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield AttributionIndex.open(folder)
@@ -194,23 +204,35 @@ class _Revision:
             [member.tokens for member in members],
             index.manifest.settings.rows_per_group,
         )
+        self.weighting = index.weighting(device_of(model))
+        self.statistic = make_statistic(index.manifest.settings.curvature)
+        self.sizes = 0.0
+        self.done = 0
 
     def write(self) -> Manifest:
         """Write the revised index and return its manifest."""
         manifest, folder = self.index.manifest, self.index.folder
-        joining, sums = self._gradients()
+        joins = self.revision.action == "update"
+        with self.index.tap(self.model) as tap:
+            if not joins:
+                for _ in self._gradients(tap, self.examples):
+                    pass  # they leave the sums; their rows leave with their group
+            shards = dict(self._shards(tap))
+        sign = 1 if joins else -1
         statistic = versioned("curvature.safetensors", self.version)
+        before = load_file(folder / manifest.statistic, device=str(device_of(self.model)))
+        change = self.statistic.sums()
         written = {
-            statistic: save_tensors(folder / statistic, sums),
+            statistic: save_tensors(folder / statistic, {n: total + sign * change[n] for n, total in before.items()}),
             PROJECTIONS_FILE: manifest.files[PROJECTIONS_FILE],
         }
-        shards = dict(self._shards(joining))
         draft = replace(
             manifest,
             data_sha256=self.revision.data_sha256,
             groups=self.layout.groups,
             shards=tuple(sorted(shards)),
             statistic=statistic,
+            sizes=manifest.sizes + sign * self.sizes,
             history=(*manifest.history, self.revision),
         )
         listed = (
@@ -226,51 +248,61 @@ class _Revision:
             device=device_of(self.model),
         )
 
-    def _gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the rows that the joining examples add (all rows of the new index), and the new statistic."""
-        new_row = {m.id: int(r) for m, r in zip(self.members, self.layout.row_of, strict=True) if m.example is not None}
-        statistic = make_statistic(self.index.manifest.settings.curvature)
-        rows: dict[str, Tensor] = {}
-        done, total = 0, sum(example.size for example in self.examples)
-        with self.index.tap(self.model) as tap:
-            for positions, gradients in gradient_batches(self.model, tap, self.examples, self.tokens_per_batch):
-                batch = [self.examples[position] for position in positions]
-                statistic.add(gradients)
-                if new_row:
-                    target = torch.tensor([new_row[example.id] for example in batch], device=device_of(self.model))
-                    for name, values in gradients.items():
-                        if name not in rows:
-                            rows[name] = values.new_zeros(len(self.layout.counts), values.shape[1])
-                        rows[name].index_add_(0, target, values)
-                done += sum(example.size for example in batch)
-                if self.progress:
-                    self.progress("gradients", done, total)
-        sign = 1 if new_row else -1
-        before = load_file(self.index.folder / self.index.manifest.statistic, device=str(device_of(self.model)))
-        change = statistic.sums()
-        return rows, {name: values + sign * change[name] for name, values in before.items()}
+    def _gradients(
+        self, tap: GradientTap, examples: Sequence[AnyExample]
+    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield weighted gradients of examples that join or leave, with their positions; the sums take them too."""
+        total = sum(example.size for example in self.examples)
+        for positions, gradients in gradient_batches(self.model, tap, examples, self.tokens_per_batch):
+            self.statistic.add(gradients)
+            sizes = self.weighting.sizes(gradients)
+            self.sizes += 0.0 if sizes is None else float(sizes.sum())
+            yield positions, {name: weighted(rows, sizes) for name, rows in gradients.items()}
+            self.done += sum(examples[position].size for position in positions)
+            if self.progress:
+                self.progress("gradients", self.done, total)
 
-    def _shards(self, joining: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-        """Write the new shards: old rows where they belong now, plus what joins them."""
+    def _shards(self, tap: GradientTap) -> Iterator[tuple[str, str]]:
+        """Write the new shards, one at a time in memory: old rows where they belong now, plus what joins them."""
         manifest, folder = self.index.manifest, self.index.folder
+        names = [layer.name for layer in manifest.layers]
         moved = np.full(manifest.groups[-1].stop, -1, dtype=np.int64)
+        joining: list[tuple[int, AnyExample]] = []
         for member, row in zip(self.members, self.layout.row_of, strict=True):
             if member.old_row is not None:
                 moved[member.old_row] = row
-        names = [layer.name for layer in manifest.layers]
+            elif member.example is not None:
+                joining.append((int(row), member.example))
+        old = list(self._old_shards(names[0]))
         plan = plan_shards(len(self.layout.counts), manifest.layers, self.index.projections)
         for number, (low, high) in enumerate(plan):
-            sums = {name: values[low:high].clone() for name, values in joining.items()}
-            start = 0
-            for shard in manifest.shards:
-                for name, values in read_rows(folder / shard, names, device_of(self.model)):
-                    target = moved[start : start + len(values)]
-                    inside = np.flatnonzero((target >= low) & (target < high))
-                    if name not in sums:
-                        sums[name] = values.new_zeros(high - low, values.shape[1])
-                    if len(inside):
-                        sums[name].index_add_(0, torch.from_numpy(target[inside] - low), values[inside])
-                    size = len(values)
-                start += size
+            sums: dict[str, Tensor] = {}
+            for path, start, stop in old:
+                target = moved[start:stop]
+                inside = np.flatnonzero((target >= low) & (target < high))
+                if len(inside):
+                    for name, values in read_rows(path, names, device_of(self.model)):
+                        _add_rows(sums, name, values[inside], target[inside] - low, high - low)
+            here = [(row - low, example) for row, example in joining if low <= row < high]
+            for positions, gradients in self._gradients(tap, [example for _, example in here]):
+                rows = np.asarray([here[position][0] for position in positions])
+                for name, values in gradients.items():
+                    _add_rows(sums, name, values, rows, high - low)
             shard = versioned(f"rows-{number:05d}.safetensors", self.version)
             yield shard, save_tensors(folder / shard, encode_rows(sums, manifest.settings.rows_dtype))
+
+    def _old_shards(self, layer: str) -> Iterator[tuple[Path, int, int]]:
+        """Yield each shard of the index as it was, with its first row and its last + 1."""
+        start = 0
+        for name in self.index.manifest.shards:
+            path = self.index.folder / name
+            stop = start + count_rows(path, layer)
+            yield path, start, stop
+            start = stop
+
+
+def _add_rows(sums: dict[str, Tensor], name: str, values: Tensor, target: NDArray[np.int64], height: int) -> None:
+    """Add values (n, D) to the rows `target` (n,) of a layer's sums (height, D)."""
+    if name not in sums:
+        sums[name] = values.new_zeros(height, values.shape[1])
+    sums[name].index_add_(0, torch.from_numpy(target).to(values.device), values.to(sums[name].dtype))

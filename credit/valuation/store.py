@@ -50,6 +50,12 @@ def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     return stored
 
 
+def count_rows(path: Path, layer: str) -> int:
+    """Return the number of rows in a shard, from its header alone."""
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_slice(layer).get_shape()[0])
+
+
 def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterator[tuple[str, Tensor]]:
     """Yield each layer's rows (R, D) of a shard, one layer at a time, in float32 or better."""
     with safe_open(path, framework="pt", device=str(device)) as file:

@@ -9,7 +9,7 @@ import torch
 from credit.errors import InputError, IntegrityError, MismatchError, ValuationError
 from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from credit.valuation import build as build_module
+from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.rows import fold_key

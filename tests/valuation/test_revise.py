@@ -9,7 +9,7 @@ import torch
 from credit.errors import InputError, MismatchError
 from credit.records import Group
 from credit.valuation import AttributionIndex, IndexSettings, build_index
-from credit.valuation import build as build_module
+from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import records
 from tests.valuation.conftest import FOLDED, LONE, SINGLE

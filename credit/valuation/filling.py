@@ -1,0 +1,243 @@
+"""Fills an index: all training examples' gradients, summed into rows shard by shard, and into the curvature."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from credit.valuation.assemble import complete_index
+from credit.valuation.checkpoint import STATE, BuildState
+from credit.valuation.curvature import Curvature, make_curvature, make_statistic
+from credit.valuation.data import IndexedExample, TrainingData
+from credit.valuation.estimate import Needs, build_needs
+from credit.valuation.fitting import Progress, make_projections
+from credit.valuation.gradients import GradientTap
+from credit.valuation.layers import LayerChoice, LayerShape
+from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
+from credit.valuation.model import sha256_file
+from credit.valuation.passes import gradient_batches
+from credit.valuation.projection import (
+    LayerProjection,
+    projected_shape,
+    projections_from_tensors,
+    projections_to_tensors,
+)
+from credit.valuation.rows import RowLayout, lay_out_rows
+from credit.valuation.store import encode_rows, save_tensors
+from credit.valuation.task import Task, device_of, short_digest
+from credit.valuation.weighting import Weighting, needs_curvature, weighted
+
+_SHARD_BYTES = 256 * 2**20
+_CHECKPOINT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them."""
+
+    number: int
+    low: int
+    high: int
+    members: list[int]
+
+    @property
+    def shard(self) -> str:
+        """The file of its rows."""
+        return f"rows-{self.number:05d}.safetensors"
+
+
+class Build:
+    """One build of an index in a folder that nobody else is changing.
+
+    It goes through units of consecutive rows, each written as a shard when all its examples have been seen. Where a
+    weight follows from the curvature there are two passes: the first sums the curvature, the second fills the rows.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: TrainingData,
+        out: Path,
+        settings: IndexSettings,
+        layers: LayerChoice,
+        fingerprint: str,
+        tokens_per_batch: int,
+        progress: Progress | None,
+    ) -> None:
+        self.task, self.data, self.out, self.settings, self.layers = task, data, out, settings, layers
+        self.tokens_per_batch, self.progress = tokens_per_batch, progress
+        self.rows: RowLayout = lay_out_rows(
+            [example.id for example in data.examples],
+            data.groups,
+            [example.predicted for example in data.examples],
+            settings.rows_per_group,
+        )
+        self.state = BuildState.open(out, fingerprint)
+        self.projections = self._open_projections()
+        self.statistic = make_statistic(settings.curvature)
+        if self.state.sums is not None:
+            self.statistic.restore(load_file(self.out / self.state.sums, device=str(device_of(task))))
+        self.surveys = needs_curvature(settings.weighting, settings.curvature)
+        self.curvature: Curvature | None = None
+        self.weighting = Weighting(settings.weighting)
+
+    @property
+    def needs(self) -> Needs:
+        """What the build needs beyond the model."""
+        return build_needs(len(self.rows.counts), self.layers.shapes, self.projections, self.settings, _SHARD_BYTES)
+
+    def run(self) -> None:
+        """Go through all units that no checkpoint covers."""
+        settings = self.settings
+        with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
+            if self.surveys:
+                self._pass(lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
+                sums, examples = self.statistic.sums(), len(self.data.examples)
+                self.curvature = make_curvature(settings.curvature, sums, examples, settings.damping)
+                self.weighting = Weighting(settings.weighting, self.curvature)
+            self._pass(lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+
+    def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
+        """Write everything that is left, and the manifest last."""
+        assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
+        assert self.state.projections is not None  # noqa: S101  # written before run()
+        draft = Manifest(
+            name=name,
+            model_path=self.task.location,
+            model_sha256=self.task.model_sha256,
+            tokenizer_sha256=self.task.tokenizer_sha256,
+            data_sha256=self.data.sha256,
+            fitted_sha256=self.data.sha256,
+            dtype=dtype,
+            settings=self.settings,
+            max_length=max_length,
+            layers=self.layers.shapes,
+            skipped=self.layers.skipped,
+            groups=self.rows.groups,
+            shards=tuple(sorted(self.state.shards)),
+            statistic=self.state.sums,
+            sizes=self.state.sizes,
+            history=(),
+            files={},
+        )
+        manifest = complete_index(
+            self.out,
+            draft,
+            counts=self.rows.counts,
+            listed=(
+                IndexedExample(example.id, int(row), example.predicted, short_digest(example))
+                for example, row in zip(self.data.examples, self.rows.row_of, strict=True)
+            ),
+            written={
+                **self.state.shards,
+                self.state.sums: sha256_file(self.out / self.state.sums),
+                PROJECTIONS_FILE: self.state.projections,
+            },
+            device=device_of(self.task),
+            curvature=self.curvature,
+        )
+        (self.out / STATE).unlink()
+        return manifest
+
+    def _units(self) -> Iterator[_Unit]:
+        order = np.argsort(self.rows.row_of, kind="stable")
+        sorted_rows = self.rows.row_of[order]
+        plan = plan_shards(len(self.rows.counts), self.layers.shapes, self.projections)
+        for number, (low, high) in enumerate(plan):
+            first, last = np.searchsorted(sorted_rows, [low, high])
+            yield _Unit(number, low, high, order[first:last].tolist())
+
+    def _pass(self, is_done: Callable[[_Unit], bool], work: Callable[[_Unit, int], BuildState]) -> None:
+        """Do the work of every unit that is not done, with a checkpoint now and then and at the end."""
+        units = list(self._units())
+        done = 0
+        last = time.monotonic()
+        for unit in units:
+            if not is_done(unit):
+                self.state = work(unit, done)
+                if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
+                    self._checkpoint(unit.number)
+                    last = time.monotonic()
+            done += sum(self.data.examples[i].size for i in unit.members)
+
+    def _survey(self, tap: GradientTap, unit: _Unit, done: int) -> BuildState:
+        """Add a unit's examples to the curvature alone."""
+        for _, gradients in self._gradients(tap, unit, "curvature", done):
+            self.statistic.add(gradients)
+        return replace(self.state, surveyed=unit.number + 1)
+
+    def _fill(self, tap: GradientTap, unit: _Unit, done: int) -> BuildState:
+        """Sum a unit's examples into its rows, write them, and add the examples to the curvature if none has yet."""
+        sums: dict[str, Tensor] = {}
+        total_size = 0.0
+        for members, gradients in self._gradients(tap, unit, "gradients", done):
+            sizes = self.weighting.sizes(gradients)
+            target = torch.from_numpy(self.rows.row_of[members] - unit.low).to(device_of(self.task))
+            for layer, rows in gradients.items():
+                if layer not in sums:
+                    sums[layer] = rows.new_zeros(unit.high - unit.low, rows.shape[1])
+                sums[layer].index_add_(0, target, weighted(rows, sizes))
+            total_size += 0.0 if sizes is None else float(sizes.sum())
+            if not self.surveys:
+                self.statistic.add(gradients)
+        digest = save_tensors(self.out / unit.shard, encode_rows(sums, self.settings.rows_dtype))
+        shards = {**self.state.shards, unit.shard: digest}
+        return replace(self.state, shards=shards, sizes=self.state.sizes + total_size)
+
+    def _gradients(
+        self, tap: GradientTap, unit: _Unit, phase: str, done: int
+    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield the gradients of a unit's examples, with their positions in the data."""
+        total = sum(example.size for example in self.data.examples)
+        examples = [self.data.examples[i] for i in unit.members]
+        for positions, gradients in gradient_batches(self.task, tap, examples, self.tokens_per_batch):
+            yield [unit.members[p] for p in positions], gradients
+            done += sum(examples[p].size for p in positions)
+            if self.progress:
+                self.progress(phase, done, total)
+
+    def _checkpoint(self, number: int) -> None:
+        """Make what was done since the last checkpoint count, together with its curvature."""
+        before = self.state.sums
+        if not (self.surveys and self.state.shards):  # the second of two passes adds nothing to the sums
+            sums = f"curvature-{number:05d}.safetensors"
+            save_tensors(self.out / sums, self.statistic.sums())
+            self.state = replace(self.state, sums=sums)
+        self.state.write(self.out)
+        if before not in {None, self.state.sums}:
+            (self.out / str(before)).unlink()
+
+    def _open_projections(self) -> dict[str, LayerProjection]:
+        """Make the projections, or read those that a build which was stopped has made: rows of both must agree."""
+        path = self.out / PROJECTIONS_FILE
+        if self.state.projections is None:
+            projections = make_projections(
+                self.task,
+                self.layers,
+                self.data.examples,
+                self.settings,
+                tokens_per_batch=self.tokens_per_batch,
+                progress=self.progress,
+            )
+            digest = save_tensors(path, projections_to_tensors(projections))
+            self.state = replace(self.state, projections=digest)
+            self.state.write(self.out)
+        return projections_from_tensors(tuple(self.layers.watched), load_file(path))
+
+
+def plan_shards(
+    rows: int, shapes: Sequence[LayerShape], projections: Mapping[str, LayerProjection]
+) -> Iterator[tuple[int, int]]:
+    """Yield (first row, last row + 1) of each shard."""
+    width = sum(math.prod(projected_shape(shape, projections[shape.name])) for shape in shapes)
+    step = max(1, _SHARD_BYTES // (4 * width))
+    for low in range(0, rows, step):
+        yield low, min(low + step, rows)
