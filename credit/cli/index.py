@@ -67,6 +67,13 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option(
     "--withdraw", metavar="PROVIDER", help="Take a provider, whose data DATA holds, out of the index that is there."
 )
+@click.option(
+    "--non-finite",
+    type=click.Choice(["fail", "exclude"]),
+    default="fail",
+    show_default=True,
+    help="What becomes of an example whose gradient is not finite.",
+)
 @click.option("--strict", is_flag=True, help="Index nothing if any record is bad.")
 @workspace_options
 @json_option
@@ -96,6 +103,7 @@ def index(
     register: bool,
     update: bool,
     withdraw: str | None,
+    non_finite: str,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -140,6 +148,7 @@ def index(
         fields=_parse_fields(fields),
         register=register,
         strict=strict,
+        exclude_non_finite=non_finite == "exclude",
         update=update,
         withdraw=withdraw,
     )
@@ -159,6 +168,9 @@ def index(
     counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
     scope = f"{len(manifest.layers)} layers, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
+    excluded = [example.id for example in manifest.excluded]
+    if excluded:
+        lines.append(f"left out, as their gradient is not finite: {', '.join(excluded)}")
     if report.quarantine_file:
         lines.append(f"{report.quarantined} records were set aside in {report.quarantine_file}")
     facts = {
@@ -169,11 +181,12 @@ def index(
         "examples": manifest.examples,
         "groups": len(manifest.groups),
         "rows": rows,
+        "excluded": excluded,
         "quarantined": report.quarantined,
         "quarantine_file": report.quarantine_file,
     }
     say(as_json, facts, "\n".join(lines))
-    if report.quarantined:
+    if report.quarantined or excluded:
         ctx.exit(EXIT_PARTIAL)
 
 

@@ -27,8 +27,9 @@ _SHOWN = 5
 class IndexRequest:
     """What to index, and how.
 
-    `fields` maps names of a training record to the names that the files use. `update` adds the data to the index that
-    is there; `withdraw` takes a provider out of it, whose data must be in `data`.
+    `fields` maps names of a training record to the names that the files use. `exclude_non_finite` leaves examples out
+    whose gradient is not finite. `update` adds the data to the index that is there; `withdraw` takes a provider out of
+    it, whose data must be in `data`.
     """
 
     model: Path
@@ -41,6 +42,7 @@ class IndexRequest:
     fields: Mapping[str, str] | None = None
     register: bool = True
     strict: bool = False
+    exclude_non_finite: bool = False
     update: bool = False
     withdraw: str | None = None
 
@@ -109,12 +111,21 @@ def _build(
     announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
     if request.update:
-        manifest = update_index(request.out, model, records, progress=progress)
+        manifest = update_index(
+            request.out, model, records, exclude_non_finite=request.exclude_non_finite, progress=progress
+        )
     elif request.withdraw is not None:
         manifest = withdraw_provider(request.out, model, request.withdraw, records, progress=progress)
     else:
         return build_index(
-            model, records, request.out, request.settings, name=request.name, progress=progress, announce=announce
+            model,
+            records,
+            request.out,
+            request.settings,
+            name=request.name,
+            exclude_non_finite=request.exclude_non_finite,
+            progress=progress,
+            announce=announce,
         )
     return BuildResult(manifest, existed=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,6 +40,7 @@ def build_index(
     *,
     name: str,
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    exclude_non_finite: bool = False,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> BuildResult:
@@ -54,6 +56,8 @@ def build_index(
         settings: everything else that decides the numbers.
         name: what logs call the model.
         tokens_per_batch: padded tokens in a batch, at most.
+        exclude_non_finite: leave examples out whose gradient is not finite, and name them in the manifest; else the
+            first one is an error. The index is then that of the other examples.
         progress: called after every batch.
         announce: called once, before the work begins, with the disk and memory that it needs.
 
@@ -66,16 +70,25 @@ def build_index(
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length))
     dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
-    fingerprint = build_fingerprint(
-        model.model_sha256, model.tokenizer_sha256, data.sha256, data.sha256, dtype, settings, max_length
+    identity = partial(
+        build_fingerprint,
+        model.model_sha256,
+        model.tokenizer_sha256,
+        data.sha256,
+        data.sha256,
+        dtype,
+        settings,
+        max_length,
     )
     _prepare_folder(out)
     try:
         with FileLock(out / ".lock", timeout=0):
             if (out / MANIFEST).is_file():
-                return BuildResult(_same_index(out, fingerprint), existed=True)
+                return BuildResult(_same_index(out, identity, exclude_non_finite), existed=True)
             layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
-            build = Build(model, data, out, settings, layers, fingerprint, tokens_per_batch, progress)
+            build = Build(
+                model, data, out, settings, layers, identity(), tokens_per_batch, exclude_non_finite, progress
+            )
             check_needs(build.needs, out, device_of(model))
             if announce:
                 announce(build.needs)
@@ -116,10 +129,17 @@ def _prepare_folder(out: Path) -> None:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")
 
 
-def _same_index(out: Path, fingerprint: str) -> Manifest:
+def _same_index(out: Path, identity: Callable[[Sequence[str]], str], exclude: bool) -> Manifest:
+    """Return the manifest of a finished index, if it is what would be built: `identity` by what is left out."""
     manifest = read_manifest(out)
-    if manifest.fingerprint != fingerprint:
+    left_out = [example.id for example in manifest.excluded]
+    if manifest.fingerprint != identity(left_out):
         raise MismatchError(
             f"{out} holds an index of another model, other data or other settings; choose another --out"
+        )
+    if left_out and not exclude:
+        raise ValuationError(
+            f"{out} leaves out {len(left_out)} examples whose gradient is not finite, such as {left_out[0]}; "
+            "take it so with --non-finite exclude"
         )
     return manifest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -24,6 +24,7 @@ class BuildState:
         sums: file of the curvature's sums over the examples of all units that are done.
         surveyed: units whose examples are in `sums` although their rows are not written: the first of two passes.
         shards: files of rows that are written, with their SHA-256.
+        excluded: ids of the examples in these units that are left out, because their gradient is not finite.
         sizes: sum of what the examples of these shards were divided by.
     """
 
@@ -32,6 +33,7 @@ class BuildState:
     sums: str | None = None
     surveyed: int = 0
     shards: Mapping[str, str] = field(default_factory=dict)
+    excluded: Sequence[str] = ()
     sizes: float = 0.0
 
     @classmethod

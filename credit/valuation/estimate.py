@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from credit.errors import ValuationError
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.projection import LayerProjection, projected_shape
+from credit.valuation.projection import LayerProjection, gradient_widths
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _STATISTIC_BYTES = 4
@@ -49,7 +48,7 @@ def build_needs(
     shard_bytes: int,
 ) -> Needs:
     """Add up what an index of `rows` rows needs."""
-    widths = [math.prod(projected_shape(shape, projections[shape.name])) for shape in shapes]
+    widths = gradient_widths(shapes, projections).values()
     statistic = {
         "none": 0,
         "fisher": sum(width**2 for width in widths) * _STATISTIC_BYTES,

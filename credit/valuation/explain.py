@@ -78,8 +78,13 @@ def explain_output(
             members[group][example.id] = example.digest
         elif group is not None:
             found.append(ExampleInfluence(example.id, group, values[example.row]))
+    excluded = {example.id for example in index.manifest.excluded}
+    for left_out in index.manifest.excluded:
+        if left_out.group in folded:
+            members[left_out.group][left_out.id] = left_out.digest
     if folded and records is not None:
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
+        chosen = [(group, example) for group, example in chosen if example.id not in excluded]
         scores = _score(index, model, output, [example for _, example in chosen], tokens_per_batch, progress)
         found += [
             ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from credit.errors import ValuationError
 from credit.valuation.assemble import complete_index
 from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
@@ -21,18 +21,18 @@ from credit.valuation.estimate import Needs, build_needs
 from credit.valuation.fitting import Progress, make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
-from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
+from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
 from credit.valuation.model import sha256_file
-from credit.valuation.passes import gradient_batches
+from credit.valuation.passes import gradient_batches, not_finite
 from credit.valuation.projection import (
     LayerProjection,
-    projected_shape,
+    gradient_widths,
     projections_from_tensors,
     projections_to_tensors,
 )
 from credit.valuation.rows import RowLayout, lay_out_rows
-from credit.valuation.store import encode_rows, save_tensors
-from credit.valuation.task import Task, device_of, short_digest
+from credit.valuation.store import encode_rows, keep_rows, save_tensors
+from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
 _SHARD_BYTES = 256 * 2**20
@@ -70,16 +70,12 @@ class Build:
         layers: LayerChoice,
         fingerprint: str,
         tokens_per_batch: int,
+        exclude: bool,
         progress: Progress | None,
     ) -> None:
         self.task, self.data, self.out, self.settings, self.layers = task, data, out, settings, layers
-        self.tokens_per_batch, self.progress = tokens_per_batch, progress
-        self.rows: RowLayout = lay_out_rows(
-            [example.id for example in data.examples],
-            data.groups,
-            [example.predicted for example in data.examples],
-            settings.rows_per_group,
-        )
+        self.tokens_per_batch, self.exclude, self.progress = tokens_per_batch, exclude, progress
+        self.rows = self._lay_out()
         self.state = BuildState.open(out, fingerprint)
         self.projections = self._open_projections()
         self.statistic = make_statistic(settings.curvature)
@@ -100,15 +96,40 @@ class Build:
         with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
             if self.surveys:
                 self._pass(lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
-                sums, examples = self.statistic.sums(), len(self.data.examples)
+                sums, examples = self.statistic.sums(), self._included()
                 self.curvature = make_curvature(settings.curvature, sums, examples, settings.damping)
                 self.weighting = Weighting(settings.weighting, self.curvature)
             self._pass(lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+
+    def _lay_out(self, excluded: Collection[str] = ()) -> RowLayout:
+        examples = self.data.examples
+        return lay_out_rows(
+            [example.id for example in examples],
+            self.data.groups,
+            [example.predicted for example in examples],
+            self.settings.rows_per_group,
+            excluded,
+        )
+
+    def _included(self) -> int:
+        """Return the number of examples that count.
+
+        Raises:
+            ValuationError: none does.
+        """
+        left = len(self.data.examples) - len(self.state.excluded)
+        if not left:
+            raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
+        return left
 
     def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
         """Write everything that is left, and the manifest last."""
         assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
         assert self.state.projections is not None  # noqa: S101  # written before run()
+        self._included()
+        excluded = frozenset(self.state.excluded)
+        rows = self._lay_out(excluded)
+        everything = list(zip(self.data.examples, self.data.groups, rows.row_of, strict=True))
         draft = Manifest(
             name=name,
             model_path=self.task.location,
@@ -121,20 +142,26 @@ class Build:
             max_length=max_length,
             layers=self.layers.shapes,
             skipped=self.layers.skipped,
-            groups=self.rows.groups,
+            groups=rows.groups,
             shards=tuple(sorted(self.state.shards)),
             statistic=self.state.sums,
             sizes=self.state.sizes,
+            excluded=tuple(
+                ExcludedExample(example.id, group, short_digest(example))
+                for example, group, _ in everything
+                if example.id in excluded
+            ),
             history=(),
             files={},
         )
         manifest = complete_index(
             self.out,
             draft,
-            counts=self.rows.counts,
+            counts=rows.counts,
             listed=(
                 IndexedExample(example.id, int(row), example.predicted, short_digest(example))
-                for example, row in zip(self.data.examples, self.rows.row_of, strict=True)
+                for example, _, row in everything
+                if row >= 0
             ),
             written={
                 **self.state.shards,
@@ -188,6 +215,7 @@ class Build:
             total_size += 0.0 if sizes is None else float(sizes.sum())
             if not self.surveys:
                 self.statistic.add(gradients)
+        sums = self._without_empty_rows(unit, sums)
         digest = save_tensors(self.out / unit.shard, encode_rows(sums, self.settings.rows_dtype))
         shards = {**self.state.shards, unit.shard: digest}
         return replace(self.state, shards=shards, sizes=self.state.sizes + total_size)
@@ -195,14 +223,36 @@ class Build:
     def _gradients(
         self, tap: GradientTap, unit: _Unit, phase: str, done: int
     ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Yield the gradients of a unit's examples, with their positions in the data."""
+        """Yield the gradients of a unit's examples, with their positions in the data; those not finite are left out."""
         total = sum(example.size for example in self.data.examples)
-        examples = [self.data.examples[i] for i in unit.members]
-        for positions, gradients in gradient_batches(self.task, tap, examples, self.tokens_per_batch):
-            yield [unit.members[p] for p in positions], gradients
+        members = self._left(unit)
+        examples = [self.data.examples[i] for i in members]
+        bad: list[int] = []
+        for positions, gradients in gradient_batches(self.task, tap, examples, self.tokens_per_batch, excluded=bad):
+            self._check([examples[p] for p in bad])
+            yield [members[p] for p in positions], gradients
             done += sum(examples[p].size for p in positions)
             if self.progress:
                 self.progress(phase, done, total)
+        self._check([examples[p] for p in bad])
+        found = (examples[p].id for p in sorted(bad))
+        self.state = replace(self.state, excluded=[*self.state.excluded, *found])
+
+    def _check(self, bad: Sequence[AnyExample]) -> None:
+        """Refuse examples that are not finite, unless they are to be left out."""
+        if bad and not self.exclude:
+            raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
+
+    def _left(self, unit: _Unit) -> list[int]:
+        """Return the examples of a unit that are not known to be left out."""
+        excluded = frozenset(self.state.excluded)
+        return [i for i in unit.members if self.data.examples[i].id not in excluded]
+
+    def _without_empty_rows(self, unit: _Unit, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Drop rows whose examples were all left out."""
+        kept = np.unique(self.rows.row_of[self._left(unit)]) - unit.low
+        widths = gradient_widths(self.layers.shapes, self.projections)
+        return keep_rows(sums, kept.tolist(), unit.high - unit.low, widths)
 
     def _checkpoint(self, number: int) -> None:
         """Make what was done since the last checkpoint count, together with its curvature."""
@@ -225,6 +275,7 @@ class Build:
                 self.data.examples,
                 self.settings,
                 tokens_per_batch=self.tokens_per_batch,
+                exclude=self.exclude,
                 progress=self.progress,
             )
             digest = save_tensors(path, projections_to_tensors(projections))
@@ -237,7 +288,7 @@ def plan_shards(
     rows: int, shapes: Sequence[LayerShape], projections: Mapping[str, LayerProjection]
 ) -> Iterator[tuple[int, int]]:
     """Yield (first row, last row + 1) of each shard."""
-    width = sum(math.prod(projected_shape(shape, projections[shape.name])) for shape in shapes)
+    width = sum(gradient_widths(shapes, projections).values())
     step = max(1, _SHARD_BYTES // (4 * width))
     for low in range(0, rows, step):
         yield low, min(low + step, rows)

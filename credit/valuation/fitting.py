@@ -30,9 +30,13 @@ def make_projections(
     settings: IndexSettings,
     *,
     tokens_per_batch: int,
+    exclude: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, LayerProjection]:
-    """Make the projections of a model's watched layers, from a pass over a sample where they need one."""
+    """Make the projections of a model's watched layers, from a pass over a sample where they need one.
+
+    `exclude` leaves examples of the sample out that are not finite; else the first is an error.
+    """
     shapes, rank, seed = layers.shapes, settings.rank, settings.seed
     if settings.projection == "random" and settings.curvature != "ekfac":
         return random_projections(shapes, rank=rank, seed=seed)
@@ -41,6 +45,7 @@ def make_projections(
         layers.watched,
         choose_sample(examples, settings.sample),
         tokens_per_batch=tokens_per_batch,
+        exclude=exclude,
         progress=(lambda done, total: progress("moments", done, total)) if progress else None,
     )
     projections = _fit(settings, shapes, moments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,15 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludedExample:
+    """An example that was given but is in no row, because its gradient is not finite."""
+
+    id: str
+    group: Group
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
 
@@ -89,6 +98,7 @@ class Manifest:
     shards: tuple[str, ...]
     statistic: str
     sizes: float
+    excluded: tuple[ExcludedExample, ...]
     history: tuple[Revision, ...]
     files: Mapping[str, str]
 
@@ -114,6 +124,7 @@ class Manifest:
             self.dtype,
             self.settings,
             self.max_length,
+            [example.id for example in self.excluded],
         )
 
     def to_json(self) -> str:
@@ -130,11 +141,17 @@ def build_fingerprint(
     dtype: str,
     settings: IndexSettings,
     max_length: int,
+    excluded: Sequence[str] = (),
 ) -> str:
-    """Identity of an index: the hash of everything that could change its numbers."""
+    """Identity of an index: the hash of everything that could change its numbers.
+
+    `excluded` are the ids of examples that were left out because their gradient was not finite.
+    """
     # Random projections are fitted to nothing: an updated index then is the same as one built anew.
     fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else fitted_sha256
     parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, fitted, dtype, asdict(settings), max_length]
+    if excluded:
+        parts.append(sorted(excluded))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -190,6 +207,9 @@ def _parse(body: dict[str, Any]) -> Manifest:
                 "skipped": tuple(SkippedLayer(**layer) for layer in body["skipped"]),
                 "groups": tuple(
                     GroupLayout(**(layout | {"group": Group(**layout["group"])})) for layout in body["groups"]
+                ),
+                "excluded": tuple(
+                    ExcludedExample(**(example | {"group": Group(**example["group"])})) for example in body["excluded"]
                 ),
                 "shards": tuple(body["shards"]),
                 "history": tuple(

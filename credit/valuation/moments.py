@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
-from credit.valuation.passes import is_out_of_memory, release_memory
+from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
 from credit.valuation.projection import LayerMoments
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
@@ -28,21 +28,33 @@ def second_moments(
     sample: Sequence[AnyExample],
     *,
     tokens_per_batch: int,
+    exclude: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
     """One forward and activation-only backward pass over the sample: A and B of every layer, padding left out.
 
     Moments are summed while the pass runs, so that a batch that does not fit into memory has been added in part: the
-    pass then starts again, with batches of half the size.
+    pass then starts again, with batches of half the size. So it does without them where examples are left out whose
+    inputs or gradients are not finite (`exclude`).
 
     Raises:
-        ValuationError: a single example does not fit into memory.
+        ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
     """
-    longest = max(example.size for example in sample)
+    longest = max((example.size for example in sample), default=0)
     budget = tokens_per_batch
     while True:
         try:
-            return _moments(task, layers, sample, budget, progress)
+            moments = _moments(task, layers, sample, budget, progress)
+            if all(bool(side.isfinite().all()) for moment in moments.values() for side in (moment.a, moment.b)):
+                return moments
+            bad = _not_finite(task, layers, sample, budget)
+            if bad and not exclude:
+                raise ValuationError(f"{not_finite(sample[bad[0]], task)}, or leave it out with --non-finite exclude")
+            if not bad or len(bad) == len(sample):
+                raise ValuationError(f"no second moments of {task.location} are finite; try --dtype fp32")
+            left_out = set(bad)
+            sample = [example for position, example in enumerate(sample) if position not in left_out]
+            continue
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -78,6 +90,27 @@ def _moments(
         name: LayerMoments(a / sums.rows[name], sums.b[name] / sums.rows[name], sums.rows[name] / len(sample))
         for name, a in sums.a.items()
     }
+
+
+def _not_finite(
+    task: Task, layers: Mapping[str, nn.Module], sample: Sequence[AnyExample], tokens_per_batch: int
+) -> list[int]:
+    """Return the positions of examples that have an input or gradient which is not finite in a watched layer."""
+    totals: list[Tensor] = []
+
+    def observe(_name: str, x: Tensor) -> Sink:
+        totals.append(x.sum((1, 2)))
+        return lambda dy: totals.append(dy.sum((1, 2)))
+
+    bad: list[int] = []
+    with ModelTap(task.module, layers, observe, flat=task.flat_inputs) as tap:
+        for positions in plan_batches([example.size for example in sample], tokens_per_batch):
+            batch = task.batch([sample[position] for position in positions])
+            totals.clear()
+            tap.run(batch.loss, batch.size)
+            finite = torch.stack(totals).isfinite().all(0).tolist()
+            bad += [position for position, good in zip(positions, finite, strict=True) if not good]
+    return sorted(bad)
 
 
 class _MomentSums:

@@ -22,15 +22,25 @@ T = TypeVar("T")
 
 
 def gradient_batches(
-    task: Task, tap: GradientTap, examples: Sequence[AnyExample], tokens_per_batch: int
+    task: Task,
+    tap: GradientTap,
+    examples: Sequence[AnyExample],
+    tokens_per_batch: int,
+    *,
+    excluded: list[int] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield the projected gradients of all examples, each once, in batches of like length.
+
+    One example whose gradient is not finite leaves the others of its batch as they are: their losses are summed, and
+    nothing of one goes into the gradient of another.
 
     Args:
         task: the model.
         tap: an entered tap on it.
         examples: N examples.
         tokens_per_batch: padded positions in a batch, at most.
+        excluded: takes the positions of examples whose gradient is not finite, which are not yielded; without it, the
+            first such example is an error.
 
     Yields:
         Positions in `examples` (n), and for each layer their gradients (n, S·R), vec in row-major order.
@@ -39,10 +49,20 @@ def gradient_batches(
         ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
     """
 
-    def gradients(positions: list[int]) -> dict[str, Tensor]:
-        return example_gradients(task, tap, [examples[p] for p in positions])
+    def run(positions: list[int]) -> dict[str, Tensor]:
+        return _gradients(task, tap, [examples[p] for p in positions])
 
-    yield from in_batches(task, examples, tokens_per_batch, gradients)
+    for positions, gradients in in_batches(task, examples, tokens_per_batch, run):
+        finite = _finite(gradients)
+        if all(finite):
+            yield positions, gradients
+            continue
+        bad = [p for p, good in zip(positions, finite, strict=True) if not good]
+        if excluded is None:
+            raise ValuationError(not_finite(examples[bad[0]], task))
+        excluded.extend(bad)
+        if kept := [row for row, good in enumerate(finite) if good]:
+            yield [positions[row] for row in kept], {name: rows[kept] for name, rows in gradients.items()}
 
 
 def in_batches(
@@ -113,10 +133,24 @@ def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExampl
     Raises:
         ValuationError: an example's gradient is not finite; the message names the example.
     """
-    batch = task.batch(examples)
-    gradients = {name: rows.flatten(1) for name, rows in tap.collect(batch.loss, batch.size).items()}
-    finite = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()
-    if not finite.all():
-        bad = examples[int((~finite).nonzero()[0])]
-        raise ValuationError(f"the gradient of {bad.id} is not finite in {task.location}; try --dtype fp32")
+    gradients = _gradients(task, tap, examples)
+    for example, finite in zip(examples, _finite(gradients), strict=True):
+        if not finite:
+            raise ValuationError(not_finite(example, task))
     return gradients
+
+
+def not_finite(example: AnyExample, task: Task) -> str:
+    """Say that an example's gradient is not finite, and what might help."""
+    return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
+
+
+def _gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> dict[str, Tensor]:
+    batch = task.batch(examples)
+    return {name: rows.flatten(1) for name, rows in tap.collect(batch.loss, batch.size).items()}
+
+
+def _finite(gradients: dict[str, Tensor]) -> list[bool]:
+    """Whether each example's gradient is finite in all layers."""
+    finite: list[bool] = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite().tolist()
+    return finite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -197,6 +197,11 @@ def projected_shape(shape: LayerShape, projection: LayerProjection) -> tuple[int
     out_rank = shape.out_width if projection.p_out is None else projection.p_out.shape[0]
     in_rank = shape.in_width if projection.p_in is None else projection.p_in.shape[0]
     return out_rank, in_rank
+
+
+def gradient_widths(shapes: Sequence[LayerShape], projections: Mapping[str, LayerProjection]) -> dict[str, int]:
+    """Return S·R of every layer: the numbers in its projected gradient."""
+    return {shape.name: math.prod(projected_shape(shape, projections[shape.name])) for shape in shapes}
 
 
 def projections_to_tensors(projections: Mapping[str, LayerProjection]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,20 @@ def fold_key(example_id: str) -> int:
 
 
 def lay_out_rows(
-    ids: Sequence[str], groups: Sequence[Group], tokens: Sequence[int], rows_per_group: int | None
+    ids: Sequence[str],
+    groups: Sequence[Group],
+    tokens: Sequence[int],
+    rows_per_group: int | None,
+    excluded: Collection[str] = (),
 ) -> RowLayout:
     """Assign each example a row.
 
     A group of at most `rows_per_group` examples keeps each in a row of its own. A larger one is folded: an
     example's fold is its hash modulo `rows_per_group`, which depends on nothing but its own id, so that adding or
     withdrawing other examples never moves it, and workers need not know of each other. None keeps all apart.
+
+    Examples in `excluded` have no row (-1). They count where it is decided whether their group is folded, so that
+    leaving one out, which a gradient decides, moves no other.
 
     Raises:
         ValuationError: the spread of a group could not be estimated from its folds.
@@ -55,7 +62,7 @@ def lay_out_rows(
     members: dict[Group, list[int]] = {}
     for position, group in enumerate(groups):
         members.setdefault(group, []).append(position)
-    row_of = np.zeros(len(ids), dtype=np.int64)
+    row_of = np.full(len(ids), -1, dtype=np.int64)
     counts: list[int] = []
     layouts = []
     for group in sorted(members):
@@ -65,14 +72,16 @@ def lay_out_rows(
             assert rows_per_group is not None  # noqa: S101  # for the type checker: `folded` says so
             keys = {position: key % rows_per_group for position, key in keys.items()}
         rows: dict[tuple[int, int], list[int]] = {}
-        for position, key in keys.items():
+        kept = {position: key for position, key in keys.items() if ids[position] not in excluded}
+        for position, key in kept.items():
             rows.setdefault((key, 0 if folded else position), []).append(position)
         if folded and len(rows) == 1:
-            raise ValuationError(f"all {len(keys)} examples of {group} fell into one fold; use more rows per group")
+            raise ValuationError(f"all {len(kept)} examples of {group} fell into one fold; use more rows per group")
         start = len(counts)
         for row in sorted(rows):
             row_of[rows[row]] = len(counts)
             counts.append(len(rows[row]))
-        total = sum(tokens[position] for position in keys)
-        layouts.append(GroupLayout(group, start, len(counts), len(keys), total))
+        total = sum(tokens[position] for position in kept)
+        if kept:
+            layouts.append(GroupLayout(group, start, len(counts), len(kept), total))
     return RowLayout(tuple(layouts), row_of, np.asarray(counts, dtype=np.int64))

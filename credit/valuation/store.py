@@ -50,6 +50,17 @@ def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     return stored
 
 
+def keep_rows(
+    rows: Mapping[str, Tensor], kept: Sequence[int], height: int, widths: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Return the rows `kept` (n,) of every layer: rows (height, D) -> (n, D). Layers without rows have none to keep."""
+    if len(kept) == height:
+        return dict(rows)
+    if not kept:
+        return {name: torch.zeros(0, width) for name, width in widths.items()}
+    return {name: tensor[torch.tensor(kept, device=tensor.device)] for name, tensor in rows.items()}
+
+
 def count_rows(path: Path, layer: str) -> int:
     """Return the number of rows in a shard, from its header alone."""
     with safe_open(path, framework="pt") as file:

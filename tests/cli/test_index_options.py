@@ -1,0 +1,63 @@
+"""Options of `credit index` that decide what goes into an index, as typed, without a ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from credit.cli.main import cli
+from credit.errors import EXIT_FAILED, EXIT_PARTIAL
+from credit.valuation import load_model
+from tests.models import records, save_tiny_model
+from tests.valuation.conftest import FOLDED, SINGLE
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `credit index` on a tiny model and its data in a fresh folder; further arguments follow."""
+    save_tiny_model(tmp_path / "model")
+    lines = [
+        {"id": record.id, "provider": record.group.provider, "text": record.completion}
+        for record in records({FOLDED: 6, SINGLE: 3})
+    ]
+    lines.append({"id": "odd", "provider": "ann", "text": "z z z"})
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def credit(*arguments: str, code: int = 0) -> Result:
+        fixed = ["index", tmp_path / "model", tmp_path / "train.jsonl", "--out", tmp_path / "index", "--no-register"]
+        result = CliRunner().invoke(
+            cli, [str(part) for part in (*fixed, "--data-dir", tmp_path / "data", "--rank", "4", *arguments)]
+        )
+        assert result.exit_code == code, result.output
+        return result
+
+    return credit
+
+
+def test_what_is_not_finite_ends_the_build_or_is_named_and_left_out(run, tmp_path):
+    model = load_model(tmp_path / "model")
+    (token,) = model.tokenizer("z", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.module.get_input_embeddings().weight[token] = float("nan")
+    model.module.save_pretrained(tmp_path / "model")
+    assert "the gradient of odd is not finite" in run(code=EXIT_FAILED).stderr
+    said = run("--non-finite", "exclude", code=EXIT_PARTIAL)
+    assert "9 examples" in said.stdout
+    assert "left out, as their gradient is not finite: odd" in said.stdout
+    facts = json.loads(run("--non-finite", "exclude", "--json", code=EXIT_PARTIAL).stdout)
+    assert (facts["existed"], facts["excluded"], facts["examples"]) == (True, ["odd"], 9)
+    assert "--non-finite exclude" in run(code=EXIT_FAILED).stderr
+
+
+def test_the_weighting_is_part_of_what_an_index_is(run):
+    first = json.loads(run("--weighting", "relatif", "--json").stdout)
+    assert json.loads(run("--weighting", "relatif", "--json").stdout)["existed"]
+    assert "other settings" in run("--weighting", "unit", code=EXIT_FAILED).stderr
+    assert first["excluded"] == []

@@ -1,0 +1,182 @@
+"""An example whose gradient is not finite is named, and spoils no sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from credit.errors import ValuationError
+from credit.records import Group, TrainingRecord
+from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import filling as filling_module
+from credit.valuation.explain import explain_output
+from credit.valuation.revise import update_index, withdraw_provider
+from tests.models import sentence
+from tests.valuation.conftest import FOLDED, SINGLE
+
+SETTINGS = {
+    "fisher": IndexSettings(rank=3, rows_per_group=5),
+    "ekfac": IndexSettings(rank=3, rows_per_group=5, curvature="ekfac", projection="whitened"),
+    "relatif": IndexSettings(rank=3, rows_per_group=5, weighting="relatif"),
+    "unit": IndexSettings(rank=3, rows_per_group=5, weighting="unit", rows_dtype="int8"),
+}
+GONE = Group("fay")
+BAD = [
+    TrainingRecord("bad-1", FOLDED, f"{sentence(1, 4)} z {sentence(2, 3)}"),
+    TrainingRecord("bad-2", SINGLE, "z z"),
+    TrainingRecord("bad-3", GONE, f"{sentence(3, 9)} z"),
+]
+
+
+@contextmanager
+def poisoned(model, where: str = "input") -> Iterator[None]:
+    """Make whatever holds the letter z come to a NaN on its way in, or to an infinity on the way back."""
+    (token,) = model.tokenizer("z", add_special_tokens=False)["input_ids"]
+    seen: list[torch.Tensor] = []
+
+    def enter(_module, args, y):
+        seen[:] = [args[0] == token]
+        return y.masked_fill(seen[0][..., None], float("nan")) if where == "input" else None
+
+    def leave(_module, _args, y):
+        if where == "gradient" and y.requires_grad:
+            y.register_hook(lambda g: g.masked_fill(seen[0].any(1)[:, None, None], float("inf")))
+
+    last = [m for name, m in model.module.named_modules() if name.endswith("mlp")][-1]
+    handles = [
+        model.module.get_input_embeddings().register_forward_hook(enter),
+        last.register_forward_hook(leave),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _assert_same(ours, truth, model, outputs):
+    ours, truth = AttributionIndex.open(ours), AttributionIndex.open(truth)
+    assert ours.groups == truth.groups
+    assert ours.manifest.groups == truth.manifest.groups
+    a, b = ours.value(model, outputs), truth.value(model, outputs)
+    torch.testing.assert_close(a.effect(), b.effect(), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(ours.row_influence(model, outputs), truth.row_influence(model, outputs))
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.parametrize("where", ["input", "gradient"])
+@pytest.mark.parametrize("tokens_per_batch", [1, 100_000], ids=["one", "all"])
+def test_an_index_without_them_is_that_of_the_good_examples(
+    model, data, outputs, tmp_path, settings, where, tokens_per_batch
+):
+    with poisoned(model, where):
+        result = build_index(
+            model,
+            [*BAD, *data],
+            tmp_path / "index",
+            settings,
+            name="tiny",
+            tokens_per_batch=tokens_per_batch,
+            exclude_non_finite=True,
+        )
+    build_index(model, data, tmp_path / "good", settings, name="tiny")
+    assert {(e.id, e.group) for e in result.manifest.excluded} == {(r.id, r.group) for r in BAD}
+    assert result.manifest.examples == len(data)
+    assert result.manifest.fingerprint != AttributionIndex.open(tmp_path / "good").manifest.fingerprint
+    _assert_same(tmp_path / "index", tmp_path / "good", model, outputs)
+
+
+def test_the_first_is_named_with_the_remedy_and_the_build_can_go_on_from_there(model, data, outputs, tmp_path):
+    settings = SETTINGS["fisher"]
+    with poisoned(model):
+        with pytest.raises(ValuationError, match=r"gradient of bad-\d is not finite .*--non-finite exclude"):
+            build_index(model, [*data, *BAD], tmp_path / "index", settings, name="tiny")
+        with pytest.raises(ValuationError, match=r"gradient of bad-\d is not finite .*--non-finite exclude"):
+            build_index(model, [*data, *BAD], tmp_path / "fitted", SETTINGS["ekfac"], name="tiny")
+        go_on = {"name": "tiny", "exclude_non_finite": True}
+        assert not build_index(model, [*data, *BAD], tmp_path / "index", settings, **go_on).existed
+        assert build_index(model, [*data, *BAD], tmp_path / "index", settings, **go_on).existed
+    with pytest.raises(ValuationError, match=r"leaves out 3 examples .* such as bad-"):
+        build_index(model, [*data, *BAD], tmp_path / "index", settings, name="tiny")
+    build_index(model, data, tmp_path / "good", settings, name="tiny")
+    _assert_same(tmp_path / "index", tmp_path / "good", model, outputs)
+
+
+@pytest.mark.parametrize("weighting", ["none", "relatif"])
+def test_a_stopped_build_knows_again_what_it_left_out(model, data, outputs, tmp_path, monkeypatch, weighting):
+    monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
+    monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+    settings = IndexSettings(rank=3, rows_per_group=5, weighting=weighting)
+    steps = 0
+
+    def stop(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps % 4 == 0:
+            raise KeyboardInterrupt
+
+    with poisoned(model):
+        for _ in range(60):
+            try:
+                build_index(
+                    model,
+                    [*data, *BAD],
+                    tmp_path / "index",
+                    settings,
+                    name="tiny",
+                    exclude_non_finite=True,
+                    progress=stop,
+                )
+                break
+            except KeyboardInterrupt:
+                continue
+    build_index(model, data, tmp_path / "good", settings, name="tiny")
+    assert len(AttributionIndex.open(tmp_path / "index").manifest.excluded) == len(BAD)
+    _assert_same(tmp_path / "index", tmp_path / "good", model, outputs)
+
+
+def test_updates_and_withdrawals_leave_them_out_too(model, data, outputs, tmp_path):
+    settings = SETTINGS["fisher"]
+    some = [record for record in data if record.group != SINGLE]
+    build_index(model, some, tmp_path / "grown", settings, name="tiny")
+    with poisoned(model):
+        with pytest.raises(ValuationError, match=r"gradient of bad-\d is not finite"):
+            update_index(tmp_path / "grown", model, [*data, *BAD])
+        update_index(tmp_path / "grown", model, [*data, *BAD], exclude_non_finite=True)
+        build_index(model, [*data, *BAD], tmp_path / "new", settings, name="tiny", exclude_non_finite=True)
+        grown, new = AttributionIndex.open(tmp_path / "grown"), AttributionIndex.open(tmp_path / "new")
+        assert grown.manifest.fingerprint == new.manifest.fingerprint
+        assert update_index(tmp_path / "grown", model, [*data, *BAD]).history == grown.manifest.history
+    _assert_same(tmp_path / "grown", tmp_path / "new", model, outputs)
+    withdraw_provider(tmp_path / "grown", model, SINGLE.provider, [*data, *BAD])
+    manifest = withdraw_provider(tmp_path / "grown", model, GONE.provider, BAD)
+    assert [example.id for example in manifest.excluded] == ["bad-1"]
+    build_index(model, some, tmp_path / "small", settings, name="tiny")
+    _assert_same(tmp_path / "grown", tmp_path / "small", model, outputs)
+
+
+def test_explain_passes_them_over(model, data, outputs, tmp_path):
+    with poisoned(model):
+        build_index(model, [*data, *BAD], tmp_path / "index", SETTINGS["fisher"], name="tiny", exclude_non_finite=True)
+    found = explain_output(AttributionIndex.open(tmp_path / "index"), model, outputs[0], records=[*data, *BAD], top=99)
+    assert sorted(item.id for item in found) == sorted(record.id for record in data)
+
+
+def test_nothing_is_no_index(model, out):
+    with poisoned(model), pytest.raises(ValuationError, match="no training example has a finite gradient"):
+        build_index(model, BAD, out, IndexSettings(rank=3), name="tiny", exclude_non_finite=True)
+    settings = replace(SETTINGS["ekfac"], sample=2)
+    with poisoned(model), pytest.raises(ValuationError, match="no second moments"):
+        build_index(model, BAD, out.with_name("fitted"), settings, name="tiny", exclude_non_finite=True)
+    assert not (out / "manifest.json").exists()
+
+
+def test_an_output_that_is_not_finite_is_named(model, data, outputs, out):
+    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    bad = replace(outputs[0], external_id="odd", completion=" z")
+    with poisoned(model), pytest.raises(ValuationError, match="gradient of odd is not finite"):
+        AttributionIndex.open(out).value(model, [*outputs, bad])
