@@ -35,7 +35,13 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="Folder of the index.")
 @click.option("--name", help="What logs call the model. [default: the model's folder]")
-@click.option("--rank", default=64, show_default=True, help="Rank of the projection of each side of a layer.")
+@click.option(
+    "--rank",
+    "ranks",
+    multiple=True,
+    metavar="[PATTERN:]RANK",
+    help="Rank of the projections: 64, in=64,out=32, '*.mlp.*:128'; may be given again.  [default: 64]",
+)
 @click.option("--projection", type=click.Choice(["random", "pca", "whitened"]), default="random", show_default=True)
 @click.option("--curvature", type=click.Choice(["none", "fisher", "ekfac"]), default="fisher", show_default=True)
 @click.option("--damping", default=0.1, show_default=True, help="Relative to the mean eigenvalue of each layer.")
@@ -85,7 +91,7 @@ def index(
     data: tuple[Path, ...],
     out: Path,
     name: str | None,
-    rank: int,
+    ranks: tuple[str, ...],
     projection: str,
     curvature: str,
     damping: float,
@@ -123,8 +129,10 @@ def index(
     from credit.pipeline.indexing import IndexRequest, index_training_data
     from credit.valuation import IndexSettings
 
+    rank, rules = _split_ranks(ranks)
     settings = IndexSettings(
         rank=rank,
+        ranks=rules,
         projection=projection,
         curvature=curvature,
         damping=damping,
@@ -188,6 +196,15 @@ def index(
     say(as_json, facts, "\n".join(lines))
     if report.quarantined or excluded:
         ctx.exit(EXIT_PARTIAL)
+
+
+def _split_ranks(ranks: tuple[str, ...], rank: int = 64) -> tuple[int, tuple[str, ...]]:
+    """Return the rank of all layers, and the rules that follow."""
+    for number, rule in enumerate(ranks):
+        if not rule.isdecimal():
+            return rank, ranks[number:]
+        rank = int(rule)
+    return rank, ()
 
 
 def _parse_fields(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from credit.valuation.projection import (
     rotated_to_eigenbasis,
     whitened_projections,
 )
+from credit.valuation.ranks import Ranks, resolve_ranks
 from credit.valuation.task import AnyExample, Task
 
 PROJECTIONS = ("random", "pca", "whitened")
@@ -37,7 +38,8 @@ def make_projections(
 
     `exclude` leaves examples of the sample out that are not finite; else the first is an error.
     """
-    shapes, rank, seed = layers.shapes, settings.rank, settings.seed
+    shapes, seed = layers.shapes, settings.seed
+    rank = resolve_ranks(shapes, settings.rank, settings.ranks)
     if settings.projection == "random" and settings.curvature != "ekfac":
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
@@ -48,15 +50,15 @@ def make_projections(
         exclude=exclude,
         progress=(lambda done, total: progress("moments", done, total)) if progress else None,
     )
-    projections = _fit(settings, shapes, moments)
+    projections = _fit(settings, shapes, rank, moments)
     return rotated_to_eigenbasis(projections, moments) if settings.curvature == "ekfac" else projections
 
 
 def _fit(
-    settings: IndexSettings, shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments]
+    settings: IndexSettings, shapes: tuple[LayerShape, ...], rank: Ranks, moments: Mapping[str, LayerMoments]
 ) -> dict[str, LayerProjection]:
     if settings.projection == "pca":
-        return pca_projections(shapes, moments, rank=settings.rank)
+        return pca_projections(shapes, moments, rank=rank)
     if settings.projection == "whitened":
-        return whitened_projections(shapes, moments, rank=settings.rank, seed=settings.seed)
-    return random_projections(shapes, rank=settings.rank, seed=settings.seed)
+        return whitened_projections(shapes, moments, rank=rank, seed=settings.seed)
+    return random_projections(shapes, rank=rank, seed=settings.seed)

@@ -27,6 +27,7 @@ class IndexSettings:
 
     Attributes:
         rank: rank of the projection of each side of a layer; a side no wider keeps its full width.
+        ranks: where another rank holds: `[PATTERN:]RANK`, RANK being `64` or `in=64,out=32`; see `ranks.resolve_ranks`.
         projection: `random`, `pca` or `whitened`.
         curvature: `none`, `fisher` or `ekfac`.
         damping: of the curvature, relative to the mean eigenvalue of each layer.
@@ -42,6 +43,7 @@ class IndexSettings:
     """
 
     rank: int = 64
+    ranks: tuple[str, ...] = ()
     projection: str = "random"
     curvature: str = "fisher"
     damping: float = 0.1
@@ -197,12 +199,16 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             raise IntegrityError(f"{path} is not the file that was written; build the index again")
 
 
+def _parse_settings(body: dict[str, Any]) -> IndexSettings:
+    return IndexSettings(**(body | {name: tuple(body[name]) for name in ("layers", "ranks")}))
+
+
 def _parse(body: dict[str, Any]) -> Manifest:
     return Manifest(
         **(
             body
             | {
-                "settings": IndexSettings(**(body["settings"] | {"layers": tuple(body["settings"]["layers"])})),
+                "settings": _parse_settings(body["settings"]),
                 "layers": tuple(LayerShape(**layer) for layer in body["layers"]),
                 "skipped": tuple(SkippedLayer(**layer) for layer in body["skipped"]),
                 "groups": tuple(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.layers import LayerShape
+from credit.valuation.ranks import Ranks, rank_of
 
 WHITENING_DAMPING = 0.1
 """λ of whitened projections, relative to the mean eigenvalue of the second moment."""
@@ -69,7 +70,7 @@ def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     return rows
 
 
-def random_projections(shapes: tuple[LayerShape, ...], *, rank: int, seed: int) -> dict[str, LayerProjection]:
+def random_projections(shapes: tuple[LayerShape, ...], *, rank: Ranks, seed: int) -> dict[str, LayerProjection]:
     """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider."""
 
     def side(spec: SideSpec) -> Tensor | None:
@@ -83,22 +84,28 @@ def random_projections(shapes: tuple[LayerShape, ...], *, rank: int, seed: int) 
 
 
 def pca_projections(
-    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: int
+    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks
 ) -> dict[str, LayerProjection]:
     """Projections to the top eigenvectors of each side's second moment; identity where a side is no wider."""
 
-    def side(moment: Tensor) -> Tensor | None:
+    def side(moment: Tensor, rank: int) -> Tensor | None:
+        _check_rank(rank)
         if rank >= len(moment):
             return None
         vectors: Tensor = _eigenvectors(moment)[:, -rank:].flip(1).mT.contiguous()
         return vectors.to(moment.dtype)
 
-    _check_rank(rank)
-    return {s.name: LayerProjection(side(moments[s.name].a), side(moments[s.name].b)) for s in shapes}
+    return {
+        shape.name: LayerProjection(
+            side(moments[shape.name].a, chosen.inputs), side(moments[shape.name].b, chosen.outputs)
+        )
+        for shape in shapes
+        for chosen in [rank_of(rank, shape.name)]
+    }
 
 
 def whitened_projections(
-    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: int, seed: int
+    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks, seed: int
 ) -> dict[str, LayerProjection]:
     """Random orthonormal rows times the inverse square root of each side's damped second moment.
 
@@ -155,15 +162,19 @@ def _check_rank(rank: int) -> None:
         raise ValuationError(f"rank {rank} is not positive")
 
 
-def _sides(shape: LayerShape, rank: int, seed: int) -> tuple[SideSpec, SideSpec]:
+def _sides(shape: LayerShape, ranks: Ranks, seed: int) -> tuple[SideSpec, SideSpec]:
     """Each side has a seed of its own, so that adding a layer does not change the projections of the others."""
-    _check_rank(rank)
+    rank = rank_of(ranks, shape.name)
+    _check_rank(min(rank.inputs, rank.outputs))
 
     def derived(side: str) -> int:
         digest = hashlib.sha256(f"{seed}/{shape.name}/{side}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
-    return SideSpec(shape.in_width, rank, derived("in")), SideSpec(shape.out_width, rank, derived("out"))
+    return (
+        SideSpec(shape.in_width, rank.inputs, derived("in")),
+        SideSpec(shape.out_width, rank.outputs, derived("out")),
+    )
 
 
 def _eigenvectors(moment: Tensor) -> Tensor:

@@ -61,3 +61,10 @@ def test_the_weighting_is_part_of_what_an_index_is(run):
     assert json.loads(run("--weighting", "relatif", "--json").stdout)["existed"]
     assert "other settings" in run("--weighting", "unit", code=EXIT_FAILED).stderr
     assert first["excluded"] == []
+
+
+def test_ranks_are_given_for_all_layers_for_sides_and_by_pattern(run, tmp_path):
+    run("--rank", "in=6,out=3", "--rank", "*.mlp.*:2")
+    settings = json.loads((tmp_path / "index" / "manifest.json").read_text())["settings"]
+    assert (settings["rank"], settings["ranks"]) == (4, ["in=6,out=3", "*.mlp.*:2"])
+    assert "cannot be read" in run("--rank", "much", "--out", str(tmp_path / "other"), code=EXIT_FAILED).stderr
