@@ -57,11 +57,11 @@ def test_the_commands_for_ones_own_data_work_as_written(folder):
     assert "everything is as it was written" in printed["verify"]
 
 
-def test_the_python_example_runs(folder):
-    (block,) = _blocks("python")
+@pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[-1].split("#")[0])
+def test_the_python_examples_run(folder, block):
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Group(provider='anna', collection='novels')" in done.stdout
+    assert "Group(provider='anna', collection=" in done.stdout
 
 
 def test_every_command_is_named():

@@ -11,7 +11,8 @@ Usable on its own, without commands, ledger or money:
     valuation = index.value(model, outputs)
     valuation.effect()      # (outputs, groups), nats; columns are index.groups
 
-`records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`.
+`records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`. A model that is no language
+model is a `ModuleTask` of its module and loss, and its records and outputs are `Sample`s of tensors.
 """
 
 from credit.valuation.build import BuildResult, build_index
@@ -19,6 +20,8 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
 from credit.valuation.model import LanguageModel, load_model
+from credit.valuation.module_task import ModuleTask, Sample
+from credit.valuation.task import Task
 
 __all__ = [
     "AttributionIndex",
@@ -27,6 +30,9 @@ __all__ = [
     "IndexSettings",
     "LanguageModel",
     "Manifest",
+    "ModuleTask",
+    "Sample",
+    "Task",
     "Valuation",
     "build_index",
     "load_model",

@@ -119,7 +119,10 @@ class ModelTap:
         """
         self._batch = batch_size
         with torch.enable_grad():
-            loss().backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            value = loss()
+            if value.dim():
+                raise ValuationError(f"the loss has shape {tuple(value.shape)}; it must be the sum over the examples")
+            value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
         self._anchor.grad = None
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:

@@ -1,0 +1,156 @@
+"""A user's own `nn.Module` and loss, as a task: give the loss, get the index.
+
+    task = ModuleTask(model, loss)
+    build_index(task, samples, Path("my-index"), IndexSettings(rank=16), name="my-model")
+    AttributionIndex.open(Path("my-index")).value(task, [Sample("q", (x, y))])
+
+Every watched layer must keep examples apart: the first dimension of its inputs is the example, in the order of the
+batch. What comes between that and the width is summed over, as the positions of a sequence are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from credit.errors import InputError
+from credit.records import Group
+from credit.valuation.task import LossBatch, device_of
+
+UNTAGGED = Group("untagged")
+
+
+class Loss(Protocol):
+    """A user's loss."""
+
+    def __call__(self, module: nn.Module, *tensors: Tensor) -> Tensor:
+        """Run the module on a batch; return the sum over its examples of their losses, in nats: a scalar.
+
+        Each of `tensors` is a batch (N, ...) of what the samples hold at that place. Never a mean: a mean makes an
+        example's gradient depend on the others of its batch. A mean squared error times ½ is one in nats of a
+        Gaussian of variance 1.
+        """
+        ...
+
+
+class Collate(Protocol):
+    """Makes batches of what samples hold; needed where their tensors differ in shape."""
+
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[Tensor]:
+        """Return tensors (N, ...) whose first dimension follows the samples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training example or output of a user's own model.
+
+    Attributes:
+        id: unique among the samples of an index.
+        tensors: what the loss needs of it, such as inputs and a target, without a dimension for the batch.
+        group: who contributed it; outputs have none.
+        size: positions that it takes in a batch, of which `tokens_per_batch` is the limit.
+        predicted: predictions of which its loss is the sum.
+    """
+
+    id: str
+    tensors: tuple[Tensor, ...]
+    group: Group = UNTAGGED
+    size: int = 1
+    predicted: int = 1
+
+    def digest(self) -> bytes:
+        """SHA-256 of id and tensors."""
+        hasher = hashlib.sha256(self.id.encode())
+        for tensor in self.tensors:
+            hash_tensor(hasher.update, tensor)
+        return hasher.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleTask:
+    """A user's own module and loss, the `Task` of whatever it was trained on.
+
+    The model is known by its class and the hash of its weights and buffers as they are when the task is made: make
+    another task when they have changed. The code of module and loss is not part of it; a change there needs another
+    index.
+
+    Attributes:
+        module: the model, on its device, of one dtype. Layers that are `nn.Linear` can be watched.
+        loss: see `Loss`.
+        collate: see `Collate`; by default tensors are stacked.
+    """
+
+    module: nn.Module
+    loss: Loss
+    collate: Collate = field(default_factory=lambda: stacked)
+    model_sha256: str = field(init=False)
+    tokenizer_sha256: ClassVar[str] = hashlib.sha256(b"tensors").hexdigest()
+    flat_inputs: ClassVar[bool] = True
+    max_length: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_sha256", hash_module(self.module))
+
+    @property
+    def location(self) -> str:
+        """What the model is called: its class."""
+        return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+
+    def encoder(self, max_length: int) -> _AsTheyAre:
+        """Return an encoder that takes samples as they are."""
+        del max_length  # a sample is not cut
+        return _AsTheyAre()
+
+    def batch(self, examples: Sequence[Sample]) -> LossBatch:
+        """Put samples together on the model's device."""
+        tensors = [tensor.to(device_of(self)) for tensor in self.collate(examples)]
+        return LossBatch(len(examples), lambda: self.loss(self.module, *tensors))
+
+
+class _AsTheyAre:
+    """Samples are examples already."""
+
+    def training(self, record: Sample) -> Iterator[Sample]:
+        if record.group == UNTAGGED:
+            raise InputError(f"sample {record.id} has no group; say who contributed it: Sample(id, tensors, group)")
+        yield record
+
+    def output(self, output: Sample) -> list[Sample]:
+        return [output]
+
+
+def stacked(samples: Sequence[Sample]) -> list[Tensor]:
+    """Stack the tensors of samples: (N, ...) of each.
+
+    Raises:
+        InputError: they differ in number or shape.
+    """
+    shapes = [tuple(tuple(tensor.shape) for tensor in sample.tensors) for sample in samples]
+    for sample, shape in zip(samples, shapes, strict=True):
+        if shape != shapes[0]:
+            raise InputError(
+                f"samples {samples[0].id} and {sample.id} hold tensors of shapes {shapes[0]} and {shape}, which cannot "
+                "be stacked; give ModuleTask a collate"
+            )
+    return [torch.stack(column) for column in zip(*(sample.tensors for sample in samples), strict=True)]
+
+
+def hash_module(module: nn.Module) -> str:
+    """SHA-256 over a module's class, weights and buffers."""
+    hasher = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        hasher.update(f"\0{name}".encode())
+        hash_tensor(hasher.update, tensor)
+    return hasher.hexdigest()
+
+
+def hash_tensor(update: Callable[[bytes], None], tensor: Tensor) -> None:
+    """Feed dtype, shape and content of a tensor to a hash."""
+    update(f"\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
+    update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
