@@ -14,8 +14,8 @@ import torch
 
 from credit.records import Group
 from credit.valuation.assemble import complete_index
-from credit.valuation.build import plan_shards
 from credit.valuation.data import IndexedExample
+from credit.valuation.filling import plan_shards
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
 from credit.valuation.model import LanguageModel
@@ -75,6 +75,8 @@ def write_index(
         ),
         shards=tuple(shards),
         statistic=statistic,
+        sizes=0.0,
+        excluded=(),
         history=(),
         files={},
     )
