@@ -77,6 +77,7 @@ def write_index(
         statistic=statistic,
         sizes=0.0,
         excluded=(),
+        checkpoints=(),
         history=(),
         files={},
     )

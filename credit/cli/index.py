@@ -36,6 +36,13 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option("--out", type=FILE, required=True, help="Folder of the index.")
 @click.option("--name", help="What logs call the model. [default: the model's folder]")
 @click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="MODEL[:WEIGHT]",
+    help="A further checkpoint or seed of the model: influence is the weighted mean. MODEL itself weighs 1.",
+)
+@click.option(
     "--rank",
     "ranks",
     multiple=True,
@@ -91,6 +98,7 @@ def index(
     data: tuple[Path, ...],
     out: Path,
     name: str | None,
+    checkpoints: tuple[str, ...],
     ranks: tuple[str, ...],
     projection: str,
     curvature: str,
@@ -126,6 +134,8 @@ def index(
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
+    if checkpoints and (update or withdraw is not None):
+        raise click.UsageError("--update and --withdraw change all checkpoints that the index holds; do not name them")
     from credit.pipeline.indexing import IndexRequest, index_training_data
     from credit.valuation import IndexSettings
 
@@ -156,6 +166,7 @@ def index(
         fields=_parse_fields(fields),
         register=register,
         strict=strict,
+        checkpoints=[_parse_checkpoint(checkpoint) for checkpoint in checkpoints],
         exclude_non_finite=non_finite == "exclude",
         update=update,
         withdraw=withdraw,
@@ -176,6 +187,8 @@ def index(
     counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
     scope = f"{len(manifest.layers)} layers, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
+    if manifest.checkpoints:
+        lines.append(f"checkpoints: {len(manifest.checkpoints)} beside the model")
     excluded = [example.id for example in manifest.excluded]
     if excluded:
         lines.append(f"left out, as their gradient is not finite: {', '.join(excluded)}")
@@ -190,12 +203,26 @@ def index(
         "groups": len(manifest.groups),
         "rows": rows,
         "excluded": excluded,
+        "checkpoints": [member.weight for member in manifest.checkpoints],
         "quarantined": report.quarantined,
         "quarantine_file": report.quarantine_file,
     }
     say(as_json, facts, "\n".join(lines))
     if report.quarantined or excluded:
         ctx.exit(EXIT_PARTIAL)
+
+
+def _parse_checkpoint(text: str) -> tuple[Path, float]:
+    """Read MODEL or MODEL:WEIGHT; a folder whose name holds a colon is meant where there is one."""
+    folder, colon, weight = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        return Path(folder), float(weight)
+    except ValueError as error:
+        raise click.UsageError(
+            f"--checkpoint takes MODEL or MODEL:WEIGHT, such as runs/step-500:0.5, not {text!r}"
+        ) from error
 
 
 def _split_ranks(ranks: tuple[str, ...], rank: int = 64) -> tuple[int, tuple[str, ...]]:

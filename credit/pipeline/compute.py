@@ -24,7 +24,7 @@ from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pendi
 from credit.ledger.periods import open_period_for
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
-from credit.valuation import AttributionIndex, LanguageModel, Valuation, load_model, read_manifest
+from credit.valuation import AttributionIndex, LanguageModel, Valuation, read_manifest
 from credit.valuation.tokens import Encoder
 
 DEFAULT_CHUNK = 256
@@ -120,10 +120,7 @@ def _compute_index(
     with ledger.read() as conn:
         _check_providers(conn, index)
     policy = _calibrated(index, settings)
-    model = load_model(
-        settings.model_path or Path(index.manifest.model_path), dtype=settings.dtype, device=settings.device
-    )
-    index.check_model(model)
+    model = index.load_model(settings.model_path, dtype=settings.dtype, device=settings.device)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
     for chunk in _chunks(ledger, registered.model, settings.chunk, encoder, report):
         _value_chunk(workspace, ledger, registered, index, model, chunk, policy, report)

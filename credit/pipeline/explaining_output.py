@@ -13,7 +13,7 @@ from credit.ledger.catalog import indexes
 from credit.ledger.outputs import all_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, load_model
+from credit.valuation import AttributionIndex
 from credit.valuation.explain import ExampleInfluence, explain_output
 
 _SHOWN_CHARACTERS = 200
@@ -66,7 +66,7 @@ def explain_logged_output(
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
     records = list(read_training(data)) if data else None
-    model = load_model(model_path or Path(index.manifest.model_path), device=device)
+    model = index.load_model(model_path, device=device)
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
     return OutputExplanation(found, tuple(examples), _texts(records or [], examples))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from credit.errors import InputError
@@ -14,7 +15,16 @@ from credit.ledger.catalog import providers
 from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
-from credit.valuation import BuildResult, IndexSettings, LanguageModel, Manifest, build_index, load_model
+from credit.valuation import (
+    AttributionIndex,
+    BuildResult,
+    Checkpoint,
+    IndexSettings,
+    LanguageModel,
+    Manifest,
+    build_index,
+    load_model,
+)
 from credit.valuation.estimate import Needs
 from credit.valuation.revise import update_index, withdraw_provider
 
@@ -27,9 +37,9 @@ _SHOWN = 5
 class IndexRequest:
     """What to index, and how.
 
-    `fields` maps names of a training record to the names that the files use. `exclude_non_finite` leaves examples out
-    whose gradient is not finite. `update` adds the data to the index that is there; `withdraw` takes a provider out of
-    it, whose data must be in `data`.
+    `checkpoints` are folders and weights of further checkpoints of the model. `fields` maps names of a training record
+    to the names that the files use. `exclude_non_finite` leaves examples out whose gradient is not finite. `update`
+    adds the data to the index that is there; `withdraw` takes a provider out of it, whose data must be in `data`.
     """
 
     model: Path
@@ -43,6 +53,7 @@ class IndexRequest:
     register: bool = True
     strict: bool = False
     exclude_non_finite: bool = False
+    checkpoints: Sequence[tuple[Path, float]] = ()
     update: bool = False
     withdraw: str | None = None
 
@@ -110,22 +121,33 @@ def _build(
     progress: Progress | None,
     announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
-    if request.update:
-        manifest = update_index(
-            request.out, model, records, exclude_non_finite=request.exclude_non_finite, progress=progress
-        )
-    elif request.withdraw is not None:
-        manifest = withdraw_provider(request.out, model, request.withdraw, records, progress=progress)
-    else:
+    load = partial(load_model, dtype=request.dtype, device=request.device)
+    if not request.update and request.withdraw is None:
         return build_index(
             model,
             records,
             request.out,
             request.settings,
             name=request.name,
+            checkpoints=[Checkpoint(partial(load, path), weight) for path, weight in request.checkpoints],
             exclude_non_finite=request.exclude_non_finite,
             progress=progress,
             announce=announce,
+        )
+    index = AttributionIndex.open(request.out)
+    others = index.load_checkpoints(dtype=request.dtype, device=request.device)
+    if request.withdraw is not None:
+        manifest = withdraw_provider(
+            request.out, model, request.withdraw, records, checkpoints=others, progress=progress
+        )
+    else:
+        manifest = update_index(
+            request.out,
+            model,
+            records,
+            checkpoints=others,
+            exclude_non_finite=request.exclude_non_finite,
+            progress=progress,
         )
     return BuildResult(manifest, existed=False)
 

@@ -18,7 +18,7 @@ from credit.ledger.sources import PostedBook
 from credit.pipeline.compute import score_outputs
 from credit.pipeline.restating import Rescore
 from credit.records import Group
-from credit.valuation import AttributionIndex, load_model
+from credit.valuation import AttributionIndex
 
 _CHUNK = 256
 
@@ -38,8 +38,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         MismatchError, IntegrityError: as opening an index does.
     """
     index = AttributionIndex.open(folder, damping=changes.get("damping"))
-    model = load_model(Path(index.manifest.model_path))
-    index.check_model(model)
+    model = index.load_model()
     with ledger.read() as conn:
         known = {item.key for item in providers(conn)}
     missing = sorted({group.provider for group in index.groups} - known)

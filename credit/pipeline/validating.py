@@ -51,8 +51,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     """
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
-    model = load_model(path, dtype="fp32", device=request.device)
-    index.check_model(model)
+    model = index.load_model(path, dtype="fp32", device=request.device)
     records = list(read_training(request.data))
     outputs = _outputs(workspace, index.manifest.name, request.outputs)
     trainer, recipe = _recipe(request, path)

@@ -15,7 +15,7 @@ Usable on its own, without commands, ledger or money:
 model is a `ModuleTask` of its module and loss, and its records and outputs are `Sample`s of tensors.
 """
 
-from credit.valuation.build import BuildResult, build_index
+from credit.valuation.build import BuildResult, Checkpoint, add_checkpoint, build_index
 from credit.valuation.index import AttributionIndex
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
@@ -26,6 +26,7 @@ from credit.valuation.task import Task
 __all__ = [
     "AttributionIndex",
     "BuildResult",
+    "Checkpoint",
     "GroupRows",
     "IndexSettings",
     "LanguageModel",
@@ -34,6 +35,7 @@ __all__ = [
     "Sample",
     "Task",
     "Valuation",
+    "add_checkpoint",
     "build_index",
     "load_model",
     "read_manifest",

@@ -32,6 +32,7 @@ def complete_index(
     written: Mapping[str, str],
     device: torch.device,
     curvature: Curvature | None = None,
+    manifest_file: str = MANIFEST,
 ) -> Manifest:
     """Factorise the curvature, write counts and listing, and then the manifest, in one rename.
 
@@ -43,6 +44,7 @@ def complete_index(
         written: files that are written already, with their SHA-256: shards, statistic, projections.
         device: where the curvature is factorised.
         curvature: the curvature, if it is factorised already.
+        manifest_file: where the manifest is written; what it replaces counts no more.
 
     Raises:
         ValuationError: the curvature cannot be factorised; nothing counts then.
@@ -60,5 +62,5 @@ def complete_index(
     name = versioned(EXAMPLES_FILE, version)
     files[name] = write_listing(folder / name, listed)
     manifest = replace(draft, files=files)
-    write_whole(folder / MANIFEST, manifest.to_json().encode())
+    write_whole(folder / manifest_file, manifest.to_json().encode())
     return manifest

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,21 @@ from filelock import FileLock, Timeout
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
 from credit.valuation.checkpoint import STATE
 from credit.valuation.curvature import CURVATURES
-from credit.valuation.data import encode_training
+from credit.valuation.data import TrainingData, encode_training
 from credit.valuation.estimate import Needs, check_needs
 from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS, Progress
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest, build_fingerprint, read_manifest
+from credit.valuation.manifest import (
+    MANIFEST,
+    IndexSettings,
+    Manifest,
+    MemberIndex,
+    build_fingerprint,
+    read_manifest,
+    write_whole,
+)
+from credit.valuation.model import sha256_file
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.store import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
@@ -32,6 +42,19 @@ class BuildResult:
     existed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A further checkpoint of a model, or the model of another seed.
+
+    Attributes:
+        load: loads it; called when it is needed, one checkpoint at a time.
+        weight: of its influence, where that of the index's own model weighs 1.
+    """
+
+    load: Callable[[], Task]
+    weight: float = 1.0
+
+
 def build_index(
     model: Task,
     records: Iterable[Tagged],
@@ -39,6 +62,7 @@ def build_index(
     settings: IndexSettings,
     *,
     name: str,
+    checkpoints: Sequence[Checkpoint] = (),
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     exclude_non_finite: bool = False,
     progress: Progress | None = None,
@@ -55,6 +79,7 @@ def build_index(
         out: folder of the index; created if absent.
         settings: everything else that decides the numbers.
         name: what logs call the model.
+        checkpoints: further checkpoints or seeds of the model; influence is the weighted mean over all of them.
         tokens_per_batch: padded tokens in a batch, at most.
         exclude_non_finite: leave examples out whose gradient is not finite, and name them in the manifest; else the
             first one is an error. The index is then that of the other examples.
@@ -69,6 +94,121 @@ def build_index(
     check_settings(settings)
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length))
+    result = _build_one(
+        model, data, out, settings, max_length, name, tokens_per_batch, exclude_non_finite, progress, announce
+    )
+    manifest = result.manifest
+    known = len(manifest.checkpoints)
+    for checkpoint in checkpoints:
+        manifest = _add(out, manifest, checkpoint, data, tokens_per_batch, exclude_non_finite, progress, announce)
+    if len(manifest.checkpoints) != len(checkpoints):
+        raise MismatchError(
+            f"{out} holds {len(manifest.checkpoints)} further checkpoints, not {len(checkpoints)}; name all of them, "
+            "each once, or choose another --out"
+        )
+    return BuildResult(manifest, existed=result.existed and known == len(checkpoints))
+
+
+def add_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    records: Iterable[Tagged],
+    *,
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    exclude_non_finite: bool = False,
+    progress: Progress | None = None,
+    announce: Callable[[Needs], None] | None = None,
+) -> Manifest:
+    """Add a checkpoint of the model, or the model of another seed, to a finished index.
+
+    One that is there already is left as it is; one whose build was killed goes on.
+
+    Args:
+        folder: a finished index.
+        checkpoint: the model and its weight.
+        records: the training data of the index.
+        tokens_per_batch: padded tokens in a batch, at most.
+        exclude_non_finite: see `build_index`.
+        progress: called after every batch.
+        announce: called once, before the work begins, with the disk and memory that it needs.
+
+    Raises:
+        MismatchError: the data or the tokenizer is another, or it was added with another weight.
+        ValuationError, LockHeldError: see `build_index`.
+    """
+    manifest = read_manifest(folder)
+    model = checkpoint.load()
+    data = encode_training(records, model.encoder(manifest.max_length))
+    loaded = Checkpoint(lambda: model, checkpoint.weight)
+    return _add(folder, manifest, loaded, data, tokens_per_batch, exclude_non_finite, progress, announce)
+
+
+def _add(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    data: TrainingData,
+    tokens_per_batch: int,
+    exclude: bool,
+    progress: Progress | None,
+    announce: Callable[[Needs], None] | None,
+) -> Manifest:
+    """Build the index of a checkpoint inside that of its model; it counts once the manifest names it."""
+    if not 0 < checkpoint.weight < float("inf"):
+        raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
+    model = checkpoint.load()
+    if model.tokenizer_sha256 != manifest.tokenizer_sha256:
+        raise MismatchError(f"{model.location} has another tokenizer than the one {folder} was built with")
+    if model.model_sha256 == manifest.model_sha256:
+        raise MismatchError(f"{model.location} is the model that {folder} was built with, not a further checkpoint")
+    for member in manifest.checkpoints:
+        if read_manifest(folder / member.folder, member.manifest).model_sha256 == model.model_sha256:
+            if member.weight != checkpoint.weight:
+                raise MismatchError(f"{model.location} is in {folder} with weight {member.weight}; keep it, or rebuild")
+            return manifest
+    settings = replace(manifest.settings, max_length=manifest.max_length)
+    inside = f"checkpoint-{len(manifest.checkpoints) + 1}"
+    built = _build_one(
+        model,
+        data,
+        folder / inside,
+        settings,
+        manifest.max_length,
+        manifest.name,
+        tokens_per_batch,
+        exclude,
+        progress,
+        announce,
+    ).manifest
+    if (built.data_sha256, built.groups) != (manifest.data_sha256, manifest.groups):
+        raise MismatchError(
+            f"{folder / inside} has other data or other rows than {folder}: give the data that the index was built "
+            "from, all of it finite in both models"
+        )
+    member = MemberIndex(inside, MANIFEST, built.fingerprint, checkpoint.weight)
+    whole = replace(
+        manifest,
+        checkpoints=(*manifest.checkpoints, member),
+        files={**manifest.files, f"{inside}/{MANIFEST}": sha256_file(folder / inside / MANIFEST)},
+    )
+    with _locked(folder):
+        write_whole(folder / MANIFEST, whole.to_json().encode())
+    return whole
+
+
+def _build_one(
+    model: Task,
+    data: TrainingData,
+    out: Path,
+    settings: IndexSettings,
+    max_length: int,
+    name: str,
+    tokens_per_batch: int,
+    exclude: bool,
+    progress: Progress | None,
+    announce: Callable[[Needs], None] | None,
+) -> BuildResult:
+    """Build the index of one model."""
     dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
     identity = partial(
         build_fingerprint,
@@ -81,20 +221,23 @@ def build_index(
         max_length,
     )
     _prepare_folder(out)
+    with _locked(out):
+        if (out / MANIFEST).is_file():
+            return BuildResult(_same_index(out, identity, exclude), existed=True)
+        layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
+        build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, exclude, progress)
+        check_needs(build.needs, out, device_of(model))
+        if announce:
+            announce(build.needs)
+        build.run()
+        return BuildResult(build.finish(name=name, dtype=dtype, max_length=max_length), existed=False)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
     try:
         with FileLock(out / ".lock", timeout=0):
-            if (out / MANIFEST).is_file():
-                return BuildResult(_same_index(out, identity, exclude_non_finite), existed=True)
-            layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
-            build = Build(
-                model, data, out, settings, layers, identity(), tokens_per_batch, exclude_non_finite, progress
-            )
-            check_needs(build.needs, out, device_of(model))
-            if announce:
-                announce(build.needs)
-            build.run()
-            manifest = build.finish(name=name, dtype=dtype, max_length=max_length)
-            return BuildResult(manifest, existed=False)
+            yield
     except Timeout as error:
         raise LockHeldError(f"another build is at work in {out}; wait for it or choose another --out") from error
 
@@ -129,11 +272,15 @@ def _prepare_folder(out: Path) -> None:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")
 
 
-def _same_index(out: Path, identity: Callable[[Sequence[str]], str], exclude: bool) -> Manifest:
-    """Return the manifest of a finished index, if it is what would be built: `identity` by what is left out."""
+def _same_index(out: Path, identity: Callable[..., str], exclude: bool) -> Manifest:
+    """Return the manifest of a finished index, if it is what would be built.
+
+    `identity` gives its fingerprint by what is left out of it and by the checkpoints that were added to it.
+    """
     manifest = read_manifest(out)
     left_out = [example.id for example in manifest.excluded]
-    if manifest.fingerprint != identity(left_out):
+    members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
+    if manifest.fingerprint != identity(left_out, members):
         raise MismatchError(
             f"{out} holds an index of another model, other data or other settings; choose another --out"
         )

@@ -85,7 +85,11 @@ def explain_output(
     if folded and records is not None:
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
         chosen = [(group, example) for group, example in chosen if example.id not in excluded]
-        scores = _score(index, model, output, [example for _, example in chosen], tokens_per_batch, progress)
+        examples = [example for _, example in chosen]
+        scores = [0.0] * len(examples)
+        for share, part, own in index.parts(model):
+            parts = _score(part, own, output, examples, tokens_per_batch, progress)
+            scores = [total + share * value for total, value in zip(scores, parts, strict=True)]
         found += [
             ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)
         ]

@@ -151,6 +151,7 @@ class Build:
                 for example, group, _ in everything
                 if example.id in excluded
             ),
+            checkpoints=(),
             history=(),
             files={},
         )

@@ -17,7 +17,8 @@ from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, read_manifest, verify_files
+from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, read_manifest, verify_files
+from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.projection import projections_from_tensors
 from credit.valuation.store import read_rows
@@ -29,6 +30,12 @@ class AttributionIndex:
     """The rows, projections and curvature of a model's training data.
 
     Opening reads the manifest and checks every file against its checksum; rows stay on disk until they are used.
+
+    An index may hold further checkpoints of its model, or models of other seeds. It is then asked as any other: give it
+    those models once (`load_model` does, `add_models`), and its influence is the weighted mean of theirs.
+
+    Attributes:
+        members: weight and index of each further checkpoint.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, damping: float | None = None) -> None:
@@ -43,25 +50,32 @@ class AttributionIndex:
             owner[layout.start : layout.stop] = number
         self._rows = GroupRows(owner, counts, len(manifest.groups))
         self._curvature: Curvature | None = None
+        self._models: dict[str, Task] = {}
+        self.members: tuple[tuple[float, AttributionIndex], ...] = tuple(
+            (member.weight, AttributionIndex.open(folder / member.folder, damping=damping, manifest=member.manifest))
+            for member in manifest.checkpoints
+        )
 
     @classmethod
-    def open(cls, folder: Path, *, damping: float | None = None) -> AttributionIndex:
+    def open(cls, folder: Path, *, damping: float | None = None, manifest: str = MANIFEST) -> AttributionIndex:
         """Open a finished index, with another damping of the curvature than it was built with if one is given.
+
+        `manifest` is the file that says what counts, where it is not that of an index of its own.
 
         Raises:
             InputError: `folder` is no finished index.
             IntegrityError: a file is missing or is not the one that was written.
             ValuationError: another damping is asked of an index whose rows were weighted with its own.
         """
-        manifest = read_manifest(folder)
-        settings = manifest.settings
+        content = read_manifest(folder, manifest)
+        settings = content.settings
         if damping not in {None, settings.damping} and needs_curvature(settings.weighting, settings.curvature):
             raise ValuationError(
                 f"the rows of {folder} were weighted by relatif with damping {settings.damping}, which cannot be "
                 f"changed afterwards; build another index with: credit index --weighting relatif --damping {damping}"
             )
-        verify_files(folder, manifest)
-        return cls(folder, manifest, damping)
+        verify_files(folder, content)
+        return cls(folder, content, damping)
 
     def path(self, name: str) -> Path:
         """Where a file of the index lies in its current version."""
@@ -72,16 +86,63 @@ class AttributionIndex:
         """Groups, in the order of the columns of every valuation."""
         return tuple(layout.group for layout in self.manifest.groups)
 
+    def load_model(self, path: Path | None = None, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
+        """Load the language model that the index was built with, and those of its further checkpoints.
+
+        Args:
+            path: where the model is now, if it was moved; checkpoints are where they were.
+            dtype: see `load_model`.
+            device: see `load_model`.
+
+        Returns:
+            The model. Those of the checkpoints stay with the index.
+
+        Raises:
+            ValuationError: a model is not there any more.
+            MismatchError: it is another.
+        """
+        self.add_models(*self.load_checkpoints(dtype=dtype, device=device))
+        model = load_model(path or Path(self.manifest.model_path), dtype=dtype, device=device)
+        self.check_model(model)
+        return model
+
+    def load_checkpoints(self, *, dtype: str = "auto", device: str = "auto") -> list[LanguageModel]:
+        """Load the language models of the further checkpoints from where they were."""
+        return [load_model(Path(part.manifest.model_path), dtype=dtype, device=device) for _, part in self.members]
+
+    def add_models(self, *models: Task) -> None:
+        """Give the index the models of its further checkpoints, in any order, to be asked beside its own."""
+        self._models |= {model.model_sha256: model for model in models}
+
+    def parts(self, model: Task) -> list[tuple[float, AttributionIndex, Task]]:
+        """Return the share (of 1) of each checkpoint's index, that index by itself, and its model.
+
+        Raises:
+            MismatchError: a model is another than the index was built with, or was not given.
+        """
+        self.check_model(model)
+        found: list[tuple[float, AttributionIndex, Task]] = [(1.0, self, model)]
+        for weight, part in self.members:
+            found.append((weight, part, self._models[part.manifest.model_sha256]))
+        total = sum(weight for weight, _, _ in found)
+        return [(weight / total, part, own) for weight, part, own in found]
+
     def check_model(self, model: Task) -> None:
         """Refuse a model or tokenizer other than the one that the index was built with.
 
         Raises:
-            MismatchError: naming what differs.
+            MismatchError: naming what differs, or the checkpoint whose model was not given.
         """
         if model.model_sha256 != self.manifest.model_sha256:
             raise MismatchError(f"{model.location} is not the model that {self.folder} was built with")
         if model.tokenizer_sha256 != self.manifest.tokenizer_sha256:
             raise MismatchError(f"{model.location} has another tokenizer than the one {self.folder} was built with")
+        for _, part in self.members:
+            if part.manifest.model_sha256 not in self._models:
+                raise MismatchError(
+                    f"{part.folder} is of the model {part.manifest.model_path}, which was not given; "
+                    "load both with index.load_model(), or give it with index.add_models()"
+                )
 
     def value(
         self,
@@ -107,7 +168,6 @@ class AttributionIndex:
             MismatchError: another model or tokenizer.
             InputError: an output has no token to predict.
         """
-        self.check_model(model)
         return summarise(
             self.row_influence(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress),
             self._rows,
@@ -122,7 +182,21 @@ class AttributionIndex:
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Influence of every row on every output, in nats: (Q, R), float32 or better."""
+        """Influence of every row on every output, in nats: (Q, R), float32 or better; the mean over all checkpoints.
+
+        Raises:
+            MismatchError: another model or tokenizer.
+        """
+        values = [
+            share * part._own_influence(own, outputs, tokens_per_batch, progress)
+            for share, part, own in self.parts(model)
+        ]
+        return torch.stack(values).sum(0)
+
+    def _own_influence(
+        self, model: Task, outputs: Sequence[Any], tokens_per_batch: int, progress: Callable[[int], None] | None
+    ) -> Tensor:
+        """Influence of every row on every output by the index's own model alone: (Q, R)."""
         ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
         parts = []
         for shard in self.shards(device_of(model)):
@@ -143,7 +217,7 @@ class AttributionIndex:
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
-        """(M + λI)⁻¹ times each output's gradient: for each layer (Q, S·R)."""
+        """(M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
         queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
         curvature = self._open_curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}

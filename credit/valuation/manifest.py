@@ -77,6 +77,23 @@ class ExcludedExample:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberIndex:
+    """The index of a further checkpoint of the model, or of another seed, in a folder of its own inside the index.
+
+    Attributes:
+        folder: its folder.
+        manifest: the file that is its manifest, in its folder.
+        fingerprint: its fingerprint.
+        weight: of its influence, where that of the index's own model weighs 1.
+    """
+
+    folder: str
+    manifest: str
+    fingerprint: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
 
@@ -101,6 +118,7 @@ class Manifest:
     statistic: str
     sizes: float
     excluded: tuple[ExcludedExample, ...]
+    checkpoints: tuple[MemberIndex, ...]
     history: tuple[Revision, ...]
     files: Mapping[str, str]
 
@@ -127,6 +145,7 @@ class Manifest:
             self.settings,
             self.max_length,
             [example.id for example in self.excluded],
+            [(member.fingerprint, member.weight) for member in self.checkpoints],
         )
 
     def to_json(self) -> str:
@@ -144,32 +163,36 @@ def build_fingerprint(
     settings: IndexSettings,
     max_length: int,
     excluded: Sequence[str] = (),
+    checkpoints: Sequence[tuple[str, float]] = (),
 ) -> str:
     """Identity of an index: the hash of everything that could change its numbers.
 
-    `excluded` are the ids of examples that were left out because their gradient was not finite.
+    `excluded` are the ids of examples that were left out because their gradient was not finite, `checkpoints` the
+    fingerprints and weights of the indexes of further checkpoints.
     """
     # Random projections are fitted to nothing: an updated index then is the same as one built anew.
     fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else fitted_sha256
     parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, fitted, dtype, asdict(settings), max_length]
     if excluded:
-        parts.append(sorted(excluded))
+        parts.append({"excluded": sorted(excluded)})
+    if checkpoints:
+        parts.append({"checkpoints": sorted(checkpoints)})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of an index.
+def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
+    """Read and check the manifest of an index, or another file `name` of it that is one.
 
     Raises:
         InputError: `folder` is no finished index.
         MismatchError: it was written by another version of the format.
         IntegrityError: the manifest is damaged.
     """
-    path = folder / MANIFEST
+    path = folder / name
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; build an index with: credit index MODEL DATA --out {folder}")
     if not path.is_file():
-        raise InputError(f"{folder} is not a finished index (it has no {MANIFEST}); run credit index again")
+        raise InputError(f"{folder} is not a finished index (it has no {name}); run credit index again")
     try:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, fingerprint = body.pop("format_version"), body.pop("fingerprint")
@@ -217,6 +240,7 @@ def _parse(body: dict[str, Any]) -> Manifest:
                 "excluded": tuple(
                     ExcludedExample(**(example | {"group": Group(**example["group"])})) for example in body["excluded"]
                 ),
+                "checkpoints": tuple(MemberIndex(**member) for member in body["checkpoints"]),
                 "shards": tuple(body["shards"]),
                 "history": tuple(
                     Revision(**(step | {"providers": tuple(step["providers"])})) for step in body["history"]

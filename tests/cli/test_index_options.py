@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from credit.cli.main import cli
-from credit.errors import EXIT_FAILED, EXIT_PARTIAL
+from credit.errors import EXIT_FAILED, EXIT_PARTIAL, EXIT_USAGE
 from credit.valuation import load_model
 from tests.models import records, save_tiny_model
 from tests.valuation.conftest import FOLDED, SINGLE
@@ -68,3 +68,18 @@ def test_ranks_are_given_for_all_layers_for_sides_and_by_pattern(run, tmp_path):
     settings = json.loads((tmp_path / "index" / "manifest.json").read_text())["settings"]
     assert (settings["rank"], settings["ranks"]) == (4, ["in=6,out=3", "*.mlp.*:2"])
     assert "cannot be read" in run("--rank", "much", "--out", str(tmp_path / "other"), code=EXIT_FAILED).stderr
+
+
+def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
+    other = save_tiny_model(tmp_path / "run:2", seed=1)
+    facts = json.loads(run("--checkpoint", f"{other}:0.25", "--json").stdout)
+    assert facts["checkpoints"] == [0.25]
+    again = run("--checkpoint", f"{other}:0.25")
+    assert "was there already" in again.stdout
+    assert "checkpoints: 1 beside the model" in again.stdout
+    assert "name all of them" in run(code=EXIT_FAILED).stderr
+    assert "such as runs/step-500:0.5" in run("--checkpoint", "model:heavy", code=EXIT_USAGE).stderr
+    assert "do not name them" in run("--checkpoint", str(other), "--update", code=EXIT_USAGE).stderr
+    run("--withdraw", "ben")
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert [member["manifest"] for member in manifest["checkpoints"]] == ["manifest.v1.json"]
