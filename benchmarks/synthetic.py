@@ -64,6 +64,7 @@ def write_index(
         tokenizer_sha256=model.tokenizer_sha256,
         data_sha256="0" * 64,
         fitted_sha256="0" * 64,
+        recorded_from="",
         dtype="float32",
         settings=IndexSettings(rank=rank, curvature=curvature, rows_per_group=rows, rows_dtype=dtype),
         max_length=model.max_length,

@@ -21,12 +21,14 @@ from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
 from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.module_task import ModuleTask, Sample
+from credit.valuation.recording import GradientRecorder
 from credit.valuation.task import Task
 
 __all__ = [
     "AttributionIndex",
     "BuildResult",
     "Checkpoint",
+    "GradientRecorder",
     "GroupRows",
     "IndexSettings",
     "LanguageModel",

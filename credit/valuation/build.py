@@ -191,7 +191,7 @@ def _add(
         checkpoints=(*manifest.checkpoints, member),
         files={**manifest.files, f"{inside}/{MANIFEST}": sha256_file(folder / inside / MANIFEST)},
     )
-    with _locked(folder):
+    with locked(folder):
         write_whole(folder / MANIFEST, whole.to_json().encode())
     return whole
 
@@ -220,8 +220,8 @@ def _build_one(
         settings,
         max_length,
     )
-    _prepare_folder(out)
-    with _locked(out):
+    prepare_folder(out)
+    with locked(out):
         if (out / MANIFEST).is_file():
             return BuildResult(_same_index(out, identity, exclude), existed=True)
         layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
@@ -234,7 +234,12 @@ def _build_one(
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Context in which nobody else builds in a folder.
+
+    Raises:
+        LockHeldError: somebody does.
+    """
     try:
         with FileLock(out / ".lock", timeout=0):
             yield
@@ -262,7 +267,12 @@ def check_settings(settings: IndexSettings) -> None:
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 
 
-def _prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path) -> None:
+    """Create the folder of an index.
+
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

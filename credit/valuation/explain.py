@@ -54,7 +54,7 @@ def explain_output(
         progress: called with examples done and examples in all.
 
     Raises:
-        InputError: a group is not in the index, or a folded one is asked about without its data.
+        InputError: a group is not in the index, or a folded one is asked about without its data, or was recorded.
         MismatchError: the data given for a folded group is not what was indexed.
     """
     index.check_model(model)
@@ -63,11 +63,8 @@ def explain_output(
         raise InputError(f"{unknown[0]} is not in {index.folder}; its groups are listed in its manifest.json")
     layouts = [layout for layout in index.manifest.groups if layout.group in asked]
     folded = {layout.group for layout in layouts if layout.stop - layout.start < layout.examples}
-    if folded and records is None:
-        raise InputError(
-            f"{min(folded)} is folded in {index.folder}: give its training data, or build an index with "
-            "--rows-per-group all"
-        )
+    if folded:
+        _check_folded(index, min(folded), has_data=records is not None)
     found: list[ExampleInfluence] = []
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
@@ -85,15 +82,27 @@ def explain_output(
     if folded and records is not None:
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
         chosen = [(group, example) for group, example in chosen if example.id not in excluded]
-        examples = [example for _, example in chosen]
-        scores = [0.0] * len(examples)
+        scores = torch.zeros(len(chosen), dtype=torch.float64)
         for share, part, own in index.parts(model):
-            parts = _score(part, own, output, examples, tokens_per_batch, progress)
-            scores = [total + share * value for total, value in zip(scores, parts, strict=True)]
+            scores += share * _score(part, own, output, [e for _, e in chosen], tokens_per_batch, progress)
         found += [
-            ExampleInfluence(example.id, group, score) for (group, example), score in zip(chosen, scores, strict=True)
+            ExampleInfluence(example.id, group, score)
+            for (group, example), score in zip(chosen, scores.tolist(), strict=True)
         ]
     return sorted(found, key=lambda item: (-item.influence, item.id))[:top]
+
+
+def _check_folded(index: AttributionIndex, group: Group, *, has_data: bool) -> None:
+    """Refuse a folded group whose gradients cannot be computed again."""
+    if not has_data:
+        raise InputError(
+            f"{group} is folded in {index.folder}: give its training data, or build an index with --rows-per-group all"
+        )
+    if index.manifest.recorded_from:
+        raise InputError(
+            f"{group} is folded in {index.folder}, which was recorded while its model was trained: its gradients "
+            "cannot be had again; record with rows_per_group=None to see single examples"
+        )
 
 
 def _score(
@@ -103,8 +112,8 @@ def _score(
     examples: Sequence[AnyExample],
     tokens_per_batch: int,
     progress: Callable[[int, int], None] | None,
-) -> list[float]:
-    """Influence of each example on the output, by recomputing its gradient."""
+) -> Tensor:
+    """Influence of each example on the output, by recomputing its gradient: (N,) float64."""
     query = index.preconditioned(model, [output], tokens_per_batch=tokens_per_batch)
     scores = torch.zeros(len(examples), dtype=torch.float64)
     done = 0
@@ -117,4 +126,4 @@ def _score(
             done += len(positions)
             if progress:
                 progress(done, len(examples))
-    return scores.tolist()
+    return scores

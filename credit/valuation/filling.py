@@ -40,7 +40,7 @@ _CHECKPOINT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them."""
 
     number: int
@@ -122,8 +122,12 @@ class Build:
             raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
         return left
 
-    def finish(self, *, name: str, dtype: str, max_length: int) -> Manifest:
-        """Write everything that is left, and the manifest last."""
+    def finish(self, *, name: str, dtype: str, max_length: int, trained: Task | None = None) -> Manifest:
+        """Write everything that is left, and the manifest last.
+
+        `trained` is the model of the index, where the task was trained to it while its gradients were taken.
+        """
+        model = trained or self.task
         assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
         assert self.state.projections is not None  # noqa: S101  # written before run()
         self._included()
@@ -132,11 +136,12 @@ class Build:
         everything = list(zip(self.data.examples, self.data.groups, rows.row_of, strict=True))
         draft = Manifest(
             name=name,
-            model_path=self.task.location,
-            model_sha256=self.task.model_sha256,
-            tokenizer_sha256=self.task.tokenizer_sha256,
+            model_path=model.location,
+            model_sha256=model.model_sha256,
+            tokenizer_sha256=model.tokenizer_sha256,
             data_sha256=self.data.sha256,
             fitted_sha256=self.data.sha256,
+            recorded_from=self.task.model_sha256 if trained else "",
             dtype=dtype,
             settings=self.settings,
             max_length=max_length,
@@ -175,34 +180,35 @@ class Build:
         (self.out / STATE).unlink()
         return manifest
 
-    def _units(self) -> Iterator[_Unit]:
+    def units(self) -> Iterator[Unit]:
+        """Yield the units of the index, in the order of their rows."""
         order = np.argsort(self.rows.row_of, kind="stable")
         sorted_rows = self.rows.row_of[order]
         plan = plan_shards(len(self.rows.counts), self.layers.shapes, self.projections)
         for number, (low, high) in enumerate(plan):
             first, last = np.searchsorted(sorted_rows, [low, high])
-            yield _Unit(number, low, high, order[first:last].tolist())
+            yield Unit(number, low, high, order[first:last].tolist())
 
-    def _pass(self, is_done: Callable[[_Unit], bool], work: Callable[[_Unit, int], BuildState]) -> None:
+    def _pass(self, is_done: Callable[[Unit], bool], work: Callable[[Unit, int], BuildState]) -> None:
         """Do the work of every unit that is not done, with a checkpoint now and then and at the end."""
-        units = list(self._units())
+        units = list(self.units())
         done = 0
         last = time.monotonic()
         for unit in units:
             if not is_done(unit):
                 self.state = work(unit, done)
                 if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
-                    self._checkpoint(unit.number)
+                    self.checkpoint(unit.number)
                     last = time.monotonic()
             done += sum(self.data.examples[i].size for i in unit.members)
 
-    def _survey(self, tap: GradientTap, unit: _Unit, done: int) -> BuildState:
+    def _survey(self, tap: GradientTap, unit: Unit, done: int) -> BuildState:
         """Add a unit's examples to the curvature alone."""
         for _, gradients in self._gradients(tap, unit, "curvature", done):
             self.statistic.add(gradients)
         return replace(self.state, surveyed=unit.number + 1)
 
-    def _fill(self, tap: GradientTap, unit: _Unit, done: int) -> BuildState:
+    def _fill(self, tap: GradientTap, unit: Unit, done: int) -> BuildState:
         """Sum a unit's examples into its rows, write them, and add the examples to the curvature if none has yet."""
         sums: dict[str, Tensor] = {}
         total_size = 0.0
@@ -216,13 +222,25 @@ class Build:
             total_size += 0.0 if sizes is None else float(sizes.sum())
             if not self.surveys:
                 self.statistic.add(gradients)
-        sums = self._without_empty_rows(unit, sums)
-        digest = save_tensors(self.out / unit.shard, encode_rows(sums, self.settings.rows_dtype))
+        return self.store(unit, sums, total_size)
+
+    def store(self, unit: Unit, sums: Mapping[str, Tensor], sizes: float) -> BuildState:
+        """Write a unit's rows; they count from the next checkpoint on.
+
+        Args:
+            unit: the unit.
+            sums: for each layer its rows (high - low, S·R).
+            sizes: sum of what its examples were divided by.
+        """
+        kept = np.unique(self.rows.row_of[self._left(unit)]) - unit.low
+        widths = gradient_widths(self.layers.shapes, self.projections)
+        rows = keep_rows(sums, kept.tolist(), unit.high - unit.low, widths)
+        digest = save_tensors(self.out / unit.shard, encode_rows(rows, self.settings.rows_dtype))
         shards = {**self.state.shards, unit.shard: digest}
-        return replace(self.state, shards=shards, sizes=self.state.sizes + total_size)
+        return replace(self.state, shards=shards, sizes=self.state.sizes + sizes)
 
     def _gradients(
-        self, tap: GradientTap, unit: _Unit, phase: str, done: int
+        self, tap: GradientTap, unit: Unit, phase: str, done: int
     ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield the gradients of a unit's examples, with their positions in the data; those not finite are left out."""
         total = sum(example.size for example in self.data.examples)
@@ -244,18 +262,12 @@ class Build:
         if bad and not self.exclude:
             raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
 
-    def _left(self, unit: _Unit) -> list[int]:
+    def _left(self, unit: Unit) -> list[int]:
         """Return the examples of a unit that are not known to be left out."""
         excluded = frozenset(self.state.excluded)
         return [i for i in unit.members if self.data.examples[i].id not in excluded]
 
-    def _without_empty_rows(self, unit: _Unit, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Drop rows whose examples were all left out."""
-        kept = np.unique(self.rows.row_of[self._left(unit)]) - unit.low
-        widths = gradient_widths(self.layers.shapes, self.projections)
-        return keep_rows(sums, kept.tolist(), unit.high - unit.low, widths)
-
-    def _checkpoint(self, number: int) -> None:
+    def checkpoint(self, number: int) -> None:
         """Make what was done since the last checkpoint count, together with its curvature."""
         before = self.state.sums
         if not (self.surveys and self.state.shards):  # the second of two passes adds nothing to the sums

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +23,8 @@ Observer = Callable[[str, Tensor], Sink]
 
 def project(values: Tensor, projection: Tensor | None) -> Tensor:
     """Project the last dimension: values (..., I), projection (R, I) or None for identity -> (..., R)."""
-    return values if projection is None else values @ projection.mT
+    # The projection takes the dtype of the values, which under autocast is not that of the weights.
+    return values if projection is None else values @ projection.to(values.dtype).mT
 
 
 def projected_gradient(x: Tensor, dy: Tensor) -> Tensor:
@@ -71,14 +73,23 @@ class ModelTap:
             in the backward pass with the output gradients δ (N, T, O). What it keeps of x is all that is kept.
         flat: whether inputs (N, I) are taken for examples of one position, T = 1. More dimensions than three are
             always taken for more positions.
+        freeze: whether the model is put into evaluation mode and frozen; else it stays as it is, and only what runs
+            within `watching` is seen.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Module], observe: Observer, *, flat: bool = False
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        observe: Observer,
+        *,
+        flat: bool = False,
+        freeze: bool = True,
     ) -> None:
         self._model = model
         self._layers = layers
         self._observe = observe
+        self._freeze = freeze
         self._least_dimensions = 2 if flat else 3
         self._handles: list[RemovableHandle] = []
         self._flags: list[tuple[nn.Parameter, bool]] = []
@@ -87,14 +98,16 @@ class ModelTap:
         self._anchor = torch.empty(0)
 
     def __enter__(self) -> Self:
-        self._flags = [(p, p.requires_grad) for p in self._model.parameters()]
-        self._modes = [(m, m.training) for m in self._model.modules()]
+        if self._freeze:
+            self._flags = [(p, p.requires_grad) for p in self._model.parameters()]
+            self._modes = [(m, m.training) for m in self._model.modules()]
         device = next(self._model.parameters()).device
         self._anchor = torch.zeros((), device=device, requires_grad=True)
         try:
             for parameter, _ in self._flags:
                 parameter.requires_grad_(False)
-            self._model.eval()
+            if self._freeze:
+                self._model.eval()
             for name, module in self._layers.items():
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         except BaseException:
@@ -117,17 +130,25 @@ class ModelTap:
         Raises:
             ValuationError: the inputs of a watched layer are not one row of positions for each example.
         """
-        self._batch = batch_size
-        with torch.enable_grad():
+        with self.watching(batch_size), torch.enable_grad():
             value = loss()
             if value.dim():
                 raise ValuationError(f"the loss has shape {tuple(value.shape)}; it must be the sum over the examples")
             value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
         self._anchor.grad = None
 
+    @contextmanager
+    def watching(self, batch_size: int) -> Iterator[None]:
+        """Context in which the passes of one batch are seen, of `batch_size` examples."""
+        self._batch = batch_size
+        try:
+            yield
+        finally:
+            self._batch = 0
+
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled():
+            if not (self._batch and torch.is_grad_enabled()):
                 return None
             x = args[0].detach()
             if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
@@ -167,8 +188,9 @@ class GradientTap(ModelTap):
         projections: Mapping[str, LayerProjection],
         *,
         flat: bool = False,
+        freeze: bool = True,
     ) -> None:
-        super().__init__(model, layers, self._project, flat=flat)
+        super().__init__(model, layers, self._project, flat=flat, freeze=freeze)
         self._projections = {
             name: projections[name].to(parameter.device, parameter.dtype)
             for name, module in layers.items()
@@ -188,8 +210,18 @@ class GradientTap(ModelTap):
         """
         try:
             self.run(loss, batch_size)
-        finally:  # a pass that failed leaves nothing that the next could take for its own
-            sums, self._sums = self._sums, {}
+        except BaseException:
+            self._sums = {}  # a pass that failed leaves nothing that the next could take for its own
+            raise
+        return self.take()
+
+    def take(self) -> dict[str, Tensor]:
+        """Return what the passes of a batch have left: gradients (N, S, R) of every watched layer.
+
+        Raises:
+            ValuationError: a watched layer took no part in the loss.
+        """
+        sums, self._sums = self._sums, {}
         for name in self._projections:
             if name not in sums:
                 raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")

@@ -99,7 +99,8 @@ class Manifest:
 
     `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
     made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build. `sizes` is the
-    sum of what the examples were divided by (see `weighting`), 0 where they were not.
+    sum of what the examples were divided by (see `weighting`), 0 where they were not. `recorded_from` is empty, or the
+    SHA-256 of the model that was trained while its gradients were recorded, which are then not those of the model.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Manifest:
     tokenizer_sha256: str
     data_sha256: str
     fitted_sha256: str
+    recorded_from: str
     dtype: str
     settings: IndexSettings
     max_length: int
@@ -146,6 +148,7 @@ class Manifest:
             self.max_length,
             [example.id for example in self.excluded],
             [(member.fingerprint, member.weight) for member in self.checkpoints],
+            self.recorded_from,
         )
 
     def to_json(self) -> str:
@@ -164,11 +167,13 @@ def build_fingerprint(
     max_length: int,
     excluded: Sequence[str] = (),
     checkpoints: Sequence[tuple[str, float]] = (),
+    recorded_from: str = "",
 ) -> str:
     """Identity of an index: the hash of everything that could change its numbers.
 
     `excluded` are the ids of examples that were left out because their gradient was not finite, `checkpoints` the
-    fingerprints and weights of the indexes of further checkpoints.
+    fingerprints and weights of the indexes of further checkpoints, `recorded_from` the model that was trained while
+    gradients were recorded.
     """
     # Random projections are fitted to nothing: an updated index then is the same as one built anew.
     fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else fitted_sha256
@@ -177,6 +182,8 @@ def build_fingerprint(
         parts.append({"excluded": sorted(excluded)})
     if checkpoints:
         parts.append({"checkpoints": sorted(checkpoints)})
+    if recorded_from:
+        parts.append({"recorded_from": recorded_from})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

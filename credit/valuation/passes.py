@@ -53,7 +53,7 @@ def gradient_batches(
         return _gradients(task, tap, [examples[p] for p in positions])
 
     for positions, gradients in in_batches(task, examples, tokens_per_batch, run):
-        finite = _finite(gradients)
+        finite = finite_gradients(gradients)
         if all(finite):
             yield positions, gradients
             continue
@@ -134,7 +134,7 @@ def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExampl
         ValuationError: an example's gradient is not finite; the message names the example.
     """
     gradients = _gradients(task, tap, examples)
-    for example, finite in zip(examples, _finite(gradients), strict=True):
+    for example, finite in zip(examples, finite_gradients(gradients), strict=True):
         if not finite:
             raise ValuationError(not_finite(example, task))
     return gradients
@@ -150,7 +150,7 @@ def _gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> 
     return {name: rows.flatten(1) for name, rows in tap.collect(batch.loss, batch.size).items()}
 
 
-def _finite(gradients: dict[str, Tensor]) -> list[bool]:
+def finite_gradients(gradients: dict[str, Tensor]) -> list[bool]:
     """Whether each example's gradient is finite in all layers."""
     finite: list[bool] = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite().tolist()
     return finite

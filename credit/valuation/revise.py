@@ -158,7 +158,13 @@ def withdraw_provider(
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
     """Open an index that nobody else is changing, and clear away what its manifest does not name."""
-    settings = AttributionIndex.open(folder).manifest.settings  # says what is wrong before the lock makes a file
+    manifest = AttributionIndex.open(folder).manifest  # says what is wrong before the lock makes a file
+    settings = manifest.settings
+    if manifest.recorded_from:
+        raise ValuationError(
+            f"{folder} was recorded while its model was trained: gradients at those weights cannot be had again. Build "
+            "it again, or build an index of the trained model: credit index"
+        )
     if needs_curvature(settings.weighting, settings.curvature):
         raise ValuationError(
             f"{folder} is weighted by relatif: a change of its data changes the curvature, and with it the weight of "
