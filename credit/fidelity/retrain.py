@@ -63,18 +63,17 @@ class Recipe:
             module = anew.from_config(AutoConfig.from_pretrained(str(self.start))).to(model.device)
         encoder = Encoder(model.tokenizer, self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
+        generator = torch.Generator().manual_seed(seed)
         lengths = [len(example.tokens) for example in examples]
-        batches = plan_batches(lengths, self.batch_tokens)
-        total = self.steps or max(1, math.ceil(self.epochs * len(batches)))
+        order = _shuffled(lengths, self.batch_tokens, generator)
+        total = self.steps or max(1, math.ceil(self.epochs * len(order)))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=total, pct_start=0.1)
-        generator = torch.Generator().manual_seed(seed)
         module.train()
-        order: list[int] = []
         for _ in range(total):
             if not order:
-                order = torch.randperm(len(batches), generator=generator).tolist()
-            batch = make_batch([examples[i] for i in batches[order.pop()]]).to(model.device)
+                order = _shuffled(lengths, self.batch_tokens, generator)
+            batch = make_batch([examples[i] for i in order.pop()]).to(model.device)
             logits = module(input_ids=batch.input_ids, use_cache=False).logits
             predicted = int((batch.labels[:, 1:] >= 0).sum())
             loss = sequence_losses(logits, batch.labels).sum() / predicted
@@ -91,6 +90,19 @@ class Recipe:
         """Identity of the recipe: its settings and the model it starts from."""
         settings = asdict(self) | {"start": model_sha256}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _shuffled(lengths: Sequence[int], budget: int, generator: torch.Generator) -> list[list[int]]:
+    """Batches of at most `budget` padded tokens, filled in a random order: no batch is of one provider or length."""
+    batches: list[list[int]] = []
+    longest = 0
+    for position in torch.randperm(len(lengths), generator=generator).tolist():
+        longest = max(longest, lengths[position])
+        if not batches or longest * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            longest = lengths[position]
+        batches[-1].append(position)
+    return batches
 
 
 def load_trainer(name: str) -> Trainer:
