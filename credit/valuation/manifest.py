@@ -155,18 +155,38 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_presence(folder: Path, manifest: Manifest) -> None:
+    """See that every file of an index is there, without reading any.
+
+    Raises:
+        IntegrityError: a file is missing; the message names the first.
+    """
+    for name in manifest.files:
+        if not (folder / name).is_file():
+            raise IntegrityError(f"{folder / name} is missing; build the index again")
+
+
+def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    """Compare a file of an index with the checksum in its manifest.
+
+    Raises:
+        IntegrityError: the file is missing or differs.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing; build the index again")
+    if sha256_file(path) != manifest.files[name]:
+        raise IntegrityError(f"{path} is not the file that was written; build the index again")
+
+
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file of an index with the checksum in its manifest.
 
     Raises:
         IntegrityError: a file is missing or differs; the message names the first.
     """
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing; build the index again")
-        if sha256_file(path) != expected:
-            raise IntegrityError(f"{path} is not the file that was written; build the index again")
+    for name in manifest.files:
+        verify_file(folder, manifest, name)
 
 
 def _parse(body: dict[str, Any]) -> Manifest:

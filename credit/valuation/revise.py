@@ -35,7 +35,7 @@ from credit.valuation.data import (
 )
 from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
-from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, Revision
+from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.model import LanguageModel
 from credit.valuation.rows import RowLayout, lay_out_rows
 from credit.valuation.store import encode_rows, read_rows, save_tensors
@@ -151,7 +151,7 @@ def withdraw_provider(
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
     """Open an index that nobody else is changing, and clear away what its manifest does not name."""
-    AttributionIndex.open(folder)  # says what is wrong before the lock makes a file
+    verify_files(folder, read_manifest(folder))  # says what is wrong before the lock makes a file
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield AttributionIndex.open(folder)
