@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from credit.valuation.curvature import DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest, write_whole
-from credit.valuation.store import save_tensors
+from credit.valuation.store import StoredTensors, save_tensors
 
 
 def versioned(name: str, version: int) -> str:
@@ -51,7 +50,7 @@ def complete_index(
     files[name] = save_tensors(folder / name, {"counts": torch.from_numpy(counts)})
     curvature = make_curvature(
         draft.settings.curvature,
-        load_file(folder / draft.statistic, device=str(device)),
+        StoredTensors(folder / draft.statistic, device),  # a layer at a time: all sums may be as large as all factors
         draft.examples,
         draft.settings.damping,
     )

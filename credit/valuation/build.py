@@ -240,6 +240,7 @@ class _Build:
             history=(),
             files={},
         )
+        self.statistic = make_statistic("none")  # its sums are stored, and make room for what is made of them
         manifest = complete_index(
             self.out,
             draft,

@@ -21,7 +21,7 @@ from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, check_presence, read_manifest, verify_file
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projections_from_tensors
-from credit.valuation.store import read_rows
+from credit.valuation.store import StoredTensors, read_rows
 from credit.valuation.tokens import Encoder
 
 
@@ -209,6 +209,6 @@ class AttributionIndex:
                 factors = load_file(self.path("factors.safetensors"), device=str(device))
                 self._curvature = DenseFisher(factors)
             else:
-                sums = load_file(self._file(self.manifest.statistic), device=str(device))
+                sums = StoredTensors(self._file(self.manifest.statistic), device)
                 self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)
         return self._curvature
