@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model, length, examples, repeats, batch, outputs = "gpt2-tiny", 32, 16, 1, 8, 4
     torch.set_num_threads(1)
     env = Environment(options.env)
-    where = environment(("torch", "transformers"))
+    where = environment()
     where["others"] = env.versions()
     print(f"{describe(where)}; others: {where['others']}", flush=True)
     with tempfile.TemporaryDirectory() as name:
