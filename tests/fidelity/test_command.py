@@ -48,10 +48,20 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     options = ("--epochs", "6", "--learning-rate", "0.01", "--halves", "4")
     printed = run("validate", "index", "train.jsonl", *options)
     assert "13 retrainings, 4 providers, 12 outputs" in printed
+    assert "LDS is about random halves" in printed
+    assert "The other columns are about leaving out one provider" in printed
     assert "BM25" in printed
     assert len(list((workspace / "credit-data" / "validation").glob("*.json"))) == 13
     certificate = json.loads((workspace / "index" / "certificate.json").read_text())
     assert json.loads(run("validate", "index", "train.jsonl", *options, "--json")) == certificate
+
+    quick = run("validate", "index", "train.jsonl", "--quick")
+    assert "no retraining, 4 providers, 12 outputs" in quick
+    assert "It does not show what training without the data would have given" in quick
+    assert json.loads((workspace / "index" / "certificate-quick.json").read_text())["kind"] == "quick"
+    assert json.loads((workspace / "index" / "certificate.json").read_text()) == certificate
+    for wrong in (("--quick", "--finetune", "model"), ("--lora", "4")):
+        run("validate", "index", "train.jsonl", *wrong, code=2)
 
     path = workspace / "index" / "certificate.json"
     path.write_text(json.dumps(certificate | {"outputs": 99}))
