@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("index", type=FILE)
-@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.argument("data", type=FILE, nargs=-1)
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your own recipe, as below.")
 @click.option("--finetune", "base", type=FILE, metavar="MODEL", help="Start from these weights. [default: anew]")
 @click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Fine-tune a LoRA adapter of this rank.")
 @click.option("--quick", is_flag=True, help="Retrain nothing: minutes, but no proof; see below.")
+@click.option("--register", "only_register", is_flag=True, help="Just put INDEX's certificates into this ledger.")
 @click.option("--control", "controls", multiple=True, metavar="PROVIDER", help="The model never saw its data.")
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the data of each retraining.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, whatever the size of the data.")
@@ -44,6 +45,7 @@ def validate(
     base: Path | None,
     lora: int | None,
     quick: bool,
+    only_register: bool,
     controls: tuple[str, ...],
     epochs: float,
     steps: int | None,
@@ -61,8 +63,9 @@ def validate(
 
     Trains a model without each provider and on random halves of them, measures the log-likelihood of logged outputs,
     and compares: with INDEX, and with simpler measures that it has to beat. DATA is what INDEX was built from. The
-    certificate, with the calibration of effect to nats, is written into INDEX; compute pays by the calibration if it
-    predicts better than plain effect. Retrainings are made once and kept: a run that was stopped goes on.
+    certificate, with the calibration of effect to nats, is written into INDEX and into the ledger, where close asks
+    for it; compute pays by the calibration if it predicts better than plain effect. Retrainings are made once and
+    kept: a run that was stopped goes on.
 
     Models are trained anew with the configuration of INDEX's model, or with --finetune by the Hugging Face Trainer.
     Your own recipe is a function in a module that can be imported, such as
@@ -75,15 +78,22 @@ def validate(
             tokenizer.save_pretrained(folder)
 
     --quick takes one small optimiser step away from each provider's data instead. That shows whether INDEX describes
-    this model's own gradients; it cannot show what training without the data would have given.
+    this model's own gradients; it cannot show what training without the data would have given, and close does not
+    accept it.
 
     \b
     Example: credit validate my-index train.jsonl --epochs 4 --workers 4
              credit validate my-index train.jsonl --finetune base-model --lora 16 --steps 500
              PYTHONPATH=. credit validate my-index train.jsonl --trainer my_recipe:train
     """
-    from credit.pipeline.validating import ValidationRequest, validate_index
+    from credit.pipeline.validating import ValidationRequest, register_certificates, validate_index
 
+    if only_register:
+        for item in register_certificates(workspace, index):
+            click.echo(f"{item.kind} certificate {item.sha256} of index {item.index}")
+        return
+    if not data:
+        raise click.UsageError("name the training data that the index was built from: credit validate INDEX DATA...")
     request = ValidationRequest(
         index=index,
         data=data,
@@ -175,7 +185,7 @@ def _quick_words() -> Iterator[str]:
         " damping). It does not show what training without the data would have given: no model was trained."
         " 90 % intervals are over outputs."
     )
-    yield "Validate by retraining before anybody is paid."
+    yield "credit close does not accept it; validate by retraining before anybody is paid."
 
 
 def _interval(estimate: Estimate | None) -> str:

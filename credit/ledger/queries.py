@@ -115,8 +115,16 @@ def books_of_period(conn: Connection, period: str) -> list[BookRef]:
     return [BookRef(*row[1:]) for row in rows]
 
 
-def credit_methods(conn: Connection, period: str) -> tuple[set[str], set[str]]:
-    """Return policies (JSON) and indexes (fingerprints) by which the credits posted in a period came about."""
+@dataclass(frozen=True, slots=True, order=True)
+class CreditMethod:
+    """How credits came about: the index and the policy (JSON) by which outputs were valued."""
+
+    index_fingerprint: str
+    policy_json: str
+
+
+def credit_methods(conn: Connection, period: str) -> list[CreditMethod]:
+    """Return by which indexes and policies the credits posted in a period came about, in order."""
     query = select(ledger_txn.c.details_json).where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "credits")
     books = {json.loads(details).get("score_book") for details in conn.execute(query).scalars()}
     rows = conn.execute(
@@ -124,8 +132,7 @@ def credit_methods(conn: Connection, period: str) -> tuple[set[str], set[str]]:
         .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
         .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
     )
-    methods = [(policy, index) for sha256, policy, index in rows if sha256 in books]
-    return {policy for policy, _ in methods}, {index for _, index in methods}
+    return sorted({CreditMethod(index, policy) for sha256, policy, index in rows if sha256 in books})
 
 
 def outputs_valued(conn: Connection, period: str) -> int:

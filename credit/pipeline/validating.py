@@ -1,23 +1,26 @@
-"""Logged outputs and training data → a validation of an index, and its certificate beside the index."""
+"""Logged outputs and training data → a validation of an index, and its certificate in index and ledger."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from credit.errors import InvalidRequestError
-from credit.fidelity.certificate import Certificate
+from credit.errors import InputError, InvalidRequestError
+from credit.fidelity.certificate import Certificate, Kind, read_certificate
 from credit.fidelity.finetune import FineTuning
 from credit.fidelity.quick import validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ingest.training import read_training
+from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import all_outputs
+from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, LanguageModel, load_model
+from credit.valuation import AttributionIndex, LanguageModel, load_model, read_manifest
 
 SCRATCH_LEARNING_RATE = 3e-3
 
@@ -60,7 +63,7 @@ class ValidationRequest:
 
 
 def validate_index(workspace: Workspace, request: ValidationRequest, progress: Progress | None = None) -> Certificate:
-    """Validate an index on logged outputs of its model, and write the certificate beside it.
+    """Validate an index on logged outputs of its model, and write the certificate beside it and into the ledger.
 
     Retrainings are kept in `request.work`: a run that was stopped goes on, and more halves or seeds add to them.
 
@@ -80,7 +83,32 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     else:
         made = _by_retraining(request, index, model, path, records, outputs, progress)
     write_certificate(request.index, made)
+    _register(workspace, request.index, [made])
     return made
+
+
+def register_certificates(workspace: Workspace, folder: Path) -> list[Certificate]:
+    """Put the certificates that lie in the folder of an index into a ledger that does not have them yet.
+
+    Raises:
+        InputError: the index has no certificate.
+        IntegrityError: one was changed after it was written.
+    """
+    fingerprint = read_manifest(folder).fingerprint
+    kinds: tuple[Kind, ...] = ("retraining", "quick")
+    made = [item for item in (read_certificate(folder, fingerprint, kind) for kind in kinds) if item is not None]
+    if not made:
+        raise InputError(f"{folder} has no certificate; validate it: credit validate {folder} DATA")
+    _register(workspace, folder, made)
+    return made
+
+
+def _register(workspace: Workspace, folder: Path, made: Sequence[Certificate]) -> None:
+    with workspace.open() as ledger:
+        register(ledger, folder)
+        with ledger.write() as conn:
+            for item in made:
+                register_certificate(conn, item.index, item.kind, item.canonical, now=datetime.now(UTC))
 
 
 def _by_retraining(
