@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.certificates import RegisteredCertificate, certificates
-from credit.ledger.queries import CreditMethod, credit_methods
+from credit.ledger.queries import CreditMethod, credit_methods, standing_restatements
 from credit.ledger.sources import scores
 
 DEFAULT_MIN_FIDELITY = 0.5
@@ -50,7 +50,8 @@ class _Found:
 def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) -> Validation:
     """Return what statements of a period say of validation.
 
-    Of an index's certificates the last one by retraining counts, or the last quick one where there is none.
+    What restatements of earlier periods were computed with counts too: what they move is paid in this one. Of an
+    index's certificates the last one by retraining counts, or the last quick one where there is none.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
@@ -63,15 +64,26 @@ def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) 
         IntegrityError: a certificate is not what was registered.
     """
     registered = certificates(conn)
-    found = [_find(method, registered, minimum) for method in credit_methods(conn, period)]
+    methods = sorted({*credit_methods(conn, period), *_restated_methods(conn, period)})
+    found = [_find(method, registered, minimum) for method in methods]
     bad = [item for item in found if item.faults]
     if bad and not unvalidated:
         models = {index.fingerprint: index.model for index in indexes(conn)}
-        raise LedgerError(_refusal(period, bad[0], models[bad[0].method.index_fingerprint]))
+        raise LedgerError(
+            _refusal(period, bad[0], models.get(bad[0].method.index_fingerprint, "a model not known here"))
+        )
     if found and not bad and unvalidated:
         raise LedgerError(f"all that {period} was computed with is validated; close it without --unvalidated")
     words = [sentence for item in found for sentence in _words(item)]
     return Validation(tuple(_check(item) for item in found), tuple(dict.fromkeys(words)), unvalidated)
+
+
+def _restated_methods(conn: Connection, period: str) -> Iterator[CreditMethod]:
+    """Yield by what earlier periods were computed anew, where the difference is paid in this one."""
+    for done in standing_restatements(conn, period):
+        for method in credit_methods(conn, done.restates):
+            policy = replace(Policy.from_json(method.policy_json), **done.policy_changes)
+            yield CreditMethod(done.index_fingerprint or method.index_fingerprint, policy.to_json())
 
 
 def _find(method: CreditMethod, registered: Sequence[RegisteredCertificate], minimum: float) -> _Found:

@@ -9,9 +9,11 @@ import pytest
 
 from credit.accounting.credits import Policy
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger import integrity, periods, statements
+from credit.ledger import integrity, journal, periods, statements
 from credit.ledger.engine import Ledger
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.restating import by_policy, restate
+from credit.pipeline.workspace import Workspace
 from credit.records import Group
 from credit.reporting.pages import readme_text, statement_page
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account
@@ -161,6 +163,23 @@ def test_a_period_of_two_policies_needs_a_score_for_each(account: Account, tmp_p
     with pytest.raises(LedgerError, match=r"effect, calibrated reaches an LDS of 0\.10"):
         account.close(FEBRUARY)
     register(account.ledger, certificate())
+    account.close(FEBRUARY)
+
+
+def test_what_a_restatement_was_computed_with_needs_a_certificate_where_its_difference_is_paid(
+    account: Account, tmp_path: Path
+) -> None:
+    register(account.ledger, certificate())
+    account.close(JANUARY)
+    workspace = Workspace("", tmp_path)
+    changes = {"measure": "support"}
+    done = restate(workspace, account.ledger, JANUARY, by_policy(changes), {"policy": changes}, reason="r", now=NOW)
+    assert (done.posted_in, done.txn_id is None) == (FEBRUARY, False)
+    with pytest.raises(LedgerError, match="about other weights"):
+        account.close(FEBRUARY)
+    account.close(FEBRUARY, unvalidated="a test", dry_run=True)
+    with account.ledger.write() as conn:
+        journal.reverse(conn, done.txn_id or 0, period=FEBRUARY, reason="wrong", now=NOW)
     account.close(FEBRUARY)
 
 
