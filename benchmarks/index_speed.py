@@ -309,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max(1, options.tokens_per_batch // options.length), options.batches,
     )  # fmt: skip
     kinds = [Kind(r, c) for r in options.rank or [16, 64] for c in options.curvature or ["fisher", "ekfac", "whitened"]]
-    where = environment()
+    where = environment(options.device)
     print(describe(where), flush=True)
     if options.profile:
         bench = Bench(work)

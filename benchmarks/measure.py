@@ -93,8 +93,8 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def environment(packages: Iterable[str] = ("torch", "transformers")) -> dict[str, Any]:
-    """Machine, versions, date and load, to be printed and stored with every result."""
+def environment(device: str = "cpu", packages: Iterable[str] = ("torch", "transformers")) -> dict[str, Any]:
+    """Device that is measured, machine, versions, date and load, to be printed and stored with every result."""
     versions = {}
     for package in packages:
         try:
@@ -103,7 +103,7 @@ def environment(packages: Iterable[str] = ("torch", "transformers")) -> dict[str
             continue
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),

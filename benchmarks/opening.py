@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{describe(where)}\n{shape.title}; one output of 256 tokens")
     table = Table(
         "rank, groups of 32 rows, rows in", "on disk MB", "open, CPU s (wall s)", "first output", "further output",
-        "peak MB beyond the model's",
+        "peak GiB (before opening)",
     )  # fmt: skip
     for case in QUICK if options.quick else CASES:
         with tempfile.TemporaryDirectory() as name:
@@ -100,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures["stored"] = folder_bytes(folder / "index")
         rows.append(figures)
         times = [f"{figures[step]['cpu']:.2f} ({figures[step]['wall']:.2f})" for step in ("open", "first", "second")]
-        beyond = f"{(figures['second_peak'] - figures['model_peak']) / 1e6:,.0f}"
+        peak = f"{figures['second_peak'] / 2**30:.2f} ({figures['model_peak'] / 2**30:.2f})"
         stored = f"{figures['stored'] / 1e6:,.0f}"
-        table.row(f"{case.rank}, {case.groups:,}, {case.dtype}", stored, *times, beyond)
+        table.row(f"{case.rank}, {case.groups:,}, {case.dtype}", stored, *times, peak)
     if options.save:
         print(save_results("opening", {"rows": rows}, where))
 

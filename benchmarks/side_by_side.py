@@ -81,6 +81,9 @@ def runs(ranks: tuple[int, ...]) -> list[Run]:
     return [*found, Run("kronfluence", None, "ekfac")]
 
 
+SCANNED = (1_000, 10_000)
+"""Examples in stores that bergson is also made to search at rank 16: its own rows again and again."""
+
 AGREEMENT = tuple(
     Run(system, None, curvature)
     for curvature, systems in {
@@ -140,11 +143,14 @@ def write_task(folder: Path, model: str, examples: int, outputs: int, length: in
     np.save(folder / "outputs.npy", drawn)
 
 
-def execute(run: Run, task: Path, python: Path, batch: int, repeats: int) -> dict[str, Any] | None:
+def execute(
+    run: Run, task: Path, python: Path, batch: int, repeats: int, scans: Sequence[int] = ()
+) -> dict[str, Any] | None:
     """One system in its own process; None, and a line about it, if it fails."""
     command = [str(python), "-m", "benchmarks.rivals.run", run.system, "--task", str(task), "--batch", str(batch)]
     command += ["--curvature", run.curvature, "--repeats", str(repeats)]
     command += [] if run.rank is None else ["--rank", str(run.rank)]
+    command += [part for examples in scans for part in ("--scan", str(examples))]
     environment_variables = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment_variables
@@ -219,17 +225,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
     parser.add_argument("--system", action="append", help="may be repeated; default all")
     parser.add_argument("--examples", type=int, default=32, help="training sequences of 256 tokens in a repeat")
+    parser.add_argument("--batch", type=int, default=16, help="sequences in a batch, of every system")
+    parser.add_argument("--outputs", type=int, default=8, help="outputs that are valued at once")
+    parser.add_argument("--curvature", choices=("none", "fisher", "ekfac"), action="append", help="default all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--env", type=Path, default=DEFAULT_ENV, help="where the other libraries are installed")
     parser.add_argument("--no-agreement", action="store_true", help="leave out the check that all do the same work")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args(arguments)
-    model, examples, length, batch, outputs, repeats = "gpt2", options.examples, 256, 16, 8, options.repeats
+    model, length, examples, repeats = "gpt2", 256, options.examples, options.repeats
+    batch, outputs = options.batch, options.outputs
     if options.quick:
-        model, examples, length, batch, outputs, repeats = "gpt2-tiny", 16, 32, 8, 4, 1
+        model, length, examples, repeats, batch, outputs = "gpt2-tiny", 32, 16, 1, 8, 4
     torch.set_num_threads(1)
     env = Environment(options.env)
-    where = environment(("torch", "transformers"))
+    where = environment()
     where["others"] = env.versions()
     print(f"{describe(where)}; others: {where['others']}", flush=True)
     with tempfile.TemporaryDirectory() as name:
@@ -251,15 +261,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
         rows = []
         for run in runs(tuple(options.rank or ((4,) if options.quick else (16, 64)))):
-            if run.package in env.missing or (options.system and run.system not in options.system):
+            wanted = run.system in (options.system or [run.system]) and run.curvature in (
+                options.curvature or [run.curvature]
+            )
+            if run.package in env.missing or not wanted:
                 continue
             python = Path(sys.executable) if run.system == "credit" else env.python
-            result = execute(run, task, python, batch, repeats)
+            scanned = SCANNED if run == Run("bergson", 16, "none") else ()
+            result = execute(run, task, python, batch, repeats, scanned)
             if result is not None:
                 rows.append(row(run, result, examples * length, outputs))
+                rows[-1]["scans"] = result["scans"]
                 table.row(*cells(rows[-1]))
-    for figures in {(r["system"], r["notes"]): r for r in rows}.values():
-        print(f"{figures['system']}: {figures['notes']}")
+    for figures in rows:
+        print(f"{figures['system']} {figures['curvature']}: {figures['notes']}")
+        for scan in figures["scans"]:
+            print(f"{figures['system']} at rank {figures['rank']}, a store of {scan['examples']:,} examples: ", end="")
+            print(f"opened in {scan['open']['cpu']:.2f} CPU s, then searched at ", end="")
+            print(f"{1e3 * scan['search']['cpu'] / outputs:.2f} CPU ms an output, {outputs} at once")
     if options.save:
         body = {"model": model, "examples": examples, "length": length, "floor_peak_bytes": floor["peak"]}
         print(save_results("side-by-side", {**body, "correlations": correlations, "rows": rows}, where))

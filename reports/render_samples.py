@@ -19,9 +19,12 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
+from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
+from credit.fidelity.metrics import Estimate
 from credit.ledger import catalog, journal, outputs, pools, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
+from credit.ledger.certificates import register_certificate
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import CloseSettings, close_period
@@ -43,6 +46,8 @@ PROVIDERS = (
     Provider("dune-recipes", "Dune Recipes"),
     Provider("own-docs", "Our product manuals", kind="house"),
 )
+INDEX = "5a" * 32
+VALIDATED = datetime(2026, 10, 20, 16, 30, tzinfo=UTC)
 PULL = {
     Group("alder-press", "novels"): 1.4,
     Group("alder-press", "essays"): 0.7,
@@ -53,6 +58,32 @@ PULL = {
     Group("own-docs", "manuals"): 0.6,
 }
 """How strongly each group tends to support an output, in nats."""
+
+
+def _score(method: str, lds: float, pearson: float, policy: str = "") -> MethodScore:
+    def about(value: float) -> Estimate:
+        return Estimate(value, round(value - 0.04, 2), round(value + 0.04, 2))
+
+    return MethodScore(method, about(lds), about(lds), about(pearson), about(pearson), about(pearson), about(0.1), policy)
+
+
+CERTIFICATE = Certificate(
+    kind="retraining",
+    index=INDEX,
+    data="7d" * 32,
+    recipe="c3" * 32,
+    outputs=64,
+    providers=("alder-press", "brook-journal", "cedar-wire", "dune-recipes", "own-docs"),
+    retrainings=27,
+    ceiling=Estimate(0.88, 0.85, 0.91),
+    methods=(
+        _score(PLAIN, 0.74, 0.79, Policy().fingerprint),
+        _score(TOKEN_SHARE, 0.41, 0.3),
+        _score(BM25, 0.6, 0.57),
+    ),
+    calibration=None,
+)
+"""What `credit validate` would have found of such an index."""
 
 
 def main(target: Path) -> None:
@@ -77,7 +108,7 @@ def build(ledger: Ledger, books: Path) -> None:
     with ledger.write() as conn:
         catalog.import_providers(conn, PROVIDERS, now=NOW)
         terms.agree(conn, "dune-recipes", "EUR", Terms(minimum_payout_minor=10_000), date(2026, 1, 1), now=NOW)
-        index = catalog.register_index(conn, MODEL, "5a" * 32, "indexes/sample-model", "{}", now=NOW)
+        index = catalog.register_index(conn, MODEL, INDEX, "indexes/sample-model", "{}", now=NOW)
         file_id = outputs.start_file(conn)
         outputs.add_outputs(conn, logged, file_id)
         outputs.record_file(
@@ -101,7 +132,8 @@ def build(ledger: Ledger, books: Path) -> None:
             reference="subscriptions",
             now=NOW,
         )
-    close_period(ledger, PERIOD, CloseSettings(), now=NOW)
+        register_certificate(conn, INDEX, "retraining", CERTIFICATE.canonical, now=VALIDATED)
+    close_period(ledger, PERIOD, CloseSettings(books=books), now=NOW)
 
 
 def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOutput], index_id: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_the_commands_for_ones_own_data_work_as_written(folder):
     assert len(commands) == 11
     printed = {}
     for command in commands:
-        prompt, program, *arguments = command.split()
+        prompt, program, *arguments = shlex.split(command)
         assert (prompt, program) == ("$", "credit")
         done = _credit(folder, *arguments)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -134,7 +134,7 @@ def run(work: Path, size: Size, variants: dict[str, IndexSettings]) -> list[tupl
 def line(variant: str, score: MethodScore) -> str:
     """One row of the table."""
     cells = [score.lds, score.lds_given_size, score.pearson, score.spearman, score.top_one, score.share_error]
-    numbers = " | ".join(f"{cell.value:.2f}" for cell in cells)
+    numbers = " | ".join("-" if cell is None else f"{cell.value:.2f}" for cell in cells)
     return f"| {variant} | {score.method} | {numbers} |"
 
 

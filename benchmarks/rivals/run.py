@@ -13,6 +13,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--curvature", choices=("none", "fisher", "ekfac"), default="none")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scan", type=int, action="append", default=[], help="also search stores of so many examples")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = Task(options.task, options.rank, options.curvature, options.batch)
@@ -62,12 +64,17 @@ def main() -> None:
         print(json.dumps({"peak": peak_bytes()}))
         return
     module, name = SYSTEMS[options.system]
-    system: System = getattr(importlib.import_module(module), name)(task)
+    system: Any = getattr(importlib.import_module(module), name)(task)
     result = measure(system, floor, task, options.system, options.repeats)
+    store = task.folder / f"store-{options.system}-{task.rank}-{task.curvature}"
+    result["scans"] = []
+    for examples in options.scan:
+        opening, searching = system.scan(store, examples)
+        result["scans"].append({"examples": examples, "open": asdict(opening), "search": asdict(searching)})
     print(json.dumps(result))
 
 
-def measure(system: System, floor: Floor, task: Task, name: str, repeats: int) -> dict[str, object]:
+def measure(system: System, floor: Floor, task: Task, name: str, repeats: int) -> dict[str, Any]:
     """Alternate between the floor and building; then open once, and value twice: the second time is warm."""
     times: dict[str, list[Clock]] = {"floor": [], "build": [], "after": [], "open": [], "value": []}
     store = task.folder / f"store-{name}-{task.rank}-{task.curvature}"

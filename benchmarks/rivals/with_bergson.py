@@ -23,6 +23,7 @@ from bergson.query.attributor import Attributor
 from bergson.utils.worker_utils import create_processor, setup_model_and_peft
 from datasets import Dataset
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.measure import Clock, next_token_loss
 from benchmarks.rivals.task import Task, batches
@@ -51,6 +52,7 @@ class Bergson:
             self.model.requires_grad_(False)
             self.model.enable_input_require_grads()
         self.attributor: Attributor | None = None
+        self.queries: dict[str, Tensor] = {}
 
     def build(self, folder: Path) -> Clock:
         self.config.run_path = str(folder)
@@ -91,8 +93,8 @@ class Bergson:
             self.model.zero_grad()
             # One call of a hook holds all sequences of the batch.
             found.append({name: torch.cat(parts) for name, parts in collector.mod_grads.items()})
-        queries = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-        scores, order = self.attributor.search(queries, None)
+        self.queries = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        scores, order = self.attributor.search(self.queries, None)
         return np.take_along_axis(scores.numpy(), np.argsort(order.numpy(), axis=1), axis=1)
 
     def notes(self) -> str:
@@ -100,6 +102,19 @@ class Bergson:
         return "the embedding stays trainable, as its own loader leaves it" + (
             curved if self.task.curvature == "fisher" else ""
         )
+
+    def scan(self, store: Path, examples: int) -> tuple[Clock, Clock]:
+        """Open a store of so many examples, and search it for the outputs valued last: what each step took."""
+        folder = store.with_name(f"{store.name}-{examples}")
+        _repeat_store(store, folder, examples)
+        opening, searching = Clock(), Clock()
+        with opening.running():
+            attributor = Attributor(folder)
+        attributor.search(self.queries, 10)
+        with searching.running():
+            attributor.search(self.queries, 10)
+        shutil.rmtree(folder)
+        return opening, searching
 
 
 class BergsonFrozen(Bergson):
@@ -111,7 +126,7 @@ class BergsonFrozen(Bergson):
         return "embedding frozen by hand, which no option of its offers"
 
 
-def synthetic_store(folder: Path, source: Path, examples: int) -> None:
+def _repeat_store(source: Path, folder: Path, examples: int) -> None:
     """Write a store of so many examples in bergson's format: the rows of `source` again and again."""
     info = json.loads((source / "info.json").read_text())
     width = sum(info["grad_sizes"].values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import rfc8785
@@ -52,13 +52,57 @@ class CorrectionLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationCheck:
+    """What is known of how well an index and policy predict; numbers as text, empty where there is none.
+
+    `certificate` is the SHA-256 of the certificate, `checked_on` the day of its registration, `measure` what is paid
+    for. `agreement` and the baselines are rank correlations with retraining (LDS), `ceiling` the best one possible.
+    """
+
+    index: str
+    policy: str
+    certificate: str = ""
+    checked_on: str = ""
+    recipe: str = ""
+    data: str = ""
+    measure: str = ""
+    agreement: str = ""
+    ceiling: str = ""
+    token_share: str = ""
+    bm25: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What statements of a period say of validation, in numbers and words; `unvalidated` is why there was none."""
+
+    checks: Sequence[ValidationCheck] = ()
+    words: Sequence[str] = ()
+    unvalidated: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure a provider's share of all credits is, over the choice of outputs.
+
+    `low` and `high` bound its 90 % interval, as fractions. `alike` counts the other providers whose shares cannot be
+    told apart from it.
+    """
+
+    outputs: int
+    low: float
+    high: float
+    alike: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatementInput:
     """Everything that a statement says of one provider and period.
 
     `collections` maps each collection to its micro-credits by the month in which the outputs occurred: an output that
     came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all
     providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
-    transaction when the statement was made.
+    transaction when the statement was made. `certainty` is None where no output's credits are known.
     """
 
     provider: str
@@ -73,6 +117,8 @@ class StatementInput:
     policies: Sequence[str]
     indexes: Sequence[str]
     chain_head: str
+    validation: Validation = Validation()
+    certainty: Certainty | None = None
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -98,6 +144,7 @@ def statement_json(facts: StatementInput) -> str:
                 for month, amount in sorted(months.items())
                 if month != facts.period
             ],
+            "certainty": None if facts.certainty is None else _certainty(facts.certainty),
         },
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],
@@ -106,9 +153,20 @@ def statement_json(facts: StatementInput) -> str:
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),
         "chain_head": facts.chain_head,
+        "validation": asdict(facts.validation),
         "meaning": MEANING,
     }
     return rfc8785.dumps(body).decode()
+
+
+def _certainty(item: Certainty) -> dict[str, Any]:
+    return {
+        "outputs": item.outputs,
+        "interval": "90 %",
+        "share_low": f"{item.low:.6f}",
+        "share_high": f"{item.high:.6f}",
+        "providers_alike": item.alike,
+    }
 
 
 def _pool(share: PoolShare) -> dict[str, Any]:

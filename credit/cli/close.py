@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     "--grace-days", type=click.IntRange(min=0), default=0, show_default=True, help="Refuse within so many days."
 )
 @click.option("--leave-pending", is_flag=True, help="Credit outputs that are not valued yet in a later period.")
+@click.option(
+    "--min-fidelity",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="What the certificate must show: its LDS as a fraction of the noise ceiling.",
+)
+@click.option("--unvalidated", metavar="REASON", default="", help="Pay without such a certificate; statements say why.")
 @click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
 @workspace_options
 @json_option
@@ -38,6 +46,8 @@ def close(
     house: HousePolicy,
     grace_days: int,
     leave_pending: bool,
+    min_fidelity: float,
+    unvalidated: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -45,23 +55,40 @@ def close(
 
     Periods close one after the other. Outputs that come in later are credited in the next open period.
 
+    Every index and policy that the credits came from needs a certificate by retraining (credit validate) that reaches
+    the minimum and beats token share and BM25. --unvalidated closes without one; its reason stands on every statement.
+
     \b
     Example: credit close 2026-10 --dry-run
              credit close 2026-10 --grace-days 5 --house escrow
+             credit close 2026-10 --unvalidated "trial run, agreed with all providers"
     """
     from dataclasses import asdict
 
     from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 
-    policy = ClosePolicy(house=house, grace_days=grace_days, leave_pending=leave_pending)
+    policy = ClosePolicy(
+        house=house,
+        grace_days=grace_days,
+        leave_pending=leave_pending,
+        min_fidelity=min_fidelity,
+        unvalidated=unvalidated,
+    )
     with workspace.open() as ledger:
-        report = close_period(ledger, period, CloseSettings(policy, dry_run))
+        report = close_period(ledger, period, CloseSettings(policy, dry_run, workspace.books))
     say(as_json, asdict(report), "\n".join(_lines(report)))
 
 
 def _lines(report: CloseReport) -> Iterator[str]:
     from credit.accounting.money import format_amount
 
+    if report.policy.unvalidated:
+        yield f"not validated: {report.policy.unvalidated}"
+    for check in report.validation.checks if not report.policy.unvalidated else ():
+        yield (
+            f"index {check.index[:16]}: certificate {check.certificate[:16]}, {check.measure}, LDS {check.agreement}"
+            f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
+        )
     for pool, earnings in report.earnings:
         yield f"pool {pool.reference}: {format_amount(pool.net_minor, pool.currency)} {pool.currency} divided"
         for item in earnings:

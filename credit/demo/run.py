@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ CURRENCY = "USD"
 POOLS = (("2026-01", "1000.00"), ("2026-02", "1500.00"))
 """Months of the logs, both over wherever this runs, with the money to distribute in each."""
 
+_UNVALIDATED = "demonstration: nobody is paid by it"
 _MARKER = "demo.json"
 _PROMPTS_PER_FILE = 2
 _PROMPT_CHARACTERS = 320
@@ -189,7 +191,7 @@ def _commands(folder: Path, say: Say) -> None:
     """Do what a user would: type the commands."""
 
     def credit(*arguments: str) -> None:
-        say(f"\n$ credit {' '.join(arguments)}")
+        say(f"\n$ credit {shlex.join(arguments)}")
         _credit(folder, arguments)
 
     credit("init")
@@ -199,7 +201,7 @@ def _commands(folder: Path, say: Say) -> None:
     credit("compute")
     for period, amount in POOLS:
         credit("pool", "add", period, amount, CURRENCY)
-        credit("close", period)
+        credit("close", period, "--unvalidated", _UNVALIDATED)
     for period, _ in POOLS:
         credit("report", "attribution", period)
         credit("report", "payouts", period)

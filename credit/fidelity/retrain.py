@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from credit.errors import InvalidRequestError, ValuationError
+from credit import __version__
+from credit.errors import InvalidRequestError, LockHeldError, ValuationError
 from credit.fidelity.counterfactuals import Counterfactual
+from credit.fidelity.workers import map_in_processes
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.manifest import write_whole
@@ -63,18 +68,17 @@ class Recipe:
             module = anew.from_config(AutoConfig.from_pretrained(str(self.start))).to(model.device)
         encoder = Encoder(model.tokenizer, self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
+        generator = torch.Generator().manual_seed(seed)
         lengths = [len(example.tokens) for example in examples]
-        batches = plan_batches(lengths, self.batch_tokens)
-        total = self.steps or max(1, math.ceil(self.epochs * len(batches)))
+        order = _shuffled(lengths, self.batch_tokens, generator)
+        total = self.steps or max(1, math.ceil(self.epochs * len(order)))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=total, pct_start=0.1)
-        generator = torch.Generator().manual_seed(seed)
         module.train()
-        order: list[int] = []
         for _ in range(total):
             if not order:
-                order = torch.randperm(len(batches), generator=generator).tolist()
-            batch = make_batch([examples[i] for i in batches[order.pop()]]).to(model.device)
+                order = _shuffled(lengths, self.batch_tokens, generator)
+            batch = make_batch([examples[i] for i in order.pop()]).to(model.device)
             logits = module(input_ids=batch.input_ids, use_cache=False).logits
             predicted = int((batch.labels[:, 1:] >= 0).sum())
             loss = sequence_losses(logits, batch.labels).sum() / predicted
@@ -88,9 +92,27 @@ class Recipe:
         model.tokenizer.save_pretrained(out)
 
     def fingerprint(self, model_sha256: str) -> str:
-        """Identity of the recipe: its settings and the model it starts from."""
-        settings = asdict(self) | {"start": model_sha256}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        """Identity of the recipe: its settings, the model it starts from, and the software."""
+        return recipe_fingerprint(asdict(self) | {"start": model_sha256})
+
+
+def recipe_fingerprint(settings: Mapping[str, Any]) -> str:
+    """Identity of a recipe: everything but data and seed that decides what model comes out."""
+    software = {"credit": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    return hashlib.sha256(json.dumps({**settings, "software": software}, sort_keys=True).encode()).hexdigest()
+
+
+def _shuffled(lengths: Sequence[int], budget: int, generator: torch.Generator) -> list[list[int]]:
+    """Batches of at most `budget` padded tokens, filled in a random order: no batch is of one provider or length."""
+    batches: list[list[int]] = []
+    longest = 0
+    for position in torch.randperm(len(lengths), generator=generator).tolist():
+        longest = max(longest, lengths[position])
+        if not batches or longest * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            longest = lengths[position]
+        batches[-1].append(position)
+    return batches
 
 
 def load_trainer(name: str) -> Trainer:
@@ -107,6 +129,13 @@ def load_trainer(name: str) -> Trainer:
     if not callable(trainer):
         raise InvalidRequestError(f"the trainer {name!r} is not a function of (records, seed, folder)")
     return trainer
+
+
+def trainer_fingerprint(name: str, trainer: Trainer) -> str:
+    """Identity of the user's own recipe: its name and the source of its module; what that imports is not seen."""
+    source = inspect.getsourcefile(inspect.unwrap(trainer))
+    content = Path(source).read_bytes() if source else b""
+    return recipe_fingerprint({"trainer": name, "source": hashlib.sha256(content).hexdigest()})
 
 
 def log_likelihoods(model: LanguageModel, outputs: Sequence[LoggedOutput], max_length: int) -> NDArray[np.float64]:
@@ -147,12 +176,11 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
 
     def outcome(self, run: Counterfactual) -> NDArray[np.float64]:
-        """Log-likelihoods of the outputs (Q,) after a retraining."""
-        key = hashlib.sha256(json.dumps([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()[:32]
-        path = self.folder / f"{key}.json"
+        """Log-likelihoods of the outputs (Q,) after a retraining, which is made if it was not made before."""
+        path = self._path(run)
         if path.is_file():
             return np.asarray(json.loads(path.read_text())["log_likelihood"])
-        model = self.folder / f"{key}.model"
+        model = path.with_suffix(".model")
         shutil.rmtree(model, ignore_errors=True)
         self.trainer([r for r in self.records if r.group.provider in run.providers], run.seed, model)
         values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
@@ -160,6 +188,39 @@ class Laboratory:
         write_whole(path, json.dumps(body).encode())
         shutil.rmtree(model)
         return values
+
+    def outcomes(
+        self,
+        runs: Sequence[Counterfactual],
+        *,
+        workers: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[Counterfactual, NDArray[np.float64]]:
+        """Log-likelihoods of the outputs (Q,) after each of many retrainings, so many at a time.
+
+        Killed at any moment and called again, it goes on: what was finished is kept, and is not trained again.
+
+        Raises:
+            LockHeldError: another validation is at work in the same folder.
+        """
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                # Halves and their complements come in pairs: the same retraining may be asked for twice.
+                missing = list({self._path(run): run for run in runs if not self._path(run).is_file()}.values())
+                done = len(runs) - len(missing)
+                if progress:
+                    progress(done, len(runs))
+                made = map_in_processes(self.outcome, missing, workers) if workers > 1 else map(self.outcome, missing)
+                for number, _ in enumerate(made, start=done + 1):
+                    if progress:
+                        progress(number, len(runs))
+                return {run: self.outcome(run) for run in runs}
+        except Timeout as error:
+            raise LockHeldError(f"another validation is at work in {self.folder}; wait for it to end") from error
+
+    def _path(self, run: Counterfactual) -> Path:
+        key = hashlib.sha256(json.dumps([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()
+        return self.folder / f"{key[:32]}.json"
 
 
 def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from credit.errors import InputError, IntegrityError
+from credit.accounting.credits import Measure, Policy
+from credit.errors import InputError
 from credit.fidelity.baselines import bm25, gradient_product, hidden_similarity, token_share
+from credit.fidelity.certificate import (
+    BM25,
+    CALIBRATED,
+    PLAIN,
+    TOKEN_SHARE,
+    Calibration,
+    Certificate,
+    Control,
+    MethodScore,
+    certificate_path,
+)
 from credit.fidelity.counterfactuals import Counterfactual, plan
 from credit.fidelity.metrics import (
     Estimate,
@@ -24,6 +33,7 @@ from credit.fidelity.metrics import (
     linear_datamodelling_score,
     noise_ceiling,
     share_error,
+    shares,
     spearman,
     top_one,
 )
@@ -32,78 +42,11 @@ from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.manifest import write_whole
 
-CERTIFICATE = "certificate.json"
-PLAIN, CALIBRATED = "effect", "effect, calibrated"
-
 Progress = Callable[[int, int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class MethodScore:
-    """How well one measure predicts retraining. Correlations are means over outputs; higher is better but for error.
-
-    Attributes:
-        lds: rank correlation over random halves of the providers.
-        lds_given_size: the same with the tokens of each half partialled out.
-        pearson: correlation over providers with the fall in nats when each is left out.
-        spearman: the same by ranks.
-        top_one: share of outputs whose leading provider is the one whose absence costs most.
-        share_error: total variation distance of the shares of all credits, 0 to 1.
-    """
-
-    method: str
-    lds: Estimate
-    lds_given_size: Estimate
-    pearson: Estimate
-    spearman: Estimate
-    top_one: Estimate
-    share_error: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Weights of effect that turn it into nats: what outputs lost without each provider, by least squares.
-
-    `ratio` is the measured fall over the predicted one, summed over outputs and providers with a positive prediction,
-    each provider predicted by weights that were fitted on others: 1 is right.
-    """
-
-    alpha: float
-    beta: float
-    gamma: float
-    fitted_on: int
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """The result of a validation, tied by fingerprints to what was validated."""
-
-    index: str
-    recipe: str
-    outputs: int
-    providers: tuple[str, ...]
-    retrainings: int
-    ceiling: Estimate
-    methods: tuple[MethodScore, ...]
-    calibration: Calibration
-
-    @property
-    def calibration_helps(self) -> bool:
-        """Whether calibrated effect predicts better than plain effect, on providers that it was not fitted on.
-
-        A fit can put all weight on volume, which then pays everybody alike: what does not help must not be paid by.
-        """
-        scores = {score.method: score for score in self.methods}
-        fitted, plain = scores[CALIBRATED], scores[PLAIN]
-        return fitted.pearson.value >= plain.pearson.value and fitted.share_error.value <= plain.share_error.value
-
-    def to_json(self) -> str:
-        """Render as JSON with sorted keys; `sha256` covers all the rest."""
-        body = asdict(self)
-        canonical = json.dumps(body, sort_keys=True)
-        body["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
-        return json.dumps(body, indent=1, sort_keys=True) + "\n"
+_FEATURES = ("influence", "support", "volume")
+PAYABLE: dict[str, Measure] = {PLAIN: "effect", "influence": "influence", "support": "support"}
+"""Measures that a policy can pay by, by the method's name."""
 
 
 def validate(
@@ -116,6 +59,8 @@ def validate(
     recipe: str,
     halves: int = 8,
     seeds: int = 1,
+    controls: Sequence[str] = (),
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Certificate:
     """Retrain without each provider and on random halves of them, and compare.
@@ -129,11 +74,51 @@ def validate(
         recipe: fingerprint of the recipe.
         halves: random halves of the providers, each trained twice.
         seeds: retrainings of the full data and without each provider.
+        controls: providers in the index whose data the model was never trained on; no retraining sees it.
+        workers: retrainings at a time.
         progress: called with retrainings done and in all.
 
     Raises:
         InputError: there are no outputs, or the data is not that of the index.
     """
+    everybody = check_data(index, records, outputs, controls)
+    providers = [name for name in everybody if name not in controls]
+    runs = plan(providers, halves=halves, seeds=seeds)
+    evidence = _Evidence(providers, laboratory.outcomes(runs, workers=workers, progress=progress))
+    features = features_of(index, model, outputs, everybody)
+    trained = [everybody.index(name) for name in providers]
+    measures = only(all_measures(index, model, records, outputs, features, everybody), trained)
+    calibration, calibrated = evidence.calibrate(only(features, trained))
+    measures = {CALIBRATED: calibrated} | measures
+    sizes = token_share(index, everybody, 1)[0, trained]
+    policies = {name: Policy(measure=measure).fingerprint for name, measure in PAYABLE.items()}
+    policies[CALIBRATED] = Policy(alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma).fingerprint
+    certificate = Certificate(
+        kind="retraining",
+        index=index.manifest.fingerprint,
+        data=index.manifest.data_sha256,
+        recipe=recipe,
+        outputs=len(outputs),
+        providers=tuple(providers),
+        retrainings=len(runs),
+        ceiling=evidence.ceiling(),
+        methods=tuple(
+            evidence.score(name, measure, sizes, policies.get(name, "")) for name, measure in measures.items()
+        ),
+        calibration=calibration,
+    )
+    fit = calibration if certificate.calibration_helps else Calibration(1.0, 1.0, 0.0, 0, 0.0)
+    paid = sum(w * features[name] for w, name in zip((fit.alpha, fit.beta, fit.gamma), _FEATURES, strict=True))
+    return replace(certificate, controls=control_shares(np.asarray(paid), everybody, controls))
+
+
+def check_data(
+    index: AttributionIndex,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    controls: Sequence[str],
+) -> list[str]:
+    """Return the providers of an index, sorted; refuse data and controls that are not its own."""
     if not outputs:
         raise InputError("there are no outputs to validate on; log some first: credit ingest-outputs")
     providers = sorted({group.provider for group in index.groups})
@@ -141,84 +126,51 @@ def validate(
     if tagged != set(providers):
         odd = min(tagged ^ set(providers))
         raise InputError(f"the data and {index.folder} do not have the same providers: {odd} is in one only")
-    runs = plan(providers, halves=halves, seeds=seeds)
-    results: dict[Counterfactual, Floats] = {}
-    for number, run in enumerate(runs):
-        results[run] = laboratory.outcome(run)
-        if progress:
-            progress(number + 1, len(runs))
-    evidence = _Evidence(providers, results)
-    features = _features(index, model, outputs, providers)
-    effect = features["influence"] + features["support"]
-    measures = {
-        PLAIN: effect,
+    strange = sorted(set(controls) - set(providers))
+    if strange:
+        raise InputError(f"{index.folder} has no provider {strange[0]} that could be a control")
+    return providers
+
+
+def all_measures(
+    index: AttributionIndex,
+    model: LanguageModel,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    features: Mapping[str, Floats],
+    providers: Sequence[str],
+) -> dict[str, Floats]:
+    """Return what is compared: the index's measures and the baselines, each (Q, P) for Q outputs and P providers."""
+    return {
+        PLAIN: features["influence"] + features["support"],
         "influence": features["influence"],
         "support": features["support"],
-        "token share": token_share(index, providers, len(outputs)),
-        "BM25": bm25(records, outputs, providers),
+        TOKEN_SHARE: token_share(index, providers, len(outputs)),
+        BM25: bm25(records, outputs, providers),
         "gradient product": gradient_product(index, model, outputs, providers),
         "hidden-state similarity": hidden_similarity(model, records, outputs, providers, index.manifest.max_length),
     }
-    calibration, calibrated = evidence.calibrate(features)
-    measures = {CALIBRATED: calibrated} | measures
-    sizes = token_share(index, providers, 1)[0]
-    return Certificate(
-        index=index.manifest.fingerprint,
-        recipe=recipe,
-        outputs=len(outputs),
-        providers=tuple(providers),
-        retrainings=len(runs),
-        ceiling=evidence.ceiling(),
-        methods=tuple(evidence.score(name, measure, sizes) for name, measure in measures.items()),
-        calibration=calibration,
-    )
+
+
+def only(measures: Mapping[str, Floats], columns: Sequence[int]) -> dict[str, Floats]:
+    """Return measures (Q, P) of some providers alone, by their columns."""
+    return {name: values[:, columns] for name, values in measures.items()}
+
+
+def control_shares(measure: Floats, providers: Sequence[str], controls: Sequence[str]) -> tuple[Control, ...]:
+    """Return what share of all credits each control gets by a measure (Q, P)."""
+    of_each = shares(measure)
+    return tuple(Control(name, float(of_each[providers.index(name)])) for name in sorted(controls))
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> Path:
     """Write the certificate beside the index that it is about."""
-    path = folder / CERTIFICATE
+    path = certificate_path(folder, certificate.kind)
     write_whole(path, certificate.to_json().encode())
     return path
 
 
-def read_certificate(index: AttributionIndex) -> Certificate | None:
-    """Read the certificate of an index, if it has one that is about this very index.
-
-    Raises:
-        IntegrityError: the certificate was changed after it was written.
-    """
-    path = index.folder / CERTIFICATE
-    if not path.is_file():
-        return None
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        claimed = body.pop("sha256")
-        certificate = _parse(body)
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} is damaged ({error}); validate the index again") from error
-    if json.loads(certificate.to_json())["sha256"] != claimed:
-        raise IntegrityError(f"{path} was changed after it was written; validate the index again")
-    return certificate if certificate.index == index.manifest.fingerprint else None
-
-
-def _parse(body: dict[str, Any]) -> Certificate:
-    methods = tuple(
-        MethodScore(score.pop("method"), **{name: Estimate(**value) for name, value in score.items()})
-        for score in body["methods"]
-    )
-    changes = {
-        "providers": tuple(body["providers"]),
-        "ceiling": Estimate(**body["ceiling"]),
-        "methods": methods,
-        "calibration": Calibration(**body["calibration"]),
-    }
-    return Certificate(**(body | changes))
-
-
-_FEATURES = ("influence", "support", "volume")
-
-
-def _features(
+def features_of(
     index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], providers: Sequence[str]
 ) -> dict[str, Floats]:
     """Influence, support and volume of every provider on every output (Q, P), nats."""
@@ -232,6 +184,20 @@ def _features(
             total[:, provider] += values[:, column]
         features[name] = total
     return features
+
+
+def score_falls(method: str, measure: Floats, fall: Floats, policy: str = "") -> MethodScore:
+    """Score one measure (Q, P) against what outputs lost without each provider (Q, P), nats."""
+    return MethodScore(
+        method=method,
+        lds=None,
+        lds_given_size=None,
+        pearson=estimate(correlation(measure, fall)),
+        spearman=estimate(spearman(measure, fall)),
+        top_one=estimate(top_one(measure, fall)),
+        share_error=estimate_of(lambda chosen: share_error(measure[chosen], fall[chosen]), len(measure)),
+        policy=policy,
+    )
 
 
 class _Evidence:
@@ -254,28 +220,20 @@ class _Evidence:
         mean: Floats = np.mean(chosen, axis=0)
         return mean
 
-    def ceiling(self) -> Estimate:
+    def ceiling(self) -> Estimate | None:
         """Best LDS that any prediction could reach, given the noise of retraining."""
-        if not self.halves:
-            return Estimate(float("nan"), float("nan"), float("nan"))
-        return estimate(noise_ceiling(*self.halves))
+        return estimate(noise_ceiling(*self.halves)) if self.halves else None
 
-    def score(self, method: str, measure: Floats, sizes: Floats) -> MethodScore:
+    def score(self, method: str, measure: Floats, sizes: Floats, policy: str) -> MethodScore:
         """Score one measure (Q, P); `sizes` (P,) are the providers' tokens."""
-        nothing = np.full(len(measure), np.nan)
-        lds = partial = nothing
-        if self.halves:
-            actual = np.mean(self.halves, axis=0)
-            lds = linear_datamodelling_score(self.member, measure, actual)
-            partial = linear_datamodelling_score(self.member, measure, actual, self.member @ sizes)
-        return MethodScore(
-            method=method,
-            lds=estimate(lds),
-            lds_given_size=estimate(partial),
-            pearson=estimate(correlation(measure, self.fall)),
-            spearman=estimate(spearman(measure, self.fall)),
-            top_one=estimate(top_one(measure, self.fall)),
-            share_error=estimate_of(lambda chosen: share_error(measure[chosen], self.fall[chosen]), len(measure)),
+        score = score_falls(method, measure, self.fall, policy)
+        if not self.halves:
+            return score
+        actual = np.mean(self.halves, axis=0)
+        return replace(
+            score,
+            lds=estimate(linear_datamodelling_score(self.member, measure, actual)),
+            lds_given_size=estimate(linear_datamodelling_score(self.member, measure, actual, self.member @ sizes)),
         )
 
     def calibrate(self, features: Mapping[str, Floats]) -> tuple[Calibration, Floats]:
@@ -288,6 +246,6 @@ class _Evidence:
             crossed[:, tested] = columns[:, tested] @ weights
         positive = crossed > 0
         total = float(crossed[positive].sum())
-        ratio = float(self.fall[positive].sum()) / total if total else float("nan")
+        ratio = float(self.fall[positive].sum()) / total if total else 0.0
         alpha, beta, gamma = (float(w) for w in fit_nonnegative(columns.reshape(-1, 3), self.fall.ravel()))
         return Calibration(alpha, beta, gamma, fitted_on=len(self.providers), ratio=ratio), crossed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from hashlib import blake2b
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,14 @@ from credit.errors import InputError
 from credit.records import Place, TrainingRecord
 
 _DIGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSeen:
+    """Where some content came first, and whose it was there."""
+
+    provider: str
+    place: str
 
 
 class SeenRecords:
@@ -25,7 +34,8 @@ class SeenRecords:
             PRAGMA synchronous = OFF;
             PRAGMA cache_size = -32768;
             CREATE TABLE ids (id TEXT PRIMARY KEY, digest BLOB, place TEXT) WITHOUT ROWID;
-            CREATE TABLE contents (digest BLOB PRIMARY KEY, provider TEXT, place TEXT) WITHOUT ROWID;
+            CREATE TABLE contents (digest BLOB, provider TEXT, place TEXT);
+            CREATE INDEX contents_by_digest ON contents (digest);
             BEGIN;  -- never committed: a commit for every record would write its pages out each time
             """
         )
@@ -51,15 +61,17 @@ class SeenRecords:
             raise InputError(f"`id` {record.id!r} was used before, at {first}, with another content or provider")
         return str(first)
 
-    def first_with_content(self, record: TrainingRecord, place: Place) -> str | None:
-        """Return where another provider's record with the same content came first, if one did."""
+    def first_with_content(self, record: TrainingRecord, place: Place) -> FirstSeen | None:
+        """Return who contributed the same content before, and where, or None and remember the record.
+
+        A provider's own record is found before another's, whoever came first.
+        """
         digest, provider = _content(record), record.group.provider
-        row = (digest, provider, str(place))
-        if self._db.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", row).rowcount:
-            return None
-        query = "SELECT provider, place FROM contents WHERE digest = ?"
-        owner, first = self._db.execute(query, (digest,)).fetchone()
-        return None if owner == provider else f"{first} ({owner})"
+        query = "SELECT provider, place FROM contents WHERE digest = ? ORDER BY provider <> ?, rowid LIMIT 1"
+        row = self._db.execute(query, (digest, provider)).fetchone()
+        if row is None or row[0] != provider:
+            self._db.execute("INSERT INTO contents VALUES (?, ?, ?)", (digest, provider, str(place)))
+        return None if row is None else FirstSeen(*row)
 
 
 def _content(record: TrainingRecord) -> bytes:

@@ -44,6 +44,7 @@ class TrainingCounts:
         records_by_group: the same, by provider and collection.
         quarantined: records that could not be used.
         duplicates: records left out because the same record came before.
+        repeats: records left out because their provider had contributed the same content before, under another id.
         shared: records whose content another provider contributed too; they are handed out.
         shared_examples: some of them, with their places.
     """
@@ -52,6 +53,7 @@ class TrainingCounts:
     records_by_group: Mapping[Group, int]
     quarantined: int
     duplicates: int
+    repeats: int
     shared: int
     shared_examples: tuple[str, ...]
 
@@ -83,7 +85,7 @@ class TrainingReader:
         self.quarantined: list[Quarantined] = []
         self._groups: Counter[Group] = Counter()
         self._ignored: Counter[str] = Counter()
-        self._bad = self._duplicates = self._shared = 0
+        self._bad = self._duplicates = self._repeats = self._shared = 0
         self._examples: list[str] = []
 
     @property
@@ -94,6 +96,7 @@ class TrainingReader:
             records_by_group=MappingProxyType(dict(sorted(self._groups.items()))),
             quarantined=self._bad,
             duplicates=self._duplicates,
+            repeats=self._repeats,
             shared=self._shared,
             shared_examples=tuple(self._examples),
         )
@@ -104,6 +107,11 @@ class TrainingReader:
         notices = list(notices_of_ignored(self._ignored))
         if self._duplicates:
             notices.append(f"{self._duplicates} records came twice, with the same id and content; each counts once")
+        if self._repeats:
+            notices.append(
+                f"{self._repeats} records repeat, under another id, what their provider contributed before; "
+                "what is contributed twice is paid once, so they are left out"
+            )
         if self._shared:
             notices.append(
                 f"{self._shared} records have the content of another provider's: {'; '.join(self._examples)}"
@@ -128,10 +136,14 @@ class TrainingReader:
                 if first is not None:
                     self._duplicates += 1
                     continue
+                provider = record.group.provider
                 if (other := seen.first_with_content(record, row.place)) is not None:
+                    if other.provider == provider:
+                        self._repeats += 1
+                        continue
                     self._shared += 1
                     if len(self._examples) < _EXAMPLES:
-                        self._examples.append(f"{row.place} ({record.group.provider}) = {other}")
+                        self._examples.append(f"{row.place} ({provider}) = {other.place} ({other.provider})")
                 self._groups[record.group] += 1
                 yield record
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import IntegrityError
-from credit.ledger import closechecks, crosschecks, paychecks
+from credit.ledger import certificates, closechecks, crosschecks, paychecks
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -72,6 +72,7 @@ def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) ->
             closechecks.check_reserves,
             closechecks.check_conversions,
             crosschecks.check_statements,
+            certificates.check_certificates,
             paychecks.check_heads,
             paychecks.check_payouts,
             paychecks.check_batches,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from sqlalchemy import Connection, distinct, func, select
 
@@ -115,8 +117,16 @@ def books_of_period(conn: Connection, period: str) -> list[BookRef]:
     return [BookRef(*row[1:]) for row in rows]
 
 
-def credit_methods(conn: Connection, period: str) -> tuple[set[str], set[str]]:
-    """Return policies (JSON) and indexes (fingerprints) by which the credits posted in a period came about."""
+@dataclass(frozen=True, slots=True, order=True)
+class CreditMethod:
+    """How credits came about: the index and the policy (JSON) by which outputs were valued."""
+
+    index_fingerprint: str
+    policy_json: str
+
+
+def credit_methods(conn: Connection, period: str) -> list[CreditMethod]:
+    """Return by which indexes and policies the credits posted in a period came about, in order."""
     query = select(ledger_txn.c.details_json).where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "credits")
     books = {json.loads(details).get("score_book") for details in conn.execute(query).scalars()}
     rows = conn.execute(
@@ -124,8 +134,30 @@ def credit_methods(conn: Connection, period: str) -> tuple[set[str], set[str]]:
         .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
         .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
     )
-    methods = [(policy, index) for sha256, policy, index in rows if sha256 in books]
-    return {policy for policy, _ in methods}, {index for _, index in methods}
+    return sorted({CreditMethod(index, policy) for sha256, policy, index in rows if sha256 in books})
+
+
+@dataclass(frozen=True, slots=True)
+class RestatementMethod:
+    """How a closed period was computed anew: by the index that it names, if any, and with changes of the policy."""
+
+    restates: str
+    index_fingerprint: str | None
+    policy_changes: Mapping[str, Any]
+
+
+def standing_restatements(conn: Connection, period: str) -> list[RestatementMethod]:
+    """Return how earlier periods were computed anew by what was posted in a period and not reversed, in order."""
+    undone = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
+    query = (
+        select(ledger_txn.c.details_json)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "restatement", ledger_txn.c.id.not_in(undone))
+        .order_by(ledger_txn.c.id)
+    )
+    found = [json.loads(details) for details in conn.execute(query).scalars()]
+    return [
+        RestatementMethod(body["restates"], body["method"].get("index"), body["method"]["policy"]) for body in found
+    ]
 
 
 def outputs_valued(conn: Connection, period: str) -> int:

@@ -35,6 +35,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.model,
     schema.attribution_index,
     schema.index_location,
+    schema.certificate,
     schema.ingest_file,
     schema.output,
     schema.compute_run,

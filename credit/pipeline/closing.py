@@ -6,11 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import get_args
 
 from sqlalchemy import Connection
 
-from credit.accounting.statement import CorrectionLine, PoolShare, StatementInput, statement_json
+from credit.accounting.statement import (
+    Certainty,
+    CorrectionLine,
+    PoolShare,
+    StatementInput,
+    Validation,
+    statement_json,
+)
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
@@ -23,6 +31,7 @@ from credit.ledger.queries import credit_methods, credit_rows
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
 from credit.ledger.statements import add_statement
 from credit.ledger.terms import terms_on
+from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
 from credit.records import Provider, Terms, is_period, period_of
 
@@ -35,17 +44,25 @@ class ClosePolicy:
         house: what happens to what no provider's data earned.
         grace_days: days after the period's end in which its outputs might still come in.
         leave_pending: outputs up to the period's end that are not valued yet are credited in a later period.
+        min_fidelity: what a certificate must show, as a fraction of the noise ceiling.
+        unvalidated: why the period is paid without a certificate that shows it; empty where there is one.
     """
 
     house: HousePolicy = "return"
     grace_days: int = 0
     leave_pending: bool = False
+    min_fidelity: float = DEFAULT_MIN_FIDELITY
+    unvalidated: str = ""
 
     def __post_init__(self) -> None:
         if self.house not in get_args(HousePolicy):
             raise InvalidRequestError(f"house is {self.house!r}; it must be one of {get_args(HousePolicy)}")
         if self.grace_days < 0:
             raise InvalidRequestError(f"a grace of {self.grace_days} days makes no sense; it is at least 0")
+        if not 0 <= self.min_fidelity <= 1:
+            raise InvalidRequestError(f"a fidelity of {self.min_fidelity} is not between 0 and 1, the noise ceiling")
+        if self.unvalidated != self.unvalidated.strip() or not self.unvalidated.isprintable():
+            raise InvalidRequestError("the reason for closing unvalidated is one line of text without outer spaces")
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON."""
@@ -59,10 +76,14 @@ class ClosePolicy:
 
 @dataclass(frozen=True, slots=True)
 class CloseSettings:
-    """How to close: the policy, and whether only to say what would happen."""
+    """How to close: the policy, and whether only to say what would happen.
+
+    `books` is where the score books lie; without it, statements do not say how sure a share is.
+    """
 
     policy: ClosePolicy = ClosePolicy()
     dry_run: bool = False
+    books: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +92,7 @@ class CloseReport:
 
     period: str
     policy: ClosePolicy
+    validation: Validation
     earnings: tuple[tuple[Pool, tuple[Earning, ...]], ...]
     waterfalls: tuple[Waterfall, ...]
     corrections: tuple[Correction, ...]
@@ -96,6 +118,8 @@ class _Facts:
     divided: Sequence[tuple[Pool, tuple[Earning, ...]]]
     corrected: Sequence[Correction]
     waterfalls: Sequence[Waterfall]
+    validation: Validation
+    certainties: Mapping[str, Certainty]
 
 
 def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: datetime | None = None) -> CloseReport:
@@ -104,8 +128,8 @@ def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: d
     Raises:
         InvalidRequestError: `period` is not a month YYYY-MM.
         PeriodClosedError: it is closed already.
-        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are not valued yet, or there
-            is no pool.
+        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are not valued yet, what they
+            were valued by is not validated, or there is no pool.
     """
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     if not is_period(period):
@@ -134,12 +158,13 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
             f"{pending} outputs {which} are not valued yet; run credit compute, "
             "or credit them in a later period with --leave-pending"
         )
-    facts = _settle(conn, period, settings.policy.house, now)
+    facts = _settle(conn, period, settings, now)
     written = _write_statements(conn, facts, now)
     mark_closed(conn, period, policy_json=settings.policy.to_json(), now=now)
     report = CloseReport(
         period,
         settings.policy,
+        facts.validation,
         tuple(facts.divided),
         tuple(facts.waterfalls),
         tuple(facts.corrected),
@@ -152,8 +177,9 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
     return report
 
 
-def _settle(conn: Connection, period: str, house: HousePolicy, now: datetime) -> _Facts:
+def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> _Facts:
     """Divide the pools, decide what is paid, and post all of it."""
+    policy, house = settings.policy, settings.policy.house
     money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
     if not money and any(credited.values()):
@@ -161,6 +187,8 @@ def _settle(conn: Connection, period: str, house: HousePolicy, now: datetime) ->
             f"period {period} has credits but no pool; add one: credit pool add {period} AMOUNT CURRENCY "
             "(an amount of 0 if there is nothing to distribute)"
         )
+    validation = certify(conn, period, minimum=policy.min_fidelity, unvalidated=policy.unvalidated)
+    certainties = {} if settings.books is None else share_certainties(conn, settings.books, period)
     known = {provider.key: provider for provider in providers(conn)}
     terms = terms_on(conn, last_day(period))
     corrected = corrections(conn, period)
@@ -168,7 +196,7 @@ def _settle(conn: Connection, period: str, house: HousePolicy, now: datetime) ->
     falls = settle_all(conn, period, divided, corrected, known, terms)
     post_allocations(conn, period, divided, known, house, now)
     post_lines(conn, period, falls, terms, now)
-    return _Facts(period, known, terms, divided, corrected, falls)
+    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties)
 
 
 def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
@@ -189,7 +217,7 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
     corrected: dict[str, list[CorrectionLine]] = {}
     for line in facts.corrected:
         corrected.setdefault(line.provider, []).append(_correction_line(line))
-    policies, indexes = credit_methods(conn, facts.period)
+    methods = credit_methods(conn, facts.period)
     _, head = chain_head(conn)
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
@@ -205,9 +233,11 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
             waterfalls=own,
             corrections=corrected.get(key, ()),
             agreements=agreements,
-            policies=tuple(policies),
-            indexes=tuple(indexes),
+            policies=tuple({method.policy_json for method in methods}),
+            indexes=tuple({method.index_fingerprint for method in methods}),
             chain_head=head,
+            validation=facts.validation,
+            certainty=facts.certainties.get(key),
         )
         add_statement(conn, facts.period, key, statement_json(statement), now=now)
     return len(told)

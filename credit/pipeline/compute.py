@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
 from credit.errors import InputError, LedgerError
-from credit.fidelity.validate import read_certificate
+from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.catalog import RegisteredIndex, indexes, providers, register_index
@@ -129,10 +129,10 @@ def _compute_index(
 
 
 def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
-    certificate = read_certificate(index) if settings.calibrated else None
-    if certificate is None or not certificate.calibration_helps:
+    certificate = read_certificate(index.folder, index.manifest.fingerprint) if settings.calibrated else None
+    fit = certificate.calibration if certificate is not None and certificate.calibration_helps else None
+    if fit is None:
         return settings.policy
-    fit = certificate.calibration
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 
 

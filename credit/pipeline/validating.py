@@ -1,28 +1,38 @@
-"""Logged outputs and training data → a validation of an index, and its certificate."""
+"""Logged outputs and training data → a validation of an index, and its certificate in index and ledger."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from credit.errors import InvalidRequestError
-from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer
-from credit.fidelity.validate import Certificate, Progress, validate, write_certificate
+from credit.errors import InputError, InvalidRequestError
+from credit.fidelity.certificate import Certificate, Kind, read_certificate
+from credit.fidelity.finetune import FineTuning
+from credit.fidelity.quick import validate_quickly
+from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, trainer_fingerprint
+from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ingest.training import read_training
+from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import all_outputs
+from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
-from credit.records import LoggedOutput
-from credit.valuation import AttributionIndex, load_model
+from credit.records import LoggedOutput, TrainingRecord
+from credit.valuation import AttributionIndex, LanguageModel, load_model, read_manifest
+
+SCRATCH_LEARNING_RATE = 3e-3
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationRequest:
     """What to validate and how to retrain.
 
-    `trainer` names the user's own recipe as `module:function`; without it, models are trained by the built-in recipe
-    with the configuration of the index's model, or from the weights of `base`. `outputs` are drawn from the ledger.
+    `trainer` names the user's own recipe as `module:function`; without it, models are trained anew with the
+    configuration of the index's model, or fine-tuned from the weights of `base`, all of them or an adapter of rank
+    `lora`. `quick` retrains nothing. `controls` are providers whose data the model was never trained on. `outputs` are
+    drawn from the ledger.
     """
 
     index: Path
@@ -30,33 +40,88 @@ class ValidationRequest:
     work: Path
     trainer: str | None = None
     base: Path | None = None
+    lora: int | None = None
+    quick: bool = False
+    controls: Sequence[str] = ()
     epochs: float = 3.0
     steps: int | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     outputs: int = 64
     halves: int = 8
     seeds: int = 1
+    workers: int = 1
     model: Path | None = None
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        recipes = {"--trainer": self.trainer, "--finetune": self.base, "--quick": self.quick or None}
+        chosen = [name for name, value in recipes.items() if value is not None]
+        if len(chosen) > 1:
+            raise InvalidRequestError(f"{chosen[0]} and {chosen[1]} are two ways to validate; choose one")
+        if self.lora is not None and self.base is None:
+            raise InvalidRequestError("--lora trains an adapter of a base model; name it with --finetune MODEL")
+
 
 def validate_index(workspace: Workspace, request: ValidationRequest, progress: Progress | None = None) -> Certificate:
-    """Validate an index on logged outputs of its model, and write the certificate beside it.
+    """Validate an index on logged outputs of its model, and write the certificate beside it and into the ledger.
 
     Retrainings are kept in `request.work`: a run that was stopped goes on, and more halves or seeds add to them.
 
     Raises:
         InputError: there are no outputs of this model in the ledger, or the data is not that of the index.
         InvalidRequestError: the recipe makes no sense.
+        LockHeldError: another validation is at work in the same folder.
     """
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)
     records = list(read_training(request.data))
     outputs = _outputs(workspace, index.manifest.name, request.outputs)
-    trainer, recipe = _recipe(request, path)
+    if request.quick:
+        made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)
+    else:
+        made = _by_retraining(request, index, model, path, records, outputs, progress)
+    write_certificate(request.index, made)
+    _register(workspace, request.index, [made])
+    return made
+
+
+def register_certificates(workspace: Workspace, folder: Path) -> list[Certificate]:
+    """Put the certificates that lie in the folder of an index into a ledger that does not have them yet.
+
+    Raises:
+        InputError: the index has no certificate.
+        IntegrityError: one was changed after it was written.
+    """
+    fingerprint = read_manifest(folder).fingerprint
+    kinds: tuple[Kind, ...] = ("retraining", "quick")
+    made = [item for item in (read_certificate(folder, fingerprint, kind) for kind in kinds) if item is not None]
+    if not made:
+        raise InputError(f"{folder} has no certificate; validate it: credit validate {folder} DATA")
+    _register(workspace, folder, made)
+    return made
+
+
+def _register(workspace: Workspace, folder: Path, made: Sequence[Certificate]) -> None:
+    with workspace.open() as ledger:
+        register(ledger, folder)
+        with ledger.write() as conn:
+            for item in made:
+                register_certificate(conn, item.index, item.kind, item.canonical, now=datetime.now(UTC))
+
+
+def _by_retraining(
+    request: ValidationRequest,
+    index: AttributionIndex,
+    model: LanguageModel,
+    path: Path,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    progress: Progress | None,
+) -> Certificate:
+    trainer, recipe = _recipe(request, path, index.manifest.max_length)
     laboratory = Laboratory(request.work, records, outputs, trainer, recipe, index.manifest.max_length)
-    certificate = validate(
+    return validate(
         index,
         model,
         records,
@@ -65,10 +130,10 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
         recipe=recipe,
         halves=request.halves,
         seeds=request.seeds,
+        controls=request.controls,
+        workers=request.workers,
         progress=progress,
     )
-    write_certificate(request.index, certificate)
-    return certificate
 
 
 def _outputs(workspace: Workspace, model: str, count: int) -> list[LoggedOutput]:
@@ -78,17 +143,26 @@ def _outputs(workspace: Workspace, model: str, count: int) -> list[LoggedOutput]
     return sorted(found, key=lambda output: hashlib.sha256(output.name.encode()).digest())[:count]
 
 
-def _recipe(request: ValidationRequest, model: Path) -> tuple[Trainer, str]:
+def _recipe(request: ValidationRequest, model: Path, max_length: int) -> tuple[Trainer, str]:
     if request.trainer is not None:
-        if request.base is not None:
-            raise InvalidRequestError("--trainer and --finetune are two recipes; choose one")
         trainer = load_trainer(request.trainer)
-        return trainer, hashlib.sha256(request.trainer.encode()).hexdigest()
+        return trainer, trainer_fingerprint(request.trainer, trainer)
+    if request.base is not None:
+        tuning = FineTuning(
+            base=request.base,
+            lora=request.lora,
+            epochs=request.epochs,
+            steps=request.steps,
+            learning_rate=request.learning_rate,
+            max_length=max_length,
+            device=request.device,
+        )
+        return tuning.train, tuning.fingerprint(load_model(request.base).model_sha256)
     recipe = Recipe(
-        start=request.base or model,
-        scratch=request.base is None,
+        start=model,
         epochs=request.epochs,
         steps=request.steps,
-        learning_rate=request.learning_rate,
+        learning_rate=request.learning_rate or SCRATCH_LEARNING_RATE,
+        max_length=max_length,
     )
-    return recipe.train, recipe.fingerprint(load_model(recipe.start).model_sha256)
+    return recipe.train, recipe.fingerprint(load_model(model).model_sha256)

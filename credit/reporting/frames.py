@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.fidelity.intervals import ShareBootstrap
 from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
@@ -27,7 +28,6 @@ from credit.ledger.queries import CreditRow, credit_rows
 from credit.ledger.sources import MEASURES, existing_period, scores
 from credit.ledger.statements import Statement
 from credit.ledger.statements import statements as all_statements
-from credit.reporting.intervals import ShareBootstrap
 
 By = Literal["provider", "collection", "output", "day"]
 Key = tuple[str, ...]
@@ -80,7 +80,7 @@ class Totals:
         credit_micro: all credits of the period, from the ledger.
         corrections_micro: how much of them was posted by corrections, and not for an output.
         frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
-            without a day share_low and share_high.
+            without a day share_low and share_high, by provider alone not_told_from.
     """
 
     outputs: int
@@ -96,7 +96,8 @@ def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl
     the columns `OUTPUT_COLUMNS`, ordered by output and group. By `provider`, `collection` or `day`: the key's columns
     (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
     over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key. By
-    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs.
+    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs; by provider
+    `not_told_from`, the keys of those whose shares cannot be told apart from it.
 
     Args:
         conn: from `Ledger.read`.
@@ -241,10 +242,15 @@ def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[C
 def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) -> pl.DataFrame:
     intervals = bootstrap.intervals()
     found = [intervals.get(row, (0.0, 0.0)) for row in frame.select(key).iter_rows()]
-    return frame.with_columns(
+    frame = frame.with_columns(
         pl.Series("share_low", [low for low, _ in found], dtype=pl.Float64),
         pl.Series("share_high", [high for _, high in found], dtype=pl.Float64),
     )
+    if key != BY_PROVIDER:
+        return frame
+    alike = bootstrap.alike()
+    texts = [" ".join(other for (other,) in alike.get((own,), ())) for own in frame["provider"]]
+    return frame.with_columns(pl.Series("not_told_from", texts, dtype=pl.String))
 
 
 def _to_frame(key: Key, sums: Mapping[tuple[str, ...], _Sum], total: int) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from credit.ledger.statements import Statement
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import HOUSE_GREY, HUES, INK, MUTED, RULE, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
-from credit.reporting.tables import credits_text, nats_text, printable, share_text
+from credit.reporting.tables import alike_pairs, credits_text, nats_text, printable, share_text
 from credit.resources import resource
 
 _MONTHS = (
@@ -47,7 +47,8 @@ _COLOUR_NAMES = dict(
 class Line:
     """A row of the attribution table: a provider, or one of its collections. Measures in nats.
 
-    `share_low` and `share_high` are the 90 % interval of the share over the choice of outputs.
+    `share_low` and `share_high` are the 90 % interval of the share over the choice of outputs, `not_told_from` the keys
+    of those whose shares cannot be told apart from it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Line:
     share: float
     share_low: float
     share_high: float
+    not_told_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,11 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class AttributionView:
-    """What the attribution page shows. `pending` counts outputs of the month that are not valued yet."""
+    """What the attribution page shows.
+
+    `pending` counts outputs of the month that are not valued yet. `alike` names providers with those whose shares
+    cannot be told apart from theirs.
+    """
 
     period: Period
     outputs: int
@@ -93,6 +99,7 @@ class AttributionView:
     house_share: float
     unattributed_share: float
     providers: tuple[ProviderLines, ...]
+    alike: tuple[tuple[str, tuple[str, ...]], ...]
     methods: tuple[Method, ...]
     shares_svg: str
     daily_svg: str
@@ -123,8 +130,9 @@ def statement_page(item: Statement) -> str:
 
 def readme_text(item: Statement) -> str:
     """Return what a provider's export says about its files, in plain text."""
-    name = json.loads(item.body_json)["provider"]["name"]
-    return _environment().get_template("README.txt.j2").render(statement=item, name=name)
+    body = json.loads(item.body_json)
+    name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
+    return _environment().get_template("README.txt.j2").render(statement=item, name=name, validation=validation)
 
 
 def _attribution_view(conn: Connection, books_folder: Path, period: str) -> AttributionView:
@@ -134,6 +142,9 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
     names = {item.key: item.name for item in known}
     house = {item.key for item in known if item.kind == "house"}
     lines = _lines(sums, names, house)
+    pairs = alike_pairs(
+        {item.head.key: item.head.share for item in lines}, {item.head.key: item.head.not_told_from for item in lines}
+    )
     credited = {item.head.key: item.head.credit_micro for item in lines}
     by_day: dict[str, dict[str, int]] = {}
     for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
@@ -150,6 +161,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
             part.share for item in lines for part in item.collections if (part.key, part.name) == (HOUSE, UNATTRIBUTED)
         ),
         providers=lines,
+        alike=tuple((names[key], tuple(names[other] for other in others)) for key, others in pairs),
         methods=_methods(conn, period),
         shares_svg=share_chart(credited, names, house, period),
         daily_svg=daily_chart(by_day, names, house, period),

@@ -12,7 +12,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import polars as pl
@@ -37,6 +38,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 _WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carried_forward"}
 """Columns of a table for people that are left out where they hold only zeros."""
 
+_ALIKE = "not_told_from"
 _HEADINGS = {"credit_micro": "credits", "output_id": "output"}
 
 
@@ -79,11 +81,14 @@ def to_json(frame: pl.DataFrame) -> str:
 def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
     """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right.
 
-    Lines of the waterfall that no provider has are left out, so that the others fit on a screen.
+    Lines of the waterfall that no provider has are left out, so that the others fit on a screen. Which shares cannot
+    be told apart stands below the table.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     shown: list[list[str]] = []
     for name in frame.columns:
+        if name == _ALIKE:
+            continue
         if name in _WHEN_USED and not any(character in "123456789" for cell in frame[name] for character in cell):
             continue
         number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
@@ -94,7 +99,35 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
         table.add_row(*(Text(cell) for cell in row))
     text = io.StringIO()
     Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n") + "\n"
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return "\n".join(lines).strip("\n") + "\n" + _alike_text(frame, width)
+
+
+def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Return whose share cannot be told apart from whose, each pair once: at the larger share.
+
+    Args:
+        shares: by provider.
+        alike: the keys that cannot be told from each, with spaces between.
+    """
+    order = sorted(shares, key=lambda key: (-shares[key], key))
+    found = []
+    for place, key in enumerate(order):
+        others = [other for other in order[place + 1 :] if other in alike[key].split()]
+        if others:
+            found.append((key, others))
+    return found
+
+
+def _alike_text(frame: pl.DataFrame, width: int) -> str:
+    if _ALIKE not in frame.columns:
+        return ""
+    shares, alike = (dict(frame.select("provider", name).iter_rows()) for name in ("share", _ALIKE))
+    pairs = [f"{key} from {', '.join(others)}" for key, others in alike_pairs(shares, alike)]
+    if not pairs:
+        return ""
+    text = f"Shares that cannot be told apart on these outputs: {'; '.join(pairs)}."
+    return "\n" + textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False) + "\n"
 
 
 def credits_text(credit_micro: int) -> str:

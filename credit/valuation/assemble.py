@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest, write_whole
-from credit.valuation.store import save_tensors
+from credit.valuation.store import StoredTensors, save_tensors
 
 
 def versioned(name: str, version: int) -> str:
@@ -54,7 +53,9 @@ def complete_index(
     name = versioned("counts.safetensors", version)
     files[name] = save_tensors(folder / name, {"counts": torch.from_numpy(counts)})
     if curvature is None:
-        sums = load_file(folder / draft.statistic, device=str(device))
+        sums = StoredTensors(
+            folder / draft.statistic, device
+        )  # a layer at a time: all sums may be as large as all factors
         curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
     if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
         name = versioned("factors.safetensors", version)

@@ -16,6 +16,8 @@ from credit.valuation.projection import LayerProjection, gradient_widths
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _STATISTIC_BYTES = 4
+_FACTORISING = 7
+"""Float32 matrices that factorising one holds beside the result: its sum, the mean, two in float64 and a copy."""
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -65,8 +67,12 @@ def build_needs(
     return Needs(
         gradient=sum(widths),
         disk_bytes=stored + sides + 2 * statistic + factor,
-        # The factors of all layers are held beside their sums when the curvature is factorised.
-        memory_bytes=statistic + factor + sides + min(rows * sum(widths) * 4, shard_bytes),
+        # First the sums of all layers beside a shard; then their factors beside what factorising one layer takes.
+        memory_bytes=sides
+        + max(
+            statistic + min(rows * sum(widths) * 4, shard_bytes),
+            factor + (_FACTORISING * max(widths) ** 2 * _STATISTIC_BYTES if factor else 0),
+        ),
     )
 
 

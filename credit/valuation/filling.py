@@ -31,7 +31,7 @@ from credit.valuation.projection import (
     projections_to_tensors,
 )
 from credit.valuation.rows import RowLayout, lay_out_rows
-from credit.valuation.store import encode_rows, keep_rows, save_tensors
+from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
@@ -96,7 +96,9 @@ class Build:
         with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
             if self.surveys:
                 self._pass(lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
-                sums, examples = self.statistic.sums(), self._included()
+                assert self.state.sums is not None  # noqa: S101  # the pass ended with a checkpoint
+                sums, examples = StoredTensors(self.out / self.state.sums, device_of(self.task)), self._included()
+                self.statistic = make_statistic("none")  # its sums are stored, and make room for the factors
                 self.curvature = make_curvature(settings.curvature, sums, examples, settings.damping)
                 self.weighting = Weighting(settings.weighting, self.curvature)
             self._pass(lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
@@ -160,6 +162,7 @@ class Build:
             history=(),
             files={},
         )
+        self.statistic = make_statistic("none")  # its sums are stored, and make room for what is made of them
         manifest = complete_index(
             self.out,
             draft,

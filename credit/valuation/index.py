@@ -17,11 +17,18 @@ from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, read_manifest, verify_files
+from credit.valuation.manifest import (
+    MANIFEST,
+    PROJECTIONS_FILE,
+    Manifest,
+    check_presence,
+    read_manifest,
+    verify_file,
+)
 from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
 from credit.valuation.projection import projections_from_tensors
-from credit.valuation.store import read_rows
+from credit.valuation.store import StoredTensors, read_rows
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import Weighting, needs_curvature
 
@@ -29,7 +36,9 @@ from credit.valuation.weighting import Weighting, needs_curvature
 class AttributionIndex:
     """The rows, projections and curvature of a model's training data.
 
-    Opening reads the manifest and checks every file against its checksum; rows stay on disk until they are used.
+    Opening reads the manifest and sees that every file is there. A file is compared with its checksum when it is
+    first used, so that nothing unverified is ever used and nothing is read for its checksum alone: an hourly run
+    reads neither the sums behind a factorised curvature nor the listing of examples.
 
     An index may hold further checkpoints of its model, or models of other seeds. It is then asked as any other: give it
     those models once (`load_model` does, `add_models`), and its influence is the weighted mean of theirs.
@@ -42,8 +51,9 @@ class AttributionIndex:
         self.folder = folder
         self.manifest = manifest
         self.damping = manifest.settings.damping if damping is None else damping
+        self._verified: set[str] = set()
         names = tuple(layer.name for layer in manifest.layers)
-        self.projections = projections_from_tensors(names, load_file(folder / PROJECTIONS_FILE))
+        self.projections = projections_from_tensors(names, load_file(self._file(PROJECTIONS_FILE)))
         counts = load_file(self.path("counts.safetensors"))["counts"]
         owner = torch.zeros(len(counts), dtype=torch.int64)
         for number, layout in enumerate(manifest.groups):
@@ -52,8 +62,9 @@ class AttributionIndex:
         self._curvature: Curvature | None = None
         self._models: dict[str, Task] = {}
         self.members: tuple[tuple[float, AttributionIndex], ...] = tuple(
-            (member.weight, AttributionIndex.open(folder / member.folder, damping=damping, manifest=member.manifest))
+            (member.weight, AttributionIndex.open(path.parent, damping=damping, manifest=path.name))
             for member in manifest.checkpoints
+            for path in [self._file(f"{member.folder}/{member.manifest}")]
         )
 
     @classmethod
@@ -64,7 +75,7 @@ class AttributionIndex:
 
         Raises:
             InputError: `folder` is no finished index.
-            IntegrityError: a file is missing or is not the one that was written.
+            IntegrityError: a file is missing, or one that is read at once is not the one that was written.
             ValuationError: another damping is asked of an index whose rows were weighted with its own.
         """
         content = read_manifest(folder, manifest)
@@ -74,12 +85,23 @@ class AttributionIndex:
                 f"the rows of {folder} were weighted by relatif with damping {settings.damping}, which cannot be "
                 f"changed afterwards; build another index with: credit index --weighting relatif --damping {damping}"
             )
-        verify_files(folder, content)
+        check_presence(folder, content)
         return cls(folder, content, damping)
 
     def path(self, name: str) -> Path:
-        """Where a file of the index lies in its current version."""
-        return self.folder / versioned(name, len(self.manifest.history))
+        """Where a file of the index lies in its current version.
+
+        Raises:
+            IntegrityError: it is not the file that was written.
+        """
+        return self._file(versioned(name, len(self.manifest.history)))
+
+    def _file(self, name: str) -> Path:
+        """Path of a file that the manifest names, compared with its checksum the first time."""
+        if name not in self._verified:
+            verify_file(self.folder, self.manifest, name)
+            self._verified.add(name)
+        return self.folder / name
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -167,6 +189,7 @@ class AttributionIndex:
         Raises:
             MismatchError: another model or tokenizer.
             InputError: an output has no token to predict.
+            IntegrityError: a file of the index is not the one that was written.
         """
         return summarise(
             self.row_influence(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress),
@@ -258,10 +281,14 @@ class AttributionIndex:
         return sums
 
     def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:
-        """Yield the row shards in order; each yields the layers' rows (rows, S·R), one layer at a time."""
+        """Yield the row shards in order; each yields the layers' rows (rows, S·R), one layer at a time.
+
+        Raises:
+            IntegrityError: a shard is not the one that was written.
+        """
         names = [layer.name for layer in self.manifest.layers]
         for shard in self.manifest.shards:
-            yield read_rows(self.folder / shard, names, device)
+            yield read_rows(self._file(shard), names, device)
 
     def weighting(self, device: torch.device) -> Weighting:
         """Return what examples of this index are divided by."""
@@ -277,6 +304,6 @@ class AttributionIndex:
                 factors = load_file(self.path("factors.safetensors"), device=str(device))
                 self._curvature = DenseFisher(factors)
             else:
-                sums = load_file(self.folder / self.manifest.statistic, device=str(device))
+                sums = StoredTensors(self._file(self.manifest.statistic), device)
                 self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)
         return self._curvature

@@ -215,18 +215,41 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
     return manifest
 
 
+def check_presence(folder: Path, manifest: Manifest) -> None:
+    """See that every file of an index is there, without reading any.
+
+    Raises:
+        IntegrityError: a file is missing; the message names the first.
+    """
+    for name in manifest.files:
+        if not (folder / name).is_file():
+            raise IntegrityError(f"{folder / name} is missing; build the index again")
+
+
+def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    """Compare a file of an index with the checksum in its manifest.
+
+    Raises:
+        IntegrityError: the file is missing or differs.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing; build the index again")
+    if sha256_file(path) != manifest.files[name]:
+        raise IntegrityError(f"{path} is not the file that was written; build the index again")
+
+
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file of an index with the checksum in its manifest.
+    """Compare every file of an index, and of its checkpoints, with the checksum in its manifest.
 
     Raises:
         IntegrityError: a file is missing or differs; the message names the first.
     """
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing; build the index again")
-        if sha256_file(path) != expected:
-            raise IntegrityError(f"{path} is not the file that was written; build the index again")
+    for name in manifest.files:
+        verify_file(folder, manifest, name)
+    for member in manifest.checkpoints:
+        inside = folder / member.folder
+        verify_files(inside, read_manifest(inside, member.manifest))
 
 
 def _parse_settings(body: dict[str, Any]) -> IndexSettings:

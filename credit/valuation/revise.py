@@ -27,7 +27,7 @@ from credit.valuation.data import (
 )
 from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
-from credit.valuation.manifest import MANIFEST, Manifest, Revision
+from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.revision import IndexRevision, Member
 from credit.valuation.task import AnyExample, Tagged, Task, short_digest
@@ -158,7 +158,8 @@ def withdraw_provider(
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
     """Open an index that nobody else is changing, and clear away what its manifest does not name."""
-    manifest = AttributionIndex.open(folder).manifest  # says what is wrong before the lock makes a file
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)  # says what is wrong before the lock makes a file
     settings = manifest.settings
     if manifest.recorded_from:
         raise ValuationError(

@@ -31,6 +31,28 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return digest
 
 
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a safetensors file by name, each read when it is asked for and kept by nobody."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, str(device)
+        with safe_open(path, framework="pt") as file:
+            self._names = tuple(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, framework="pt", device=self._device) as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """Turn each layer's rows (R, D) into what is stored.
 

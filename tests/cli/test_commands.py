@@ -166,18 +166,18 @@ def test_a_period_is_closed_only_when_it_is_over_in_order_valued_funded_and_once
     assert f"20 outputs of {FIRST} are not valued yet; run credit compute" in _refused(site, FIRST)
     site.run("compute")
     assert f"period {FIRST} is still open; close it first" in _refused(site, SECOND)
-    site.run("close", FIRST)
+    site.close(FIRST)
     assert f"period {FIRST} is closed" in _refused(site, FIRST)
     assert "closed" in site.run("pool", "add", FIRST, "1", "EUR", "--reference", "late", code=EXIT_FAILED).stderr
     assert f"period {SECOND} has credits but no pool; add one: credit pool add" in _refused(site, SECOND)
     site.run("pool", "add", SECOND, "50", "EUR")
-    site.run("close", SECOND)
+    site.close(SECOND)
     site.run("verify")
 
 
 def _refused(site, period):
     before = site.tables()
-    message = site.run("close", period, code=EXIT_FAILED).stderr
+    message = site.close(period, code=EXIT_FAILED).stderr
     assert site.tables() == before
     return message
 
@@ -186,10 +186,10 @@ def test_a_dry_run_shows_what_a_close_does_and_writes_nothing(site):
     site.run("compute")
     site.run("pool", "add", FIRST, "100", "EUR")
     before = site.tables()
-    dry = site.run("close", FIRST, "--dry-run").stdout
+    dry = site.close(FIRST, "--dry-run").stdout
     assert "would be closed (dry run, nothing written)" in dry
     assert site.tables() == before
-    wet = site.run("close", FIRST).stdout
+    wet = site.close(FIRST).stdout
     assert dry.splitlines()[:-1] == wet.splitlines()[:-1]
     assert sum(_amounts(site, "allocation", "amount_minor")) == 10_000
 
@@ -201,7 +201,7 @@ def _amounts(site, table, column):
 def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_own_day(site):
     site.run("compute")
     site.run("pool", "add", FIRST, "100", "EUR")
-    site.run("close", FIRST)
+    site.close(FIRST)
     frozen = site.named("allocation"), site.named("statement")
     site.log("late.jsonl", [output_row(60, occurred_at=f"{FIRST}-17T10:00:00Z")])
     site.run("pool", "add", SECOND, "50", "EUR")
@@ -213,14 +213,14 @@ def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_ow
         row for row in site.named("ledger_txn") if (row["period_id"], row["effective_on"][:7]) == (SECOND, FIRST)
     ]
     assert (late["kind"], late["effective_on"]) == ("credits", f"{FIRST}-17")
-    site.run("close", SECOND)
+    site.close(SECOND)
     assert sum(_amounts(site, "allocation", "amount_minor")) == 15_000
     site.run("verify")
 
 
 def test_outputs_left_pending_at_a_close_are_credited_later(site):
     site.run("pool", "add", FIRST, "0", "EUR")
-    assert "20 outputs are left for a later period" in site.run("close", FIRST, "--leave-pending").stdout
+    assert "20 outputs are left for a later period" in site.close(FIRST, "--leave-pending").stdout
     site.run("compute")
     assert {row["period_id"] for row in site.named("ledger_txn") if row["kind"] == "credits"} == {SECOND}
     site.run("verify")
@@ -231,10 +231,10 @@ def test_an_amount_below_the_minimum_is_carried_forward_and_paid_with_the_next_c
     for period in (FIRST, SECOND):
         site.run("pool", "add", period, "10", "EUR")
     (ben,) = [row["id"] for row in site.named("provider") if row["key"] == "ben"]
-    first = site.run("close", FIRST).stdout
+    first = site.close(FIRST).stdout
     assert "below the minimum payout" in next(line for line in first.splitlines() if line.startswith("ben"))
     assert ben not in _amounts(site, "payout", "provider_id")
-    site.run("close", SECOND)
+    site.close(SECOND)
     earned = [row["amount_minor"] for row in site.named("allocation") if row["provider_id"] == ben]
     assert len(earned) == 2
     assert max(earned) < 500 <= sum(earned), "the sample must stay below the minimum once, and pass it in sum"
@@ -249,7 +249,7 @@ def test_the_whole_way_ends_alike_on_both_engines(make_on_engine, new_site, engi
         site.run("compute")
         for period, amount in ((FIRST, "123.45"), (SECOND, "0.07")):
             site.run("pool", "add", period, amount, "EUR")
-            site.run("close", period)
+            site.close(period)
             site.run("report", "attribution", period)
             site.run("report", "payouts", period)
         site.run("verify")

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from credit.cli.main import cli
+from credit.ledger.certificates import certificates
 from credit.ledger.engine import Ledger
 from credit.ledger.queries import books_of_period
 from tests.fidelity.test_validate import LEXICONS, outputs, recipe, records
@@ -48,14 +49,37 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     options = ("--epochs", "6", "--learning-rate", "0.01", "--halves", "4")
     printed = run("validate", "index", "train.jsonl", *options)
     assert "13 retrainings, 4 providers, 12 outputs" in printed
+    assert "LDS is about random halves" in printed
+    assert "The other columns are about leaving out one provider" in printed
     assert "BM25" in printed
     assert len(list((workspace / "credit-data" / "validation").glob("*.json"))) == 13
     certificate = json.loads((workspace / "index" / "certificate.json").read_text())
     assert json.loads(run("validate", "index", "train.jsonl", *options, "--json")) == certificate
 
+    quick = run("validate", "index", "train.jsonl", "--quick")
+    assert "no retraining, 4 providers, 12 outputs" in quick
+    assert "It does not show what training without the data would have given" in quick
+    assert json.loads((workspace / "index" / "certificate-quick.json").read_text())["kind"] == "quick"
+    assert json.loads((workspace / "index" / "certificate.json").read_text()) == certificate
+    for wrong in (("--quick", "--finetune", "model"), ("--lora", "4")):
+        run("validate", "index", "train.jsonl", *wrong, code=2)
+
+    with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
+        known = {item.kind: item for item in certificates(conn)}
+    assert known["retraining"].sha256 == certificate["sha256"]
+    assert sorted(known) == ["quick", "retraining"]
+    assert run("validate", "index", code=2)
+    elsewhere = ("--database", "sqlite:///other.db")
+    run("init", *elsewhere)
+    assert certificate["sha256"] in run("validate", "index", "--register", *elsewhere)
+    run("validate", "index", "--register", *elsewhere)
+    with Ledger.open("sqlite:///other.db") as ledger, ledger.read() as conn:
+        assert {item.body_json for item in certificates(conn)} == {item.body_json for item in known.values()}
+
     path = workspace / "index" / "certificate.json"
     path.write_text(json.dumps(certificate | {"outputs": 99}))
     assert "was changed" in run("compute", code=4)
+    assert "was changed" in run("validate", "index", "--register", code=4)
     path.write_text(json.dumps(certificate))
     run("compute")
     with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
@@ -70,3 +94,11 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     fit = certificate["calibration"] if better else {"alpha": 1.0, "beta": 1.0, "gamma": 0.0}
     assert (policy["alpha"], policy["beta"], policy["gamma"]) == (fit["alpha"], fit["beta"], fit["gamma"])
     assert ("compute pays by it" in printed) == better
+    run("pool", "add", "2026-01", "100.00", "EUR")
+    lds = scores["effect, calibrated" if better else "effect"]["lds"]["value"]
+    beaten = all(lds > scores[name]["lds"]["value"] for name in ("token share", "BM25"))
+    enough = beaten and lds >= 0.5 * certificate["ceiling"]["value"]
+    printed = run("close", "2026-01", code=0 if enough else 1)
+    assert f"certificate {certificate['sha256'][:16]}" in printed
+    assert ("is not enough" in printed) != enough
+    run("verify")

@@ -12,8 +12,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from credit.accounting.credits import Policy
 from credit.errors import InputError
 from credit.fidelity.counterfactuals import Counterfactual
+from credit.fidelity.metrics import correlation, top_one
+from credit.fidelity.quick import step_falls, validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, load_trainer, log_likelihoods
 from credit.fidelity.validate import validate, write_certificate
 from credit.records import Group, LoggedOutput, TrainingRecord
@@ -149,3 +152,58 @@ def test_a_calibration_that_predicts_worse_is_not_paid_by(certificate):
     assert not replace(made, methods=(worse, *others)).calibration_helps
     equal = replace(scores["effect"], method="effect, calibrated")
     assert replace(made, methods=(equal, *others)).calibration_helps
+
+
+@pytest.fixture(scope="module")
+def stepped(certificate, records, outputs):
+    _, index, model = certificate
+    return validate_quickly(index, model, records, outputs)
+
+
+def test_what_outputs_lose_by_a_step_is_what_they_lose_by_retraining(certificate, laboratory, records, outputs):
+    _, _, model = certificate
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    falls = step_falls(model, records, outputs, sorted(LEXICONS), 64)
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} was not put back"
+    everybody = frozenset(LEXICONS)
+    full = laboratory.outcome(Counterfactual("full", everybody, 0))
+    left = [laboratory.outcome(Counterfactual("leave-out", everybody - {name}, 0)) for name in sorted(LEXICONS)]
+    retrained = np.stack([full - values for values in left], axis=1)
+    assert correlation(falls, retrained).mean() > 0.8
+    assert top_one(falls, retrained).mean() == 1.0
+
+
+def test_a_quick_certificate_says_so_and_judges_as_retraining_does(certificate, stepped):
+    made, _, _ = certificate
+    assert (stepped.kind, stepped.retrainings, stepped.ceiling, stepped.calibration) == ("quick", 0, None, None)
+    assert not stepped.calibration_helps
+    assert [*stepped.shortcomings(Policy(), 0.0)] == ["it is a quick certificate, which no retraining stands behind"]
+    quick = {score.method: score.pearson.value for score in stepped.methods}
+    real = {score.method: score.pearson.value for score in made.methods if score.method in quick}
+    assert sorted(real, key=real.__getitem__)[:2] == sorted(quick, key=quick.__getitem__)[:2], (real, quick)
+    assert quick["effect"] > quick["token share"] + 0.3
+
+
+def test_a_control_that_the_model_never_saw_gets_far_less_than_an_equal_share(certificate, records, outputs, tmp_path):
+    _, _, model = certificate
+    rng = random.Random(5)
+    words = [f"{rng.choice('bcdfg')}{rng.choice('aeiou')}{rng.choice('klmnp')}{rng.choice('aeiou')}" for _ in range(12)]
+    strange = [
+        TrainingRecord(f"c{i}", Group("control"), " ".join(rng.choice(words) for _ in range(12))) for i in range(24)
+    ]
+    build_index(
+        model,
+        [*records, *strange],
+        tmp_path / "index",
+        IndexSettings(rank=8, projection="whitened", curvature="none"),
+        name="m",
+    )
+    index = AttributionIndex.open(tmp_path / "index")
+    made = validate_quickly(index, model, [*records, *strange], outputs, controls=["control"])
+    assert "control" not in made.providers
+    (control,) = made.controls
+    assert control.provider == "control"
+    assert control.share < 0.2 / 2
+    with pytest.raises(InputError, match="no provider nobody that could be a control"):
+        validate_quickly(index, model, [*records, *strange], outputs, controls=["nobody"])

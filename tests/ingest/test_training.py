@@ -154,12 +154,21 @@ def test_an_id_with_another_content_is_quarantined_naming_the_first(tmp_path, ch
 
 
 def test_content_of_two_providers_is_kept_counted_and_shown(tmp_path):
-    path = write(tmp_path, TEXT, {**TEXT, "id": "2", "provider": "bob"}, {**TEXT, "id": "3"}, PAIR | {"id": "4"})
+    path = write(tmp_path, TEXT, {**TEXT, "id": "2", "provider": "bob"}, PAIR | {"id": "4"})
     reader = read_training([path])
-    assert len(list(reader)) == 4
+    assert len(list(reader)) == 3
     assert reader.counts.shared == 1
     assert reader.counts.shared_examples == (f"{path}:2 (bob) = {path}:1 (ann)",)
     assert "1 records have the content of another provider's" in reader.notices[0]
+
+
+def test_what_a_provider_contributes_twice_is_read_once_whoever_else_has_it_too(tmp_path):
+    bobs = {**TEXT, "provider": "bob"}
+    path = write(tmp_path, bobs | {"id": "0"}, *(TEXT | {"id": f"a{n}"} for n in range(10)), bobs | {"id": "2"})
+    reader = read_training([path])
+    assert [record.id for record in reader] == ["0", "a0"]
+    assert (reader.counts.repeats, reader.counts.shared) == (10, 1)
+    assert reader.notices[0].startswith("10 records repeat, under another id, what their provider contributed before")
 
 
 def test_a_dataset_with_one_split_is_read_and_with_several_must_be_named(tmp_path):
@@ -249,4 +258,4 @@ def test_every_line_is_used_or_left_out_or_quarantined_or_blank(tmp_path_factory
     counts = reader.counts
     filled = [raw for raw in content.split(b"\n") if raw.removesuffix(b"\r").strip()]
     assert counts.records == len(records) == len({record.id for record in records})
-    assert counts.records + counts.duplicates + counts.quarantined == len(filled)
+    assert counts.records + counts.duplicates + counts.repeats + counts.quarantined == len(filled)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from credit.ledger import (
     catalog,
+    certificates,
     fx,
     holds,
     journal,
@@ -142,9 +143,15 @@ def close(conn: Connection, name: str) -> None:
     periods.mark_closed(conn, name, policy_json='{"house":"keep"}', now=NOW)
 
 
+def add_certificate(conn: Connection, fingerprint: str = "f" * 64) -> certificates.RegisteredCertificate:
+    body = f'{{"index":"{fingerprint}","kind":"retraining"}}'
+    return certificates.register_certificate(conn, fingerprint, "retraining", body, now=NOW)
+
+
 def populate(conn: Connection) -> None:
     """Put something into every table."""
     populate_first(conn)
+    add_certificate(conn)
     agreed = Terms(minimum_payout_minor=100, reserve_ppm=50_000, reserve_release_periods=2)
     terms.agree(conn, "ada", "USD", agreed, date(2026, 10, 1), now=NOW)
     fx.give_rate(conn, GivenRate("EUR", "USD", date(2026, 10, 2), Rate(10842, 4), "ECB reference rate"), now=NOW)

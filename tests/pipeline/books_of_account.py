@@ -25,6 +25,7 @@ class Account:
 
     ledger: Ledger
     number: int = field(default=0)
+    policy: Mapping[str, object] = field(default_factory=lambda: {"unvalidated": "a test"})
 
     def start(self) -> Account:
         with self.ledger.write() as conn:
@@ -49,7 +50,8 @@ class Account:
             terms.agree(conn, provider, currency, Terms(**values), begin, now=NOW)
 
     def close(self, period: str, *, dry_run: bool = False, now: datetime = NOW, **policy: object) -> CloseReport:
-        return close_period(self.ledger, period, CloseSettings(ClosePolicy(**policy), dry_run), now=now)
+        chosen = ClosePolicy(**{**self.policy, **policy})
+        return close_period(self.ledger, period, CloseSettings(chosen, dry_run), now=now)
 
     def month(self, period: str, net: int, credited: Mapping[str, int], **policy: object) -> CloseReport:
         """A whole period: credits, one pool, close."""

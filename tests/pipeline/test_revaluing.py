@@ -8,7 +8,7 @@ from tests.pipeline.samples import FIRST, MODEL, Site
 def closed(site: Site) -> dict[str, list[tuple[object, ...]]]:
     site.run("compute")
     site.run("pool", "add", FIRST, "1000", "EUR")
-    site.run("close", FIRST)
+    site.close(FIRST)
     return site.tables()
 
 

@@ -67,7 +67,7 @@ def test_credits_of_every_report_sum_to_the_ledger(month: Ledger, books: Path, b
 def test_a_provider_counts_each_credited_output_once(month: Ledger, books: Path) -> None:
     frame = report(month, books, "provider")
     measured = ["outputs", "influence", "support", "effect", "credit_micro", "share", "share_low", "share_high"]
-    assert frame.columns == ["provider", "name", *measured]
+    assert frame.columns == ["provider", "name", *measured, "not_told_from"]
     assert (frame["share_low"] <= frame["share"]).all()
     assert (frame["share"] <= frame["share_high"]).all()
     assert frame.select("provider", "name", "outputs", "credit_micro").rows() == [

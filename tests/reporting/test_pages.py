@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from credit.ledger import terms
 from credit.ledger.engine import Ledger
 from credit.records import Group, Provider, Terms
 from credit.reporting.frames import latest_statements
-from credit.reporting.pages import attribution_page, statement_page
+from credit.reporting.pages import attribution_page, readme_text, statement_page
 from tests.reporting import ledgers
-from tests.reporting.ledgers import ADA, OCTOBER, Valued, at
+from tests.reporting.ledgers import ADA, BELL, OCTOBER, Valued, at
 
 HOSTILE = "<script>alert(1)</script>\"'>&\u202e"
 
@@ -113,3 +115,28 @@ def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> No
 def test_a_page_of_a_period_that_never_was_is_refused(month: Ledger, books: Path) -> None:
     with pytest.raises(LedgerError, match="no period 2026-01"):
         attribution(month, books, "2026-01")
+
+
+def test_the_attribution_page_names_who_cannot_be_told_apart(ledger: Ledger, books: Path) -> None:
+    ledgers.add(ledger)
+    swinging = [
+        Valued(
+            f"o{n}", at(10, n + 1), {ADA: (1.0, 500_000 + 20_000 * (n % 2)), BELL: (1.0, 520_000 - 20_000 * (n % 2))}
+        )
+        for n in range(20)
+    ]
+    ledgers.value(ledger, books, swinging)
+    text = Reader(attribution(ledger, books)).text
+    assert "Who cannot be told apart" in text
+    assert "Ada Press from Bell & Sons" in text
+
+
+def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> None:
+    ledgers.close(month, OCTOBER)
+    with month.read() as conn:
+        item = latest_statements(conn, OCTOBER)[0]
+    body = json.loads(item.body_json)
+    del body["validation"], body["credits"]["certainty"]
+    old = replace(item, body_json=json.dumps(body))
+    assert "How far it can be trusted" not in statement_page(old)
+    assert "sufficient validation" not in readme_text(old)

@@ -104,3 +104,18 @@ def test_numbers_are_worded_without_losing_their_meaning() -> None:
     assert [nats_text(value) for value in (0.0, -0.5, 12.345, 123456.7, 1e-9)] == [
         "0", "-0.500", "12.3", "123,457", "1.00e-09",
     ]  # fmt: skip
+
+
+def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once() -> None:
+    shown = pl.DataFrame(
+        {
+            "provider": ["a", "b", "c", "d"],
+            "share": [0.1, 0.4, 0.3, 0.2],
+            "not_told_from": ["d", "c", "b d", "a c"],
+        }
+    )
+    table = to_table(shown)
+    assert "not told from" not in table
+    assert table.endswith("\nShares that cannot be told apart on these outputs: b from c; c from d; d from a.\n")
+    assert "apart" not in to_table(shown.with_columns(not_told_from=pl.lit("")))
+    assert read(to_csv(shown))[0] == ["provider", "share", "not_told_from"]

@@ -13,10 +13,10 @@ from credit.valuation import AttributionIndex, Checkpoint, IndexSettings, add_ch
 from credit.valuation import revise as revise_module
 from credit.valuation.explain import explain_output
 from credit.valuation.influence import summarise
-from credit.valuation.manifest import read_manifest
+from credit.valuation.manifest import read_manifest, verify_files
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import records, save_tiny_model
-from tests.valuation.conftest import SINGLE
+from tests.valuation.conftest import SINGLE, make_output
 
 SETTINGS = IndexSettings(rank=3, rows_per_group=4)
 NEW = Group("dora")
@@ -112,7 +112,9 @@ def test_what_would_not_be_one_index_is_refused(model, seeds, checkpoints, data,
     shard = folder / "checkpoint-1" / "rows-00000.safetensors"
     shard.write_bytes(b"x" + shard.read_bytes()[1:])
     with pytest.raises(IntegrityError, match="checkpoint-1"):
-        AttributionIndex.open(folder)
+        verify_files(folder, read_manifest(folder))
+    with pytest.raises(IntegrityError, match="checkpoint-1"):
+        _open(folder, seeds).value(model, [make_output(0, "the cat", " sat")])
 
 
 def test_explain_sums_over_checkpoints_too(model, seeds, checkpoints, data, outputs, tmp_path):

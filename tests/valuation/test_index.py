@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,8 @@ from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers
+from credit.valuation.manifest import verify_files
+from credit.valuation.model import sha256_file
 from credit.valuation.projection import random_projections
 from credit.valuation.rows import fold_key
 from credit.valuation.tokens import Encoder
@@ -153,15 +156,45 @@ def test_an_index_refuses_another_model_and_another_tokenizer(model, data, outpu
         index.value(load_model(tmp_path / "retokenised", dtype="fp64"), outputs)
 
 
-def test_a_changed_or_missing_file_is_named(model, data, out):
+def test_no_altered_file_is_ever_used(model, data, outputs, out):
     build_index(model, data, out, IndexSettings(rank=3), name="tiny")
-    shard = out / AttributionIndex.open(out).manifest.shards[0]
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(IntegrityError, match=r"rows-00000\.safetensors is not the file"):
-        AttributionIndex.open(out)
-    shard.unlink()
+    manifest = AttributionIndex.open(out).manifest
+    uses = {
+        "projections.safetensors": lambda: AttributionIndex.open(out),
+        "counts.safetensors": lambda: AttributionIndex.open(out),
+        "factors.safetensors": lambda: AttributionIndex.open(out).value(model, outputs),
+        "examples.jsonl": lambda: AttributionIndex.open(out).path("examples.jsonl"),
+        manifest.statistic: lambda: AttributionIndex.open(out, damping=0.7).value(model, outputs),
+        **{shard: lambda: AttributionIndex.open(out).value(model, outputs) for shard in manifest.shards},
+    }
+    assert set(uses) == set(manifest.files)
+    for name, use in uses.items():
+        use()
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(IntegrityError, match=rf"{re.escape(name)} is not the file"):
+            use()
+        with pytest.raises(IntegrityError, match=rf"{re.escape(name)} is not the file"):
+            verify_files(out, manifest)
+        (out / name).write_bytes(whole)
+
+
+def test_an_index_is_read_only_as_far_as_it_is_used(model, data, outputs, out, monkeypatch):
+    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    read = []
+    monkeypatch.setattr(
+        "credit.valuation.manifest.sha256_file", lambda path: read.append(path.name) or sha256_file(path)
+    )
+    index = AttributionIndex.open(out)
+    assert sorted(read) == ["counts.safetensors", "projections.safetensors"]
+    index.value(model, outputs)
+    index.value(model, outputs)
+    assert sorted(read[2:]) == ["factors.safetensors", *index.manifest.shards]
+
+
+def test_a_missing_file_and_an_altered_manifest_are_named(model, data, out):
+    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    (out / AttributionIndex.open(out).manifest.shards[0]).unlink()
     with pytest.raises(IntegrityError, match=r"rows-00000\.safetensors is missing"):
         AttributionIndex.open(out)
     manifest = out / "manifest.json"

@@ -21,6 +21,7 @@ from credit.ledger.schema.payouts import payout, payout_batch, payout_event
 from credit.ledger.schema.settlement import allocation, fx_rate, pool, reserve, statement
 from credit.ledger.schema.valuations import (
     attribution_index,
+    certificate,
     compute_run,
     index_location,
     ingest_file,
@@ -36,6 +37,7 @@ __all__ = [
     "account",
     "allocation",
     "attribution_index",
+    "certificate",
     "compute_run",
     "contract_term",
     "exact_sum",
@@ -64,5 +66,5 @@ __all__ = [
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""

@@ -1,10 +1,10 @@
-"""Tables of models and their indexes, logged outputs, and the score books that value them."""
+"""Tables of models, their indexes and what validations found of them, logged outputs, and the books that value them."""
 
 from __future__ import annotations
 
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from credit.ledger.schema.columns import count, metadata, moment, ref, row_id, sha256, text, word
+from credit.ledger.schema.columns import count, metadata, moment, one_of, ref, row_id, sha256, text, word
 
 model = Table("model", metadata, row_id(), word("name"), UniqueConstraint("name"), sqlite_strict=True)
 
@@ -27,6 +27,20 @@ index_location = Table(
     ref("index_id", "attribution_index.id"),
     word("path"),
     moment("registered_at"),
+    Index(None, "index_id"),
+    sqlite_strict=True,
+)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    row_id(),
+    ref("index_id", "attribution_index.id"),
+    one_of("kind", "retraining", "quick"),
+    sha256("sha256"),
+    text("body_json"),
+    moment("registered_at"),
+    UniqueConstraint("sha256"),
     Index(None, "index_id"),
     sqlite_strict=True,
 )

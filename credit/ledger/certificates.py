@@ -1,0 +1,105 @@
+"""What validations found about indexes: each certificate's exact text, with its hash; the ledger does not read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, insert, select
+
+from credit.errors import LedgerError
+from credit.ledger.crosschecks import Problem
+from credit.ledger.engine import serialise_writers
+from credit.ledger.schema import attribution_index, certificate, next_id, statement
+from credit.ledger.values import utc_moment, utc_text
+
+CertificateKind = Literal["retraining", "quick"]
+
+_STREAM = {"yield_per": 100}
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredCertificate:
+    """A certificate of an index, as it was registered."""
+
+    id: int
+    index_fingerprint: str
+    kind: CertificateKind
+    sha256: str
+    body_json: str
+    registered_at: datetime
+
+
+def register_certificate(
+    conn: Connection, index_fingerprint: str, kind: CertificateKind, body_json: str, now: datetime
+) -> RegisteredCertificate:
+    """Register the certificate of an index; the same text again returns the first registration.
+
+    Raises:
+        LedgerError: the ledger does not know the index.
+    """
+    serialise_writers(conn)
+    query = select(attribution_index.c.id).where(attribution_index.c.fingerprint == index_fingerprint)
+    index_id = conn.execute(query).scalar()
+    if index_id is None:
+        raise LedgerError(
+            f"the ledger does not know the index {index_fingerprint[:16]}; register it: credit compute --index DIR"
+        )
+    digest = hashlib.sha256(body_json.encode()).hexdigest()
+    found = next((item for item in certificates(conn) if item.sha256 == digest), None)
+    if found is not None:
+        return found
+    number = next_id(conn, certificate)
+    row = {"id": number, "index_id": index_id, "kind": kind, "sha256": digest, "body_json": body_json}
+    conn.execute(insert(certificate), {**row, "registered_at": utc_text(now)})
+    return RegisteredCertificate(number, index_fingerprint, kind, digest, body_json, utc_moment(utc_text(now)))
+
+
+def certificates(conn: Connection) -> list[RegisteredCertificate]:
+    """Return every certificate in the order of registration."""
+    rows = conn.execute(
+        select(certificate, attribution_index.c.fingerprint)
+        .join_from(certificate, attribution_index)
+        .order_by(certificate.c.id)
+    )
+    return [
+        RegisteredCertificate(
+            row.id, row.fingerprint, row.kind, row.sha256, row.body_json, utc_moment(row.registered_at)
+        )
+        for row in rows
+    ]
+
+
+def check_certificates(conn: Connection) -> Iterator[Problem]:
+    """Yield every certificate that is not what was registered, and every statement that names one that is gone."""
+    known = set()
+    for item in certificates(conn):
+        known.add(item.sha256)
+        place = f"certificate {item.id}"
+        if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
+            yield Problem(place, "its text does not have the hash that was stored with it")
+            continue
+        body = json.loads(item.body_json)
+        if (body.get("index"), body.get("kind")) != (item.index_fingerprint, item.kind):
+            yield Problem(place, "is about another index, or of another kind, than its row says")
+    for number, text in conn.execute(
+        select(statement.c.id, statement.c.body_json).order_by(statement.c.id), execution_options=_STREAM
+    ):
+        gone = sorted(set(_named(text)) - known)
+        if gone:
+            yield Problem(f"statement {number}", f"was made on certificate {gone[0][:16]}, which is gone")
+
+
+def _named(body_json: str) -> Iterator[str]:
+    """Yield the certificates that a statement names; none where its text is damaged, which its hash tells."""
+    try:
+        body: dict[str, Any] = json.loads(body_json)
+        for check in body["validation"]["checks"]:
+            if check["certificate"]:
+                yield check["certificate"]
+    except (ValueError, KeyError, TypeError):
+        return

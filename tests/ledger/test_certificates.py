@@ -1,0 +1,60 @@
+"""Certificates in the ledger: registered once, never changed, and missed when a statement names one that is gone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from sqlalchemy import text
+
+from credit.errors import LedgerError
+from credit.ledger import certificates, integrity
+from credit.ledger.engine import Ledger
+from credit.ledger.statements import add_statement
+from tests.ledger import samples
+from tests.ledger.test_integrity import unguarded
+
+
+def test_a_certificate_is_registered_once_and_read_back(ledger: Ledger) -> None:
+    with ledger.write() as conn:
+        index = samples.add_index(conn)
+        first = samples.add_certificate(conn)
+        assert samples.add_certificate(conn) == first
+        other = certificates.register_certificate(conn, index.fingerprint, "quick", '{"x":1}', now=samples.NOW)
+        assert certificates.certificates(conn) == [first, other]
+    assert (first.index_fingerprint, first.kind, first.registered_at) == (index.fingerprint, "retraining", samples.NOW)
+
+
+def test_an_index_that_the_ledger_does_not_know_has_no_certificate(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="does not know the index"), ledger.write() as conn:
+        certificates.register_certificate(conn, "0" * 64, "quick", "{}", now=samples.NOW)
+
+
+def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database_url: str) -> None:
+    with ledger.write() as conn:
+        samples.populate(conn)
+        samples.add_index(conn, fingerprint="d" * 64)
+        (made,) = certificates.certificates(conn)
+        body = {"validation": {"checks": [{"certificate": made.sha256}, {"certificate": ""}]}}
+        add_statement(conn, samples.OCTOBER, "ada", json.dumps(body), now=samples.NOW)
+    assert integrity.verify(ledger, None).problems == ()
+    for change, place, message in (
+        ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have the hash"),
+        ("UPDATE certificate SET kind = 'quick'", "certificate 1", "of another kind"),
+        ("UPDATE certificate SET index_id = 2", "certificate 1", "about another index"),
+        ("DELETE FROM certificate", "statement 2", "certificate .* which is gone"),
+    ):
+        with unguarded(database_url) as conn:
+            rows = conn.execute(text("SELECT * FROM certificate")).mappings().all()
+            conn.execute(text(change))
+        found = integrity.verify(ledger, None).problems
+        assert place in {problem.place for problem in found}, (change, found)
+        assert any(re.search(message, problem.message) for problem in found), (change, found)
+        with unguarded(database_url) as conn:
+            conn.execute(text("DELETE FROM certificate"))
+            conn.execute(
+                text("INSERT INTO certificate VALUES (:id, :index_id, :kind, :sha256, :body_json, :registered_at)"),
+                [dict(row) for row in rows],
+            )
+    assert integrity.verify(ledger, None).problems == ()

@@ -1,0 +1,62 @@
+"""Certificates with given numbers, without any retraining."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from credit.accounting.credits import Policy
+from credit.fidelity.certificate import BM25, CALIBRATED, PLAIN, TOKEN_SHARE, Certificate, Kind, MethodScore
+from credit.fidelity.metrics import Estimate
+from credit.ledger.certificates import register_certificate
+from credit.ledger.engine import Ledger
+from tests.pipeline.books_of_account import NOW
+from tests.pipeline.scored import INDEX
+
+CALIBRATED_POLICY = Policy(alpha=0.5, beta=2.0, gamma=0.25)
+
+
+def certificate(
+    effect: float = 0.8,
+    *,
+    kind: Kind = "retraining",
+    tokens: float = 0.3,
+    bm25: float = 0.5,
+    calibrated: float = 0.85,
+    ceiling: float = 0.9,
+    index: str = INDEX,
+    recipe: str = "r",
+) -> Certificate:
+    """A certificate in which measures reach the given LDS."""
+
+    def score(method: str, lds: float, policy: Policy | None = None) -> MethodScore:
+        half = None if kind == "quick" else _about(lds)
+        numbers = (half, half, _about(0.71), _about(0.72), _about(0.73), _about(0.05))
+        return MethodScore(method, *numbers, policy.fingerprint if policy else "")
+
+    return Certificate(
+        kind=kind,
+        index=index,
+        data="d" * 64,
+        recipe=recipe,
+        outputs=60,
+        providers=("ann", "ben", "own"),
+        retrainings=0 if kind == "quick" else 21,
+        ceiling=None if kind == "quick" else _about(ceiling),
+        methods=(
+            score(CALIBRATED, calibrated, CALIBRATED_POLICY),
+            score(PLAIN, effect, Policy()),
+            score(TOKEN_SHARE, tokens),
+            score(BM25, bm25),
+        ),
+        calibration=None,
+    )
+
+
+def register(ledger: Ledger, made: Certificate, now: datetime = NOW) -> str:
+    """Put a certificate into a ledger that knows its index; return its hash."""
+    with ledger.write() as conn:
+        return register_certificate(conn, made.index, made.kind, made.canonical, now=now).sha256
+
+
+def _about(value: float) -> Estimate:
+    return Estimate(value, value - 0.05, value + 0.05)

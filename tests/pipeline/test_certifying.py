@@ -1,0 +1,219 @@
+"""A close demands a certificate for all that its credits were computed with, or a reason that everybody is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from credit.accounting.credits import Policy
+from credit.errors import InvalidRequestError, LedgerError
+from credit.ledger import integrity, journal, periods, statements
+from credit.ledger.engine import Ledger
+from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.restating import by_policy, restate
+from credit.pipeline.workspace import Workspace
+from credit.records import Group
+from credit.reporting.pages import readme_text, statement_page
+from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account
+from tests.pipeline.certificates import CALIBRATED_POLICY, certificate, register
+from tests.pipeline.scored import Scored, at, credit_outputs
+
+ANN, BEN, OWN = Group("ann"), Group("ben"), Group("own")
+
+
+def outputs(month: int, count: int = 12) -> list[Scored]:
+    """Outputs of which Ann gets most, and Ben and the house much the same."""
+    return [
+        Scored(f"{month}-{n}", at(month, n + 1), {ANN: (3.0, 1.0), BEN: (1.0 + n % 3, 0.0), OWN: (2.0 - n % 2, 0.0)})
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def account(ledger: Ledger, tmp_path: Path) -> Account:
+    made = Account(ledger, policy={}).start()
+    credit_outputs(ledger, tmp_path / "books", outputs(1))
+    made.pool(JANUARY, 1000)
+    return made
+
+
+def refused(account: Account, match: str, **policy: object) -> None:
+    before = account.balance("money:payable:ann")
+    with pytest.raises(LedgerError, match=match):
+        account.close(JANUARY, **policy)
+    with account.ledger.read() as conn:
+        assert periods.periods(conn)[0].status == "open"
+    assert account.statements() == {}
+    assert account.balance("money:payable:ann") == before
+
+
+def test_without_a_certificate_a_close_is_refused_and_names_the_remedy(account: Account) -> None:
+    refused(
+        account, r"index abababababababab of tiny, and it was not validated; credit validate INDEX DATA, or .*--unval"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"effect": 0.44}, "LDS of 0.44, which is 0.49 of the noise ceiling 0.90; at least 0.50"),
+        ({"effect": 0.5}, "does not beat BM25: its LDS is 0.50, that of BM25 0.50"),
+        ({"tokens": 0.81}, "does not beat token share"),
+        ({"kind": "quick"}, "a quick certificate, which no retraining stands behind"),
+    ],
+)
+def test_a_certificate_that_is_not_enough_is_refused_with_what_it_lacks(
+    account: Account, found: dict[str, object], why: str
+) -> None:
+    register(account.ledger, certificate(**found))
+    refused(account, f"is not enough: .*{why}")
+
+
+def test_a_certificate_of_another_index_or_policy_does_not_count(account: Account, tmp_path: Path) -> None:
+    credit_outputs(
+        account.ledger, tmp_path / "books", [Scored("other", at(1, 30), {ANN: (1.0, 0.0)})], Policy(beta=3.0)
+    )
+    register(account.ledger, certificate())
+    refused(account, "about other weights, noise floor or damping than credits were computed with")
+
+
+def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(account: Account) -> None:
+    sha256 = register(account.ledger, certificate())
+    report = account.close(JANUARY)
+    assert [(check.certificate, check.agreement) for check in report.validation.checks] == [(sha256, "0.80")]
+    told = account.statement(JANUARY, "ann")["validation"]
+    assert told["unvalidated"] == ""
+    assert told["checks"][0] | {"index": "", "policy": "", "recipe": "", "data": ""} == {
+        "index": "", "policy": "", "recipe": "", "data": "", "certificate": sha256, "checked_on": "2026-12-20",
+        "measure": "effect", "agreement": "0.80", "ceiling": "0.90", "token_share": "0.30", "bm25": "0.50",
+    }  # fmt: skip
+    words = " ".join(told["words"])
+    for shown in ("21 models", "60 answers", "0.80", "0.75 to 0.85", "0.90", "0.30", "0.50", "73%", "does not say how"):
+        assert shown in words, shown
+    page, note = faces(account, "ann")
+    assert "rank correlation of 0.80" in page
+    assert sha256 in page
+    assert "2026-12-20" in note
+    assert integrity.verify(account.ledger, None).problems == ()
+
+
+def faces(account: Account, provider: str) -> tuple[str, str]:
+    """A statement as a page and in the note beside it, each with its spaces made one."""
+    with account.ledger.read() as conn:
+        (item,) = [item for item in statements.statements(conn, JANUARY) if item.provider == provider]
+    return " ".join(statement_page(item).split()), " ".join(readme_text(item).split())
+
+
+def test_the_minimum_is_the_policys(account: Account) -> None:
+    register(account.ledger, certificate())
+    refused(account, "at least 0.95", min_fidelity=0.95)
+    account.close(JANUARY, min_fidelity=0.85)
+
+
+def test_an_override_puts_its_reason_on_every_statement_and_into_the_ledger(account: Account) -> None:
+    reason = "trial <run>, agreed with all"
+    account.close(JANUARY, unvalidated=reason)
+    with account.ledger.read() as conn:
+        (period,) = periods.periods(conn)
+    assert ClosePolicy.from_json(period.close_policy_json or "").unvalidated == reason
+    for provider in ("ann", "ben"):
+        told = account.statement(JANUARY, provider)["validation"]
+        assert told["unvalidated"] == reason
+        assert told["words"] == [
+            "Nobody has checked whether these credits predict what the model would do without your data."
+        ]
+        page, note = faces(account, provider)
+        assert "issued without a sufficient validation" in page
+        assert "trial &lt;run&gt;, agreed with all" in page
+        assert reason in note
+
+
+def test_an_override_tells_what_a_poor_certificate_found(account: Account) -> None:
+    register(account.ledger, certificate(0.44))
+    account.close(JANUARY, unvalidated="no better one yet")
+    assert "rank correlation of 0.44" in " ".join(account.statement(JANUARY, "ann")["validation"]["words"])
+
+
+def test_an_override_that_is_not_needed_is_refused(account: Account) -> None:
+    register(account.ledger, certificate())
+    refused(account, "is validated; close it without --unvalidated", unvalidated="to be safe")
+    for reason in (" spaces ", "two\nlines"):
+        with pytest.raises(InvalidRequestError, match="one line"):
+            ClosePolicy(unvalidated=reason)
+    with pytest.raises(InvalidRequestError, match="between 0 and 1"):
+        ClosePolicy(min_fidelity=1.5)
+
+
+def test_the_last_certificate_by_retraining_counts(account: Account) -> None:
+    register(account.ledger, certificate(0.44))
+    register(account.ledger, certificate(0.8))
+    register(account.ledger, certificate(kind="quick"))
+    account.close(JANUARY, dry_run=True)
+    register(account.ledger, certificate(0.43))
+    refused(account, "LDS of 0.43")
+
+
+def test_a_period_of_two_policies_needs_a_score_for_each(account: Account, tmp_path: Path) -> None:
+    credit_outputs(account.ledger, tmp_path / "books", outputs(2), CALIBRATED_POLICY)
+    account.pool(FEBRUARY, 500)
+    register(account.ledger, certificate(calibrated=0.1))
+    account.close(JANUARY)
+    with pytest.raises(LedgerError, match=r"effect, calibrated reaches an LDS of 0\.10"):
+        account.close(FEBRUARY)
+    register(account.ledger, certificate())
+    account.close(FEBRUARY)
+
+
+def test_what_a_restatement_was_computed_with_needs_a_certificate_where_its_difference_is_paid(
+    account: Account, tmp_path: Path
+) -> None:
+    register(account.ledger, certificate())
+    account.close(JANUARY)
+    workspace = Workspace("", tmp_path)
+    changes = {"measure": "support"}
+    done = restate(workspace, account.ledger, JANUARY, by_policy(changes), {"policy": changes}, reason="r", now=NOW)
+    assert (done.posted_in, done.txn_id is None) == (FEBRUARY, False)
+    with pytest.raises(LedgerError, match="about other weights"):
+        account.close(FEBRUARY)
+    account.close(FEBRUARY, unvalidated="a test", dry_run=True)
+    with account.ledger.write() as conn:
+        journal.reverse(conn, done.txn_id or 0, period=FEBRUARY, reason="wrong", now=NOW)
+    account.close(FEBRUARY)
+
+
+def test_a_period_in_which_nothing_was_credited_needs_none(account: Account) -> None:
+    account.close(JANUARY, unvalidated="a test")
+    account.pool(FEBRUARY, 0)
+    account.close(FEBRUARY)
+
+
+def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: Account, tmp_path: Path) -> None:
+    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
+    close_period(account.ledger, JANUARY, settings, now=NOW)
+    ann, ben = (account.statement(JANUARY, provider) for provider in ("ann", "ben"))
+    share = int(ann["credits"]["credit_micro"]) / int(ann["credits"]["total_credit_micro"])
+    sure = ann["credits"]["certainty"]
+    assert float(sure["share_low"]) <= share <= float(sure["share_high"])
+    assert (sure["outputs"], sure["interval"], sure["providers_alike"]) == (12, "90 %", 0)
+    assert ben["credits"]["certainty"]["providers_alike"] == 0, "the house is no other provider"
+    page, _ = faces(account, "ann")
+    assert "differs from that of every other provider" in page
+    assert not [name for name in ("ben", "Ben", "own", "Own data") if json.dumps(name) in json.dumps(ann)]
+
+
+def test_shares_that_cannot_be_told_apart_are_said_to_be_so(ledger: Ledger, tmp_path: Path) -> None:
+    account = Account(ledger).start()
+    alike = [
+        Scored(f"o{n}", at(1, n + 1), {ANN: (2.0 + n % 2, 0.0), BEN: (3.0 - n % 2, 0.0), OWN: (1.0, 0.0)})
+        for n in range(20)
+    ]
+    credit_outputs(ledger, tmp_path / "books", alike)
+    account.pool(JANUARY, 100)
+    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
+    close_period(ledger, JANUARY, settings, now=NOW)
+    assert account.statement(JANUARY, "ann")["credits"]["certainty"]["providers_alike"] == 1
+    page, _ = faces(account, "ann")
+    assert "cannot be told apart from that of 1 other provider." in page
+    assert "Ben" not in page

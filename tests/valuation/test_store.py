@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+from credit.valuation.curvature import make_curvature
+from credit.valuation.store import StoredTensors, save_tensors
+
+
+@pytest.fixture
+def stored(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rows = {f"l{i}": torch.randn(20, 6, generator=generator) for i in range(4)}
+    tensors = {name: r.mT @ r for name, r in rows.items()}
+    save_tensors(tmp_path / "sums.safetensors", tensors)
+    return tensors, StoredTensors(tmp_path / "sums.safetensors", torch.device("cpu"))
+
+
+def test_stored_tensors_are_those_that_were_saved(stored):
+    tensors, on_disk = stored
+    assert dict(on_disk).keys() == tensors.keys()
+    assert all(torch.equal(on_disk[name], tensor) for name, tensor in tensors.items())
+    assert len(on_disk) == 4
+    assert "l0" in on_disk
+    assert "l9" not in on_disk
+    with pytest.raises(KeyError, match="l9"):
+        on_disk["l9"]
+
+
+def test_factorising_holds_the_sums_of_a_layer_or_two_whatever_their_number(stored, monkeypatch):
+    _, on_disk = stored
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    read = StoredTensors.__getitem__
+
+    def counted(self, name):
+        nonlocal most
+        tensor = read(self, name)
+        alive.append(weakref.ref(tensor))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return tensor
+
+    monkeypatch.setattr(StoredTensors, "__getitem__", counted)
+    make_curvature("fisher", on_disk, 20, 0.1)
+    assert len(alive) == 4
+    assert most == 2
+
+
+def test_a_curvature_made_from_stored_sums_is_the_one_made_from_those_in_memory(stored):
+    tensors, on_disk = stored
+    gradients = torch.randn(3, 6)
+    ours, truth = (make_curvature("fisher", sums, 20, 0.1).precondition("l2", gradients) for sums in (on_disk, tensors))
+    assert torch.equal(ours, truth)
