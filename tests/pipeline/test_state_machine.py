@@ -248,7 +248,7 @@ class Accounting(RuleBasedStateMachine):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            return close_period(ledger, name, CloseSettings(ClosePolicy(house=house), dry_run), now=self.now)
+            return close_period(ledger, name, CloseSettings(ClosePolicy(house=house, unvalidated="a test"), dry_run), now=self.now)
 
         try:
             expected = self.model.close(month, house)
