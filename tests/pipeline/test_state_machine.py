@@ -237,7 +237,8 @@ class Accounting(AfterTheClose):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            return close_period(ledger, name, CloseSettings(ClosePolicy(house=house, unvalidated="a test"), dry_run), now=self.now)
+            settings = CloseSettings(ClosePolicy(house=house, unvalidated="a test"), dry_run)
+            return close_period(ledger, name, settings, now=self.now)
 
         try:
             expected = self.model.close(month, house)
