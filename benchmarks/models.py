@@ -59,6 +59,7 @@ MODELS = {
     shape.key: shape
     for shape in (
         ModelShape("gpt2-tiny", "GPT-2, 2 layers, d=64, vocabulary 512", _gpt2(2, 64, 2, 512), GPT2LMHeadModel),
+        ModelShape("gpt2-small", "GPT-2, 4 layers, d=256, vocabulary 4096", _gpt2(4, 256, 4, 4096), GPT2LMHeadModel),
         ModelShape("gpt2", "GPT-2, 6 layers, d=384, vocabulary 50257", _gpt2(6, 384, 6, 50257), GPT2LMHeadModel),
         ModelShape("smollm2", "SmolLM2-135M", _llama(30, 576, 1536, 9, 3, 49152, tied=True), LlamaForCausalLM),
         ModelShape(

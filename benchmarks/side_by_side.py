@@ -222,6 +222,7 @@ def cells(figures: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, one repeat: a smoke test, not a number")
+    parser.add_argument("--model", choices=("gpt2", "gpt2-small"), default="gpt2")
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
     parser.add_argument("--system", action="append", help="may be repeated; default all")
     parser.add_argument("--examples", type=int, default=32, help="training sequences of 256 tokens in a repeat")
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-agreement", action="store_true", help="leave out the check that all do the same work")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args(arguments)
-    model, length, examples, repeats = "gpt2", 256, options.examples, options.repeats
+    model, length, examples, repeats = options.model, 256, options.examples, options.repeats
     batch, outputs = options.batch, options.outputs
     if options.quick:
         model, length, examples, repeats, batch, outputs = "gpt2-tiny", 32, 16, 1, 8, 4
@@ -281,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{1e3 * scan['search']['cpu'] / outputs:.2f} CPU ms an output, {outputs} at once")
     if options.save:
         body = {"model": model, "examples": examples, "length": length, "floor_peak_bytes": floor["peak"]}
-        print(save_results("side-by-side", {**body, "correlations": correlations, "rows": rows}, where))
+        print(save_results(f"side-by-side-{model}", {**body, "correlations": correlations, "rows": rows}, where))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,6 @@ class Dattri:
             projection = {
                 "__default__": {
                     "style": "logra", "proj_dim": self.task.rank, "proj_max_batch_size": 64, "proj_type": "rademacher",
-                    "device": "cpu",
                 }
             }  # fmt: skip
         manager = HookManager(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from credit.ledger.fx import RecordedRate
@@ -59,6 +61,35 @@ def add(
     with workspace.open() as ledger, ledger.write() as conn:
         item = give_rate(conn, given, supersede=supersede, now=datetime.now(UTC))
     say(as_json, _facts(item), _line(item))
+
+
+@fx.command(name="import")
+@click.argument("file", type=FILE)
+@click.option("--supersede", is_flag=True, help="Replace rates that were given for these pairs and days.")
+@click.option("--strict", is_flag=True, help="Import nothing if any row is bad.")
+@workspace_options
+@json_option
+@click.pass_context
+def import_file(
+    ctx: click.Context, workspace: Workspace, file: Path, supersede: bool, strict: bool, as_json: bool
+) -> None:
+    """Add the rates of a CSV file with the columns day, base, quote, rate and source.
+
+    \b
+    Example: credit fx import rates.csv
+    """
+    from dataclasses import asdict
+
+    from credit.pipeline.intake import import_rates
+
+    report = import_rates(workspace, file, supersede=supersede, strict=strict)
+    warn([*report.notices, *report.problems])
+    text = f"{file}: {report.accepted} added, {report.duplicates} known already, {report.quarantined} set aside"
+    if report.quarantine_file:
+        text += f" in {report.quarantine_file}"
+    say(as_json, asdict(report), text)
+    if report.quarantined:
+        ctx.exit(EXIT_PARTIAL)
 
 
 @fx.command(name="list")

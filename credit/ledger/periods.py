@@ -9,16 +9,12 @@ from typing import Literal
 from sqlalchemy import Connection, func, select, update
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger import statements
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import ensure_period
 from credit.ledger.outputs import has_outputs
 from credit.ledger.schema import period
 from credit.ledger.values import utc_moment, utc_text
 from credit.records import period_of
-
-Statement = statements.Statement
-"""Its home is `credit.ledger.statements`."""
 
 
 @dataclass(frozen=True, slots=True)

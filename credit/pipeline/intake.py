@@ -6,22 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from credit.accounting.money import parse_amount
+from credit.accounting.fx import parse_rate
+from credit.accounting.money import currency_digits, parse_amount
 from credit.errors import CreditError, InputError
 from credit.ingest.lines import file_sha256
 from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import QuarantineFile
-from credit.ingest.results import Parsed
-from credit.ledger.catalog import Change, add_provider, models
+from credit.ingest.rates import RateRow, read_rates
+from credit.ingest.results import Parsed, ReadResult
+from credit.ledger.catalog import add_provider, models
+from credit.ledger.fx import give_rate, recorded_rates
 from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
-from credit.records import LoggedOutput, Quarantined, Terms
+from credit.records import GivenRate, LoggedOutput, Quarantined, Terms
+
+Row = TypeVar("Row")
 
 _BATCH = 1000
 _SHOWN = 5
@@ -131,7 +136,35 @@ def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a row is bad.
     """
-    result = read_providers(path)
+    return _import(workspace, path, read_providers(path), _import_provider, strict)
+
+
+def import_rates(workspace: Workspace, path: Path, *, supersede: bool = False, strict: bool = False) -> IntakeReport:
+    """Record the rates of exchange of a CSV file in one transaction; `supersede`: also where others were given.
+
+    Raises:
+        InputError: the file as a whole cannot be used, or `strict` and a row is bad.
+    """
+
+    def add(conn: Connection, row: RateRow) -> bool:
+        for code in (row.base, row.quote):
+            currency_digits(code)  # refuses what is no currency
+        given = GivenRate(row.base, row.quote, row.on, parse_rate(row.rate), row.source)
+        now = datetime.now(UTC)
+        known = recorded_rates(conn, row.base, row.quote, since=row.on, until=row.on)
+        return give_rate(conn, given, supersede=supersede, now=now) not in known
+
+    return _import(workspace, path, read_rates(path), add, strict)
+
+
+def _import(
+    workspace: Workspace,
+    path: Path,
+    result: ReadResult[Parsed[Row]],
+    add: Callable[[Connection, Row], bool],
+    strict: bool,
+) -> IntakeReport:
+    """Add the records of a file in one transaction; `add` says whether it changed anything."""
     report = IntakeReport(str(path), notices=result.notices)
     problems: list[Quarantined] = list(result.quarantined)
     with (
@@ -141,12 +174,12 @@ def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) 
     ):
         for parsed in result.records:
             try:
-                change = _import_provider(conn, parsed.record)
+                changed = add(conn, parsed.record)
             except CreditError as error:
                 problems.append(parsed.refuse(str(error)))
                 continue
-            report.accepted += change != "unchanged"
-            report.duplicates += change == "unchanged"
+            report.accepted += changed
+            report.duplicates += not changed
         for item in sorted(problems, key=lambda item: item.place.line):
             if strict:
                 raise InputError(f"{item}; nothing of this file was imported (--strict)")
@@ -157,19 +190,15 @@ def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) 
     return report
 
 
-def _import_provider(conn: Connection, row: ProviderRow) -> Change | Literal["changed"]:
+def _import_provider(conn: Connection, row: ProviderRow) -> bool:
     minimum = None
     if row.currency is not None and row.minimum_payout is not None:
         minimum = parse_amount(str(row.minimum_payout), row.currency)
     now = datetime.now(UTC)
-    change: Change | Literal["changed"] = add_provider(conn, row.provider, now=now)
-    if (
-        row.currency is not None
-        and minimum is not None
-        and agree_minimum(conn, row.provider.key, row.currency, minimum)
-    ):
-        change = "changed" if change == "unchanged" else change
-    return change
+    changed = add_provider(conn, row.provider, now=now) != "unchanged"
+    if row.currency is not None and minimum is not None:
+        changed = agree_minimum(conn, row.provider.key, row.currency, minimum) or changed
+    return changed
 
 
 def agree_minimum(conn: Connection, key: str, currency: str, minimum_minor: int) -> bool:

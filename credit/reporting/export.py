@@ -17,8 +17,8 @@ import polars as pl
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
-from credit.ledger.periods import Statement
 from credit.ledger.sources import MEASURES, scores
+from credit.ledger.statements import Statement
 from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals
 from credit.reporting.pages import readme_text, statement_page
 from credit.reporting.tables import to_csv

@@ -53,6 +53,23 @@ def test_what_is_no_rate_is_refused_and_nothing_is_written(credit: Command, line
     assert credit("fx list") == "no rates are given\n"
 
 
+def test_rates_come_from_a_file_and_bad_rows_are_set_aside(credit: Command, tmp_path: Path) -> None:
+    file = tmp_path / "rates.csv"
+    rows = ["2026-01-30,EUR,USD,1.0842,ECB", "2026-01-30,EUR,USD,1.09,bank", "30.01.2026,EUR,GBP,0.8,ECB",
+            "2026-01-30,EUR,JPY,163.20,ECB", "2026-01-30,EUR,XXX,1,ECB", "2026-01-30,EUR,GBP,,ECB"]  # fmt: skip
+    file.write_text("\n".join(["day,base,quote,rate,source", *rows, ""]))
+    before = credit("fx import --strict", str(file), code=1)
+    assert "nothing of this file was imported" in before
+    assert credit("fx list") == "no rates are given\n"
+    said = credit("fx import", str(file), code=3)
+    assert "2 added, 0 known already, 4 set aside" in said
+    for line, reason in ((2, "was given already"), (3, "is not a day"), (5, "XXX has no minor unit"), (6, "`rate`")):
+        assert f"{file}:{line}: " in said
+        assert reason in said
+    assert "0 added, 2 known already" in credit("fx import", str(file), code=3)
+    assert credit("fx list").count("\n") == 2
+
+
 def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit: Command) -> None:
     said = credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70% --pay-in USD")
     assert "rate 70%, minimum payout 0.00, recoupment up to 100%, paid in USD" in said

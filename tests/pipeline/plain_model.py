@@ -33,6 +33,7 @@ class Agreed:
     recoupment: int = 1_000_000
     withholding: int = 0
     fee: int = 0
+    pay_in: str = ""
 
 
 @dataclass
@@ -41,6 +42,35 @@ class Pool:
     currency: str
     reference: str
     standing: bool = True
+
+
+@dataclass
+class Payout:
+    """What a close approved, and where it is: pending, exported, paid or failed."""
+
+    month: int
+    provider: str
+    currency: str
+    amount: int
+    status: str = "pending"
+
+
+@dataclass
+class Output:
+    """An output of a month: its credits as they were posted, and by the other measure."""
+
+    month: int
+    posted: dict[str, int]
+    otherwise: dict[str, int]
+
+
+@dataclass
+class Closed:
+    """By what a month was closed, and what its restatements moved since."""
+
+    house: str
+    terms: dict[Key, Agreed]
+    moved: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
 
 
 @dataclass
@@ -57,12 +87,12 @@ def share(amount: int, ppm: int) -> int:
     return floor(Fraction(amount * ppm, 1_000_000))
 
 
-def divide(month: str, net: int, credited: dict[str, int]) -> dict[str, int]:
+def divide(name: str, net: int, credited: dict[str, int], ending: str = "") -> dict[str, int]:
     """Floors of the exact shares; what is left goes to the largest remainders, ties by hash."""
     total = sum(credited.values())
     exact = {key: Fraction(net * micro, total) if total else Fraction(0) for key, micro in credited.items()}
     parts = {key: floor(value) for key, value in exact.items()}
-    order = sorted(exact, key=lambda key: (parts[key] - exact[key], sha256(f"{month}\0{key}".encode()).digest()))
+    order = sorted(exact, key=lambda key: (parts[key] - exact[key], sha256(f"{name}\0{key}{ending}".encode()).digest()))
     left = net - sum(parts.values()) if total else 0
     for key in order[:left]:
         parts[key] += 1
@@ -83,6 +113,10 @@ class Model:
     carried: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
     balances: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
     posted: dict[int, Posted] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    closes: dict[int, Closed] = field(default_factory=dict)
+    rates: dict[int, Fraction] = field(default_factory=dict)
+    payouts: list[Payout] = field(default_factory=list)
 
     def move(self, account: str, currency: str, amount: int) -> None:
         self.balances[account, currency] += amount
@@ -115,8 +149,11 @@ class Model:
         is_open = item.month > self.closed
         month = item.month if is_open else self.closed + 1
         match item.kind, item.what:
-            case "credits", dict() as credited if is_open:
-                self.earn(month, {key: -micro for key, micro in credited.items()})
+            case "credits", Output() as output if is_open:
+                self.earn(month, {key: -micro for key, micro in output.posted.items()})
+                self.outputs.remove(output)
+            case "restatement", (int() as restated, dict() as moved):
+                self._move_restated(restated, month, {key: -amount for key, amount in moved.items()})
             case "pool", Pool() as pool if is_open:
                 pool.standing = False
                 self.move("money:external", pool.currency, pool.net)
@@ -140,61 +177,146 @@ class Model:
         money = [pool for pool in self.pools[month] if pool.standing]
         if not money and any(credited.values()):
             raise RefusedError
-        sharing = {key: micro for key, micro in credited.items() if house != "redistribute" or key in PROVIDERS}
-        if any(pool.net for pool in money) and not any(sharing.values()):
-            raise RefusedError
-        earned: dict[Key, int] = defaultdict(int)
-        for pool in money:
-            for key, amount in divide(month_name(month), pool.net, sharing).items():
-                self.move(f"money:pool:{month_name(month)}", pool.currency, -amount)
-                if key in HOUSE:
-                    self.move("money:escrow" if house == "escrow" else "money:payable:house", pool.currency, amount)
-                    continue
-                cut = share(amount, 1_000_000 - self.terms.get((key, pool.currency), Agreed()).rate)
-                earned[key, pool.currency] += amount - cut
-                self.move(f"money:payable:{key}", pool.currency, amount - cut)
-                self.move("money:payable:house", pool.currency, cut)
+        owed = self.owed(month, credited, house, self.terms)
+        earned = {(account.rpartition(":")[2], code): amount for (account, code), amount in owed.items()}
         keys = {*earned, *self.carried, *self.moves[month], *self.reserves, *self.advances}
-        lines = {key: self._settle(key, month, earned[key]) for key in keys}
+        keys = {key for key in keys if key[0] in PROVIDERS}
+        elsewhere = {key for key in keys if self.terms.get(key, Agreed()).pay_in}
+        if month not in self.rates and any(self.converts(key, month, earned.get(key, 0)) for key in elsewhere):
+            raise RefusedError
+        for pool in money:
+            self.move(f"money:pool:{month_name(month)}", pool.currency, -pool.net)
+        for (account, currency), amount in owed.items():
+            self.move(account, currency, amount)
+        lines, converted = {}, defaultdict(int)
+        for key in sorted(elsewhere):
+            lines[key] = self._settle(key, month, earned.get(key, 0), 0)
+            converted[key[0], self.terms[key].pay_in] += self._convert(month, lines[key]["converted_out"])
+        for key in {*keys, *(key for key, amount in converted.items() if amount)} - elsewhere:
+            lines[key] = self._settle(key, month, earned.get(key, 0), converted[key])
+        self.closes[month] = Closed(house, dict(self.terms))
         self.closed = month
         return lines
 
-    def _settle(self, key: Key, month: int, earned: int) -> dict[str, int]:
-        provider, currency = key
+    def owed(self, month: int, credited: dict[str, int], house: str, terms: dict[Key, Agreed]) -> dict[Key, int]:
+        """Return what a month's pools, divided by credits, put into which account, by (account, currency)."""
+        money = [pool for pool in self.pools[month] if pool.standing]
+        sharing = {key: micro for key, micro in credited.items() if house != "redistribute" or key in PROVIDERS}
+        if any(pool.net for pool in money) and not any(sharing.values()):
+            raise RefusedError
+        owed: dict[Key, int] = defaultdict(int)
+        for pool in money:
+            for key, amount in divide(month_name(month), pool.net, sharing).items():
+                if key in HOUSE:
+                    owed["money:escrow" if house == "escrow" else "money:payable:house", pool.currency] += amount
+                    continue
+                cut = share(amount, 1_000_000 - terms.get((key, pool.currency), Agreed()).rate)
+                owed[f"money:payable:{key}", pool.currency] += amount - cut
+                owed["money:payable:house", pool.currency] += cut
+        return owed
+
+    def restate(self, month: int, otherwise: bool) -> dict[Key, int]:
+        """Move, in the open month, what a closed one would have paid by the other measure; return it by account."""
+        credited = dict(self.credits[month])
+        for output in self.outputs:
+            if output.month == month and otherwise:
+                for key in output.posted.keys() | output.otherwise.keys():
+                    change = output.otherwise.get(key, 0) - output.posted.get(key, 0)
+                    credited[key] = credited.get(key, 0) + change
+        closed = self.closes[month]
+        before = self.owed(month, self.credits[month], closed.house, closed.terms)
+        after = self.owed(month, credited, closed.house, closed.terms)
+        keys = before.keys() | after.keys() | closed.moved.keys()
+        moved = {key: after.get(key, 0) - before.get(key, 0) - closed.moved.get(key, 0) for key in keys}
+        moved = {key: amount for key, amount in moved.items() if amount}
+        self._move_restated(month, self.closed + 1, moved)
+        return moved
+
+    def _move_restated(self, restated: int, month: int, moved: dict[Key, int]) -> None:
+        if moved:
+            self.opened.add(month)
+        for (account, currency), amount in moved.items():
+            self.move(account, currency, amount)
+            self.moves[month][account.rpartition(":")[2], currency] += amount
+            self.closes[restated].moved[account, currency] += amount
+
+    def export(self, month: int, currency: str, status: str) -> list[Payout]:
+        """Let the payouts of a month leave that are pending, or failed; those on hold stay."""
+        left = [
+            item
+            for item in self.payouts
+            if (item.month, item.currency, item.status) == (month, currency, status) and item.provider not in self.held
+        ]
+        for item in left:
+            item.status = "exported"
+            self.move(f"money:payout:{item.provider}", currency, -item.amount)
+            self.move(f"money:payout:{item.provider}/exported", currency, item.amount)
+        return left
+
+    def confirm(self, item: Payout, status: str) -> None:
+        item.status = status
+        self.move(f"money:payout:{item.provider}/exported", item.currency, -item.amount)
+        to = "money:external" if status == "paid" else f"money:payout:{item.provider}"
+        self.move(to, item.currency, item.amount)
+
+    def _convert(self, month: int, amount: int) -> int:
+        """Euros to dollars, in cents: the exact product to the nearest cent, a half up."""
+        return floor(amount * self.rates[month] + Fraction(1, 2)) if amount else 0
+
+    def _parts(self, key: Key, month: int, earned: int, converted: int) -> tuple[int, int, int, int]:
+        """Return what is held, released, recouped and owed."""
         agreed = self.terms.get(key, Agreed())
-        opening, adjusted = self.carried[key], self.moves[month][key]
         released = sum(amount for due, amount in self.reserves[key] if self.closed < due <= month)
         held = share(earned, agreed.reserve)
-        before = opening + earned + adjusted - held + released
+        before = self.carried[key] + earned + self.moves[month][key] - held + released + converted
         recouped = max(0, min(self.outstanding(key, month), share(earned, agreed.recoupment), before))
-        owed = before - recouped
+        return held, released, recouped, before - recouped
+
+    def converts(self, key: Key, month: int, earned: int) -> bool:
+        """Whether a balance is to be converted, so that a rate is needed."""
+        pay_in = self.terms.get(key, Agreed()).pay_in
+        return bool(pay_in) and key[0] not in self.held and self._parts(key, month, earned, 0)[3] > 0
+
+    def _settle(self, key: Key, month: int, earned: int, converted: int) -> dict[str, int]:
+        provider, currency = key
+        agreed = self.terms.get(key, Agreed())
+        opening = self.carried[key]
+        held, released, recouped, owed = self._parts(key, month, earned, converted)
+        out = owed if self.converts(key, month, earned) and self._convert(month, owed) else 0
         withheld = share(owed, agreed.withholding) if owed > 0 else 0
         net = owed - withheld - agreed.fee
-        paid = owed > 0 and provider not in self.held and net > 0 and net >= agreed.minimum
+        paid = not agreed.pay_in and owed > 0 and provider not in self.held and net > 0 and net >= agreed.minimum
         lines = {
             "opening": opening,
             "earned": earned,
-            "adjustments": adjusted,
+            "adjustments": self.moves[month][key],
             "reserve_held": held,
             "reserve_released": released,
             "recouped": recouped,
+            "converted_in": converted,
+            "converted_out": out,
             "withheld": withheld if paid else 0,
             "fees": agreed.fee if paid else 0,
             "payable": net if paid else 0,
-            "carried": 0 if paid else owed,
+            "carried": 0 if paid or out else owed,
         }
         self.carried[key] = lines["carried"]
         if held:
             self.reserves[key].append((month + agreed.months, held))
         if recouped:
             self.advances[key].append((month, -recouped))
+        if paid:
+            self.payouts.append(Payout(month, provider, currency, net))
         for account, amount in (
             (f"money:reserve:{provider}", held - released),
             (f"money:advance:{provider}", recouped),
             (f"money:withholding:{provider}", lines["withheld"]),
             ("money:fees", lines["fees"]),
             (f"money:payout:{provider}", lines["payable"]),
+            ("money:fx:EUR-USD", out),
         ):
             self.move(account, currency, amount)
             self.move(f"money:payable:{provider}", currency, -amount)
+        self.move(f"money:payable:{provider}", currency, converted)
+        self.move("money:fx:EUR-USD", currency, -converted)
         return lines

@@ -40,23 +40,28 @@ def at(month: int, day: int) -> datetime:
 
 
 def credit_outputs(
-    ledger: Ledger, books: Path, items: Sequence[Scored], policy: Policy | None = None, volume: float = 0.0
+    ledger: Ledger,
+    books: Path,
+    items: Sequence[Scored],
+    policy: Policy | None = None,
+    volume: float = 0.0,
+    now: datetime = NOW,
 ) -> str:
     """Log outputs, write their score book and post their credits; return the book's SHA-256."""
     paid_by = policy or Policy()
     with ledger.write() as conn:
-        index = catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
-        ids = _log(conn, items)
+        index = catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
+        ids = _log(conn, items, now)
         scores = [
             score for number, item in zip(ids, items, strict=True) for score in _scores(number, item, paid_by, volume)
         ]
         book = write_book(books, scores)
         text = paid_by.to_json()
         run = outputs.ensure_run(
-            conn, paid_by.fingerprint, index_id=index.id, policy_json=text, software_version="0", now=NOW
+            conn, paid_by.fingerprint, index_id=index.id, policy_json=text, software_version="0", now=now
         )
         sizes = {"row_count": book.row_count, "byte_count": book.byte_count}
-        outputs.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=NOW)
+        outputs.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=now)
         days = dict(zip(ids, (item.moment.date() for item in items), strict=True))
         totals: dict[date, dict[Group, int]] = {}
         for score in scores:
@@ -69,7 +74,7 @@ def credit_outputs(
             period = periods.open_period_for(conn, day)
             key = f"credits:{book.sha256}:{day}"
             details = {"score_book": book.sha256}
-            post_all(conn, [Posting("credits", period, day, key, entries, details=details)], now=NOW)
+            post_all(conn, [Posting("credits", period, day, key, entries, details=details)], now=now)
     return book.sha256
 
 
@@ -88,7 +93,7 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
     ]
 
 
-def _log(conn: Connection, items: Sequence[Scored]) -> list[int]:
+def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> list[int]:
     logged = [
         LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
         for item in items
@@ -96,6 +101,6 @@ def _log(conn: Connection, items: Sequence[Scored]) -> list[int]:
     file_id = outputs.start_file(conn)
     outputs.add_outputs(conn, logged, file_id)
     counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
-    outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=NOW)
+    outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=now)
     pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
     return [pending[item.name] for item in items]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -20,20 +18,38 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, text
 
-from credit.errors import CreditError
-from credit.ledger import balances, catalog, corrections, holds, integrity, journal, periods, pools, statements, terms
-from credit.ledger.accounts import ISSUED, earned
+from credit.accounting.credits import Policy
+from credit.ledger import (
+    balances,
+    corrections,
+    fx,
+    holds,
+    journal,
+    periods,
+    pools,
+    settlement,
+    statements,
+    terms,
+)
+from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import Ledger
-from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
-from credit.records import CREDIT, Group, Terms
+from credit.records import CREDIT, GivenRate, Group, Rate, Terms
 from tests.conftest import PostgresServer
-from tests.pipeline.books_of_account import PROVIDERS as RECORDS
-from tests.pipeline.plain_model import HOUSE, PROVIDERS, Agreed, Model, Pool, Posted, RefusedError, month_name
+from tests.pipeline.after_the_close import AfterTheClose
+from tests.pipeline.plain_model import (
+    HOUSE,
+    PROVIDERS,
+    Agreed,
+    Output,
+    Pool,
+    Posted,
+    RefusedError,
+    divide,
+    month_name,
+)
+from tests.pipeline.scored import Scored, credit_outputs
 
-T = TypeVar("T")
-
-START = datetime(2031, 1, 1, tzinfo=UTC)
 LINES = (
     "opening",
     "earned",
@@ -41,6 +57,8 @@ LINES = (
     "reserve_held",
     "reserve_released",
     "recouped",
+    "converted_in",
+    "converted_out",
     "withheld",
     "fees",
     "payable",
@@ -56,8 +74,13 @@ policy = st.sampled_from(["return", "redistribute", "escrow"])
 amount = st.one_of(st.integers(1, 30), st.integers(1_000, 10**6))
 
 
-def _agreed(**values: int) -> Agreed:
-    return Agreed(**{**values, "months": values["months"] if values["reserve"] else 0})
+coefficient = st.sampled_from([1, 4_999, 5_000, 10_000, 10_842, 19_999])
+"""Of dollars for a euro, in ten thousandths."""
+
+
+def _agreed(**values: Any) -> Agreed:
+    taken = {"minimum": 0, "withholding": 0, "fee": 0} if values["pay_in"] else {}
+    return Agreed(**{**values, "months": values["months"] if values["reserve"] else 0, **taken})
 
 
 agreed = st.builds(
@@ -69,68 +92,12 @@ agreed = st.builds(
     recoupment=ppm,
     withholding=st.sampled_from([0, 0, 157_777, 1_000_000]),
     fee=st.sampled_from([0, 0, 25]),
+    pay_in=st.sampled_from(["", "USD"]),
 )
 
 
-class Accounting(RuleBasedStateMachine):
+class Accounting(AfterTheClose):
     """Two ledgers and a model that are told the same."""
-
-    make: Callable[[], tuple[str, str]]
-    drop: Callable[[str], None]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.urls = type(self).make()
-        self.ledgers = [Ledger.open(url) for url in self.urls]
-        self.model = Model()
-        self.now = START
-        self.number = 0
-        self.snapshots: list[tuple[datetime, str, list[balances.Balance]]] = []
-        self.advanced: dict[tuple[str, str], int] = {}
-        self.write(lambda conn: catalog.import_providers(conn, RECORDS, now=self.now))
-
-    def teardown(self) -> None:
-        for moment, whose, before in self.snapshots:
-            for found in self.read(lambda conn: balances.balances(conn, whose, recorded=moment)):  # noqa: B023 - at once
-                assert found == before, "what was recorded by then never changes"
-        for ledger in self.ledgers:
-            assert integrity.verify(ledger, None).problems == ()
-            ledger.close()
-        type(self).drop(self.urls[1])
-
-    def write(self, act: Callable[[Connection], T]) -> T:
-        """Do the same in both ledgers, which must say the same."""
-        results = []
-        for ledger in self.ledgers:
-            with ledger.write() as conn:
-                results.append(act(conn))
-        assert results[0] == results[1]
-        return results[0]
-
-    def read(self, ask: Callable[[Connection], T]) -> list[T]:
-        answers = []
-        for ledger in self.ledgers:
-            with ledger.read() as conn:
-                answers.append(ask(conn))
-        return answers
-
-    def post(self, act: Callable[[Connection], journal.Posted]) -> int:
-        """Post in both ledgers, then once more: twice is once."""
-        self.now += timedelta(minutes=1)
-        first = self.write(act)
-        heads = self.read(journal.chain_head)
-        again = self.write(act)
-        assert (again.txn_id, again.replayed) == (first.txn_id, True)
-        assert self.read(journal.chain_head) == heads
-        return first.txn_id
-
-    def refused(self, act: Callable[[], object]) -> None:
-        """Both ledgers refuse and stay as they were."""
-        heads = self.read(journal.chain_head)
-        with suppress(CreditError):
-            act()
-            raise AssertionError("the model expected a refusal")
-        assert self.read(journal.chain_head) == heads
 
     @initialize(data=st.data())
     def start_with_terms(self, data: st.DataObject) -> None:
@@ -140,28 +107,48 @@ class Accounting(RuleBasedStateMachine):
             if data.draw(st.booleans()):
                 self.advance(0, *key, data.draw(amount))
 
-    @rule(micro=micro, nets=st.tuples(amount, amount), house=policy)
-    def settle_a_month(self, micro: list[int], nets: tuple[int, int], house: str) -> None:
-        """Credits, a pool in each currency, and the close, if no earlier command stands in the way."""
-        self.earn(0, micro)
+    @rule(micro=micro, other=micro, nets=st.tuples(amount, amount), house=policy, coefficient=coefficient)
+    def settle_a_month(
+        self, micro: list[int], other: list[int], nets: tuple[int, int], house: str, coefficient: int
+    ) -> None:
+        """Credits, a pool in each currency, a rate and the close, if no earlier command stands in the way."""
+        self.earn(0, micro, other)
+        self.give_rate(0, coefficient)
         for net, code in zip(nets, ("EUR", "USD"), strict=True):
             self.pool(0, net, code)
         self.close(house, 0)
 
-    @rule(ahead=ahead, micro=micro)
-    def earn(self, ahead: int, micro: list[int]) -> None:
+    @rule(ahead=ahead, micro=micro, other=micro)
+    def earn(self, ahead: int, micro: list[int], other: list[int]) -> None:
+        """An output that is paid by support, as many micro-credits as its values sum to; its influence is another."""
         month = self.model.closed + 1 + ahead
         credited = {key: value for key, value in zip((*PROVIDERS, *HOUSE), micro, strict=True) if value}
+        total = sum(credited.values())
         if not credited:
             return
         self.number += 1
-        lines = [Entry(earned(Group(key)), CREDIT, value) for key, value in sorted(credited.items())]
-        entries = (Entry(ISSUED, CREDIT, -sum(credited.values())), *lines)
-        name = month_name(month)
-        posting = Posting("credits", name, periods.first_day(name), f"credits {self.number}", entries)
-        number = self.post(lambda conn: journal.post(conn, posting, now=self.now))
+        self.now += timedelta(minutes=1)
+        name = f"o{self.number}"
+        pairs = zip((*PROVIDERS, *HOUSE), other, micro, strict=True)
+        measures = {Group(key): (float(influence), float(support)) for key, influence, support in pairs}
+        item = Scored(name, datetime.combine(periods.first_day(month_name(month)), time(12), UTC), measures, total)
+        for ledger in self.ledgers:
+            credit_outputs(ledger, self.books.books, [item], Policy(measure="support"), now=self.now)
+        number, _ = self.read(journal.chain_head)[0]
+        rest = {"house": total} if not any(other) else {}
+        otherwise = rest or divide(name, total, dict(zip((*PROVIDERS, *HOUSE), other, strict=True)), "\0default")
+        output = Output(month, credited, otherwise)
         self.model.earn(month, credited)
-        self.model.posted[number] = Posted("credits", month, credited)
+        self.model.outputs.append(output)
+        self.model.posted[number] = Posted("credits", month, output)
+
+    @rule(ahead=ahead, coefficient=coefficient)
+    def give_rate(self, ahead: int, coefficient: int) -> None:
+        month = self.model.closed + 1 + ahead
+        given = GivenRate("EUR", "USD", periods.last_day(month_name(month)), Rate(coefficient, 4), "a bank")
+        for _ in range(2):
+            self.write(lambda conn: fx.give_rate(conn, given, supersede=True, now=self.now))
+        self.model.rates[month] = given.rate.value
 
     @rule(ahead=ahead, net=st.one_of(st.just(0), amount), currency=currency)
     def pool(self, ahead: int, net: int, currency: str) -> None:
@@ -198,6 +185,7 @@ class Accounting(RuleBasedStateMachine):
 
     @rule(key=st.tuples(provider, currency), agreed=agreed)
     def agree_on(self, key: tuple[str, str], agreed: Agreed) -> None:
+        agreed = agreed if key[1] == "EUR" else replace(agreed, pay_in="")
         item = Terms(
             agreed.rate,
             agreed.minimum,
@@ -206,6 +194,7 @@ class Accounting(RuleBasedStateMachine):
             agreed.recoupment,
             agreed.withholding,
             agreed.fee,
+            pay_in=agreed.pay_in,
         )
         begin = periods.first_day(month_name(self.model.closed + 1))
         for _ in range(2):
@@ -248,7 +237,8 @@ class Accounting(RuleBasedStateMachine):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            return close_period(ledger, name, CloseSettings(ClosePolicy(house=house), dry_run), now=self.now)
+            settings = CloseSettings(ClosePolicy(house=house, unvalidated="a test"), dry_run)
+            return close_period(ledger, name, settings, now=self.now)
 
         try:
             expected = self.model.close(month, house)
@@ -272,6 +262,16 @@ class Accounting(RuleBasedStateMachine):
         assert one == other, "both engines give the same statements"
         for pool, earnings in done[0].earnings:
             assert sum(item.share.amount_minor for item in earnings) == pool.net_minor or not earnings
+        self.closed_books_agree(name, found)
+
+    def closed_books_agree(self, name: str, found: dict[tuple[str, str], dict[str, int]]) -> None:
+        """A month opens with what the one before carried, and what it carries is what the accounts owe."""
+        for key, lines in found.items():
+            assert lines["opening"] == self.last.get(key, 0)
+            self.last[key] = lines["carried"]
+        carried = {key: amount for key, amount in self.last.items() if amount}
+        for owed in self.read(lambda conn: settlement.provider_balances(conn, PAYABLE_KIND, through=name)):
+            assert {key: amount for key, amount in owed.items() if key[0] in PROVIDERS} == carried
 
     @rule(whose=st.sampled_from((*PROVIDERS, "house")))
     def remember(self, whose: str) -> None:
@@ -303,6 +303,18 @@ class Accounting(RuleBasedStateMachine):
                 assert value >= 0
             if kind == "money:advance":
                 assert -self.advanced.get((name, currency), 0) <= value <= 0
+        paid: dict[tuple[str, str], int] = {}
+        for item in self.model.payouts:
+            key = (item.provider, item.currency)
+            paid[key] = paid.get(key, 0) + (item.amount if item.status == "paid" else 0)
+        query = text(
+            "SELECT p.key, o.currency, sum(o.amount_minor),"
+            " sum(CASE o.status WHEN 'paid' THEN o.amount_minor ELSE 0 END)"
+            " FROM payout o JOIN provider p ON p.id = o.provider_id GROUP BY p.key, o.currency"
+        )
+        for rows in self.read(lambda conn: conn.execute(query).all()):
+            for provider, currency, approved, left in rows:
+                assert int(left) == paid[provider, currency] <= int(approved)
 
 
 def test_every_command_in_any_order_does_what_the_plain_model_does(
@@ -315,12 +327,14 @@ def test_every_command_in_any_order_does_what_the_plain_model_does(
         path.write_bytes(sqlite_template.read_bytes())
         return f"sqlite:///{path}", postgres.create(migrated=True)
 
-    machine = type("Machine", (Accounting,), {"make": staticmethod(make), "drop": staticmethod(postgres.drop)})
+    machine = type(
+        "Machine", (Accounting,), {"make": staticmethod(make), "drop": staticmethod(postgres.drop), "folder": tmp_path}
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12,
-            stateful_step_count=22,
+            max_examples=10,
+            stateful_step_count=30,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

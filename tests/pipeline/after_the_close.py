@@ -1,0 +1,127 @@
+"""Restatements, payment files and a bank's results, as rules of the state machine: what comes after a close."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    precondition,
+    rule,
+)
+from sqlalchemy import Connection
+
+from credit.ledger import (
+    journal,
+    payments,
+    statements,
+)
+from credit.payments.confirm import ConfirmReport, confirm_payments
+from credit.payments.export import ExportRequest, export_payments
+from credit.pipeline.restating import Restatement, by_policy, restate
+from tests.pipeline.plain_model import (
+    Payout,
+    Posted,
+    RefusedError,
+    month_name,
+)
+from tests.pipeline.two_ledgers import TwoLedgers
+
+
+class AfterTheClose(TwoLedgers):
+    """Rules about what a close has decided."""
+
+    @precondition(lambda self: self.model.closes)
+    @rule(data=st.data(), measure=st.sampled_from(["support", "influence"]))
+    def restate(self, data: st.DataObject, measure: str) -> None:
+        """What another measure would have paid is posted in the open month, and posted again it is nothing."""
+        month = data.draw(st.sampled_from(sorted(self.model.closes)))
+        self.now += timedelta(minutes=1)
+
+        def act() -> list[Restatement]:
+            by = {"measure": measure}
+            return [
+                restate(self.books, ledger, month_name(month), by_policy(by), by, reason="a better one", now=self.now)
+                for ledger in self.ledgers
+            ]
+
+        before = self.read(lambda conn: statements.statements(conn, month_name(month)))
+        try:
+            expected = self.model.restate(month, otherwise=measure == "influence")
+        except RefusedError:
+            self.refused(act)
+            return
+        one, other = act()
+        assert one == other
+        moved = {(item.account, item.currency): item.adjustment_minor for item in one.money if item.adjustment_minor}
+        assert moved == expected
+        if one.txn_id is not None:
+            self.model.posted[one.txn_id] = Posted("restatement", self.model.closed + 1, (month, expected))
+        assert [item.txn_id for item in act()] == [None, None]
+        assert self.read(lambda conn: statements.statements(conn, month_name(month))) == before
+
+    @precondition(lambda self: any(item.status in {"pending", "failed"} for item in self.model.payouts))
+    @rule(data=st.data())
+    def export(self, data: st.DataObject) -> None:
+        """What can leave does so once, in the same file from both ledgers; the same command writes it again."""
+        waiting = [item for item in self.model.payouts if item.status in {"pending", "failed"}]
+        one = data.draw(st.sampled_from(waiting))
+        self.number += 1
+        self.now += timedelta(minutes=1)
+        outs = [self.books.data_dir / f"{self.number}-{place}.csv" for place in range(2)]
+        asked = [
+            ExportRequest(month_name(one.month), "csv", out, one.currency, retry=one.status == "failed") for out in outs
+        ]
+        expected = [(item.provider, item.amount) for item in self.model.export(one.month, one.currency, one.status)]
+        reports = [export_payments(ledger, ask, now=self.now) for ledger, ask in zip(self.ledgers, asked, strict=True)]
+        for report in reports:
+            left = [] if report.again else [(item.provider, item.amount_minor) for item in report.payouts]
+            assert left == sorted(expected)
+        if expected:
+            assert outs[0].read_bytes() == outs[1].read_bytes()
+            heads = self.read(journal.chain_head)
+            again = [replace(ask, retry=False) for ask in asked] if one.status == "failed" else asked
+            for ledger, ask in zip(self.ledgers, again, strict=True):
+                if any(
+                    item.status == "pending" and item.provider not in self.model.held for item in self.model.payouts
+                ):
+                    continue
+                assert export_payments(ledger, ask, now=self.now).again
+            assert self.read(journal.chain_head) == heads
+
+    @precondition(lambda self: any(item.status == "exported" for item in self.model.payouts))
+    @rule(data=st.data(), status=st.sampled_from(["paid", "paid", "failed"]))
+    def confirm(self, data: st.DataObject, status: str) -> None:
+        """A result counts once; another one for the same payout is refused."""
+        one = data.draw(st.sampled_from([item for item in self.model.payouts if item.status == "exported"]))
+        self.now += timedelta(minutes=1)
+        names = [item.reference for item in self._waiting(one)]
+        file = self.books.data_dir / "results.csv"
+
+        def act(outcome: str) -> list[ConfirmReport]:
+            file.write_text(f"payout_id,status,reason\n{names[0]},{outcome},{'x' if outcome == 'failed' else ''}\n")
+            return [confirm_payments(ledger, file, now=self.now) for ledger in self.ledgers]
+
+        first = act(status)
+        assert first[0] == first[1] == ConfirmReport(int(status == "paid"), int(status == "failed"), 0)
+        self.model.confirm(one, status)
+        assert act(status) == [ConfirmReport(0, 0, 1)] * 2
+        self.refused(lambda: act("failed" if status == "paid" else "paid"))
+
+    def _waiting(self, one: Payout) -> list[payments.BatchItem]:
+        """Return a payout in the batch in which it waits for its result."""
+
+        def ask(conn: Connection) -> list[payments.BatchItem]:
+            items = [item for batch in payments.batches(conn) for item in payments.batch_items(conn, batch)]
+            key = (month_name(one.month), one.provider, one.currency)
+            return [
+                item
+                for item in items
+                if item.outcome is None and (item.payout.period, item.payout.provider, item.payout.currency) == key
+            ]
+
+        (found, other) = self.read(ask)
+        assert found == other
+        assert len(found) == 1
+        return found
