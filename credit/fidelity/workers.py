@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,15 +32,28 @@ def map_in_processes(function: Callable[[T], R], items: Sequence[T], workers: in
         return
     threads = max(1, (os.cpu_count() or 1) // count)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(threads,))
+    # The function goes to each process once, not with each item: it may carry all the training data.
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(threads, function))
     try:
-        for future in as_completed([pool.submit(function, item) for item in items]):
+        for future in as_completed([pool.submit(_call, item) for item in items]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(threads: int) -> None:
+_function: Callable[[Any], Any] | None = None
+"""What this process was started to call."""
+
+
+def _call(item: Any) -> Any:
+    if _function is None:
+        raise RuntimeError("a worker was called before it was started")
+    return _function(item)
+
+
+def _start(threads: int, function: Callable[[Any], Any]) -> None:
+    global _function  # noqa: PLW0603  # a process of a pool has no other place for what it was started with
+    _function = function
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
