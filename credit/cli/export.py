@@ -16,16 +16,27 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("period")
 @click.option("--out", type=FILE, required=True, help="Folder that gets one folder per provider.")
+@click.option(
+    "--signing-key",
+    type=FILE,
+    envvar="CREDIT_SIGNING_KEY",
+    show_envvar=True,
+    help="Sign the statements with this key (credit signing-key). [default: unsigned]",
+)
 @workspace_options
-def export(workspace: Workspace, period: str, out: Path) -> None:
+def export(workspace: Workspace, period: str, out: Path, signing_key: Path | None) -> None:
     """Write one folder per provider for PERIOD (YYYY-MM): its statement and its numbers, and nobody else's.
 
     \b
     Example: credit export 2026-10 --out statements/2026-10
     """
     from credit.reporting.export import export_period
+    from credit.reporting.signatures import load_key
 
+    key = None if signing_key is None else load_key(signing_key)
     with workspace.open() as ledger:
-        folders = export_period(ledger, workspace.books, period, out)
+        folders = export_period(ledger, workspace.books, period, out, key=key)
+    if key is None:
+        click.echo("statements are not signed; a key to sign them: credit signing-key --help", err=True)
     for folder in folders:
         click.echo(folder)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.ledger.catalog import providers
@@ -21,10 +22,11 @@ from credit.ledger.sources import MEASURES, scores
 from credit.ledger.statements import Statement
 from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals
 from credit.reporting.pages import readme_text, statement_page
+from credit.reporting.signatures import SIGNATURE_FILE, public_text, signature_text
 from credit.reporting.tables import to_csv
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
-"""What a provider's folder holds."""
+"""What a provider's folder holds; and `SIGNATURE_FILE`, if its statement is signed."""
 
 _SPILLED = {
     "name": pl.String(),
@@ -36,7 +38,9 @@ _SPILLED = {
 _SPILL = "outputs.part"
 
 
-def export_period(ledger: Ledger, books_folder: Path, period: str, out: Path) -> list[Path]:
+def export_period(
+    ledger: Ledger, books_folder: Path, period: str, out: Path, *, key: Ed25519PrivateKey | None = None
+) -> list[Path]:
     """Write one folder for each provider that has a statement for a closed period; the house has none.
 
     Args:
@@ -44,47 +48,50 @@ def export_period(ledger: Ledger, books_folder: Path, period: str, out: Path) ->
         books_folder: where the score books lie.
         period: the month, `YYYY-MM`.
         out: where the folders go, each named by its provider's key; it is created when missing.
+        key: what statements are signed with; None: they are not signed.
 
     Returns:
         The folders, sorted by provider.
 
     Raises:
         LedgerError: the ledger has no such period, or it is open.
-        InvalidRequestError: a folder in `out` is of another period, or none of ours.
+        InvalidRequestError: a folder in `out` is of another period, none of ours, or signed while this one is not.
         IntegrityError: a stored statement or score book is not what was written.
         LockHeldError: another export of this ledger is at work.
     """
     with ledger.exclusive("export"), ledger.read() as conn:
         house = {item.key for item in providers(conn) if item.kind == "house"}
         told = {item.provider: item for item in latest_statements(conn, period) if item.provider not in house}
-        for key in told:
-            _check_replaceable(out / key, period)
+        for name in told:
+            _check_replaceable(out / name, period, signing=key is not None)
         daily = totals(conn, books_folder, period, [BY_COLLECTION_AND_DAY]).frames[BY_COLLECTION_AND_DAY]
         silent = sorted(set(daily.filter(pl.col("credit_micro") > 0)["provider"]) - told.keys() - house)
         if silent:
             raise IntegrityError(f"{silent[0]} earned credits in {period} and has no statement; run credit verify")
         out.mkdir(parents=True, exist_ok=True)
-        staged = {key: _fresh(out / f".{key}.partial") for key in told}
+        staged = {name: _fresh(out / f".{name}.partial") for name in told}
         for rows in scores(conn, books_folder, period):
             _spill(rows, staged)
-    for key, statement in told.items():
-        _fill(staged[key], statement, daily.filter(pl.col("provider") == key))
-        _publish(staged[key], out / key)
+    for name, statement in told.items():
+        _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)
+        _publish(staged[name], out / name)
     _sync(out)
-    return [out / key for key in sorted(told)]
+    return [out / name for name in sorted(told)]
 
 
-def _check_replaceable(folder: Path, period: str) -> None:
-    """Refuse to overwrite anything but an export of the same period."""
+def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
+    """Refuse to overwrite anything but an export of the same period, and a signed one by one that is not."""
     if not folder.exists():
         return
     try:
         found = json.loads((folder / "statement.json").read_bytes())["period"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
-    if found != period or {item.name for item in folder.iterdir()} - set(FILES):
+    if found != period or {item.name for item in folder.iterdir()} - {*FILES, SIGNATURE_FILE}:
         what = f"is the export of {found}" if found not in {None, period} else "holds files that no export wrote"
         raise InvalidRequestError(f"{folder} {what}; export {period} to a folder of its own: --out DIR")
+    if not signing and (folder / SIGNATURE_FILE).exists():
+        raise InvalidRequestError(f"{folder} is signed; sign again, with --signing-key, or export to another --out DIR")
 
 
 def _fresh(folder: Path) -> Path:
@@ -103,7 +110,7 @@ def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
             own.select(list(_SPILLED)).write_csv(file, include_header=False, quote_style="non_numeric")
 
 
-def _fill(folder: Path, statement: Statement, daily: pl.DataFrame) -> None:
+def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, key: Ed25519PrivateKey | None) -> None:
     """Write a provider's files, in place of what was set aside for it."""
     spill = folder / _SPILL
     outputs = pl.DataFrame(schema=_SPILLED)
@@ -117,8 +124,10 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame) -> None:
         "statement.html": statement_page(statement),
         "attribution.csv": to_csv(attribution),
         "outputs.csv": to_csv(outputs),
-        "README.txt": readme_text(statement),
+        "README.txt": readme_text(statement, public_text(key) if key else ""),
     }
+    if key is not None:
+        contents[SIGNATURE_FILE] = signature_text(key, statement.body_json.encode())
     for name, content in contents.items():
         with (folder / name).open("wb") as file:
             file.write(content.encode())
@@ -129,7 +138,7 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame) -> None:
 
 def _publish(staged: Path, folder: Path) -> None:
     """Put a whole folder in its place; one with the same files stays."""
-    if folder.exists() and _same(staged, folder, FILES):
+    if folder.exists() and _same(staged, folder):
         shutil.rmtree(staged)
         return
     # A folder cannot replace one that is not empty in a single step: the old one steps aside first.
@@ -140,8 +149,11 @@ def _publish(staged: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _same(one: Path, other: Path, names: Collection[str]) -> bool:
-    return all((other / name).is_file() and (one / name).read_bytes() == (other / name).read_bytes() for name in names)
+def _same(one: Path, other: Path) -> bool:
+    names = {item.name for item in one.iterdir()}
+    return names == {item.name for item in other.iterdir()} and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in names
+    )
 
 
 def _sync(folder: Path) -> None:

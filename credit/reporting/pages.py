@@ -128,11 +128,12 @@ def statement_page(item: Statement) -> str:
     return _environment().get_template("statement.html.j2").render(statement=item, body=body, policies=policies)
 
 
-def readme_text(item: Statement) -> str:
-    """Return what a provider's export says about its files, in plain text."""
+def readme_text(item: Statement, public_key: str = "") -> str:
+    """Return what a provider's export says about its files, in plain text; `public_key`: of the key that signed it."""
     body = json.loads(item.body_json)
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
-    return _environment().get_template("README.txt.j2").render(statement=item, name=name, validation=validation)
+    facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}
+    return _environment().get_template("README.txt.j2").render(facts)
 
 
 def _attribution_view(conn: Connection, books_folder: Path, period: str) -> AttributionView:

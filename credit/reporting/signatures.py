@@ -1,0 +1,163 @@
+"""Signatures of statements: Ed25519 (RFC 8032) over the bytes of `statement.json`, checked without a database.
+
+The private key is a PEM file (PKCS #8) that only its owner may read; whoever receives statements is told the public
+key by another way than with them. A signature is deterministic, so that a statement exported again has the same one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from credit.accounting.statement import FORMAT
+from credit.errors import InputError, IntegrityError, InvalidRequestError
+
+SIGNATURE_FILE = "statement.sig"
+"""Name of the signature beside `statement.json`."""
+
+_FORMAT = "credit.signature.v1"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedStatement:
+    """A statement whose signature holds."""
+
+    provider: str
+    period: str
+    sha256: str
+
+
+def create_key(path: Path) -> Ed25519PrivateKey:
+    """Make a private key and write it to a new file that only its owner may read.
+
+    Raises:
+        InvalidRequestError: the file exists, or cannot be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise InvalidRequestError(f"{path} exists; a key is never overwritten: name another file") from None
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key.
+
+    Raises:
+        InvalidRequestError: the file is missing, is no Ed25519 key, or others than its owner may read it.
+    """
+    try:
+        if os.name == "posix" and path.stat().st_mode & _OTHERS:
+            raise InvalidRequestError(f"{path} can be read by others than its owner: chmod 600 {path}")
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"the key {path} cannot be read: {error.strerror}; make one: credit signing-key {path}"
+        ) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidRequestError(f"{path} is not a private key as credit signing-key makes it") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidRequestError(f"{path} is not an Ed25519 key; make one: credit signing-key FILE")
+    return key
+
+
+def public_text(key: Ed25519PrivateKey) -> str:
+    """Return the public key in a line that fits into a letter: base64 of its 32 bytes."""
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return base64.b64encode(raw).decode()
+
+
+def signature_text(key: Ed25519PrivateKey, body: bytes) -> str:
+    """Return the signature of a statement's bytes as canonical JSON."""
+    said = {
+        "format": _FORMAT,
+        "algorithm": "Ed25519",
+        "public_key": public_text(key),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "signature": base64.b64encode(key.sign(body)).decode(),
+    }
+    return rfc8785.dumps(said).decode()
+
+
+def read_public_key(text_or_file: str) -> Ed25519PublicKey:
+    """Return a public key from its line of base64, or from a file that holds the line or is PEM.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    path = Path(text_or_file)
+    try:
+        text = path.read_text("utf-8") if path.is_file() else text_or_file
+        if "BEGIN PUBLIC KEY" in text:
+            key = serialization.load_pem_public_key(text.encode())
+            if isinstance(key, Ed25519PublicKey):
+                return key
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text.strip(), validate=True))
+    except (OSError, ValueError, UnsupportedAlgorithm, binascii.Error):
+        raise InvalidRequestError(
+            "the key is not an Ed25519 public key: give its line of 44 characters, or a file with it"
+        ) from None
+
+
+def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | None = None) -> VerifiedStatement:
+    """Check that a statement is what the owner of a key signed.
+
+    Args:
+        path: the statement, `statement.json`.
+        key: the public key, from another place than beside the statement.
+        signature: its signature; `statement.sig` beside it unless given.
+
+    Raises:
+        InputError: a file cannot be read.
+        IntegrityError: the statement is not what was signed, or was signed with another key, or is no statement.
+    """
+    beside = signature or path.with_name(SIGNATURE_FILE)
+    body = _read(path)
+    try:
+        said: dict[str, Any] = json.loads(_read(beside))
+        mark = base64.b64decode(said["signature"], validate=True)
+        known = said["format"] == _FORMAT and said["algorithm"] == "Ed25519"
+    except (ValueError, KeyError, TypeError):
+        known, mark = False, b""
+    if not known:
+        raise IntegrityError(f"{beside} is not a signature of a statement")
+    try:
+        key.verify(mark, body)
+    except InvalidSignature:
+        why = "the file was changed" if said.get("sha256") != hashlib.sha256(body).hexdigest() else "the key is another"
+        raise IntegrityError(f"{path} is not what was signed with this key: {why}, or the signature is") from None
+    try:
+        facts = json.loads(body)
+        if facts["format"] != FORMAT:
+            raise IntegrityError(f"{path} is signed, and is no statement but {facts['format']!r}")
+        return VerifiedStatement(facts["provider"]["key"], facts["period"], hashlib.sha256(body).hexdigest())
+    except (ValueError, KeyError, TypeError):
+        raise IntegrityError(f"{path} is signed, and is no statement") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
