@@ -1,187 +1,124 @@
-"""How well the engine's choices predict retraining.
+"""How well the engine's choices predict retraining, over several cases.
 
-One case, one command:
+    python -m benchmarks.fidelity.lab --work /tmp/lab                  # everything: hours
+    python -m benchmarks.fidelity.lab --work /tmp/lab --case packages --only "whitened r64"
 
-    python benchmarks/fidelity/lab.py --work /tmp/lab [--quick]
-
-Case `packages`: eight installed Python distributions as providers, a small Llama trained from scratch on them for a
-fixed number of epochs, outputs that are true continuations of files held back. Retrainings are kept in the work
-folder: run again, only new ones are made. Prints a table and writes reports/fidelity/packages.md.
+Retrainings are kept in the work folder: run again, only new ones are made. Writes a page and a plot for each case to
+reports/fidelity. Grid and cases are in `grid.py` and `cases.py` beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import altair as alt
 import numpy as np
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import polars as pl
 
-from credit.demo.corpus import collect
-from credit.demo.run import _cuts
-from credit.demo.training import train_tokenizer
-from credit.fidelity.counterfactuals import plan
-from credit.fidelity.retrain import Laboratory, Recipe
-from credit.fidelity.validate import Certificate, MethodScore, validate
-from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from benchmarks.fidelity.cases import CASES
+from benchmarks.fidelity.grid import GRID, Features, Valuer, Variant
+from benchmarks.fidelity.scores import Scores, Scoring, fitted
+from benchmarks.fidelity.truth import Truth, retrain
+from credit.fidelity.metrics import Floats
 
 ROOT = Path(__file__).parent.parent.parent
-SEED = 11
+REPORTS = ROOT / "reports" / "fidelity"
 
 
-@dataclass(frozen=True)
-class Size:
-    """How large the case is."""
-
-    characters: int
-    hidden: int
-    layers: int
-    epochs: float
-    halves: int
-    outputs: int
-
-
-FULL = Size(40_000, 96, 3, 4.0, 12, 64)
-QUICK = Size(12_000, 48, 2, 3.0, 4, 24)
-
-VARIANTS = {
-    "random r16 fisher": IndexSettings(rank=16),
-    "random r32 fisher": IndexSettings(rank=32),
-    "pca r16 fisher": IndexSettings(rank=16, projection="pca"),
-    "whitened r16": IndexSettings(rank=16, projection="whitened", curvature="none"),
-    "whitened r32": IndexSettings(rank=32, projection="whitened", curvature="none"),
-    "whitened r64": IndexSettings(rank=64, projection="whitened", curvature="none"),
-    "random r32 ekfac": IndexSettings(rank=32, curvature="ekfac"),
-    "whitened r32 ekfac": IndexSettings(rank=32, projection="whitened", curvature="ekfac"),
-    "pca r32 ekfac": IndexSettings(rank=32, projection="pca", curvature="ekfac"),
-    "full-rank ekfac": IndexSettings(rank=10_000, curvature="ekfac"),
-}
+def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats]]:
+    """What could be paid by: every measure of an index (Q, P), and effect with weights fitted on some retrainings."""
+    infl, volume = features.influence, features.volume
+    for floor, support in features.support.items():
+        at = "" if floor == 0 else f" over {floor:g} σ"
+        yield f"support{at}", support
+        yield f"influence + support{at}", infl + support
+    yield "influence", infl
+    yield "influence + support + volume/5", infl + features.support[0.0] + 0.2 * volume
+    yield "support + volume/5", features.support[0.0] + 0.2 * volume
+    yield "effect, fitted on 4 retrainings", fitted([infl, features.support[0.0], volume], scoring.fall, 4)
 
 
-def case(work: Path, size: Size) -> tuple[list[TrainingRecord], list[LoggedOutput], Path]:
-    """Return training records, outputs and the folder of the model."""
-    corpus = collect(SEED)
-    records = []
-    texts: dict[str, int] = {}
-    for file in corpus.train:
-        room = size.characters - texts.get(file.provider, 0)
-        if room <= 0:
-            continue
-        text = file.text[:room]
-        texts[file.provider] = texts.get(file.provider, 0) + len(text)
-        records.append(TrainingRecord(file.id, Group(file.provider), text))
-    cuts = list(_cuts(corpus.held_back))[: size.outputs]
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    outputs = [LoggedOutput("own", cut.id, moment, "lab", cut.continuation, cut.prompt) for cut in cuts]
-    start = work / "start"
-    if not (start / "config.json").is_file():
-        tokenizer = train_tokenizer([record.completion for record in records])
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=size.hidden,
-                intermediate_size=size.hidden * 8 // 3,
-                num_hidden_layers=size.layers,
-                num_attention_heads=4,
-                max_position_embeddings=256,
-                tie_word_embeddings=True,
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
-            )
+def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> list[tuple[str, Scores]]:
+    """Score the baselines and every variant's measures on a case."""
+    scoring = Scoring(truth)
+    rows = list(scoring.baselines())
+    for name, scores in rows:
+        print(scores.line(name), flush=True)
+    valuer = Valuer(truth, work)
+    for variant in variants:
+        for name, measure in measures(valuer.features(variant), scoring):
+            scores = scoring.score(measure)
+            rows.append((f"{variant.name}: {name}", scores))
+            print(scores.line(rows[-1][0]), flush=True)
+    return rows
+
+
+def page(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> str:
+    """A case's results in Markdown."""
+    scoring = Scoring(truth)
+    size = truth.case.size
+    noise = scoring.noise()
+    seeds = "two seeds" if size.seeds == 2 else f"{size.seeds} seed"
+    made = (
+        f"{truth.case.text}. {len(truth.case.outputs)} outputs; {len(truth.outcomes)} retrainings: all data, without "
+        f"each provider ({seeds} each), and {size.halves} random halves of the providers (two seeds each)."
+    )
+    bound = (
+        f"**Noise.** LDS cannot exceed {noise.lds:.2f} ({noise.lds_given_size:.2f} given size): two seeds of a half "
+        f"agree no better. An additive model that was fitted to the other halves reaches {noise.additive:.2f}."
+    )
+    command = f"    python -m benchmarks.fidelity.lab --work DIR --case {truth.case.name}"
+    lines = [f"# Fidelity: {truth.case.name}", "", made, "", command, "", bound]
+    if noise.pearson is not None:
+        lines.append(
+            f"Leave-one-out: two seeds agree by a Pearson correlation of {noise.pearson:.2f}; nothing can predict "
+            f"their mean better than {noise.pearson_ceiling:.2f}; their shares differ by {noise.shares:.2f}."
         )
-        model.save_pretrained(start)
-        tokenizer.save_pretrained(start)
-    return records, outputs, start
-
-
-def run(work: Path, size: Size, variants: dict[str, IndexSettings]) -> list[tuple[str, Certificate]]:
-    """Validate every variant on the same retrainings."""
-    records, outputs, start = case(work, size)
-    recipe = Recipe(start, epochs=size.epochs)
-    fingerprint = recipe.fingerprint(load_model(start).model_sha256)
-    laboratory = Laboratory(work / "runs", records, outputs, recipe.train, fingerprint, 256)
-    providers = sorted({record.group.provider for record in records})
-    runs = plan(providers, halves=size.halves, seeds=2)
-    for number, counterfactual in enumerate(runs, start=1):
-        laboratory.outcome(counterfactual)
-        print(f"\rretrainings {number}/{len(runs)}", end="", file=sys.stderr, flush=True)
-    trained = work / "trained"
-    if not (trained / "config.json").is_file():
-        recipe.train(records, 0, trained)
-    model = load_model(trained)
-    results = []
-    for name, settings in variants.items():
-        folder = work / "index"
-        shutil.rmtree(folder, ignore_errors=True)
-        build_index(model, records, folder, settings, name="lab")
-        index = AttributionIndex.open(folder)
-        made = validate(index, model, records, outputs, laboratory, recipe=fingerprint, halves=size.halves, seeds=2)
-        results.append((name, made))
-        print(f"\r{name:<30}", file=sys.stderr)
-        for score in results[-1][1].methods[:4]:
-            print(line(name, score), flush=True)
-    return results
-
-
-def line(variant: str, score: MethodScore) -> str:
-    """One row of the table."""
-    cells = [score.lds, score.lds_given_size, score.pearson, score.spearman, score.top_one, score.share_error]
-    numbers = " | ".join("-" if cell is None else f"{cell.value:.2f}" for cell in cells)
-    return f"| {variant} | {score.method} | {numbers} |"
-
-
-def report(results: list[tuple[str, Certificate]], size: Size) -> str:
-    """The table in Markdown."""
-    first = results[0][1]
-    lines = [
-        "# Fidelity: packages",
-        "",
-        f"{len(first.providers)} providers, {size.characters} characters each; a Llama of width {size.hidden} with",
-        f"{size.layers} layers from scratch, {size.epochs:g} epochs; {first.outputs} outputs,",
-        f"{first.retrainings} retrainings.",
-        f"Noise ceiling of LDS {first.ceiling.value:.2f} ({first.ceiling.low:.2f} to {first.ceiling.high:.2f}).",
-        "",
-        "| index | measure | LDS | given size | LOO Pearson | LOO Spearman | top-1 | share error |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for number, (name, certificate) in enumerate(results):
-        for score in certificate.methods:
-            own = "effect" in score.method or score.method in {"influence", "support"}
-            if own or number == 0:
-                lines.append(line(name if own else "none", score))
-    lines.append("")
-    for name, certificate in results:
-        fit = certificate.calibration
-        weights = f"α {fit.alpha:.2f}, β {fit.beta:.2f}, γ {fit.gamma:.3f}"
-        lines.append(f"- {name}: {weights}; measured over predicted nats, cross-fitted, {fit.ratio:.2f}")
+    lines += ["", f"![LDS of every measure]({truth.case.name}.svg)", "", Scores.heading()]
+    lines += [scores.line(name) for name, scores in rows]
     return "\n".join(lines) + "\n"
+
+
+def plot(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> alt.LayerChart:
+    """LDS of the best measures and the baselines with their 90 % intervals, and the ceiling."""
+    data = pl.DataFrame(
+        {
+            "measure": [name for name, _ in rows],
+            "LDS": [scores.lds.value for _, scores in rows],
+            "low": [scores.lds.low for _, scores in rows],
+            "high": [scores.lds.high for _, scores in rows],
+        }
+    )
+    base = alt.Chart(data).encode(y=alt.Y("measure:N", sort="-x", title=None, axis=alt.Axis(labelLimit=420)))
+    points = base.mark_point(filled=True).encode(x=alt.X("LDS:Q"))
+    bars = base.mark_rule().encode(x="low:Q", x2="high:Q")
+    ceiling = alt.Chart(pl.DataFrame({"x": [Scoring(truth).noise().lds]})).mark_rule(strokeDash=[4, 4])
+    return alt.layer(bars, points, ceiling.encode(x="x:Q")).properties(width=420)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for retrainings, kept between runs")
-    parser.add_argument("--quick", action="store_true", help="a small case, in a few minutes")
-    parser.add_argument("--only", action="append", help="names of variants")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="[default: all]")
+    parser.add_argument("--only", action="append", help="names of variants; nothing is written then")
+    parser.add_argument("--workers", type=int, default=1, help="retrainings at a time")
     arguments = parser.parse_args()
-    size = QUICK if arguments.quick else FULL
-    chosen = {k: v for k, v in VARIANTS.items() if not arguments.only or k in arguments.only}
     np.set_printoptions(precision=3)
-    results = run(arguments.work, size, chosen)
-    text = report(results, size)
-    print(text)
-    if not arguments.quick and not arguments.only:
-        target = ROOT / "reports" / "fidelity" / "packages.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    for name in arguments.case or ("packages", "prose", "pretrained"):
+        make, size = CASES[name]
+        work = arguments.work / name
+        work.mkdir(parents=True, exist_ok=True)
+        truth = retrain(make(work, size), work, arguments.workers)
+        chosen = [v for v in GRID if name in v.cases and (not arguments.only or v.name in arguments.only)]
+        rows = run(truth, work, chosen)
+        if not arguments.only:
+            REPORTS.mkdir(parents=True, exist_ok=True)
+            (REPORTS / f"{name}.md").write_text(page(truth, rows), encoding="utf-8")
+            plot(truth, rows).save(str(REPORTS / f"{name}.svg"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

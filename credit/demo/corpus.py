@@ -7,6 +7,7 @@ import importlib.util
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,10 @@ class Corpus:
     held_back: tuple[SourceFile, ...]
 
 
-def collect(seed: int) -> Corpus:
-    """Select about 1 MB of source text, the same for the same seed and versions."""
+def collect(seed: int, distributions: Sequence[str] = (*DISTRIBUTIONS, OWN)) -> Corpus:
+    """Select about 125 kB of source text of each distribution, the same for the same seed and versions."""
     contributors, train, held_back = [], [], []
-    for key in (*DISTRIBUTIONS, OWN):
+    for key in distributions:
         contributor = _contributor(key)
         chosen = _choose(contributor, random.Random(f"{seed}/{key}"))  # noqa: S311  # a selection, not a secret
         contributors.append(contributor)

@@ -73,7 +73,10 @@ class Recipe:
         order = _shuffled(lengths, self.batch_tokens, generator)
         total = self.steps or max(1, math.ceil(self.epochs * len(order)))
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=total, pct_start=0.1)
+        rising = max(0.1, min(0.75, 1.5 / total))  # of the schedule: a step at least, or it cannot be computed
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=total, pct_start=rising
+        )
         module.train()
         for _ in range(total):
             if not order:

@@ -44,6 +44,7 @@ class AttributionIndex:
     those models once (`load_model` does, `add_models`), and its influence is the weighted mean of theirs.
 
     Attributes:
+        rows: how rows belong to groups.
         members: weight and index of each further checkpoint.
     """
 
@@ -58,7 +59,7 @@ class AttributionIndex:
         owner = torch.zeros(len(counts), dtype=torch.int64)
         for number, layout in enumerate(manifest.groups):
             owner[layout.start : layout.stop] = number
-        self._rows = GroupRows(owner, counts, len(manifest.groups))
+        self.rows = GroupRows(owner, counts, len(manifest.groups))
         self._curvature: Curvature | None = None
         self._models: dict[str, Task] = {}
         self.members: tuple[tuple[float, AttributionIndex], ...] = tuple(
@@ -193,7 +194,7 @@ class AttributionIndex:
         """
         return summarise(
             self.row_influence(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress),
-            self._rows,
+            self.rows,
             noise_floor,
         )
 

@@ -56,7 +56,7 @@ def test_influence_is_the_weighted_mean_and_support_is_taken_of_it(model, seeds,
     truth = _mean([model, *seeds], data, outputs, tmp_path)
     index = _open(tmp_path / "index", seeds)
     torch.testing.assert_close(index.row_influence(model, outputs), truth)
-    expected = summarise(truth, index._rows)
+    expected = summarise(truth, index.rows)
     ours = index.value(model, outputs)
     for name in ("influence", "support", "volume", "noise"):
         torch.testing.assert_close(getattr(ours, name), getattr(expected, name))

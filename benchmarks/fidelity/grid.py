@@ -1,0 +1,119 @@
+"""The engine's choices that the laboratory compares, and what each of them predicts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.fidelity.cases import Case
+from benchmarks.fidelity.truth import Truth
+from credit.fidelity.metrics import Floats
+from credit.records import TrainingRecord
+from credit.valuation import AttributionIndex, GroupRows, IndexSettings, LanguageModel, build_index, summarise
+
+FLOORS = (0.0, 1.0)
+"""Noise floors at which support is taken: 0 is the positive part of every example's influence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An index, or several over models from other seeds of the recipe, whose rows' influences are averaged.
+
+    `cases` are those in which it is measured; full rank, and a second seed, are too much for a pretrained model here.
+    """
+
+    name: str
+    settings: IndexSettings
+    seeds: tuple[int, ...] = (0,)
+    damping: float | None = None
+    cases: tuple[str, ...] = ("packages", "prose")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a variant says of every provider on every output, each (Q, P), nats: `support` by noise floor."""
+
+    influence: Floats
+    support: dict[float, Floats]
+    volume: Floats
+
+
+EKFAC = IndexSettings(rank=100_000, projection="random", curvature="ekfac", damping=0.001)
+WHITENED = IndexSettings(rank=64, projection="whitened", curvature="none")
+_ALL = ("packages", "prose", "pretrained")
+
+GRID = (
+    Variant("random r16, dense Fisher", IndexSettings(rank=16, projection="random", curvature="fisher"), cases=_ALL),
+    Variant("random r32, dense Fisher", IndexSettings(rank=32, projection="random", curvature="fisher")),
+    Variant("random r64, dense Fisher", IndexSettings(projection="random", curvature="fisher")),
+    Variant("random r64, EK-FAC", IndexSettings(rank=64, projection="random", curvature="ekfac"), cases=_ALL),
+    Variant("PCA r64, EK-FAC", IndexSettings(rank=64, projection="pca", curvature="ekfac")),
+    Variant("whitened r16", replace(WHITENED, rank=16), cases=_ALL),
+    Variant("whitened r32", replace(WHITENED, rank=32)),
+    Variant("whitened r64", WHITENED, cases=_ALL),
+    Variant("whitened r64, int8 rows", replace(WHITENED, rows_dtype="int8")),
+    Variant("whitened r64, 8 rows", replace(WHITENED, rows_per_group=8)),
+    Variant("whitened r64, a row each", replace(WHITENED, rows_per_group=None), cases=_ALL),
+    Variant("whitened r64, head", replace(WHITENED, lm_head=True)),
+    Variant("whitened r64, head, 2 seeds", replace(WHITENED, lm_head=True), seeds=(0, 1)),
+    Variant("EK-FAC full rank", EKFAC),
+    Variant("EK-FAC full rank, damping 0.1", EKFAC, damping=0.1),
+    Variant("EK-FAC full rank, head", replace(EKFAC, lm_head=True)),
+    Variant("EK-FAC full rank, head, 2 seeds", replace(EKFAC, lm_head=True), seeds=(0, 1)),
+)
+
+
+class Valuer:
+    """Values a case's outputs by variants."""
+
+    def __init__(self, truth: Truth, work: Path) -> None:
+        self.truth, self.work = truth, work
+        self._models: dict[int, LanguageModel] = {}
+
+    def features(self, variant: Variant) -> Features:
+        """What a variant predicts of the case's outputs."""
+        parts = []
+        for seed in variant.seeds:
+            if seed not in self._models:
+                self._models[seed] = self.truth.model(seed)
+            parts.append(
+                row_influence(self.truth.case, self._models[seed], self.truth.case.records, variant, self.work)
+            )
+        _, rows, owners = parts[0]  # rows are laid out by the data alone: the same for every seed
+        return reduce_rows(torch.stack([values for values, _, _ in parts]).mean(0), rows, owners, self.truth.providers)
+
+
+def row_influence(
+    case: Case, model: LanguageModel, records: Sequence[TrainingRecord], variant: Variant, work: Path
+) -> tuple[Tensor, GroupRows, list[str]]:
+    """Influence of every row (Q, R) on the case's outputs, the rows' layout, and the provider of each group."""
+    folder = work / "index"
+    shutil.rmtree(folder, ignore_errors=True)
+    build_index(model, records, folder, variant.settings, name="lab")
+    index = AttributionIndex.open(folder, damping=variant.damping)
+    return index.row_influence(model, case.outputs).double(), index.rows, [g.provider for g in index.groups]
+
+
+def reduce_rows(values: Tensor, rows: GroupRows, owners: Sequence[str], providers: Sequence[str]) -> Features:
+    """Reduce rows' influences (Q, R) to every provider's numbers (Q, P)."""
+    columns = [providers.index(owner) for owner in owners]
+
+    def by_provider(groups: Tensor) -> Floats:
+        total: Floats = np.zeros((len(groups), len(providers)))
+        for column, provider in enumerate(columns):
+            total[:, provider] += groups[:, column].numpy()
+        return total
+
+    valued = {floor: summarise(values, rows, floor) for floor in FLOORS}
+    first = valued[FLOORS[0]]
+    return Features(
+        by_provider(first.influence),
+        {floor: by_provider(valuation.support) for floor, valuation in valued.items()},
+        by_provider(first.volume),
+    )

@@ -1,0 +1,185 @@
+"""Scores of a measure against a case's retrainings, the noise that bounds them, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from benchmarks.fidelity.truth import Truth
+from credit.fidelity.baselines import bm25
+from credit.fidelity.counterfactuals import Counterfactual
+from credit.fidelity.metrics import (
+    Estimate,
+    Floats,
+    correlation,
+    estimate,
+    estimate_of,
+    fit_nonnegative,
+    linear_datamodelling_score,
+    noise_ceiling,
+    share_error,
+    spearman,
+    top_one,
+)
+from credit.valuation.model import load_model
+from credit.valuation.tokens import Encoder
+
+_CLEAR = 2.0
+_RIDGE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a measure predicts: see `credit.fidelity.validate.MethodScore`; `clear` is top-1 on clear outputs."""
+
+    lds: Estimate
+    lds_given_size: float
+    pearson: float
+    spearman: float
+    top_one: float
+    clear: float
+    share_error: float
+
+    @staticmethod
+    def heading() -> str:
+        """Head of the table."""
+        return (
+            "| measure | LDS | given size | LOO Pearson | LOO Spearman | top-1 | clear top-1 | share error |\n"
+            "|---|---|---|---|---|---|---|---|"
+        )
+
+    def line(self, name: str) -> str:
+        """One row of the table."""
+        rest = (self.lds_given_size, self.pearson, self.spearman, self.top_one, self.clear, self.share_error)
+        lds = f"{self.lds.value:.2f} ({self.lds.low:.2f}, {self.lds.high:.2f})"
+        return f"| {name} | {lds} | " + " | ".join(f"{value:.2f}" for value in rest) + " |"
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What no prediction can exceed, from retrainings that differ by their seed alone; None where there is one seed.
+
+    Attributes:
+        lds: noise ceiling of LDS.
+        lds_given_size: the same, with size partialled out.
+        additive: LDS of an additive model, each half predicted from the others (neither it nor its complement).
+        pearson: correlation of leave-one-out falls of two seeds.
+        pearson_ceiling: what that leaves for predicting their mean.
+        shares: total variation distance of the two seeds' shares.
+    """
+
+    lds: float
+    lds_given_size: float
+    additive: float
+    pearson: float | None
+    pearson_ceiling: float | None
+    shares: float | None
+
+
+class Scoring:
+    """A case's retrainings as arrays: halves (S, Q) by seed, and what outputs lost without each provider (Q, P)."""
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        names, found = truth.providers, truth.outcomes
+        everybody = frozenset(names)
+        halves = sorted({run.providers for run in found if run.kind == "half"}, key=sorted)
+        self.member = np.array([[float(name in half) for name in names] for half in halves])
+        self.halves = [np.array([found[Counterfactual("half", half, seed)] for half in halves]) for seed in range(2)]
+        self.falls = []
+        for seed in range(truth.case.size.seeds):
+            full = found[Counterfactual("full", everybody, seed)]
+            without = [found[Counterfactual("leave-out", everybody - {name}, seed)] for name in names]
+            self.falls.append(np.stack([full - outcome for outcome in without], axis=1))
+        self.fall: Floats = np.mean(self.falls, axis=0)
+        encoder = Encoder(load_model(truth.case.recipe.start).tokenizer, truth.case.recipe.max_length)
+        self.tokens = np.zeros(len(names))
+        for record in truth.case.records:
+            self.tokens[names.index(record.group.provider)] += sum(e.predicted for e in encoder.training(record))
+
+    def noise(self) -> Noise:
+        """How far retrainings agree with each other."""
+        given = spearman(self.halves[0].T, self.halves[1].T, self.member @ self.tokens)
+        reliability = np.clip(given, 0, 1)
+        lds = float(noise_ceiling(*self.halves).mean())
+        lds_given = float(np.sqrt(2 * reliability / (1 + reliability)).mean())
+        if len(self.falls) < 2:
+            return Noise(lds, lds_given, self._additive(), None, None, None)
+        agreement = correlation(self.falls[0], self.falls[1])
+        clipped = np.clip(agreement, 0, 1)
+        ceiling = float(np.sqrt(2 * clipped / (1 + clipped)).mean())
+        return Noise(lds, lds_given, self._additive(), float(agreement.mean()), ceiling, share_error(*self.falls))
+
+    def _additive(self) -> float:
+        actual = np.mean(self.halves, axis=0)
+        predicted = np.zeros_like(actual)
+        for number, row in enumerate(self.member):
+            known = [k for k, other in enumerate(self.member) if k != number and not np.array_equal(other, 1 - row)]
+            design = np.c_[np.ones(len(known)), self.member[known]]
+            ridge = _RIDGE * np.diag([0.0, *np.ones(len(row))])
+            weights = np.linalg.solve(design.T @ design + ridge, design.T @ actual[known])
+            predicted[number] = np.r_[1.0, row] @ weights
+        return float(spearman(predicted.T, actual.T).mean())
+
+    def score(self, measure: Floats) -> Scores:
+        """Score a measure (Q, P)."""
+        actual = np.mean(self.halves, axis=0)
+        hits = top_one(measure, self.fall)
+        given = linear_datamodelling_score(self.member, measure, actual, self.member @ self.tokens)
+        return Scores(
+            lds=estimate(linear_datamodelling_score(self.member, measure, actual)),
+            lds_given_size=float(given.mean()),
+            pearson=float(correlation(measure, self.fall).mean()),
+            spearman=float(spearman(measure, self.fall).mean()),
+            top_one=float(hits.mean()),
+            clear=float(hits[self._clear()].mean()),
+            share_error=estimate_of(lambda chosen: share_error(measure[chosen], self.fall[chosen]), len(measure)).value,
+        )
+
+    def _clear(self) -> Floats:
+        """Outputs (Q,) that plainly drew on one provider: its absence costs most of all outputs, and twice the next."""
+        ordered = np.sort(self.fall, axis=1)
+        clear: Floats = (ordered[:, -1] > _CLEAR * ordered[:, -2].clip(min=0)) & (
+            ordered[:, -1] > np.median(ordered[:, -1])
+        )
+        return clear
+
+    def baselines(self) -> Iterator[tuple[str, Scores]]:
+        """Measures that need no index."""
+        case, providers = self.truth.case, self.truth.providers
+        yield "tokens", self.score(np.tile(self.tokens, (len(case.outputs), 1)))
+        yield "BM25, top 100 records", self.score(bm25(case.records, case.outputs, providers))
+        if len(self.falls) > 1:
+            yield "leave-one-out of another seed", self._score_of_seed()
+
+    def _score_of_seed(self) -> Scores:
+        """The first seed's falls, against leave-one-out of the second alone."""
+        other = Scoring.__new__(Scoring)
+        other.truth, other.member, other.halves, other.tokens = self.truth, self.member, self.halves, self.tokens
+        other.fall = self.falls[1]
+        return other.score(self.falls[0])
+
+
+def fitted(features: Sequence[Floats], fall: Floats, retrainings: int) -> Floats:
+    """Effect (Q, P) of every provider by weights ≥ 0 that were fitted to leave-one-out of some others.
+
+    Every provider is predicted by the mean of the fits that did not see it.
+
+    Args:
+        features: K arrays (Q, P).
+        fall: (Q, P), what outputs lost without each provider, nats.
+        retrainings: providers whose absence a fit sees.
+    """
+    columns = np.stack(features, axis=2)
+    total = np.zeros_like(fall)
+    fits = np.zeros(fall.shape[1])
+    for seen in combinations(range(fall.shape[1]), retrainings):
+        chosen = list(seen)
+        weights = fit_nonnegative(columns[:, chosen].reshape(-1, len(features)), fall[:, chosen].ravel())
+        unseen = [p for p in range(fall.shape[1]) if p not in seen]
+        total[:, unseen] += columns[:, unseen] @ weights
+        fits[unseen] += 1
+    return total / fits

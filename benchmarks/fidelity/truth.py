@@ -1,0 +1,46 @@
+"""What happens without a provider's data: the retrainings of a case, made once and kept."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fidelity.cases import Case
+from credit.fidelity.counterfactuals import Counterfactual, plan
+from credit.fidelity.metrics import Floats
+from credit.fidelity.retrain import Laboratory
+from credit.valuation import LanguageModel, load_model
+
+MAX_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A case's retrainings: log-likelihoods of its outputs (Q,), nats, after each; and the models that are valued."""
+
+    case: Case
+    providers: list[str]
+    outcomes: dict[Counterfactual, Floats]
+    folder: Path
+
+    def model(self, seed: int = 0) -> LanguageModel:
+        """The model trained on all data with a seed."""
+        folder = self.folder / f"trained-{seed}"
+        if not (folder / "tokenizer.json").is_file():  # written last
+            self.case.recipe.train(self.case.records, seed, folder)
+        return load_model(folder, dtype="fp32")
+
+
+def retrain(case: Case, work: Path, workers: int = 1) -> Truth:
+    """Make a case's retrainings, or find them again."""
+    recipe = case.recipe.fingerprint(load_model(case.recipe.start).model_sha256)
+    laboratory = Laboratory(work / "runs", case.records, case.outputs, case.recipe.train, recipe, MAX_LENGTH)
+    providers = sorted({record.group.provider for record in case.records})
+    outcomes = laboratory.outcomes(
+        plan(providers, halves=case.size.halves, seeds=case.size.seeds),
+        workers=workers,
+        progress=lambda done, total: print(f"\r{case.name}: retrainings {done}/{total}", end="", file=sys.stderr),
+    )
+    print(file=sys.stderr)
+    return Truth(case, providers, outcomes, work)
