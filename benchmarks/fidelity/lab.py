@@ -26,6 +26,7 @@ from credit.fidelity.metrics import Floats
 
 ROOT = Path(__file__).parent.parent.parent
 REPORTS = ROOT / "reports" / "fidelity"
+_PLAIN = ": influence + support"
 
 
 def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats]]:
@@ -82,21 +83,26 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> alt.LayerChart:
-    """LDS of the best measures and the baselines with their 90 % intervals, and the ceiling."""
+def plot(rows: Sequence[tuple[str, Scores]], ceiling: float) -> alt.LayerChart:
+    """LDS of plain effect under every variant, and of the baselines, with 90 % intervals; the ceiling is dashed."""
+    shown = [(name, scores.lds) for name, scores in rows if ": " not in name or name.endswith(_PLAIN)]
     data = pl.DataFrame(
         {
-            "measure": [name for name, _ in rows],
-            "LDS": [scores.lds.value for _, scores in rows],
-            "low": [scores.lds.low for _, scores in rows],
-            "high": [scores.lds.high for _, scores in rows],
+            "measure": [name.removesuffix(_PLAIN) for name, _ in shown],
+            "LDS": [lds.value for _, lds in shown],
+            "low": [lds.low for _, lds in shown],
+            "high": [lds.high for _, lds in shown],
+            "kind": ["attribution" if name.endswith(_PLAIN) else "baseline" for name, _ in shown],
         }
     )
-    base = alt.Chart(data).encode(y=alt.Y("measure:N", sort="-x", title=None, axis=alt.Axis(labelLimit=420)))
-    points = base.mark_point(filled=True).encode(x=alt.X("LDS:Q"))
+    base = alt.Chart(data).encode(
+        y=alt.Y("measure:N", sort=alt.SortField("LDS", order="descending"), title=None, axis=alt.Axis(labelLimit=320)),
+        color=alt.Color("kind:N", title=None),
+    )
+    points = base.mark_point(filled=True, size=50).encode(x=alt.X("LDS:Q", title="LDS (90 % interval)"))
     bars = base.mark_rule().encode(x="low:Q", x2="high:Q")
-    ceiling = alt.Chart(pl.DataFrame({"x": [Scoring(truth).noise().lds]})).mark_rule(strokeDash=[4, 4])
-    return alt.layer(bars, points, ceiling.encode(x="x:Q")).properties(width=420)
+    bound = alt.Chart(pl.DataFrame({"x": [ceiling]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q")
+    return alt.layer(bars, points, bound).properties(width=420)
 
 
 def main() -> None:
@@ -117,7 +123,7 @@ def main() -> None:
         if not arguments.only:
             REPORTS.mkdir(parents=True, exist_ok=True)
             (REPORTS / f"{name}.md").write_text(page(truth, rows), encoding="utf-8")
-            plot(truth, rows).save(str(REPORTS / f"{name}.svg"))
+            plot(rows, Scoring(truth).noise().lds).save(str(REPORTS / f"{name}.svg"))
 
 
 if __name__ == "__main__":
