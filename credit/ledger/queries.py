@@ -156,7 +156,8 @@ def standing_restatements(conn: Connection, period: str) -> list[RestatementMeth
     )
     found = [json.loads(details) for details in conn.execute(query).scalars()]
     return [
-        RestatementMethod(body["restates"], body["method"].get("index"), body["method"]["policy"]) for body in found
+        RestatementMethod(body["restates"], body["method"].get("index"), body["method"].get("policy", {}))
+        for body in found
     ]
 
 

@@ -87,7 +87,8 @@ def restate(
         ledger: the ledger.
         period: the closed period `YYYY-MM`.
         rescore: see `by_policy`; another one may ask a model.
-        method: what `rescore` does, as data; stored with the transaction.
+        method: what `rescore` does, as data: `policy`, the changes of it, and `index`, the fingerprint of the index
+            that was asked, if one was. Stored with the transaction; a close looks for its certificate by it.
         reason: why, in words; printed on the statements.
         dry_run: only say what would be posted.
         now: when the ledger records it.

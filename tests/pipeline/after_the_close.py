@@ -42,7 +42,15 @@ class AfterTheClose(TwoLedgers):
         def act() -> list[Restatement]:
             by = {"measure": measure}
             return [
-                restate(self.books, ledger, month_name(month), by_policy(by), by, reason="a better one", now=self.now)
+                restate(
+                    self.books,
+                    ledger,
+                    month_name(month),
+                    by_policy(by),
+                    {"policy": by},
+                    reason="a better one",
+                    now=self.now,
+                )
                 for ledger in self.ledgers
             ]
 
