@@ -111,9 +111,9 @@ TRAINED_AS = {"data ten times, noticed": "data ten times, unnoticed", "two accou
 
 def measures(features: Features) -> dict[str, Floats]:
     """The measures that are compared, each (Q, P)."""
-    plain = features.influence + features.support[0.0] + 0.2 * features.volume
     return {
-        "effect": plain,
+        "influence + support over 1 σ": features.influence + features.support[1.0],
+        "influence + support + volume/5": features.influence + features.support[0.0] + 0.2 * features.volume,
         "influence": features.influence,
         "support": features.support[0.0],
         "support over 1 σ": features.support[1.0],

@@ -333,7 +333,7 @@ def test_every_command_in_any_order_does_what_the_plain_model_does(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=6,
+            max_examples=10,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,
