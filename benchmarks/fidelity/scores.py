@@ -124,28 +124,21 @@ class Scoring:
             predicted[number] = np.r_[1.0, row] @ weights
         return float(spearman(predicted.T, actual.T).mean())
 
-    def score(self, measure: Floats) -> Scores:
-        """Score a measure (Q, P)."""
+    def score(self, measure: Floats, fall: Floats | None = None) -> Scores:
+        """Score a measure (Q, P) against the halves and `fall` (Q, P): by default its mean over seeds."""
+        fall = self.fall if fall is None else fall
         actual = np.mean(self.halves, axis=0)
-        hits = top_one(measure, self.fall)
+        hits = top_one(measure, fall)
         given = linear_datamodelling_score(self.member, measure, actual, self.member @ self.tokens)
         return Scores(
             lds=estimate(linear_datamodelling_score(self.member, measure, actual)),
             lds_given_size=float(given.mean()),
-            pearson=float(correlation(measure, self.fall).mean()),
-            spearman=float(spearman(measure, self.fall).mean()),
+            pearson=float(correlation(measure, fall).mean()),
+            spearman=float(spearman(measure, fall).mean()),
             top_one=float(hits.mean()),
-            clear=float(hits[self._clear()].mean()),
-            share_error=estimate_of(lambda chosen: share_error(measure[chosen], self.fall[chosen]), len(measure)).value,
+            clear=float(hits[_clear(fall)].mean()),
+            share_error=estimate_of(lambda chosen: share_error(measure[chosen], fall[chosen]), len(measure)).value,
         )
-
-    def _clear(self) -> Floats:
-        """Outputs (Q,) that plainly drew on one provider: its absence costs most of all outputs, and twice the next."""
-        ordered = np.sort(self.fall, axis=1)
-        clear: Floats = (ordered[:, -1] > _CLEAR * ordered[:, -2].clip(min=0)) & (
-            ordered[:, -1] > np.median(ordered[:, -1])
-        )
-        return clear
 
     def baselines(self) -> Iterator[tuple[str, Scores]]:
         """Measures that need no index."""
@@ -153,14 +146,16 @@ class Scoring:
         yield "tokens", self.score(np.tile(self.tokens, (len(case.outputs), 1)))
         yield "BM25, top 100 records", self.score(bm25(case.records, case.outputs, providers))
         if len(self.falls) > 1:
-            yield "leave-one-out of another seed", self._score_of_seed()
+            yield "leave-one-out of another seed", self.score(self.falls[0], self.falls[1])
 
-    def _score_of_seed(self) -> Scores:
-        """The first seed's falls, against leave-one-out of the second alone."""
-        other = Scoring.__new__(Scoring)
-        other.truth, other.member, other.halves, other.tokens = self.truth, self.member, self.halves, self.tokens
-        other.fall = self.falls[1]
-        return other.score(self.falls[0])
+
+def _clear(fall: Floats) -> Floats:
+    """Outputs (Q,) that plainly drew on one provider: its absence costs more than most, and twice the next."""
+    ordered = np.sort(fall, axis=1)
+    clear: Floats = (ordered[:, -1] > _CLEAR * ordered[:, -2].clip(min=0)) & (
+        ordered[:, -1] > np.median(ordered[:, -1])
+    )
+    return clear
 
 
 def fitted(features: Sequence[Floats], fall: Floats, retrainings: int) -> Floats:
