@@ -24,9 +24,9 @@ from credit import __version__
 from credit.errors import InvalidRequestError, LockHeldError, ValuationError
 from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.workers import map_in_processes
+from credit.files import write_whole
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.manifest import write_whole
 from credit.valuation.model import LanguageModel, load_model, sequence_losses, without_progress_bars
 from credit.valuation.tokens import Encoder
 

@@ -38,9 +38,9 @@ from credit.fidelity.metrics import (
     top_one,
 )
 from credit.fidelity.retrain import Laboratory
+from credit.files import write_whole
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
-from credit.valuation.manifest import write_whole
 
 Progress = Callable[[int, int], None]
 

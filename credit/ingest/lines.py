@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from hashlib import file_digest
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -47,12 +46,6 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} is not a regular file; write its content to one first")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; remove it, or write it again if it should hold records")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def read_head(path: Path, size: int) -> bytes:

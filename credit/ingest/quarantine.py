@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from credit.files import rename_whole
 from credit.records import Quarantined
 
 
@@ -54,8 +55,7 @@ class QuarantineFile:
             file.flush()
             os.fsync(file.fileno())
         if kind is None:
-            self._beside.replace(self.path)
-            _sync_folder(self.path.parent)
+            rename_whole(self._beside, self.path)
         else:
             self._beside.unlink()
 
@@ -74,13 +74,3 @@ def quarantine_line(item: Quarantined) -> bytes:
         line["raw_base64"] = base64.b64encode(item.raw).decode()
     # ASCII on purpose: names of files and pieces of records may hold what UTF-8 cannot (lone surrogates).
     return json.dumps(line).encode() + b"\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; a folder can be synced on POSIX only."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from credit.errors import IntegrityError
+from credit.files import write_whole
 
 SCHEMA = {
     "output_id": pl.Int64,
@@ -68,13 +68,7 @@ def write_book(folder: Path, scores: Sequence[Score]) -> Book:
     folder.mkdir(parents=True, exist_ok=True)
     path = book_path(folder, digest)
     if not path.is_file():
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync(folder)
+        write_whole(path, content)
     return Book(digest, len(scores), len(content))
 
 
@@ -94,12 +88,3 @@ def read_book(folder: Path, sha256: str) -> pl.DataFrame:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise IntegrityError(f"score book {path} is not the file that was registered; restore it from a backup")
     return pl.read_parquet(io.BytesIO(content))
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in the folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

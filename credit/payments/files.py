@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError
+from credit.files import write_whole
 from credit.payments.lines import PaymentLine, safe
 
 
@@ -92,15 +92,4 @@ def render_csv(layout: Layout, lines: Sequence[PaymentLine]) -> bytes:
 
 def write_file(out: Path, content: bytes) -> None:
     """Write the file whole or not at all, for its owner's eyes alone: it may hold bank details."""
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(out)
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_whole(out, content, mode=0o600)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from credit.accounting.fx import parse_rate
 from credit.accounting.money import currency_digits, parse_amount
 from credit.errors import CreditError, InputError
-from credit.ingest.lines import file_sha256
+from credit.files import sha256_file
 from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import QuarantineFile
@@ -56,7 +56,7 @@ def ingest_outputs(
         InputError: the file as a whole cannot be used, or `strict` and a record is bad.
     """
     reader = read_outputs(path, source=source)
-    digest = file_sha256(path)
+    digest = sha256_file(path)
     report = IntakeReport(str(path))
     shown: list[str] = []
     with (
@@ -169,7 +169,7 @@ def _import(
     problems: list[Quarantined] = list(result.quarantined)
     with (
         workspace.open() as ledger,
-        QuarantineFile(workspace.quarantine, path, file_sha256(path)) as quarantine,
+        QuarantineFile(workspace.quarantine, path, sha256_file(path)) as quarantine,
         ledger.write() as conn,
     ):
         for parsed in result.records:

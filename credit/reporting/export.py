@@ -16,6 +16,7 @@ import polars as pl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
+from credit.files import sync_folder
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.sources import MEASURES, scores
@@ -75,7 +76,7 @@ def export_period(
     for name, statement in told.items():
         _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)
         _publish(staged[name], out / name)
-    _sync(out)
+    sync_folder(out)
     return [out / name for name in sorted(told)]
 
 
@@ -133,7 +134,7 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, key: Ed25519P
             file.write(content.encode())
             file.flush()
             os.fsync(file.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _publish(staged: Path, folder: Path) -> None:
@@ -154,12 +155,3 @@ def _same(one: Path, other: Path) -> bool:
     return names == {item.name for item in other.iterdir()} and all(
         (one / name).read_bytes() == (other / name).read_bytes() for name in names
     )
-
-
-def _sync(folder: Path) -> None:
-    """Make what was written or renamed in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from credit.files import write_whole
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
-from credit.valuation.manifest import MANIFEST, Manifest, write_whole
+from credit.valuation.manifest import MANIFEST, Manifest
 from credit.valuation.store import StoredTensors, save_tensors
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
+from credit.files import sha256_file, write_whole
 from credit.valuation.checkpoint import STATE
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training
@@ -25,9 +26,7 @@ from credit.valuation.manifest import (
     MemberIndex,
     build_fingerprint,
     read_manifest,
-    write_whole,
 )
-from credit.valuation.model import sha256_file
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.store import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of

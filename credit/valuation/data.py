@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError
+from credit.files import sha256_file, write_whole
 from credit.records import Group
-from credit.valuation.manifest import write_whole
-from credit.valuation.model import sha256_file
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"

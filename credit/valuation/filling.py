@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import ValuationError
+from credit.files import sha256_file
 from credit.valuation.assemble import complete_index
 from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
@@ -22,7 +23,6 @@ from credit.valuation.fitting import Progress, make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
-from credit.valuation.model import sha256_file
 from credit.valuation.passes import gradient_batches, not_finite
 from credit.valuation.projection import (
     LayerProjection,

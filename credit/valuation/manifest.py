@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from credit.errors import InputError, IntegrityError, MismatchError
+from credit.files import sha256_file
 from credit.records import Group
 from credit.valuation.layers import LayerShape, SkippedLayer
-from credit.valuation.model import sha256_file
 from credit.valuation.rows import GroupLayout
 
 FORMAT_VERSION = 2
@@ -278,23 +277,3 @@ def _parse(body: dict[str, Any]) -> Manifest:
             }
         )
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent: beside, fsync, rename."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    rename_whole(beside, path)
-
-
-def rename_whole(beside: Path, path: Path) -> None:
-    """Rename a written file into place and make the rename itself durable."""
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

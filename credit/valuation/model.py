@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from credit.errors import ValuationError
+from credit.files import sha256_file
 from credit.valuation.batching import IGNORED, Batch, make_batch
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import Encoder, Example
@@ -202,12 +203,6 @@ def fingerprint_tokenizer(path: Path) -> str:
     if not files:
         raise ValuationError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained()")
     return _digest(files)
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import MismatchError
+from credit.files import sha256_file
 from credit.records import Group
 from credit.valuation.assemble import complete_index, versioned
 from credit.valuation.curvature import make_statistic
@@ -22,7 +23,6 @@ from credit.valuation.fitting import Progress
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, ExcludedExample, Manifest, MemberIndex, Revision
-from credit.valuation.model import sha256_file
 from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import RowLayout, lay_out_rows

@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from credit.valuation.manifest import rename_whole
-from credit.valuation.model import sha256_file
+from credit.files import rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 

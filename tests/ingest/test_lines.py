@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
-from credit.ingest.lines import Line, file_sha256, read_lines
+from credit.files import sha256_file
+from credit.ingest.lines import Line, read_lines
 
 
 @given(st.binary(min_size=1))
@@ -90,4 +91,4 @@ def test_a_folder_or_a_device_is_an_error(tmp_path):
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    assert file_sha256(path) == hashlib.sha256(b"abc").hexdigest()
+    assert sha256_file(path) == hashlib.sha256(b"abc").hexdigest()

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from credit.errors import InputError, IntegrityError, MismatchError, ValuationError
+from credit.files import sha256_file
 from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import verify_files
-from credit.valuation.model import sha256_file
 from credit.valuation.projection import random_projections
 from credit.valuation.rows import fold_key
 from credit.valuation.tokens import Encoder
