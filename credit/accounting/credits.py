@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from math import isfinite
 from typing import Literal, get_args
@@ -15,7 +15,14 @@ from credit.records import HOUSE, UNATTRIBUTED, Group
 
 Measure = Literal["effect", "support", "influence"]
 
-_UNATTRIBUTED = Group(HOUSE, UNATTRIBUTED)
+Basis = Literal["output", "pool"]
+Negative = Literal["zero", "net"]
+
+UNEARNED = Group(HOUSE, UNATTRIBUTED)
+"""Who is credited with what nobody earned."""
+
+_LATER = {"basis": "output", "negative": "zero"}
+"""Fields that policies did not always have, with what held before; left out of the JSON where they say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,9 @@ class Policy:
         beta: weight of support in effect.
         gamma: weight of volume in effect.
         damping: of the curvature, relative to its mean eigenvalue; None is what the index was built with.
+        basis: whether each `output` distributes its own weight, or measures are added up over the period (`pool`).
+        negative: whether negative measures count for nothing (`zero`) or are set off within the period (`net`);
+            see `credit.accounting.pooling`.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -39,10 +49,13 @@ class Policy:
     beta: float = 1.0
     gamma: float = 0.0
     damping: float | None = None
+    basis: Basis = "output"
+    negative: Negative = "zero"
 
     def __post_init__(self) -> None:
-        if self.measure not in get_args(Measure):
-            raise InvalidRequestError(f"measure is {self.measure!r}; it must be one of {get_args(Measure)}")
+        for name, known in (("measure", Measure), ("basis", Basis), ("negative", Negative)):
+            if getattr(self, name) not in get_args(known):
+                raise InvalidRequestError(f"{name} is {getattr(self, name)!r}; it must be one of {get_args(known)}")
         for name in ("noise_floor", "alpha", "beta", "gamma", "damping"):
             value = getattr(self, name)
             if name == "damping" and value is None:
@@ -58,20 +71,31 @@ class Policy:
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON: sorted keys, no spaces, shortest exact numbers."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        said = {name: value for name, value in asdict(self).items() if _LATER.get(name, "") != value}
+        return json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Policy:
-        """Read a policy that `to_json` wrote; every field must be there, and no other."""
+        """Read a policy that `to_json` wrote; every field that it always writes must be there, and no unknown one."""
         try:
             stored = json.loads(text)
         except ValueError as error:
             raise InvalidRequestError(f"a stored policy is not JSON: {error}") from error
         known = {field.name for field in fields(cls)}
-        if not isinstance(stored, dict) or set(stored) != known:
+        if not isinstance(stored, dict) or set(stored) - _LATER.keys() != known - _LATER.keys():
             found = sorted(stored) if isinstance(stored, dict) else stored
             raise InvalidRequestError(f"a stored policy must have the fields {sorted(known)}, not {found}")
         return cls(**stored)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether what an output pays for is known only when all outputs of its period are valued."""
+        return (self.basis, self.negative) != ("output", "zero")
+
+    @property
+    def of_one_output(self) -> Policy:
+        """How outputs are measured, without how their measures are added up: what a validation can be about."""
+        return replace(self, basis="output", negative="zero")
 
     @property
     def fingerprint(self) -> str:
@@ -111,6 +135,6 @@ def output_credits(
     if max(measures, default=0.0) <= 0.0:
         if weight_micro < 0:
             raise InvalidRequestError(f"output {tie_key}: its weight is negative: {weight_micro}")
-        return [*((group, 0) for group in groups), (_UNATTRIBUTED, weight_micro)]
+        return [*((group, 0) for group in groups), (UNEARNED, weight_micro)]
     parts = apportion_doubles(weight_micro, measures, lambda position: group_tie_key(tie_key, groups[position]))
     return list(zip(groups, parts, strict=True))

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 @click.option("--alpha", type=float, help="Weight of influence in effect. [default: the certificate's, or 1]")
 @click.option("--beta", type=float, help="Weight of support in effect. [default: the certificate's, or 1]")
 @click.option("--gamma", type=float, help="Weight of volume in effect. [default: the certificate's, or 0]")
+@click.option(
+    "--basis",
+    type=click.Choice(["output", "pool"]),
+    default="output",
+    show_default=True,
+    help="Each output distributes its own weight, or measures are added up over the period.",
+)
+@click.option(
+    "--negative",
+    type=click.Choice(["zero", "net"]),
+    default="zero",
+    show_default=True,
+    help="Negative measures count for nothing, or are set off within the period.",
+)
 @click.option("--noise-floor", default=1.0, show_default=True, help="Support counts pulls above this many spreads.")
 @click.option("--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature. [default: the index's]")
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
@@ -38,6 +52,8 @@ def compute(
     alpha: float | None,
     beta: float | None,
     gamma: float | None,
+    basis: Literal["output", "pool"],
+    negative: Literal["zero", "net"],
     noise_floor: float,
     damping: float | None,
     chunk: int,
@@ -47,7 +63,9 @@ def compute(
 ) -> None:
     """Value the outputs that are not valued yet, and post what they credit.
 
-    Each chunk is one atomic step: killed at any moment, the next run goes on, and nothing is counted twice.
+    Each chunk is one atomic step: killed at any moment, the next run goes on, and nothing is counted twice. With
+    --basis pool or --negative net, credits are what each output gives by itself until the close of their period moves
+    them to where its sums put them.
 
     \b
     Example: credit compute
@@ -60,7 +78,9 @@ def compute(
     weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
     chosen = {name: weight for name, weight in weights.items() if weight is not None}
     settings = ComputeSettings(
-        policy=Policy(measure=measure, noise_floor=noise_floor, damping=damping, **chosen),
+        policy=Policy(
+            measure=measure, noise_floor=noise_floor, damping=damping, basis=basis, negative=negative, **chosen
+        ),
         calibrated=not chosen,
         index_dirs=index_dirs,
         model_path=model,

@@ -102,6 +102,12 @@ def _lines(found: PayoutExplanation) -> Iterator[str]:
     for credited in found.collections:
         late = "" if credited.month == found.period else f", from outputs of {credited.month} that came in late"
         yield f"  {credited.collection}: {_credits(credited.credit_micro)}{late}"
+    for pooled in found.pooled:
+        alone, moved = pooled.alone_micro, pooled.moved_micro
+        yield (
+            f"  {pooled.collection}: its outputs gave {_credits(alone)} one by one; the sums over the period give"
+            f" {_credits(alone + moved)}, so that a close moves {_credits(moved)}"
+        )
     yield f"outputs: valued for {found.outputs_valued}, credited by {found.outputs_credited}"
     for line in found.outputs:
         yield (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @click.option("--alpha", type=float, help="Weight of influence in effect.")
 @click.option("--beta", type=float, help="Weight of support in effect.")
 @click.option("--gamma", type=float, help="Weight of volume in effect.")
+@click.option("--basis", type=click.Choice(["output", "pool"]), help="Pay each output alone, or the period's sums.")
+@click.option("--negative", type=click.Choice(["zero", "net"]), help="Set negative measures off within the period.")
 @click.option("--noise-floor", type=float, help="Support counts pulls above this many spreads.")
 @click.option("--index", "index_dir", type=FILE, help="Value the outputs again, by this index and its model.")
 @click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
@@ -35,6 +37,8 @@ def restate(
     alpha: float | None,
     beta: float | None,
     gamma: float | None,
+    basis: str | None,
+    negative: str | None,
     noise_floor: float | None,
     index_dir: Path | None,
     dry_run: bool,
@@ -54,6 +58,7 @@ def restate(
     from credit.pipeline.restating import restate as run
 
     named = {"measure": measure, "alpha": alpha, "beta": beta, "gamma": gamma, "noise_floor": noise_floor}
+    named |= {"basis": basis, "negative": negative}
     changes = {name: value for name, value in named.items() if value is not None}
     method: dict[str, object] = {"policy": changes}
     with workspace.open() as ledger:

@@ -148,7 +148,8 @@ class Certificate:
 
     def score(self, policy: Policy) -> MethodScore | None:
         """Return the score of the measure that a policy pays by; None where it was not validated."""
-        return next((score for score in self.methods if score.policy == policy.fingerprint), None)
+        wanted = policy.of_one_output.fingerprint
+        return next((score for score in self.methods if score.policy == wanted), None)
 
     def baseline(self, method: str) -> MethodScore:
         """Return the score of a measure that has to be beaten."""

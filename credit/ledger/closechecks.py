@@ -8,12 +8,24 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
-from credit.ledger.accounts import ESCROW, POOL_KIND, fx_account, payable, pool_account, reserve_account
+from credit.ledger.accounts import EARNED_KIND, ESCROW, POOL_KIND, fx_account, payable, pool_account, reserve_account
 from credit.ledger.crosschecks import Problem
 from credit.ledger.fx import rates_of_period
 from credit.ledger.periods import last_day, later
 from credit.ledger.pools import credit_totals
-from credit.ledger.schema import account, allocation, ledger_entry, ledger_txn, period, pool, provider, reserve
+from credit.ledger.queries import POOLING_KIND
+from credit.ledger.schema import (
+    account,
+    allocation,
+    exact_sum,
+    join_sum,
+    ledger_entry,
+    ledger_txn,
+    period,
+    pool,
+    provider,
+    reserve,
+)
 from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.terms import terms_on
 from credit.records import HOUSE, PPM, Terms
@@ -57,6 +69,26 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
         divided = row.status == "closed" and not row.undone
         if row.shared != (row.net_minor if divided else 0):
             yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
+
+
+def check_pooling(conn: Connection) -> Iterator[Problem]:
+    """Yield every pooling that moves anything but credits between those who earned, or takes more than was earned."""
+    query = (
+        select(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .where(ledger_txn.c.kind == POOLING_KIND)
+        .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
+    )
+    for row in conn.execute(query).all():
+        earned = (
+            select(*exact_sum(ledger_entry.c.amount))
+            .join_from(ledger_entry, ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+            .where(ledger_entry.c.account_id == row.account_id, ledger_txn.c.period_id == row.period_id)
+        )
+        left = join_sum(*conn.execute(earned).one())
+        if not row.key.startswith(f"{EARNED_KIND}:") or left < 0:
+            yield Problem(f"transaction {row.id}", f"leaves {row.key} with {left} micro-credits in {row.period_id}")
 
 
 def check_allocations(conn: Connection) -> Iterator[Problem]:

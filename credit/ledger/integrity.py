@@ -68,6 +68,7 @@ def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) ->
             crosschecks.check_outputs,
             crosschecks.check_counts,
             closechecks.check_pools,
+            closechecks.check_pooling,
             closechecks.check_allocations,
             closechecks.check_reserves,
             closechecks.check_conversions,

@@ -30,6 +30,9 @@ from credit.ledger.schema import (
 )
 from credit.records import CREDIT, Group
 
+POOLING_KIND = "pooling"
+"""Kind of the transaction by which a close moves credits to where the sums of its period put them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CreditRow:

@@ -171,9 +171,13 @@ def _text(value: Estimate | None) -> str:
 def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, Certainty]:
     """Return how sure the share of every credited provider is, from the score books of a period.
 
+    Nothing is said of shares of sums over the period: they are no sums of what each output gives.
+
     Raises:
         IntegrityError: a score book is missing or changed, or says something else than the ledger.
     """
+    if any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period)):
+        return {}
     bootstrap = ShareBootstrap(["provider"])
     for rows in scores(conn, books, period):
         bootstrap.add(rows)

@@ -32,6 +32,7 @@ from credit.ledger.settlement import Correction, ProviderCurrency, corrections, 
 from credit.ledger.statements import add_statement
 from credit.ledger.terms import terms_on
 from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
+from credit.pipeline.pooling import post_pooling
 from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
 from credit.records import Provider, Terms, is_period, period_of
 
@@ -78,7 +79,8 @@ class ClosePolicy:
 class CloseSettings:
     """How to close: the policy, and whether only to say what would happen.
 
-    `books` is where the score books lie; without it, statements do not say how sure a share is.
+    `books` is where the score books lie; without it, statements do not say how sure a share is, and a period whose
+    credits follow sums over the period cannot be closed.
     """
 
     policy: ClosePolicy = ClosePolicy()
@@ -180,6 +182,7 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
 def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> _Facts:
     """Divide the pools, decide what is paid, and post all of it."""
     policy, house = settings.policy, settings.policy.house
+    post_pooling(conn, settings.books, period, now)
     money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
     if not money and any(credited.values()):

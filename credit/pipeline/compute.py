@@ -230,15 +230,18 @@ def _value_chunk(
 def score_outputs(
     chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy
 ) -> Iterator[Score]:
-    """Yield a score for every output and group; what nobody earned is one more score, of the house."""
+    """Yield a score for every output and group; what nobody earned is one more score, of the house.
+
+    Where the policy pays by the sums of a period, these are the credits that each output distributes by itself; its
+    close moves them.
+    """
     effects = valuation.effect(policy.alpha, policy.beta, policy.gamma)
-    measure = {"effect": effects, "support": valuation.support, "influence": valuation.influence}[policy.measure]
     columns = zip(
         chunk,
         valuation.influence.tolist(),
         valuation.support.tolist(),
         effects.tolist(),
-        measure.tolist(),
+        paid_measures(valuation, policy),
         strict=True,
     )
     for stored, influence, support, effect, paid in columns:
@@ -252,6 +255,13 @@ def score_outputs(
             else:
                 continue
             yield Score(stored.id, group.provider, group.collection, *numbers, micro)
+
+
+def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
+    """Return what a policy pays for, in nats, by output and group."""
+    if policy.measure == "effect":
+        return valuation.effect(policy.alpha, policy.beta, policy.gamma).tolist()
+    return (valuation.support if policy.measure == "support" else valuation.influence).tolist()
 
 
 def _postings(

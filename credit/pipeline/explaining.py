@@ -8,7 +8,7 @@ not an explanation.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from credit.ledger.catalog import provider_id, providers
 from credit.ledger.periods import Period
 from credit.ledger.queries import credit_rows
 from credit.ledger.sources import book_scores, existing_period
+from credit.pipeline.pooling import checked_pooling, moved_credits
 from credit.pipeline.retracing import CurrencySteps, balance_steps
-from credit.records import Provider, period_of
+from credit.records import Group, Provider, period_of
 
 TOP = 10
 """Outputs that are shown."""
@@ -52,8 +53,20 @@ class OutputLine:
 
 
 @dataclass(frozen=True, slots=True)
+class PooledLine:
+    """What the sums of the period moved to a collection (or, negative, from it), beside what its outputs gave it."""
+
+    collection: str
+    alone_micro: int
+    moved_micro: int
+
+
+@dataclass(frozen=True, slots=True)
 class PayoutExplanation:
-    """Everything behind what a provider was told about a period. `verdict` says it in a sentence or two."""
+    """Everything behind what a provider was told about a period. `verdict` says it in a sentence or two.
+
+    `pooled` is empty where every output pays alone. While a period is open it says what a close would move.
+    """
 
     provider: str
     name: str
@@ -63,6 +76,7 @@ class PayoutExplanation:
     credit_micro: int
     total_credit_micro: int
     collections: tuple[CreditLine, ...]
+    pooled: tuple[PooledLine, ...]
     outputs: tuple[OutputLine, ...]
     outputs_valued: int
     outputs_credited: int
@@ -88,13 +102,15 @@ def explain_payout(
     found = existing_period(conn, period)
     who = next(item for item in providers(conn) if item.key == provider_key)
     rows = credit_rows(conn, period)
+    closed = found.status == "closed"
+    moved = (checked_pooling if closed else moved_credits)(conn, books_folder, period)
     months: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.group.provider == provider_key:
             key = (row.group.collection, period_of(row.day))
             months[key] = months.get(key, 0) + row.credit_micro
     outputs, valued, credited = _outputs(conn, books_folder, provider_key, period, top)
-    currencies = tuple(balance_steps(conn, found, who)) if found.status == "closed" else ()
+    currencies = tuple(balance_steps(conn, found, who)) if closed else ()
     credit_micro = sum(months.values())
     return PayoutExplanation(
         provider=provider_key,
@@ -105,10 +121,21 @@ def explain_payout(
         credit_micro=credit_micro,
         total_credit_micro=sum(row.credit_micro for row in rows),
         collections=tuple(CreditLine(*key, micro) for key, micro in sorted(months.items())),
+        pooled=tuple(_pooled(provider_key, months, moved, closed=closed)),
         outputs=tuple(outputs),
         outputs_valued=valued,
         outputs_credited=credited,
     )
+
+
+def _pooled(
+    provider_key: str, months: Mapping[tuple[str, str], int], moved: Mapping[Group, int], *, closed: bool
+) -> Iterator[PooledLine]:
+    """Yield what was moved to or from each collection of a provider; once closed, it stands in its credits already."""
+    for group, micro in moved.items():
+        if group.provider == provider_key:
+            credited = sum(amount for (collection, _), amount in months.items() if collection == group.collection)
+            yield PooledLine(group.collection, credited - micro if closed else credited, micro)
 
 
 def _verdict(

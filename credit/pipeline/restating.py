@@ -15,7 +15,8 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, select
 
-from credit.accounting.credits import Policy, output_credits
+from credit.accounting.credits import Policy
+from credit.accounting.pooling import MeasuredOutput, PeriodCredits
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
@@ -24,15 +25,15 @@ from credit.ledger.periods import first_day, last_day, open_period_for, periods
 from credit.ledger.pools import allocations, credit_totals
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.settlement import standing_pools
-from credit.ledger.sources import PostedBook, book_scores, existing_period
+from credit.ledger.sources import PostedBook, existing_period
 from credit.ledger.terms import terms_on
 from credit.pipeline.closing import ClosePolicy
+from credit.pipeline.pooling import measured_outputs, pooled_entries, standing_scores
 from credit.pipeline.settling import Earning, divide, owed_to
 from credit.pipeline.workspace import Workspace
-from credit.records import HOUSE, UNATTRIBUTED, Group
 
-Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[tuple[Group, int]]]
-"""Gives the micro-credits of a book's outputs anew, as many as there were."""
+Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[MeasuredOutput]]
+"""Gives the outputs of a book as they are measured anew, with the weights that they had."""
 
 AccountCurrency = tuple[str, str]
 
@@ -142,16 +143,10 @@ def by_policy(changes: Mapping[str, Any]) -> Rescore:
         InvalidRequestError: when called, if the books do not hold what the new policy needs.
     """
 
-    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[Group, int]]:
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[MeasuredOutput]:
         old = Policy.from_json(book.policy_json)
         new = replace(old, **changes)
-        measured = _measured(rows, old, new)
-        for (name,), own in measured.group_by(["name"], maintain_order=True):
-            weight = int(own["credit_micro"].sum())
-            # What nobody earned is no group that was valued: it is what is left when no group has a positive measure.
-            valued = own.filter(~((pl.col("provider") == HOUSE) & (pl.col("collection") == UNATTRIBUTED)))
-            groups = [Group(*pair) for pair in valued.select("provider", "collection").iter_rows()]
-            yield from output_credits(weight, groups, valued["measure"].to_list(), tie_key=str(name))
+        return measured_outputs(_measured(rows, old, new), new)
 
     return rescore
 
@@ -186,22 +181,22 @@ def _credit_changes(conn: Connection, workspace: Workspace, period: str, rescore
     """Return every provider's credits before and after; outputs whose credits were reversed stay out of both."""
     posted = credit_totals(conn, period)
     restated = dict(posted)
-    undone = set(
-        conn.execute(select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))).scalars()
-    )
-    for book, rows in book_scores(conn, workspace.books, period):
-        reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
-        kept = rows.filter(~pl.col("day").is_in(reversed_days))
+    for group, micro in pooled_entries(conn, period).items():
+        restated[group.provider] = restated.get(group.provider, 0) - micro
+    anew = PeriodCredits(period)
+    for book, rows in standing_scores(conn, workspace.books, period):
         before = 0
-        for provider, micro in kept.group_by("provider").agg(pl.col("credit_micro").sum()).iter_rows():
+        for provider, micro in rows.group_by("provider").agg(pl.col("credit_micro").sum()).iter_rows():
             restated[provider] = restated.get(provider, 0) - micro
             before += micro
         after = 0
-        for group, micro in rescore(book, kept):
-            restated[group.provider] = restated.get(group.provider, 0) + micro
-            after += micro
+        for item in rescore(book, rows):
+            anew.add(item)
+            after += item.weight_micro
         if before != after:
             raise IntegrityError(f"score book {book.sha256} distributed {before} micro-credits, restated {after}")
+    for group, micro in anew.totals().items():
+        restated[group.provider] = restated.get(group.provider, 0) + micro
     return tuple(CreditChange(key, posted.get(key, 0), restated[key]) for key in sorted(restated))
 
 

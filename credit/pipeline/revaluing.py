@@ -10,14 +10,14 @@ from typing import Any
 import polars as pl
 
 from credit.accounting.credits import Policy
+from credit.accounting.pooling import MeasuredOutput
 from credit.errors import LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.sources import PostedBook
-from credit.pipeline.compute import score_outputs
+from credit.pipeline.compute import paid_measures
 from credit.pipeline.restating import Rescore
-from credit.records import Group
 from credit.valuation import AttributionIndex
 
 _CHUNK = 256
@@ -45,7 +45,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
     if missing:
         raise LedgerError(f"{folder} credits providers that the ledger does not know: {', '.join(missing)}")
 
-    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[Group, int]]:
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[MeasuredOutput]:
         policy = replace(Policy.from_json(book.policy_json), **changes)
         ids = rows["output_id"].unique().sort().to_list()
         for start in range(0, len(ids), _CHUNK):
@@ -57,7 +57,8 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
                     f"{folder} is an index of {index.manifest.name}, but there are outputs of {others[0]}"
                 )
             valued = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
-            for score in score_outputs(chunk, index.groups, valued, policy):
-                yield Group(score.provider, score.collection), score.credit_micro
+            for stored, measures in zip(chunk, paid_measures(valued, policy), strict=True):
+                item = stored.output
+                yield MeasuredOutput(policy, item.name, item.weight_micro, index.groups, measures)
 
     return rescore, index.manifest.fingerprint

@@ -18,13 +18,14 @@ from typing import Any, Literal
 import polars as pl
 from sqlalchemy import Connection
 
+from credit.accounting.credits import Policy
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
 from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
-from credit.ledger.queries import CreditRow, credit_rows
+from credit.ledger.queries import CreditRow, credit_methods, credit_rows
 from credit.ledger.sources import MEASURES, existing_period, scores
 from credit.ledger.statements import Statement
 from credit.ledger.statements import statements as all_statements
@@ -80,7 +81,8 @@ class Totals:
         credit_micro: all credits of the period, from the ledger.
         corrections_micro: how much of them was posted by corrections, and not for an output.
         frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
-            without a day share_low and share_high, by provider alone not_told_from.
+            without a day share_low and share_high (null where shares follow sums over the period, which are no sums
+            of what each output gives), by provider alone not_told_from.
     """
 
     outputs: int
@@ -130,7 +132,8 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     """
     existing_period(conn, period)
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
-    bootstraps = {key: ShareBootstrap(key) for key in keys if "day" not in key}
+    pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
+    bootstraps = {} if pooled else {key: ShareBootstrap(key) for key in keys if "day" not in key}
     outputs = booked = 0
     for rows in scores(conn, books_folder, period):
         outputs += rows["output_id"].n_unique()
@@ -144,8 +147,9 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
         _add_entries(sums[key], key, posted)
     total = sum(row.credit_micro for row in posted)
     frames = {key: _to_frame(key, sums[key], total) for key in keys}
-    for key, bootstrap in bootstraps.items():
-        frames[key] = _with_intervals(key, frames[key], bootstrap)
+    for key in keys:
+        if "day" not in key:
+            frames[key] = _with_intervals(key, frames[key], bootstraps.get(key))
     return Totals(outputs, total, total - booked, frames)
 
 
@@ -239,7 +243,11 @@ def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[C
         sums.setdefault(tuple(values[name] for name in key), _Sum()).credit_micro += row.credit_micro
 
 
-def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) -> pl.DataFrame:
+def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap | None) -> pl.DataFrame:
+    if bootstrap is None:
+        unknown = [pl.lit(None, pl.Float64).alias(name) for name in ("share_low", "share_high")]
+        frame = frame.with_columns(unknown)
+        return frame if key != BY_PROVIDER else frame.with_columns(pl.lit("").alias("not_told_from"))
     intervals = bootstrap.intervals()
     found = [intervals.get(row, (0.0, 0.0)) for row in frame.select(key).iter_rows()]
     frame = frame.with_columns(

@@ -59,8 +59,8 @@ class Line:
     effect: float
     credit_micro: int
     share: float
-    share_low: float
-    share_high: float
+    share_low: float | None
+    share_high: float | None
     not_told_from: str = ""
 
 

@@ -160,7 +160,7 @@ def _shown(column: str) -> Callable[[Any], str]:
     if column == "credit_micro":
         return credits_text
     if column in {"share", "share_low", "share_high"}:
-        return share_text
+        return lambda value: "-" if value is None else share_text(value)
     if column in MEASURES:
         return nats_text
     if column == "outputs":

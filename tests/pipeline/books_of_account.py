@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 from credit.ledger import balances, catalog, journal, periods, pools, settlement, statements, terms
 from credit.ledger.accounts import ISSUED, earned
@@ -25,6 +26,7 @@ class Account:
 
     ledger: Ledger
     number: int = field(default=0)
+    books: Path | None = None
     policy: Mapping[str, object] = field(default_factory=lambda: {"unvalidated": "a test"})
 
     def start(self) -> Account:
@@ -51,7 +53,7 @@ class Account:
 
     def close(self, period: str, *, dry_run: bool = False, now: datetime = NOW, **policy: object) -> CloseReport:
         chosen = ClosePolicy(**{**self.policy, **policy})
-        return close_period(self.ledger, period, CloseSettings(chosen, dry_run), now=now)
+        return close_period(self.ledger, period, CloseSettings(chosen, dry_run, self.books), now=now)
 
     def month(self, period: str, net: int, credited: Mapping[str, int], **policy: object) -> CloseReport:
         """A whole period: credits, one pool, close."""
