@@ -214,7 +214,8 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
     for fall in facts.waterfalls:
         falls.setdefault(fall.provider, []).append(fall)
     shares: dict[str, list[PoolShare]] = {}
-    for pool, earnings in facts.divided:
+    # By name: the order in which pools were added says nothing of money, and must not change a statement.
+    for pool, earnings in sorted(facts.divided, key=lambda divided: (divided[0].currency, divided[0].reference)):
         for item in earnings:
             shares.setdefault(item.share.provider, []).append(_pool_share(pool, item))
     corrected: dict[str, list[CorrectionLine]] = {}

@@ -48,10 +48,20 @@ def credit_outputs(
     now: datetime = NOW,
 ) -> str:
     """Log outputs, write their score book and post their credits; return the book's SHA-256."""
-    paid_by = policy or Policy()
+    with ledger.write() as conn:
+        catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
+        _log(conn, items, now)
+    return post_scores(ledger, books, items, policy or Policy(), volume, now)
+
+
+def post_scores(
+    ledger: Ledger, books: Path, items: Sequence[Scored], paid_by: Policy, volume: float = 0.0, now: datetime = NOW
+) -> str:
+    """Write the score book of outputs that are logged and not valued, and post their credits."""
     with ledger.write() as conn:
         index = catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
-        ids = _log(conn, items, now)
+        pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
+        ids = [pending[item.name] for item in items]
         scores = [
             score for number, item in zip(ids, items, strict=True) for score in _scores(number, item, paid_by, volume)
         ]
@@ -70,6 +80,8 @@ def credit_outputs(
             of_day[group] = of_day.get(group, 0) + score.credit_micro
         for day, of_day in sorted(totals.items()):
             lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
+            if not lines:
+                continue
             entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
             period = periods.open_period_for(conn, day)
             key = f"credits:{book.sha256}:{day}"
@@ -93,7 +105,7 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
     ]
 
 
-def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> list[int]:
+def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> None:
     logged = [
         LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
         for item in items
@@ -102,5 +114,3 @@ def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> list[int]:
     outputs.add_outputs(conn, logged, file_id)
     counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
     outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=now)
-    pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
-    return [pending[item.name] for item in items]
