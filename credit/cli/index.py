@@ -126,7 +126,8 @@ def index(
     MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, or saved data sets, with the
     fields id, provider and text (or prompt and completion, or messages), and optionally collection.
 
-    An interrupted build goes on where it was; a finished one is left alone.
+    Time, memory and disk are estimated first, from a batch or two; what cannot fit is refused. An interrupted build
+    goes on where it was; a finished one is left alone.
 
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm

@@ -83,7 +83,8 @@ def build_index(
         exclude_non_finite: leave examples out whose gradient is not finite, and name them in the manifest; else the
             first one is an error. The index is then that of the other examples.
         progress: called after every batch.
-        announce: called once, before the work begins, with the disk and memory that it needs.
+        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
+            short probe made.
 
     Raises:
         MismatchError: `out` holds an index, or part of one, of other inputs.
@@ -129,7 +130,8 @@ def add_checkpoint(
         tokens_per_batch: padded tokens in a batch, at most.
         exclude_non_finite: see `build_index`.
         progress: called after every batch.
-        announce: called once, before the work begins, with the disk and memory that it needs.
+        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
+            short probe made.
 
     Raises:
         MismatchError: the data or the tokenizer is another, or it was added with another weight.
@@ -227,7 +229,9 @@ def _build_one(
         build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, exclude, progress)
         check_needs(build.needs, out, device_of(model))
         if announce:
-            announce(build.needs)
+            probed = build.probed_needs()
+            check_needs(probed, out, device_of(model))
+            announce(probed)
         build.run()
         return BuildResult(build.finish(name=name, dtype=dtype, max_length=max_length), existed=False)
 

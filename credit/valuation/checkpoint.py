@@ -38,16 +38,14 @@ class BuildState:
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str) -> Self:
-        """Read the state of the build in `folder`, or begin one.
+        """Read the state of the build in `folder`, or begin one, of which nothing is written yet.
 
         Raises:
             MismatchError: the folder holds a part of another index.
         """
         path = folder / STATE
         if not path.is_file():
-            state = cls(fingerprint)
-            state.write(folder)
-            return state
+            return cls(fingerprint)
         state = cls(**json.loads(path.read_text()))
         if state.fingerprint != fingerprint:
             raise MismatchError(

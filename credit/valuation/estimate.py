@@ -1,7 +1,8 @@
-"""What a build will need, before it starts: disk, memory for its own state, and whether that is there."""
+"""What a build will need, before it starts: time, memory and disk, and whether the latter two are there."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,70 +11,102 @@ from pathlib import Path
 import torch
 
 from credit.errors import ValuationError
+from credit.valuation.fitting import needs_moments
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.projection import LayerProjection, gradient_widths
+from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
-_STATISTIC_BYTES = 4
+_FLOAT_BYTES = 4
+_LISTED_BYTES = 56
+"""Of an example in the listing, as measured on ids of ordinary length."""
 _FACTORISING = 7
 """Float32 matrices that factorising one holds beside the result: its sum, the mean, two in float64 and a copy."""
+_DIAGONALISING = 8
+"""Float32 matrices that diagonalising a second moment takes: float64 copy, its symmetric part, vectors, workspace."""
+_PROJECTING = 2
+"""Float32 matrices that projecting a second moment takes: a float64 copy."""
+_FISHER_BLOCK = 256
 _MEMINFO = Path("/proc/meminfo")
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_REMEDIES = {
+    "fitting": "watch fewer layers with --layers, or use --projection random with --curvature fisher or none, which "
+    "are not fitted",
+    "filling": "lower --rank, or watch fewer layers with --layers",
+    "curvature": "lower --rank, or use --curvature ekfac, which needs little",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a build needs beyond the model and its activations.
+    """What a build needs beyond the model.
 
     Attributes:
         gradient: numbers in one example's projected gradient.
         disk_bytes: of the finished index; while it is written, one more copy of the curvature.
-        memory_bytes: of the curvature and the shard that is being filled.
+        fitting_bytes: memory while projections are fitted.
+        filling_bytes: memory for the shard that is being filled, and for the gradients of a block of examples.
+        curvature_bytes: memory for the curvature's sums and, later, its factors.
+        batch_bytes: memory for what the backward pass needs of a batch; 0 until it was probed.
+        seconds: time on this machine, all passes together; None until it was probed.
     """
 
     gradient: int
     disk_bytes: int
-    memory_bytes: int
+    fitting_bytes: int = 0
+    filling_bytes: int = 0
+    curvature_bytes: int = 0
+    batch_bytes: int = 0
+    seconds: float | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory at the most: of fitting, or of what follows it."""
+        return self.batch_bytes + max(self.fitting_bytes, self.filling_bytes + self.curvature_bytes)
 
     def __str__(self) -> str:
+        time = "" if self.seconds is None else f"{duration_in_words(self.seconds)} on this machine, "
         return (
-            f"{self.gradient:,} numbers per gradient, {_in_words(self.disk_bytes)} of disk, "
-            f"{_in_words(self.memory_bytes)} of memory beside the model"
+            f"{time}{size_in_words(self.memory_bytes)} of memory beside the model, {size_in_words(self.disk_bytes)} of "
+            f"disk ({self.gradient:,} numbers per gradient)"
         )
 
 
 def build_needs(
-    rows: int,
-    shapes: Sequence[LayerShape],
-    projections: Mapping[str, LayerProjection],
-    settings: IndexSettings,
-    shard_bytes: int,
+    examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings, shard_bytes: int
 ) -> Needs:
-    """Add up what an index of `rows` rows needs."""
-    widths = gradient_widths(shapes, projections).values()
-    statistic = {
-        "none": 0,
-        "fisher": sum(width**2 for width in widths) * _STATISTIC_BYTES,
-        "ekfac": sum(widths) * 2 * _STATISTIC_BYTES,
-    }[settings.curvature]
-    sides = sum(
-        side.numel() * _STATISTIC_BYTES
-        for projection in projections.values()
-        for side in (projection.p_in, projection.p_out)
-        if side is not None
-    )
-    stored = rows * sum(widths) * _ROW_BYTES[settings.rows_dtype]
-    factor = statistic if settings.curvature == "fisher" else 0
+    """Add up what an index of `examples` examples in `rows` rows needs, from shapes alone."""
+    ranks = resolve_ranks(shapes, settings.rank, settings.ranks)
+    widths = projected_widths(ranks).values()
+    gradient = sum(widths)
+    squares = sum(width**2 for width in widths) * _FLOAT_BYTES
+    statistic = {"none": 0, "fisher": squares, "ekfac": 2 * gradient * _FLOAT_BYTES}[settings.curvature]
+    factors = squares if settings.curvature == "fisher" else 0
+    sides = sum(_side_numbers(shape, ranks) for shape in shapes) * _FLOAT_BYTES
+    scales = rows * len(shapes) * _FLOAT_BYTES if settings.rows_dtype == "int8" else 0
+    stored = rows * gradient * _ROW_BYTES[settings.rows_dtype] + scales
+    block = min(examples, _FISHER_BLOCK) * gradient * _FLOAT_BYTES if settings.curvature == "fisher" else 0
+    # First the sums of all layers beside a shard; then their factors beside what factorising one layer takes.
+    factorising = factors + (_FACTORISING * max(widths) ** 2 * _FLOAT_BYTES if factors else 0)
     return Needs(
-        gradient=sum(widths),
-        disk_bytes=stored + sides + 2 * statistic + factor,
-        # First the sums of all layers beside a shard; then their factors beside what factorising one layer takes.
-        memory_bytes=sides
-        + max(
-            statistic + min(rows * sum(widths) * 4, shard_bytes),
-            factor + (_FACTORISING * max(widths) ** 2 * _STATISTIC_BYTES if factor else 0),
-        ),
+        gradient=gradient,
+        disk_bytes=stored + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
+        fitting_bytes=sides + _moment_bytes(shapes, settings.projection) if needs_moments(settings) else 0,
+        filling_bytes=sides + block + min(rows * gradient * _FLOAT_BYTES, shard_bytes),
+        curvature_bytes=max(statistic, factorising),
     )
+
+
+def _side_numbers(shape: LayerShape, ranks: Mapping[str, LayerRank]) -> int:
+    rank = ranks[shape.name]
+    return rank.inputs * shape.in_width + rank.outputs * shape.out_width
+
+
+def _moment_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
+    """Memory for the second moments of both sides of all layers, and for diagonalising or projecting the widest."""
+    widths = [width for shape in shapes for width in (shape.in_width, shape.out_width)]
+    workspace = _PROJECTING if projection == "random" else _DIAGONALISING
+    return (sum(width**2 for width in widths) + workspace * max(widths) ** 2) * _FLOAT_BYTES
 
 
 def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
@@ -82,17 +115,22 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
     Raises:
         ValuationError: there is not enough disk or memory.
     """
-    free = shutil.disk_usage(folder).free
+    # What an unfinished build has left in the folder is used again, or makes room.
+    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.iterdir())
     if needs.disk_bytes > free:
         raise ValuationError(
-            f"the index needs {_in_words(needs.disk_bytes)} of disk, but {folder} has {_in_words(free)} free; "
+            f"the index needs {size_in_words(needs.disk_bytes)} of disk, but {folder} has {size_in_words(free)} free; "
             "lower --rank or --rows-per-group, store rows in --rows-dtype int8, or choose another --out"
         )
     available = _available_memory(device)
     if available is not None and needs.memory_bytes > available:
+        phases = {"filling": needs.filling_bytes, "curvature": needs.curvature_bytes}
+        largest = max(phases, key=lambda name: phases[name])
+        if needs.fitting_bytes > sum(phases.values()):
+            largest = "fitting"
         raise ValuationError(
-            f"the build needs {_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
-            f"{_in_words(available)} are available; lower --rank, or use --curvature ekfac, which needs little"
+            f"the build needs {size_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
+            f"{size_in_words(available)} are available; {_REMEDIES[largest]}"
         )
 
 
@@ -108,10 +146,27 @@ def _available_memory(device: torch.device) -> int | None:
     return None
 
 
-def _in_words(size: int) -> str:
+def size_in_words(size: int) -> str:
+    """Write a number of bytes with three digits or so: `340.2 MB`."""
     value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            break
         value /= 1000
-    return f"{value:.1f} TB"
+    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Write a number of seconds as people would, with no more precision than a probe has: `about 3 min 20 s`."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 60:
+        return f"about {math.ceil(seconds)} s"
+    if seconds < 3600:
+        minutes, rest = divmod(int(10 * round(seconds / 10)), 60)
+        return f"about {minutes} min {rest} s" if rest else f"about {minutes} min"
+    if seconds < 48 * 3600:
+        hours, minutes = divmod(int(10 * round(seconds / 600)), 60)
+        return f"about {hours} h {minutes} min" if minutes else f"about {hours} h"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"about {days} days {hours} h" if hours else f"about {days} days"

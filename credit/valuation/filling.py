@@ -19,17 +19,15 @@ from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
 from credit.valuation.data import IndexedExample, TrainingData
 from credit.valuation.estimate import Needs, build_needs
-from credit.valuation.fitting import Progress, make_projections
+from credit.valuation.fitting import Progress, make_projections, needs_moments
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import LayerChoice, LayerShape
+from credit.valuation.layers import LayerChoice
 from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
+from credit.valuation.moments import choose_sample
 from credit.valuation.passes import gradient_batches, not_finite
-from credit.valuation.projection import (
-    LayerProjection,
-    gradient_widths,
-    projections_from_tensors,
-    projections_to_tensors,
-)
+from credit.valuation.probe import Work, probe
+from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
+from credit.valuation.ranks import projected_widths, resolve_ranks
 from credit.valuation.rows import RowLayout, lay_out_rows
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
@@ -76,8 +74,9 @@ class Build:
         self.task, self.data, self.out, self.settings, self.layers = task, data, out, settings, layers
         self.tokens_per_batch, self.exclude, self.progress = tokens_per_batch, exclude, progress
         self.rows = self._lay_out()
+        self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
         self.state = BuildState.open(out, fingerprint)
-        self.projections = self._open_projections()
+        self.projections: dict[str, LayerProjection] = {}
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
             self.statistic.restore(load_file(self.out / self.state.sums, device=str(device_of(task))))
@@ -88,11 +87,46 @@ class Build:
     @property
     def needs(self) -> Needs:
         """What the build needs beyond the model."""
-        return build_needs(len(self.rows.counts), self.layers.shapes, self.projections, self.settings, _SHARD_BYTES)
+        examples, rows = len(self.data.examples), len(self.rows.counts)
+        return build_needs(examples, rows, self.layers.shapes, self.settings, _SHARD_BYTES)
+
+    def probed_needs(self) -> Needs:
+        """What the build needs, with the memory of a batch and the time on this machine, by a short probe."""
+        fitted = self.state.projections is not None
+        work = self._left_to_do()
+        if not work.passes:
+            return replace(self.needs, seconds=0.0)
+        probed = probe(
+            self.task,
+            self.layers,
+            self.data.examples,
+            self.settings,
+            tokens_per_batch=self.tokens_per_batch,
+            fitted=fitted,
+        )
+        return replace(self.needs, seconds=probed.seconds(work), batch_bytes=probed.batch_bytes)
+
+    def _left_to_do(self) -> Work:
+        """Add up what is left of every pass."""
+        unread = [unit for unit in self.units() if unit.number >= self.state.surveyed] if self.surveys else []
+        empty = [unit for unit in self.units() if unit.shard not in self.state.shards]
+        first = unread if self.surveys else empty
+        fits = needs_moments(self.settings) and self.state.projections is None
+        sample = choose_sample(self.data.examples, self.settings.sample) if fits else []
+        return Work(
+            fitting=sum(example.size for example in sample),
+            passes=sum(self._tokens(unit) for unit in (*unread, *empty)),
+            summed=sum(len(unit.members) for unit in first),
+            weighed=sum(len(unit.members) for unit in empty) if self.surveys else 0,
+        )
+
+    def _tokens(self, unit: Unit) -> int:
+        return sum(self.data.examples[i].size for i in unit.members)
 
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
         settings = self.settings
+        self.open_projections()
         with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
             if self.surveys:
                 self._pass(lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
@@ -187,7 +221,7 @@ class Build:
         """Yield the units of the index, in the order of their rows."""
         order = np.argsort(self.rows.row_of, kind="stable")
         sorted_rows = self.rows.row_of[order]
-        plan = plan_shards(len(self.rows.counts), self.layers.shapes, self.projections)
+        plan = plan_shards(len(self.rows.counts), sum(self.widths.values()))
         for number, (low, high) in enumerate(plan):
             first, last = np.searchsorted(sorted_rows, [low, high])
             yield Unit(number, low, high, order[first:last].tolist())
@@ -203,7 +237,7 @@ class Build:
                 if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
                     self.checkpoint(unit.number)
                     last = time.monotonic()
-            done += sum(self.data.examples[i].size for i in unit.members)
+            done += self._tokens(unit)
 
     def _survey(self, tap: GradientTap, unit: Unit, done: int) -> BuildState:
         """Add a unit's examples to the curvature alone."""
@@ -236,8 +270,7 @@ class Build:
             sizes: sum of what its examples were divided by.
         """
         kept = np.unique(self.rows.row_of[self._left(unit)]) - unit.low
-        widths = gradient_widths(self.layers.shapes, self.projections)
-        rows = keep_rows(sums, kept.tolist(), unit.high - unit.low, widths)
+        rows = keep_rows(sums, kept.tolist(), unit.high - unit.low, self.widths)
         digest = save_tensors(self.out / unit.shard, encode_rows(rows, self.settings.rows_dtype))
         shards = {**self.state.shards, unit.shard: digest}
         return replace(self.state, shards=shards, sizes=self.state.sizes + sizes)
@@ -281,9 +314,10 @@ class Build:
         if before not in {None, self.state.sums}:
             (self.out / str(before)).unlink()
 
-    def _open_projections(self) -> dict[str, LayerProjection]:
+    def open_projections(self) -> None:
         """Make the projections, or read those that a build which was stopped has made: rows of both must agree."""
         path = self.out / PROJECTIONS_FILE
+        self.state.write(self.out)  # from here on the folder is that of an unfinished index
         if self.state.projections is None:
             projections = make_projections(
                 self.task,
@@ -297,14 +331,11 @@ class Build:
             digest = save_tensors(path, projections_to_tensors(projections))
             self.state = replace(self.state, projections=digest)
             self.state.write(self.out)
-        return projections_from_tensors(tuple(self.layers.watched), load_file(path))
+        self.projections = projections_from_tensors(tuple(self.layers.watched), load_file(path))
 
 
-def plan_shards(
-    rows: int, shapes: Sequence[LayerShape], projections: Mapping[str, LayerProjection]
-) -> Iterator[tuple[int, int]]:
-    """Yield (first row, last row + 1) of each shard."""
-    width = sum(gradient_widths(shapes, projections).values())
+def plan_shards(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield (first row, last row + 1) of each shard of rows of `width` numbers."""
     step = max(1, _SHARD_BYTES // (4 * width))
     for low in range(0, rows, step):
         yield low, min(low + step, rows)

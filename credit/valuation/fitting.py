@@ -24,6 +24,11 @@ Progress = Callable[[str, int, int], None]
 """Called with a phase, the tokens done and the tokens in all."""
 
 
+def needs_moments(settings: IndexSettings) -> bool:
+    """Whether projections are fitted to second moments, which take a pass over a sample of the data."""
+    return settings.projection != "random" or settings.curvature == "ekfac"
+
+
 def make_projections(
     task: Task,
     layers: LayerChoice,
@@ -40,7 +45,7 @@ def make_projections(
     """
     shapes, seed = layers.shapes, settings.seed
     rank = resolve_ranks(shapes, settings.rank, settings.ranks)
-    if settings.projection == "random" and settings.curvature != "ekfac":
+    if not needs_moments(settings):
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
         task,

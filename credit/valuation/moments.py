@@ -44,7 +44,7 @@ def second_moments(
     budget = tokens_per_batch
     while True:
         try:
-            moments = _moments(task, layers, sample, budget, progress)
+            moments = sum_moments(task, layers, sample, budget, progress)
             if all(bool(side.isfinite().all()) for moment in moments.values() for side in (moment.a, moment.b)):
                 return moments
             bad = _not_finite(task, layers, sample, budget)
@@ -68,13 +68,14 @@ def second_moments(
         budget //= 2
 
 
-def _moments(
+def sum_moments(
     task: Task,
     layers: Mapping[str, nn.Module],
     sample: Sequence[AnyExample],
     tokens_per_batch: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
+    """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
     sums = _MomentSums()
     total = sum(example.size for example in sample)
     done = 0
@@ -87,7 +88,8 @@ def _moments(
             if progress:
                 progress(done, total)
     return {
-        name: LayerMoments(a / sums.rows[name], sums.b[name] / sums.rows[name], sums.rows[name] / len(sample))
+        # In place: the moments of all layers may be the largest thing that a build ever holds.
+        name: LayerMoments(a.div_(sums.rows[name]), sums.b[name].div_(sums.rows[name]), sums.rows[name] / len(sample))
         for name, a in sums.a.items()
     }
 

@@ -58,6 +58,11 @@ def resolve_ranks(shapes: Sequence[LayerShape], rank: int, rules: Sequence[str])
     }
 
 
+def projected_widths(ranks: Mapping[str, LayerRank]) -> dict[str, int]:
+    """Return S·R of every layer: the numbers in its projected gradient, at ranks that no width exceeds."""
+    return {name: rank.outputs * rank.inputs for name, rank in ranks.items()}
+
+
 def _parse(rule: str) -> tuple[str, dict[str, int]]:
     """Return the pattern of a rule, and the rank of each side that it speaks of."""
     match = _RULE.fullmatch(rule)

@@ -102,7 +102,8 @@ class GradientRecorder:
             )
             needs = self._build.needs
             held = 4 * needs.gradient * len(self._build.rows.counts)
-            check_needs(replace(needs, memory_bytes=needs.memory_bytes + held), self._out, device_of(self._task))
+            check_needs(replace(needs, filling_bytes=needs.filling_bytes + held), self._out, device_of(self._task))
+            self._build.open_projections()
             self._tap = stack.enter_context(
                 GradientTap(module, layers.watched, self._build.projections, flat=self._task.flat_inputs, freeze=False)
             )

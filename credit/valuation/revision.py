@@ -170,7 +170,7 @@ class IndexRevision:
             elif member.example is not None:
                 joining.append((int(row), member.example))
         old = list(self._old_shards(manifest.layers[0].name))
-        plan = plan_shards(len(self.layout.counts), manifest.layers, self.index.projections)
+        plan = plan_shards(len(self.layout.counts), sum(widths.values()))
         for number, (low, high) in enumerate(plan):
             sums: dict[str, Tensor] = {}
             occupied: set[int] = set()  # rows that hold something of the old index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +84,11 @@ def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
     run("--withdraw", "ben")
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert [member["manifest"] for member in manifest["checkpoints"]] == ["manifest.v1.json"]
+
+
+def test_time_memory_and_disk_are_said_before_the_build(run):
+    said = run().stderr
+    assert re.search(
+        r"the index needs (less than|about) .* on this machine, .* of memory beside the model, .* of disk", said
+    )
+    assert "needs" not in run().stderr, "there is nothing left to do"

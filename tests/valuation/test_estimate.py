@@ -1,30 +1,48 @@
 from __future__ import annotations
 
+import multiprocessing
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import peak_bytes
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index, estimate
+from credit.valuation import AttributionIndex, IndexSettings, build_index, estimate, load_model
 from credit.valuation import build as build_module
-from credit.valuation.estimate import Needs, build_needs, check_needs
+from credit.valuation import filling as filling_module
+from credit.valuation.estimate import Needs, build_needs, check_needs, duration_in_words
 from credit.valuation.layers import LayerShape
-from credit.valuation.projection import random_projections
+from credit.valuation.probe import Probe
+from tests.models import tiny_tokenizer
 
 SHAPES = tuple(LayerShape(f"l{i}", 4096, 4096) for i in range(24))
+CPU = torch.device("cpu")
+MB = 10**6
 
 
 def test_needs_are_those_worked_out_by_hand():
-    projections = random_projections((LayerShape("l", 400, 200),), rank=64, seed=0)
-    needs = build_needs(1000, (LayerShape("l", 400, 200),), projections, IndexSettings(rank=64), 2**30)
+    one = (LayerShape("l", 400, 200),)
+    needs = build_needs(5000, 1000, one, IndexSettings(rank=64), 2**30)
     fisher = 4096**2 * 4
     sides = 64 * (400 + 200) * 4
     assert needs.gradient == 4096
-    assert needs.disk_bytes == 1000 * 4096 * 4 + sides + 3 * fisher
-    assert needs.memory_bytes == sides + 8 * fisher  # the factor beside what factorising it takes
-    many = build_needs(1000, SHAPES, random_projections(SHAPES, rank=64, seed=0), IndexSettings(rank=64), 2**28)
-    assert many.memory_bytes == 24 * (64 * 2 * 4096 * 4) + 24 * fisher + 7 * fisher  # more than a shard of 2**28
-    small = IndexSettings(rank=64, curvature="ekfac", rows_dtype="int8")
-    assert build_needs(1000, (LayerShape("l", 400, 200),), projections, small, 2**20).disk_bytes < needs.disk_bytes / 20
+    assert needs.disk_bytes == 1000 * 4096 * 4 + sides + 3 * fisher + 5000 * 56
+    assert needs.curvature_bytes == 8 * fisher  # the factor beside what factorising it takes
+    assert needs.filling_bytes == sides + 1000 * 4096 * 4 + 256 * 4096 * 4  # a shard, and a block of gradients
+    assert needs.fitting_bytes == 0
+    many = build_needs(5000, 1000, SHAPES, IndexSettings(rank=64), 2**28)
+    assert many.curvature_bytes == 24 * fisher + 7 * fisher
+    assert many.filling_bytes == 24 * (64 * 2 * 4096 * 4) + 24 * 256 * 4096 * 4 + 2**28
+    assert many.memory_bytes == many.curvature_bytes + many.filling_bytes
+    small = build_needs(5000, 1000, one, IndexSettings(rank=64, curvature="ekfac", rows_dtype="int8"), 2**20)
+    assert small.disk_bytes < needs.disk_bytes / 20
+    assert small.fitting_bytes == sides + (400**2 + 200**2 + 2 * 400**2) * 4
+    pca = build_needs(5000, 1000, one, IndexSettings(rank=64, projection="pca"), 2**20)
+    assert pca.fitting_bytes == small.fitting_bytes + 6 * 400**2 * 4
+    assert replace(needs, batch_bytes=MB).memory_bytes == needs.memory_bytes + MB
 
 
 @pytest.mark.parametrize("curvature", ["none", "fisher", "ekfac"])
@@ -40,11 +58,187 @@ def test_the_estimate_of_disk_is_what_the_index_takes(model, data, out, curvatur
     assert 0.3 * seen[0].disk_bytes < tensors < widened * seen[0].disk_bytes + 40_000
 
 
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory):
+    """A model whose moments, curvature or logits take tens of megabytes, according to the settings."""
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=4096, hidden_size=512, intermediate_size=1024, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    tiny_tokenizer().save_pretrained(folder)
+    return load_model(folder, dtype="fp32", device="cpu")
+
+
+def _peak_of_build(channel, model, data, out, settings, tokens_per_batch):
+    """In a process of its own: the needs that were announced, and by how much memory grew at the most."""
+    torch.set_num_threads(1)
+    seen: list[Needs] = []
+    # Code and weights come into memory when they are first used.
+    warm_up = replace(settings, rank=2, curvature="none")
+    build_index(model, data[:20], out.with_name("warm-up"), warm_up, name="wide", tokens_per_batch=64, announce=str)
+    before = peak_bytes()
+    build_index(model, data, out, settings, name="wide", tokens_per_batch=tokens_per_batch, announce=seen.append)
+    channel.send((seen[0], peak_bytes() - before))
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens_per_batch", "least"),
+    [
+        pytest.param(IndexSettings(rank=40, layers=("*.self_attn.*",)), 64, 100 * MB, id="curvature"),
+        pytest.param(IndexSettings(rank=2, curvature="ekfac"), 64, 50 * MB, id="moments"),
+        pytest.param(IndexSettings(rank=2, curvature="none"), 2048, 60 * MB, id="batch"),
+    ],
+)
+def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, settings, tokens_per_batch, least):
+    forks = multiprocessing.get_context("fork")
+    ours, theirs = forks.Pipe()
+    more = [replace(record, id=f"{record.id}-{copy}") for copy in range(16) for record in data]
+    child = forks.Process(target=_peak_of_build, args=(theirs, wide_model, more, out, settings, tokens_per_batch))
+    child.start()
+    theirs.close()
+    needs, grown = ours.recv()
+    child.join()
+    assert needs.memory_bytes > least, "too little to be told from the noise"
+    # Freed blocks of some megabytes stay with the process, and are used again or not.
+    assert 0.4 < grown / needs.memory_bytes < 2.5, f"{needs}, but memory grew by {grown / MB:.0f} MB"
+
+
 def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_path, monkeypatch):
-    huge = Needs(1, 10**18, 0)
-    with pytest.raises(ValuationError, match=r"1000000\.0 TB of disk.*--rows-dtype int8"):
-        check_needs(huge, tmp_path, torch.device("cpu"))
+    with pytest.raises(ValuationError, match=r"1000000\.0 TB of disk.*--rows-per-group.*--rows-dtype int8"):
+        check_needs(Needs(1, 10**18), tmp_path, CPU)
     monkeypatch.setattr(estimate, "_available_memory", lambda _device: 10**9)
-    with pytest.raises(ValuationError, match=r"2\.0 GB of memory on cpu.*--curvature ekfac"):
-        check_needs(Needs(1, 0, 2 * 10**9), tmp_path, torch.device("cpu"))
-    check_needs(Needs(1, 0, 10**8), tmp_path, torch.device("cpu"))
+    for needs, remedy in (
+        (Needs(1, 0, curvature_bytes=2 * 10**9), r"2\.0 GB of memory on cpu .*lower --rank, or use --curvature ekfac"),
+        (Needs(1, 0, fitting_bytes=2 * 10**9), "--layers, or use --projection random"),
+        (Needs(1, 0, filling_bytes=2 * 10**9), "lower --rank, or watch fewer layers"),
+    ):
+        with pytest.raises(ValuationError, match=remedy):
+            check_needs(needs, tmp_path, CPU)
+    check_needs(Needs(1, 0, 10**8, 10**8, 10**8, 10**8), tmp_path, CPU)
+
+
+def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1000))
+    with pytest.raises(ValuationError, match="of disk"):
+        check_needs(Needs(1, 1500), tmp_path, CPU)
+    (tmp_path / "rows-00000.safetensors").write_bytes(bytes(600))
+    check_needs(Needs(1, 1500), tmp_path, CPU)
+
+
+def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, monkeypatch):
+    monkeypatch.setattr(estimate, "_available_memory", lambda _device: 1000)
+    with pytest.raises(ValuationError, match="--rank"):
+        build_index(model, data, out, IndexSettings(rank=8), name="tiny")
+    monkeypatch.undo()
+    build_index(model, data, out, IndexSettings(rank=2), name="tiny")
+
+
+class TestPasses:
+    """The time is that of all passes that are left: a probe that says one second a token counts tokens."""
+
+    @pytest.fixture(autouse=True)
+    def _a_second_a_token(self, monkeypatch):
+        def one_second(*_args, fitted, **_kwargs):
+            return Probe(
+                gradient=1.0, moment=0.0 if fitted else 1e6, summing=0.0, weighing=0.0, once=0.0, batch_bytes=7
+            )
+
+        monkeypatch.setattr(filling_module, "probe", one_second)
+
+    def _seconds(self, model, data, out, settings, stop_at=0):
+        seen: list[Needs] = []
+
+        def stop(phase, done, total):
+            if phase == "gradients" and done >= stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            build_index(
+                model, data, out, settings, name="tiny", tokens_per_batch=1, progress=stop, announce=seen.append
+            )
+        assert seen[0].batch_bytes == 7
+        return seen[0].seconds
+
+    @pytest.mark.parametrize(
+        ("settings", "passes", "fits"),
+        [
+            (IndexSettings(rank=3), 1, False),
+            (IndexSettings(rank=3, projection="pca"), 1, True),
+            (IndexSettings(rank=3, curvature="ekfac"), 1, True),
+            (IndexSettings(rank=3, weighting="unit"), 1, False),
+            (IndexSettings(rank=3, weighting="relatif"), 2, False),
+            (IndexSettings(rank=3, weighting="relatif", projection="whitened", curvature="none"), 1, True),
+            (IndexSettings(rank=3, weighting="relatif", curvature="ekfac", sample=5), 2, True),
+        ],
+    )
+    def test_every_pass_is_counted(self, model, data, out, settings, passes, fits):
+        examples = [example for record in data for example in model.encoder(64).training(record)]
+        total = sum(example.size for example in examples)
+        seconds = self._seconds(model, data, out, settings)
+        fitting, rest = divmod(seconds, 1e6)
+        assert rest == passes * total
+        assert bool(fitting) == fits
+        assert fitting <= total * min(settings.sample, len(examples)) / len(examples) + 64
+        # Stopped in the last pass, it has its projections and its first pass behind it.
+        assert self._seconds(model, data, out, settings) == total
+
+    def test_what_is_done_is_not_counted_again(self, model, data, out, monkeypatch):
+        monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
+        monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+        settings = IndexSettings(rank=3, rows_per_group=4)
+        whole = self._seconds(model, data, out, settings, stop_at=100)
+        assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        IndexSettings(rank=3),
+        IndexSettings(rank=3, projection="whitened", curvature="none"),
+        IndexSettings(rank=3, weighting="relatif", curvature="ekfac"),
+    ],
+    ids=["fisher", "whitened", "relatif"],
+)
+def test_a_probe_is_short_and_changes_nothing(model, data, tmp_path, settings):
+    more = [replace(record, id=f"{record.id}-{copy}") for copy in range(10) for record in data]
+    build_index(model, more, tmp_path / "plain", settings, name="tiny")
+    seen: list[Needs] = []
+    tokens: list[int] = []
+
+    def announced(needs):
+        seen.append(needs)
+        handle.remove()
+
+    handle = model.module.get_input_embeddings().register_forward_pre_hook(
+        lambda _module, args: tokens.append(args[0].numel())
+    )
+    manifest = build_index(model, more, tmp_path / "probed", settings, name="tiny", announce=announced).manifest
+    assert manifest.files == AttributionIndex.open(tmp_path / "plain").manifest.files
+    (needs,) = seen
+    assert needs.seconds > 0
+    assert needs.batch_bytes > 4096 * 320 * 8 / 2, "the logits of a batch alone are as large"
+    total = sum(layout.tokens for layout in manifest.groups)
+    assert max(tokens) < total / 15
+    assert sum(tokens) < total / 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "less than a second"),
+        (39.1, "about 40 s"),
+        (60, "about 1 min"),
+        (199, "about 3 min 20 s"),
+        (3599, "about 60 min"),
+        (5 * 3600 + 601, "about 5 h 10 min"),
+        (47.999 * 3600, "about 48 h"),
+        (3 * 86400 + 4 * 3600, "about 3 days 4 h"),
+        (1e9, "about 11574 days 2 h"),
+    ],
+)
+def test_a_duration_is_said_in_words(seconds, words):
+    assert duration_in_words(seconds) == words

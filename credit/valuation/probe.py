@@ -1,0 +1,281 @@
+"""A short probe before a long run: what a batch takes on this machine, in seconds and in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from credit.valuation.curvature import make_curvature, make_statistic
+from credit.valuation.fitting import needs_moments
+from credit.valuation.gradients import GradientTap
+from credit.valuation.layers import LayerChoice
+from credit.valuation.manifest import IndexSettings
+from credit.valuation.moments import sum_moments
+from credit.valuation.passes import is_out_of_memory, release_memory
+from credit.valuation.projection import LayerProjection
+from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
+from credit.valuation.task import AnyExample, Task, device_of
+from credit.valuation.weighting import needs_curvature
+
+_BUDGET_SECONDS = 2.0
+"""After this no further batch is begun."""
+_SHARE = 20
+"""A probe goes through at most one part in so many of the data, or a single example."""
+_GROWTH = 4
+_BLOCK_ROWS = 256
+_SIDE = 512
+"""Width of the matrix whose decomposition is timed; the time grows with the cube of the width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a build has yet to do: tokens to fit to, tokens and examples of each of its passes.
+
+    Attributes:
+        fitting: tokens of the sample that projections are fitted to.
+        passes: tokens of all passes that take gradients, together.
+        summed: examples whose gradients go into the curvature's sums.
+        weighed: examples whose self-influence is asked of the curvature.
+    """
+
+    fitting: int
+    passes: int
+    summed: int
+    weighed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a build takes on this machine.
+
+    Attributes:
+        gradient: seconds a token of a pass that takes gradients.
+        moment: seconds a token of the pass over the sample that projections are fitted to.
+        summing: seconds an example to add its gradient to the curvature.
+        weighing: seconds an example to ask the curvature for its self-influence.
+        once: seconds of what is done once: fitting projections to moments, factorising the curvature.
+        batch_bytes: memory for what the backward pass needs of a full batch.
+    """
+
+    gradient: float
+    moment: float
+    summing: float
+    weighing: float
+    once: float
+    batch_bytes: int
+
+    def seconds(self, work: Work) -> float:
+        """Project to all that is to be done."""
+        return (
+            self.moment * work.fitting
+            + self.gradient * work.passes
+            + self.summing * work.summed
+            + self.weighing * work.weighed
+            + self.once
+        )
+
+
+def probe(
+    task: Task,
+    layers: LayerChoice,
+    examples: Sequence[AnyExample],
+    settings: IndexSettings,
+    *,
+    tokens_per_batch: int,
+    fitted: bool = False,
+) -> Probe:
+    """Run a batch or two of a build through the model, and its other costs in small.
+
+    Batches grow from one example until a full one has run twice, two seconds are spent, or a twentieth of the data has
+    been gone through: what is too slow to be tried twice is estimated from less. Nothing is kept.
+
+    Args:
+        task: the model.
+        layers: its watched layers.
+        examples: those that the build has to go through.
+        settings: of the index.
+        tokens_per_batch: padded tokens in a batch, at most.
+        fitted: whether the projections are made already.
+
+    Raises:
+        ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
+    """
+    ranks = resolve_ranks(layers.shapes, settings.rank, settings.ranks)
+    typical = _typical(examples, tokens_per_batch)
+    device = device_of(task)
+    stand_ins = _stand_ins(layers, ranks, keeps_identities=not needs_moments(settings))
+    with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
+
+        def gradients(batch: Sequence[AnyExample]) -> None:
+            made = task.batch(batch)
+            tap.collect(made.loss, made.size)
+
+        with _SavedBytes(task) as saved:
+            gradients(typical[:1])
+        gradient, tried = _seconds_per_token(gradients, typical, device)
+    widest = max(example.size for example in examples)
+    full = max(tokens_per_batch, widest) / typical[0].size
+    everything = sum(example.size for example in examples) / typical[0].size
+    widths = list(projected_widths(ranks).values())
+    return Probe(
+        gradient=gradient,
+        moment=_moment_seconds(task, layers, tried, tokens_per_batch) if needs_moments(settings) and not fitted else 0,
+        summing=_summing_seconds(settings, widths, device),
+        weighing=_weighing_seconds(settings, widths, device),
+        once=_fitting_seconds(layers, settings, device, fitted) + _factorising_seconds(settings, widths, device),
+        batch_bytes=round(saved.bytes * min(full, everything)),
+    )
+
+
+def _typical(examples: Sequence[AnyExample], tokens_per_batch: int) -> list[AnyExample]:
+    """Return a batch of neighbours in length around the one in whose middle half of all tokens are passed."""
+    ordered = sorted(examples, key=lambda example: (example.size, example.id))
+    total = sum(example.size for example in ordered)
+    middle = passed = 0
+    while passed + ordered[middle].size < total / 2:
+        passed += ordered[middle].size
+        middle += 1
+    size = ordered[middle].size
+    count = max(1, min(tokens_per_batch // size, total // size // _SHARE))
+    return ordered[max(0, middle - count + 1) : middle + 1][::-1]
+
+
+def _seconds_per_token(
+    run: Callable[[Sequence[AnyExample]], None], typical: Sequence[AnyExample], device: torch.device
+) -> tuple[float, Sequence[AnyExample]]:
+    """Time growing batches; return the seconds a token of the last that fits into memory, and that batch."""
+    count, rate, tried = 1, 0.0, typical[:1]
+    spent = 0.0
+    for _ in range(20):
+        batch = typical[:count]
+        failed = False
+        try:
+            seconds = _timed(lambda batch=batch: run(batch), device)  # type: ignore[misc]  # a default in a lambda
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or count == 1:
+                raise
+            failed = True
+        if failed:
+            release_memory(device)
+            break
+        last_size = len(tried)
+        rate, tried, spent = seconds / sum(example.size for example in batch), batch, spent + seconds
+        if spent > _BUDGET_SECONDS or (count == len(typical) and last_size == count):
+            break
+        count = min(_GROWTH * count, len(typical))
+    return rate, tried
+
+
+def _moment_seconds(task: Task, layers: LayerChoice, batch: Sequence[AnyExample], tokens_per_batch: int) -> float:
+    """Seconds a token of the pass over the sample."""
+    tokens = sum(example.size for example in batch)
+    return _timed(lambda: sum_moments(task, layers.watched, batch, tokens_per_batch), device_of(task)) / tokens
+
+
+def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
+    """Seconds to add an example to the curvature, from one block of the widest layer."""
+    if settings.curvature != "fisher":
+        return 0.0  # EK-FAC adds squares: nothing beside the pass
+    statistic = make_statistic("fisher")
+    block = {"widest": torch.ones(_BLOCK_ROWS, max(widths), device=device)}
+    statistic.add(block)  # makes room for the sums
+    return _timed(lambda: statistic.add(block), device) / _BLOCK_ROWS * _relative(widths, 2)
+
+
+def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
+    """Seconds to ask the curvature for an example's self-influence, from one block of the widest layer."""
+    if not needs_curvature(settings.weighting, settings.curvature) or settings.curvature != "fisher":
+        return 0.0
+    width = max(widths)
+    curvature = make_curvature("fisher", {"widest": torch.eye(width, device=device)}, 1, settings.damping)
+    block = torch.ones(_BLOCK_ROWS, width, device=device)
+    return _timed(lambda: curvature.precondition("widest", block), device) / _BLOCK_ROWS * _relative(widths, 2)
+
+
+def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch.device, fitted: bool) -> float:
+    """Seconds to diagonalise all second moments, from one matrix."""
+    if fitted or settings.projection == "random":
+        return 0.0
+    sides = [width for shape in layers.shapes for width in (shape.in_width, shape.out_width)]
+    return _cubic(torch.linalg.eigh, sides, device)
+
+
+def _factorising_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
+    """Seconds to factorise the curvature of all layers, from one matrix."""
+    return _cubic(torch.linalg.cholesky, widths, device) if settings.curvature == "fisher" else 0.0
+
+
+def _cubic(decompose: Callable[[Tensor], object], widths: Sequence[int], device: torch.device) -> float:
+    side = min(_SIDE, max(widths))
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
+    matrix = rows @ rows.mT + side * torch.eye(side, dtype=torch.float64, device=device)
+    decompose(matrix)
+    return _timed(lambda: decompose(matrix), device) * sum((width / side) ** 3 for width in widths)
+
+
+def _relative(widths: Sequence[int], power: int) -> float:
+    """Cost of all layers in units of that of the widest."""
+    return float(sum((width / max(widths)) ** power for width in widths))
+
+
+def _stand_ins(
+    layers: LayerChoice, ranks: Mapping[str, LayerRank], *, keeps_identities: bool
+) -> dict[str, LayerProjection]:
+    """Return projections of the right shapes, whatever their values: their cost is the same."""
+
+    def rows(rank: int, width: int) -> Tensor | None:
+        return None if keeps_identities and rank == width else torch.full((rank, width), width**-0.5)
+
+    return {
+        shape.name: LayerProjection(
+            rows(ranks[shape.name].inputs, shape.in_width), rows(ranks[shape.name].outputs, shape.out_width)
+        )
+        for shape in layers.shapes
+    }
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, on a GPU until the device has done it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+class _SavedBytes:
+    """Context that counts what autograd keeps for the backward pass.
+
+    To it comes twice the largest tensor kept, such as a language model's logits: its gradient, and the gradient from
+    which that one is made.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._known = {parameter.untyped_storage().data_ptr() for parameter in task.module.parameters()}
+        self._sizes: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes, of the passes that were run inside."""
+        return sum(self._sizes.values()) + 2 * max(self._sizes.values(), default=0)
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> _SavedBytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
