@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_NO_ROOM = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the quota of disk space is used up",
+    errno.EFBIG: "files may not be as large as that here",
+}
 
 
 def sha256_file(path: Path) -> str:
@@ -19,12 +28,38 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     `mode` is that of the new file, less the process's umask.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    rename_whole(beside, path)
+    with removed_on_failure(beside, path):
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rename_whole(beside, path)
+
+
+@contextmanager
+def removed_on_failure(beside: Path, path: Path) -> Iterator[None]:
+    """Context that writes the file `path` beside its place: where it fails, what there is of it takes up no room.
+
+    The system's errors name `path`; one that a write or sync raises names no file.
+    """
+    try:
+        yield
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file's name is that of one which was being written beside its place when its process was killed."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def why_disk_is_full(error: OSError) -> str | None:
+    """Say in words why there was no room for what was written; None if the error is another."""
+    return None if error.errno is None else _NO_ROOM.get(error.errno)
 
 
 def rename_whole(beside: Path, path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 
 from credit import __version__
 from credit.errors import CreditError
+from credit.files import why_disk_is_full
 
 _COMMANDS = {
     "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
@@ -68,6 +69,11 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except CreditError as error:
             raise _Failure(error) from error
+        except OSError as error:
+            reason = why_disk_is_full(error)
+            if reason is None:
+                raise
+            raise _Failure(CreditError(f"{error.filename or 'a file'} cannot be written: {reason}")) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -11,11 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
-from credit.files import sha256_file, write_whole
+from credit.files import is_left_over, sha256_file, write_whole
 from credit.valuation.checkpoint import STATE
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training
-from credit.valuation.estimate import Needs, check_needs
+from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS, Progress
 from credit.valuation.layers import choose_layers
@@ -224,6 +224,7 @@ def _build_one(
     prepare_folder(out)
     with locked(out):
         if (out / MANIFEST).is_file():
+            (out / STATE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
             return BuildResult(_same_index(out, identity, exclude), existed=True)
         layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
         build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, exclude, progress)
@@ -232,8 +233,9 @@ def _build_one(
             probed = build.probed_needs()
             check_needs(probed, out, device_of(model))
             announce(probed)
-        build.run()
-        return BuildResult(build.finish(name=name, dtype=dtype, max_length=max_length), existed=False)
+        with room_on_disk(out, build.needs.disk_bytes, "it goes on where it stopped"):
+            build.run()
+            return BuildResult(build.finish(name=name, dtype=dtype, max_length=max_length), existed=False)
 
 
 @contextmanager
@@ -280,7 +282,7 @@ def prepare_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out} is a file; --out must name a folder") from error
-    content = {path.name for path in out.iterdir()}
+    content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
     if content - {".lock"} and not content & {MANIFEST, STATE}:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from credit.errors import ValuationError
+from credit.files import why_disk_is_full
 from credit.valuation.fitting import needs_moments
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
@@ -116,7 +118,7 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
         ValuationError: there is not enough disk or memory.
     """
     # What an unfinished build has left in the folder is used again, or makes room.
-    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free + _bytes_in(folder)
     if needs.disk_bytes > free:
         raise ValuationError(
             f"the index needs {size_in_words(needs.disk_bytes)} of disk, but {folder} has {size_in_words(free)} free; "
@@ -132,6 +134,35 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
             f"the build needs {size_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
             f"{size_in_words(available)} are available; {_REMEDIES[largest]}"
         )
+
+
+@contextmanager
+def room_on_disk(folder: Path, needed_bytes: int, what_stays: str) -> Iterator[None]:
+    """Context that writes an index: a full disk is said to be one, with what is needed and what was kept.
+
+    Args:
+        folder: the index.
+        needed_bytes: disk that it needs in all.
+        what_stays: what the next run finds, in words.
+
+    Raises:
+        ValuationError: there is no room left.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = why_disk_is_full(error)
+        if reason is None:
+            raise
+        needed, there, free = map(size_in_words, (needed_bytes, _bytes_in(folder), shutil.disk_usage(folder).free))
+        raise ValuationError(
+            f"{error.filename or folder} cannot be written: {reason}. The index needs {needed} of disk in all, {there} "
+            f"are in {folder}, {free} are free. Make room there and run this again: {what_stays}"
+        ) from error
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def _available_memory(device: torch.device) -> int | None:

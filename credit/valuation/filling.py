@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.files import sha256_file
+from credit.files import is_left_over, sha256_file
 from credit.valuation.assemble import complete_index
 from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
@@ -33,6 +34,7 @@ from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_t
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
+_OURS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
 _SHARD_BYTES = 256 * 2**20
 _CHECKPOINT_SECONDS = 120.0
 
@@ -76,6 +78,7 @@ class Build:
         self.rows = self._lay_out()
         self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
         self.state = BuildState.open(out, fingerprint)
+        self._clear()
         self.projections: dict[str, LayerProjection] = {}
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
@@ -83,6 +86,13 @@ class Build:
         self.surveys = needs_curvature(settings.weighting, settings.curvature)
         self.curvature: Curvature | None = None
         self.weighting = Weighting(settings.weighting)
+
+    def _clear(self) -> None:
+        """Make room: delete what a run that was stopped has written, and what counts for nothing."""
+        counts = {*self.state.shards, self.state.sums, PROJECTIONS_FILE if self.state.projections else None}
+        for path in self.out.iterdir():
+            if is_left_over(path.name) or (_OURS.fullmatch(path.name) and path.name not in counts):
+                path.unlink()
 
     @property
     def needs(self) -> Needs:

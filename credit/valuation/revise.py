@@ -25,6 +25,7 @@ from credit.valuation.data import (
     match_members,
     read_listing,
 )
+from credit.valuation.estimate import room_on_disk
 from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
@@ -173,10 +174,22 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
         )
     try:
         with FileLock(folder / ".lock", timeout=0):
-            yield AttributionIndex.open(folder)
-            _clear(AttributionIndex.open(folder))
+            index = AttributionIndex.open(folder)
+            _clear(index)
+            try:
+                with room_on_disk(folder, _bytes_while_revised(folder, manifest), "the index is as it was before"):
+                    yield index
+            finally:
+                _clear(AttributionIndex.open(folder))
     except Timeout as error:
         raise LockHeldError(f"another run is changing {folder}; wait for it") from error
+
+
+def _bytes_while_revised(folder: Path, manifest: Manifest) -> int:
+    """Disk that a revision takes: the index as it is and, until the manifest is replaced, one of about its size."""
+    own = 2 * sum((folder / name).stat().st_size for name in manifest.files)
+    parts = ((folder / part.folder, part.manifest) for part in manifest.checkpoints)
+    return own + sum(_bytes_while_revised(inside, read_manifest(inside, name)) for inside, name in parts)
 
 
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from credit.files import rename_whole, sha256_file
+from credit.files import removed_on_failure, rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
 _SCALE = "|scale"
 _LEVELS = 127
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, which is written in Rust, names the system's error that kept it from writing."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
     beside = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    digest = sha256_file(beside)
-    rename_whole(beside, path)
+    with removed_on_failure(beside, path):
+        try:
+            save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
+        except SafetensorError as error:
+            if number := _OS_ERROR.search(str(error)):
+                raise OSError(int(number[1]), str(error)) from error
+            raise
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        digest = sha256_file(beside)
+        rename_whole(beside, path)
     return digest
 
 

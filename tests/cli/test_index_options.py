@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -92,3 +93,12 @@ def test_time_memory_and_disk_are_said_before_the_build(run):
         r"the index needs (less than|about) .* on this machine, .* of memory beside the model, .* of disk", said
     )
     assert "needs" not in run().stderr, "there is nothing left to do"
+
+
+def test_a_full_disk_is_named_wherever_it_is_met(run, monkeypatch):
+    def write(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device", "data/quarantine/x.jsonl")
+
+    monkeypatch.setattr("credit.pipeline.indexing.index_training_data", write)
+    said = run(code=EXIT_FAILED)
+    assert said.stderr.strip() == "Error: data/quarantine/x.jsonl cannot be written: no space is left on the device"
