@@ -149,7 +149,7 @@ def _build(
             exclude_non_finite=request.exclude_non_finite,
             progress=progress,
         )
-    return BuildResult(manifest, existed=False)
+    return BuildResult(manifest, existed=manifest == index.manifest)
 
 
 def _known_providers(workspace: Workspace) -> Collection[str]:

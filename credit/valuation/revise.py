@@ -108,7 +108,8 @@ def withdraw_provider(
 ) -> Manifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
-    The result equals an index built without its data, but for projections that were fitted to the first data.
+    The result equals an index built without its data, but for projections that were fitted to the first data. A
+    provider that was withdrawn before is out of the index already.
 
     Args:
         folder: a finished index.
@@ -131,6 +132,8 @@ def withdraw_provider(
         members = list(_listed(index))
         groups = {member.group for member in members if member.group.provider == provider}
         if not groups:
+            if any(step.action == "withdraw" and provider in step.providers for step in index.manifest.history):
+                return index.manifest
             raise InputError(f"{provider} has no data in {folder}")
         if groups.issuperset(index.groups):
             raise InputError(f"{folder} holds nothing but the data of {provider}; delete it instead")

@@ -82,7 +82,8 @@ def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
     assert "name all of them" in run(code=EXIT_FAILED).stderr
     assert "such as runs/step-500:0.5" in run("--checkpoint", "model:heavy", code=EXIT_USAGE).stderr
     assert "do not name them" in run("--checkpoint", str(other), "--update", code=EXIT_USAGE).stderr
-    run("--withdraw", "ben")
+    assert "revised" in run("--withdraw", "ben").stdout
+    assert "was there already" in run("--withdraw", "ben").stdout
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert [member["manifest"] for member in manifest["checkpoints"]] == ["manifest.v1.json"]
 
