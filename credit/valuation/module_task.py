@@ -46,6 +46,17 @@ class Collate(Protocol):
         ...
 
 
+class Real(Protocol):
+    """Tells the positions of a batch from its padding, whose inputs are no part of what projections are fitted to."""
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """Return which positions (N, T) are not padding, from the batch that `Collate` has made.
+
+        Layers that see other positions than these, such as one after a pooling, are taken to see no padding.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One training example or output of a user's own model.
@@ -84,11 +95,13 @@ class ModuleTask:
         module: the model, on its device, of one dtype. Layers that are `nn.Linear` can be watched.
         loss: see `Loss`.
         collate: see `Collate`; by default tensors are stacked.
+        real: see `Real`; needed where `collate` pads and projections are fitted (pca, whitened, ekfac).
     """
 
     module: nn.Module
     loss: Loss
     collate: Collate = field(default_factory=lambda: stacked)
+    real: Real | None = None
     model_sha256: str = field(init=False)
     tokenizer_sha256: ClassVar[str] = hashlib.sha256(b"tensors").hexdigest()
     flat_inputs: ClassVar[bool] = True
@@ -110,7 +123,8 @@ class ModuleTask:
     def batch(self, examples: Sequence[Sample]) -> LossBatch:
         """Put samples together on the model's device."""
         tensors = [tensor.to(device_of(self)) for tensor in self.collate(examples)]
-        return LossBatch(len(examples), lambda: self.loss(self.module, *tensors))
+        real = None if self.real is None else self.real(*tensors)
+        return LossBatch(len(examples), lambda: self.loss(self.module, *tensors), real)
 
 
 class _AsTheyAre:

@@ -125,7 +125,8 @@ class _MomentSums:
         self.real: Tensor | None = None
 
     def observe(self, name: str, x: Tensor) -> Sink:
-        rows = x.flatten(0, 1) if self.real is None else x[self.real]
+        padded = self.real is not None and x.shape[:2] == self.real.shape
+        rows = x[self.real] if padded else x.flatten(0, 1)
         self.rows[name] = self.rows.get(name, 0) + len(rows)
         _add(self.a, name, rows)
         # Padding has no gradient, so that its δ δᵀ adds nothing.

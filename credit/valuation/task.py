@@ -67,7 +67,7 @@ class LossBatch:
         size: number of examples N; the first dimension of every watched layer's input.
         loss: runs the model; returns the sum over the examples of their losses, in nats. Never a mean: a mean makes
             an example's gradient depend on the others of its batch.
-        real: (N, T) which positions are not padding; None where none are.
+        real: (N, T) which positions are not padding; None where all are.
     """
 
     size: int
