@@ -198,6 +198,11 @@ class TrainingRecord:
     messages: tuple[Message, ...] = ()
 
 
+def output_name(source: str, external_id: str) -> str:
+    """Return what reports call the output that a log of a source calls `external_id`."""
+    return external_id if source == OWN_SOURCE else f"{source}:{external_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedOutput:
     """One logged generation of a model.
@@ -218,4 +223,4 @@ class LoggedOutput:
     @property
     def name(self) -> str:
         """What reports call the output: its id in its log, after its source if that is not the own format."""
-        return self.external_id if self.source == OWN_SOURCE else f"{self.source}:{self.external_id}"
+        return output_name(self.source, self.external_id)

@@ -103,6 +103,7 @@ class StatementInput:
     came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all
     providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
     transaction when the statement was made. `certainty` is None where no output's credits are known.
+    `outputs_set_aside` counts the outputs of all providers that could not be valued, and distribute nothing.
     """
 
     provider: str
@@ -119,6 +120,7 @@ class StatementInput:
     chain_head: str
     validation: Validation = Validation()
     certainty: Certainty | None = None
+    outputs_set_aside: int = 0
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -145,6 +147,8 @@ def statement_json(facts: StatementInput) -> str:
                 if month != facts.period
             ],
             "certainty": None if facts.certainty is None else _certainty(facts.certainty),
+            # Only where there are any, as for conversions.
+            **({"outputs_set_aside": facts.outputs_set_aside} if facts.outputs_set_aside else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],

@@ -106,6 +106,8 @@ def _lines(report: CloseReport) -> Iterator[str]:
         )
         if fall.conversion is not None:
             yield f"  {fall.conversion.arithmetic}"
+    if report.set_aside:
+        yield f"set aside, because they cannot be valued: {', '.join(report.set_aside)}"
     if report.left_pending:
         yield f"{report.left_pending} outputs are left for a later period"
     if report.dry_run:

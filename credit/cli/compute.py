@@ -97,7 +97,7 @@ def compute(
         else "nothing to do"
     )
     if report.refused:
-        text += f"; {len(report.refused)} cannot be valued"
+        text += f"; {len(report.refused)} cannot be valued, and hold up a close: credit outputs set-aside --help"
     facts = {
         "valued": report.valued,
         "credit_micro": report.credit_micro,

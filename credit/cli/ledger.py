@@ -47,7 +47,8 @@ def status(workspace: Workspace, as_json: bool) -> None:
     lines = [
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {now.models} models",
-        f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet",
+        f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet"
+        + (f", {now.set_aside} set aside" if now.set_aside else ""),
         *(f"  {month}     {count}" for month, count in now.outputs.items()),
         f"score books   {now.books}",
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",

@@ -16,6 +16,7 @@ _COMMANDS = {
     "providers": ("credit.cli.providers", "Who can be credited, and on what terms."),
     "index": ("credit.cli.index", "Build the attribution index of tagged training data."),
     "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
+    "outputs": ("credit.cli.outputs", "Set outputs aside that cannot be valued."),
     "compute": ("credit.cli.compute", "Value what is not valued yet, and post credits."),
     "pool": ("credit.cli.pool", "Money to distribute."),
     "fx": ("credit.cli.fx", "Rates of exchange, as they were given."),

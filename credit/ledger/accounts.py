@@ -4,6 +4,7 @@
 |---|---|
 | `credits:issued` | minus all credits that outputs distributed |
 | `credits:earned:<provider>/<collection>` | micro-credits that a provider's collection earned |
+| `credits:set-aside` | micro-credits of outputs that were set aside, because they cannot be valued |
 | `money:external` | minus all money that came in from outside |
 | `money:pool:<period>` | money to distribute for a period |
 | `money:payable:<provider>` | what is owed to a provider |
@@ -33,6 +34,7 @@ from credit.ledger.values import is_storable
 from credit.records import Group, is_collection, is_period, is_provider_key
 
 ISSUED = "credits:issued"
+SET_ASIDE = "credits:set-aside"
 EXTERNAL = "money:external"
 EARNED_KIND = "credits:earned"
 POOL_KIND = "money:pool"
@@ -47,7 +49,7 @@ EXPORTED = "exported"
 FEES = "money:fees"
 ESCROW = "money:escrow"
 
-_SINGLE = frozenset({ISSUED, EXTERNAL, FEES, ESCROW})
+_SINGLE = frozenset({ISSUED, SET_ASIDE, EXTERNAL, FEES, ESCROW})
 _OF_A_PROVIDER = frozenset({PAYABLE_KIND, PAYOUT_KIND, RESERVE_KIND, ADVANCE_KIND, WITHHOLDING_KIND})
 
 _PAIR = re.compile(r"[A-Z]{3}-[A-Z]{3}")
@@ -126,7 +128,8 @@ def parse_account(key: str) -> AccountKey:
     elif kind == PAYOUT_KIND and owner.endswith(f"/{EXPORTED}") and is_provider_key(owner.removesuffix(f"/{EXPORTED}")):
         return AccountKey(kind, owner.removesuffix(f"/{EXPORTED}"), EXPORTED)
     raise LedgerError(
-        f"{key!r} is not an account; accounts are credits:issued, credits:earned:<provider>/<collection>,"
+        f"{key!r} is not an account; accounts are credits:issued, credits:set-aside,"
+        " credits:earned:<provider>/<collection>,"
         " money:external, money:fees, money:escrow, money:pool:<period>, money:fx:<base>-<quote>, and for a provider"
         " money:payable:<provider>,"
         " money:payout:<provider>[/exported], money:reserve:<provider>, money:advance:<provider> and"

@@ -14,6 +14,7 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
+from credit.ledger.set_aside import KIND
 from credit.ledger.settlement import CITES, provider_balances
 from credit.ledger.values import is_currency
 from credit.records import HOUSE, is_period, period_of
@@ -137,6 +138,8 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         raise IdempotencyError(f"transaction {txn_id} was reversed by {before.id} already: {before.memo}")
     closed = last_closed(conn)
     is_open = closed is None or header.period_id > closed
+    if header.kind == KIND:
+        raise LedgerError(f"transaction {txn_id} sets an output aside; take it back: credit outputs restore --help")
     if header.kind not in _ALWAYS and not (header.kind in _WHILE_OPEN and is_open):
         state = "" if header.kind not in _WHILE_OPEN else f" of {header.period_id}, which is closed,"
         raise LedgerError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import IntegrityError
-from credit.ledger import certificates, closechecks, crosschecks, paychecks
+from credit.ledger import certificates, closechecks, crosschecks, paychecks, set_aside
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -67,6 +67,7 @@ def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) ->
             crosschecks.check_accounts,
             crosschecks.check_outputs,
             crosschecks.check_counts,
+            set_aside.check_set_aside,
             closechecks.check_pools,
             closechecks.check_pooling,
             closechecks.check_allocations,

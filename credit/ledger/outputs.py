@@ -8,16 +8,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
 
 from credit.errors import LedgerError
 from credit.ledger.catalog import models
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import canonical_json
-from credit.ledger.schema import compute_run, ingest_file, model, next_id, output, score_book, valuation
+from credit.ledger.schema import (
+    compute_run,
+    ingest_file,
+    model,
+    next_id,
+    output,
+    score_book,
+    set_aside,
+    valuation,
+)
 from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
-from credit.records import LoggedOutput, Message, is_period
+from credit.records import LoggedOutput, Message, is_period, output_name
 
 _BATCH = 500
 
@@ -117,28 +127,32 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
 
 
 def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:
-    """Return outputs of a model that no index has valued, by ascending id from `after_id` (exclusive) on."""
+    """Return outputs of a model that wait to be valued, by ascending id from `after_id` (exclusive) on."""
     query = (
         _stored()
-        .where(model.c.name == model_name, output.c.id > after_id, ~_valued())
+        .where(model.c.name == model_name, output.c.id > after_id, _pending())
         .order_by(output.c.id)
         .limit(limit)
     )
     return [_to_stored(row) for row in conn.execute(query)]
 
 
-def pending_count(conn: Connection, *, since: str | None = None, through: str | None = None) -> int:
-    """Count the outputs that no index has valued: of all time, from the month `since` on, up to the end of `through`.
+def pending_count(
+    conn: Connection, *, since: str | None = None, through: str | None = None, weighty: bool = False
+) -> int:
+    """Count the outputs that wait to be valued: of all time, from the month `since` on, up to the end of `through`.
 
     An output of a closed month counts in the first open one, so that a close must look at all that occurred before
-    the end of its period, not only at what occurred in it.
+    the end of its period, not only at what occurred in it. `weighty` leaves out those that distribute nothing.
     """
-    query = select(func.count()).select_from(output).where(~_valued())
-    if since is not None:
-        query = query.where(output.c.occurred_at >= month_bounds(since)[0])
-    if through is not None:
-        query = query.where(output.c.occurred_at < month_bounds(through)[1])
-    return int(conn.execute(query).scalar_one())
+    query = select(func.count()).select_from(output)
+    return int(conn.execute(_waiting(query, since, through, weighty)).scalar_one())
+
+
+def pending_names(conn: Connection, *, through: str | None = None, limit: int | None = None) -> list[str]:
+    """Return what reports call the outputs that wait to be valued and have a weight, by id."""
+    query = _waiting(select(output.c.source, output.c.external_id), None, through, weighty=True)
+    return [output_name(*row) for row in conn.execute(query.order_by(output.c.id).limit(limit))]
 
 
 def has_outputs(conn: Connection, period: str) -> bool:
@@ -293,5 +307,26 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
     return StoredOutput(row.id, item)
 
 
-def _valued() -> ColumnElement[bool]:
-    return exists().where(valuation.c.output_id == output.c.id)
+def is_set_aside() -> ColumnElement[bool]:
+    """Whether an output is set aside: the last that happened to it, if anything did."""
+    newest = (
+        select(set_aside.c.action)
+        .where(set_aside.c.output_id == output.c.id)
+        .order_by(set_aside.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return func.coalesce(newest, "restored") == "set-aside"
+
+
+def _pending() -> ColumnElement[bool]:
+    return and_(~exists().where(valuation.c.output_id == output.c.id), ~is_set_aside())
+
+
+def _waiting(query: Select[Any], since: str | None, through: str | None, weighty: bool) -> Select[Any]:
+    query = query.where(_pending())
+    if since is not None:
+        query = query.where(output.c.occurred_at >= month_bounds(since)[0])
+    if through is not None:
+        query = query.where(output.c.occurred_at < month_bounds(through)[1])
+    return query.where(output.c.weight_micro > 0) if weighty else query

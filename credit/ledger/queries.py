@@ -28,6 +28,7 @@ from credit.ledger.schema import (
     score_book,
     valuation,
 )
+from credit.ledger.set_aside import standing
 from credit.records import CREDIT, Group
 
 POOLING_KIND = "pooling"
@@ -64,6 +65,7 @@ class Status:
     indexes: int
     outputs: dict[str, int]
     pending: int
+    set_aside: int
     books: int
     transactions: int
     chain_head: str
@@ -188,6 +190,7 @@ def status(conn: Connection) -> Status:
         indexes=counts[2],
         outputs={name: count for name, count in by_month},
         pending=pending_count(conn),
+        set_aside=len(standing(conn)),
         books=counts[3],
         transactions=seq,
         chain_head=head,

@@ -38,6 +38,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.certificate,
     schema.ingest_file,
     schema.output,
+    schema.set_aside,
     schema.compute_run,
     schema.score_book,
     schema.valuation,
@@ -83,6 +84,7 @@ def rules() -> Iterator[Rule]:
     yield from _journal_rules()
     yield from _period_rules()
     yield from _term_rules()
+    yield from _set_aside_rules()
     yield from _mutable_rules()
     yield from _payment_rules()
     yield from _personal_rules()
@@ -210,6 +212,23 @@ def _term_rules() -> Iterator[Rule]:
         "NEW.action = coalesce((SELECT action FROM hold WHERE provider_id = NEW.provider_id"
         " AND coalesce(currency, '') = coalesce(NEW.currency, '') ORDER BY id DESC LIMIT 1), 'release')",
     )
+
+
+def _set_aside_rules() -> Iterator[Rule]:
+    last = "(SELECT s.action FROM set_aside AS s WHERE s.output_id = NEW.output_id ORDER BY s.id DESC LIMIT 1)"
+    yield Rule(
+        "set_aside",
+        "INSERT",
+        "setting aside and taking back take turns",
+        f"NEW.action = coalesce({last}, 'restored')",
+    )
+    yield Rule(
+        "set_aside",
+        "INSERT",
+        "an output that is valued is not set aside",
+        "NEW.action = 'set-aside' AND EXISTS (SELECT 1 FROM valuation AS v WHERE v.output_id = NEW.output_id)",
+    )
+    yield Rule("valuation", "INSERT", "an output that is set aside is not valued", f"{last} = 'set-aside'")
 
 
 def _mutable_rules() -> Iterator[Rule]:

@@ -33,8 +33,7 @@ from credit.ledger.schema import (
     score_book,
     valuation,
 )
-from credit.ledger.values import utc_moment
-from credit.records import CREDIT, LoggedOutput
+from credit.records import CREDIT, output_name
 
 MEASURES = ("influence", "support", "effect")
 """The three numbers of an output and a group, in nats."""
@@ -134,7 +133,7 @@ def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.
     outputs = pl.DataFrame(
         {
             "output_id": [row.id for row in found],
-            "name": [_name(row.source, row.external_id, row.occurred_at) for row in found],
+            "name": [output_name(row.source, row.external_id) for row in found],
             "occurred_at": [row.occurred_at for row in found],
             "day": [row.occurred_at[:10] for row in found],
         },
@@ -145,10 +144,6 @@ def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.
             f"score book {book.sha256} does not value the outputs that the ledger says it values; run credit verify"
         )
     return rows.join(outputs, on="output_id", how="left", maintain_order="left")
-
-
-def _name(source: str, external_id: str, occurred_at: str) -> str:
-    return LoggedOutput(source, external_id, utc_moment(occurred_at), model="", completion="").name
 
 
 def _check(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> None:

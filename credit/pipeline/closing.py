@@ -24,10 +24,11 @@ from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import chain_head
-from credit.ledger.outputs import pending_count
+from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
 from credit.ledger.pools import Pool, credit_totals
 from credit.ledger.queries import credit_methods, credit_rows
+from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
 from credit.ledger.statements import add_statement
 from credit.ledger.terms import terms_on
@@ -35,6 +36,9 @@ from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_cert
 from credit.pipeline.pooling import post_pooling
 from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
 from credit.records import Provider, Terms, is_period, period_of
+
+_NAMED = 5
+"""Outputs that are named of those that hold up a close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class CloseReport:
     corrections: tuple[Correction, ...]
     statements: int
     left_pending: int
+    set_aside: tuple[str, ...]
     dry_run: bool
 
 
@@ -122,6 +127,7 @@ class _Facts:
     waterfalls: Sequence[Waterfall]
     validation: Validation
     certainties: Mapping[str, Certainty]
+    set_aside: tuple[str, ...]
 
 
 def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: datetime | None = None) -> CloseReport:
@@ -152,13 +158,16 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
-    pending = pending_count(conn, through=period)
+    pending = pending_count(conn, through=period, weighty=True)
     if pending and not settings.policy.leave_pending:
-        late = pending - pending_count(conn, since=period, through=period)
+        late = pending - pending_count(conn, since=period, through=period, weighty=True)
         which = f"of {period}" if not late else f"up to the end of {period} ({late} of earlier months)"
+        names = pending_names(conn, through=period, limit=_NAMED)
+        more = ", ..." if pending > len(names) else ""
         raise LedgerError(
-            f"{pending} outputs {which} are not valued yet; run credit compute, "
-            "or credit them in a later period with --leave-pending"
+            f"{pending} outputs {which} are not valued yet ({', '.join(names)}{more}); run credit compute, or credit"
+            " them in a later period with --leave-pending; what can never be valued is set aside:"
+            f' credit outputs set-aside {names[0]} --reason "..."'
         )
     facts = _settle(conn, period, settings, now)
     written = _write_statements(conn, facts, now)
@@ -172,6 +181,7 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
         tuple(facts.corrected),
         written,
         pending,
+        facts.set_aside,
         settings.dry_run,
     )
     if settings.dry_run:
@@ -199,7 +209,8 @@ def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetim
     falls = settle_all(conn, period, divided, corrected, known, terms)
     post_allocations(conn, period, divided, known, house, now)
     post_lines(conn, period, falls, terms, now)
-    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties)
+    left_out = tuple(item.output for item in standing(conn, period))
+    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, left_out)
 
 
 def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
@@ -242,6 +253,7 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
             chain_head=head,
             validation=facts.validation,
             certainty=facts.certainties.get(key),
+            outputs_set_aside=len(facts.set_aside),
         )
         add_statement(conn, facts.period, key, statement_json(statement), now=now)
     return len(told)

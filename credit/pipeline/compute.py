@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
-from credit.errors import InputError, LedgerError
+from credit.errors import InputError, LedgerError, MismatchError, ValuationError
 from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
@@ -24,7 +25,7 @@ from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pendi
 from credit.ledger.periods import open_period_for
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
-from credit.valuation import AttributionIndex, LanguageModel, Valuation, read_manifest
+from credit.valuation import AttributionIndex, Valuation, read_manifest
 from credit.valuation.tokens import Encoder
 
 DEFAULT_CHUNK = 256
@@ -53,7 +54,7 @@ class ComputeSettings:
 
 @dataclass(slots=True)
 class ComputeReport:
-    """What a run did. `refused` names outputs that cannot be valued, with the reason; they stay pending."""
+    """What a run did. `refused` names outputs that cannot be valued, and why; they wait until they are set aside."""
 
     valued: int = 0
     books: int = 0
@@ -122,8 +123,12 @@ def _compute_index(
     policy = _calibrated(index, settings)
     model = index.load_model(settings.model_path, dtype=settings.dtype, device=settings.device)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
-    for chunk in _chunks(ledger, registered.model, settings.chunk, encoder, report):
-        _value_chunk(workspace, ledger, registered, index, model, chunk, policy, report)
+
+    def value(chunk: Sequence[StoredOutput]) -> Valuation:
+        return index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
+
+    for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, value, report):
+        _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, report)
         if progress:
             progress(report.valued + len(report.refused), total)
 
@@ -156,48 +161,80 @@ def _check_providers(conn: Connection, index: AttributionIndex) -> None:
         )
 
 
-def _chunks(
-    ledger: Ledger, model: str, size: int, encoder: Encoder, report: ComputeReport
-) -> Iterator[list[StoredOutput]]:
+def _valued_chunks(
+    ledger: Ledger,
+    model: str,
+    size: int,
+    encoder: Encoder,
+    value: Callable[[Sequence[StoredOutput]], Valuation],
+    report: ComputeReport,
+) -> Iterator[tuple[list[StoredOutput], Valuation]]:
     """Yield the pending outputs of a model in chunks; one that cannot be valued must not hold up the others.
 
     Only outputs that can be valued count for the size: the others stay pending, and would shift the borders of the
     chunks, and with them books and postings, in a run that goes on where another was killed.
     """
-    after = 0
+    waiting = _encodable(ledger, model, size, encoder, report)
     chunk: list[StoredOutput] = []
+    while True:
+        chunk += islice(waiting, size - len(chunk))
+        if not chunk:
+            return
+        try:
+            valuation = value(chunk)
+        except MismatchError:
+            raise
+        except ValuationError:
+            chunk = list(_one_by_one(chunk, value, report))
+            continue
+        yield chunk, valuation
+        chunk = []
+
+
+def _encodable(
+    ledger: Ledger, model: str, size: int, encoder: Encoder, report: ComputeReport
+) -> Iterator[StoredOutput]:
+    """Yield the pending outputs of a model of which tokens can be made."""
+    after = 0
     while True:
         with ledger.read() as conn:
             page = pending_outputs(conn, model, after, size)
         if not page:
-            break
+            return
         after = page[-1].id
         for stored in page:
             try:
                 encoder.output(stored.output)
             except InputError as error:
                 report.refused.append(f"{stored.output.name}: {error}")
-                continue
-            chunk.append(stored)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+            else:
+                yield stored
 
 
-def _value_chunk(
+def _one_by_one(
+    chunk: Sequence[StoredOutput], value: Callable[[Sequence[StoredOutput]], Valuation], report: ComputeReport
+) -> Iterator[StoredOutput]:
+    """Yield the outputs of a chunk that can be valued; the others are refused by name."""
+    for stored in chunk:
+        try:
+            value([stored])
+        except ValuationError as error:
+            report.refused.append(f"{stored.output.name}: {error}")
+        else:
+            yield stored
+
+
+def _post_chunk(
     workspace: Workspace,
     ledger: Ledger,
     registered: RegisteredIndex,
-    index: AttributionIndex,
-    model: LanguageModel,
+    groups: Sequence[Group],
     chunk: Sequence[StoredOutput],
+    valuation: Valuation,
     policy: Policy,
     report: ComputeReport,
 ) -> None:
-    valuation = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
-    scores = list(score_outputs(chunk, index.groups, valuation, policy))
+    scores = list(score_outputs(chunk, groups, valuation, policy))
     book = write_book(workspace.books, scores)
     run = _run_fingerprint(registered.fingerprint, policy)
     now = datetime.now(UTC)

@@ -19,6 +19,7 @@ from credit.accounting.credits import Policy
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period
+from credit.ledger.set_aside import standing
 from credit.ledger.sources import existing_period, posted_books
 from credit.ledger.statements import Statement
 from credit.records import HOUSE, UNATTRIBUTED
@@ -86,13 +87,14 @@ class Method:
 class AttributionView:
     """What the attribution page shows.
 
-    `pending` counts outputs of the month that are not valued yet. `alike` names providers with those whose shares
-    cannot be told apart from theirs.
+    `pending` counts outputs of the month that are not valued yet, `set_aside` those that cannot be. `alike` names
+    providers with those whose shares cannot be told apart from theirs.
     """
 
     period: Period
     outputs: int
     pending: int
+    set_aside: int
     credit_micro: int
     corrections_micro: int
     credited: int
@@ -154,6 +156,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         period=found,
         outputs=sums.outputs,
         pending=pending_count(conn, since=period, through=period),
+        set_aside=len(standing(conn, period)),
         credit_micro=sums.credit_micro,
         corrections_micro=sums.corrections_micro,
         credited=sum(1 for key, micro in credited.items() if micro > 0 and key not in house),

@@ -21,6 +21,7 @@ from credit.ledger import (
     periods,
     personal,
     pools,
+    set_aside,
     settlement,
     statements,
     terms,
@@ -159,6 +160,8 @@ def populate(conn: Connection) -> None:
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
     settlement.add_reserves(conn, [settlement.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
+    add_outputs(conn, [logged(3, completion="")])
+    set_aside.set_aside(conn, "log:out-3", "it has no token", now=NOW)
     export(conn, SEPTEMBER)
 
 

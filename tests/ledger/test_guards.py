@@ -180,7 +180,7 @@ def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, engine
     with populated.read() as conn:
         row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-    match = "exists already|period is closed|follows the last|starts pending|pending or failed"
+    match = "exists already|period is closed|follows the last|starts pending|pending or failed|take turns"
     refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
 
 

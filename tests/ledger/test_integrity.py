@@ -68,7 +68,7 @@ def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> 
     (tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
     report = integrity.verify(ledger, tmp_path)
     report.raise_for_problems()
-    assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 10, 10)
+    assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 11, 11)
     assert report.checked["score_book files"] == 1
 
 
@@ -284,7 +284,7 @@ def statement_at_head(ledger: Ledger) -> str:
     return head
 
 
-CUT = ("DELETE FROM ledger_entry WHERE txn_id > 10", "DELETE FROM ledger_txn WHERE id > 10")
+CUT = ("DELETE FROM ledger_entry WHERE txn_id > 11", "DELETE FROM ledger_txn WHERE id > 11")
 
 
 def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Ledger, tamper: Tamper) -> None:
@@ -307,7 +307,7 @@ def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger: Ledge
 
 
 def test_a_tail_that_was_cut_off_is_found_by_the_payouts_in_it(ledger: Ledger, tamper: Tamper) -> None:
-    tamper("DELETE FROM ledger_entry WHERE txn_id = 10", "DELETE FROM ledger_txn WHERE id = 10")
+    tamper("DELETE FROM ledger_entry WHERE txn_id = 11", "DELETE FROM ledger_txn WHERE id = 11")
     assert places(ledger)[0].startswith("payout_batch 1")
 
 
@@ -327,7 +327,7 @@ def test_every_post_moves_the_head(ledger: Ledger) -> None:
     with ledger.write() as conn:
         journal.post(conn, samples.credit_posting("more"), now=samples.NOW)
     after = integrity.verify(ledger, None)
-    assert (after.chain_seq, after.problems) == (11, ())
+    assert (after.chain_seq, after.problems) == (12, ())
     assert after.chain_head != before
 
 
@@ -376,5 +376,5 @@ def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content:
 
 def test_an_error_names_the_first_bad_place_and_the_number_of_others(ledger: Ledger, tamper: Tamper) -> None:
     tamper("UPDATE output SET completion = 'other'", "UPDATE ledger_txn SET memo = 'other' WHERE id = 3")
-    with pytest.raises(IntegrityError, match=r"^transaction 3: .* \(and 2 more\)$"):
+    with pytest.raises(IntegrityError, match=r"^transaction 3: .* \(and 3 more\)$"):
         integrity.verify(ledger, None).raise_for_problems()

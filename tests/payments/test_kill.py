@@ -14,7 +14,7 @@ import pytest
 from credit.ledger import integrity
 from credit.ledger.engine import Ledger
 from credit.ledger.payments import batches
-from credit.payments import confirm, details, export, files
+from credit.payments import confirm, details, export
 from credit.payments.confirm import confirm_payments
 from credit.payments.export import ExportRequest, export_payments
 from tests.payments.conftest import NOW, SEPTEMBER
@@ -41,7 +41,7 @@ def exporter(url: str, out: Path, point: str) -> None:
     elif point == "before the file":
         export.write_file = die
     elif point == "before its name":
-        files.os.fsync = die
+        os.fsync = die
     else:
         export.write_file = then_die(export.write_file)
     with Ledger.open(url) as ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -16,11 +17,12 @@ import pytest
 import torch
 
 from credit.cli.main import cli
-from credit.errors import EXIT_LOCKED, EXIT_PARTIAL
+from credit.errors import EXIT_LOCKED, EXIT_PARTIAL, ValuationError
 from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO
-from tests.pipeline.samples import OUTPUTS, Site, output_row
+from credit.valuation import AttributionIndex
+from tests.pipeline.samples import FIRST, OUTPUTS, Site, output_row
 
 CHUNK = 4
 KILLS = {"sqlite": 10, "postgresql": 4}
@@ -138,6 +140,46 @@ def test_an_output_that_cannot_be_valued_does_not_shift_the_chunks_of_a_continue
         assert "o100" in site.run("compute", code=EXIT_PARTIAL).stderr
         ledgers.append((site.tables(), site.books()))
     assert ledgers[0] == ledgers[1]
+
+
+def test_an_output_whose_gradient_is_no_number_is_named_and_holds_up_no_other(new_site, monkeypatch):
+    """Its chunk is filled up by others, so that a killed run goes on with the same borders."""
+    value = AttributionIndex.value
+
+    def fail_on_o4(index, model, outputs, **rest):
+        if any(item.external_id == "o4" for item in outputs):
+            raise ValuationError("an influence is not a finite number")
+        return value(index, model, outputs, **rest)
+
+    monkeypatch.setattr(AttributionIndex, "value", fail_on_o4)
+    site = new_site("site")
+    refused = site.run("compute", "--chunk", str(CHUNK), code=EXIT_PARTIAL)
+    assert "not valued: o4: an influence is not a finite number" in refused.stderr
+    assert "credit outputs set-aside --help" in refused.stdout
+    sizes = [row["output_count"] for row in site.named("score_book")]
+    assert sizes == [CHUNK] * (OUTPUTS // CHUNK - 1) + [CHUNK - 1]
+
+
+def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_set_aside(site):
+    chat = output_row(100, prompt=None, messages=[{"role": "user", "content": "sing"}])
+    site.log("chats.jsonl", [chat])
+    assert "cannot be valued, and hold up a close" in site.run("compute", code=EXIT_PARTIAL).output
+    site.run("pool", "add", FIRST, "100.00", "EUR")
+    assert 'credit outputs set-aside o100 --reason "..."' in site.close(FIRST, code=1).stderr
+    before = site.tables()
+    site.run("outputs", "set-aside", "o100", "o101", "--reason", "the model has no chat template", code=1)
+    assert site.tables() == before, "all of them, or none"
+    site.run("outputs", "set-aside", "o100", "--reason", "the model has no chat template")
+    assert "o100 (2.000000 credits, 2025-03): set aside on" in site.run("outputs", "list").output
+    assert "1 set aside" in site.run("status").output
+    assert "nothing to do" in site.run("compute").output
+    assert "set aside, because they cannot be valued: o100" in site.close(FIRST).output
+    for row in site.named("statement"):
+        assert json.loads(row["body_json"])["credits"]["outputs_set_aside"] == 1
+        assert row["body_json"].count("o100") == 0, "not by name: it may be about anybody"
+    site.run("outputs", "restore", "o100", "--reason", "the new model has one")
+    assert "0 wait to be valued" not in site.run("outputs", "list", "--history").output
+    site.run("verify")
 
 
 def test_a_second_run_does_nothing(site):

@@ -28,6 +28,7 @@ from credit.ledger.schema.valuations import (
     model,
     output,
     score_book,
+    set_aside,
     valuation,
 )
 
@@ -62,9 +63,10 @@ __all__ = [
     "provider_pii",
     "reserve",
     "score_book",
+    "set_aside",
     "statement",
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""

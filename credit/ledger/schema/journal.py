@@ -42,6 +42,7 @@ ACCOUNT_KINDS = (
     "money:fees",
     "money:escrow",
     "money:fx",
+    "credits:set-aside",
 )
 """What an account can be; `credit.ledger.accounts` says what each of them holds."""
 

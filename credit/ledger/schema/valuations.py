@@ -80,6 +80,20 @@ output = Table(
     sqlite_strict=True,
 )
 
+set_aside = Table(
+    "set_aside",
+    metadata,
+    row_id(),
+    ref("output_id", "output.id"),
+    one_of("action", "set-aside", "restored"),
+    word("reason"),
+    ref("txn_id", "ledger_txn.id"),
+    moment("recorded_at"),
+    UniqueConstraint("txn_id"),
+    Index(None, "output_id"),
+    sqlite_strict=True,
+)
+
 compute_run = Table(
     "compute_run",
     metadata,
