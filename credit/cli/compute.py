@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--index", "index_dirs", type=FILE, multiple=True, help="An index to register first, or its new place.")
-@click.option("--model", type=FILE, help="Where the model is now, if it was moved. [default: where it was indexed]")
+@click.option(
+    "--model",
+    "models",
+    type=FILE,
+    multiple=True,
+    help="Where the model, or a checkpoint of it, is now, if it was moved. [default: where it was indexed]",
+)
 @click.option("--measure", type=click.Choice(["effect", "support", "influence"]), default="effect", show_default=True)
 @click.option("--alpha", type=float, help="Weight of influence in effect. [default: the certificate's, or 1]")
 @click.option("--beta", type=float, help="Weight of support in effect. [default: the certificate's, or 1]")
@@ -47,7 +53,7 @@ def compute(
     ctx: click.Context,
     workspace: Workspace,
     index_dirs: tuple[Path, ...],
-    model: Path | None,
+    models: tuple[Path, ...],
     measure: Literal["effect", "support", "influence"],
     alpha: float | None,
     beta: float | None,
@@ -83,7 +89,7 @@ def compute(
         ),
         calibrated=not chosen,
         index_dirs=index_dirs,
-        model_path=model,
+        model_paths=models,
         dtype=dtype,
         device=device,
         chunk=chunk,

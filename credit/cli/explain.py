@@ -53,7 +53,13 @@ def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: 
 @click.argument("data", type=FILE, nargs=-1)
 @click.option("--provider", "providers", multiple=True, help="Only this provider's data; may be given several times.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Examples to name.")
-@click.option("--model", type=FILE, help="Where the model is now, if it was moved.")
+@click.option(
+    "--model",
+    "models",
+    type=FILE,
+    multiple=True,
+    help="Where the model, or a checkpoint of it, is now, if it was moved.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @workspace_options
 @json_option
@@ -63,7 +69,7 @@ def output(
     data: tuple[Path, ...],
     providers: tuple[str, ...],
     top: int,
-    model: Path | None,
+    models: tuple[Path, ...],
     device: str,
     as_json: bool,
 ) -> None:
@@ -80,7 +86,7 @@ def output(
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
-            workspace, name, data, providers=providers, top=top, model_path=model, device=device, progress=update
+            workspace, name, data, providers=providers, top=top, model_paths=models, device=device, progress=update
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
     lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]

@@ -135,8 +135,12 @@ def index(
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
-    if checkpoints and (update or withdraw is not None):
-        raise click.UsageError("--update and --withdraw change all checkpoints that the index holds; do not name them")
+    named = [_parse_checkpoint(checkpoint) for checkpoint in checkpoints]
+    if (update or withdraw is not None) and any(weight != 1 for _, weight in named):
+        raise click.UsageError(
+            "--update and --withdraw change all checkpoints that the index holds, and no weight; --checkpoint DIR says "
+            "where one was moved"
+        )
     from credit.pipeline.indexing import IndexRequest, index_training_data
     from credit.valuation import IndexSettings
 
@@ -167,7 +171,7 @@ def index(
         fields=_parse_fields(fields),
         register=register,
         strict=strict,
-        checkpoints=[_parse_checkpoint(checkpoint) for checkpoint in checkpoints],
+        checkpoints=named,
         exclude_non_finite=non_finite == "exclude",
         update=update,
         withdraw=withdraw,

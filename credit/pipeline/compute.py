@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """How to value: policy of credits, and where the index and the model are now, if they were moved.
+    """How to value: policy of credits, and where the index and its models are now, if they were moved.
 
     Unless weights of effect were chosen (`calibrated`), they are those of the index's certificate, if it has one and
     they predict better than plain effect.
@@ -46,7 +46,7 @@ class ComputeSettings:
     policy: Policy = field(default_factory=Policy)
     calibrated: bool = True
     index_dirs: Sequence[Path] = ()
-    model_path: Path | None = None
+    model_paths: Sequence[Path] = ()
     dtype: str = "auto"
     device: str = "auto"
     chunk: int = DEFAULT_CHUNK
@@ -121,7 +121,7 @@ def _compute_index(
     with ledger.read() as conn:
         _check_providers(conn, index)
     policy = _calibrated(index, settings)
-    model = index.load_model(settings.model_path, dtype=settings.dtype, device=settings.device)
+    model = index.load_model(*settings.model_paths, dtype=settings.dtype, device=settings.device)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
 
     def value(chunk: Sequence[StoredOutput]) -> Valuation:

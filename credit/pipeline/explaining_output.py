@@ -35,7 +35,7 @@ def explain_logged_output(
     *,
     providers: Sequence[str] = (),
     top: int = 10,
-    model_path: Path | None = None,
+    model_paths: Sequence[Path] = (),
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> OutputExplanation:
@@ -47,7 +47,7 @@ def explain_logged_output(
         data: training data; needed for groups that the index has folded, and to show texts.
         providers: whose data to look at; empty is everybody's.
         top: examples returned.
-        model_path: where the model is now, if it was moved.
+        model_paths: where the model, and its checkpoints if the index has any, are now, if they were moved.
         device: `cpu`, `cuda`, ... or `auto`.
         progress: called with examples done and in all.
 
@@ -66,7 +66,7 @@ def explain_logged_output(
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
     records = list(read_training(data)) if data else None
-    model = index.load_model(model_path, device=device)
+    model = index.load_model(*model_paths, device=device)
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
     return OutputExplanation(found, tuple(examples), _texts(records or [], examples))
 

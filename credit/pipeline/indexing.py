@@ -37,7 +37,8 @@ _SHOWN = 5
 class IndexRequest:
     """What to index, and how.
 
-    `checkpoints` are folders and weights of further checkpoints of the model. `fields` maps names of a training record
+    `checkpoints` are folders and weights of further checkpoints of the model; for a change of an index that has them,
+    where those are now that were moved. `fields` maps names of a training record
     to the names that the files use. `exclude_non_finite` leaves examples out whose gradient is not finite. `update`
     adds the data to the index that is there; `withdraw` takes a provider out of it, whose data must be in `data`.
     """
@@ -135,7 +136,8 @@ def _build(
             announce=announce,
         )
     index = AttributionIndex.open(request.out)
-    others = index.load_checkpoints(dtype=request.dtype, device=request.device)
+    moved = [path for path, _ in request.checkpoints]
+    others = index.load_checkpoints(*moved, dtype=request.dtype, device=request.device)
     if request.withdraw is not None:
         manifest = withdraw_provider(
             request.out, model, request.withdraw, records, checkpoints=others, progress=progress

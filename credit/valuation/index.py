@@ -25,9 +25,10 @@ from credit.valuation.manifest import (
     read_manifest,
     verify_file,
 )
-from credit.valuation.model import LanguageModel, load_model
+from credit.valuation.model import LanguageModel
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
-from credit.valuation.projection import projections_from_tensors
+from credit.valuation.projection import gradient_widths, projections_from_tensors
+from credit.valuation.relocate import load_models
 from credit.valuation.store import StoredTensors, read_rows
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import Weighting, needs_curvature
@@ -109,11 +110,11 @@ class AttributionIndex:
         """Groups, in the order of the columns of every valuation."""
         return tuple(layout.group for layout in self.manifest.groups)
 
-    def load_model(self, path: Path | None = None, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
+    def load_model(self, *moved: Path, dtype: str = "auto", device: str = "auto") -> LanguageModel:
         """Load the language model that the index was built with, and those of its further checkpoints.
 
         Args:
-            path: where the model is now, if it was moved; checkpoints are where they were.
+            moved: where those models are now that were moved, in any order: each is known by its weights.
             dtype: see `load_model`.
             device: see `load_model`.
 
@@ -122,16 +123,20 @@ class AttributionIndex:
 
         Raises:
             ValuationError: a model is not there any more.
-            MismatchError: it is another.
+            MismatchError: it is another, or one that the index was not built with was given.
         """
-        self.add_models(*self.load_checkpoints(dtype=dtype, device=device))
-        model = load_model(path or Path(self.manifest.model_path), dtype=dtype, device=device)
+        manifests = [self.manifest, *self._manifests_of_checkpoints()]
+        model, *others = load_models(self.folder, manifests, moved, dtype=dtype, device=device)
+        self.add_models(*others)
         self.check_model(model)
         return model
 
-    def load_checkpoints(self, *, dtype: str = "auto", device: str = "auto") -> list[LanguageModel]:
-        """Load the language models of the further checkpoints from where they were."""
-        return [load_model(Path(part.manifest.model_path), dtype=dtype, device=device) for _, part in self.members]
+    def load_checkpoints(self, *moved: Path, dtype: str = "auto", device: str = "auto") -> list[LanguageModel]:
+        """Load the language models of the further checkpoints alone; see `load_model`."""
+        return load_models(self.folder, self._manifests_of_checkpoints(), moved, dtype=dtype, device=device)
+
+    def _manifests_of_checkpoints(self) -> list[Manifest]:
+        return [part.manifest for _, part in self.members]
 
     def add_models(self, *models: Task) -> None:
         """Give the index the models of its further checkpoints, in any order, to be asked beside its own."""
@@ -175,6 +180,7 @@ class AttributionIndex:
         noise_floor: float = 1.0,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
+        non_finite: list[int] | None = None,
     ) -> Valuation:
         """Value logged outputs: what each drew from every group, in nats. Rows follow `outputs`, columns `groups`.
 
@@ -186,17 +192,19 @@ class AttributionIndex:
             noise_floor: threshold of support, in units of the output's pooled spread.
             tokens_per_batch: padded tokens in a batch, at most.
             progress: called with the number of examples done after every batch.
+            non_finite: takes the positions of outputs that have no value because their gradient or influence is no
+                finite number; the valuation has rows for the others alone. Without it, the first is an error.
 
         Raises:
             MismatchError: another model or tokenizer.
             InputError: an output has no token to predict.
             IntegrityError: a file of the index is not the one that was written.
+            ValuationError: an output's gradient is not finite; the message names it.
         """
-        return summarise(
-            self.row_influence(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress),
-            self.rows,
-            noise_floor,
+        values = self.row_influence(
+            model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, non_finite=non_finite
         )
+        return summarise(values, self.rows, noise_floor)
 
     def row_influence(
         self,
@@ -205,23 +213,38 @@ class AttributionIndex:
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
+        non_finite: list[int] | None = None,
     ) -> Tensor:
         """Influence of every row on every output, in nats: (Q, R), float32 or better; the mean over all checkpoints.
 
+        `non_finite` as in `value`: without those outputs.
+
         Raises:
             MismatchError: another model or tokenizer.
+            ValuationError: an output's gradient is not finite.
         """
+        bad: set[int] | None = None if non_finite is None else set()
         values = [
-            share * part._own_influence(own, outputs, tokens_per_batch, progress)
+            share * part._own_influence(own, outputs, tokens_per_batch, progress, bad)
             for share, part, own in self.parts(model)
         ]
-        return torch.stack(values).sum(0)
+        total = torch.stack(values).sum(0)
+        if non_finite is None or bad is None:
+            return total
+        bad.update((~total.isfinite().all(1)).nonzero().flatten().tolist())
+        non_finite.extend(sorted(bad))
+        return total[[position for position in range(len(outputs)) if position not in bad]]
 
     def _own_influence(
-        self, model: Task, outputs: Sequence[Any], tokens_per_batch: int, progress: Callable[[int], None] | None
+        self,
+        model: Task,
+        outputs: Sequence[Any],
+        tokens_per_batch: int,
+        progress: Callable[[int], None] | None,
+        bad: set[int] | None,
     ) -> Tensor:
         """Influence of every row on every output by the index's own model alone: (Q, R)."""
-        ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
+        ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
         parts = []
         for shard in self.shards(device_of(model)):
             total: Tensor | None = None
@@ -240,9 +263,10 @@ class AttributionIndex:
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
+        bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
         """(M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
-        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress)
+        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
         curvature = self._open_curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
 
@@ -259,26 +283,40 @@ class AttributionIndex:
         *,
         tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
         progress: Callable[[int], None] | None = None,
+        bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
-        """Projected gradient of each output's loss: for each layer (Q, S·R)."""
+        """Projected gradient of each output's loss: for each layer (Q, S·R).
+
+        `bad` takes the positions of outputs whose gradient is not finite, which is zero then; without it, the first is
+        an error.
+        """
         encoder = model.encoder(self.manifest.max_length)
         examples, owners = [], []
         for number, output in enumerate(outputs):
             for example in encoder.output(output):
                 examples.append(example)
                 owners.append(number)
-        sums: dict[str, Tensor] = {}
+        device = device_of(model)
+        sums: dict[str, Tensor] = {
+            name: torch.zeros(len(outputs), width, device=device)
+            for name, width in gradient_widths(self.manifest.layers, self.projections).items()
+        }
+        left_out: list[int] = []
+        excluded = None if bad is None else left_out
         done = 0
         with self.tap(model) as tap:
-            for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch):
-                target = torch.tensor([owners[p] for p in positions], device=device_of(model))
+            for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch, excluded=excluded):
+                target = torch.tensor([owners[p] for p in positions], device=device)
                 for name, rows in gradients.items():
-                    if name not in sums:
-                        sums[name] = rows.new_zeros(len(outputs), rows.shape[1])
-                    sums[name].index_add_(0, target, rows)
+                    sums[name] = sums[name].to(rows.dtype).index_add_(0, target, rows)
                 done += len(positions)
                 if progress:
                     progress(done)
+        if bad is not None:
+            # Of an output longer than a window, the other windows say only part of what it drew on.
+            bad.update(owners[position] for position in left_out)
+            for rows in sums.values():
+                rows[sorted(bad)] = 0
         return sums
 
     def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:

@@ -81,8 +81,11 @@ def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
     assert "checkpoints: 1 beside the model" in again.stdout
     assert "name all of them" in run(code=EXIT_FAILED).stderr
     assert "such as runs/step-500:0.5" in run("--checkpoint", "model:heavy", code=EXIT_USAGE).stderr
-    assert "do not name them" in run("--checkpoint", str(other), "--update", code=EXIT_USAGE).stderr
-    assert "revised" in run("--withdraw", "ben").stdout
+    assert "and no weight" in run("--checkpoint", f"{other}:0.5", "--update", code=EXIT_USAGE).stderr
+    moved = other.rename(tmp_path / "moved")
+    assert "is not there any more" in run("--withdraw", "ben", code=EXIT_FAILED).stderr
+    assert "revised" in run("--withdraw", "ben", "--checkpoint", str(moved)).stdout
+    moved.rename(other)
     assert "was there already" in run("--withdraw", "ben").stdout
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert [member["manifest"] for member in manifest["checkpoints"]] == ["manifest.v1.json"]

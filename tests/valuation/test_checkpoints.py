@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +76,32 @@ def test_the_models_are_loaded_from_where_they_were_and_a_missing_one_is_named(
     torch.testing.assert_close(
         index.value(loaded, outputs).effect(), _open(tmp_path / "index", seeds).value(model, outputs).effect()
     )
+
+
+def test_models_that_were_moved_are_known_by_their_weights(model, seeds, checkpoints, data, outputs, tmp_path):
+    places = [Path(shutil.copytree(one.path, tmp_path / f"old-{n}")) for n, one in enumerate([model, *seeds])]
+    own, *others = (load_model(place, dtype="fp64", device="cpu") for place in places)
+    moving = [Checkpoint(lambda one=one: one, c.weight) for one, c in zip(others, checkpoints, strict=True)]
+    build_index(own, data, tmp_path / "index", SETTINGS, name="tiny", checkpoints=moving)
+    effect = _open(tmp_path / "index", others).value(own, outputs).effect()
+    moved = [place.rename(tmp_path / f"new-{n}") for n, place in enumerate(places)]
+
+    def value(*paths):
+        index = AttributionIndex.open(tmp_path / "index")
+        return index.value(index.load_model(*paths, dtype="fp64", device="cpu"), outputs).effect()
+
+    assert torch.equal(value(*reversed(moved)), effect)
+    with pytest.raises(ValuationError, match=r"old-1, a model that .* is not there any more; .*--model DIR"):
+        value(moved[0], moved[2])
+    moved[1].rename(places[1])
+    assert torch.equal(value(moved[2], moved[0]), effect)
+    stranger = save_tiny_model(tmp_path / "stranger", model.module.config.model_type, seed=9)
+    with pytest.raises(MismatchError, match="stranger is not the model"):
+        value(moved[0], stranger)
+    shutil.rmtree(places[1])
+    shutil.copytree(stranger, places[1])
+    with pytest.raises(MismatchError, match="has changed"):
+        value(moved[0], moved[2])
 
 
 def test_a_build_that_is_stopped_between_checkpoints_goes_on(model, seeds, checkpoints, data, tmp_path):

@@ -11,11 +11,11 @@ import torch
 
 from credit.errors import ValuationError
 from credit.records import Group, TrainingRecord
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, Checkpoint, IndexSettings, build_index, load_model
 from credit.valuation import filling as filling_module
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
-from tests.models import sentence
+from tests.models import save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, SINGLE
 
 SETTINGS = {
@@ -180,3 +180,38 @@ def test_an_output_that_is_not_finite_is_named(model, data, outputs, out):
     bad = replace(outputs[0], external_id="odd", completion=" z")
     with poisoned(model), pytest.raises(ValuationError, match="gradient of odd is not finite"):
         AttributionIndex.open(out).value(model, [*outputs, bad])
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 100_000], ids=["one", "all"])
+def test_the_others_are_valued_as_if_it_had_not_been_asked_about(model, data, outputs, out, tokens_per_batch):
+    build_index(model, data, out, IndexSettings(rank=3, max_length=32), name="tiny")
+    index = AttributionIndex.open(out)
+    bad = replace(outputs[0], external_id="odd", completion=" z")
+    windows = replace(outputs[0], external_id="long", completion=f" z {sentence(5, 60)}")  # one window of several
+    mixed = [outputs[0], bad, *outputs[1:], windows]
+    found: list[int] = []
+    with poisoned(model):
+        ours = index.value(model, mixed, tokens_per_batch=tokens_per_batch, non_finite=found)
+    assert found == [1, len(mixed) - 1]
+    truth = index.value(model, outputs, tokens_per_batch=tokens_per_batch)
+    for name in ("influence", "support", "volume", "noise"):
+        torch.testing.assert_close(getattr(ours, name), getattr(truth, name), rtol=1e-7, atol=1e-12)
+    none: list[int] = []
+    index.value(model, outputs, non_finite=none)
+    assert none == []
+    with poisoned(model):
+        assert index.value(model, [bad], non_finite=none).influence.shape == (0, len(index.groups))
+
+
+def test_an_output_must_be_finite_in_every_checkpoint(model, data, outputs, out, tmp_path):
+    other = load_model(
+        save_tiny_model(tmp_path / "seed", model.module.config.model_type, seed=1), dtype="fp64", device="cpu"
+    )
+    build_index(model, data, out, IndexSettings(rank=3), name="tiny", checkpoints=[Checkpoint(lambda: other)])
+    index = AttributionIndex.open(out)
+    index.add_models(other)
+    found: list[int] = []
+    with poisoned(other):
+        ours = index.value(model, [replace(outputs[0], completion=" z"), *outputs], non_finite=found)
+    assert found == [0]
+    torch.testing.assert_close(ours.effect(), index.value(model, outputs).effect())
