@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
@@ -175,6 +176,7 @@ def index(
         exclude_non_finite=non_finite == "exclude",
         update=update,
         withdraw=withdraw,
+        given=_given(ctx),
     )
     with progress_bar("indexing", "tokens") as advance:
         report = index_training_data(
@@ -215,6 +217,12 @@ def index(
     say(as_json, facts, "\n".join(lines))
     if report.quarantined or excluded:
         ctx.exit(EXIT_PARTIAL)
+
+
+def _given(ctx: click.Context) -> frozenset[str]:
+    """Return the names of the options that were typed, as the fields of `IndexSettings` that they are about."""
+    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return frozenset(typed | {"rank"} if "ranks" in typed else typed)
 
 
 def _parse_checkpoint(text: str) -> tuple[Path, float]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from credit.errors import InputError
+from credit.errors import InputError, InvalidRequestError, MismatchError, ValuationError
 from credit.ingest.quarantine import QuarantineFile
 from credit.ingest.training import read_training
 from credit.ledger.catalog import providers
@@ -40,7 +40,8 @@ class IndexRequest:
     `checkpoints` are folders and weights of further checkpoints of the model; for a change of an index that has them,
     where those are now that were moved. `fields` maps names of a training record
     to the names that the files use. `exclude_non_finite` leaves examples out whose gradient is not finite. `update`
-    adds the data to the index that is there; `withdraw` takes a provider out of it, whose data must be in `data`.
+    adds the data to the index that is there; `withdraw` takes a provider out of it, whose data must be in `data`. A
+    change keeps the index's settings: those that are `given`, by their fields, must be the same.
     """
 
     model: Path
@@ -57,6 +58,7 @@ class IndexRequest:
     checkpoints: Sequence[tuple[Path, float]] = ()
     update: bool = False
     withdraw: str | None = None
+    given: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,11 @@ def index_training_data(
     with QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths) as quarantine:
         reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
         model = load_model(request.model, dtype=request.dtype, device=request.device)
-        result = _build(request, model, reader, progress, announce)
+        _check_checkpoints(request, model)
+        try:
+            result = _build(request, model, reader, progress, announce)
+        except InputError as error:
+            raise InputError("\n".join((str(error), *problems))) from error
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -113,6 +119,20 @@ def index_training_data(
         tuple(problems),
         reader.notices,
     )
+
+
+def _check_checkpoints(request: IndexRequest, model: LanguageModel) -> None:
+    """Refuse at once what would be found only when the index of the model has been built.
+
+    Raises:
+        ValuationError: a checkpoint is no folder.
+        MismatchError: a checkpoint is the model itself.
+    """
+    for path, _ in request.checkpoints:
+        if not path.is_dir():
+            raise ValuationError(f"{path} is not a folder; --checkpoint takes a model saved with save_pretrained()")
+        if path.resolve() == request.model.resolve():
+            raise MismatchError(f"{path} is the model itself; --checkpoint takes others")
 
 
 def _build(
@@ -136,6 +156,7 @@ def _build(
             announce=announce,
         )
     index = AttributionIndex.open(request.out)
+    _check_kept(request, index.manifest)
     moved = [path for path, _ in request.checkpoints]
     others = index.load_checkpoints(*moved, dtype=request.dtype, device=request.device)
     if request.withdraw is not None:
@@ -152,6 +173,21 @@ def _build(
             progress=progress,
         )
     return BuildResult(manifest, existed=manifest == index.manifest)
+
+
+def _check_kept(request: IndexRequest, manifest: Manifest) -> None:
+    """Refuse other settings than those of the index, which a change would pass over.
+
+    Raises:
+        InvalidRequestError: naming the first.
+    """
+    kept = asdict(manifest.settings) | {"max_length": manifest.max_length}
+    for name, asked in asdict(request.settings).items():
+        if name in request.given and asked != kept[name]:
+            raise InvalidRequestError(
+                f"{request.out} was built with {name.replace('_', ' ')} {kept[name]}, not {asked}; a change keeps it, "
+                "build another index for another"
+            )
 
 
 def _known_providers(workspace: Workspace) -> Collection[str]:

@@ -25,6 +25,7 @@ from credit.valuation.manifest import (
     Manifest,
     MemberIndex,
     build_fingerprint,
+    differences,
     read_manifest,
 )
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
@@ -92,6 +93,8 @@ def build_index(
         LockHeldError: another build is at work in `out`.
     """
     check_settings(settings)
+    for checkpoint in checkpoints:
+        _check_weight(checkpoint)
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length))
     result = _build_one(
@@ -137,11 +140,17 @@ def add_checkpoint(
         MismatchError: the data or the tokenizer is another, or it was added with another weight.
         ValuationError, LockHeldError: see `build_index`.
     """
+    _check_weight(checkpoint)
     manifest = read_manifest(folder)
     model = checkpoint.load()
     data = encode_training(records, model.encoder(manifest.max_length))
     loaded = Checkpoint(lambda: model, checkpoint.weight)
     return _add(folder, manifest, loaded, data, tokens_per_batch, exclude_non_finite, progress, announce)
+
+
+def _check_weight(checkpoint: Checkpoint) -> None:
+    if not 0 < checkpoint.weight < float("inf"):
+        raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
 
 
 def _add(
@@ -155,8 +164,6 @@ def _add(
     announce: Callable[[Needs], None] | None,
 ) -> Manifest:
     """Build the index of a checkpoint inside that of its model; it counts once the manifest names it."""
-    if not 0 < checkpoint.weight < float("inf"):
-        raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
         raise MismatchError(f"{model.location} has another tokenizer than the one {folder} was built with")
@@ -287,7 +294,7 @@ def prepare_folder(out: Path) -> None:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")
 
 
-def _same_index(out: Path, identity: Callable[..., str], exclude: bool) -> Manifest:
+def _same_index(out: Path, identity: partial[str], exclude: bool) -> Manifest:
     """Return the manifest of a finished index, if it is what would be built.
 
     `identity` gives its fingerprint by what is left out of it and by the checkpoints that were added to it.
@@ -296,9 +303,7 @@ def _same_index(out: Path, identity: Callable[..., str], exclude: bool) -> Manif
     left_out = [example.id for example in manifest.excluded]
     members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
     if manifest.fingerprint != identity(left_out, members):
-        raise MismatchError(
-            f"{out} holds an index of another model, other data or other settings; choose another --out"
-        )
+        raise MismatchError(f"{out} holds an index of {differences(manifest, *identity.args)}; choose another --out")
     if left_out and not exclude:
         raise ValuationError(
             f"{out} leaves out {len(left_out)} examples whose gradient is not finite, such as {left_out[0]}; "

@@ -207,5 +207,8 @@ def _scale(name: str, diagonal: Tensor) -> float:
     """Return the mean eigenvalue of a layer's curvature, from its diagonal."""
     scale = float(diagonal.double().mean())
     if not 0 < scale < float("inf"):
-        raise ValuationError(f"layer {name}: no training example has a finite gradient there other than zero")
+        raise ValuationError(
+            f"layer {name}: no training example has a finite gradient there other than zero; leave it out of the index "
+            "with --layers"
+        )
     return scale

@@ -186,6 +186,36 @@ def build_fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def differences(
+    manifest: Manifest,
+    model_sha256: str,
+    tokenizer_sha256: str,
+    data_sha256: str,
+    fitted_sha256: str,
+    dtype: str,
+    settings: IndexSettings,
+    max_length: int,
+) -> str:
+    """Say in words in what an index differs from one that is asked for; the arguments are those of its fingerprint."""
+    found = []
+    if manifest.model_sha256 != model_sha256:
+        found.append("another model")
+    if manifest.tokenizer_sha256 != tokenizer_sha256:
+        found.append("another tokenizer")
+    if manifest.data_sha256 != data_sha256:
+        found.append("other data")
+    elif manifest.fitted_sha256 != fitted_sha256:
+        found.append("projections that were fitted to other data")
+    if manifest.dtype != dtype:
+        found.append(f"a model in {manifest.dtype}, not {dtype}")
+    ours, theirs = asdict(manifest.settings), asdict(settings)
+    ours["max_length"], theirs["max_length"] = manifest.max_length, max_length
+    other = [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+    if other:
+        found.append(f"other settings ({'; '.join(other)})")
+    return " and ".join(found) or "other checkpoints or left-out examples"
+
+
 def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
     """Read and check the manifest of an index, or another file `name` of it that is one.
 

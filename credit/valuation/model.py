@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from credit.errors import ValuationError
+from credit.errors import InputError, ValuationError
 from credit.files import sha256_file
 from credit.valuation.batching import IGNORED, Batch, make_batch
 from credit.valuation.task import LossBatch
@@ -61,7 +62,14 @@ class LanguageModel:
         return min(int(positions), _DEFAULT_MAX_LENGTH) if positions else _DEFAULT_MAX_LENGTH
 
     def encoder(self, max_length: int) -> Encoder:
-        """Return what turns texts, prompts and chats into token sequences of at most `max_length` tokens."""
+        """Return what turns texts, prompts and chats into token sequences of at most `max_length` tokens.
+
+        Raises:
+            InputError: the model has no positions for as many.
+        """
+        positions = getattr(self.module.config, "max_position_embeddings", None)
+        if positions and max_length > int(positions):
+            raise InputError(f"examples of {max_length} tokens do not fit into the {positions} positions of the model")
         return Encoder(self.tokenizer, max_length)
 
     def batch(self, examples: Sequence[Example]) -> LossBatch:
@@ -125,7 +133,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(str(has_tokenizer), local_files_only=True)
             module = _load(base, path, DTYPES[dtype])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {error}") from error
     return LanguageModel(path, module.to(chosen).eval(), tokenizer, fingerprint_model(path), tokenizer_sha256)
 
@@ -135,7 +143,10 @@ def _adapter_base(path: Path) -> Path:
     config = path / "adapter_config.json"
     if not config.is_file():
         return path
-    named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    try:
+        named = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValuationError(f"{config} does not name a base model ({error}); save the adapter again") from error
     base = Path(str(named))
     if not base.is_dir():
         raise ValuationError(
@@ -156,9 +167,16 @@ def _device(name: str) -> torch.device:
 
 
 def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
-    module: nn.Module = AutoModelForCausalLM.from_pretrained(
-        str(base), dtype=dtype, local_files_only=True, use_safetensors=True
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        str(base), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
+    module: nn.Module
+    module, report = loaded
+    # What is not in the files would be drawn at random, anew at every load.
+    if missing := sorted(report["missing_keys"]):
+        raise ValuationError(
+            f"{base} lacks {len(missing)} weights of its model, such as {missing[0]}; save it with save_pretrained()"
+        )
     if path == base:
         return module
     try:
@@ -167,7 +185,12 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
         raise ValuationError(
             f"{path} is a PEFT adapter; install peft to load it: pip install 'credit[peft]'"
         ) from error
-    adapted: nn.Module = PeftModel.from_pretrained(module, str(path), autocast_adapter_dtype=False).to(dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        try:
+            adapted: nn.Module = PeftModel.from_pretrained(module, str(path), autocast_adapter_dtype=False).to(dtype)
+        except UserWarning as warning:
+            raise ValuationError(f"{path} lacks weights of its adapter: {warning}; save it again") from warning
     return adapted
 
 

@@ -82,6 +82,7 @@ def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
     assert "name all of them" in run(code=EXIT_FAILED).stderr
     assert "such as runs/step-500:0.5" in run("--checkpoint", "model:heavy", code=EXIT_USAGE).stderr
     assert "and no weight" in run("--checkpoint", f"{other}:0.5", "--update", code=EXIT_USAGE).stderr
+    assert "was built with rank 4, not 5; a change keeps it" in run("--rank", "5", "--update", code=EXIT_USAGE).stderr
     moved = other.rename(tmp_path / "moved")
     assert "is not there any more" in run("--withdraw", "ben", code=EXIT_FAILED).stderr
     assert "revised" in run("--withdraw", "ben", "--checkpoint", str(moved)).stdout
@@ -106,3 +107,31 @@ def test_a_full_disk_is_named_wherever_it_is_met(run, monkeypatch):
     monkeypatch.setattr("credit.pipeline.indexing.index_training_data", write)
     said = run(code=EXIT_FAILED)
     assert said.stderr.strip() == "Error: data/quarantine/x.jsonl cannot be written: no space is left on the device"
+
+
+def test_what_would_be_found_after_hours_is_found_at_once(run, tmp_path):
+    for arguments, reason in (
+        (("--checkpoint", str(tmp_path / "gone")), "gone is not a folder; --checkpoint takes a model"),
+        (("--checkpoint", str(tmp_path / "model")), "is the model itself"),
+        (("--checkpoint", f"{save_tiny_model(tmp_path / 'other', seed=1)}:nan"), "weight nan of a checkpoint"),
+        (("--max-length", "1000"), "1000 tokens do not fit into the 64 positions"),
+    ):
+        assert reason in run(*arguments, code=EXIT_FAILED).stderr
+        assert not (tmp_path / "index" / "manifest.json").exists()
+
+
+def test_an_index_says_in_what_it_differs_from_what_is_asked_for(run, tmp_path):
+    run()
+    said = run("--rank", "5", "--damping", "0.3", "--dtype", "bf16", code=EXIT_FAILED).stderr
+    assert (
+        "an index of a model in float32, not bfloat16 and other settings (rank 4, not 5; damping 0.1, not 0.3)" in said
+    )
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    (tmp_path / "train.jsonl").write_text("\n".join(lines[1:]))
+    assert "holds an index of other data; choose another --out" in run(code=EXIT_FAILED).stderr
+
+
+def test_where_no_record_can_be_indexed_the_reasons_are_given(run, tmp_path):
+    line = {"id": "s", "provider": "ann", "text": "old ships", "splits": [{"provider": "ben", "share": 0.5}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(line))
+    assert "train.jsonl:1: `splits` is not supported yet" in run(code=EXIT_FAILED).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from credit.errors import ValuationError
@@ -111,3 +112,20 @@ def test_an_adapter_without_its_base_is_refused_with_the_remedy(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/some-model"}')
     with pytest.raises(ValuationError, match="set base_model_name_or_path"):
         load_model(tmp_path)
+
+
+def test_an_adapter_whose_weights_are_missing_in_part_is_refused(tmp_path):
+    _save(tmp_path / "base", "llama", FAMILIES["llama"])
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+        LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights)
+    with pytest.raises(ValuationError, match="lacks weights of its adapter"):
+        load_model(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{")
+    with pytest.raises(ValuationError, match="does not name a base model"):
+        load_model(tmp_path / "adapter")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from credit.errors import ValuationError
+from credit.errors import InputError, ValuationError
 from credit.valuation import load_model
 from credit.valuation.layers import choose_layers
 from tests.models import save_tiny_model
@@ -43,3 +44,26 @@ def test_skipped_layers_are_named_with_their_share(folder):
     assert {layer.name for layer in layers.skipped} >= {"lm_head", "model.embed_tokens", "model.norm"}
     assert sum(layer.share for layer in layers.skipped) + layers.watched_share == pytest.approx(1.0)
     assert "lm_head" in choose_layers(model, lm_head=True).watched
+
+
+def test_weights_that_are_missing_are_never_drawn_at_random(folder):
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.0.mlp.down_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValuationError, match=r"lacks 1 weights of its model, such as model\.layers\.0\.mlp\.down_proj"):
+        load_model(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"vocab_size": 320', '"vocab_size": 100'))
+    with pytest.raises(ValuationError, match="cannot be loaded"):
+        load_model(folder)
+
+
+def test_examples_longer_than_the_models_positions_are_refused(folder):
+    model = load_model(folder)
+    model.encoder(64)
+    with pytest.raises(InputError, match="65 tokens do not fit into the 64 positions"):
+        model.encoder(65)
