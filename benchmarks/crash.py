@@ -37,28 +37,37 @@ from credit.ledger.payments import batch_items, batches
 from credit.ledger.schema import metadata
 
 PAYER = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"
-SEPA = f"pay export 2025-03 --format pain001 --out sepa.xml --execute-on 2026-01-02 {PAYER}"
+SEPA = f"pay export 2025-03 --format pain001 --currency EUR --out sepa.xml --execute-on 2026-01-02 {PAYER}"
 LIFE = (
     "init",
     "providers import ../inputs/providers.csv",
     "providers import-details ../inputs/details.csv",
     "providers terms ann --currency EUR --from 2025-01-01 --rate 90% --reserve 10% --release-after 1",
     "providers advance ann 1.00 EUR --paid-on 2025-03-15 --reference first",
+    "providers terms ben --currency GBP --from 2025-01-01 --pay-in USD",
+    'fx add 2025-03-28 GBP USD 1.2941 --source "a bank"',
+    "fx import ../inputs/rates.csv",
     "index ../inputs/tiny ../inputs/train.jsonl --out index --name tiny --rank 4",
     "ingest-outputs ../inputs/outputs.jsonl",
-    "compute --index index",
+    "validate index ../inputs/train.jsonl --quick",
+    "ingest-outputs ../inputs/chats.jsonl",
+    "compute --index index --basis pool --negative net",
+    'outputs set-aside o100 o102 --reason "no chat template"',
+    'outputs restore o100 --reason "the wrong one"',
+    'outputs set-aside o100 --reason "no chat template either"',
     "pool add 2025-03 900.00 EUR",
+    "pool add 2025-03 70.00 GBP",
     "pool add 2025-04 30.00 EUR",
-    "close 2025-03",
+    'close 2025-03 --unvalidated "a benchmark"',
     "export 2025-03 --out statements",
     SEPA,
     "pay confirm results.csv",
-    "pay export 2025-03 --format csv --retry --out retried.csv",
+    "pay export 2025-03 --format csv --currency EUR --retry --out retried.csv",
     'adjust ben 2.50 EUR --period 2025-04 --reason "counted twice"',
     'hold place ben --reason "rights disputed"',
     'restate 2025-03 --measure support --reason "as agreed"',
     'hold release ben --reason "settled"',
-    "close 2025-04",
+    'close 2025-04 --unvalidated "a benchmark"',
     'providers erase ben --reason "asked to"',
 )
 """Every writing command, in an order in which each has something to do."""
@@ -184,9 +193,12 @@ def prepare(folder: Path) -> None:
     folder.mkdir()
     child = os.fork()
     if not child:
-        from tests.pipeline.samples import make_inputs
+        from tests.pipeline.samples import make_inputs, output_row, write_jsonl
 
         make_inputs(folder)
+        chat = {"prompt": None, "messages": [{"role": "user", "content": "sing"}]}
+        write_jsonl(folder / "chats.jsonl", [output_row(number, **chat) for number in (100, 102)])
+        (folder / "rates.csv").write_text("day,base,quote,rate,source\n2025-04-28,GBP,USD,1.3002,a bank\n")
         keys = "provider,legal_name,receiver,iban,town,country"
         rows = (
             "ann,Ann Example,person,DE02120300000000202051,Berlin,DE",

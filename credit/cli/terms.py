@@ -67,13 +67,15 @@ def terms(
     from credit.accounting.money import currency_digits, parse_amount, parse_percent
     from credit.ledger.terms import amend, history
 
+    for code in (currency, pay_in):
+        if code is not None:
+            currency_digits(code)  # refuses what is no currency
     shares = {"rate_ppm": rate, "reserve_ppm": reserve, "recoupment_ppm": recoupment, "withholding_ppm": withholding}
     amounts = {"minimum_payout_minor": minimum_payout, "fee_minor": fee}
     changes: dict[str, int | str] = {name: parse_percent(text) for name, text in shares.items() if text is not None}
     if release_after is not None:
         changes["reserve_release_periods"] = release_after
     if pay_in is not None:
-        currency_digits(pay_in)  # refuses what is no currency
         changes["pay_in"] = "" if pay_in == currency else pay_in
     if agreement is not None:
         changes["agreement_reference"] = agreement

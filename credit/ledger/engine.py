@@ -91,14 +91,17 @@ class Ledger:
         """The database file, or None on PostgreSQL."""
         return Path(str(self._engine.url.database)) if self._engine.dialect.name == "sqlite" else None
 
-    def write(self) -> AbstractContextManager[Connection]:
+    def write(self, *, sorting: bool = False) -> AbstractContextManager[Connection]:
         """One transaction, alone among writers: committed when the block ends, undone when it raises.
+
+        `sorting`: it reads and sorts much. SQLite then keeps what it sorts in temporary files; otherwise it keeps in
+        memory what undoes a single statement, which a posting of many small transactions otherwise writes and rewrites.
 
         Raises:
             LedgerError: the database refused; PeriodClosedError when because a period is closed.
             LockHeldError: another writer kept SQLite's lock for longer than the busy timeout.
         """
-        return _writing(self._engine)
+        return _writing(self._engine, sorting=sorting)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -313,7 +316,17 @@ def _begin_sqlite(conn: Connection) -> None:
 
 
 @contextmanager
-def _writing(engine: Engine) -> Iterator[Connection]:
-    with translated(engine.url), engine.begin() as conn:
-        serialise_writers(conn)
-        yield conn
+def _writing(engine: Engine, *, sorting: bool = False) -> Iterator[Connection]:
+    with translated(engine.url), engine.connect() as conn:
+        if not sorting:
+            _keep_in_memory(conn)
+        with conn.begin():
+            serialise_writers(conn)
+            yield conn
+
+
+def _keep_in_memory(conn: Connection) -> None:
+    """Let SQLite keep temporary data in memory; it can be told before a transaction only."""
+    raw = conn.connection.driver_connection
+    if conn.dialect.name == "sqlite" and raw is not None:
+        raw.execute("PRAGMA temp_store = MEMORY")

@@ -102,8 +102,7 @@ def chain_hash(header: Header, entries: Iterable[tuple[str, str, int]]) -> str:
 
 def input_sha256(posting: Posting) -> str:
     """Return the SHA-256 of all that a posting says, its idempotency key apart."""
-    lines = _entries_json((line.account, line.commodity, line.amount) for line in posting.entries)
-    return _input_sha256(posting, lines, _details_json(posting))
+    return _input_sha256(posting, _lines_json(posting.entries), _details_json(posting))
 
 
 # The two arrays are put together by hand, which takes a third of the time of the general encoder and gives the
@@ -112,6 +111,11 @@ def input_sha256(posting: Posting) -> str:
 
 def _entries_json(entries: Iterable[tuple[str, str, int]]) -> str:
     return "[" + ",".join([f"[{_quoted(key)},{_quoted(unit)},{amount}]" for key, unit, amount in entries]) + "]"
+
+
+def _lines_json(entries: Iterable[Entry]) -> str:
+    lines = [f"[{_quoted(line.account)},{_quoted(line.commodity)},{line.amount}]" for line in entries]
+    return "[" + ",".join(lines) + "]"
 
 
 def _details_json(posting: Posting) -> str:
@@ -165,7 +169,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     results: list[Posted] = []
     fresh: list[tuple[Posting, Header, str]] = []
     for item in postings:
-        lines = _entries_json([(line.account, line.commodity, line.amount) for line in item.entries])
+        lines = _lines_json(item.entries)
         details = _details_json(item)
         digest = _input_sha256(item, lines, details)
         first = known.get(item.idempotency_key)
@@ -248,20 +252,9 @@ def chain_head(conn: Connection) -> tuple[int, str]:
 
 
 def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> Header:
-    return Header(
-        prev_hash=prev,
-        seq=seq,
-        entry_count=len(item.entries),
-        kind=item.kind,
-        period_id=item.period,
-        idempotency_key=item.idempotency_key,
-        input_sha256=digest,
-        effective_on=item.effective_on.isoformat(),
-        recorded_at=recorded,
-        reverses_txn_id=item.reverses,
-        memo=item.memo,
-        details_json=details_json,
-    )
+    day, key = item.effective_on.isoformat(), item.idempotency_key
+    said = (item.kind, item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
+    return Header(prev, seq, len(item.entries), *said)
 
 
 def _write(conn: Connection, fresh: list[tuple[Posting, Header, str]]) -> None:
@@ -308,9 +301,8 @@ def _validate(posting: Posting) -> None:
     if len(posting.entries) < 2:
         raise LedgerError(f"{where}: {len(posting.entries)} entries; a transaction has at least two")
     sums: dict[str, int] = {}
-    for number, (key, commodity, amount) in enumerate(
-        ((line.account, line.commodity, line.amount) for line in posting.entries), start=1
-    ):
+    for number, line in enumerate(posting.entries, start=1):
+        key, commodity, amount = line.account, line.commodity, line.amount
         if type(amount) is not int or amount == 0 or abs(amount) > MAX_AMOUNT:
             raise LedgerError(
                 f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"

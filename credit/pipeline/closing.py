@@ -147,7 +147,7 @@ def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: d
         grace = f", with {settings.policy.grace_days} days of grace," if settings.policy.grace_days else ""
         raise LedgerError(f"period {period}{grace} is not over; it can be closed from {over} (UTC) on")
     try:
-        with ledger.write() as conn:
+        with ledger.write(sorting=True) as conn:
             return _close(conn, period, settings, moment)
     except _UndoError as undo:
         return undo.report

@@ -48,10 +48,15 @@ def credit_outputs(
     now: datetime = NOW,
 ) -> str:
     """Log outputs, write their score book and post their credits; return the book's SHA-256."""
+    log_outputs(ledger, items, now)
+    return post_scores(ledger, books, items, policy or Policy(), volume, now)
+
+
+def log_outputs(ledger: Ledger, items: Sequence[Scored], now: datetime = NOW) -> None:
+    """Log outputs that wait to be valued."""
     with ledger.write() as conn:
         catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
         _log(conn, items, now)
-    return post_scores(ledger, books, items, policy or Policy(), volume, now)
 
 
 def post_scores(

@@ -268,7 +268,7 @@ def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(a
     with account.ledger.write() as conn:
         samples.value(conn, 1, [1])
     assert account.close(FEBRUARY).left_pending == 0
-    with pytest.raises(LedgerError, match="1 outputs of 2026-03 are not valued yet; run credit compute"):
+    with pytest.raises(LedgerError, match=r"1 outputs of 2026-03 are not valued yet \("):
         account.close(MARCH)
     assert account.close(MARCH, leave_pending=True).left_pending == 1
     assert verified(account)

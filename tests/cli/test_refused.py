@@ -1,0 +1,184 @@
+"""What accounting commands refuse: a clear message, the exit code, and nothing written, on both engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Connection
+
+from credit.cli.main import cli
+from credit.ledger.engine import Ledger
+from credit.ledger.schema import metadata
+from credit.records import Group
+from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, Account
+from tests.pipeline.scored import Scored, at, credit_outputs, log_outputs
+
+ANN, BEN = Group("ann"), Group("ben")
+THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
+
+
+@dataclass
+class Books:
+    """A ledger with January closed and paid, and February open: with a pool, credits, a hold and a rate."""
+
+    url: str
+    folder: Path
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        environment = {"CREDIT_DATABASE_URL": self.url, "CREDIT_DATA_DIR": str(self.folder)}
+        result = CliRunner(env=environment).invoke(cli, arguments, catch_exceptions=False)
+        return result.exit_code, result.output
+
+    def done(self, *arguments: str) -> str:
+        code, output = self.run(*arguments)
+        assert code == 0, f"credit {' '.join(arguments)} -> {code}\n{output}"
+        return output
+
+    def holds(self) -> dict[str, list[Any]]:
+        """Every row of every table, and every file's bytes."""
+        with Ledger.open(self.url) as ledger, ledger.read() as conn:
+            found: dict[str, list[Any]] = {table.name: _rows(conn, table) for table in metadata.sorted_tables}
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        return found | {"files": [(str(path), path.read_bytes()) for path in files if ".lock" not in path.name]}
+
+
+def _rows(conn: Connection, table: Any) -> list[tuple[object, ...]]:
+    return sorted((tuple(row) for row in conn.execute(table.select())), key=repr)
+
+
+@pytest.fixture(scope="module")
+def books(shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Books:
+    url, folder = shared_database(), tmp_path_factory.mktemp("books")
+    made = Books(url, folder)
+    with Ledger.open(url) as ledger:
+        Account(ledger).start()
+        credit_outputs(ledger, folder / "books", [Scored("o1", at(1, 5), {ANN: (1.0, 1.0), BEN: (2.0, 2.0)})])
+        credit_outputs(ledger, folder / "books", [Scored("o2", at(2, 5), {ANN: (1.0, 1.0), BEN: (2.0, 2.0)})])
+        log_outputs(ledger, [Scored("late", at(2, 9), {})])
+    half_a_year = ("--from", "2026-01-01", "--to", "2026-06-30")
+    made.done("providers", "terms", "ann", "--currency", "EUR", *half_a_year, "--rate", "70%")
+    made.done("providers", "details", "ann", "--legal-name", "Ann", "--paypal", "ann@example.org")
+    made.done("providers", "details", "ben", "--legal-name", "Ben", "--paypal", "ben@example.org")
+    made.done("providers", "advance", "ben", "5.00", "EUR", "--paid-on", "2026-02-01", "--reference", "first")
+    made.done("fx", "add", "2026-02-10", "EUR", "USD", "1.1", "--source", "a bank")
+    made.done("pool", "add", JANUARY, "100.00", "EUR")
+    made.done("close", JANUARY, "--unvalidated", "a test")
+    made.done("pool", "add", FEBRUARY, "100.00", "EUR")
+    made.done("pool", "add", MARCH, "100.00", "EUR")
+    made.done("pay", "export", JANUARY, "--format", "csv", "--out", str(folder / "paid.csv"))
+    made.done("hold", "place", "ann", "--reason", "a dispute")
+    names = [line.split(",")[0] for line in (folder / "paid.csv").read_text().splitlines()[1:]]
+    (folder / "other.csv").write_text(f"payout_id,status\nCR9-00000000-{names[0].rpartition('-')[2]},paid\n")
+    (folder / "unknown.csv").write_text("payout_id,status\nnonsense,paid\n")
+    (folder / "twice.csv").write_text(f"payout_id,status,reason\n{names[0]},paid,\n{names[0]},failed,x\n")
+    (folder / "word.csv").write_text(f"payout_id,status\n{names[0]},perhaps\n")
+    (folder / "mine.csv").write_text(f"payout_id,status\n{names[0]},paid\n")
+    return made
+
+
+CLOSE = ("--unvalidated", "a test")
+REFUSED = {
+    "a term that overlaps another": (
+        "providers terms ann --currency EUR --from 2026-03-01 --to 2026-05-31 --rate 60%",
+        1,
+        "overlap version 1 of ann's terms in EUR",
+    ),
+    "a term that begins in a closed period": (
+        "providers terms ben --currency EUR --from 2026-01-15 --rate 60%", 1, "period 2026-01 is closed"
+    ),
+    "a term that ends before it begins": (
+        "providers terms ben --currency EUR --from 2026-05-01 --to 2026-04-01 --rate 60%", 1, "before they begin"
+    ),
+    "a rate above all": ("providers terms ben --currency EUR --rate 101%", 2, "100%"),
+    "terms in an unknown currency": ("providers terms ben --currency XYZ --rate 60%", 2, "XYZ"),
+    "terms of somebody unknown": ("providers terms eve --currency EUR --rate 60%", 1, "unknown provider 'eve'"),
+    "terms of the house": ("providers terms house --currency EUR --rate 60%", 1, "nothing is agreed with it"),
+    "a negative pool": ("pool add 2026-02 -5.00 EUR", 2, "-5"),
+    "deductions of more than the pool": (
+        "pool add 2026-02 5 EUR --deductions 6 --reference x", 1, "is not money to distribute"
+    ),
+    "a pool in an unknown currency": ("pool add 2026-02 5.00 XYZ", 2, "'XYZ' is not a current ISO 4217"),
+    "a pool in a currency in small letters": ("pool add 2026-02 5.00 eur", 2, "'eur'"),
+    "a pool of half a cent": ("pool add 2026-02 5.005 EUR", 2, "5.005"),
+    "a pool of more than fits": ("pool add 2026-02 99999999999999999999 EUR --reference x", 2, "99999999999999999999"),
+    "a pool after close": ("pool add 2026-01 5.00 EUR --reference late", 1, "period 2026-01 is closed"),
+    "another amount for a pool": ("pool add 2026-02 6.00 EUR", 1, "needs a reference of its own"),
+    "a pool of no month": ("pool add 2026-13 5.00 EUR", 2, "'2026-13' is not a period"),
+    "a period closed twice": ("close 2026-01", 1, "period 2026-01 is closed already"),
+    "a period closed out of order": ("close 2026-03", 1, "period 2026-02 is still open; close it first"),
+    "a period closed in the future": (f"close {THIS_MONTH}", 1, "is not over; it can be closed from"),
+    "a period that there is not": ("close 2019-05", 1, "is closed already|there is no period 2019-05"),
+    "no month closed": ("close february", 2, "'february' is not a period"),
+    "a close that waits for an output": ("close 2026-02", 1, "1 outputs of 2026-02 are not valued yet (late)"),
+    "a grace of less than nothing": ("close 2026-02 --grace-days -1", 2, "-1"),
+    "a confirm file for another batch": ("pay confirm {folder}/other.csv", 1, "other.csv:1: there is no payout"),
+    "a confirm file for a batch that is not named": ("pay confirm {folder}/mine.csv --batch 99", 1, "99"),
+    "a result of no payout": ("pay confirm {folder}/unknown.csv", 1, "unknown.csv:1: 'nonsense' is not a payout"),
+    "a payout that is paid and failed": ("pay confirm {folder}/twice.csv", 1, "twice.csv:2"),
+    "a result that is none": ("pay confirm {folder}/word.csv", 1, "word.csv:1"),
+    "a confirm file that is not there": ("pay confirm {folder}/gone.csv", 1, "gone.csv"),
+    "an export of an open period": ("pay export 2026-02 --format csv --out {folder}/x.csv", 1, "2026-02"),
+    "an adjustment without a reason": ("adjust ann 5 EUR --period 2026-02", 2, "--reason"),
+    "an adjustment of nothing": ("adjust ann 0 EUR --period 2026-02 --reason x", 1, "of nothing makes no sense"),
+    "an adjustment in a closed period": ("adjust ann 5 EUR --period 2026-01 --reason x", 1, "period 2026-01 is closed"),
+    "an adjustment in the future": ("adjust ann 5 EUR --period 2099-01 --reason x", 1, "has begun"),
+    "an adjustment of the house": ("adjust own 5 EUR --period 2026-02 --reason x", 1, "the house's"),
+    "an adjustment that cites nothing": (
+        "adjust ann 5 EUR --period 2026-02 --reason x --cites 999", 1, "there is no transaction 999"
+    ),
+    "a reversal of what a close posted": ("reverse 5 --reason x", 1, "cannot be reversed"),
+    "a reversal of nothing": ("reverse 999 --reason x", 1, "there is no transaction 999"),
+    "an advance in the future": (
+        "providers advance ann 5 EUR --paid-on 2099-01-01 --reference x", 1, "still to come"
+    ),
+    "an advance of another amount": (
+        "providers advance ben 6.00 EUR --paid-on 2026-02-01 --reference first", 1, "belongs to transaction"
+    ),
+    "a negative advance": ("providers advance ann -5 EUR --paid-on 2026-02-01 --reference x", 2, "-5"),
+    "a rate for a closed period": ("fx add 2026-01-31 EUR USD 1.2 --source x", 1, "period 2026-01 is closed"),
+    "another rate for the day": ("fx add 2026-02-10 EUR USD 1.2 --source x", 1, "given already"),
+    "a rate of nothing": ("fx add 2026-02-11 EUR USD 0 --source x", 2, "0"),
+    "a rate with an exponent": ("fx add 2026-02-11 EUR USD 1e3 --source x", 2, "1e3"),
+    "a rate to an unknown currency": ("fx add 2026-02-11 EUR XYZ 1.2 --source x", 2, "XYZ"),
+    "a rate of a currency to itself": ("fx add 2026-02-11 EUR EUR 1.2 --source x", 1, "one currency"),
+    "a rate without a source": ("fx add 2026-02-11 EUR USD 1.2", 2, "--source"),
+    "a rate of tomorrow": ("fx add 2099-01-01 EUR USD 1.2 --source x", 1, "still to come"),
+    "a hold for another reason": ("hold place ann --reason other", 1, "is on hold already: a dispute"),
+    "a release of what is not held": ("hold release ben --reason x", 1, "is not on hold"),
+    "a hold of an unknown currency": ("hold place ben --currency EUE --reason x", 2, "'EUE' is not a current ISO 4217"),
+    "a hold of the house": ("hold place house --reason x", 1, "is never paid"),
+    "a restatement of an open period": ("restate 2026-02 --reason x", 1, "is open, it has paid nobody yet"),
+    "a restatement by what the books do not hold": ("restate 2026-01 --gamma 1 --reason x", 2, "--index DIR"),
+    "an output set aside that is valued": ("outputs set-aside o1 --reason x", 1, "'o1' is valued and credited"),
+    "an output set aside that is not there": ("outputs set-aside late o9 --reason x", 1, "there is no output 'o9'"),
+    "an output set aside for no reason": ("outputs set-aside late", 2, "--reason"),
+    "an output taken back that is not set aside": ("outputs restore late --reason x", 1, "is not set aside"),
+    "an explanation of somebody unknown": ("explain payout eve 2026-01", 1, "unknown provider 'eve'"),
+    "a report of an open period": ("report payouts 2026-02", 1, "is open, it has no statements yet"),
+    "a balance of nobody": ("balance eve", 1, "is neither a provider nor an account"),
+    "an erasure for no reason": ("providers erase ann", 2, "--reason"),
+    "an unknown provider erased": ("providers erase eve --reason x", 1, "unknown provider 'eve'"),
+    "an IBAN that is none": ("providers details ann --iban DE00000000000000000000", 2, "IBAN"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_with_a_clear_message_and_nothing_is_written(books: Books, case: str) -> None:
+    line, code, message = REFUSED[case]
+    before = books.holds()
+    arguments = line.format(folder=books.folder).split()
+    found, output = books.run(*arguments, *(CLOSE if arguments[0] == "close" else ()))
+    assert any(part in " ".join(output.split()) for part in message.split("|")), output
+    assert "Traceback" not in output
+    assert found == code, output
+    assert books.holds() == before
+
+
+def test_the_ledger_is_as_it_was_and_goes_on(books: Books) -> None:
+    books.done("verify")
+    books.done("close", FEBRUARY, "--leave-pending", "--dry-run", *CLOSE)
