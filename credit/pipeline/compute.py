@@ -112,7 +112,7 @@ def _compute_index(
     total: int,
     progress: Progress | None,
 ) -> None:
-    index = AttributionIndex.open(_index_folder(registered), damping=settings.policy.damping)
+    index = AttributionIndex.open(index_folder(registered), damping=settings.policy.damping)
     if index.manifest.fingerprint != registered.fingerprint:
         raise LedgerError(
             f"{index.folder} holds another index than the one registered for {registered.model}; "
@@ -141,7 +141,12 @@ def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 
 
-def _index_folder(registered: RegisteredIndex) -> Path:
+def index_folder(registered: RegisteredIndex) -> Path:
+    """Return the folder of a registered index.
+
+    Raises:
+        LedgerError: it is gone.
+    """
     folder = Path(registered.path)
     if not folder.is_dir():
         raise LedgerError(

@@ -11,6 +11,7 @@ from credit.errors import InputError, LedgerError
 from credit.ingest.training import read_training
 from credit.ledger.catalog import indexes
 from credit.ledger.outputs import all_outputs
+from credit.pipeline.compute import index_folder
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex
@@ -61,7 +62,7 @@ def explain_logged_output(
         registered = {index.model: index for index in indexes(conn)}
     if found is None:
         raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
-    index = AttributionIndex.open(Path(registered[found.model].path))
+    index = AttributionIndex.open(index_folder(registered[found.model]))
     groups = [group for group in index.groups if not providers or group.provider in providers]
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")

@@ -39,8 +39,8 @@ def load_models(
         place = Path(manifest.model_path)
         if not place.is_dir():
             raise ValuationError(
-                f"{place}, a model that {folder} was built with, is not there any more; say where it was moved, "
-                "beside the others that were: credit compute --model DIR"
+                f"{place}, a model that {folder} was built with, is not there any more; say where it was moved with "
+                "--model DIR, for each that was"
             )
         model = load_model(place, dtype=dtype, device=device)
         if model.model_sha256 != manifest.model_sha256:

@@ -43,3 +43,12 @@ def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, 
     others = run("explain", "output", "copied", "train.jsonl", "--provider", "ben")
     assert "ann/default" not in others
     assert "no output 'nope'" in run("explain", "output", "nope", code=1)
+    (workspace / "index").rename(workspace / "moved")
+    assert "credit compute --index DIR" in run("explain", "output", "copied", code=1)
+    run("compute", "--index", "moved")
+    assert "r7" in run("explain", "output", "copied", "train.jsonl")
+    (workspace / "tiny").rename(workspace / "elsewhere")
+    assert "is not there any more; say where it was moved with --model DIR" in run(
+        "explain", "output", "copied", "train.jsonl", code=1
+    )
+    assert "r7" in run("explain", "output", "copied", "train.jsonl", "--model", "elsewhere")
