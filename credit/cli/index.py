@@ -14,6 +14,7 @@ from credit.errors import EXIT_PARTIAL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from credit.pipeline.indexing import IndexRequest
     from credit.pipeline.workspace import Workspace
     from credit.valuation.layers import SkippedLayer
 
@@ -88,6 +89,7 @@ class _RowsPerGroup(click.ParamType[int | str]):
     show_default=True,
     help="What becomes of an example whose gradient is not finite.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what it would take, write nothing.")
 @click.option("--strict", is_flag=True, help="Index nothing if any record is bad.")
 @workspace_options
 @json_option
@@ -119,6 +121,7 @@ def index(
     update: bool,
     withdraw: str | None,
     non_finite: str,
+    dry_run: bool,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -131,11 +134,14 @@ def index(
     goes on where it was; a finished one is left alone.
 
     \b
-    Example: credit index models/my-llm train.jsonl --out my-index --name my-llm
+    Example: credit index models/my-llm train.jsonl --out my-index --name my-llm --dry-run
+             credit index models/my-llm train.jsonl --out my-index --name my-llm
              credit index models/my-llm new.jsonl --out my-index --update
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
+    if dry_run and (update or withdraw is not None):
+        raise click.UsageError("--dry-run says what building an index would take, not what a change of it would")
     named = [_parse_checkpoint(checkpoint) for checkpoint in checkpoints]
     if (update or withdraw is not None) and any(weight != 1 for _, weight in named):
         raise click.UsageError(
@@ -178,6 +184,9 @@ def index(
         withdraw=withdraw,
         given=_given(ctx),
     )
+    if dry_run:
+        _say_plan(workspace, request, as_json)
+        return
     with progress_bar("indexing", "tokens") as advance:
         report = index_training_data(
             workspace,
@@ -217,6 +226,19 @@ def index(
     say(as_json, facts, "\n".join(lines))
     if report.quarantined or excluded:
         ctx.exit(EXIT_PARTIAL)
+
+
+def _say_plan(workspace: Workspace, request: IndexRequest, as_json: bool) -> None:
+    """Print what a build would take."""
+    from dataclasses import asdict
+
+    from credit.pipeline.indexing import plan_training_data
+
+    plan = plan_training_data(workspace, request)
+    counts = f"{plan.examples} examples, {plan.tokens} tokens, {plan.groups} groups, {plan.rows} rows"
+    verb = "is there already" if plan.existed else "would be built"
+    lines = f"{request.out} {verb}: {counts}\nthe index needs {plan.needs}\ndry run: nothing was written"
+    say(as_json, asdict(plan) | {"memory_bytes": plan.needs.memory_bytes}, lines)
 
 
 def _given(ctx: click.Context) -> frozenset[str]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from credit.errors import InputError, InvalidRequestError, MismatchError, ValuationError
 from credit.ingest.quarantine import QuarantineFile
-from credit.ingest.training import read_training
+from credit.ingest.training import TrainingReader, read_training
 from credit.ledger.catalog import providers
 from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (
     AttributionIndex,
+    BuildPlan,
     BuildResult,
     Checkpoint,
     IndexSettings,
@@ -24,6 +26,7 @@ from credit.valuation import (
     Manifest,
     build_index,
     load_model,
+    plan_index,
 )
 from credit.valuation.estimate import Needs
 from credit.valuation.revise import update_index, withdraw_provider
@@ -89,25 +92,12 @@ def index_training_data(
         InputError: there is nothing to index, or `strict` and a record is bad.
         ValuationError: the model cannot be used, or the index folder belongs to something else.
     """
-    known = _known_providers(workspace) if request.register else None
-    problems: list[str] = []
-
-    def refuse(item: Quarantined) -> None:
-        if request.strict:
-            raise InputError(f"{item}; nothing was indexed (--strict)")
-        quarantine.add(item)
-        if len(problems) < _SHOWN:
-            problems.append(str(item))
-
-    paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
-    with QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths) as quarantine:
-        reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
+    reader, problems, quarantine = _reader(workspace, request)
+    with quarantine:
         model = load_model(request.model, dtype=request.dtype, device=request.device)
         _check_checkpoints(request, model)
-        try:
+        with _with_reasons(problems):
             result = _build(request, model, reader, progress, announce)
-        except InputError as error:
-            raise InputError("\n".join((str(error), *problems))) from error
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -119,6 +109,52 @@ def index_training_data(
         tuple(problems),
         reader.notices,
     )
+
+
+def plan_training_data(workspace: Workspace, request: IndexRequest) -> BuildPlan:
+    """Say what `index_training_data` would build, and what it would take; nothing is written.
+
+    Raises:
+        LedgerError, InputError, ValuationError: as `index_training_data` would, as far as that is known before.
+    """
+    reader, problems, _ = _reader(workspace, request, quarantines=False)
+    model = load_model(request.model, dtype=request.dtype, device=request.device)
+    _check_checkpoints(request, model)
+    with _with_reasons(problems):
+        plan = plan_index(model, reader, request.out, request.settings)
+    models = 1 + len(request.checkpoints)
+    seconds = models * (plan.needs.seconds or 0.0)
+    return replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=models * plan.needs.disk_bytes))
+
+
+def _reader(
+    workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
+) -> tuple[TrainingReader, list[str], QuarantineFile]:
+    """Return what reads the training data, the first problems that it will find, and where all of them are kept."""
+    known = _known_providers(workspace) if request.register else None
+    problems: list[str] = []
+    paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
+    quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths)
+
+    def refuse(item: Quarantined) -> None:
+        if request.strict:
+            raise InputError(f"{item}; nothing was indexed (--strict)")
+        if quarantines:
+            quarantine.add(item)
+        if len(problems) < _SHOWN:
+            problems.append(str(item))
+
+    reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
+    return reader, problems, quarantine
+
+
+@contextmanager
+def _with_reasons(problems: Sequence[str]) -> Iterator[None]:
+    """Context in which nothing that can be indexed may be found, because of those problems."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError("\n".join((str(error), *problems))) from error
 
 
 def _check_checkpoints(request: IndexRequest, model: LanguageModel) -> None:

@@ -15,7 +15,7 @@ Usable on its own, without commands, ledger or money:
 model is a `ModuleTask` of its module and loss, and its records and outputs are `Sample`s of tensors.
 """
 
-from credit.valuation.build import BuildResult, Checkpoint, add_checkpoint, build_index
+from credit.valuation.build import BuildPlan, BuildResult, Checkpoint, add_checkpoint, build_index, plan_index
 from credit.valuation.index import AttributionIndex
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
@@ -26,6 +26,7 @@ from credit.valuation.task import Task
 
 __all__ = [
     "AttributionIndex",
+    "BuildPlan",
     "BuildResult",
     "Checkpoint",
     "GradientRecorder",
@@ -40,6 +41,7 @@ __all__ = [
     "add_checkpoint",
     "build_index",
     "load_model",
+    "plan_index",
     "read_manifest",
     "summarise",
 ]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
-from credit.files import is_left_over, sha256_file, write_whole
+from credit.errors import MismatchError, ValuationError
+from credit.files import sha256_file, write_whole
 from credit.valuation.checkpoint import STATE
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training
 from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS, Progress
+from credit.valuation.folder import check_folder, locked, prepare_folder
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
@@ -39,6 +37,18 @@ class BuildResult:
     """What a build did: the manifest, and whether it found the index finished already."""
 
     manifest: Manifest
+    existed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What a build would do: examples and tokens to index, groups and rows, what it needs, and whether it is done."""
+
+    examples: int
+    tokens: int
+    groups: int
+    rows: int
+    needs: Needs
     existed: bool
 
 
@@ -110,6 +120,38 @@ def build_index(
             "each once, or choose another --out"
         )
     return BuildResult(manifest, existed=result.existed and known == len(checkpoints))
+
+
+def plan_index(
+    model: Task,
+    records: Iterable[Tagged],
+    out: Path,
+    settings: IndexSettings,
+    *,
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+) -> BuildPlan:
+    """Say what `build_index` would take, by a short probe of the model; nothing is written.
+
+    Raises:
+        MismatchError, ValuationError: as `build_index` would, as far as that is known before the work.
+    """
+    check_settings(settings)
+    max_length = settings.max_length or model.max_length
+    data = encode_training(records, model.encoder(max_length))
+    identity = _identity(model, data, settings, max_length)
+    check_folder(out)
+    layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
+    build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, True, None)
+    existed = (out / MANIFEST).is_file()
+    if existed:
+        _same_index(out, identity, True)
+        needs = replace(build.needs, seconds=0.0)
+    else:
+        check_needs(build.needs, out, device_of(model))
+        needs = build.probed_needs()
+        check_needs(needs, out, device_of(model))
+    tokens = sum(example.size for example in data.examples)
+    return BuildPlan(len(data.examples), tokens, len(build.rows.groups), len(build.rows.counts), needs, existed)
 
 
 def add_checkpoint(
@@ -217,17 +259,7 @@ def _build_one(
     announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
     """Build the index of one model."""
-    dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
-    identity = partial(
-        build_fingerprint,
-        model.model_sha256,
-        model.tokenizer_sha256,
-        data.sha256,
-        data.sha256,
-        dtype,
-        settings,
-        max_length,
-    )
+    identity = _identity(model, data, settings, max_length)
     prepare_folder(out)
     with locked(out):
         if (out / MANIFEST).is_file():
@@ -242,21 +274,26 @@ def _build_one(
             announce(probed)
         with room_on_disk(out, build.needs.disk_bytes, "it goes on where it stopped"):
             build.run()
-            return BuildResult(build.finish(name=name, dtype=dtype, max_length=max_length), existed=False)
+            manifest = build.finish(name=name, dtype=_dtype(model), max_length=max_length)
+        return BuildResult(manifest, existed=False)
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Context in which nobody else builds in a folder.
+def _identity(model: Task, data: TrainingData, settings: IndexSettings, max_length: int) -> partial[str]:
+    """Return the fingerprint of an index, but for what is left out of it and the checkpoints added to it."""
+    return partial(
+        build_fingerprint,
+        model.model_sha256,
+        model.tokenizer_sha256,
+        data.sha256,
+        data.sha256,
+        _dtype(model),
+        settings,
+        max_length,
+    )
 
-    Raises:
-        LockHeldError: somebody does.
-    """
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise LockHeldError(f"another build is at work in {out}; wait for it or choose another --out") from error
+
+def _dtype(model: Task) -> str:
+    return str(next(model.module.parameters()).dtype).removeprefix("torch.")
 
 
 def check_settings(settings: IndexSettings) -> None:
@@ -277,21 +314,6 @@ def check_settings(settings: IndexSettings) -> None:
         raise ValuationError(f"a sample of {settings.sample} examples has no second moments; it must be at least 1")
     if not 0 < settings.damping < float("inf"):
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
-
-
-def prepare_folder(out: Path) -> None:
-    """Create the folder of an index.
-
-    Raises:
-        InputError: it is a file, or holds something else.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{out} is a file; --out must name a folder") from error
-    content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
-    if content - {".lock"} and not content & {MANIFEST, STATE}:
-        raise InputError(f"{out} is not empty and holds no index; choose another --out")
 
 
 def _same_index(out: Path, identity: partial[str], exclude: bool) -> Manifest:

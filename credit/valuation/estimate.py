@@ -118,7 +118,8 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
         ValuationError: there is not enough disk or memory.
     """
     # What an unfinished build has left in the folder is used again, or makes room.
-    free = shutil.disk_usage(folder).free + _bytes_in(folder)
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free + _bytes_in(folder)
     if needs.disk_bytes > free:
         raise ValuationError(
             f"the index needs {size_in_words(needs.disk_bytes)} of disk, but {folder} has {size_in_words(free)} free; "
@@ -162,6 +163,8 @@ def room_on_disk(folder: Path, needed_bytes: int, what_stays: str) -> Iterator[N
 
 
 def _bytes_in(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from credit.valuation.passes import gradient_batches, not_finite
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
-from credit.valuation.rows import RowLayout, lay_out_rows
+from credit.valuation.rows import RowLayout, Unit, lay_out_rows
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
@@ -37,21 +37,6 @@ from credit.valuation.weighting import Weighting, needs_curvature, weighted
 _OURS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
 _SHARD_BYTES = 256 * 2**20
 _CHECKPOINT_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them."""
-
-    number: int
-    low: int
-    high: int
-    members: list[int]
-
-    @property
-    def shard(self) -> str:
-        """The file of its rows."""
-        return f"rows-{self.number:05d}.safetensors"
 
 
 class Build:
@@ -78,7 +63,6 @@ class Build:
         self.rows = self._lay_out()
         self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
         self.state = BuildState.open(out, fingerprint)
-        self._clear()
         self.projections: dict[str, LayerProjection] = {}
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
@@ -136,6 +120,7 @@ class Build:
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
         settings = self.settings
+        self._clear()
         self.open_projections()
         with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
             if self.surveys:

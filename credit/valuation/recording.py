@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.valuation.build import check_settings, locked, prepare_folder
+from credit.valuation.build import check_settings
 from credit.valuation.checkpoint import STATE
 from credit.valuation.data import encode_training
 from credit.valuation.estimate import check_needs
 from credit.valuation.filling import Build
+from credit.valuation.folder import locked, prepare_folder
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest

@@ -33,6 +33,21 @@ class RowLayout:
     counts: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them."""
+
+    number: int
+    low: int
+    high: int
+    members: list[int]
+
+    @property
+    def shard(self) -> str:
+        """The file of its rows."""
+        return f"rows-{self.number:05d}.safetensors"
+
+
 def fold_key(example_id: str) -> int:
     """Hash of an example's id, from which its fold follows: uniform on 64 bits, the same everywhere."""
     return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "big")

@@ -135,3 +135,38 @@ def test_where_no_record_can_be_indexed_the_reasons_are_given(run, tmp_path):
     line = {"id": "s", "provider": "ann", "text": "old ships", "splits": [{"provider": "ben", "share": 0.5}]}
     (tmp_path / "train.jsonl").write_text(json.dumps(line))
     assert "train.jsonl:1: `splits` is not supported yet" in run(code=EXIT_FAILED).stderr
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
+    def files():
+        return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = files()
+    said = run("--dry-run").stdout
+    assert "would be built: 10 examples" in said
+    assert re.search(r"the index needs (less than|about) .* on this machine, .* of memory .*, .* of disk", said)
+    one = json.loads(run("--dry-run", "--json").stdout)
+    two = save_tiny_model(tmp_path.parent / f"{tmp_path.name}-other", seed=1)
+    both = json.loads(run("--dry-run", "--json", "--checkpoint", str(two)).stdout)
+    assert both["needs"]["disk_bytes"] == 2 * one["needs"]["disk_bytes"]
+    assert one["memory_bytes"] == both["memory_bytes"] > one["needs"]["batch_bytes"] > 0
+    assert (one["examples"], one["groups"], one["existed"]) == (10, 2, False)
+    assert "cannot be read" in run("--dry-run", "--rank", "much", code=EXIT_FAILED).stderr
+    assert "not what a change of it would" in run("--dry-run", "--update", code=EXIT_USAGE).stderr
+    assert files() == before
+    run()
+    assert "is there already: 10 examples" in run("--dry-run").stdout
+    assert "other settings (rank 4, not 5)" in run("--dry-run", "--rank", "5", code=EXIT_FAILED).stderr
+
+
+def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatch):
+    def stop(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("credit.valuation.filling.complete_index", stop)
+        assert run(code=EXIT_FAILED).exception is not None
+    left = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
+    assert "build.json" in left
+    assert "would be built" in run("--dry-run").stdout
+    assert {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()} == left

@@ -1,0 +1,56 @@
+"""The folder in which an index is built: one build at a time, and nothing in it that is somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from credit.errors import InputError, LockHeldError
+from credit.files import is_left_over
+from credit.valuation.checkpoint import STATE
+from credit.valuation.manifest import MANIFEST
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Context in which nobody else builds in a folder.
+
+    Raises:
+        LockHeldError: somebody does.
+    """
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise LockHeldError(f"another build is at work in {out}; wait for it or choose another --out") from error
+
+
+def prepare_folder(out: Path) -> None:
+    """Create the folder of an index.
+
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out} is a file; --out must name a folder") from error
+    check_folder(out)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder for an index that is a file, or holds something else.
+
+    Raises:
+        InputError: saying which.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; --out must name a folder")
+    content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
+    if content - {".lock"} and not content & {MANIFEST, STATE}:
+        raise InputError(f"{out} is not empty and holds no index; choose another --out")
