@@ -49,7 +49,6 @@ LIFE = (
     "fx import ../inputs/rates.csv",
     "index ../inputs/tiny ../inputs/train.jsonl --out index --name tiny --rank 4",
     "ingest-outputs ../inputs/outputs.jsonl",
-    "validate index ../inputs/train.jsonl --quick",
     "ingest-outputs ../inputs/chats.jsonl",
     "compute --index index --basis pool --negative net",
     'outputs set-aside o100 o102 --reason "no chat template"',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -137,11 +138,15 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
 
 
 def check_statements(conn: Connection) -> Iterator[Problem]:
-    """Yield every statement whose text does not have its hash."""
-    query = select(statement.c.id, statement.c.sha256, statement.c.body_json).order_by(statement.c.id)
-    for number, digest, body in conn.execute(query, execution_options={"yield_per": 100}):
-        if hashlib.sha256(body.encode()).hexdigest() != digest:
-            yield Problem(f"statement {number}", "its text does not have the hash that was stored with it")
+    """Yield every statement whose text does not have its hash, or is about another provider or period."""
+    query = select(statement, provider.c.key).join_from(statement, provider).order_by(statement.c.id)
+    for row in conn.execute(query, execution_options={"yield_per": 100}):
+        if hashlib.sha256(row.body_json.encode()).hexdigest() != row.sha256:
+            yield Problem(f"statement {row.id}", "its text does not have the hash that was stored with it")
+            continue
+        body = json.loads(row.body_json)
+        if "provider" in body and (body["period"], body["provider"]["key"]) != (row.period_id, row.key):
+            yield Problem(f"statement {row.id}", f"is filed under {row.key} and {row.period_id}; its text is not")
 
 
 def _name(table: Table, row: Row[Any]) -> str:

@@ -192,6 +192,8 @@ def test_amounts_that_still_balance_are_found(ledger: Ledger, tamper: Tamper) ->
         (["DELETE FROM valuation WHERE output_id = 2"], "score_book 1"),
         (["DELETE FROM output WHERE id = 2"], "valuation 2, 1"),
         (["UPDATE statement SET body_json = '{}'"], "statement 1"),
+        (["DELETE FROM set_aside"], "transaction 10"),
+        (["INSERT INTO valuation VALUES (3, 1, 1)"], "output 3"),
         (
             ["UPDATE allocation SET amount_minor = amount_minor + 1 WHERE id = 1"],
             "pool 1 (2026-09, USD, subscriptions)",
@@ -246,13 +248,15 @@ CLOSE_CHANGES = {
                    "total_credit_micro": "1000001", "amount_minor": "50", "txn_id": "7"},
     "reserve": {"period_id": "'2026-09'", "provider_id": "3", "currency": "'EUR'", "amount_minor": "2",
                 "release_period": "'2026-11'", "txn_id": "2"},
+    "set_aside": {"output_id": "1", "action": "'restored'", "reason": "'x'", "txn_id": "2",
+                  "recorded_at": "'2027-10-05T12:30:00.000000Z'"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in CLOSE_CHANGES.items() for column in columns]
 )
-def test_a_changed_pool_share_or_reserve_is_found(
+def test_a_changed_pool_share_reserve_or_output_set_aside_is_found(
     kept: tuple[Ledger, str], engine_name: str, table: str, column: str
 ) -> None:
     ledger, url = kept

@@ -12,6 +12,7 @@ from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import ClosePolicy
 from tests.ledger import samples
+from tests.ledger.test_integrity import unguarded
 from tests.pipeline.books_of_account import APRIL, FEBRUARY, JANUARY, MARCH, NOW, Account
 
 
@@ -272,3 +273,15 @@ def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(a
         account.close(MARCH)
     assert account.close(MARCH, leave_pending=True).left_pending == 1
     assert verified(account)
+
+
+@pytest.mark.parametrize("change", ["provider_id = 3", "period_id = '2026-02'"])
+def test_a_statement_that_is_filed_under_another_name_or_month_is_found(
+    account: Account, database_url: str, change: str
+) -> None:
+    account.month(JANUARY, 1_000, {"ann": 1})
+    account.pool(FEBRUARY, 0)
+    with unguarded(database_url) as conn:
+        conn.exec_driver_sql(f"UPDATE statement SET {change}")
+    (problem,) = integrity.verify(account.ledger, None).problems
+    assert str(problem).startswith("statement 1: is filed under")
