@@ -34,6 +34,11 @@ DEFAULT_CHUNK = 256
 Progress = Callable[[int, int], None]
 """Called with the outputs done and the outputs in all."""
 
+_Value = Callable[[Sequence[StoredOutput], list[int]], Valuation]
+"""Values outputs; the list takes the positions of those that have no finite value, for which there is no row."""
+
+_NON_FINITE = "its gradient or influence is not a finite number; try --dtype fp32"
+
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
@@ -124,8 +129,9 @@ def _compute_index(
     model = index.load_model(*settings.model_paths, dtype=settings.dtype, device=settings.device)
     encoder = Encoder(model.tokenizer, index.manifest.max_length)
 
-    def value(chunk: Sequence[StoredOutput]) -> Valuation:
-        return index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
+    def value(chunk: Sequence[StoredOutput], non_finite: list[int]) -> Valuation:
+        outputs = [stored.output for stored in chunk]
+        return index.value(model, outputs, noise_floor=policy.noise_floor, non_finite=non_finite)
 
     for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, value, report):
         _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, report)
@@ -171,7 +177,7 @@ def _valued_chunks(
     model: str,
     size: int,
     encoder: Encoder,
-    value: Callable[[Sequence[StoredOutput]], Valuation],
+    value: _Value,
     report: ComputeReport,
 ) -> Iterator[tuple[list[StoredOutput], Valuation]]:
     """Yield the pending outputs of a model in chunks; one that cannot be valued must not hold up the others.
@@ -185,12 +191,20 @@ def _valued_chunks(
         chunk += islice(waiting, size - len(chunk))
         if not chunk:
             return
+        non_finite: list[int] = []
         try:
-            valuation = value(chunk)
+            valuation = value(chunk, non_finite)
         except MismatchError:
             raise
         except ValuationError:
-            chunk = list(_one_by_one(chunk, value, report))
+            left = list(_one_by_one(chunk, value, report))
+            if len(left) == len(chunk):
+                raise  # it is not an output's fault, and would come again
+            chunk = left
+            continue
+        if non_finite:
+            report.refused += [f"{chunk[position].output.name}: {_NON_FINITE}" for position in non_finite]
+            chunk = [stored for position, stored in enumerate(chunk) if position not in non_finite]
             continue
         yield chunk, valuation
         chunk = []
@@ -216,13 +230,11 @@ def _encodable(
                 yield stored
 
 
-def _one_by_one(
-    chunk: Sequence[StoredOutput], value: Callable[[Sequence[StoredOutput]], Valuation], report: ComputeReport
-) -> Iterator[StoredOutput]:
+def _one_by_one(chunk: Sequence[StoredOutput], value: _Value, report: ComputeReport) -> Iterator[StoredOutput]:
     """Yield the outputs of a chunk that can be valued; the others are refused by name."""
     for stored in chunk:
         try:
-            value([stored])
+            value([stored], [])
         except ValuationError as error:
             report.refused.append(f"{stored.output.name}: {error}")
         else:

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from credit.cli.main import cli
 from credit.errors import EXIT_LOCKED, EXIT_PARTIAL, ValuationError
@@ -22,7 +25,7 @@ from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO
 from credit.valuation import AttributionIndex
-from tests.pipeline.samples import FIRST, OUTPUTS, Site, output_row
+from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, Site, output_row
 
 CHUNK = 4
 KILLS = {"sqlite": 10, "postgresql": 4}
@@ -166,6 +169,22 @@ def test_an_output_whose_gradient_is_no_number_is_named_and_holds_up_no_other(ne
     assert "credit outputs set-aside --help" in refused.stdout
     sizes = [row["output_count"] for row in site.named("score_book")]
     assert sizes == [CHUNK] * (OUTPUTS // CHUNK - 1) + [CHUNK - 1]
+
+
+def test_an_output_that_the_model_answers_with_nan_is_named_and_the_others_are_valued(site, tmp_path):
+    model = shutil.copytree(site.folder / MODEL, tmp_path / "broken")
+    weights = load_file(model / "model.safetensors")
+    (token,) = AutoTokenizer.from_pretrained(model)("z", add_special_tokens=False)["input_ids"]
+    weights["model.embed_tokens.weight"][token] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    site.run(
+        "index", model, site.folder / "train.jsonl", "--out", tmp_path / "broken-index", "--name", MODEL, "--rank", "2"
+    )
+    site.log("odd.jsonl", [output_row(100, completion=" z z"), output_row(101)])
+    refused = site.run("compute", "--chunk", str(OUTPUTS + 1), code=EXIT_PARTIAL)
+    assert "not valued: o100: its gradient or influence is not a finite number" in refused.stderr
+    assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
+    site.run("verify")
 
 
 def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_set_aside(site):
