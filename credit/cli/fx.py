@@ -32,7 +32,7 @@ def fx() -> None:
 
 
 @fx.command()
-@click.argument("day", type=DAY)
+@click.argument("day", type=DAY, metavar="DAY")
 @click.argument("base")
 @click.argument("quote")
 @click.argument("rate")
