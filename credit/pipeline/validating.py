@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from credit.errors import InputError, InvalidRequestError
@@ -17,10 +18,12 @@ from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ingest.training import read_training
 from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import all_outputs
+from credit.ledger.set_aside import standing
 from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, LanguageModel, load_model, read_manifest
+from credit.valuation import AttributionIndex, LanguageModel, Manifest, load_model, read_manifest
+from credit.valuation.tokens import Encoder
 
 SCRATCH_LEARNING_RATE = 3e-3
 
@@ -76,7 +79,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)
     records = list(read_training(request.data))
-    outputs = _outputs(workspace, index.manifest.name, request.outputs)
+    outputs = _outputs(workspace, index.manifest, model, request.outputs)
     if request.quick:
         made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)
     else:
@@ -136,11 +139,25 @@ def _by_retraining(
     )
 
 
-def _outputs(workspace: Workspace, model: str, count: int) -> list[LoggedOutput]:
-    """Draw outputs of a model from the ledger, by the hash of their names: the same for the same ledger."""
+def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
+    """Draw outputs of a model from the ledger, by the hash of their names: the same for the same ledger.
+
+    What is set aside, or cannot be tokenised, has no value that could be checked, and is passed over.
+    """
     with workspace.open() as ledger, ledger.read() as conn:
-        found = [stored.output for stored, _ in all_outputs(conn) if stored.output.model == model]
-    return sorted(found, key=lambda output: hashlib.sha256(output.name.encode()).digest())[:count]
+        aside = {item.output for item in standing(conn)}
+        found = [stored.output for stored, _ in all_outputs(conn) if stored.output.model == manifest.name]
+    encoder = model.encoder(manifest.max_length)
+    ranked = sorted(found, key=lambda output: hashlib.sha256(output.name.encode()).digest())
+    usable = (output for output in ranked if output.name not in aside and _has_tokens(encoder, output))
+    return list(islice(usable, count))
+
+
+def _has_tokens(encoder: Encoder, output: LoggedOutput) -> bool:
+    try:
+        return bool(encoder.output(output))
+    except InputError:
+        return False
 
 
 def _recipe(request: ValidationRequest, model: Path, max_length: int) -> tuple[Trainer, str]:
