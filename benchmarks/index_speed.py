@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
-from benchmarks.models import MODELS, make_model
+from benchmarks.models import HIDDEN, MODELS, make_model
 from credit.valuation.batching import make_batch
 from credit.valuation.curvature import make_statistic
 from credit.valuation.fitting import make_projections
@@ -50,11 +50,15 @@ ROWS = 32
 """Rows that examples are summed into."""
 
 FLOOR = "floor"
+CURVATURES = ("head", "fisher", "ekfac", "whitened")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of index. `whitened` means whitened projections without a curvature."""
+    """A kind of index. `whitened` means whitened projections without a curvature, `head` the default of the head alone.
+
+    All others watch every layer but the head, as other libraries do.
+    """
 
     rank: int
     curvature: str
@@ -62,9 +66,13 @@ class Kind:
     @property
     def settings(self) -> IndexSettings:
         """What a build would be given."""
+        if self.curvature == "head":
+            return IndexSettings(rank=self.rank)
         whitened = self.curvature == "whitened"
         projection, curvature = ("whitened", "none") if whitened else ("random", self.curvature)
-        return IndexSettings(rank=self.rank, projection=projection, curvature=curvature)
+        return IndexSettings(
+            rank=self.rank, projection=projection, curvature=curvature, damping=0.1, layers=HIDDEN
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.curvature} r{self.rank}"
@@ -96,7 +104,7 @@ class Bench:
         self.random_weights = weights is None
         module = make_model(MODELS[work.model], work.device, DTYPES[work.dtype], weights)
         self.model = LanguageModel(Path(work.model), module, None, "", "")
-        self.layers: LayerChoice = choose_layers(module, lm_head=False)
+        self.layers: LayerChoice = choose_layers(module, HIDDEN)
         self.rng = np.random.default_rng(0)
 
     def batch(self) -> list[Example]:
@@ -112,11 +120,12 @@ class Bench:
 
     def moments(self, examples: list[Example]) -> None:
         """The extra pass over a sample that whitened projections, PCA and EK-FAC need."""
-        second_moments(self.model, self.layers.watched, examples, tokens_per_batch=10**9)
+        second_moments(self.model, self.layers, examples, tokens_per_batch=10**9)
 
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
         """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
-        return make_projections(self.model, self.layers, self.batch(), kind.settings, tokens_per_batch=10**9)
+        layers = choose_layers(self.model.module, kind.settings.layers)
+        return make_projections(self.model, layers, self.batch(), kind.settings, tokens_per_batch=10**9)
 
 
 class IndexWork:
@@ -124,6 +133,7 @@ class IndexWork:
 
     def __init__(self, bench: Bench, kind: Kind) -> None:
         self.bench, self.kind = bench, kind
+        self.layers = choose_layers(bench.model.module, kind.settings.layers)
         self.projections = bench.projections(kind)
         self.statistic = make_statistic(kind.settings.curvature)
         self.sums: dict[str, Tensor] = {}
@@ -131,7 +141,7 @@ class IndexWork:
     def __call__(self, examples: list[Example]) -> None:
         """Add a batch."""
         model = self.bench.model
-        with GradientTap(model.module, self.bench.layers.watched, self.projections) as tap:
+        with GradientTap(model.module, self.layers.watched, self.projections) as tap:
             gradients = example_gradients(model, tap, examples)
         target = torch.from_numpy(self.bench.rng.integers(0, ROWS, len(examples))).to(model.device)
         for name, rows in gradients.items():
@@ -187,7 +197,7 @@ def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clo
 def floor_flops(module: nn.Module, length: int) -> float:
     """FLOPs of the floor for one token; how they are counted is said above."""
     config = module.config
-    linear = sum(layer.weight.numel() for layer in choose_layers(module, lm_head=True).watched.values())
+    linear = sum(layer.weight.numel() for layer in choose_layers(module, ("*",)).watched.values())
     heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 12.0 * length * heads * config.num_attention_heads * config.num_hidden_layers
     return 4.0 * linear + attention
@@ -279,7 +289,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
-    parser.add_argument("--curvature", choices=("fisher", "ekfac", "whitened"), action="append", help="default: all")
+    parser.add_argument("--curvature", choices=CURVATURES, action="append", help="default: all")
     parser.add_argument("--length", type=int, default=256, help="tokens of an example")
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--batches", type=int, default=16, help="of one repeat; 16 make one block of the dense Fisher")
@@ -309,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.model, options.device, options.dtype, options.length,
         max(1, options.tokens_per_batch // options.length), options.batches,
     )  # fmt: skip
-    kinds = [Kind(r, c) for r in options.rank or [16, 64] for c in options.curvature or ["fisher", "ekfac", "whitened"]]
+    kinds = [Kind(r, c) for r in options.rank or [16, 64] for c in options.curvature or CURVATURES]
     where = environment(options.device)
     print(describe(where), flush=True)
     if options.profile:

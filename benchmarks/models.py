@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+HIDDEN = ("!lm_head",)
+"""Patterns of the linear layers below the output head, which other libraries watch."""
 MAX_LENGTH = 8192
 """Positions of the Llama shapes: more than any sequence that is measured."""
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Table, describe, environment, save_results
+from benchmarks.models import HIDDEN
 from credit.files import write_whole
 from credit.valuation import AttributionIndex, IndexSettings, Valuation, build_index, load_model
 from credit.valuation.manifest import MANIFEST
@@ -28,11 +29,13 @@ from credit.valuation.store import encode_rows, save_tensors
 from tests.known_sources import known_outputs, known_records
 from tests.smollm2 import NAME, smollm2
 
+_FISHER = IndexSettings(rank=16, projection="random", curvature="fisher", damping=0.1, layers=HIDDEN)
 SETTINGS = (
-    IndexSettings(rank=16, rows_per_group=None),
-    IndexSettings(rank=16, rows_per_group=4),
-    IndexSettings(rank=64, rows_per_group=4, curvature="ekfac"),
-    IndexSettings(rank=64, rows_per_group=4, projection="whitened", curvature="none"),
+    IndexSettings(rows_per_group=4),
+    replace(_FISHER, rows_per_group=None),
+    replace(_FISHER, rows_per_group=4),
+    replace(_FISHER, rank=64, rows_per_group=4, curvature="ekfac"),
+    replace(_FISHER, rank=64, rows_per_group=4, projection="whitened", curvature="none"),
 )
 
 

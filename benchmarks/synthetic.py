@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.models import HIDDEN
 from credit.records import Group
 from credit.valuation.assemble import complete_index
 from credit.valuation.data import IndexedExample
@@ -40,7 +41,7 @@ def write_index(
     With examples == groups · rows it is a per-example store. The curvature is `none` or `fisher`.
     """
     folder.mkdir(parents=True)
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=rank, seed=0)
     width = {s.name: math.prod(projected_shape(s, projections[s.name])) for s in layers.shapes}
     written = {PROJECTIONS_FILE: save_tensors(folder / PROJECTIONS_FILE, projections_to_tensors(projections))}
@@ -66,7 +67,15 @@ def write_index(
         fitted_sha256="0" * 64,
         recorded_from="",
         dtype="float32",
-        settings=IndexSettings(rank=rank, curvature=curvature, rows_per_group=rows, rows_dtype=dtype),
+        settings=IndexSettings(
+            rank=rank,
+            projection="random",
+            curvature=curvature,
+            damping=0.1,
+            layers=HIDDEN,
+            rows_per_group=rows,
+            rows_dtype=dtype,
+        ),
         max_length=model.max_length,
         layers=layers.shapes,
         skipped=layers.skipped,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, folder_bytes, median, save_results
-from benchmarks.models import MODELS, save_model, words
+from benchmarks.models import HIDDEN, MODELS, save_model, words
 from benchmarks.synthetic import write_index
 from credit.records import LoggedOutput
 from credit.valuation import AttributionIndex, LanguageModel, load_model
@@ -87,7 +87,7 @@ class Bench:
         """Forward and activation-only backward passes over the outputs."""
         encoder = Encoder(self.model.tokenizer, self.model.max_length)
         examples = [example for output in self.outputs for example in encoder.output(output)]
-        with floor_mode(self.model.module, choose_layers(self.model.module, lm_head=False).watched):
+        with floor_mode(self.model.module, choose_layers(self.model.module, HIDDEN).watched):
             for positions in plan_batches([len(example.tokens) for example in examples], 4096):
                 self.model.loss(make_batch([examples[p] for p in positions])).backward()
 

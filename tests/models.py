@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from credit.records import Group, TrainingRecord
+from credit.valuation import IndexSettings
 
 LEXICON = "the cat sat on a mat while rain fell over green hills and nobody sang an old song about ships"
 WORDS = LEXICON.split()
+EVERY = ("*",)
+"""Patterns of all linear layers of a tiny model."""
+HIDDEN = ("!lm_head",)
+"""Patterns of all but its output head."""
+
+
+def dense_settings(**changes: Any) -> IndexSettings:
+    """Settings with a dense Fisher, which the oracles can invert."""
+    return replace(IndexSettings(rank=64, projection="random", curvature="fisher", damping=0.1), **changes)
+
+
+def hidden_settings(**changes: Any) -> IndexSettings:
+    """The same for the layers below the output head."""
+    return dense_settings(**{"layers": HIDDEN} | changes)
 
 
 def sentence(seed: int, length: int) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fidelity.cases import CASES, SEED, Case, held_out_prose
-from benchmarks.fidelity.grid import WHITENED, Features, Variant, reduce_rows, row_influence
+from benchmarks.fidelity.grid import DEFAULT, Features, Variant, reduce_rows, row_influence
 from credit.fidelity.metrics import Floats, shares
 from credit.records import Group, TrainingRecord
 from credit.valuation import LanguageModel, load_model
@@ -150,7 +150,7 @@ def _shares(
     of: tuple[str, ...] = (GAMER, SECOND),
 ) -> dict[str, float]:
     providers = sorted({r.group.provider for r in records})
-    settings = replace(WHITENED, weighting=weighting)
+    settings = replace(DEFAULT, weighting=weighting)
     values, rows, owners = row_influence(case, model, records, Variant("", settings), work)
     columns = [number for number, name in enumerate(providers) if name in of]
     found = measures(reduce_rows(values, rows, owners, providers))

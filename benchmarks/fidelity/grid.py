@@ -44,28 +44,37 @@ class Features:
     volume: Floats
 
 
-EKFAC = IndexSettings(rank=100_000, projection="random", curvature="ekfac", damping=0.001)
-WHITENED = IndexSettings(rank=64, projection="whitened", curvature="none")
+_HIDDEN = ("!lm_head",)
+_EVERY = ("*",)
+DEFAULT = IndexSettings()
+EKFAC = IndexSettings(rank=100_000, projection="random", curvature="ekfac", damping=0.001, layers=_HIDDEN)
+FISHER = IndexSettings(rank=64, projection="random", curvature="fisher", damping=0.1, layers=_HIDDEN)
+WHITENED = IndexSettings(rank=64, projection="whitened", curvature="none", layers=_HIDDEN)
+_RANDOM = replace(DEFAULT, projection="random")
 _ALL = ("packages", "prose", "pretrained")
 
 GRID = (
-    Variant("random r16, dense Fisher", IndexSettings(rank=16, projection="random", curvature="fisher"), cases=_ALL),
-    Variant("random r32, dense Fisher", IndexSettings(rank=32, projection="random", curvature="fisher")),
-    Variant("random r64, dense Fisher", IndexSettings(projection="random", curvature="fisher")),
-    Variant("random r64, EK-FAC", IndexSettings(rank=64, projection="random", curvature="ekfac"), cases=_ALL),
-    Variant("PCA r64, EK-FAC", IndexSettings(rank=64, projection="pca", curvature="ekfac")),
-    Variant("whitened r16", replace(WHITENED, rank=16), cases=_ALL),
-    Variant("whitened r32", replace(WHITENED, rank=32)),
-    Variant("whitened r64", WHITENED, cases=_ALL),
-    Variant("whitened r64, int8 rows", replace(WHITENED, rows_dtype="int8")),
-    Variant("whitened r64, 8 rows", replace(WHITENED, rows_per_group=8)),
-    Variant("whitened r64, a row each", replace(WHITENED, rows_per_group=None), cases=_ALL),
-    Variant("whitened r64, head", replace(WHITENED, lm_head=True)),
-    Variant("whitened r64, head, 2 seeds", replace(WHITENED, lm_head=True), seeds=(0, 1)),
-    Variant("EK-FAC full rank", EKFAC),
-    Variant("EK-FAC full rank, damping 0.1", EKFAC, damping=0.1),
-    Variant("EK-FAC full rank, head", replace(EKFAC, lm_head=True)),
-    Variant("EK-FAC full rank, head, 2 seeds", replace(EKFAC, lm_head=True), seeds=(0, 1)),
+    Variant("head (the default)", DEFAULT, cases=(*_ALL, "quick")),
+    Variant("head, damping 0.3", DEFAULT, damping=0.3, cases=_ALL),
+    Variant("head, damping 30", DEFAULT, damping=30.0, cases=_ALL),
+    Variant("head, r16", replace(DEFAULT, rank=16), cases=_ALL),
+    Variant("head, r64", replace(DEFAULT, rank=64), cases=_ALL),
+    Variant("head, 512 buckets", replace(DEFAULT, ranks=("*:out=512",)), cases=_ALL),
+    Variant("head, random", _RANDOM, cases=_ALL),
+    Variant("head, random, diagonal", replace(_RANDOM, curvature="diagonal"), damping=1.0, cases=_ALL),
+    Variant("head, whitened", replace(DEFAULT, projection="whitened", curvature="none"), cases=_ALL),
+    Variant("head, relatif", replace(DEFAULT, weighting="relatif"), cases=_ALL),
+    Variant("head, int8 rows", replace(DEFAULT, rows_dtype="int8"), cases=_ALL),
+    Variant("head, 8 rows", replace(DEFAULT, rows_per_group=8), cases=_ALL),
+    Variant("head, a row each", replace(DEFAULT, rows_per_group=None), cases=_ALL),
+    Variant("head, 2 seeds", DEFAULT, seeds=(0, 1)),
+    Variant("all layers", replace(DEFAULT, layers=_EVERY), cases=_ALL),
+    Variant("hidden layers", replace(DEFAULT, layers=_HIDDEN), cases=_ALL),
+    Variant("hidden layers, random r16, dense Fisher", replace(FISHER, rank=16), cases=_ALL),
+    Variant("hidden layers, random r64, dense Fisher", FISHER),
+    Variant("hidden layers, whitened r64", WHITENED, cases=_ALL),
+    Variant("hidden layers, EK-FAC full rank", EKFAC),
+    Variant("all layers, EK-FAC full rank", replace(EKFAC, layers=_EVERY)),
 )
 
 

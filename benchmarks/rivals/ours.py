@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import Clock
-from benchmarks.models import words
+from benchmarks.models import HIDDEN, words
 from benchmarks.rivals.task import Task
 from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
@@ -32,8 +32,13 @@ class Ours:
 
     def build(self, folder: Path) -> Clock:
         settings = IndexSettings(
-            rank=self.task.rank or FULL, curvature=self.task.curvature, rows_per_group=None, seed=0
-        )  # fmt: skip
+            rank=self.task.rank or FULL,
+            projection="random",
+            curvature=self.task.curvature,
+            damping=0.1,
+            layers=HIDDEN,
+            rows_per_group=None,
+        )
         records = [TrainingRecord(f"{number:06d}", GROUP, words(row)) for number, row in enumerate(self.task.train)]
         size = self.task.batch * self.task.train.shape[1]
         last = [0.0, 0.0]

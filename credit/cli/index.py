@@ -49,11 +49,14 @@ class _RowsPerGroup(click.ParamType[int | str]):
     "ranks",
     multiple=True,
     metavar="[PATTERN:]RANK",
-    help="Rank of the projections: 64, in=64,out=32, '*.mlp.*:128'; may be given again.  [default: 64]",
+    help="Rank of the projections: 64, in=64,out=4096, '*.mlp.*:128'; may be given again.  [default: 32, and a "
+    "vocabulary in at most 8192 buckets]",
 )
-@click.option("--projection", type=click.Choice(["random", "pca", "whitened"]), default="random", show_default=True)
-@click.option("--curvature", type=click.Choice(["none", "fisher", "ekfac"]), default="fisher", show_default=True)
-@click.option("--damping", default=0.1, show_default=True, help="Relative to the mean eigenvalue of each layer.")
+@click.option("--projection", type=click.Choice(["random", "pca", "whitened"]), default="pca", show_default=True)
+@click.option(
+    "--curvature", type=click.Choice(["none", "diagonal", "fisher", "ekfac"]), default="ekfac", show_default=True
+)
+@click.option("--damping", default=3.0, show_default=True, help="Relative to the mean eigenvalue of each layer.")
 @click.option("--rows-per-group", type=_RowsPerGroup(), default=32, show_default=True, help="Rows kept per collection.")
 @click.option("--rows-dtype", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True)
 @click.option(
@@ -64,9 +67,11 @@ class _RowsPerGroup(click.ParamType[int | str]):
     help="Divide each example by its norm, or by the root of its self-influence: tames outliers.",
 )
 @click.option(
-    "--layers", multiple=True, metavar="PATTERN", help="Layers to watch, such as '*.mlp.*'; '!*.0.*' leaves out."
+    "--layers",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers to watch: '*' is all, '*.mlp.*' some, '!*.0.*' leaves out.  [default: the output head]",
 )
-@click.option("--lm-head/--no-lm-head", default=False, show_default=True, help="Watch the output head too.")
 @click.option(
     "--max-length", type=click.IntRange(min=2), help="Tokens per example. [default: the model's, at most 2048]"
 )
@@ -110,7 +115,6 @@ def index(
     rows_dtype: str,
     weighting: str,
     layers: tuple[str, ...],
-    lm_head: bool,
     max_length: int | None,
     sample: int,
     seed: int,
@@ -162,7 +166,6 @@ def index(
         rows_dtype=rows_dtype,
         weighting=weighting,
         layers=layers,
-        lm_head=lm_head,
         max_length=max_length,
         sample=sample,
         seed=seed,
@@ -201,7 +204,8 @@ def index(
     tokens = sum(group.tokens for group in manifest.groups)
     verb = "was there already" if report.existed else "revised" if update or withdraw else "built"
     counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
-    scope = f"{len(manifest.layers)} layers, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
+    layers_in_words = manifest.layers[0].name if len(manifest.layers) == 1 else f"{len(manifest.layers)} layers"
+    scope = f"{layers_in_words}, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
     if manifest.checkpoints:
         lines.append(f"checkpoints: {len(manifest.checkpoints)} beside the model")
@@ -260,7 +264,7 @@ def _parse_checkpoint(text: str) -> tuple[Path, float]:
         ) from error
 
 
-def _split_ranks(ranks: tuple[str, ...], rank: int = 64) -> tuple[int, tuple[str, ...]]:
+def _split_ranks(ranks: tuple[str, ...], rank: int = 32) -> tuple[int, tuple[str, ...]]:
     """Return the rank of all layers, and the rules that follow."""
     for number, rule in enumerate(ranks):
         if not rule.isdecimal():

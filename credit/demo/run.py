@@ -196,7 +196,7 @@ def _commands(folder: Path, say: Say) -> None:
 
     credit("init")
     credit("providers", "import", "providers.csv")
-    credit("index", "model", "training-data.jsonl", "--out", "index", "--name", MODEL_NAME, "--rank", "32")
+    credit("index", "model", "training-data.jsonl", "--out", "index", "--name", MODEL_NAME)
     credit("ingest-outputs", *(f"logs/{period}.jsonl" for period, _ in POOLS))
     credit("compute")
     for period, amount in POOLS:

@@ -140,7 +140,7 @@ def plan_index(
     data = encode_training(records, model.encoder(max_length))
     identity = _identity(model, data, settings, max_length)
     check_folder(out)
-    layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
+    layers = choose_layers(model.module, settings.layers)
     build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, True, None)
     existed = (out / MANIFEST).is_file()
     if existed:
@@ -265,7 +265,7 @@ def _build_one(
         if (out / MANIFEST).is_file():
             (out / STATE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
             return BuildResult(_same_index(out, identity, exclude), existed=True)
-        layers = choose_layers(model.module, lm_head=settings.lm_head, patterns=settings.layers)
+        layers = choose_layers(model.module, settings.layers)
         build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, exclude, progress)
         check_needs(build.needs, out, device_of(model))
         if announce:

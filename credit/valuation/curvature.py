@@ -1,8 +1,9 @@
 """Curvature of the training loss in each layer's projected weights: what is summed over examples, and its inverse.
 
-none    no curvature: the projections are whitened already, or a plain product of gradients is wanted
-fisher  M = mean of vec(G) vec(G)ᵀ, dense
-ekfac   gradients come in the Kronecker eigenbasis, where M is taken for diagonal: the mean of G², elementwise
+none      no curvature: the projections are whitened already, or a plain product of gradients is wanted
+diagonal  M is taken for diagonal in the basis of the projections: the mean of G², elementwise
+fisher    M = mean of vec(G) vec(G)ᵀ, dense
+ekfac     as diagonal, in the Kronecker eigenbasis, to which the projections are rotated
 (George et al. 2018, arXiv:1806.03884)
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 
-CURVATURES = ("none", "fisher", "ekfac")
+CURVATURES = ("none", "diagonal", "fisher", "ekfac")
 
 _BLOCK_ROWS = 256
 """Gradients gathered before they are multiplied: one product of 256 rows costs far less than 256 of one row."""
@@ -83,7 +84,7 @@ class NoStatistic:
 
 
 class SquareSum:
-    """Sums G² elementwise for each layer (D,), in float64: the corrected eigenvalues of EK-FAC."""
+    """Sums G² elementwise for each layer (D,), in float64: in EK-FAC's basis its corrected eigenvalues."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -160,7 +161,7 @@ class NoCurvature:
 
 
 class DiagonalFisher:
-    """1 / (M + λ), elementwise: EK-FAC's curvature in its own basis."""
+    """1 / (M + λ), elementwise: the curvature of `diagonal`, and of `ekfac` in its own basis."""
 
     def __init__(self, damped: Mapping[str, Tensor]) -> None:
         self._damped = damped

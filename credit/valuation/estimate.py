@@ -28,6 +28,8 @@ _DIAGONALISING = 8
 """Float32 matrices that diagonalising a second moment takes: float64 copy, its symmetric part, vectors, workspace."""
 _PROJECTING = 2
 """Float32 matrices that projecting a second moment takes: a float64 copy."""
+_HASHING = 3
+"""Float32 numbers that a bucket and a weight of an entry take."""
 _FISHER_BLOCK = 256
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -35,7 +37,7 @@ _REMEDIES = {
     "fitting": "watch fewer layers with --layers, or use --projection random with --curvature fisher or none, which "
     "are not fitted",
     "filling": "lower --rank, or watch fewer layers with --layers",
-    "curvature": "lower --rank, or use --curvature ekfac, which needs little",
+    "curvature": "lower --rank, or use --curvature diagonal or ekfac, which need little",
 }
 
 
@@ -82,7 +84,7 @@ def build_needs(
     widths = projected_widths(ranks).values()
     gradient = sum(widths)
     squares = sum(width**2 for width in widths) * _FLOAT_BYTES
-    statistic = {"none": 0, "fisher": squares, "ekfac": 2 * gradient * _FLOAT_BYTES}[settings.curvature]
+    statistic = {"none": 0, "fisher": squares}.get(settings.curvature, 2 * gradient * _FLOAT_BYTES)
     factors = squares if settings.curvature == "fisher" else 0
     sides = sum(_side_numbers(shape, ranks) for shape in shapes) * _FLOAT_BYTES
     scales = rows * len(shapes) * _FLOAT_BYTES if settings.rows_dtype == "int8" else 0
@@ -101,14 +103,16 @@ def build_needs(
 
 def _side_numbers(shape: LayerShape, ranks: Mapping[str, LayerRank]) -> int:
     rank = ranks[shape.name]
-    return rank.inputs * shape.in_width + rank.outputs * shape.out_width
+    return rank.inputs * shape.in_width + (_HASHING if shape.is_head else rank.outputs) * shape.out_width
 
 
 def _moment_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
     """Memory for the second moments of both sides of all layers, and for diagonalising or projecting the widest."""
-    widths = [width for shape in shapes for width in (shape.in_width, shape.out_width)]
+    heads = [shape for shape in shapes if shape.is_head]  # their output sides have a moment for each token alone
+    widths = [width for s in shapes for width in ((s.in_width,) if s.is_head else (s.in_width, s.out_width))]
     workspace = _PROJECTING if projection == "random" else _DIAGONALISING
-    return (sum(width**2 for width in widths) + workspace * max(widths) ** 2) * _FLOAT_BYTES
+    squares = sum(width**2 for width in widths) + workspace * max(widths) ** 2
+    return (squares + sum(head.out_width for head in heads)) * _FLOAT_BYTES
 
 
 def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:

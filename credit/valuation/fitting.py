@@ -49,7 +49,7 @@ def make_projections(
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
         task,
-        layers.watched,
+        layers,
         choose_sample(examples, settings.sample),
         tokens_per_batch=tokens_per_batch,
         exclude=exclude,
@@ -63,7 +63,7 @@ def _fit(
     settings: IndexSettings, shapes: tuple[LayerShape, ...], rank: Ranks, moments: Mapping[str, LayerMoments]
 ) -> dict[str, LayerProjection]:
     if settings.projection == "pca":
-        return pca_projections(shapes, moments, rank=rank)
+        return pca_projections(shapes, moments, rank=rank, seed=settings.seed)
     if settings.projection == "whitened":
         return whitened_projections(shapes, moments, rank=rank, seed=settings.seed)
     return random_projections(shapes, rank=rank, seed=settings.seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
-from credit.valuation.projection import LayerProjection
+from credit.valuation.projection import Hashing, LayerProjection, Side
 
 Sink = Callable[[Tensor], None]
 """Gets a layer's output gradients δ (N, T, O)."""
@@ -21,24 +21,31 @@ Observer = Callable[[str, Tensor], Sink]
 """Gets a layer's name and inputs x (N, T, I), and returns the sink of its output gradients."""
 
 
-def project(values: Tensor, projection: Tensor | None) -> Tensor:
-    """Project the last dimension: values (..., I), projection (R, I) or None for identity -> (..., R)."""
+def project(values: Tensor, side: Side) -> Tensor:
+    """Project the last dimension: values (..., I) -> (..., R)."""
+    if side is None:
+        return values
+    if isinstance(side, Hashing):
+        return side.sum(values, dim=-1)
     # The projection takes the dtype of the values, which under autocast is not that of the weights.
-    return values if projection is None else values @ projection.to(values.dtype).mT
+    return values @ side.to(values.dtype).mT
 
 
-def projected_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Per-example LoGra gradient from projected sides: sum over tokens of their outer products.
+def projected_gradient(x: Tensor, dy: Tensor, p_out: Side) -> Tensor:
+    """Per-example LoGra gradient: sum over tokens of the outer products of both projected sides.
 
     Args:
         x: projected inputs (N, T, R): N examples, T tokens, rank R.
-        dy: projected output gradients (N, T, S).
+        dy: output gradients (N, T, O).
+        p_out: their projection to S.
 
     Returns:
         (N, S, R), in float32 or better (arXiv:2405.13954, eq. 6).
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.bmm(dy.to(dtype).mT, x.to(dtype))
+    if isinstance(p_out, Hashing) and x.shape[2] < x.shape[1]:  # fewer numbers to hash after the product
+        return p_out.sum(torch.bmm(dy.to(dtype).mT, x.to(dtype)), dim=1)
+    return torch.bmm(project(dy, p_out).to(dtype).mT, x.to(dtype))
 
 
 class _Tap(torch.autograd.Function):
@@ -232,7 +239,7 @@ class GradientTap(ModelTap):
         px = project(x, projection.p_in)
 
         def sink(dy: Tensor) -> None:
-            gradient = projected_gradient(px, project(dy, projection.p_out))
+            gradient = projected_gradient(px, dy, projection.p_out)
             # A layer that is used several times in one pass has the sum of its uses as its gradient.
             before = self._sums.get(name)
             self._sums[name] = gradient if before is None else before + gradient

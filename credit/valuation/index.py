@@ -272,7 +272,7 @@ class AttributionIndex:
 
     def tap(self, model: Task) -> GradientTap:
         """Return the context in which the model yields gradients of this index's layers and projections."""
-        layers = choose_layers(model.module, lm_head=True)
+        layers = choose_layers(model.module, ("*",))
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
         return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
 

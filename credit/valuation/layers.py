@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -14,11 +14,19 @@ from credit.errors import ValuationError
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """Widths of a watched linear layer: it maps I inputs to O outputs."""
+    """Widths of a watched linear layer: it maps I inputs to O outputs.
+
+    Attributes:
+        name: its name in the model.
+        in_width: I.
+        out_width: O.
+        is_head: whether it is the output head, whose output side has one entry for each token of the vocabulary.
+    """
 
     name: str
     in_width: int
     out_width: int
+    is_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,11 @@ class LayerChoice:
     skipped: tuple[SkippedLayer, ...]
     watched_share: float
 
+    @property
+    def heads(self) -> frozenset[str]:
+        """Names of the layers that are the output head."""
+        return frozenset(shape.name for shape in self.shapes if shape.is_head)
+
 
 def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
     """Return the shape of `module` if it is a linear map that can be watched, else None."""
@@ -49,48 +62,61 @@ def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
     return None
 
 
-def choose_layers(model: nn.Module, *, lm_head: bool, patterns: Sequence[str] = ()) -> LayerChoice:
-    """Choose the layers to watch: every linear layer that the patterns allow, the output head only if `lm_head`.
+def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice:
+    """Choose the layers to watch: the output head, or every linear layer that the patterns allow.
 
-    The head is out by default because its output side is as wide as the vocabulary. Patterns are those of a shell
-    and match the whole name; `!pattern` leaves layers out; without others, all the rest is in.
+    Without patterns it is the head alone, which predicts retraining best by far in every case of the laboratory
+    (reports/fidelity) and needs no backward pass below it. A model without a head is watched in all its linear layers.
+    Patterns are those of a shell and match the whole name; `!pattern` leaves layers out; without others, all the rest
+    is in, the head too.
 
     Raises:
         ValuationError: no layer is left, or a pattern matches no linear layer.
     """
-    _check_patterns(model, patterns)
-    get_head = getattr(model, "get_output_embeddings", None)
-    head = get_head() if callable(get_head) else None
-    total = sum(parameter.numel() for parameter in model.parameters())
+    linear = {name: shape for name, module in model.named_modules() if (shape := layer_shape(name, module))}
+    _check_patterns(linear, patterns)
+    head = _head_name(model, linear)
     watched: dict[str, nn.Module] = {}
     shapes: list[LayerShape] = []
-    skipped: list[SkippedLayer] = []
-    counted: set[int] = set()  # tied parameters are one parameter, and count where they come first
-    watched_size = 0
+    for name, shape in linear.items():
+        if _allowed(name, patterns) if patterns else head in {None, name}:
+            watched[name] = model.get_submodule(name)
+            shapes.append(replace(shape, is_head=name == head))
+    if not watched:
+        raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
+    skipped = _skipped(model, watched, by_default=not patterns)
+    return LayerChoice(watched, tuple(shapes), skipped, 1.0 - sum(layer.share for layer in skipped))
+
+
+def _head_name(model: nn.Module, linear: Mapping[str, LayerShape]) -> str | None:
+    """Name of the output head, if the model says which it is and it is a linear layer."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if callable(get_head) else None
+    return next((name for name in linear if model.get_submodule(name) is head), None)
+
+
+def _skipped(model: nn.Module, watched: Mapping[str, nn.Module], *, by_default: bool) -> tuple[SkippedLayer, ...]:
+    """Name what is not watched. Tied parameters are one: they count as watched, or else where they come first."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    counted = {id(parameter) for module in watched.values() for parameter in module.parameters(recurse=False)}
+    skipped = []
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if id(p) not in counted]
         size = sum(p.numel() for p in own)
-        shape = layer_shape(name, module)
-        reason = _why_skipped(module, shape, is_head=module is head, lm_head=lm_head)
-        if reason is None and not _allowed(name, patterns):
-            reason = "left out by --layers"
-        if shape is not None and reason is None:
-            watched[name] = module
-            shapes.append(shape)
-            watched_size += size
-        elif size:
-            skipped.append(SkippedLayer(name, reason or "not a linear layer", size / total))
+        if size and name not in watched:
+            reason = f"{type(module).__name__} is not a linear layer"
+            if layer_shape(name, module):
+                reason = "not the output head (--layers '*' watches all)" if by_default else "left out by --layers"
+            skipped.append(SkippedLayer(name, reason, size / total))
         counted.update(id(p) for p in own)
-    if not watched:
-        raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
-    return LayerChoice(watched, tuple(shapes), tuple(skipped), watched_size / total)
+    return tuple(skipped)
 
 
-def _check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
-    names = [name for name, module in model.named_modules() if layer_shape(name, module) is not None]
+def _check_patterns(linear: Mapping[str, LayerShape], patterns: Sequence[str]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
-            raise ValuationError(f"the pattern {pattern!r} matches no linear layer; layers are named like {names[0]}")
+        if linear and not any(fnmatchcase(name, pattern.removeprefix("!")) for name in linear):
+            known = next(iter(linear))
+            raise ValuationError(f"the pattern {pattern!r} matches no linear layer; layers are named like {known}")
 
 
 def _allowed(name: str, patterns: Sequence[str]) -> bool:
@@ -99,11 +125,3 @@ def _allowed(name: str, patterns: Sequence[str]) -> bool:
     if any(fnmatchcase(name, pattern) for pattern in unwanted):
         return False
     return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
-
-
-def _why_skipped(module: nn.Module, shape: LayerShape | None, *, is_head: bool, lm_head: bool) -> str | None:
-    if is_head and not lm_head:
-        return "output head, left out by default (--lm-head includes it)"
-    if shape is None:
-        return f"{type(module).__name__} is not a linear layer"
-    return None

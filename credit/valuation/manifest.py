@@ -15,7 +15,7 @@ from credit.records import Group
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 
@@ -25,32 +25,32 @@ class IndexSettings:
     """Everything but model and data that decides an index's numbers.
 
     Attributes:
-        rank: rank of the projection of each side of a layer; a side no wider keeps its full width.
+        rank: rank of the projection of each side of a layer; a side no wider keeps its full width. A head's output side
+            has a rank of its own, see `ranks.VOCABULARY_BUCKETS`.
         ranks: where another rank holds: `[PATTERN:]RANK`, RANK being `64` or `in=64,out=32`; see `ranks.resolve_ranks`.
         projection: `random`, `pca` or `whitened`.
-        curvature: `none`, `fisher` or `ekfac`.
+        curvature: `none`, `diagonal`, `fisher` or `ekfac`.
         damping: of the curvature, relative to the mean eigenvalue of each layer.
         rows_per_group: F; None keeps every example in a row of its own.
         rows_dtype: how rows are stored: `fp32`, `bf16` or `int8`.
         weighting: what an example's gradient is divided by: `none`, `unit` (its norm) or `relatif` (the root of its
             self-influence).
-        layers: patterns of names of layers to watch, as in a shell; `!pattern` leaves layers out; empty is all.
-        lm_head: whether the output head is watched too.
+        layers: patterns of names of linear layers to watch, as in a shell; `!pattern` leaves layers out. Empty is the
+            output head alone, or all layers of a model without one.
         max_length: tokens of an example at most; None is the model's own maximum, at most 2048.
         sample: examples from which second moments are taken, where the projection or curvature needs them.
         seed: of the random projections.
     """
 
-    rank: int = 64
+    rank: int = 32
     ranks: tuple[str, ...] = ()
-    projection: str = "random"
-    curvature: str = "fisher"
-    damping: float = 0.1
+    projection: str = "pca"
+    curvature: str = "ekfac"
+    damping: float = 3.0
     rows_per_group: int | None = 32
     rows_dtype: str = "fp32"
     weighting: str = "none"
     layers: tuple[str, ...] = ()
-    lm_head: bool = False
     max_length: int | None = None
     sample: int = 2048
     seed: int = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
+from credit.valuation.layers import LayerChoice
 from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
 from credit.valuation.projection import LayerMoments
 from credit.valuation.rows import fold_key
@@ -24,7 +25,7 @@ def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]
 
 def second_moments(
     task: Task,
-    layers: Mapping[str, nn.Module],
+    layers: LayerChoice,
     sample: Sequence[AnyExample],
     *,
     tokens_per_batch: int,
@@ -70,16 +71,16 @@ def second_moments(
 
 def sum_moments(
     task: Task,
-    layers: Mapping[str, nn.Module],
+    layers: LayerChoice,
     sample: Sequence[AnyExample],
     tokens_per_batch: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
     """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
-    sums = _MomentSums()
+    sums = _MomentSums(layers.heads)
     total = sum(example.size for example in sample)
     done = 0
-    with ModelTap(task.module, layers, sums.observe, flat=task.flat_inputs) as tap:
+    with ModelTap(task.module, layers.watched, sums.observe, flat=task.flat_inputs) as tap:
         for positions in plan_batches([example.size for example in sample], tokens_per_batch):
             batch = task.batch([sample[position] for position in positions])
             sums.real = batch.real
@@ -94,9 +95,7 @@ def sum_moments(
     }
 
 
-def _not_finite(
-    task: Task, layers: Mapping[str, nn.Module], sample: Sequence[AnyExample], tokens_per_batch: int
-) -> list[int]:
+def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
     """Return the positions of examples that have an input or gradient which is not finite in a watched layer."""
     totals: list[Tensor] = []
 
@@ -105,7 +104,7 @@ def _not_finite(
         return lambda dy: totals.append(dy.sum((1, 2)))
 
     bad: list[int] = []
-    with ModelTap(task.module, layers, observe, flat=task.flat_inputs) as tap:
+    with ModelTap(task.module, layers.watched, observe, flat=task.flat_inputs) as tap:
         for positions in plan_batches([example.size for example in sample], tokens_per_batch):
             batch = task.batch([sample[position] for position in positions])
             totals.clear()
@@ -116,27 +115,38 @@ def _not_finite(
 
 
 class _MomentSums:
-    """Sums of x xᵀ and δ δᵀ over real positions, in float32 or better, and how many there were."""
+    """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better; and how many there were."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Collection[str]) -> None:
         self.a: dict[str, Tensor] = {}
         self.b: dict[str, Tensor] = {}
         self.rows: dict[str, int] = {}
         self.real: Tensor | None = None
+        self._heads = heads
 
     def observe(self, name: str, x: Tensor) -> Sink:
         padded = self.real is not None and x.shape[:2] == self.real.shape
         rows = x[self.real] if padded else x.flatten(0, 1)
         self.rows[name] = self.rows.get(name, 0) + len(rows)
-        _add(self.a, name, rows)
+        _add(self.a, name, _gram(rows))
         # Padding has no gradient, so that its δ δᵀ adds nothing.
-        return lambda dy: _add(self.b, name, dy.flatten(0, 1))
+        moment = _squares if name in self._heads else _gram
+        return lambda dy: _add(self.b, name, moment(dy.flatten(0, 1)))
 
 
-def _add(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    product = rows.mT @ rows
+def _add(sums: dict[str, Tensor], name: str, part: Tensor) -> None:
     if name in sums:
-        sums[name] += product
+        sums[name] += part
     else:
-        sums[name] = product
+        sums[name] = part
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Σ r rᵀ: (n, W) -> (W, W)."""
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return rows.mT @ rows
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """Σ r², elementwise: (n, W) -> (W,). A vocabulary's square would not fit."""
+    return rows.square().sum(0, dtype=torch.promote_types(rows.dtype, torch.float32))

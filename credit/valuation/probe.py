@@ -173,13 +173,13 @@ def _seconds_per_token(
 def _moment_seconds(task: Task, layers: LayerChoice, batch: Sequence[AnyExample], tokens_per_batch: int) -> float:
     """Seconds a token of the pass over the sample."""
     tokens = sum(example.size for example in batch)
-    return _timed(lambda: sum_moments(task, layers.watched, batch, tokens_per_batch), device_of(task)) / tokens
+    return _timed(lambda: sum_moments(task, layers, batch, tokens_per_batch), device_of(task)) / tokens
 
 
 def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
     """Seconds to add an example to the curvature, from one block of the widest layer."""
     if settings.curvature != "fisher":
-        return 0.0  # EK-FAC adds squares: nothing beside the pass
+        return 0.0  # the others add squares or nothing: little beside the pass
     statistic = make_statistic("fisher")
     block = {"widest": torch.ones(_BLOCK_ROWS, max(widths), device=device)}
     statistic.add(block)  # makes room for the sums

@@ -19,11 +19,46 @@ WHITENING_DAMPING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Hashing:
+    """A sparse projection: every entry of a side goes into one bucket, by a weight (a count sketch where it is ±1).
+
+    Inner products are kept in expectation, and entries that fall into a bucket alone are kept as they are
+    (Charikar et al. 2002). A dense projection of a vocabulary would mix each token with all others.
+
+    Attributes:
+        buckets: (W,) int64, of each entry.
+        weights: (W,), of each entry.
+        width: number of buckets S.
+    """
+
+    buckets: Tensor
+    weights: Tensor
+    width: int
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Hashing:
+        """Return the same on another device, with weights in another dtype."""
+        return Hashing(self.buckets.to(device), self.weights.to(device, dtype), self.width)
+
+    def sum(self, values: Tensor, dim: int) -> Tensor:
+        """Sum the entries of a dimension W into their buckets: (..., W, ...) -> (..., S, ...)."""
+        shape = [1] * values.dim()
+        shape[dim] = len(self.weights)
+        weighted = values * self.weights.to(values.dtype).view(shape)
+        out = list(values.shape)
+        out[dim] = self.width
+        return values.new_zeros(out).index_add_(dim, self.buckets, weighted)
+
+
+Side = Tensor | Hashing | None
+"""Projection of one side of a layer: (R, W) dense, hashed, or None for the identity."""
+
+
+@dataclass(frozen=True, slots=True)
 class LayerProjection:
-    """Projections of both sides of a layer. `p_in` (R, I) and `p_out` (S, O); None is the identity."""
+    """Projections of both sides of a layer: `p_in` (R, I), and `p_out` (S, O) or hashed; None is the identity."""
 
     p_in: Tensor | None
-    p_out: Tensor | None
+    p_out: Side
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LayerProjection:
         """Return the same projections on another device and in another dtype."""
@@ -39,7 +74,7 @@ class LayerMoments:
 
     Attributes:
         a: (I, I), mean over tokens of x xᵀ.
-        b: (O, O), mean over tokens of δ δᵀ.
+        b: (O, O), mean over tokens of δ δᵀ; of a head (O,), mean of δ² of each token of the vocabulary.
         tokens_per_example: mean number of tokens of an example.
     """
 
@@ -70,23 +105,41 @@ def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     return rows
 
 
+def vocabulary_hashing(spec: SideSpec) -> Hashing | None:
+    """Hash a head's output side into buckets with random signs, from a seed; identity where each has its own."""
+    if spec.rank >= spec.width:
+        return None
+    generator = torch.Generator().manual_seed(spec.seed)
+    buckets = torch.randint(spec.rank, (spec.width,), generator=generator)
+    signs = torch.randint(2, (spec.width,), generator=generator) * 2 - 1
+    return Hashing(buckets, signs.float(), spec.rank)
+
+
 def random_projections(shapes: tuple[LayerShape, ...], *, rank: Ranks, seed: int) -> dict[str, LayerProjection]:
-    """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider."""
+    """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider.
+
+    The output side of a head is hashed.
+    """
 
     def side(spec: SideSpec) -> Tensor | None:
         return None if spec.rank >= spec.width else orthonormal_rows(spec.rank, spec.width, spec.seed).float()
 
     return {
-        shape.name: LayerProjection(side(input_side), side(output_side))
+        shape.name: LayerProjection(
+            side(input_side), vocabulary_hashing(output_side) if shape.is_head else side(output_side)
+        )
         for shape in shapes
         for input_side, output_side in [_sides(shape, rank, seed)]
     }
 
 
 def pca_projections(
-    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks
+    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks, seed: int
 ) -> dict[str, LayerProjection]:
-    """Projections to the top eigenvectors of each side's second moment; identity where a side is no wider."""
+    """Projections to the top eigenvectors of each side's second moment; identity where a side is no wider.
+
+    The output side of a head is hashed.
+    """
 
     def side(moment: Tensor, rank: int) -> Tensor | None:
         _check_rank(rank)
@@ -97,10 +150,11 @@ def pca_projections(
 
     return {
         shape.name: LayerProjection(
-            side(moments[shape.name].a, chosen.inputs), side(moments[shape.name].b, chosen.outputs)
+            side(moments[shape.name].a, input_side.rank),
+            vocabulary_hashing(output_side) if shape.is_head else side(moments[shape.name].b, output_side.rank),
         )
         for shape in shapes
-        for chosen in [rank_of(rank, shape.name)]
+        for input_side, output_side in [_sides(shape, rank, seed)]
     }
 
 
@@ -111,7 +165,8 @@ def whitened_projections(
 
     The plain inner product of gradients that are projected so is a sketch of K-FAC influence: K-FAC takes an
     example's Fisher for T·A⊗B with T tokens per example, and k orthonormal rows of width I, scaled by √(I/k), are
-    the identity in expectation. Both scales are part of the projections, so that the products are in nats.
+    the identity in expectation. Both scales are part of the projections, so that the products are in nats. The output
+    side of a head is whitened token by token and hashed.
     """
 
     def side(spec: SideSpec, moment: Tensor, scale: float) -> Tensor:
@@ -127,11 +182,17 @@ def whitened_projections(
     for shape in shapes:
         moment = moments[shape.name]
         input_side, output_side = _sides(shape, rank, seed)
-        projections[shape.name] = LayerProjection(
-            side(input_side, moment.a, 1.0),
-            side(output_side, moment.b, 1.0 / math.sqrt(moment.tokens_per_example)),
-        )
+        scale = 1.0 / math.sqrt(moment.tokens_per_example)
+        p_out = _whitened_hashing if shape.is_head else side
+        projections[shape.name] = LayerProjection(side(input_side, moment.a, 1.0), p_out(output_side, moment.b, scale))
     return projections
+
+
+def _whitened_hashing(spec: SideSpec, moment: Tensor, scale: float) -> Hashing:
+    """Hash a head's output side, each token times the inverse root of its damped second moment."""
+    hashed = vocabulary_hashing(spec) or Hashing(torch.arange(spec.width), torch.ones(spec.width), spec.width)
+    roots = scale * (moment + WHITENING_DAMPING * moment.mean()).rsqrt()
+    return Hashing(hashed.buckets, hashed.weights.to(roots.device) * roots, hashed.width)
 
 
 def rotated_to_eigenbasis(
@@ -151,8 +212,13 @@ def rotated_to_eigenbasis(
         rotated: Tensor = basis.mT @ rows
         return rotated.to(moment.dtype)
 
+    def p_out(projection: Side, moment: Tensor) -> Side:
+        if moment.dim() == 1 or isinstance(projection, Hashing):  # a head, whose tokens are taken for uncorrelated
+            return projection
+        return side(projection, moment)
+
     return {
-        name: LayerProjection(side(p.p_in, moments[name].a), side(p.p_out, moments[name].b))
+        name: LayerProjection(side(p.p_in, moments[name].a), p_out(p.p_out, moments[name].b))
         for name, p in projections.items()
     }
 
@@ -205,7 +271,8 @@ def _eigh(moment: Tensor) -> tuple[Tensor, Tensor]:
 
 def projected_shape(shape: LayerShape, projection: LayerProjection) -> tuple[int, int]:
     """Return (S, R): the shape of a layer's projected gradient."""
-    out_rank = shape.out_width if projection.p_out is None else projection.p_out.shape[0]
+    p_out = projection.p_out
+    out_rank = shape.out_width if p_out is None else p_out.width if isinstance(p_out, Hashing) else p_out.shape[0]
     in_rank = shape.in_width if projection.p_in is None else projection.p_in.shape[0]
     return out_rank, in_rank
 
@@ -221,11 +288,22 @@ def projections_to_tensors(projections: Mapping[str, LayerProjection]) -> dict[s
     for name, projection in projections.items():
         if projection.p_in is not None:
             tensors[f"{name}|in"] = projection.p_in
-        if projection.p_out is not None:
+        if isinstance(projection.p_out, Hashing):
+            tensors[f"{name}|out|buckets"] = projection.p_out.buckets
+            tensors[f"{name}|out|weights"] = projection.p_out.weights
+            tensors[f"{name}|out|width"] = torch.tensor([projection.p_out.width])
+        elif projection.p_out is not None:
             tensors[f"{name}|out"] = projection.p_out
     return tensors
 
 
 def projections_from_tensors(names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> dict[str, LayerProjection]:
     """Inverse of `projections_to_tensors`."""
-    return {name: LayerProjection(tensors.get(f"{name}|in"), tensors.get(f"{name}|out")) for name in names}
+
+    def p_out(name: str) -> Side:
+        if f"{name}|out|width" not in tensors:
+            return tensors.get(f"{name}|out")
+        width = int(tensors[f"{name}|out|width"])
+        return Hashing(tensors[f"{name}|out|buckets"], tensors[f"{name}|out|weights"], width)
+
+    return {name: LayerProjection(tensors.get(f"{name}|in"), p_out(name)) for name in names}

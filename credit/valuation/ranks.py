@@ -15,11 +15,15 @@ _RULE = re.compile(r"(?:(?P<pattern>[^:]+):)?(?:(?P<both>\d+)|(?P<sides>(?:in|ou
 
 @dataclass(frozen=True, slots=True)
 class LayerRank:
-    """Rank of each side of a layer: its inputs and its output gradients."""
+    """Rank of each side of a layer: its inputs and its output gradients (of a head: the buckets of its vocabulary)."""
 
     inputs: int
     outputs: int
 
+
+VOCABULARY_BUCKETS = 8192
+"""Rank of a head's output side where no rule says otherwise: what an output drew on shows in its rare tokens, and fewer
+buckets mix them with others (reports/fidelity)."""
 
 Ranks = int | Mapping[str, LayerRank]
 """One rank for both sides of all layers, or ranks by layer."""
@@ -33,13 +37,15 @@ def rank_of(ranks: Ranks, layer: str) -> LayerRank:
 def resolve_ranks(shapes: Sequence[LayerShape], rank: int, rules: Sequence[str]) -> dict[str, LayerRank]:
     """Apply rules in their order, the last that speaks of a side of a layer wins; no rank exceeds the width.
 
+    `rank` is for both sides of every layer but the output side of a head, which has `VOCABULARY_BUCKETS`.
+
     A rule is `[PATTERN:]RANK`, where PATTERN matches names of layers as a shell does and RANK is `64`, `in=64,out=32`
     or one side of it: `*.mlp.*:128`, `in=32`, `*.down_proj:in=16,out=64`.
 
     Raises:
         ValuationError: a rule cannot be read, matches no watched layer, or a rank is not positive.
     """
-    ranks = {shape.name: {"in": rank, "out": rank} for shape in shapes}
+    ranks = {shape.name: {"in": rank, "out": VOCABULARY_BUCKETS if shape.is_head else rank} for shape in shapes}
     for rule in rules:
         pattern, given = _parse(rule)
         names = [name for name in ranks if fnmatchcase(name, pattern)]

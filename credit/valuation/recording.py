@@ -88,7 +88,7 @@ class GradientRecorder:
             if (self._out / MANIFEST).is_file() or (self._out / STATE).is_file():
                 raise MismatchError(f"{self._out} holds an index, or a part of one; choose another folder")
             module, settings = self._task.module, self._settings
-            layers = choose_layers(module, lm_head=settings.lm_head, patterns=settings.layers)
+            layers = choose_layers(module, settings.layers)
             stack.callback(self._clear)
             self._build = Build(
                 self._task,

@@ -66,7 +66,7 @@ def test_the_weighting_is_part_of_what_an_index_is(run):
 
 
 def test_ranks_are_given_for_all_layers_for_sides_and_by_pattern(run, tmp_path):
-    run("--rank", "in=6,out=3", "--rank", "*.mlp.*:2")
+    run("--rank", "in=6,out=3", "--rank", "*.mlp.*:2", "--layers", "*")
     settings = json.loads((tmp_path / "index" / "manifest.json").read_text())["settings"]
     assert (settings["rank"], settings["ranks"]) == (4, ["in=6,out=3", "*.mlp.*:2"])
     assert "cannot be read" in run("--rank", "much", "--out", str(tmp_path / "other"), code=EXIT_FAILED).stderr
@@ -124,7 +124,7 @@ def test_an_index_says_in_what_it_differs_from_what_is_asked_for(run, tmp_path):
     run()
     said = run("--rank", "5", "--damping", "0.3", "--dtype", "bf16", code=EXIT_FAILED).stderr
     assert (
-        "an index of a model in float32, not bfloat16 and other settings (rank 4, not 5; damping 0.1, not 0.3)" in said
+        "an index of a model in float32, not bfloat16 and other settings (rank 4, not 5; damping 3.0, not 0.3)" in said
     )
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(lines[1:]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fidelity.cases import CASES
-from benchmarks.fidelity.grid import WHITENED, Valuer, Variant
+from benchmarks.fidelity.grid import DEFAULT, Valuer, Variant
 from benchmarks.fidelity.lab import measures
 from benchmarks.fidelity.scores import Scores, Scoring, fitted
 from benchmarks.fidelity.truth import retrain
@@ -17,23 +17,27 @@ def scores(tmp_path_factory) -> dict[str, Scores]:
     make, size = CASES["quick"]
     truth = retrain(make(work, size), work)
     scoring = Scoring(truth)
-    features = Valuer(truth, work).features(Variant("whitened", WHITENED))
+    features = Valuer(truth, work).features(Variant("default", DEFAULT))
     found = {name: scoring.score(measure) for name, measure in measures(features, scoring)}
     return found | dict(scoring.baselines())
 
 
 def test_effect_predicts_retraining_about_as_well_as_when_it_was_measured(scores):
-    # Measured: LDS 0.46, leave-one-out Pearson 0.32, 62 % of the clear outputs; the floors leave room for rounding.
-    effect = scores["influence + support"]
-    assert effect.lds.value > 0.38
-    assert effect.pearson > 0.25
-    assert effect.clear > 0.5
+    # Measured: LDS 0.70, leave-one-out Pearson 0.75, all clear outputs; the floors leave room for rounding.
+    effect = scores["influence + support over 1 σ"]
+    assert effect.lds.value > 0.6
+    assert effect.pearson > 0.65
+    assert effect.clear > 0.9
 
 
-def test_effect_predicts_better_than_volume_beyond_the_interval(scores):
-    effect, tokens = scores["influence + support"], scores["tokens"]
-    assert effect.pearson > tokens.pearson + 0.2  # measured 0.31 above
-    assert effect.lds_given_size > 0.3  # measured 0.40; volume alone has nothing left there
+def test_effect_predicts_better_than_text_similarity_and_volume_beyond_the_interval(scores):
+    effect, similarity, tokens = (
+        scores[name] for name in ("influence + support over 1 σ", "BM25, top 100 records", "tokens")
+    )
+    assert effect.lds.low > similarity.lds.high  # measured 0.62 and 0.55
+    assert effect.lds.low > tokens.lds.high  # 0.60; no more than volume would predict without any index
+    assert effect.lds_given_size > similarity.lds_given_size + 0.2  # 0.78 and 0.41
+    assert effect.pearson > similarity.pearson + 0.1  # 0.75 and 0.51
     assert tokens.lds_given_size == pytest.approx(0.0, abs=1e-9)
 
 

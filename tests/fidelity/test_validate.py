@@ -20,8 +20,8 @@ from credit.fidelity.quick import step_falls, validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, load_trainer, log_likelihoods
 from credit.fidelity.validate import validate, write_certificate
 from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from tests.models import tiny_tokenizer
+from credit.valuation import AttributionIndex, build_index, load_model
+from tests.models import hidden_settings, tiny_tokenizer
 
 LEXICONS = {
     "baker": ["bread", "dough", "flour", "oven", "yeast", "crust", "knead", "bake", "rye", "loaf"],
@@ -79,7 +79,7 @@ def certificate(tmp_path_factory, recipe, records, outputs, laboratory):
     recipe.train(records, 0, trained)
     model = load_model(trained)
     folder = tmp_path_factory.mktemp("index") / "index"
-    build_index(model, records, folder, IndexSettings(rank=8, projection="whitened", curvature="none"), name="m")
+    build_index(model, records, folder, hidden_settings(rank=8, projection="whitened", curvature="none"), name="m")
     index = AttributionIndex.open(folder)
     made = validate(index, model, records, outputs, laboratory, recipe="test", halves=4, seeds=1)
     return made, index, model
@@ -196,7 +196,7 @@ def test_a_control_that_the_model_never_saw_gets_far_less_than_an_equal_share(ce
         model,
         [*records, *strange],
         tmp_path / "index",
-        IndexSettings(rank=8, projection="whitened", curvature="none"),
+        hidden_settings(rank=8, projection="whitened", curvature="none"),
         name="m",
     )
     index = AttributionIndex.open(tmp_path / "index")

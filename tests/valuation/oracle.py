@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from credit.valuation.model import LanguageModel
-from credit.valuation.projection import LayerProjection
+from credit.valuation.projection import Hashing, LayerProjection, Side
 from credit.valuation.tokens import Example
 
 
@@ -37,10 +37,21 @@ def projected(gradients: dict[str, Tensor], projections: dict[str, LayerProjecti
     result = {}
     for name, gradient in gradients.items():
         p = projections[name]
-        left = torch.eye(gradient.shape[0]) if p.p_out is None else p.p_out
-        right = torch.eye(gradient.shape[1]) if p.p_in is None else p.p_in
-        result[name] = (left.double() @ gradient @ right.double().mT).flatten()
+        left, right = dense(p.p_out, gradient.shape[0]), dense(p.p_in, gradient.shape[1])
+        result[name] = (left @ gradient @ right.mT).flatten()
     return result
+
+
+def dense(side: Side, width: int) -> Tensor:
+    """One side of a projection as a matrix (R, width), float64."""
+    if side is None:
+        return torch.eye(width, dtype=torch.float64)
+    if not isinstance(side, Hashing):
+        return side.double()
+    matrix = torch.zeros(side.width, width, dtype=torch.float64)
+    for entry, (bucket, weight) in enumerate(zip(side.buckets, side.weights, strict=True)):
+        matrix[bucket, entry] = weight
+    return matrix
 
 
 def influence_matrix(train: list[dict[str, Tensor]], queries: list[dict[str, Tensor]], damping: float) -> Tensor:

@@ -100,7 +100,7 @@ def cases(draw):
         settings=IndexSettings(
             rank=draw(side),
             ranks=draw(st.sampled_from([(), ("in=2",), ("second:out=1",), ("*:3", "first:in=1,out=2")])),
-            curvature=draw(st.sampled_from(["none", "fisher", "ekfac"])),
+            curvature=draw(st.sampled_from(["none", "diagonal", "fisher", "ekfac"])),
             projection=draw(st.sampled_from(["random", "pca", "whitened"])),
             rows_per_group=draw(st.sampled_from([None, 8, 5])),
         ),

@@ -11,16 +11,16 @@ import torch
 
 from credit.errors import IntegrityError, MismatchError, ValuationError
 from credit.records import Group
-from credit.valuation import AttributionIndex, Checkpoint, IndexSettings, add_checkpoint, build_index, load_model
+from credit.valuation import AttributionIndex, Checkpoint, add_checkpoint, build_index, load_model
 from credit.valuation import revise as revise_module
 from credit.valuation.explain import explain_output
 from credit.valuation.influence import summarise
 from credit.valuation.manifest import read_manifest, verify_files
 from credit.valuation.revise import update_index, withdraw_provider
-from tests.models import records, save_tiny_model
+from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import SINGLE, make_output
 
-SETTINGS = IndexSettings(rank=3, rows_per_group=4)
+SETTINGS = hidden_settings(rank=3, rows_per_group=4)
 NEW = Group("dora")
 
 

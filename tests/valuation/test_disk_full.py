@@ -18,11 +18,11 @@ import torch
 
 from credit.errors import ValuationError
 from credit.files import why_disk_is_full, write_whole
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.store import save_tensors
-from tests.models import records
+from tests.models import hidden_settings, records
 from tests.valuation.conftest import FOLDED
 
 _FORKS = multiprocessing.get_context("fork")
@@ -58,8 +58,8 @@ def _sizes(folder):
 @pytest.mark.parametrize(
     ("settings", "shard_bytes"),
     [
-        (IndexSettings(rank=1000, rows_per_group=4, layers=("*.0.*",)), 16384),
-        (IndexSettings(rank=12, rows_per_group=4, weighting="relatif", curvature="ekfac"), 2**20),
+        (hidden_settings(rank=1000, rows_per_group=4, layers=("*.0.*",)), 16384),
+        (hidden_settings(rank=12, rows_per_group=4, weighting="relatif", curvature="ekfac"), 2**20),
     ],
     ids=["one-pass", "two-passes"],
 )
@@ -95,7 +95,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
 def test_what_was_finished_is_not_done_again(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
-    settings = IndexSettings(rank=3, rows_per_group=4)
+    settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     manifest = AttributionIndex.open(tmp_path / "whole").manifest
     full = tmp_path / "full"
@@ -115,7 +115,7 @@ def test_what_was_finished_is_not_done_again(model, data, tmp_path, monkeypatch)
 def test_a_revision_that_finds_the_disk_full_leaves_the_index_as_it_was(model, data, outputs, tmp_path, change):
     more = [replace(record, id=f"new-{record.id}") for record in records({FOLDED: 9}, seed=3)]
     folder = tmp_path / "index"
-    build_index(model, data, folder, IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    build_index(model, data, folder, hidden_settings(rank=3, rows_per_group=4), name="tiny")
 
     def revise():
         if change == "update":

@@ -10,13 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import peak_bytes
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index, estimate, load_model
+from credit.valuation import AttributionIndex, build_index, estimate, load_model
 from credit.valuation import build as build_module
 from credit.valuation import filling as filling_module
 from credit.valuation.estimate import Needs, build_needs, check_needs, duration_in_words
 from credit.valuation.layers import LayerShape
 from credit.valuation.probe import Probe
-from tests.models import tiny_tokenizer
+from tests.models import hidden_settings, tiny_tokenizer
 
 SHAPES = tuple(LayerShape(f"l{i}", 4096, 4096) for i in range(24))
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ MB = 10**6
 
 def test_needs_are_those_worked_out_by_hand():
     one = (LayerShape("l", 400, 200),)
-    needs = build_needs(5000, 1000, one, IndexSettings(rank=64), 2**30)
+    needs = build_needs(5000, 1000, one, hidden_settings(rank=64), 2**30)
     fisher = 4096**2 * 4
     sides = 64 * (400 + 200) * 4
     assert needs.gradient == 4096
@@ -33,14 +33,14 @@ def test_needs_are_those_worked_out_by_hand():
     assert needs.curvature_bytes == 8 * fisher  # the factor beside what factorising it takes
     assert needs.filling_bytes == sides + 1000 * 4096 * 4 + 256 * 4096 * 4  # a shard, and a block of gradients
     assert needs.fitting_bytes == 0
-    many = build_needs(5000, 1000, SHAPES, IndexSettings(rank=64), 2**28)
+    many = build_needs(5000, 1000, SHAPES, hidden_settings(rank=64), 2**28)
     assert many.curvature_bytes == 24 * fisher + 7 * fisher
     assert many.filling_bytes == 24 * (64 * 2 * 4096 * 4) + 24 * 256 * 4096 * 4 + 2**28
     assert many.memory_bytes == many.curvature_bytes + many.filling_bytes
-    small = build_needs(5000, 1000, one, IndexSettings(rank=64, curvature="ekfac", rows_dtype="int8"), 2**20)
+    small = build_needs(5000, 1000, one, hidden_settings(rank=64, curvature="ekfac", rows_dtype="int8"), 2**20)
     assert small.disk_bytes < needs.disk_bytes / 20
     assert small.fitting_bytes == sides + (400**2 + 200**2 + 2 * 400**2) * 4
-    pca = build_needs(5000, 1000, one, IndexSettings(rank=64, projection="pca"), 2**20)
+    pca = build_needs(5000, 1000, one, hidden_settings(rank=64, projection="pca"), 2**20)
     assert pca.fitting_bytes == small.fitting_bytes + 6 * 400**2 * 4
     assert replace(needs, batch_bytes=MB).memory_bytes == needs.memory_bytes + MB
 
@@ -50,7 +50,7 @@ def test_needs_are_those_worked_out_by_hand():
 def test_the_estimate_of_disk_is_what_the_index_takes(model, data, out, curvature, dtype, monkeypatch):
     seen: list[Needs] = []
     monkeypatch.setattr(build_module, "check_needs", lambda needs, _folder, _device: seen.append(needs))
-    settings = IndexSettings(rank=8, curvature=curvature, rows_dtype=dtype)
+    settings = hidden_settings(rank=8, curvature=curvature, rows_dtype=dtype)
     build_index(model, data, out, settings, name="tiny")
     manifest = AttributionIndex.open(out).manifest
     tensors = sum((out / name).stat().st_size for name in manifest.files if name.endswith(".safetensors"))
@@ -88,9 +88,9 @@ def _peak_of_build(channel, model, data, out, settings, tokens_per_batch):
 @pytest.mark.parametrize(
     ("settings", "tokens_per_batch", "least"),
     [
-        pytest.param(IndexSettings(rank=40, layers=("*.self_attn.*",)), 64, 100 * MB, id="curvature"),
-        pytest.param(IndexSettings(rank=2, curvature="ekfac"), 64, 50 * MB, id="moments"),
-        pytest.param(IndexSettings(rank=2, curvature="none"), 2048, 60 * MB, id="batch"),
+        pytest.param(hidden_settings(rank=40, layers=("*.self_attn.*",)), 64, 100 * MB, id="curvature"),
+        pytest.param(hidden_settings(rank=2, curvature="ekfac"), 64, 50 * MB, id="moments"),
+        pytest.param(hidden_settings(rank=2, curvature="none"), 2048, 60 * MB, id="batch"),
     ],
 )
 def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, settings, tokens_per_batch, least):
@@ -112,7 +112,10 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_p
         check_needs(Needs(1, 10**18), tmp_path, CPU)
     monkeypatch.setattr(estimate, "_available_memory", lambda _device: 10**9)
     for needs, remedy in (
-        (Needs(1, 0, curvature_bytes=2 * 10**9), r"2\.0 GB of memory on cpu .*lower --rank, or use --curvature ekfac"),
+        (
+            Needs(1, 0, curvature_bytes=2 * 10**9),
+            r"2\.0 GB of memory on cpu .*lower --rank, or use --curv",
+        ),
         (Needs(1, 0, fitting_bytes=2 * 10**9), "--layers, or use --projection random"),
         (Needs(1, 0, filling_bytes=2 * 10**9), "lower --rank, or watch fewer layers"),
     ):
@@ -132,9 +135,9 @@ def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, m
 def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, monkeypatch):
     monkeypatch.setattr(estimate, "_available_memory", lambda _device: 1000)
     with pytest.raises(ValuationError, match="--rank"):
-        build_index(model, data, out, IndexSettings(rank=8), name="tiny")
+        build_index(model, data, out, hidden_settings(rank=8), name="tiny")
     monkeypatch.undo()
-    build_index(model, data, out, IndexSettings(rank=2), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=2), name="tiny")
 
 
 class TestPasses:
@@ -166,13 +169,13 @@ class TestPasses:
     @pytest.mark.parametrize(
         ("settings", "passes", "fits"),
         [
-            (IndexSettings(rank=3), 1, False),
-            (IndexSettings(rank=3, projection="pca"), 1, True),
-            (IndexSettings(rank=3, curvature="ekfac"), 1, True),
-            (IndexSettings(rank=3, weighting="unit"), 1, False),
-            (IndexSettings(rank=3, weighting="relatif"), 2, False),
-            (IndexSettings(rank=3, weighting="relatif", projection="whitened", curvature="none"), 1, True),
-            (IndexSettings(rank=3, weighting="relatif", curvature="ekfac", sample=5), 2, True),
+            (hidden_settings(rank=3), 1, False),
+            (hidden_settings(rank=3, projection="pca"), 1, True),
+            (hidden_settings(rank=3, curvature="ekfac"), 1, True),
+            (hidden_settings(rank=3, weighting="unit"), 1, False),
+            (hidden_settings(rank=3, weighting="relatif"), 2, False),
+            (hidden_settings(rank=3, weighting="relatif", projection="whitened", curvature="none"), 1, True),
+            (hidden_settings(rank=3, weighting="relatif", curvature="ekfac", sample=5), 2, True),
         ],
     )
     def test_every_pass_is_counted(self, model, data, out, settings, passes, fits):
@@ -189,7 +192,7 @@ class TestPasses:
     def test_what_is_done_is_not_counted_again(self, model, data, out, monkeypatch):
         monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
         monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
-        settings = IndexSettings(rank=3, rows_per_group=4)
+        settings = hidden_settings(rank=3, rows_per_group=4)
         whole = self._seconds(model, data, out, settings, stop_at=100)
         assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
 
@@ -197,9 +200,9 @@ class TestPasses:
 @pytest.mark.parametrize(
     "settings",
     [
-        IndexSettings(rank=3),
-        IndexSettings(rank=3, projection="whitened", curvature="none"),
-        IndexSettings(rank=3, weighting="relatif", curvature="ekfac"),
+        hidden_settings(rank=3),
+        hidden_settings(rank=3, projection="whitened", curvature="none"),
+        hidden_settings(rank=3, weighting="relatif", curvature="ekfac"),
     ],
     ids=["fisher", "whitened", "relatif"],
 )

@@ -6,20 +6,21 @@ import pytest
 
 from credit.errors import InputError, MismatchError
 from credit.records import Group
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation.explain import explain_output
+from tests.models import hidden_settings
 from tests.valuation.conftest import LONE, SINGLE
 
 
 @pytest.fixture
 def folded(model, data, tmp_path):
-    build_index(model, data, tmp_path / "folded", IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    build_index(model, data, tmp_path / "folded", hidden_settings(rank=3, rows_per_group=4), name="tiny")
     return AttributionIndex.open(tmp_path / "folded")
 
 
 @pytest.fixture
 def every(model, data, tmp_path):
-    build_index(model, data, tmp_path / "all", IndexSettings(rank=3, rows_per_group=None), name="tiny")
+    build_index(model, data, tmp_path / "all", hidden_settings(rank=3, rows_per_group=None), name="tiny")
     return AttributionIndex.open(tmp_path / "all")
 
 

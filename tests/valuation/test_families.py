@@ -15,7 +15,7 @@ from credit.valuation.model import load_model
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
-from tests.models import records, tiny_tokenizer
+from tests.models import EVERY, HIDDEN, records, tiny_tokenizer
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
 
@@ -58,7 +58,7 @@ def _save(folder, family, extra):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_of_every_family_equal_autograds(tmp_path, family):
     model = _save(tmp_path, family, FAMILIES[family])
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     assert len(layers.watched) >= 8, f"{family}: {list(layers.watched)}"
     projections = random_projections(layers.shapes, rank=3, seed=1)
     encoder = Encoder(model.tokenizer, 64)
@@ -76,7 +76,7 @@ def test_gradients_of_every_family_equal_autograds(tmp_path, family):
 def test_fused_experts_are_named_as_left_out_with_their_share(tmp_path):
     extra = {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2}
     model = _save(tmp_path, "mixtral", extra)
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     experts = [layer for layer in layers.skipped if "expert" in layer.name]
     assert len(experts) == 2
     sizes = sum(p.numel() for name, p in model.module.named_parameters() if "expert" in name)
@@ -94,9 +94,9 @@ def test_an_adapter_is_valued_on_base_layers_adapter_layers_or_both(tmp_path):
     adapted.save_pretrained(tmp_path / "adapter")
     model = load_model(tmp_path / "adapter", dtype="fp64", device="cpu")
     assert model.model_sha256 != base.model_sha256
-    both = choose_layers(model.module, lm_head=False)
-    adapters = choose_layers(model.module, lm_head=False, patterns=["*lora_*"])
-    plain = choose_layers(model.module, lm_head=False, patterns=["!*lora_*"])
+    both = choose_layers(model.module, EVERY)
+    adapters = choose_layers(model.module, ["*lora_*"])
+    plain = choose_layers(model.module, ["!*lora_*"])
     assert len(adapters.watched) == 2 * 2 * 2
     assert set(both.watched) == set(adapters.watched) | set(plain.watched)
     example = next(Encoder(model.tokenizer, 64).training(records({FOLDED: 1})[0]))

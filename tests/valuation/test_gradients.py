@@ -12,6 +12,7 @@ from credit.valuation.model import LanguageModel
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
+from tests.models import EVERY, HIDDEN
 from tests.valuation import oracle
 
 
@@ -21,9 +22,9 @@ def _examples(model, data):
 
 
 @pytest.mark.parametrize("rank", [3, 1000], ids=["projected", "identity"])
-@pytest.mark.parametrize("lm_head", [False, True], ids=["no-head", "head"])
-def test_padded_batch_gradients_equal_autograd_one_example_at_a_time(model, data, rank, lm_head):
-    layers = choose_layers(model.module, lm_head=lm_head)
+@pytest.mark.parametrize("patterns", [HIDDEN, EVERY, ()], ids=["hidden", "all", "head"])
+def test_padded_batch_gradients_equal_autograd_one_example_at_a_time(model, data, rank, patterns):
+    layers = choose_layers(model.module, patterns)
     projections = random_projections(layers.shapes, rank=rank, seed=1)
     examples = _examples(model, data)[:7]
     assert len({len(e.tokens) for e in examples}) > 3, "lengths must differ, or padding is not tested"
@@ -46,7 +47,7 @@ def _untied(model: LanguageModel) -> LanguageModel:
 
 
 def test_flags_hooks_and_modes_are_restored_also_when_the_loss_fails(model):
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=2, seed=0)
     parameters = list(model.module.parameters())
     parameters[0].requires_grad_(False)
@@ -69,7 +70,7 @@ def test_flags_hooks_and_modes_are_restored_also_when_the_loss_fails(model):
 
 
 def test_no_weight_gradient_is_formed_and_backward_stops_below_the_lowest_watched_layer(model, data):
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     last = {name: m for name, m in layers.watched.items() if ".1." in name}
     projections = random_projections(layers.shapes, rank=2, seed=0)
     reached: list[str] = []
@@ -90,7 +91,7 @@ def test_no_weight_gradient_is_formed_and_backward_stops_below_the_lowest_watche
 def test_a_layer_used_twice_has_the_sum_of_its_uses():
     torch.manual_seed(0)
     layer = nn.Linear(4, 4, dtype=torch.float64)
-    projections = random_projections(choose_layers(nn.Sequential(layer), lm_head=False).shapes, rank=9, seed=0)
+    projections = random_projections(choose_layers(nn.Sequential(layer)).shapes, rank=9, seed=0)
     x = torch.randn(3, 5, 4, dtype=torch.float64)
     model = nn.Sequential(layer)
     with GradientTap(model, {"0": layer}, projections) as tap:
@@ -103,7 +104,7 @@ def test_a_layer_used_twice_has_the_sum_of_its_uses():
 
 def test_a_layer_that_mixes_examples_is_refused():
     layer = nn.Linear(4, 2)
-    projections = random_projections(choose_layers(nn.Sequential(layer), lm_head=False).shapes, rank=2, seed=0)
+    projections = random_projections(choose_layers(nn.Sequential(layer)).shapes, rank=2, seed=0)
     with (
         GradientTap(nn.Sequential(layer), {"0": layer}, projections) as tap,
         pytest.raises(ValuationError, match="examples cannot be told apart"),
@@ -113,7 +114,7 @@ def test_a_layer_that_mixes_examples_is_refused():
 
 def test_a_layer_outside_the_loss_is_named():
     model = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Linear(2, 2)})
-    layers = choose_layers(model, lm_head=False)
+    layers = choose_layers(model)
     projections = random_projections(layers.shapes, rank=2, seed=0)
     with (
         GradientTap(model, layers.watched, projections) as tap,

@@ -10,14 +10,14 @@ import torch
 from credit.errors import InputError, IntegrityError, MismatchError, ValuationError
 from credit.files import sha256_file
 from credit.records import TrainingRecord
-from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import verify_files
 from credit.valuation.projection import random_projections
 from credit.valuation.rows import fold_key
 from credit.valuation.tokens import Encoder
-from tests.models import save_tiny_model
+from tests.models import HIDDEN, hidden_settings, save_tiny_model
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
 
@@ -31,7 +31,7 @@ def _examples(model, data):
 
 def _truth(model, data, outputs, rank, damping=0.1):
     """Exact influence of every example on every output, from autograd and a dense inverse."""
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=rank, seed=0)
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
@@ -49,7 +49,7 @@ def _truth(model, data, outputs, rank, damping=0.1):
 def test_influence_and_support_equal_the_dense_definition_for_any_batch_size(
     model, data, outputs, out, rank, tokens_per_batch
 ):
-    settings = IndexSettings(rank=rank, rows_per_group=5)
+    settings = hidden_settings(rank=rank, rows_per_group=5)
     build_index(model, data, out, settings, name="tiny", tokens_per_batch=tokens_per_batch)
     index = AttributionIndex.open(out)
     valuation = index.value(model, outputs, noise_floor=0.7, tokens_per_batch=tokens_per_batch)
@@ -74,8 +74,8 @@ def test_influence_and_support_equal_the_dense_definition_for_any_batch_size(
 
 
 def test_single_rows_give_the_exact_support_and_the_same_influence_as_folds(model, data, outputs, tmp_path):
-    build_index(model, data, tmp_path / "all", IndexSettings(rank=3, rows_per_group=None), name="tiny")
-    build_index(model, data, tmp_path / "folds", IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    build_index(model, data, tmp_path / "all", hidden_settings(rank=3, rows_per_group=None), name="tiny")
+    build_index(model, data, tmp_path / "folds", hidden_settings(rank=3, rows_per_group=4), name="tiny")
     every, folded = AttributionIndex.open(tmp_path / "all"), AttributionIndex.open(tmp_path / "folds")
     truth = _truth(model, data, outputs, rank=3)
     groups = [group for group, _ in _examples(model, data)]
@@ -90,11 +90,11 @@ def test_single_rows_give_the_exact_support_and_the_same_influence_as_folds(mode
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def test_lower_precision_stays_close_to_float64(model, data, outputs, tmp_path, device):
-    build_index(model, data, tmp_path / "fp64", IndexSettings(rank=4), name="tiny")
+    build_index(model, data, tmp_path / "fp64", hidden_settings(rank=4), name="tiny")
     exact = AttributionIndex.open(tmp_path / "fp64").value(model, outputs).influence
     for dtype, bound in (("fp32", 1e-3), ("bf16", 0.2)):
         other = load_model(model.path, dtype=dtype, device=device)
-        build_index(other, data, tmp_path / dtype, IndexSettings(rank=4), name="tiny")
+        build_index(other, data, tmp_path / dtype, hidden_settings(rank=4), name="tiny")
         ours = AttributionIndex.open(tmp_path / dtype).value(other, outputs).influence
         error = (ours - exact).norm() / exact.norm()
         assert error < bound, f"{dtype}: relative error {error:.3g}"
@@ -103,7 +103,7 @@ def test_lower_precision_stays_close_to_float64(model, data, outputs, tmp_path, 
 def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
-    settings = IndexSettings(rank=3, rows_per_group=4)
+    settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     whole = AttributionIndex.open(tmp_path / "whole")
     assert len(whole.manifest.shards) > 5
@@ -133,17 +133,17 @@ def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outpu
 
 
 def test_a_finished_index_is_left_alone_and_other_inputs_are_refused(model, data, out):
-    settings = IndexSettings(rank=3)
+    settings = hidden_settings(rank=3)
     assert not build_index(model, data, out, settings, name="tiny").existed
     assert build_index(model, list(reversed(data)), out, settings, name="tiny").existed, "order must not matter"
     with pytest.raises(MismatchError, match="other data"):
         build_index(model, data[:-1], out, settings, name="tiny")
     with pytest.raises(MismatchError, match="other settings"):
-        build_index(model, data, out, IndexSettings(rank=2), name="tiny")
+        build_index(model, data, out, hidden_settings(rank=2), name="tiny")
 
 
 def test_an_index_refuses_another_model_and_another_tokenizer(model, data, outputs, out, tmp_path):
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     index = AttributionIndex.open(out)
     kind = model.module.config.model_type
     other = load_model(save_tiny_model(tmp_path / "other", kind, seed=1), dtype="fp64")
@@ -157,7 +157,7 @@ def test_an_index_refuses_another_model_and_another_tokenizer(model, data, outpu
 
 
 def test_no_altered_file_is_ever_used(model, data, outputs, out):
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     manifest = AttributionIndex.open(out).manifest
     uses = {
         "projections.safetensors": lambda: AttributionIndex.open(out),
@@ -180,7 +180,7 @@ def test_no_altered_file_is_ever_used(model, data, outputs, out):
 
 
 def test_an_index_is_read_only_as_far_as_it_is_used(model, data, outputs, out, monkeypatch):
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     read = []
     monkeypatch.setattr(
         "credit.valuation.manifest.sha256_file", lambda path: read.append(path.name) or sha256_file(path)
@@ -193,7 +193,7 @@ def test_an_index_is_read_only_as_far_as_it_is_used(model, data, outputs, out, m
 
 
 def test_a_missing_file_and_an_altered_manifest_are_named(model, data, out):
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     (out / AttributionIndex.open(out).manifest.shards[0]).unlink()
     with pytest.raises(IntegrityError, match=r"rows-00000\.safetensors is missing"):
         AttributionIndex.open(out)
@@ -213,7 +213,7 @@ def test_a_folder_that_is_no_index_is_refused(model, data, tmp_path):
         AttributionIndex.open(tmp_path)
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="not empty"):
-        build_index(model, data, tmp_path, IndexSettings(), name="tiny")
+        build_index(model, data, tmp_path, hidden_settings(), name="tiny")
 
 
 def test_long_records_are_split_and_no_token_is_dropped(model, out):
@@ -226,7 +226,7 @@ def test_long_records_are_split_and_no_token_is_dropped(model, out):
     first = examples[0]
     predicted = [*first.tokens[: first.start], *(t for e in examples for t in e.tokens[e.start :])]
     assert predicted == model.tokenizer(text)["input_ids"]
-    build_index(model, [record], out, IndexSettings(rank=2), name="tiny")
+    build_index(model, [record], out, hidden_settings(rank=2), name="tiny")
     layout = AttributionIndex.open(out).manifest.groups[0]
     assert layout.examples == len(examples)
     assert layout.tokens == len(predicted) - first.start
@@ -243,7 +243,7 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_completion_none(model):
 
 
 def test_an_output_longer_than_a_window_is_the_sum_of_its_windows(model, data, out):
-    build_index(model, data, out, IndexSettings(rank=3, max_length=32), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3, max_length=32), name="tiny")
     index = AttributionIndex.open(out)
     long = make_output(0, "the cat", " ".join(["green hills"] * 60))
     windows = Encoder(model.tokenizer, 32).output(long)
@@ -251,7 +251,7 @@ def test_an_output_longer_than_a_window_is_the_sum_of_its_windows(model, data, o
     assert sum(window.predicted for window in windows) == len(
         model.tokenizer(long.completion, add_special_tokens=False)["input_ids"]
     )
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=3, seed=0)
     parts = [
         oracle.projected(oracle.weight_gradients(model, window, list(layers.watched)), projections)
@@ -264,11 +264,11 @@ def test_an_output_longer_than_a_window_is_the_sum_of_its_windows(model, data, o
 
 def test_damping_must_be_positive_and_unknown_choices_are_named(model, data, out):
     for settings, message in (
-        (IndexSettings(damping=0.0), "damping 0.0"),
-        (IndexSettings(projection="magic"), "magic"),
-        (IndexSettings(curvature="flat"), "flat"),
-        (IndexSettings(rows_per_group=1), "at least 2"),
-        (IndexSettings(rank=0), "rank 0"),
+        (hidden_settings(damping=0.0), "damping 0.0"),
+        (hidden_settings(projection="magic"), "magic"),
+        (hidden_settings(curvature="flat"), "flat"),
+        (hidden_settings(rows_per_group=1), "at least 2"),
+        (hidden_settings(rank=0), "rank 0"),
     ):
         with pytest.raises(ValuationError, match=message):
             build_index(model, data, out, settings, name="tiny")
@@ -281,5 +281,5 @@ def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_written(model, da
     with torch.no_grad():
         head.weight[token] = float("nan")
     with pytest.raises(ValuationError, match=r"gradient of .* is not finite"):
-        build_index(broken, data, tmp_path / "broken", IndexSettings(rank=2), name="tiny")
+        build_index(broken, data, tmp_path / "broken", hidden_settings(rank=2), name="tiny")
     assert not (tmp_path / "broken" / "manifest.json").exists()

@@ -17,18 +17,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
-from tests.models import records, save_tiny_model
+from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 
 _FORKS = multiprocessing.get_context("fork")
 _CHANGES = {"os.rename", "os.remove"}
 SETTINGS = {
-    "one pass": IndexSettings(rank=2, rows_per_group=4, layers=("*.self_attn.*",)),
-    "fitted": IndexSettings(rank=2, rows_per_group=4, projection="whitened", curvature="none", sample=9),
-    "two passes": IndexSettings(rank=2, rows_per_group=4, weighting="relatif", curvature="ekfac", rows_dtype="int8"),
+    "one pass": hidden_settings(rank=2, rows_per_group=4, layers=("*.self_attn.*",)),
+    "fitted": hidden_settings(rank=2, rows_per_group=4, projection="whitened", curvature="none", sample=9),
+    "two passes": hidden_settings(rank=2, rows_per_group=4, weighting="relatif", curvature="ekfac", rows_dtype="int8"),
 }
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from credit.errors import InputError, ValuationError
 from credit.valuation import load_model
 from credit.valuation.layers import choose_layers
-from tests.models import save_tiny_model
+from tests.models import EVERY, HIDDEN, save_tiny_model
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_a_model_without_tokenizer_is_refused(folder):
 
 def test_skipped_layers_are_named_with_their_share(folder):
     model = load_model(folder).module
-    layers = choose_layers(model, lm_head=False)
+    layers = choose_layers(model, HIDDEN)
     assert {layer.name for layer in layers.skipped} >= {"lm_head", "model.embed_tokens", "model.norm"}
     assert sum(layer.share for layer in layers.skipped) + layers.watched_share == pytest.approx(1.0)
-    assert "lm_head" in choose_layers(model, lm_head=True).watched
+    assert "lm_head" in choose_layers(model, EVERY).watched
 
 
 def test_weights_that_are_missing_are_never_drawn_at_random(folder):

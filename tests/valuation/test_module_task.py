@@ -8,8 +8,9 @@ from torch import nn
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group
-from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, Sample, build_index
+from credit.valuation import AttributionIndex, ModuleTask, Sample, build_index
 from credit.valuation.revise import update_index, withdraw_provider
+from tests.models import dense_settings
 
 ANN, BEN = Group("ann"), Group("ben")
 
@@ -77,7 +78,7 @@ def _gradients(task, sample, names):
 @pytest.mark.parametrize("tokens_per_batch", [1, 5, 1000])
 def test_full_rank_influence_is_that_of_autograd_and_a_dense_inverse(case, out, tokens_per_batch):
     task, samples, queries = case
-    settings = IndexSettings(rank=99, rows_per_group=None, damping=0.3)
+    settings = dense_settings(rank=99, rows_per_group=None, damping=0.3)
     build_index(task, samples, out, settings, name="own", tokens_per_batch=tokens_per_batch)
     index = AttributionIndex.open(out)
     names = [layer.name for layer in index.manifest.layers]
@@ -102,7 +103,7 @@ def test_full_rank_influence_is_that_of_autograd_and_a_dense_inverse(case, out, 
 @pytest.mark.parametrize(("projection", "curvature"), [("pca", "fisher"), ("whitened", "none"), ("random", "ekfac")])
 def test_projections_are_fitted_and_indexes_revised_as_those_of_language_models(case, tmp_path, projection, curvature):
     task, samples, queries = case
-    settings = IndexSettings(rank=3, projection=projection, curvature=curvature, rows_per_group=4)
+    settings = dense_settings(rank=3, projection=projection, curvature=curvature, rows_per_group=4)
     build_index(task, samples, tmp_path / "index", settings, name="own")
     before = AttributionIndex.open(tmp_path / "index").value(task, queries).effect()
     update_index(tmp_path / "index", task, [Sample(f"more-{s.id}", s.tensors, s.group) for s in samples[:5]])
@@ -118,7 +119,7 @@ def test_a_task_is_known_by_its_weights(out):
     torch.manual_seed(0)
     module = mlp()
     samples = [Sample(s.id, (s.tensors[0].float(), s.tensors[1]), s.group) for s in _samples((), 9)]
-    build_index(ModuleTask(module, classify), samples, out, IndexSettings(rank=3), name="own")
+    build_index(ModuleTask(module, classify), samples, out, dense_settings(rank=3), name="own")
     index = AttributionIndex.open(out)
     index.value(ModuleTask(module, classify), samples[:1])
     with torch.no_grad():
@@ -144,9 +145,9 @@ def test_tensors_of_unlike_shapes_need_a_collate(out):
         return x, torch.arange(x.shape[1]) < lengths[:, None]
 
     with pytest.raises(InputError, match=r"s1 and s2 hold tensors .* give ModuleTask a collate"):
-        build_index(ModuleTask(layer, loss), samples, out, IndexSettings(rank=9), name="own")
+        build_index(ModuleTask(layer, loss), samples, out, dense_settings(rank=9), name="own")
     task = ModuleTask(layer, loss, collate)
-    settings = IndexSettings(rank=9, curvature="none", rows_per_group=None)
+    settings = dense_settings(rank=9, curvature="none", rows_per_group=None)
     build_index(task, samples, out.with_name("padded"), settings, name="own", tokens_per_batch=14)
     index = AttributionIndex.open(out.with_name("padded"))
     truth = [torch.autograd.grad(loss(layer, *collate([s])), layer[0].weight)[0] for s in samples]
@@ -161,6 +162,6 @@ def test_what_cannot_be_used_is_said(out):
     task = ModuleTask(mlp(), lambda module, x: module(x).sum(1))
     x = torch.zeros(6)
     with pytest.raises(InputError, match="sample s has no group"):
-        build_index(task, [Sample("s", (x,))], out, IndexSettings(rank=2), name="own")
+        build_index(task, [Sample("s", (x,))], out, dense_settings(rank=2), name="own")
     with pytest.raises(ValuationError, match=r"loss has shape \(1,\); it must be the sum"):
-        build_index(task, [Sample("s", (x,), ANN)], out, IndexSettings(rank=2), name="own")
+        build_index(task, [Sample("s", (x,), ANN)], out, dense_settings(rank=2), name="own")

@@ -11,18 +11,18 @@ import torch
 
 from credit.errors import ValuationError
 from credit.records import Group, TrainingRecord
-from credit.valuation import AttributionIndex, Checkpoint, IndexSettings, build_index, load_model
+from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
 from credit.valuation import filling as filling_module
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
-from tests.models import save_tiny_model, sentence
+from tests.models import hidden_settings, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, SINGLE
 
 SETTINGS = {
-    "fisher": IndexSettings(rank=3, rows_per_group=5),
-    "ekfac": IndexSettings(rank=3, rows_per_group=5, curvature="ekfac", projection="whitened"),
-    "relatif": IndexSettings(rank=3, rows_per_group=5, weighting="relatif"),
-    "unit": IndexSettings(rank=3, rows_per_group=5, weighting="unit", rows_dtype="int8"),
+    "fisher": hidden_settings(rank=3, rows_per_group=5),
+    "ekfac": hidden_settings(rank=3, rows_per_group=5, curvature="ekfac", projection="whitened"),
+    "relatif": hidden_settings(rank=3, rows_per_group=5, weighting="relatif"),
+    "unit": hidden_settings(rank=3, rows_per_group=5, weighting="unit", rows_dtype="int8"),
 }
 GONE = Group("fay")
 BAD = [
@@ -110,7 +110,7 @@ def test_the_first_is_named_with_the_remedy_and_the_build_can_go_on_from_there(m
 def test_a_stopped_build_knows_again_what_it_left_out(model, data, outputs, tmp_path, monkeypatch, weighting):
     monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
-    settings = IndexSettings(rank=3, rows_per_group=5, weighting=weighting)
+    settings = hidden_settings(rank=3, rows_per_group=5, weighting=weighting)
     steps = 0
 
     def stop(*_: object) -> None:
@@ -168,7 +168,7 @@ def test_explain_passes_them_over(model, data, outputs, tmp_path):
 
 def test_nothing_is_no_index(model, out):
     with poisoned(model), pytest.raises(ValuationError, match="no training example has a finite gradient"):
-        build_index(model, BAD, out, IndexSettings(rank=3), name="tiny", exclude_non_finite=True)
+        build_index(model, BAD, out, hidden_settings(rank=3), name="tiny", exclude_non_finite=True)
     settings = replace(SETTINGS["ekfac"], sample=2)
     with poisoned(model), pytest.raises(ValuationError, match="no second moments"):
         build_index(model, BAD, out.with_name("fitted"), settings, name="tiny", exclude_non_finite=True)
@@ -176,7 +176,7 @@ def test_nothing_is_no_index(model, out):
 
 
 def test_an_output_that_is_not_finite_is_named(model, data, outputs, out):
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     bad = replace(outputs[0], external_id="odd", completion=" z")
     with poisoned(model), pytest.raises(ValuationError, match="gradient of odd is not finite"):
         AttributionIndex.open(out).value(model, [*outputs, bad])
@@ -184,7 +184,7 @@ def test_an_output_that_is_not_finite_is_named(model, data, outputs, out):
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 100_000], ids=["one", "all"])
 def test_the_others_are_valued_as_if_it_had_not_been_asked_about(model, data, outputs, out, tokens_per_batch):
-    build_index(model, data, out, IndexSettings(rank=3, max_length=32), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3, max_length=32), name="tiny")
     index = AttributionIndex.open(out)
     bad = replace(outputs[0], external_id="odd", completion=" z")
     windows = replace(outputs[0], external_id="long", completion=f" z {sentence(5, 60)}")  # one window of several
@@ -207,7 +207,7 @@ def test_an_output_must_be_finite_in_every_checkpoint(model, data, outputs, out,
     other = load_model(
         save_tiny_model(tmp_path / "seed", model.module.config.model_type, seed=1), dtype="fp64", device="cpu"
     )
-    build_index(model, data, out, IndexSettings(rank=3), name="tiny", checkpoints=[Checkpoint(lambda: other)])
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny", checkpoints=[Checkpoint(lambda: other)])
     index = AttributionIndex.open(out)
     index.add_models(other)
     found: list[int] = []

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from credit.valuation.passes import in_batches, is_out_of_memory
+from tests.models import HIDDEN, hidden_settings
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -71,7 +72,7 @@ def _rows(folder, device):
 def test_a_build_that_runs_out_of_memory_splits_its_batches_and_ends_with_the_same_sums(
     model, data, outputs, tmp_path, during, curvature
 ):
-    settings = IndexSettings(rank=3, rows_per_group=4, curvature=curvature)
+    settings = hidden_settings(rank=3, rows_per_group=4, curvature=curvature)
     build_index(model, data, tmp_path / "roomy", settings, name="tiny")
     with memory_for(model.module, 40, during=during) as tried:
         build_index(model, data, tmp_path / "tight", settings, name="tiny")
@@ -89,7 +90,7 @@ def test_a_build_that_runs_out_of_memory_splits_its_batches_and_ends_with_the_sa
 
 def test_what_did_not_fit_is_not_tried_again(model, data, out):
     with memory_for(model.module, 40, during="forward") as tried:
-        build_index(model, data, out, IndexSettings(rank=3), name="tiny", tokens_per_batch=100)
+        build_index(model, data, out, hidden_settings(rank=3), name="tiny", tokens_per_batch=100)
     failed = [size for size in tried if size > 40]
     assert 1 <= len(failed) <= 3, f"sizes tried: {tried}"
 
@@ -99,22 +100,22 @@ def test_an_example_that_does_not_fit_alone_is_named_with_the_remedy(model, data
         memory_for(model.module, 5, during="backward", error=_cpu_error()),
         pytest.raises(ValuationError, match=r"(ann|ben|cleo)/.*tokens\) does not fit .* even alone .*--max-length"),
     ):
-        build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+        build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     assert not (out / "manifest.json").exists()
 
 
 def test_moments_that_were_added_in_part_are_begun_again(model, data):
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     sample = [e for record in data for e in model.encoder(64).training(record)]
-    roomy = second_moments(model, layers.watched, sample, tokens_per_batch=400)
+    roomy = second_moments(model, layers, sample, tokens_per_batch=400)
     with memory_for(model.module, 60, during="backward") as tried:
-        tight = second_moments(model, layers.watched, sample, tokens_per_batch=400)
+        tight = second_moments(model, layers, sample, tokens_per_batch=400)
     assert max(tried) > 60
     for name, moment in roomy.items():
         torch.testing.assert_close(tight[name].a, moment.a, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(tight[name].b, moment.b, rtol=1e-9, atol=1e-12)
     with memory_for(model.module, 5, during="forward"), pytest.raises(ValuationError, match="do not fit"):
-        second_moments(model, layers.watched, sample, tokens_per_batch=400)
+        second_moments(model, layers, sample, tokens_per_batch=400)
 
 
 def test_every_example_is_run_once_whatever_fits(model, data):
@@ -139,5 +140,5 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model, data, out):
         memory_for(model.module, 40, during="forward", error=RuntimeError("shape mismatch")) as tried,
         pytest.raises(RuntimeError, match="shape mismatch"),
     ):
-        build_index(model, data, out, IndexSettings(rank=3), name="tiny")
+        build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     assert len(tried) == 1

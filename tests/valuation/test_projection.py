@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation.fitting import make_projections
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.moments import choose_sample, second_moments
@@ -21,6 +21,7 @@ from credit.valuation.projection import (
     whitened_projections,
 )
 from credit.valuation.tokens import Encoder
+from tests.models import EVERY, HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
 
@@ -32,7 +33,7 @@ def _examples(model, data):
 
 def _influence_by_formula(model, data, outputs, inner_product):
     """1/N Σ_l inner_product(G_q, G_i) from autograd's gradients: (outputs, examples)."""
-    names = list(choose_layers(model.module, lm_head=False).watched)
+    names = list(choose_layers(model.module, HIDDEN).watched)
     encoder = Encoder(model.tokenizer, model.max_length)
     train = [oracle.weight_gradients(model, e, names) for e in _examples(model, data)]
     queries = [oracle.weight_gradients(model, encoder.output(o)[0], names) for o in outputs]
@@ -46,7 +47,7 @@ def _influence_by_formula(model, data, outputs, inner_product):
 
 
 def _engine(model, data, outputs, out, **settings):
-    build_index(model, data, out, IndexSettings(rows_per_group=None, sample=10_000, **settings), name="tiny")
+    build_index(model, data, out, hidden_settings(rows_per_group=None, sample=10_000, **settings), name="tiny")
     index = AttributionIndex.open(out)
     values = index.row_influence(model, outputs)
     order = {line.split('"')[1]: i for i, line in enumerate((out / "examples.jsonl").read_text().splitlines())}
@@ -64,9 +65,9 @@ def test_random_rows_are_orthonormal_and_a_function_of_their_seed(rank, width, s
 
 
 def test_moments_equal_sums_over_single_examples_without_padding(model, data):
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, EVERY)
     examples = _examples(model, data)
-    together = second_moments(model, layers.watched, examples, tokens_per_batch=100)
+    together = second_moments(model, layers, examples, tokens_per_batch=100)
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers.watched}
     deltas: dict[str, list[torch.Tensor]] = {name: [] for name in layers.watched}
     handles = []
@@ -87,13 +88,15 @@ def test_moments_equal_sums_over_single_examples_without_padding(model, data):
     tokens = sum(len(example.tokens) for example in examples)
     for name, moment in together.items():
         torch.testing.assert_close(moment.a, sum(x.mT @ x for x in seen[name]) / tokens, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(moment.b, sum(d.mT @ d for d in deltas[name]) / tokens, rtol=1e-9, atol=1e-12)
+        outer = sum(d.mT @ d for d in deltas[name]) / tokens
+        expected = outer.diagonal() if name in layers.heads else outer
+        torch.testing.assert_close(moment.b, expected, rtol=1e-9, atol=1e-12)
         assert moment.tokens_per_example == pytest.approx(tokens / len(examples))
 
 
 def test_whitened_at_full_rank_is_kfac_influence_in_nats(model, data, outputs, out):
-    layers = choose_layers(model.module, lm_head=False)
-    moments = second_moments(model, layers.watched, _examples(model, data), tokens_per_batch=500)
+    layers = choose_layers(model.module, HIDDEN)
+    moments = second_moments(model, layers, _examples(model, data), tokens_per_batch=500)
 
     def kfac(name, _train):
         m = moments[name]
@@ -127,7 +130,7 @@ def test_whitened_projections_sketch_kfac_without_bias():
 def test_pca_keeps_the_top_eigenvectors_and_all_when_the_rank_is_the_width():
     a = torch.diag(torch.tensor([1.0, 9.0, 4.0, 0.5])).double()
     moments = {"l": LayerMoments(a, torch.diag(torch.tensor([2.0, 3.0])).double(), 1.0)}
-    projection = pca_projections((LayerShape("l", 4, 2),), moments, rank=2)["l"]
+    projection = pca_projections((LayerShape("l", 4, 2),), moments, rank=2, seed=0)["l"]
     expected = torch.tensor([[0.0, 1.0, 0, 0], [0, 0, 1.0, 0]]).double()
     torch.testing.assert_close(projection.p_in, expected)
     assert projection.p_out is None
@@ -135,14 +138,14 @@ def test_pca_keeps_the_top_eigenvectors_and_all_when_the_rank_is_the_width():
 
 @pytest.mark.parametrize(("projection", "rank"), [("random", 3), ("pca", 3), ("whitened", 3), ("random", 1000)])
 def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outputs, out, projection, rank):
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     examples = _examples(model, data)
-    moments = second_moments(model, layers.watched, examples, tokens_per_batch=500)
+    moments = second_moments(model, layers, examples, tokens_per_batch=500)
     plain = make_projections(
         model,
         layers,
         examples,
-        IndexSettings(rank=rank, projection=projection, curvature="none", sample=10_000),
+        hidden_settings(rank=rank, projection=projection, curvature="none", sample=10_000),
         tokens_per_batch=500,
     )
 
@@ -165,8 +168,8 @@ def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outpu
 
 
 def test_dense_fisher_of_fitted_projections_equals_the_dense_definition(model, data, outputs, out):
-    settings = IndexSettings(rank=3, projection="pca", sample=10_000)
-    layers = choose_layers(model.module, lm_head=False)
+    settings = hidden_settings(rank=3, projection="pca", sample=10_000)
+    layers = choose_layers(model.module, HIDDEN)
     projections = make_projections(model, layers, _examples(model, data), settings, tokens_per_batch=500)
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
@@ -183,7 +186,7 @@ def test_dense_fisher_of_fitted_projections_equals_the_dense_definition(model, d
 @pytest.mark.parametrize("curvature", ["fisher", "ekfac"])
 def test_another_damping_needs_no_other_index(model, data, outputs, tmp_path, curvature):
     for damping in (0.1, 0.7):
-        settings = IndexSettings(rank=3, curvature=curvature, damping=damping)
+        settings = hidden_settings(rank=3, curvature=curvature, damping=damping)
         build_index(model, data, tmp_path / str(damping), settings, name="tiny")
     changed = AttributionIndex.open(tmp_path / "0.1", damping=0.7).row_influence(model, outputs)
     rebuilt = AttributionIndex.open(tmp_path / "0.7").row_influence(model, outputs)
@@ -194,7 +197,7 @@ def test_another_damping_needs_no_other_index(model, data, outputs, tmp_path, cu
 @pytest.mark.parametrize(("dtype", "bound"), [("bf16", 2**-8), ("int8", 0.5 / 127)])
 def test_stored_rows_err_by_no_more_than_their_format_does(model, data, outputs, tmp_path, dtype, bound):
     for form in ("fp32", dtype):
-        settings = IndexSettings(rank=4, rows_dtype=form, rows_per_group=5)
+        settings = hidden_settings(rank=4, rows_dtype=form, rows_per_group=5)
         build_index(model, data, tmp_path / form, settings, name="tiny")
     exact, coarse = (AttributionIndex.open(tmp_path / form) for form in ("fp32", dtype))
     for (layer, rows), (_, stored) in zip(*(next(i.shards(model.device)) for i in (exact, coarse)), strict=True):
@@ -209,16 +212,16 @@ def test_stored_rows_err_by_no_more_than_their_format_does(model, data, outputs,
 
 
 def test_layers_are_chosen_by_pattern(model, data, out):
-    names = list(choose_layers(model.module, lm_head=False).watched)
-    only_first = choose_layers(model.module, lm_head=False, patterns=["*.0.*"])
+    names = list(choose_layers(model.module, EVERY).watched)
+    only_first = choose_layers(model.module, ["*.0.*"])
     assert list(only_first.watched) == [name for name in names if ".0." in name]
-    without = choose_layers(model.module, lm_head=False, patterns=["!*.0.*"])
+    without = choose_layers(model.module, ["!*.0.*"])
     assert list(without.watched) == [name for name in names if ".0." not in name]
     assert any(layer.reason == "left out by --layers" for layer in without.skipped)
-    build_index(model, data, out, IndexSettings(rank=2, layers=("*.0.*",)), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=2, layers=("*.0.*",)), name="tiny")
     assert [layer.name for layer in AttributionIndex.open(out).manifest.layers] == list(only_first.watched)
     with pytest.raises(ValuationError, match="matches no linear layer"):
-        choose_layers(model.module, lm_head=False, patterns=["*.mlpp.*"])
+        choose_layers(model.module, ["*.mlpp.*"])
 
 
 def test_the_sample_does_not_depend_on_the_order_of_the_data(model, data):

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.projection import projected_shape, random_projections
 from credit.valuation.ranks import LayerRank, resolve_ranks
+from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 
 SHAPES = (LayerShape("a.mlp.up", 16, 24), LayerShape("a.mlp.down", 24, 16), LayerShape("a.attn.q", 16, 8))
@@ -48,8 +49,8 @@ def test_a_rule_for_nothing_and_a_rank_of_nothing_are_refused():
 
 @pytest.mark.parametrize("projection", ["random", "pca", "whitened"])
 def test_ranks_are_those_of_the_gradients_and_the_estimate_counts_them(model, data, outputs, out, projection):
-    first = choose_layers(model.module, lm_head=False).shapes[0].name
-    settings = IndexSettings(rank=3, ranks=("in=4", f"{first}:in=2,out=5"), projection=projection)
+    first = choose_layers(model.module, HIDDEN).shapes[0].name
+    settings = hidden_settings(rank=3, ranks=("in=4", f"{first}:in=2,out=5"), projection=projection)
     needs = []
     build_index(model, data, out, settings, name="tiny", announce=needs.append)
     index = AttributionIndex.open(out)
@@ -62,7 +63,7 @@ def test_ranks_are_those_of_the_gradients_and_the_estimate_counts_them(model, da
 
 
 def test_ranks_of_sides_equal_the_dense_definition(model, data, outputs, out):
-    settings = IndexSettings(rank=3, ranks=("in=5",), rows_per_group=None)
+    settings = hidden_settings(rank=3, ranks=("in=5",), rows_per_group=None)
     build_index(model, data, out, settings, name="tiny")
     index = AttributionIndex.open(out)
     encoder = model.encoder(64)

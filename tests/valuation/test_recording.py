@@ -14,7 +14,6 @@ from credit.records import Group
 from credit.valuation import (
     AttributionIndex,
     GradientRecorder,
-    IndexSettings,
     ModuleTask,
     Sample,
     build_index,
@@ -23,13 +22,13 @@ from credit.valuation import (
 from credit.valuation.batching import make_batch
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index
-from tests.models import save_tiny_model
+from tests.models import dense_settings, hidden_settings, save_tiny_model
 from tests.valuation.test_non_finite import BAD, poisoned
 
 SETTINGS = {
-    "fisher": IndexSettings(rank=3, rows_per_group=4),
-    "ekfac": IndexSettings(rank=3, rows_per_group=4, projection="whitened", curvature="ekfac"),
-    "unit": IndexSettings(rank=3, rows_per_group=None, weighting="unit", ranks=("in=4",)),
+    "fisher": hidden_settings(rank=3, rows_per_group=4),
+    "ekfac": hidden_settings(rank=3, rows_per_group=4, projection="whitened", curvature="ekfac"),
+    "unit": hidden_settings(rank=3, rows_per_group=None, weighting="unit", ranks=("in=4",)),
 }
 
 
@@ -75,7 +74,7 @@ def test_while_training_each_gradient_is_that_of_the_weights_it_met(tmp_path):
 
     start = ModuleTask(module, loss)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-    settings = IndexSettings(rank=9, rows_per_group=None, curvature="none")
+    settings = dense_settings(rank=9, rows_per_group=None, curvature="none")
     truth = {}
     module.train()
     with GradientRecorder(start, samples, tmp_path / "index", settings, name="own") as recorder:
@@ -127,7 +126,7 @@ def test_folds_that_were_recorded_in_training_cannot_be_explained(model, data, o
 
 def test_what_is_not_finite_is_named_or_left_out(model, data, outputs, tmp_path):
     everything = [*data, *BAD]
-    settings = IndexSettings(rank=3, rows_per_group=5)
+    settings = hidden_settings(rank=3, rows_per_group=5)
 
     def record(folder, **options):
         with poisoned(model), GradientRecorder(model, everything, folder, settings, name="tiny", **options) as recorder:
@@ -168,4 +167,4 @@ def test_each_example_is_passed_through_once(model, data, tmp_path):
     ):
         pass
     with pytest.raises(ValuationError, match="second pass"):
-        GradientRecorder(model, data, tmp_path / "x", IndexSettings(weighting="relatif"), name="tiny")
+        GradientRecorder(model, data, tmp_path / "x", hidden_settings(weighting="relatif"), name="tiny")

@@ -8,16 +8,16 @@ import torch
 
 from credit.errors import InputError, MismatchError
 from credit.records import Group
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
-from tests.models import records
+from tests.models import hidden_settings, records
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 
 SETTINGS = {
-    "random-fisher": IndexSettings(rank=3, rows_per_group=4),
-    "random-none": IndexSettings(rank=3, rows_per_group=4, curvature="none"),
-    "all-rows": IndexSettings(rank=3, rows_per_group=None),
+    "random-fisher": hidden_settings(rank=3, rows_per_group=4),
+    "random-none": hidden_settings(rank=3, rows_per_group=4, curvature="none"),
+    "all-rows": hidden_settings(rank=3, rows_per_group=None),
 }
 NEW = Group("dora", "letters")
 
@@ -75,7 +75,7 @@ def test_adding_and_withdrawing_comes_back_to_the_same_index(model, data, more, 
 
 
 def test_fitted_projections_stay_those_of_the_first_data(model, data, more, outputs, tmp_path):
-    settings = IndexSettings(rank=3, rows_per_group=4, projection="whitened", curvature="ekfac")
+    settings = hidden_settings(rank=3, rows_per_group=4, projection="whitened", curvature="ekfac")
     build_index(model, data, tmp_path / "index", settings, name="tiny")
     before = AttributionIndex.open(tmp_path / "index")
     update_index(tmp_path / "index", model, more)
@@ -88,7 +88,7 @@ def test_fitted_projections_stay_those_of_the_first_data(model, data, more, outp
 
 def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    settings = IndexSettings(rank=3, rows_per_group=4)
+    settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "index", settings, name="tiny")
     update_index(tmp_path / "index", model, more)
     build_index(model, [*data, *more], tmp_path / "new", settings, name="tiny")
@@ -97,7 +97,7 @@ def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, 
 
 
 def test_a_change_that_stops_midway_leaves_the_index_as_it_was(model, data, more, outputs, tmp_path):
-    build_index(model, data, tmp_path / "index", IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    build_index(model, data, tmp_path / "index", hidden_settings(rank=3, rows_per_group=4), name="tiny")
     before = AttributionIndex.open(tmp_path / "index").value(model, outputs).effect()
 
     def stop(phase, done, total):
@@ -115,7 +115,7 @@ def test_a_change_that_stops_midway_leaves_the_index_as_it_was(model, data, more
 
 def test_what_cannot_be_changed_is_refused_and_named(model, data, tmp_path):
     folder = tmp_path / "index"
-    build_index(model, data, folder, IndexSettings(rank=3, rows_per_group=4), name="tiny")
+    build_index(model, data, folder, hidden_settings(rank=3, rows_per_group=4), name="tiny")
     with pytest.raises(InputError, match="eve has no data"):
         withdraw_provider(folder, model, "eve", data)
     with pytest.raises(InputError, match="lacks 13 examples of ann/books"):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.row_precision import errors, row_bytes, store_otherwise
-from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation.store import encode_rows, read_rows, save_tensors
-from tests.models import records, save_tiny_model
+from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
 
 # Median over outputs of the relative error, in norm over all groups. Single outputs may be off by more: where groups
@@ -71,7 +71,7 @@ def test_the_error_of_influence_and_support_is_bounded(tmp_path, kind, rows_per_
     model = load_model(save_tiny_model(tmp_path / kind, kind), dtype="fp32", device="cpu")
     data = records({FOLDED: 40, SINGLE: 12, LONE: 1})
     outputs = [make_output(i, "the cat", r.completion) for i, r in enumerate(records({SINGLE: 8}, seed=3))]
-    build_index(model, data, tmp_path / "fp32", IndexSettings(rank=8, rows_per_group=rows_per_group), name="tiny")
+    build_index(model, data, tmp_path / "fp32", hidden_settings(rank=8, rows_per_group=rows_per_group), name="tiny")
     index = AttributionIndex.open(tmp_path / "fp32")
     exact = index.value(model, outputs)
     exact_rows = index.row_influence(model, outputs)
@@ -92,6 +92,6 @@ def test_the_error_of_influence_and_support_is_bounded(tmp_path, kind, rows_per_
         assert found.share < 4 * bound
         assert row_bytes(other) < shrinks[dtype] * row_bytes(index)
         # An index that is built with such rows is the same as one whose rows are stored so afterwards.
-        settings_ = IndexSettings(rank=8, rows_per_group=rows_per_group, rows_dtype=dtype)
+        settings_ = hidden_settings(rank=8, rows_per_group=rows_per_group, rows_dtype=dtype)
         build_index(model, data, tmp_path / f"built-{dtype}", settings_, name="tiny")
         assert AttributionIndex.open(tmp_path / f"built-{dtype}").manifest == other.manifest

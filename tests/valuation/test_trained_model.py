@@ -39,10 +39,9 @@ def _table(valuation: Valuation, groups: tuple[Group, ...]) -> str:
     return "\n".join(lines)
 
 
-# The margin is seed's luck at small ranks: at rank 12, one of 128 leads is lost (8 seeds), at rank 16 none.
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_source_that_a_completion_plainly_belongs_to_leads(trained, tmp_path: Path, seed):
-    settings = IndexSettings(rank=16, max_length=96, seed=seed)
+    settings = IndexSettings(max_length=96, seed=seed)
     build_index(trained, known_records(), tmp_path / "index", settings, name=NAME)
     index = AttributionIndex.open(tmp_path / "index")
     valuation = index.value(trained, known_outputs())

@@ -9,12 +9,12 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, Checkpoint, IndexSettings, build_index, load_model
+from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
 from credit.valuation.training import IndexCallback
-from tests.models import records, save_tiny_model
+from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, SINGLE, make_output
 
-SETTINGS = IndexSettings(rank=3, rows_per_group=4)
+SETTINGS = hidden_settings(rank=3, rows_per_group=4)
 
 
 @pytest.fixture

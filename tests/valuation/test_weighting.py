@@ -6,20 +6,21 @@ import pytest
 import torch
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as filling_module
 from credit.valuation.explain import explain_output
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.weighting import Weighting, weighted
+from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
 
 
 def _gradients(model, data, outputs, rank):
     """Projected gradients by autograd: ids and one dict of layers for each example, and one for each output."""
-    layers = choose_layers(model.module, lm_head=False)
+    layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=rank, seed=0)
     encoder = model.encoder(64)
 
@@ -45,7 +46,7 @@ def _values(folder, model, outputs, ids):
 @pytest.mark.parametrize("weighting", ["unit", "relatif"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 60, 100_000], ids=["one", "few", "all"])
 def test_weighted_influence_equals_its_definition(model, data, outputs, out, weighting, tokens_per_batch):
-    settings = IndexSettings(rank=3, rows_per_group=None, weighting=weighting, damping=0.2)
+    settings = hidden_settings(rank=3, rows_per_group=None, weighting=weighting, damping=0.2)
     build_index(model, data, out, settings, name="tiny", tokens_per_batch=tokens_per_batch)
     ids, train, queries = _gradients(model, data, outputs, rank=3)
     sizes = torch.stack([sum(g.square().sum() for g in example.values()) for example in train]).sqrt()
@@ -59,16 +60,16 @@ def test_relatif_without_curvature_is_the_unit_norm_and_ekfac_divides_by_its_own
     model, data, outputs, tmp_path
 ):
     for weighting in ("unit", "relatif"):
-        settings = IndexSettings(rank=3, curvature="none", rows_per_group=None, weighting=weighting)
+        settings = hidden_settings(rank=3, curvature="none", rows_per_group=None, weighting=weighting)
         build_index(model, data, tmp_path / weighting, settings, name="tiny")
     unit, relatif = (
         AttributionIndex.open(tmp_path / name).row_influence(model, outputs) for name in ("unit", "relatif")
     )
     torch.testing.assert_close(unit, relatif)
-    plain = IndexSettings(rank=3, curvature="ekfac", rows_per_group=None)
+    plain = hidden_settings(rank=3, curvature="ekfac", rows_per_group=None)
     build_index(model, data, tmp_path / "plain", plain, name="tiny")
     build_index(
-        model, data, tmp_path / "weighted", IndexSettings(**{**_fields(plain), "weighting": "relatif"}), name="tiny"
+        model, data, tmp_path / "weighted", hidden_settings(**{**_fields(plain), "weighting": "relatif"}), name="tiny"
     )
     index = AttributionIndex.open(tmp_path / "plain")
     rows = {name: r for shard in index.shards(model.device) for name, r in shard}
@@ -85,7 +86,7 @@ def _fields(settings):
 @pytest.mark.parametrize("weighting", ["unit", "relatif"])
 def test_folds_are_sums_of_weighted_examples_and_explain_finds_them_again(model, data, outputs, tmp_path, weighting):
     for rows, name in ((None, "all"), (4, "folded")):
-        settings = IndexSettings(rank=3, rows_per_group=rows, weighting=weighting)
+        settings = hidden_settings(rank=3, rows_per_group=rows, weighting=weighting)
         build_index(model, data, tmp_path / name, settings, name="tiny")
     every, folded = AttributionIndex.open(tmp_path / "all"), AttributionIndex.open(tmp_path / "folded")
     torch.testing.assert_close(folded.value(model, outputs).influence, every.value(model, outputs).influence)
@@ -116,7 +117,7 @@ class _Halving:
 def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
-    settings = IndexSettings(rank=3, rows_per_group=4, weighting="relatif")
+    settings = hidden_settings(rank=3, rows_per_group=4, weighting="relatif")
     phases: list[str] = []
     whole = build_index(
         model, data, tmp_path / "whole", settings, name="tiny", progress=lambda phase, *_: phases.append(phase)
@@ -143,7 +144,7 @@ def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, dat
 
 
 def test_unit_norms_survive_updates_and_withdrawals(model, data, outputs, tmp_path):
-    settings = IndexSettings(rank=3, rows_per_group=4, weighting="unit")
+    settings = hidden_settings(rank=3, rows_per_group=4, weighting="unit")
     build_index(model, data, tmp_path / "all", settings, name="tiny")
     some = [record for record in data if record.group != SINGLE]
     build_index(model, some, tmp_path / "grown", settings, name="tiny")
@@ -158,7 +159,7 @@ def test_unit_norms_survive_updates_and_withdrawals(model, data, outputs, tmp_pa
 
 
 def test_a_change_that_would_change_all_weights_is_refused(model, data, tmp_path):
-    settings = IndexSettings(rank=3, rows_per_group=4, weighting="relatif")
+    settings = hidden_settings(rank=3, rows_per_group=4, weighting="relatif")
     build_index(model, data, tmp_path / "index", settings, name="tiny")
     for change in (
         lambda: update_index(tmp_path / "index", model, data),
@@ -170,4 +171,4 @@ def test_a_change_that_would_change_all_weights_is_refused(model, data, tmp_path
         AttributionIndex.open(tmp_path / "index", damping=0.5)
     AttributionIndex.open(tmp_path / "index", damping=0.1)
     with pytest.raises(ValuationError, match="'loud' is unknown; choose one of none, unit, relatif"):
-        build_index(model, data, tmp_path / "other", IndexSettings(weighting="loud"), name="tiny")
+        build_index(model, data, tmp_path / "other", hidden_settings(weighting="loud"), name="tiny")
