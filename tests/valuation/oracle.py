@@ -32,6 +32,14 @@ def weight_gradients(model: LanguageModel, example: Example, names: Sequence[str
     return {n: g.mT if isinstance(modules[n], Conv1D) else g for n, g in zip(names, grads, strict=True)}
 
 
+def untie(model: LanguageModel) -> LanguageModel:
+    """Give a head that shares the embedding's weight one of its own: autograd's gradient is then the head's alone."""
+    head = model.module.get_output_embeddings()
+    if head.weight is model.module.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+    return model
+
+
 def projected(gradients: dict[str, Tensor], projections: dict[str, LayerProjection]) -> dict[str, Tensor]:
     """P_out G P_inᵀ of each layer, flattened."""
     result = {}
