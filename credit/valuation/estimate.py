@@ -109,7 +109,7 @@ def _side_numbers(shape: LayerShape, ranks: Mapping[str, LayerRank]) -> int:
 def _moment_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
     """Memory for the second moments of both sides of all layers, and for diagonalising or projecting the widest."""
     heads = [shape for shape in shapes if shape.is_head]  # their output sides have a moment for each token alone
-    widths = [width for s in shapes for width in ((s.in_width,) if s.is_head else (s.in_width, s.out_width))]
+    widths = [width for shape in shapes for width in shape.dense_widths]
     workspace = _PROJECTING if projection == "random" else _DIAGONALISING
     squares = sum(width**2 for width in widths) + workspace * max(widths) ** 2
     return (squares + sum(head.out_width for head in heads)) * _FLOAT_BYTES

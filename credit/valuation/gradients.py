@@ -164,7 +164,7 @@ class ModelTap:
                     "its examples cannot be told apart; leave it out of the index"
                 )
             sink = self._observe(name, _by_position(x))
-            tapped: Tensor = _Tap.apply(y, self._anchor, lambda dy: sink(_by_position(dy)))  # type: ignore[no-untyped-call]
+            tapped: Tensor = _Tap.apply(y, self._anchor, lambda dy: sink(_by_position(dy)))  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
             return tapped
 
         return hook

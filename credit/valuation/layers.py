@@ -28,6 +28,11 @@ class LayerShape:
     out_width: int
     is_head: bool = False
 
+    @property
+    def dense_widths(self) -> tuple[int, ...]:
+        """Widths of the sides whose second moment is a matrix: not that of a head's vocabulary."""
+        return (self.in_width,) if self.is_head else (self.in_width, self.out_width)
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedLayer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from torch import Tensor
 from credit.valuation.curvature import make_curvature, make_statistic
 from credit.valuation.fitting import needs_moments
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import LayerChoice
+from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import sum_moments
 from credit.valuation.passes import is_out_of_memory, release_memory
-from credit.valuation.projection import LayerProjection
+from credit.valuation.projection import LayerProjection, Side, SideSpec, vocabulary_hashing
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.weighting import needs_curvature
@@ -154,7 +155,7 @@ def _seconds_per_token(
         batch = typical[:count]
         failed = False
         try:
-            seconds = _timed(lambda batch=batch: run(batch), device)  # type: ignore[misc]  # a default in a lambda
+            seconds = _timed(partial(run, batch), device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or count == 1:
                 raise
@@ -200,7 +201,7 @@ def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch
     """Seconds to diagonalise all second moments, from one matrix."""
     if fitted or settings.projection == "random":
         return 0.0
-    sides = [width for shape in layers.shapes for width in (shape.in_width, shape.out_width)]
+    sides = [width for shape in layers.shapes for width in shape.dense_widths]
     return _cubic(torch.linalg.eigh, sides, device)
 
 
@@ -231,9 +232,14 @@ def _stand_ins(
     def rows(rank: int, width: int) -> Tensor | None:
         return None if keeps_identities and rank == width else torch.full((rank, width), width**-0.5)
 
+    def p_out(shape: LayerShape, rank: int) -> Side:
+        if shape.is_head:
+            return vocabulary_hashing(SideSpec(shape.out_width, rank, seed=0))
+        return rows(rank, shape.out_width)
+
     return {
         shape.name: LayerProjection(
-            rows(ranks[shape.name].inputs, shape.in_width), rows(ranks[shape.name].outputs, shape.out_width)
+            rows(ranks[shape.name].inputs, shape.in_width), p_out(shape, ranks[shape.name].outputs)
         )
         for shape in layers.shapes
     }
