@@ -48,6 +48,9 @@ _function: Callable[[Any], Any] | None = None
 def _call(item: Any) -> Any:
     if _function is None:
         raise RuntimeError("a worker was called before it was started")
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # died before the thread that waits for it had its turn
+        os._exit(1)
     return _function(item)
 
 

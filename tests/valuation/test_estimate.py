@@ -70,12 +70,13 @@ def wide_model(tmp_path_factory):
         )
     ).save_pretrained(folder)  # fmt: skip
     tiny_tokenizer().save_pretrained(folder)
-    return load_model(folder, dtype="fp32", device="cpu")
+    return folder
 
 
-def _peak_of_build(channel, model, data, out, settings, tokens_per_batch):
+def _peak_of_build(channel, path, data, out, settings, tokens_per_batch):
     """In a process of its own: the needs that were announced, and by how much memory grew at the most."""
     torch.set_num_threads(1)
+    model = load_model(path, dtype="fp32", device="cpu")
     seen: list[Needs] = []
     # Code and weights come into memory when they are first used.
     warm_up = replace(settings, rank=2, curvature="none")
@@ -94,10 +95,11 @@ def _peak_of_build(channel, model, data, out, settings, tokens_per_batch):
     ],
 )
 def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, settings, tokens_per_batch, least):
-    forks = multiprocessing.get_context("fork")
-    ours, theirs = forks.Pipe()
+    # A fork would build in what the process of the tests has freed, and would not grow.
+    anew = multiprocessing.get_context("spawn")
+    ours, theirs = anew.Pipe()
     more = [replace(record, id=f"{record.id}-{copy}") for copy in range(16) for record in data]
-    child = forks.Process(target=_peak_of_build, args=(theirs, wide_model, more, out, settings, tokens_per_batch))
+    child = anew.Process(target=_peak_of_build, args=(theirs, wide_model, more, out, settings, tokens_per_batch))
     child.start()
     theirs.close()
     needs, grown = ours.recv()
