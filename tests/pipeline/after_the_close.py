@@ -28,40 +28,36 @@ from tests.pipeline.plain_model import (
 )
 from tests.pipeline.two_ledgers import TwoLedgers
 
+changes = st.fixed_dictionaries(
+    {"measure": st.sampled_from(["support", "influence"])},
+    optional={"basis": st.sampled_from(["output", "pool"]), "negative": st.sampled_from(["zero", "net"])},
+)
+"""Of a policy, for a restatement."""
+
 
 class AfterTheClose(TwoLedgers):
     """Rules about what a close has decided."""
 
     @precondition(lambda self: self.model.closes)
-    @rule(data=st.data(), measure=st.sampled_from(["support", "influence"]))
-    def restate(self, data: st.DataObject, measure: str) -> None:
-        """What another measure would have paid is posted in the open month, and posted again it is nothing."""
+    @rule(data=st.data(), changes=changes)
+    def restate(self, data: st.DataObject, changes: dict[str, str]) -> None:
+        """What another policy would have paid is posted in the open month, and posted again it is nothing."""
         month = data.draw(st.sampled_from(sorted(self.model.closes)))
         self.now += timedelta(minutes=1)
 
         def act() -> list[Restatement]:
-            by = {"measure": measure}
-            return [
-                restate(
-                    self.books,
-                    ledger,
-                    month_name(month),
-                    by_policy(by),
-                    {"policy": by},
-                    reason="a better one",
-                    now=self.now,
-                )
-                for ledger in self.ledgers
-            ]
+            args = (month_name(month), by_policy(changes), {"policy": changes})
+            return [restate(self.books, ledger, *args, reason="a better one", now=self.now) for ledger in self.ledgers]
 
         before = self.read(lambda conn: statements.statements(conn, month_name(month)))
         try:
-            expected = self.model.restate(month, otherwise=measure == "influence")
+            credited, expected = self.model.restate(month, changes)
         except RefusedError:
             self.refused(act)
             return
         one, other = act()
         assert one == other
+        assert {item.provider: item.restated_micro for item in one.credits if item.restated_micro} == credited
         moved = {(item.account, item.currency): item.adjustment_minor for item in one.money if item.adjustment_minor}
         assert moved == expected
         if one.txn_id is not None:

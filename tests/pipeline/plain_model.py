@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
-from hashlib import sha256
 from math import floor
+
+from tests.pipeline.plain_credits import Output, Paid, divide, month_credits
 
 Key = tuple[str, str]
 PROVIDERS = ("ann", "ben")
@@ -56,20 +57,12 @@ class Payout:
 
 
 @dataclass
-class Output:
-    """An output of a month: its credits as they were posted, and by the other measure."""
-
-    month: int
-    posted: dict[str, int]
-    otherwise: dict[str, int]
-
-
-@dataclass
 class Closed:
     """By what a month was closed, and what its restatements moved since."""
 
     house: str
     terms: dict[Key, Agreed]
+    credited: dict[str, int]
     moved: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
 
 
@@ -87,23 +80,10 @@ def share(amount: int, ppm: int) -> int:
     return floor(Fraction(amount * ppm, 1_000_000))
 
 
-def divide(name: str, net: int, credited: dict[str, int], ending: str = "") -> dict[str, int]:
-    """Floors of the exact shares; what is left goes to the largest remainders, ties by hash."""
-    total = sum(credited.values())
-    exact = {key: Fraction(net * micro, total) if total else Fraction(0) for key, micro in credited.items()}
-    parts = {key: floor(value) for key, value in exact.items()}
-    order = sorted(exact, key=lambda key: (parts[key] - exact[key], sha256(f"{name}\0{key}{ending}".encode()).digest()))
-    left = net - sum(parts.values()) if total else 0
-    for key in order[:left]:
-        parts[key] += 1
-    return parts
-
-
 @dataclass
 class Model:
     closed: int = -1
     opened: set[int] = field(default_factory=set)
-    credits: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     pools: dict[int, list[Pool]] = field(default_factory=lambda: defaultdict(list))
     moves: dict[int, dict[Key, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     advances: dict[Key, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -121,10 +101,48 @@ class Model:
     def move(self, account: str, currency: str, amount: int) -> None:
         self.balances[account, currency] += amount
 
-    def earn(self, month: int, credited: dict[str, int]) -> None:
+    def counts_in(self, occurred: int) -> int:
+        """Return the month in which something of another one counts: itself, or the first one that is open."""
+        return max(occurred, self.closed + 1)
+
+    def value(self, output: Output, paid: Paid) -> int:
+        output.state, output.paid, output.month = "valued", paid, self.counts_in(output.occurred)
+        self.opened.add(output.month)
+        return output.month
+
+    def set_aside(self, output: Output, reason: str) -> int:
+        """Set an output aside, in the month that is returned."""
+        if output.state == "valued" or output.state == "reversed":
+            raise RefusedError
+        output.state, output.history, output.reason = "aside", True, reason
+        output.month = self.counts_in(output.occurred)
+        self.opened.add(output.month)
+        return output.month
+
+    def restore(self, output: Output) -> int:
+        """Let an output wait again; return the month in which that is said."""
+        output.state, month = "waiting", self.counts_in(output.month)
         self.opened.add(month)
-        for key, micro in credited.items():
-            self.credits[month][key] += micro
+        return month
+
+    def outputs_of(self, month: int) -> list[Output]:
+        return [output for output in self.outputs if output.state == "valued" and output.month == month]
+
+    def credits(self) -> dict[str, int]:
+        """Return what the journal's accounts of credits hold, collections taken together.
+
+        Each output pays alone until the close of its month adds up what is to be.
+        """
+        alone = [(item, Paid(item.paid.measure)) for item in self.outputs if item.month > self.closed]
+        parts = [closed.credited for closed in self.closes.values()]
+        parts.append(month_credits("", [pair for pair in alone if pair[0].state == "valued"]))
+        found: dict[str, int] = defaultdict(int)
+        for part in parts:
+            for key, micro in part.items():
+                found[f"credits:earned:{key}"] += micro
+        found["credits:set-aside"] = sum(item.weight for item in self.outputs if item.state == "aside")
+        found["credits:issued"] = -sum(found.values())
+        return {key: micro for key, micro in found.items() if micro}
 
     def add_pool(self, month: int, pool: Pool) -> None:
         self.opened.add(month)
@@ -150,8 +168,8 @@ class Model:
         month = item.month if is_open else self.closed + 1
         match item.kind, item.what:
             case "credits", Output() as output if is_open:
-                self.earn(month, {key: -micro for key, micro in output.posted.items()})
-                self.outputs.remove(output)
+                self.opened.add(month)
+                output.state = "reversed"
             case "restatement", (int() as restated, dict() as moved):
                 self._move_restated(restated, month, {key: -amount for key, amount in moved.items()})
             case "pool", Pool() as pool if is_open:
@@ -169,11 +187,15 @@ class Model:
     def outstanding(self, key: Key, month: int) -> int:
         return sum(amount for when, amount in self.advances[key] if when <= month)
 
-    def close(self, month: int, house: str) -> dict[Key, dict[str, int]]:
+    def close(self, month: int, house: str, leave_pending: bool) -> dict[Key, dict[str, int]]:
         """Close a month; return every balance's lines."""
-        if month not in self.opened or any(other < month for other in self.opened if other > self.closed):
+        if month <= self.closed or any(other < month for other in self.opened if other > self.closed):
             raise RefusedError
-        credited = dict(self.credits[month])
+        if month not in self.opened and all(output.occurred != month for output in self.outputs):
+            raise RefusedError
+        if not leave_pending and any(item.state == "waiting" and item.occurred <= month for item in self.outputs):
+            raise RefusedError
+        credited = month_credits(month_name(month), [(output, output.paid) for output in self.outputs_of(month)])
         money = [pool for pool in self.pools[month] if pool.standing]
         if not money and any(credited.values()):
             raise RefusedError
@@ -194,7 +216,8 @@ class Model:
             converted[key[0], self.terms[key].pay_in] += self._convert(month, lines[key]["converted_out"])
         for key in {*keys, *(key for key, amount in converted.items() if amount)} - elsewhere:
             lines[key] = self._settle(key, month, earned.get(key, 0), converted[key])
-        self.closes[month] = Closed(house, dict(self.terms))
+        self.closes[month] = Closed(house, dict(self.terms), credited)
+        self.opened.add(month)
         self.closed = month
         return lines
 
@@ -215,22 +238,21 @@ class Model:
                 owed["money:payable:house", pool.currency] += cut
         return owed
 
-    def restate(self, month: int, otherwise: bool) -> dict[Key, int]:
-        """Move, in the open month, what a closed one would have paid by the other measure; return it by account."""
-        credited = dict(self.credits[month])
-        for output in self.outputs:
-            if output.month == month and otherwise:
-                for key in output.posted.keys() | output.otherwise.keys():
-                    change = output.otherwise.get(key, 0) - output.posted.get(key, 0)
-                    credited[key] = credited.get(key, 0) + change
+    def restate(self, month: int, changes: dict[str, str]) -> tuple[dict[str, int], dict[Key, int]]:
+        """Move, in the open month, what a closed one would have paid by other policies.
+
+        Return the credits that it would have had, and what is moved by account.
+        """
+        anew = [(output, output.paid._replace(**changes)) for output in self.outputs_of(month)]
+        credited = month_credits(month_name(month), anew)
         closed = self.closes[month]
-        before = self.owed(month, self.credits[month], closed.house, closed.terms)
+        before = self.owed(month, closed.credited, closed.house, closed.terms)
         after = self.owed(month, credited, closed.house, closed.terms)
         keys = before.keys() | after.keys() | closed.moved.keys()
         moved = {key: after.get(key, 0) - before.get(key, 0) - closed.moved.get(key, 0) for key in keys}
         moved = {key: amount for key, amount in moved.items() if amount}
         self._move_restated(month, self.closed + 1, moved)
-        return moved
+        return credited, moved
 
     def _move_restated(self, restated: int, month: int, moved: dict[Key, int]) -> None:
         if moved:

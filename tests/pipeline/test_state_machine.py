@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, text
 
-from credit.accounting.credits import Policy
+from credit.accounting.money import parse_amount
 from credit.ledger import (
     balances,
     corrections,
     fx,
     holds,
     journal,
+    payouts,
     periods,
     pools,
     settlement,
@@ -34,21 +36,12 @@ from credit.ledger import (
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import Ledger
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
-from credit.records import CREDIT, GivenRate, Group, Rate, Terms
+from credit.records import CREDIT, GivenRate, Rate, Terms
 from tests.conftest import PostgresServer
 from tests.pipeline.after_the_close import AfterTheClose
-from tests.pipeline.plain_model import (
-    HOUSE,
-    PROVIDERS,
-    Agreed,
-    Output,
-    Pool,
-    Posted,
-    RefusedError,
-    divide,
-    month_name,
-)
-from tests.pipeline.scored import Scored, credit_outputs
+from tests.pipeline.from_log_to_credits import FromLogToCredits, influence, micro, paid
+from tests.pipeline.plain_credits import Paid
+from tests.pipeline.plain_model import PROVIDERS, Agreed, Pool, Posted, RefusedError, month_name
 
 LINES = (
     "opening",
@@ -69,7 +62,7 @@ provider = st.sampled_from(PROVIDERS)
 currency = st.sampled_from(["EUR", "USD"])
 ahead = st.sampled_from([0, 0, 0, 1, 2])
 ppm = st.sampled_from([0, 1, 333_333, 500_000, 999_999, 1_000_000, 1_000_000])
-micro = st.lists(st.integers(0, 5_000_000), min_size=4, max_size=4)
+outputs = st.lists(st.tuples(micro, influence, paid), min_size=1, max_size=2)
 policy = st.sampled_from(["return", "redistribute", "escrow"])
 amount = st.one_of(st.integers(1, 30), st.integers(1_000, 10**6))
 
@@ -96,7 +89,7 @@ agreed = st.builds(
 )
 
 
-class Accounting(AfterTheClose):
+class Accounting(FromLogToCredits, AfterTheClose):
     """Two ledgers and a model that are told the same."""
 
     @initialize(data=st.data())
@@ -107,40 +100,21 @@ class Accounting(AfterTheClose):
             if data.draw(st.booleans()):
                 self.advance(0, *key, data.draw(amount))
 
-    @rule(micro=micro, other=micro, nets=st.tuples(amount, amount), house=policy, coefficient=coefficient)
+    @rule(outputs=outputs, nets=st.tuples(amount, amount), house=policy, coefficient=coefficient)
     def settle_a_month(
-        self, micro: list[int], other: list[int], nets: tuple[int, int], house: str, coefficient: int
+        self,
+        outputs: list[tuple[list[int], list[int], Paid]],
+        nets: tuple[int, int],
+        house: str,
+        coefficient: int,
     ) -> None:
         """Credits, a pool in each currency, a rate and the close, if no earlier command stands in the way."""
-        self.earn(0, micro, other)
+        for item in outputs:
+            self.earn(0, *item)
         self.give_rate(0, coefficient)
         for net, code in zip(nets, ("EUR", "USD"), strict=True):
             self.pool(0, net, code)
-        self.close(house, 0)
-
-    @rule(ahead=ahead, micro=micro, other=micro)
-    def earn(self, ahead: int, micro: list[int], other: list[int]) -> None:
-        """An output that is paid by support, as many micro-credits as its values sum to; its influence is another."""
-        month = self.model.closed + 1 + ahead
-        credited = {key: value for key, value in zip((*PROVIDERS, *HOUSE), micro, strict=True) if value}
-        total = sum(credited.values())
-        if not credited:
-            return
-        self.number += 1
-        self.now += timedelta(minutes=1)
-        name = f"o{self.number}"
-        pairs = zip((*PROVIDERS, *HOUSE), other, micro, strict=True)
-        measures = {Group(key): (float(influence), float(support)) for key, influence, support in pairs}
-        item = Scored(name, datetime.combine(periods.first_day(month_name(month)), time(12), UTC), measures, total)
-        for ledger in self.ledgers:
-            credit_outputs(ledger, self.books.books, [item], Policy(measure="support"), now=self.now)
-        number, _ = self.read(journal.chain_head)[0]
-        rest = {"house": total} if not any(other) else {}
-        otherwise = rest or divide(name, total, dict(zip((*PROVIDERS, *HOUSE), other, strict=True)), "\0default")
-        output = Output(month, credited, otherwise)
-        self.model.earn(month, credited)
-        self.model.outputs.append(output)
-        self.model.posted[number] = Posted("credits", month, output)
+        self.close(house, 0, leave=True)
 
     @rule(ahead=ahead, coefficient=coefficient)
     def give_rate(self, ahead: int, coefficient: int) -> None:
@@ -224,12 +198,13 @@ class Accounting(AfterTheClose):
         except RefusedError:
             self.refused(lambda: self.write(undo))
         else:
-            self.post(undo)
+            self.model.posted[self.post(undo)] = Posted("reversal", self.model.closed + 1, number)
 
-    @rule(house=policy, ahead=st.sampled_from([0, 0, 0, 1]))
-    def close(self, house: str, ahead: int) -> None:
+    @rule(house=policy, ahead=st.sampled_from([0, 0, 0, 1]), leave=st.booleans())
+    def close(self, house: str, ahead: int, leave: bool) -> None:
         """The next open period closes with the model's lines; one out of order, or without a pool, does not."""
-        open_months = sorted(month for month in self.model.opened if month > self.model.closed)
+        begun = self.model.opened.union(output.occurred for output in self.model.outputs)
+        open_months = sorted(month for month in begun if month > self.model.closed)
         if len(open_months) <= ahead:
             return
         month = open_months[ahead]
@@ -237,11 +212,12 @@ class Accounting(AfterTheClose):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            settings = CloseSettings(ClosePolicy(house=house, unvalidated="a test"), dry_run)
+            by = ClosePolicy(house=house, unvalidated="a test", leave_pending=leave)
+            settings = CloseSettings(by, dry_run, self.books.books)
             return close_period(ledger, name, settings, now=self.now)
 
         try:
-            expected = self.model.close(month, house)
+            expected = self.model.close(month, house, leave)
         except RefusedError:
             for ledger in self.ledgers:
                 self.refused(lambda ledger=ledger: act(ledger))
@@ -258,11 +234,10 @@ class Accounting(AfterTheClose):
         nothing = dict.fromkeys(LINES, 0)
         for key in expected.keys() | found.keys():
             assert found.get(key, nothing) == expected.get(key, nothing)
-        one, other = self.read(lambda conn: statements.statements(conn, name))
-        assert one == other, "both engines give the same statements"
         for pool, earnings in done[0].earnings:
             assert sum(item.share.amount_minor for item in earnings) == pool.net_minor or not earnings
         self.closed_books_agree(name, found)
+        self.statements_agree(name, month)
 
     def closed_books_agree(self, name: str, found: dict[tuple[str, str], dict[str, int]]) -> None:
         """A month opens with what the one before carried, and what it carries is what the accounts owe."""
@@ -272,6 +247,25 @@ class Accounting(AfterTheClose):
         carried = {key: amount for key, amount in self.last.items() if amount}
         for owed in self.read(lambda conn: settlement.provider_balances(conn, PAYABLE_KIND, through=name)):
             assert {key: amount for key, amount in owed.items() if key[0] in PROVIDERS} == carried
+
+    def statements_agree(self, name: str, month: int) -> None:
+        """Both engines give the same statements, which sum to what is payable, and never change."""
+        one, other = self.read(lambda conn: statements.statements(conn, name))
+        assert one == other
+        self.told[name] = one
+        payable: dict[str, int] = {}
+        for item in one:
+            body = json.loads(item.body_json)
+            for line in body["balances"]:
+                amount = parse_amount(line["payable"], line["currency"])
+                payable[line["currency"]] = payable.get(line["currency"], 0) + amount
+            aside = [output for output in self.model.outputs if (output.state, output.month) == ("aside", month)]
+            assert body["credits"].get("outputs_set_aside", 0) == len(aside)
+        for rows in self.read(lambda conn: payouts.payouts(conn, name)):
+            approved: dict[str, int] = {}
+            for row in rows:
+                approved[row.currency] = approved.get(row.currency, 0) + row.amount_minor
+            assert approved == {code: amount for code, amount in payable.items() if amount}
 
     @rule(whose=st.sampled_from((*PROVIDERS, "house")))
     def remember(self, whose: str) -> None:
@@ -289,9 +283,13 @@ class Accounting(AfterTheClose):
         )
         one, other = self.read(lambda conn: {(row[0], row[1]): int(row[2]) for row in conn.execute(query)})
         assert one == other
-        assert {key: value for key, value in one.items() if value and key[1] != CREDIT} == {
-            key: value for key, value in self.model.balances.items() if value
-        }
+        money = {key: value for key, value in one.items() if value and key[1] != CREDIT}
+        assert money == {key: value for key, value in self.model.balances.items() if value}
+        credited: dict[str, int] = {}
+        for key, commodity in one.keys() - money.keys():
+            kind = key.partition("/")[0]
+            credited[kind] = credited.get(kind, 0) + one[key, commodity]
+        assert {key: value for key, value in credited.items() if value} == self.model.credits()
         for commodity in {key[1] for key in one}:
             assert sum(value for key, value in one.items() if key[1] == commodity) == 0
 

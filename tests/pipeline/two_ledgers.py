@@ -21,6 +21,7 @@ from credit.ledger import (
     catalog,
     integrity,
     journal,
+    statements,
 )
 from credit.ledger.engine import Ledger
 from credit.payments.details import set_provider_details
@@ -54,6 +55,7 @@ class TwoLedgers(RuleBasedStateMachine):
         self.snapshots: list[tuple[datetime, str, list[balances.Balance]]] = []
         self.advanced: dict[tuple[str, str], int] = {}
         self.last: dict[tuple[str, str], int] = {}
+        self.told: dict[str, list[statements.Statement]] = {}
         self.write(lambda conn: catalog.import_providers(conn, RECORDS, now=self.now))
         for ledger, key in product(self.ledgers, PROVIDERS):
             set_provider_details(ledger, key, {"legal_name": f"{key} ltd", "paypal": f"{key}@a.org"}, now=self.now)
@@ -62,6 +64,9 @@ class TwoLedgers(RuleBasedStateMachine):
         for moment, whose, before in self.snapshots:
             for found in self.read(lambda conn: balances.balances(conn, whose, recorded=moment)):  # noqa: B023 - at once
                 assert found == before, "what was recorded by then never changes"
+        for name, before in self.told.items():
+            for found in self.read(lambda conn: statements.statements(conn, name)):  # noqa: B023 - at once
+                assert found == before, "a statement never changes"
         for ledger in self.ledgers:
             assert integrity.verify(ledger, None).problems == ()
             ledger.close()

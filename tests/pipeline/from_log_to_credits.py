@@ -1,0 +1,128 @@
+"""Outputs as rules of the state machine: logged, valued, credited by any policy, set aside and taken back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from credit.accounting.credits import Policy
+from credit.ledger import journal, periods
+from credit.ledger import set_aside as aside
+from credit.records import Group
+from tests.pipeline.plain_credits import Output, Paid
+from tests.pipeline.plain_model import HOUSE, PROVIDERS, Posted, RefusedError, month_name
+from tests.pipeline.scored import Scored, log_outputs, post_scores
+from tests.pipeline.two_ledgers import TwoLedgers
+
+KEYS = (*PROVIDERS, *HOUSE)
+
+paid = st.sampled_from([Paid()] * 4 + [Paid("influence", *sums) for sums in (("pool", "zero"), ("output", "net"))] * 2
+                       + [Paid("influence"), Paid("influence", "pool", "net")])  # fmt: skip
+micro = st.lists(st.integers(0, 5_000_000), min_size=4, max_size=4)
+influence = st.lists(st.one_of(st.integers(-9, 9), st.integers(-(10**6), 10**6)), min_size=4, max_size=4)
+reason = st.sampled_from(["it has no token", "it is not ours"])
+
+
+class FromLogToCredits(TwoLedgers):
+    """Rules about outputs, up to what they credit."""
+
+    @rule(ahead=st.sampled_from([0, 0, 0, 1, 2]), micro=micro, influence=influence, paid=paid)
+    def earn(self, ahead: int, micro: list[int], influence: list[int], paid: Paid) -> None:
+        """An output of an open month, valued at once."""
+        if sum(micro):
+            self._value(self._log(self.model.closed + 1 + ahead, micro, influence), paid)
+
+    @rule(ahead=st.sampled_from([-1, 0, 0, 1]), micro=micro, influence=influence)
+    def log(self, ahead: int, micro: list[int], influence: list[int]) -> None:
+        """An output that waits, perhaps of a month that is closed."""
+        if sum(micro):
+            self._log(max(0, self.model.closed + 1 + ahead), micro, influence)
+
+    @precondition(lambda self: any(output.state == "waiting" for output in self.model.outputs))
+    @rule(data=st.data(), paid=paid)
+    def value(self, data: st.DataObject, paid: Paid) -> None:
+        waiting = [output for output in self.model.outputs if output.state == "waiting"]
+        self._value(data.draw(st.sampled_from(waiting)), paid)
+
+    @precondition(lambda self: self.model.outputs)
+    @rule(data=st.data(), reason=reason)
+    def set_aside(self, data: st.DataObject, reason: str) -> None:
+        """What is not valued can be set aside, for one reason; that transaction is not reversed by itself."""
+        output = self._one_of_them(data)
+        if output.state == "aside":
+            if output.reason != reason:
+                self.refused(lambda: self._set_aside(output, reason))
+            else:
+                self._nothing_new(lambda: self._set_aside(output, reason))
+            return
+        try:
+            month = self.model.set_aside(output, reason)
+        except RefusedError:
+            self.refused(lambda: self._set_aside(output, reason))
+            return
+        event = self._set_aside(output, reason)
+        assert (event.output, event.weight_micro, event.period) == (output.name, output.weight, month_name(month))
+        self._nothing_new(lambda: self._set_aside(output, reason))
+        self.model.posted[event.txn_id] = Posted("set-aside", month, output)
+
+    @precondition(lambda self: self.model.outputs)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        """What is set aside waits again; what was taken back before stays so, and what never was set aside is named."""
+        output = self._one_of_them(data)
+        if output.state != "aside":
+            if output.history:
+                self._nothing_new(lambda: self._restore(output))
+            else:
+                self.refused(lambda: self._restore(output))
+            return
+        month = self.model.restore(output)
+        event = self._restore(output)
+        self._nothing_new(lambda: self._restore(output))
+        self.model.posted[event.txn_id] = Posted("reversal", month, output)
+
+    def _one_of_them(self, data: st.DataObject) -> Output:
+        """Draw an output, those first that a command can do something with."""
+        order = {"waiting": 0, "aside": 1, "valued": 2, "reversed": 3}
+        return data.draw(st.sampled_from(sorted(self.model.outputs, key=lambda output: order[output.state])))
+
+    def _log(self, month: int, micro: list[int], influence: list[int]) -> Output:
+        """Log an output whose support sums to its weight, so that paid by it everybody gets exactly that."""
+        self.number += 1
+        self.now += timedelta(minutes=1)
+        support = {key: value for key, value in zip(KEYS, micro, strict=True) if value}
+        measures = {"support": support, "influence": dict(zip(KEYS, influence, strict=True))}
+        output = Output(f"o{self.number}", month, sum(micro), measures)
+        for ledger in self.ledgers:
+            log_outputs(ledger, [self._scored(output)], self.now)
+        self.model.outputs.append(output)
+        return output
+
+    def _value(self, output: Output, paid: Paid) -> None:
+        self.now += timedelta(minutes=1)
+        policy = Policy(paid.measure, basis=paid.basis, negative=paid.negative)
+        for ledger in self.ledgers:
+            post_scores(ledger, self.books.books, [self._scored(output)], policy, now=self.now)
+        month = self.model.value(output, paid)
+        number, _ = self.read(journal.chain_head)[0]
+        self.model.posted[number] = Posted("credits", month, output)
+
+    def _scored(self, output: Output) -> Scored:
+        moment = datetime.combine(periods.first_day(month_name(output.occurred)), time(12), UTC)
+        influence, support = output.measures["influence"], output.measures["support"]
+        measures = {Group(key): (float(influence[key]), float(support.get(key, 0))) for key in KEYS}
+        return Scored(output.name, moment, measures, output.weight)
+
+    def _set_aside(self, output: Output, reason: str) -> aside.SetAside:
+        return self.write(lambda conn: aside.set_aside(conn, output.name, reason, now=self.now))
+
+    def _restore(self, output: Output) -> aside.SetAside:
+        return self.write(lambda conn: aside.restore(conn, output.name, "there was one", now=self.now))
+
+    def _nothing_new(self, act) -> None:
+        """Twice is once."""
+        heads = self.read(journal.chain_head)
+        act()
+        assert self.read(journal.chain_head) == heads
