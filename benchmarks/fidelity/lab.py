@@ -42,22 +42,27 @@ def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats
     yield "effect, fitted on 4 retrainings", fitted([infl, features.support[0.0], volume], scoring.fall, 4)
 
 
-def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> list[tuple[str, Scores]]:
-    """Score the baselines and every variant's measures on a case."""
+def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tuple[str, Scores]], str]:
+    """Score the baselines and every variant's measures on a case; say how well the intervals of the default cover."""
     scoring = Scoring(truth)
     rows = list(scoring.baselines())
     for name, scores in rows:
         print(scores.line(name), flush=True)
+    covered = ""
     valuer = Valuer(truth, work)
     for variant in variants:
-        for name, measure in measures(valuer.features(variant), scoring):
+        features = valuer.features(variant)
+        if variant is GRID[0]:
+            covered = scoring.coverage(features.influence + features.support[1.0]).words()
+            print(covered, flush=True)
+        for name, measure in measures(features, scoring):
             scores = scoring.score(measure)
             rows.append((f"{variant.name}: {name}", scores))
             print(scores.line(rows[-1][0]), flush=True)
-    return rows
+    return rows, covered
 
 
-def page(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> str:
+def page(truth: Truth, rows: Sequence[tuple[str, Scores]], covered: str) -> str:
     """A case's results in Markdown."""
     scoring = Scoring(truth)
     size = truth.case.size
@@ -78,7 +83,7 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]]) -> str:
             f"Leave-one-out: two seeds agree by a Pearson correlation of {noise.pearson:.2f}; nothing can predict "
             f"their mean better than {noise.pearson_ceiling:.2f}; their shares differ by {noise.shares:.2f}."
         )
-    lines += ["", f"![LDS of every measure]({truth.case.name}.svg)", "", Scores.heading()]
+    lines += ["", covered, "", f"![LDS of every measure]({truth.case.name}.svg)", "", Scores.heading()]
     lines += [scores.line(name) for name, scores in rows]
     return "\n".join(lines) + "\n"
 
@@ -119,10 +124,10 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         truth = retrain(make(work, size), work, arguments.workers)
         chosen = [v for v in GRID if name in v.cases and (not arguments.only or v.name in arguments.only)]
-        rows = run(truth, work, chosen)
+        rows, covered = run(truth, work, chosen)
         if not arguments.only:
             REPORTS.mkdir(parents=True, exist_ok=True)
-            (REPORTS / f"{name}.md").write_text(page(truth, rows), encoding="utf-8")
+            (REPORTS / f"{name}.md").write_text(page(truth, rows, covered), encoding="utf-8")
             plot(rows, Scoring(truth).noise().lds).save(str(REPORTS / f"{name}.svg"))
 
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import polars as pl
 
 from benchmarks.fidelity.truth import Truth
 from credit.fidelity.baselines import bm25
 from credit.fidelity.counterfactuals import Counterfactual
+from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import (
     Estimate,
     Floats,
+    attribution_error,
     correlation,
     estimate,
     estimate_of,
@@ -21,6 +24,7 @@ from credit.fidelity.metrics import (
     linear_datamodelling_score,
     noise_ceiling,
     share_error,
+    shares,
     spearman,
     top_one,
 )
@@ -29,6 +33,7 @@ from credit.valuation.tokens import Encoder
 
 _CLEAR = 2.0
 _RIDGE = 0.1
+_SPLITS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,22 @@ class Noise:
     shares: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How often a 90 % interval held what retraining showed: over outputs alone, and over attribution as well."""
+
+    outputs_alone: float
+    with_attribution: float
+
+    def words(self) -> str:
+        """What a page says of it."""
+        return (
+            "**Intervals.** Half of the outputs validated, the other half paid for: the 90 % interval of a provider's"
+            f" share held the share that leaving it out shows {self.with_attribution:.0%} of the time; that over the"
+            f" choice of outputs alone, which an index without a certificate gets, {self.outputs_alone:.0%}."
+        )
+
+
 class Scoring:
     """A case's retrainings as arrays: halves (S, Q) by seed, and what outputs lost without each provider (Q, P)."""
 
@@ -112,6 +133,32 @@ class Scoring:
         clipped = np.clip(agreement, 0, 1)
         ceiling = float(np.sqrt(2 * clipped / (1 + clipped)).mean())
         return Noise(lds, lds_given, self._additive(), float(agreement.mean()), ceiling, share_error(*self.falls))
+
+    def coverage(self, measure: Floats) -> Coverage:
+        """How often the 90 % interval of a share, by a measure (Q, P), holds the share by leave-one-out.
+
+        One half of the outputs is validated, the other is a period with its interval; `_SPLITS` times. What is to be
+        held is the share over all outputs, of which the period is a sample.
+        """
+        rng = np.random.default_rng(0)
+        names = [f"output {number}" for number in range(len(measure))]
+        target = shares(self.fall)
+        held = np.zeros((2, len(target)))
+        for _ in range(_SPLITS):
+            order = rng.permutation(len(names))
+            validated, period = np.array_split(order, 2)
+            error = attribution_error(measure[validated], self.fall[validated])
+            # The names decide the draws: every split has its own.
+            book = _book([f"{names[i]} {rng.integers(1 << 62)}" for i in period], measure[period])
+            for row, spread in enumerate((0.0, error)):
+                bootstrap = ShareBootstrap(["provider"], spread)
+                bootstrap.add(book)
+                found = bootstrap.intervals()
+                for number, share in enumerate(target):
+                    low, high = found.get((str(number),), (0.0, 0.0))
+                    held[row, number] += low <= share <= high
+        outputs_alone, both = held.mean(1) / _SPLITS
+        return Coverage(float(outputs_alone), float(both))
 
     def _additive(self) -> float:
         actual = np.mean(self.halves, axis=0)
@@ -147,6 +194,19 @@ class Scoring:
         yield "BM25, top 100 records", self.score(bm25(case.records, case.outputs, providers))
         if len(self.falls) > 1:
             yield "leave-one-out of another seed", self.score(self.falls[0], self.falls[1])
+
+
+def _book(names: Sequence[str], measure: Floats) -> pl.DataFrame:
+    """Credits of outputs as a score book has them: every output's micro-credits by its positive measures."""
+    positive = measure.clip(min=0)
+    total = positive.sum(1)
+    cells = [
+        (name, str(provider), round(1e6 * part / whole))
+        for name, line, whole in zip(names, positive, total, strict=True)
+        if whole > 0
+        for provider, part in enumerate(line)
+    ]
+    return pl.DataFrame(cells, schema=["name", "provider", "credit_micro"], orient="row")
 
 
 def _clear(fall: Floats) -> Floats:

@@ -83,16 +83,18 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure a provider's share of all credits is, over the choice of outputs.
+    """How sure a provider's share of all credits is.
 
-    `low` and `high` bound its 90 % interval, as fractions. `alike` counts the other providers whose shares cannot be
-    told apart from it.
+    `low` and `high` bound its 90 % interval, as fractions: over the choice of outputs, and where it
+    `covers_attribution`, over the error of the estimate that retraining showed. `alike` counts the other providers
+    whose shares cannot be told apart from it.
     """
 
     outputs: int
     low: float
     high: float
     alike: int
+    covers_attribution: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def _certainty(item: Certainty) -> dict[str, Any]:
     return {
         "outputs": item.outputs,
         "interval": "90 %",
+        "interval_over": ["outputs", *(["attribution"] if item.covers_attribution else [])],
         "share_low": f"{item.low:.6f}",
         "share_high": f"{item.high:.6f}",
         "providers_alike": item.alike,

@@ -153,6 +153,8 @@ def _table(certificate: Certificate) -> str:
 
 
 def _retraining_words(certificate: Certificate) -> Iterator[str]:
+    from credit.fidelity.certificate import CALIBRATED, PLAIN
+
     ceiling = certificate.ceiling
     yield (
         "LDS is about random halves of the providers: does the sum of what is left in rank the retrained models'"
@@ -165,6 +167,17 @@ def _retraining_words(certificate: Certificate) -> Iterator[str]:
         " the period's shares are off (0 to 1). One retraining more or less moves these more than LDS."
         " 90 % intervals are over outputs."
     )
+    for score in certificate.methods:
+        if score.policy and score.leads:
+            leads = " and ".join(f"{name} by {_interval(lead)}" for name, lead in score.leads.items())
+            yield f"{score.method} exceeds the LDS of {leads}; close demands both intervals above zero"
+    paid = CALIBRATED if certificate.calibration_helps else PLAIN
+    error = next((score.attribution_error for score in certificate.methods if score.method == paid), None)
+    if error is not None:
+        yield (
+            f"beyond what the choice of outputs explains, a share of 10 % by {paid} is off by {30 * error:.1f} points"
+            " (one standard deviation); intervals of shares count it in from now on"
+        )
     fit = certificate.calibration
     if fit is not None:
         yield (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class MethodScore:
         top_one: share of outputs whose leading provider is the one whose absence costs most.
         share_error: total variation distance of the shares of all credits, 0 to 1.
         policy: fingerprint of the policy of credits that pays by this measure; empty where none does.
+        attribution_error: see `credit.fidelity.metrics.attribution_error`; None where it was not measured.
+        leads: by how much its LDS exceeds that of each measure `TO_BEAT`, output by output; empty without halves.
     """
 
     method: str
@@ -48,6 +50,8 @@ class MethodScore:
     top_one: Estimate
     share_error: Estimate
     policy: str = ""
+    attribution_error: float | None = None
+    leads: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class Certificate:
     @property
     def canonical(self) -> str:
         """The certificate as one line of JSON with sorted keys: what its hash is taken of."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
     def sha256(self) -> str:
@@ -127,7 +131,7 @@ class Certificate:
 
     def to_json(self) -> str:
         """Render for a file: indented, with its own `sha256`, which covers all the rest."""
-        return json.dumps(asdict(self) | {"sha256": self.sha256}, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(self._body() | {"sha256": self.sha256}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Certificate:
@@ -155,6 +159,15 @@ class Certificate:
         """Return the score of a measure that has to be beaten."""
         return next(score for score in self.methods if score.method == method)
 
+    def _body(self) -> dict[str, Any]:
+        """Everything, less what older certificates do not have either: their hashes stay what they were."""
+        body = asdict(self)
+        for item in body["methods"]:
+            for name in ("attribution_error", "leads"):
+                if not item[name] and item[name] != 0:
+                    del item[name]
+        return body
+
     def shortcomings(self, policy: Policy, minimum: float) -> Iterator[str]:
         """Yield, in words, why nobody should be paid by a policy on this certificate; nothing where they may be.
 
@@ -179,11 +192,14 @@ class Certificate:
                 f" {self.ceiling.value:.2f}; at least {minimum:.2f} of it is demanded"
             )
         for name in TO_BEAT:
-            lds = self.baseline(name).lds
-            if lds is not None and score.lds.value <= lds.value:
+            lead, lds = score.leads.get(name), self.baseline(name).lds
+            if lead is None or lds is None:
+                yield f"it does not say by how much {score.method} beats {name}; validate again, retrainings are kept"
+            elif lead.low <= 0:
                 yield (
-                    f"{score.method} does not beat {name}: its LDS is {score.lds.value:.2f},"
-                    f" that of {name} {lds.value:.2f}"
+                    f"{score.method} does not beat {name} beyond chance: its LDS is {score.lds.value:.2f}, that of"
+                    f" {name} {lds.value:.2f}, and the 90 % interval of the difference is {lead.low:.2f} to"
+                    f" {lead.high:.2f} on {self.outputs} outputs"
                 )
 
 
@@ -212,18 +228,20 @@ def _fraction(value: float, ceiling: float) -> float:
     return value / ceiling if ceiling > 0 else 0.0
 
 
-def _parse(body: dict[str, Any]) -> Certificate:
-    def estimate(value: dict[str, float]) -> Any:
-        return Estimate(**value)
+def _score(item: dict[str, Any]) -> MethodScore:
+    leads = {name: Estimate(**value) for name, value in item.pop("leads", {}).items()}
+    fields: dict[str, Any] = {
+        name: Estimate(**value) if isinstance(value, dict) else value for name, value in item.items()
+    }
+    return MethodScore(**fields, leads=leads)
 
+
+def _parse(body: dict[str, Any]) -> Certificate:
     fit = body["calibration"]
     changes = {
         "providers": tuple(body["providers"]),
-        "ceiling": None if body["ceiling"] is None else estimate(body["ceiling"]),
-        "methods": tuple(
-            MethodScore(**{name: estimate(value) if isinstance(value, dict) else value for name, value in item.items()})
-            for item in body["methods"]
-        ),
+        "ceiling": None if body["ceiling"] is None else Estimate(**body["ceiling"]),
+        "methods": tuple(_score(item) for item in body["methods"]),
         "calibration": None if fit is None else Calibration(**fit),
         "controls": tuple(Control(**item) for item in body["controls"]),
     }

@@ -1,9 +1,10 @@
-"""How sure a share is: what it would be had other outputs of the same kind been logged."""
+"""How sure a share is: what it would be had other outputs of the same kind been logged, and valued without error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
@@ -28,11 +29,20 @@ class ShareBootstrap:
     Every output counts in each replicate as often as a Poisson variable of mean 1 says (Hanley and MacGibbon 2006):
     in the limit the same as drawing outputs with replacement. The draw follows from the output's name, so that a
     report made again says the same, and is the same for all keys, so that their shares can be compared within each
-    replicate. It covers the choice of outputs alone, not the error of the valuation.
+    replicate.
+
+    The error of the valuation comes on top, as a normal deviate for each key and replicate: what a validation by
+    retraining found of the shares (`credit.fidelity.metrics.attribution_error`). Without one, intervals cover the
+    choice of outputs alone.
+
+    Args:
+        key: columns by which shares are taken.
+        attribution_error: standard deviation of a share s over √(s·(1 − s)); 0 where it is not known.
     """
 
-    def __init__(self, key: Sequence[str]) -> None:
+    def __init__(self, key: Sequence[str], attribution_error: float = 0.0) -> None:
         self._key = list(key)
+        self._error = attribution_error
         self._sums: dict[Key, Floats] = {}
         self.outputs = 0
 
@@ -88,9 +98,20 @@ class ShareBootstrap:
         sums = np.stack(list(self._sums.values()))
         total = sums.sum(axis=0)
         shares: Floats = sums[:, total > 0] / total[total > 0]
+        if self._error:
+            deviates = np.stack([_deviates(key) for key in self._sums])[:, total > 0]
+            shares = (shares + self._error * np.sqrt(shares * (1 - shares)) * deviates).clip(0, 1)
         return shares
 
 
 def _weights(name: str) -> Floats:
     seed = int.from_bytes(sha256(name.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).poisson(1.0, REPLICATES).astype(np.float64)
+
+
+def _deviates(key: Key) -> Floats:
+    """Quantiles of the normal distribution, one for each replicate, in an order that the key decides."""
+    levels = (np.arange(REPLICATES) + 0.5) / REPLICATES
+    deviates = np.array([NormalDist().inv_cdf(level) for level in levels])
+    seed = int.from_bytes(sha256("\0".join(key).encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).permutation(deviates)

@@ -89,16 +89,42 @@ def noise_ceiling(first: Floats, second: Floats) -> Floats:
 
 def shares(measure: Floats) -> Floats:
     """Share of every provider (P,): each output (Q, P) divides one credit by its positive measures."""
+    result: Floats = _divided(measure).mean(0)
+    return result
+
+
+def _divided(measure: Floats) -> Floats:
+    """Every output's credit (Q, P), divided by its positive measures; nothing where there is none."""
     positive = np.clip(measure, 0.0, None)
     total = positive.sum(1, keepdims=True)
-    divided = np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)
-    result: Floats = divided.mean(0)
-    return result
+    divided: Floats = np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)
+    return divided
 
 
 def share_error(predicted: Floats, actual: Floats) -> float:
     """Total variation distance of the shares that two measures (Q, P) give: 0 the same, 1 disjoint."""
     return float(np.abs(shares(predicted) - shares(actual)).sum() / 2)
+
+
+def attribution_error(predicted: Floats, actual: Floats) -> float:
+    """How far shares are off beyond what the choice of outputs explains, as a standard deviation over √(s·(1 − s)).
+
+    The squared error of each provider's share s, less its sampling variance over outputs, is added up over providers
+    and compared with Σ s·(1 − s): large shares are off by more than small ones, as counts are. Providers whose shares
+    were never compared can be given an error by it.
+
+    Args:
+        predicted: (Q, P), what credits are divided by.
+        actual: (Q, P), what each output lost without each provider.
+    """
+    differences = _divided(predicted) - _divided(actual)
+    outputs = len(differences)
+    error = differences.mean(0)
+    sampling = differences.var(0, ddof=1) / outputs if outputs > 1 else np.zeros_like(error)
+    share = shares(predicted)
+    scale = float((share * (1 - share)).sum())
+    excess = float((error**2 - sampling).sum())
+    return float(np.sqrt(max(excess, 0.0) / scale)) if scale > 0 else 0.0
 
 
 def top_one(predicted: Floats, actual: Floats) -> Floats:

@@ -15,6 +15,7 @@ from credit.fidelity.certificate import (
     BM25,
     CALIBRATED,
     PLAIN,
+    TO_BEAT,
     TOKEN_SHARE,
     Calibration,
     Certificate,
@@ -26,6 +27,7 @@ from credit.fidelity.counterfactuals import Counterfactual, plan
 from credit.fidelity.metrics import (
     Estimate,
     Floats,
+    attribution_error,
     correlation,
     estimate,
     estimate_of,
@@ -92,6 +94,7 @@ def validate(
     measures = {CALIBRATED: calibrated} | measures
     sizes = token_share(index, everybody, 1)[0, trained]
     policies = {name: Policy(measure=measure).fingerprint for name, measure in PAYABLE.items()}
+    to_beat = {name: measures[name] for name in TO_BEAT}
     policies[CALIBRATED] = Policy(alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma).fingerprint
     certificate = Certificate(
         kind="retraining",
@@ -103,7 +106,7 @@ def validate(
         retrainings=len(runs),
         ceiling=evidence.ceiling(),
         methods=tuple(
-            evidence.score(name, measure, sizes, policies.get(name, "")) for name, measure in measures.items()
+            evidence.score(name, measure, sizes, policies.get(name, ""), to_beat) for name, measure in measures.items()
         ),
         calibration=calibration,
     )
@@ -197,6 +200,7 @@ def score_falls(method: str, measure: Floats, fall: Floats, policy: str = "") ->
         top_one=estimate(top_one(measure, fall)),
         share_error=estimate_of(lambda chosen: share_error(measure[chosen], fall[chosen]), len(measure)),
         policy=policy,
+        attribution_error=attribution_error(measure, fall),
     )
 
 
@@ -224,15 +228,20 @@ class _Evidence:
         """Best LDS that any prediction could reach, given the noise of retraining."""
         return estimate(noise_ceiling(*self.halves)) if self.halves else None
 
-    def score(self, method: str, measure: Floats, sizes: Floats, policy: str) -> MethodScore:
-        """Score one measure (Q, P); `sizes` (P,) are the providers' tokens."""
+    def score(
+        self, method: str, measure: Floats, sizes: Floats, policy: str, to_beat: Mapping[str, Floats]
+    ) -> MethodScore:
+        """Score one measure (Q, P), also beside those to beat (Q, P); `sizes` (P,) are the providers' tokens."""
         score = score_falls(method, measure, self.fall, policy)
         if not self.halves:
             return score
         actual = np.mean(self.halves, axis=0)
+        lds = linear_datamodelling_score(self.member, measure, actual)
+        others = {name: linear_datamodelling_score(self.member, other, actual) for name, other in to_beat.items()}
         return replace(
             score,
-            lds=estimate(linear_datamodelling_score(self.member, measure, actual)),
+            lds=estimate(lds),
+            leads={name: estimate(lds - other) for name, other in others.items() if name != method},
             lds_given_size=estimate(linear_datamodelling_score(self.member, measure, actual, self.member @ sizes)),
         )
 

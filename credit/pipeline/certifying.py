@@ -15,6 +15,7 @@ from credit.errors import LedgerError
 from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
+from credit.fidelity.registered import counting, period_attribution_error
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.certificates import RegisteredCertificate, certificates
 from credit.ledger.queries import CreditMethod, credit_methods, standing_restatements
@@ -88,8 +89,7 @@ def _restated_methods(conn: Connection, period: str) -> Iterator[CreditMethod]:
 
 def _find(method: CreditMethod, registered: Sequence[RegisteredCertificate], minimum: float) -> _Found:
     policy = Policy.from_json(method.policy_json)
-    own = [item for item in registered if item.index_fingerprint == method.index_fingerprint]
-    best = max(own, key=lambda item: (item.kind == "retraining", item.id), default=None)
+    best = counting(registered, method)
     if best is None:
         return _Found(method, policy, None, None, ("it was not validated",))
     certificate = Certificate.from_json(best.body_json)
@@ -178,12 +178,19 @@ def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, C
     """
     if any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period)):
         return {}
-    bootstrap = ShareBootstrap(["provider"])
+    error = period_attribution_error(conn, period)
+    bootstrap = ShareBootstrap(["provider"], error or 0.0)
     for rows in scores(conn, books, period):
         bootstrap.add(rows)
     house = {item.key for item in providers(conn) if item.kind == "house"}
     alike = bootstrap.alike()
     return {
-        key: Certainty(bootstrap.outputs, low, high, sum(1 for (other,) in alike[key,] if other not in house))
+        key: Certainty(
+            bootstrap.outputs,
+            low,
+            high,
+            alike=sum(1 for (other,) in alike[key,] if other not in house),
+            covers_attribution=error is not None,
+        )
         for (key,), (low, high) in bootstrap.intervals().items()
     }

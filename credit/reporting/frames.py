@@ -22,6 +22,7 @@ from credit.accounting.credits import Policy
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
+from credit.fidelity.registered import period_attribution_error
 from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
@@ -83,12 +84,15 @@ class Totals:
         frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
             without a day share_low and share_high (null where shares follow sums over the period, which are no sums
             of what each output gives), by provider alone not_told_from.
+        covers_attribution: whether these intervals also cover the error of the estimate, as a validation of all that
+            credits were computed with found it, and not the choice of outputs alone.
     """
 
     outputs: int
     credit_micro: int
     corrections_micro: int
     frames: Mapping[Key, pl.DataFrame]
+    covers_attribution: bool
 
 
 def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl.DataFrame:
@@ -98,7 +102,8 @@ def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl
     the columns `OUTPUT_COLUMNS`, ordered by output and group. By `provider`, `collection` or `day`: the key's columns
     (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
     over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key. By
-    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs; by provider
+    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs and,
+    where all that credits were computed with was validated by retraining, over the error of the estimate; by provider
     `not_told_from`, the keys of those whose shares cannot be told apart from it.
 
     Args:
@@ -133,7 +138,8 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     existing_period(conn, period)
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
     pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
-    bootstraps = {} if pooled else {key: ShareBootstrap(key) for key in keys if "day" not in key}
+    error = period_attribution_error(conn, period)
+    bootstraps = {} if pooled else {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
     outputs = booked = 0
     for rows in scores(conn, books_folder, period):
         outputs += rows["output_id"].n_unique()
@@ -150,7 +156,7 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     for key in keys:
         if "day" not in key:
             frames[key] = _with_intervals(key, frames[key], bootstraps.get(key))
-    return Totals(outputs, total, total - booked, frames)
+    return Totals(outputs, total, total - booked, frames, error is not None)
 
 
 def payouts(conn: Connection, period: str) -> pl.DataFrame:

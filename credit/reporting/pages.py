@@ -48,8 +48,8 @@ _COLOUR_NAMES = dict(
 class Line:
     """A row of the attribution table: a provider, or one of its collections. Measures in nats.
 
-    `share_low` and `share_high` are the 90 % interval of the share over the choice of outputs, `not_told_from` the keys
-    of those whose shares cannot be told apart from it.
+    `share_low` and `share_high` are the 90 % interval of the share (see `Totals`), `not_told_from` the keys of those
+    whose shares cannot be told apart from it.
     """
 
     name: str
@@ -88,7 +88,7 @@ class AttributionView:
     """What the attribution page shows.
 
     `pending` counts outputs of the month that are not valued yet, `set_aside` those that cannot be. `alike` names
-    providers with those whose shares cannot be told apart from theirs.
+    providers with those whose shares cannot be told apart from theirs. `covers_attribution`: see `Totals`.
     """
 
     period: Period
@@ -102,6 +102,7 @@ class AttributionView:
     unattributed_share: float
     providers: tuple[ProviderLines, ...]
     alike: tuple[tuple[str, tuple[str, ...]], ...]
+    covers_attribution: bool
     methods: tuple[Method, ...]
     shares_svg: str
     daily_svg: str
@@ -166,6 +167,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         ),
         providers=lines,
         alike=tuple((names[key], tuple(names[other] for other in others)) for key, others in pairs),
+        covers_attribution=sums.covers_attribution,
         methods=_methods(conn, period),
         shares_svg=share_chart(credited, names, house, period),
         daily_svg=daily_chart(by_day, names, house, period),

@@ -89,3 +89,38 @@ def test_a_book_of_many_outputs_is_drawn_as_many_small_ones_are():
     names = list(outputs)
     parts = [_rows({name: outputs[name] for name in names[i : i + 100]}) for i in range(0, len(names), 100)]
     assert _intervals(_rows(outputs)) == _intervals(*parts)
+
+
+def test_the_interval_covers_what_retraining_shows_where_shares_are_off_by_what_validation_found():
+    """True shares differ from those of the valuation by a normal error, and outputs by themselves: both are covered."""
+    rng = np.random.default_rng(4)
+    error, trials = 0.15, 300
+    covered, blind = 0, 0
+    for trial in range(trials):
+        valued = 0.3
+        truth = valued + error * np.sqrt(valued * (1 - valued)) * rng.normal()
+        parts = rng.beta(3, 7, size=80)
+        book = _rows(
+            {f"e{trial}-{i}": {f"a{trial}": int(p * 1e6), "b": int((1 - p) * 1e6)} for i, p in enumerate(parts)}
+        )
+        for spread in (0.0, error):
+            bootstrap = ShareBootstrap(["provider"], spread)
+            bootstrap.add(book)
+            low, high = bootstrap.intervals()[f"a{trial}",]
+            covered += spread > 0 and low <= truth <= high
+            blind += spread == 0 and low <= truth <= high
+    assert 0.85 <= covered / trials <= 0.95
+    assert blind / trials < 0.5
+
+
+def test_shares_that_differ_by_less_than_the_error_of_attribution_are_not_told_apart():
+    outputs = {f"o{i}": {"a": 3, "b": 2, "c": 15} for i in range(20)}
+    found = {}
+    for error in (0.0, 0.1):
+        bootstrap = ShareBootstrap(["provider"], error)
+        bootstrap.add(_rows(outputs))
+        found[error] = bootstrap.alike()
+        low, high = bootstrap.intervals()["c",]
+        assert 0 <= low <= 0.75 <= high <= 1
+    assert found[0.0]["a",] == []
+    assert found[0.1] == {("a",): [("b",)], ("b",): [("a",)], ("c",): []}

@@ -4,20 +4,25 @@ import numpy as np
 import pytest
 
 from benchmarks.fidelity.cases import CASES
-from benchmarks.fidelity.grid import DEFAULT, Valuer, Variant
+from benchmarks.fidelity.grid import DEFAULT, Features, Valuer, Variant
 from benchmarks.fidelity.lab import measures
 from benchmarks.fidelity.scores import Scores, Scoring, fitted
 from benchmarks.fidelity.truth import retrain
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory) -> dict[str, Scores]:
-    """Every measure of the default kind of index, and the baselines, on the quick case."""
+def quick(tmp_path_factory) -> tuple[Scoring, Features]:
+    """The quick case's retrainings, and what the default kind of index says of them."""
     work = tmp_path_factory.mktemp("laboratory")
     make, size = CASES["quick"]
     truth = retrain(make(work, size), work)
-    scoring = Scoring(truth)
-    features = Valuer(truth, work).features(Variant("default", DEFAULT))
+    return Scoring(truth), Valuer(truth, work).features(Variant("default", DEFAULT))
+
+
+@pytest.fixture(scope="module")
+def scores(quick) -> dict[str, Scores]:
+    """Every measure of the default kind of index, and the baselines."""
+    scoring, features = quick
     found = {name: scoring.score(measure) for name, measure in measures(features, scoring)}
     return found | dict(scoring.baselines())
 
@@ -39,6 +44,13 @@ def test_effect_predicts_better_than_text_similarity_and_volume_beyond_the_inter
     assert effect.lds_given_size > similarity.lds_given_size + 0.2  # 0.78 and 0.41
     assert effect.pearson > similarity.pearson + 0.1  # 0.75 and 0.51
     assert tokens.lds_given_size == pytest.approx(0.0, abs=1e-9)
+
+
+def test_intervals_hold_what_retraining_shows_about_nine_times_in_ten(quick):
+    scoring, features = quick
+    found = scoring.coverage(features.influence + features.support[1.0])
+    assert 0.85 <= found.with_attribution <= 0.97, found
+    assert found.outputs_alone < found.with_attribution
 
 
 def test_a_fit_never_sees_the_provider_that_it_predicts():

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from credit.errors import InvalidRequestError
 from credit.fidelity.counterfactuals import plan
 from credit.fidelity.metrics import (
+    attribution_error,
     correlation,
     estimate,
     fit_nonnegative,
@@ -108,3 +109,26 @@ def test_a_plan_leaves_everybody_out_and_draws_balanced_halves(count, halves, se
 def test_too_few_providers_are_refused():
     with pytest.raises(InvalidRequestError, match="at least 3"):
         plan(["a", "b"], halves=2, seeds=1)
+
+
+@pytest.mark.parametrize("outputs", [20, 400])
+def test_the_error_of_attribution_is_what_the_choice_of_outputs_does_not_explain(outputs):
+    """Shares that are off by a known amount, beside unbiased noise of each output, which has to be left out."""
+    rng = np.random.default_rng(outputs)
+    true = np.array([0.1, 0.2, 0.3, 0.4])
+    off = np.array([0.06, -0.02, 0.04, -0.08])
+    expected = float(np.sqrt((off**2).sum() / ((true + off) * (1 - true - off)).sum()))
+    found, honest = [], []
+    for _ in range(60):
+        actual = rng.dirichlet(20 * true, outputs)
+        found.append(attribution_error(rng.dirichlet(20 * (true + off), outputs), actual) ** 2)
+        honest.append(attribution_error(rng.dirichlet(20 * true, outputs), actual))
+    assert np.sqrt(np.mean(found)) == pytest.approx(expected, rel=0.1)
+    assert np.mean(honest) < expected / 3
+    assert attribution_error(actual, actual) == 0
+
+
+def test_an_error_of_attribution_is_found_in_one_output_and_none_where_nothing_was_predicted():
+    one = np.array([[0.75, 0.25]])
+    assert attribution_error(one, np.array([[0.25, 0.75]])) == pytest.approx(np.sqrt(0.5 / 0.375))
+    assert attribution_error(np.zeros((3, 2)), np.ones((3, 2))) == 0

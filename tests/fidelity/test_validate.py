@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.accounting.credits import Policy
 from credit.errors import InputError
+from credit.fidelity.certificate import Certificate
 from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.metrics import correlation, top_one
 from credit.fidelity.quick import step_falls, validate_quickly
@@ -94,6 +95,22 @@ def test_attribution_names_the_provider_whose_absence_costs_most(certificate):
     assert score["effect"].top_one.value == 1.0, table
     assert score["effect"].lds.value > 0.7, table
     assert score["effect"].pearson.value > score["token share"].pearson.value + 0.3, table
+
+
+def test_the_certificate_says_by_how_much_each_measure_leads_and_how_far_its_shares_are_off(certificate):
+    made, _, _ = certificate
+    score = {method.method: method for method in made.methods}
+    for name in ("token share", "BM25"):
+        lead = score["effect"].leads[name]
+        assert lead.value == pytest.approx(score["effect"].lds.value - score[name].lds.value)
+        assert lead.low <= lead.value <= lead.high
+        assert name not in score[name].leads
+    beaten = [name for name, lead in score["effect"].leads.items() if lead.low > 0]
+    (why,) = made.shortcomings(Policy(), 0.5)
+    assert beaten == ["token share"], "words decide in this data: searching for them is hard to beat"
+    assert "effect does not beat BM25 beyond chance" in why
+    assert all(item.attribution_error is not None for item in made.methods)
+    assert Certificate.from_json(made.to_json()) == made
 
 
 def test_calibration_is_in_nats_within_a_factor_of_two(certificate):

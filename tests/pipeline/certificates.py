@@ -25,13 +25,19 @@ def certificate(
     ceiling: float = 0.9,
     index: str = INDEX,
     recipe: str = "r",
+    attribution_error: float | None = 0.0,
 ) -> Certificate:
     """A certificate in which measures reach the given LDS."""
+
+    others = {TOKEN_SHARE: tokens, BM25: bm25}
 
     def score(method: str, lds: float, policy: Policy | None = None) -> MethodScore:
         half = None if kind == "quick" else _about(lds)
         numbers = (half, half, _about(0.71), _about(0.72), _about(0.73), _about(0.05))
-        return MethodScore(method, *numbers, policy.fingerprint if policy else "")
+        leads = (
+            {} if kind == "quick" else {name: _about(lds - value) for name, value in others.items() if name != method}
+        )
+        return MethodScore(method, *numbers, policy.fingerprint if policy else "", attribution_error, leads)
 
     return Certificate(
         kind=kind,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from credit.accounting.credits import Policy
 from credit.errors import InvalidRequestError, LedgerError
+from credit.fidelity.certificate import Certificate
 from credit.ledger import integrity, journal, periods, statements
 from credit.ledger.engine import Ledger
+from credit.pipeline.certifying import share_certainties
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.restating import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
-from credit.reporting.pages import readme_text, statement_page
+from credit.reporting.frames import attribution
+from credit.reporting.pages import attribution_page, readme_text, statement_page
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account
 from tests.pipeline.certificates import CALIBRATED_POLICY, certificate, register
 from tests.pipeline.scored import Scored, at, credit_outputs
@@ -59,8 +64,14 @@ def test_without_a_certificate_a_close_is_refused_and_names_the_remedy(account: 
     ("found", "why"),
     [
         ({"effect": 0.44}, "LDS of 0.44, which is 0.49 of the noise ceiling 0.90; at least 0.50"),
-        ({"effect": 0.5}, "does not beat BM25: its LDS is 0.50, that of BM25 0.50"),
-        ({"tokens": 0.81}, "does not beat token share"),
+        (
+            {"effect": 0.54},
+            (
+                "effect does not beat BM25 beyond chance: its LDS is 0.54, that of BM25 0.50, and the 90 % interval of"
+                " the difference is -0.01 to 0.09 on 60 outputs"
+            ),
+        ),
+        ({"tokens": 0.76}, "does not beat token share beyond chance"),
         ({"kind": "quick"}, "a quick certificate, which no retraining stands behind"),
     ],
 )
@@ -69,6 +80,16 @@ def test_a_certificate_that_is_not_enough_is_refused_with_what_it_lacks(
 ) -> None:
     register(account.ledger, certificate(**found))
     refused(account, f"is not enough: .*{why}")
+
+
+def test_a_certificate_from_before_leads_were_measured_keeps_its_hash_and_is_not_enough(account: Account) -> None:
+    made = certificate()
+    old = replace(made, methods=tuple(replace(score, leads={}, attribution_error=None) for score in made.methods))
+    assert "leads" not in old.canonical
+    assert "attribution_error" not in old.canonical
+    assert Certificate.from_json(old.to_json()) == old
+    register(account.ledger, old)
+    refused(account, "does not say by how much effect beats token share; validate again")
 
 
 def test_a_certificate_of_another_index_or_policy_does_not_count(account: Account, tmp_path: Path) -> None:
@@ -196,11 +217,41 @@ def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: A
     share = int(ann["credits"]["credit_micro"]) / int(ann["credits"]["total_credit_micro"])
     sure = ann["credits"]["certainty"]
     assert float(sure["share_low"]) <= share <= float(sure["share_high"])
-    assert (sure["outputs"], sure["interval"], sure["providers_alike"]) == (12, "90 %", 0)
+    assert (sure["outputs"], sure["interval"], sure["interval_over"]) == (12, "90 %", ["outputs"])
+    assert sure["providers_alike"] == 0
     assert ben["credits"]["certainty"]["providers_alike"] == 0, "the house is no other provider"
     page, _ = faces(account, "ann")
     assert "differs from that of every other provider" in page
+    assert "The error of the estimate itself comes on top." in page
     assert not [name for name in ("ben", "Ben", "own", "Own data") if json.dumps(name) in json.dumps(ann)]
+
+
+def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
+    account: Account, tmp_path: Path
+) -> None:
+    """The width is that of outputs alone without a certificate, and the deviate's where outputs leave no doubt."""
+    settings = CloseSettings(books=tmp_path / "books")
+    with account.ledger.read() as conn:
+        without = share_certainties(conn, tmp_path / "books", JANUARY)["ann"]
+    assert not without.covers_attribution
+    register(account.ledger, certificate(attribution_error=None))
+    with account.ledger.read() as conn:
+        assert share_certainties(conn, tmp_path / "books", JANUARY)["ann"] == without
+    register(account.ledger, certificate(attribution_error=0.2))
+    with account.ledger.read() as conn:
+        frame = attribution(conn, tmp_path / "books", JANUARY, "provider").row(0, named=True)
+        assert "over outputs and attribution" in attribution_page(conn, tmp_path / "books", JANUARY)
+    close_period(account.ledger, JANUARY, settings, now=NOW)
+    ann = account.statement(JANUARY, "ann")["credits"]
+    share = int(ann["credit_micro"]) / int(ann["total_credit_micro"])
+    low, high = (float(ann["certainty"][name]) for name in ("share_low", "share_high"))
+    outputs_alone = (without.high - without.low) / 2
+    expected = math.hypot(outputs_alone, 1.645 * 0.2 * math.sqrt(share * (1 - share)))
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
+    assert (low, high) == pytest.approx((frame["share_low"], frame["share_high"]), abs=1e-6)
+    assert ann["certainty"]["interval_over"] == ["outputs", "attribution"]
+    page, _ = faces(account, "ann")
+    assert "how far estimated shares were from those that retraining showed" in page
 
 
 def test_shares_that_cannot_be_told_apart_are_said_to_be_so(ledger: Ledger, tmp_path: Path) -> None:
