@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.models import HIDDEN
-from credit.records import Group
+from credit.records import PPM, Group
 from credit.valuation.assemble import complete_index
 from credit.valuation.data import IndexedExample
 from credit.valuation.filling import plan_shards
@@ -21,7 +21,7 @@ from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projected_shape, projections_to_tensors, random_projections
-from credit.valuation.rows import GroupLayout
+from credit.valuation.rows import GroupLayout, RowCounts
 from credit.valuation.store import encode_rows, save_tensors
 
 
@@ -80,8 +80,10 @@ def write_index(
         layers=layers.shapes,
         skipped=layers.skipped,
         groups=tuple(
-            GroupLayout(Group(f"p{number:05d}", "all"), number * rows, (number + 1) * rows, int(size), int(size))
-            for number, size in enumerate(per_group)
+            GroupLayout(
+                Group(f"p{number:05d}", "all"), number * rows, (number + 1) * rows, size, size * PPM, size * PPM
+            )
+            for number, size in enumerate(per_group.tolist())
         ),
         shards=tuple(shards),
         statistic=statistic,
@@ -93,4 +95,6 @@ def write_index(
     )
     row_of = np.repeat(np.arange(groups * rows), counts)
     listed = (IndexedExample(f"e{number:08d}", int(row), 1, "0" * 16) for number, row in enumerate(row_of))
-    return complete_index(folder, draft, counts=counts, listed=listed, written=written, device=model.device)
+    return complete_index(
+        folder, draft, counts=RowCounts.unshared(counts), listed=listed, written=written, device=model.device
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
-from credit.errors import InvalidRequestError
+from credit.errors import InputError, InvalidRequestError
 
 HOUSE = "house"
 """Key of the reserved provider that receives what no provider earned."""
@@ -63,6 +65,39 @@ class Group:
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.collection}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Share:
+    """A group's share of a record, in parts per million of it."""
+
+    group: Group
+    ppm: int = PPM
+
+
+def agreed_shares(splits: Iterable[Share]) -> tuple[Share, ...]:
+    """Return the shares of a record in the order of their groups, without those of nothing.
+
+    Raises:
+        InputError: a share is negative, a group is named twice, or they are not all of the record.
+    """
+    shares = sorted(splits)
+    for share, after in pairwise(shares):
+        if share.group == after.group:
+            raise InputError(f"{share.group} is named twice; give it one share")
+    for share in shares:
+        if share.ppm < 0:
+            raise InputError(f"the share of {share.group} is negative")
+    total = sum(share.ppm for share in shares)
+    if total != PPM:
+        raise InputError(f"the shares sum to {shares_in_words(total)}, not to 1")
+    return tuple(share for share in shares if share.ppm)
+
+
+def shares_in_words(ppm: int) -> str:
+    """Write parts per million as the fraction that they are: `0.7`."""
+    whole, rest = divmod(ppm, PPM)
+    return f"{whole}.{rest:06d}".rstrip("0").removesuffix(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +221,34 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """One record of training data, tagged with the group that contributed it.
+    """One record of training data, tagged with the group that contributed it, or with the shares of several.
 
-    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`.
+    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`. A record of
+    which one group has all has a `group` and no `splits`, however it was given; one of several has no `group`.
+
+    Raises:
+        InputError: it has a group and splits, or neither, or its shares are not all of it.
     """
 
     id: str
-    group: Group
+    group: Group | None
     completion: str = ""
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
+    splits: tuple[Share, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.group is None) == (not self.splits):
+            raise InputError(f"record {self.id}: a group is needed, or splits, and not both")
+        if self.splits:
+            shares = agreed_shares(self.splits)
+            object.__setattr__(self, "group", shares[0].group if len(shares) == 1 else None)
+            object.__setattr__(self, "splits", shares if len(shares) > 1 else ())
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """Who has which share of it, in the order of their groups; together all of it."""
+        return self.splits if self.group is None else (Share(self.group),)
 
 
 def output_name(source: str, external_id: str) -> str:

@@ -83,6 +83,7 @@ def output(
     from dataclasses import asdict
 
     from credit.pipeline.explaining_output import explain_logged_output
+    from credit.records import PPM, shares_in_words
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
@@ -91,7 +92,8 @@ def output(
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
     lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]
     for example in found.examples:
-        lines.append(f"{example.influence:>12.4g}  {example.group}  {example.id}")
+        share = "" if example.ppm == PPM else f" ({shares_in_words(example.ppm)} of it)"
+        lines.append(f"{example.influence:>12.4g}  {example.group}  {example.id}{share}")
         if example.id in found.texts:
             lines.append(f"{'':>14}{found.texts[example.id]}")
     say(as_json, asdict(found), "\n".join(lines))

@@ -132,7 +132,8 @@ def index(
     """Build the attribution index of a MODEL from its tagged training DATA.
 
     MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, or saved data sets, with the
-    fields id, provider and text (or prompt and completion, or messages), and optionally collection.
+    fields id, provider and text (or prompt and completion, or messages), and optionally collection. A record that
+    several contributed has splits in place of provider: [{"provider": "anna", "share": 0.7}, ...].
 
     Time, memory and disk are estimated first, from a batch or two; what cannot fit is refused. An interrupted build
     goes on where it was; a finished one is left alone.
@@ -201,9 +202,8 @@ def index(
     warn([*report.notices, *report.problems])
     rows = sum(group.stop - group.start for group in manifest.groups)
     watched = 1 - sum(layer.share for layer in manifest.skipped)
-    tokens = sum(group.tokens for group in manifest.groups)
     verb = "was there already" if report.existed else "revised" if update or withdraw else "built"
-    counts = f"{manifest.examples} examples, {tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
+    counts = f"{manifest.examples} examples, {manifest.tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
     layers_in_words = manifest.layers[0].name if len(manifest.layers) == 1 else f"{len(manifest.layers)} layers"
     scope = f"{layers_in_words}, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]

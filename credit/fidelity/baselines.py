@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from credit.fidelity.metrics import Floats
-from credit.records import LoggedOutput, TrainingRecord
+from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.tokens import Encoder, Example
@@ -23,25 +23,28 @@ def token_share(index: AttributionIndex, providers: Sequence[str], outputs: int)
     """Predicted tokens of each provider, the same for every output: what paying by volume would do."""
     counts = np.zeros(len(providers))
     for layout in index.manifest.groups:
-        counts[providers.index(layout.group.provider)] += layout.tokens
+        counts[providers.index(layout.group.provider)] += layout.tokens_ppm / PPM
     repeated: Floats = np.tile(counts, (outputs, 1))
     return repeated
 
 
 def bm25(records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], providers: Sequence[str]) -> Floats:
-    """BM25 of each output's completion against every record: the sum over a provider's records in the top 100."""
+    """BM25 of each output's completion against every record: the sum over a provider's records in the top 100.
+
+    Of a record that providers share, each has its share of the score.
+    """
     texts = [_text(record) for record in records]
     retriever = bm25s.BM25()
     retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
     queries = bm25s.tokenize([output.completion for output in outputs], show_progress=False, return_ids=False)
-    owner = np.array([providers.index(record.group.provider) for record in records])
+    owned = owned_shares([record.shares for record in records], providers)
     result = np.zeros((len(outputs), len(providers)))
     for row, words in enumerate(queries):
         if not words:
             continue
         scores = np.asarray(retriever.get_scores(words), dtype=np.float64)
         best = np.argsort(-scores, kind="stable")[:_NEAREST]
-        np.add.at(result[row], owner[best], scores[best])
+        result[row] = scores[best] @ owned[best]
     return result
 
 
@@ -68,22 +71,31 @@ def hidden_similarity(
     providers: Sequence[str],
     max_length: int,
 ) -> Floats:
-    """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest."""
+    """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest, by its shares."""
     encoder = Encoder(model.tokenizer, max_length)
     examples: list[Example] = []
-    owners: list[int] = []
+    shares: list[tuple[Share, ...]] = []
     for record in records:
         for example in encoder.training(record):
             examples.append(example)
-            owners.append(providers.index(record.group.provider))
+            shares.append(record.shares)
     queries = [encoder.output(output)[0] for output in outputs]
     similarity = _states(model, queries) @ _states(model, examples).T
-    owner = np.array(owners)
+    owned = owned_shares(shares, providers)
     result = np.zeros((len(outputs), len(providers)))
     for row, line in enumerate(similarity):
         best = np.argsort(-line, kind="stable")[:_NEAREST]
-        np.add.at(result[row], owner[best], line[best])
+        result[row] = line[best] @ owned[best]
     return result
+
+
+def owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str]) -> Floats:
+    """Return what share of each of N records each provider has: (N, P)."""
+    owned = np.zeros((len(shares), len(providers)))
+    for row, parts in enumerate(shares):
+        for share in parts:
+            owned[row, providers.index(share.group.provider)] += share.ppm / PPM
+    return owned
 
 
 def _states(model: LanguageModel, examples: Sequence[Example]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ training without the data would have given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -89,9 +89,11 @@ def step_falls(
     before = log_likelihoods(model, outputs, max_length)
     columns = []
     for number, name in enumerate(providers, start=1):
-        own = [record for record in records if record.group.provider == name]
-        examples = [example for record in own for example in encoder.training(record)]
-        if not examples:
+        examples: dict[int, list[Example]] = {}
+        for record in records:
+            if own := sum(share.ppm for share in record.shares if share.group.provider == name):
+                examples.setdefault(own, []).extend(encoder.training(record))
+        if not any(examples.values()):
             raise InputError(f"the data of {name} has no token to predict")
         with _stepped_away(model, examples):
             columns.append(before - log_likelihoods(model, outputs, max_length))
@@ -101,18 +103,22 @@ def step_falls(
 
 
 @contextmanager
-def _stepped_away(model: LanguageModel, examples: Sequence[Example]) -> Iterator[None]:
-    """Move the model one step away from examples, and put it back."""
+def _stepped_away(model: LanguageModel, examples: Mapping[int, Sequence[Example]]) -> Iterator[None]:
+    """Move the model one step away from examples, and put it back.
+
+    They come by the provider's share of them, in parts per million, by which their loss counts.
+    """
     parameters = list(model.module.parameters())
     kept = [(parameter, parameter.detach().clone(), parameter.requires_grad) for parameter in parameters]
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
             parameter.grad = None
-        tokens = sum(example.predicted for example in examples)
-        for positions in plan_batches([len(example.tokens) for example in examples], _BATCH_TOKENS):
-            batch = make_batch([examples[p] for p in positions]).to(model.device)
-            (model.loss(batch) / tokens).backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        tokens = sum(ppm * example.predicted for ppm, own in examples.items() for example in own)
+        for ppm, own in examples.items():
+            for positions in plan_batches([len(example.tokens) for example in own], _BATCH_TOKENS):
+                batch = make_batch([own[p] for p in positions]).to(model.device)
+                (model.loss(batch) * ppm / tokens).backward()  # type: ignore[no-untyped-call]  # torch: untyped
         torch.optim.Adam(parameters, lr=STEP, maximize=True).step()
         yield
     finally:

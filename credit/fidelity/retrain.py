@@ -25,7 +25,7 @@ from credit.errors import InvalidRequestError, LockHeldError, ValuationError
 from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.workers import map_in_processes
 from credit.files import write_whole
-from credit.records import LoggedOutput, TrainingRecord
+from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.model import LanguageModel, load_model, sequence_losses, without_progress_bars
 from credit.valuation.tokens import Encoder
@@ -118,6 +118,21 @@ def _shuffled(lengths: Sequence[int], budget: int, generator: torch.Generator) -
     return batches
 
 
+def drawn_owner(record: TrainingRecord) -> str:
+    """Return the provider with whom a record is in a retraining, or out of it.
+
+    Nobody can train on three tenths of a record. One that several providers share goes to one of them by lot, each with
+    the chance of its share, and to the same in every retraining: then the data of all is divided without a rest, and
+    what is to be expected without a provider is, to first order, what its shares say.
+    """
+    lot = int.from_bytes(hashlib.sha256(record.id.encode()).digest()[8:16], "big") % PPM  # other bits than a fold's
+    for share in record.shares:
+        lot -= share.ppm
+        if lot < 0:
+            break
+    return share.group.provider
+
+
 def load_trainer(name: str) -> Trainer:
     """Return the user's own recipe, named `module:function`.
 
@@ -185,7 +200,7 @@ class Laboratory:
             return np.asarray(json.loads(path.read_text())["log_likelihood"])
         model = path.with_suffix(".model")
         shutil.rmtree(model, ignore_errors=True)
-        self.trainer([r for r in self.records if r.group.provider in run.providers], run.seed, model)
+        self.trainer([record for record in self.records if drawn_owner(record) in run.providers], run.seed, model)
         values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
         body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
         write_whole(path, json.dumps(body).encode())
@@ -229,5 +244,7 @@ class Laboratory:
 def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:
     hasher = hashlib.sha256()
     for record in records:
-        hasher.update(json.dumps(asdict(record), sort_keys=True, default=str).encode())
+        # Without the splits of records that have none: such data keeps the hash that it had before there were any.
+        content = {name: value for name, value in asdict(record).items() if name != "splits" or value}
+        hasher.update(json.dumps(content, sort_keys=True, default=str).encode())
     return hasher.hexdigest()

@@ -125,7 +125,7 @@ def check_data(
     if not outputs:
         raise InputError("there are no outputs to validate on; log some first: credit ingest-outputs")
     providers = sorted({group.provider for group in index.groups})
-    tagged = {record.group.provider for record in records}
+    tagged = {share.group.provider for record in records for share in record.shares}
     if tagged != set(providers):
         odd = min(tagged ^ set(providers))
         raise InputError(f"the data and {index.folder} do not have the same providers: {odd} is in one only")

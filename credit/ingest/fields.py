@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, TypeVar
@@ -19,7 +20,7 @@ from credit.records import Message, is_collection, is_provider_key
 
 _NAME_LIMIT = 512
 _WEIGHT_LIMIT = 1_000_000_000
-_WEIGHT_DIGITS = 6
+_MICRO_DIGITS = 6
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -119,14 +120,19 @@ def weight_micro(value: object) -> int:
         raise FieldError("is negative; a weight is at least 0")
     if weight > _WEIGHT_LIMIT:
         raise FieldError(f"is more than {_WEIGHT_LIMIT}")
-    _, digits, exponent = weight.as_tuple()
+    return _millionths(weight)
+
+
+def _millionths(number: Decimal) -> int:
+    """Return a number times 10⁶, which must be whole; of any exponent, without computing a power of it."""
+    _, digits, exponent = number.as_tuple()
     text = "".join(map(str, digits))
     places = -int(exponent)
-    if places <= _WEIGHT_DIGITS:
-        return int(text) * 10 ** (_WEIGHT_DIGITS - places) if weight else 0
-    cut = places - _WEIGHT_DIGITS
+    if places <= _MICRO_DIGITS:
+        return int(text) * 10 ** (_MICRO_DIGITS - places) if number else 0
+    cut = places - _MICRO_DIGITS
     if text[-cut:].strip("0"):
-        raise FieldError(f"has more than {_WEIGHT_DIGITS} decimal places")
+        raise FieldError(f"has more than {_MICRO_DIGITS} decimal places")
     return int(text[:-cut] or "0")
 
 
@@ -203,6 +209,55 @@ def messages_of(value: object) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A provider's share of a record, in parts per million; without a collection, it is in the record's."""
+
+    provider: str
+    collection: str | None
+    ppm: int
+
+
+def splits_of(value: object) -> tuple[Split, ...]:
+    """Return shares from a list of `{provider, share}`, or from the JSON text of one (CSV, Parquet).
+
+    A share is a decimal number from 0 to 1 with at most 6 places, as a number or as text; nothing is rounded.
+    """
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except InputError as error:
+            raise FieldError(str(error)) from error
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        raise FieldError("must be a list of objects with provider and share")
+    return tuple(_split(number, item) for number, item in enumerate(value))
+
+
+def _split(number: int, item: Mapping[str, object]) -> Split:
+    name = "provider"
+    try:
+        provider = _provider(_given_text(item.get(name)))
+        name = "collection"
+        collection = None if item.get(name) is None else _collection(_given_text(item[name]))
+        name = "share"
+        return Split(provider, collection, _share_ppm(item.get(name)))
+    except FieldError as error:
+        raise FieldError(f"{number}: `{name}` {error}") from error
+
+
+def _share_ppm(value: object) -> int:
+    share = to_decimal(value)
+    if not 0 <= share <= 1:
+        raise FieldError("must be between 0 and 1")
+    return _millionths(share)
+
+
+def _given_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise FieldError("is missing" if value is None else "must be a text")
+    return value
+
+
 Text = Annotated[str, AfterValidator(storable)]
 FilledText = Annotated[str, AfterValidator(filled)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -213,3 +268,4 @@ WeightMicro = Annotated[int, PlainValidator(weight_micro)]
 Timestamp = Annotated[datetime, PlainValidator(timestamp)]
 UnixTime = Annotated[datetime, PlainValidator(unix_time)]
 Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]
+Splits = Annotated[tuple[Split, ...], PlainValidator(splits_of)]

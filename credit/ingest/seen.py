@@ -16,7 +16,7 @@ _DIGEST = 16
 
 @dataclass(frozen=True, slots=True)
 class FirstSeen:
-    """Where some content came first, and whose it was there."""
+    """Where some content came first, and whose it was there: a provider, or several with a comma between them."""
 
     provider: str
     place: str
@@ -52,7 +52,8 @@ class SeenRecords:
         Raises:
             InputError: another record has the id.
         """
-        digest = _digest(record.group.provider, record.group.collection, _content(record))
+        owners = (part for s in record.shares for part in (s.group.provider, s.group.collection, str(s.ppm)))
+        digest = _digest(*owners, _content(record))
         inserted = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (record.id, digest, str(place)))
         if inserted.rowcount:
             return None
@@ -64,14 +65,20 @@ class SeenRecords:
     def first_with_content(self, record: TrainingRecord, place: Place) -> FirstSeen | None:
         """Return who contributed the same content before, and where, or None and remember the record.
 
-        A provider's own record is found before another's, whoever came first.
+        A provider's own record is found before another's, whoever came first. Those who share one are another provider
+        than each of them.
         """
-        digest, provider = _content(record), record.group.provider
+        digest, provider = _content(record), owners_in_words(record)
         query = "SELECT provider, place FROM contents WHERE digest = ? ORDER BY provider <> ?, rowid LIMIT 1"
         row = self._db.execute(query, (digest, provider)).fetchone()
         if row is None or row[0] != provider:
             self._db.execute("INSERT INTO contents VALUES (?, ?, ?)", (digest, provider, str(place)))
         return None if row is None else FirstSeen(*row)
+
+
+def owners_in_words(record: TrainingRecord) -> str:
+    """Return the provider of a record, or all of one that is shared, with a comma between them."""
+    return ",".join(sorted({share.group.provider for share in record.shares}))
 
 
 def _content(record: TrainingRecord) -> bytes:

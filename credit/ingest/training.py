@@ -13,26 +13,27 @@ from credit.errors import InputError, InvalidRequestError
 from credit.ingest import fields as kinds
 from credit.ingest.fields import InputModel, validate
 from credit.ingest.results import notices_of_ignored
-from credit.ingest.seen import SeenRecords
+from credit.ingest.seen import SeenRecords, owners_in_words
 from credit.ingest.sources import Row, check_input, read_rows
-from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Quarantined, TrainingRecord
+from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Quarantined, Share, TrainingRecord, agreed_shares
 
 _EXAMPLES = 5
 
 
 class _Fields(InputModel):
     id: kinds.Identifier
-    provider: kinds.ProviderKey
+    provider: kinds.ProviderKey | None = None
     text: kinds.FilledText | None = None
     prompt: kinds.Text | None = None
     completion: kinds.FilledText | None = None
     messages: kinds.Messages | None = None
     collection: kinds.Collection = DEFAULT_COLLECTION
     license: kinds.Text | None = None
+    splits: kinds.Splits | None = None
     agreement_ref: kinds.Text | None = None
 
 
-FIELDS = (*_Fields.model_fields, "splits")
+FIELDS = tuple(_Fields.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class TrainingCounts:
 
     Attributes:
         records: records handed out.
-        records_by_group: the same, by provider and collection.
+        records_by_group: the same, by provider and collection; one that several share counts in each.
         quarantined: records that could not be used.
         duplicates: records left out because the same record came before.
         repeats: records left out because their provider had contributed the same content before, under another id.
@@ -83,6 +84,7 @@ class TrainingReader:
 
     def _restart(self) -> None:
         self.quarantined: list[Quarantined] = []
+        self._records = 0
         self._groups: Counter[Group] = Counter()
         self._ignored: Counter[str] = Counter()
         self._bad = self._duplicates = self._repeats = self._shared = 0
@@ -92,7 +94,7 @@ class TrainingReader:
     def counts(self) -> TrainingCounts:
         """What the iteration has met so far."""
         return TrainingCounts(
-            records=self._groups.total(),
+            records=self._records,
             records_by_group=MappingProxyType(dict(sorted(self._groups.items()))),
             quarantined=self._bad,
             duplicates=self._duplicates,
@@ -136,7 +138,7 @@ class TrainingReader:
                 if first is not None:
                     self._duplicates += 1
                     continue
-                provider = record.group.provider
+                provider = owners_in_words(record)
                 if (other := seen.first_with_content(record, row.place)) is not None:
                     if other.provider == provider:
                         self._repeats += 1
@@ -144,7 +146,8 @@ class TrainingReader:
                     self._shared += 1
                     if len(self._examples) < _EXAMPLES:
                         self._examples.append(f"{row.place} ({provider}) = {other.place} ({other.provider})")
-                self._groups[record.group] += 1
+                self._records += 1
+                self._groups.update(share.group for share in record.shares)
                 yield record
 
     def _quarantine(self, item: Quarantined) -> None:
@@ -157,14 +160,14 @@ class TrainingReader:
     def _record(self, row: Row) -> TrainingRecord:
         found = {name: row.record.get(source) for name, source in self._names.items()}
         values = {name: value for name, value in found.items() if value is not None}
-        if "splits" in values:
-            raise InputError("`splits` is not supported yet; give each provider's part as a record of its own")
         fields = validate(_Fields, values)
-        if fields.provider == HOUSE:
-            raise InputError(f"`provider` {HOUSE!r} is reserved; tag own data with a provider of kind house")
-        if self._known_providers is not None and fields.provider not in self._known_providers:
-            raise InputError(f"the provider {fields.provider!r} is unknown; add it first: credit providers add --help")
-        return _training_record(fields)
+        shares = _shares(fields)
+        for provider in (share.group.provider for share in shares):
+            if provider == HOUSE:
+                raise InputError(f"`provider` {HOUSE!r} is reserved; tag own data with a provider of kind house")
+            if self._known_providers is not None and provider not in self._known_providers:
+                raise InputError(f"the provider {provider!r} is unknown; add it first: credit providers add --help")
+        return _training_record(fields, shares)
 
 
 def _field_names(fields: Mapping[str, str]) -> dict[str, str]:
@@ -178,16 +181,30 @@ def _field_names(fields: Mapping[str, str]) -> dict[str, str]:
     return names
 
 
-def _training_record(fields: _Fields) -> TrainingRecord:
-    group = Group(fields.provider, fields.collection)
+def _shares(fields: _Fields) -> tuple[Share, ...]:
+    """Return who contributed a record: its provider, or those of its splits, also those whose share is nothing."""
+    if fields.provider is not None and fields.splits is not None:
+        raise InputError("`provider` and `splits` both say whose the record is; keep one of them")
+    if fields.provider is not None:
+        return (Share(Group(fields.provider, fields.collection)),)
+    if fields.splits is None:
+        raise InputError("`provider` is missing")
+    return tuple(Share(Group(s.provider, s.collection or fields.collection), s.ppm) for s in fields.splits)
+
+
+def _training_record(fields: _Fields, shares: tuple[Share, ...]) -> TrainingRecord:
+    try:
+        splits = agreed_shares(shares)
+    except InputError as error:
+        raise InputError(f"`splits`: {error}") from error
     forms = [fields.text is not None, fields.completion is not None, fields.messages is not None]
     if sum(forms) != 1 or (fields.prompt is None) != (fields.completion is None):
         raise InputError("exactly one is needed of `text`, `prompt` with `completion`, and `messages`")
     if fields.messages is not None:
         if not any(message.role == "assistant" and message.content.strip() for message in fields.messages):
             raise InputError("`messages` hold no answer: a message with the role assistant and some content")
-        return TrainingRecord(fields.id, group, messages=fields.messages)
-    return TrainingRecord(fields.id, group, fields.text or fields.completion or "", fields.prompt)
+        return TrainingRecord(fields.id, None, messages=fields.messages, splits=splits)
+    return TrainingRecord(fields.id, None, fields.text or fields.completion or "", fields.prompt, splits=splits)
 
 
 def read_training(
@@ -200,8 +217,10 @@ def read_training(
     """Read tagged training data: JSON Lines, CSV, Parquet, or data sets saved with `save_to_disk`.
 
     Each record has `id`, `provider` and one of `text`, `prompt` + `completion`, `messages`; optionally
-    `collection`, `license`, `agreement_ref`. Ids are unique over all files: a second record with an id is left out
-    if it is the same, and quarantined if it is not.
+    `collection`, `license`, `agreement_ref`. One that several contributed has `splits` in place of `provider`:
+    `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "essays"}]`, exact decimal
+    fractions that sum to 1. Ids are unique over all files: a second record with an id is left out if it is the same,
+    and quarantined if it is not.
 
     Args:
         paths: files and folders, read in this order.

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from credit.files import write_whole
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest
+from credit.valuation.rows import RowCounts
 from credit.valuation.store import StoredTensors, save_tensors
 
 
@@ -27,7 +26,7 @@ def complete_index(
     folder: Path,
     draft: Manifest,
     *,
-    counts: NDArray[np.int64],
+    counts: RowCounts,
     listed: Iterable[IndexedExample],
     written: Mapping[str, str],
     device: torch.device,
@@ -39,7 +38,7 @@ def complete_index(
     Args:
         folder: the index.
         draft: the manifest but for its files.
-        counts: (R,), examples in each row.
+        counts: how much is in each of the R rows.
         listed: every example.
         written: files that are written already, with their SHA-256: shards, statistic, projections.
         device: where the curvature is factorised.
@@ -52,7 +51,7 @@ def complete_index(
     files = dict(written)
     version = len(draft.history)
     name = versioned("counts.safetensors", version)
-    files[name] = save_tensors(folder / name, {"counts": torch.from_numpy(counts)})
+    files[name] = save_tensors(folder / name, counts.tensors())
     if curvature is None:
         sums = StoredTensors(
             folder / draft.statistic, device

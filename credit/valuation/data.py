@@ -10,7 +10,7 @@ from pathlib import Path
 
 from credit.errors import InputError, MismatchError
 from credit.files import sha256_file, write_whole
-from credit.records import Group
+from credit.records import PPM, Group, Share
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"
@@ -20,21 +20,25 @@ _MODULUS = 1 << 256
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Encoded training data: N examples, the group of each, and a hash of all of it that ignores their order."""
+    """Encoded training data: N examples, who has which share of each, and a hash of all that ignores their order."""
 
     examples: Sequence[AnyExample]
-    groups: Sequence[Group]
+    shares: Sequence[tuple[Share, ...]]
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedExample:
-    """An example as an index lists it: its row, its number of predicted tokens, and the start of its digest."""
+    """An example as an index lists it: its row, its number of predicted tokens, and the start of its digest.
+
+    One that several groups share is listed once for each, with the row there and the share in parts per million.
+    """
 
     id: str
     row: int
     tokens: int
     digest: str
+    ppm: int = PPM
 
 
 def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> TrainingData:
@@ -44,7 +48,7 @@ def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> Train
         InputError: there is nothing to index, or two examples share an id.
     """
     examples: list[AnyExample] = []
-    groups: list[Group] = []
+    shares: list[tuple[Share, ...]] = []
     seen: set[str] = set()
     for record in records:
         for example in encoder.training(record):
@@ -52,21 +56,22 @@ def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> Train
                 raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
             seen.add(example.id)
             examples.append(example)
-            groups.append(record.group)
+            shares.append(record.shares)
     if not examples:
         raise InputError("the training data holds no record that can be indexed")
-    return TrainingData(examples, groups, _hex(hash_of(examples, groups)))
+    return TrainingData(examples, shares, _hex(hash_of(examples, shares)))
 
 
-def hash_of(examples: Sequence[AnyExample], groups: Sequence[Group]) -> int:
+def hash_of(examples: Sequence[AnyExample], shares: Sequence[tuple[Share, ...]]) -> int:
     """Hash of a set of tagged examples: the sum of their SHA-256 modulo 2^256.
 
     Order does not matter, and data that is added or withdrawn is an addition or a subtraction. It tells data sets
     apart that differ by accident; it is not meant to withstand somebody who searches for a collision.
     """
     total = 0
-    for example, group in zip(examples, groups, strict=True):
-        digest = hashlib.sha256(example.digest() + str(group).encode()).digest()
+    for example, parts in zip(examples, shares, strict=True):
+        owners = str(parts[0].group) if len(parts) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in parts)
+        digest = hashlib.sha256(example.digest() + owners.encode()).digest()
         total += int.from_bytes(digest, "big")
     return total % _MODULUS
 
@@ -90,7 +95,7 @@ def read_listing(path: Path) -> Iterator[IndexedExample]:
 def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
     """List the examples of an index, in the order of their rows; return the file's SHA-256."""
     lines = [
-        json.dumps([item.id, item.row, item.tokens, item.digest])
+        json.dumps([item.id, item.row, item.tokens, item.digest, *([] if item.ppm == PPM else [item.ppm])])
         for item in sorted(listed, key=lambda item: (item.row, item.id))
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())
@@ -98,29 +103,39 @@ def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
 
 
 def match_members(
-    folder: Path, encoder: ExampleEncoder, records: Iterable[Tagged], members: Mapping[Group, Mapping[str, str]]
-) -> list[tuple[Group, AnyExample]]:
+    folder: Path,
+    encoder: ExampleEncoder,
+    records: Iterable[Tagged],
+    members: Mapping[Group, Mapping[str, tuple[str, int]]],
+) -> list[tuple[tuple[Share, ...], AnyExample]]:
     """Find the examples of some groups of an index in training data; records of other groups are passed over.
 
     Args:
         folder: the index, for messages.
         encoder: the tokenizer and length that the index was built with.
         records: training data.
-        members: for each group the ids of all its examples, with their digests.
+        members: for each group the ids of all its examples, with their digests and its share of each, in parts per
+            million.
+
+    Returns:
+        Each example once, with the shares of all who have one.
 
     Raises:
-        MismatchError: an example is not in the index, or has another content there.
+        MismatchError: an example is not in the index, or has another content or share there.
         InputError: an example of the index is not in the data.
     """
     missing = {group: dict(ids) for group, ids in members.items()}
     found = []
     for record in records:
-        if record.group not in members:
+        asked = [share for share in record.shares if share.group in members]
+        if not asked:
             continue
         for example in encoder.training(record):
-            if missing[record.group].pop(example.id, None) != short_digest(example):
-                raise MismatchError(f"{example.id} of {record.group} is not what {folder} was built from")
-            found.append((record.group, example))
+            digest = short_digest(example)
+            for share in asked:
+                if missing[share.group].pop(example.id, None) != (digest, share.ppm):
+                    raise MismatchError(f"{example.id} of {share.group} is not what {folder} was built from")
+            found.append((record.shares, example))
     for group, ids in missing.items():
         if ids:
             raise InputError(f"the data lacks {len(ids)} examples of {group} that are in {folder}: {min(ids)}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from credit.errors import InputError
-from credit.records import Group
+from credit.records import PPM, Group, Share
 from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
@@ -20,11 +20,12 @@ from credit.valuation.weighting import weighted
 
 @dataclass(frozen=True, slots=True)
 class ExampleInfluence:
-    """The influence of one training example on one output, in nats."""
+    """The influence of one training example on one output, in nats; of one that groups share, a group's share of it."""
 
     id: str
     group: Group
     influence: float
+    ppm: int = PPM
 
 
 def explain_output(
@@ -68,28 +69,21 @@ def explain_output(
     found: list[ExampleInfluence] = []
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
-    members: dict[Group, dict[str, str]] = {group: {} for group in folded}
+    members: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in folded}
     for example in read_listing(index.path(EXAMPLES_FILE)):
         group = owner.get(example.row)
         if group in folded:
-            members[group][example.id] = example.digest
+            members[group][example.id] = example.digest, example.ppm
         elif group is not None:
-            found.append(ExampleInfluence(example.id, group, values[example.row]))
-    excluded = {example.id for example in index.manifest.excluded}
+            found.append(ExampleInfluence(example.id, group, values[example.row], example.ppm))
     for left_out in index.manifest.excluded:
-        if left_out.group in folded:
-            members[left_out.group][left_out.id] = left_out.digest
+        for share in left_out.shares:
+            if share.group in folded:
+                members[share.group][left_out.id] = left_out.digest, share.ppm
     if folded and records is not None:
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
-        chosen = [(group, example) for group, example in chosen if example.id not in excluded]
-        scores = torch.zeros(len(chosen), dtype=torch.float64)
-        for share, part, own in index.parts(model):
-            scores += share * _score(part, own, output, [e for _, e in chosen], tokens_per_batch, progress)
-        found += [
-            ExampleInfluence(example.id, group, score)
-            for (group, example), score in zip(chosen, scores.tolist(), strict=True)
-        ]
-    return sorted(found, key=lambda item: (-item.influence, item.id))[:top]
+        found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
+    return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
 
 
 def _check_folded(index: AttributionIndex, group: Group, *, has_data: bool) -> None:
@@ -103,6 +97,29 @@ def _check_folded(index: AttributionIndex, group: Group, *, has_data: bool) -> N
             f"{group} is folded in {index.folder}, which was recorded while its model was trained: its gradients "
             "cannot be had again; record with rows_per_group=None to see single examples"
         )
+
+
+def _recomputed(
+    index: AttributionIndex,
+    model: Task,
+    output: Any,
+    chosen: Sequence[tuple[tuple[Share, ...], AnyExample]],
+    groups: set[Group],
+    tokens_per_batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[ExampleInfluence]:
+    """Influence of the shares that `groups` have of examples, by recomputing their gradients."""
+    excluded = {example.id for example in index.manifest.excluded}
+    included = [(shares, example) for shares, example in chosen if example.id not in excluded]
+    scores = torch.zeros(len(included), dtype=torch.float64)
+    for weight, part, own in index.parts(model):
+        scores += weight * _score(part, own, output, [e for _, e in included], tokens_per_batch, progress)
+    return [
+        ExampleInfluence(example.id, share.group, score * share.ppm / PPM, share.ppm)
+        for (shares, example), score in zip(included, scores.tolist(), strict=True)
+        for share in shares
+        if share.group in groups
+    ]
 
 
 def _score(

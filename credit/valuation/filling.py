@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,11 +24,11 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice
 from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample
-from credit.valuation.passes import gradient_batches, not_finite
+from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
-from credit.valuation.rows import RowLayout, Unit, lay_out_rows
+from credit.valuation.rows import RowLayout, Unit, add_parts, lay_out_rows
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
@@ -104,18 +103,18 @@ class Build:
         """Add up what is left of every pass."""
         unread = [unit for unit in self.units() if unit.number >= self.state.surveyed] if self.surveys else []
         empty = [unit for unit in self.units() if unit.shard not in self.state.shards]
-        first = unread if self.surveys else empty
+        counted = unread if self.surveys else empty
         fits = needs_moments(self.settings) and self.state.projections is None
         sample = choose_sample(self.data.examples, self.settings.sample) if fits else []
         return Work(
             fitting=sum(example.size for example in sample),
-            passes=sum(self._tokens(unit) for unit in (*unread, *empty)),
-            summed=sum(len(unit.members) for unit in first),
+            passes=sum(self._tokens(unit.new) for unit in unread) + sum(self._tokens(unit.members) for unit in empty),
+            summed=sum(len(unit.new) for unit in counted),
             weighed=sum(len(unit.members) for unit in empty) if self.surveys else 0,
         )
 
-    def _tokens(self, unit: Unit) -> int:
-        return sum(self.data.examples[i].size for i in unit.members)
+    def _tokens(self, members: Sequence[int]) -> int:
+        return sum(self.data.examples[i].size for i in members)
 
     def run(self) -> None:
         """Go through all units that no checkpoint covers."""
@@ -123,20 +122,22 @@ class Build:
         self._clear()
         self.open_projections()
         with GradientTap(self.task.module, self.layers.watched, self.projections, flat=self.task.flat_inputs) as tap:
+            units = list(self.units())
             if self.surveys:
-                self._pass(lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
+                once = [replace(unit, members=unit.new) for unit in units]
+                self._pass(once, lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
                 assert self.state.sums is not None  # noqa: S101  # the pass ended with a checkpoint
                 sums, examples = StoredTensors(self.out / self.state.sums, device_of(self.task)), self._included()
                 self.statistic = make_statistic("none")  # its sums are stored, and make room for the factors
                 self.curvature = make_curvature(settings.curvature, sums, examples, settings.damping)
                 self.weighting = Weighting(settings.weighting, self.curvature)
-            self._pass(lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+            self._pass(units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
 
     def _lay_out(self, excluded: Collection[str] = ()) -> RowLayout:
         examples = self.data.examples
         return lay_out_rows(
             [example.id for example in examples],
-            self.data.groups,
+            self.data.shares,
             [example.predicted for example in examples],
             self.settings.rows_per_group,
             excluded,
@@ -164,7 +165,7 @@ class Build:
         self._included()
         excluded = frozenset(self.state.excluded)
         rows = self._lay_out(excluded)
-        everything = list(zip(self.data.examples, self.data.groups, rows.row_of, strict=True))
+        everything = list(zip(self.data.examples, self.data.shares, strict=True))
         draft = Manifest(
             name=name,
             model_path=model.location,
@@ -183,8 +184,8 @@ class Build:
             statistic=self.state.sums,
             sizes=self.state.sizes,
             excluded=tuple(
-                ExcludedExample(example.id, group, short_digest(example))
-                for example, group, _ in everything
+                ExcludedExample(example.id, shares, short_digest(example))
+                for example, shares in everything
                 if example.id in excluded
             ),
             checkpoints=(),
@@ -197,8 +198,9 @@ class Build:
             draft,
             counts=rows.counts,
             listed=(
-                IndexedExample(example.id, int(row), example.predicted, short_digest(example))
-                for example, _, row in everything
+                IndexedExample(example.id, int(row), example.predicted, short_digest(example), share.ppm)
+                for number, (example, shares) in enumerate(everything)
+                for row, share in zip(rows.rows_of(number), shares, strict=True)
                 if row >= 0
             ),
             written={
@@ -215,46 +217,52 @@ class Build:
     def units(self) -> Iterator[Unit]:
         """Yield the units of the index, in the order of their rows."""
         order = np.argsort(self.rows.row_of, kind="stable")
-        sorted_rows = self.rows.row_of[order]
+        sorted_rows, owners, lowest = self.rows.row_of[order], self.rows.example_of[order], self.rows.lowest
         plan = plan_shards(len(self.rows.counts), sum(self.widths.values()))
         for number, (low, high) in enumerate(plan):
             first, last = np.searchsorted(sorted_rows, [low, high])
-            yield Unit(number, low, high, order[first:last].tolist())
+            members = list(dict.fromkeys(owners[first:last].tolist()))
+            yield Unit(number, low, high, members, [i for i in members if lowest[i] >= low])
 
-    def _pass(self, is_done: Callable[[Unit], bool], work: Callable[[Unit, int], BuildState]) -> None:
-        """Do the work of every unit that is not done, with a checkpoint now and then and at the end."""
-        units = list(self.units())
-        done = 0
+    def _pass(
+        self, units: Sequence[Unit], is_done: Callable[[Unit], bool], work: Callable[[Unit, int, int], BuildState]
+    ) -> None:
+        """Do the work of every unit that is not done, with a checkpoint now and then and at the end.
+
+        Of the work, the last two arguments are the tokens done before it, and the tokens of all units.
+        """
+        done, total = 0, sum(self._tokens(unit.members) for unit in units)
         last = time.monotonic()
         for unit in units:
             if not is_done(unit):
-                self.state = work(unit, done)
+                self.state = work(unit, done, total)
                 self.statistic.sums()  # its blocks end here, not with a checkpoint: the same sums to the last bit
                 if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
                     self.checkpoint(unit.number)
                     last = time.monotonic()
-            done += self._tokens(unit)
+            done += self._tokens(unit.members)
 
-    def _survey(self, tap: GradientTap, unit: Unit, done: int) -> BuildState:
+    def _survey(self, tap: GradientTap, unit: Unit, done: int, total: int) -> BuildState:
         """Add a unit's examples to the curvature alone."""
-        for _, gradients in self._gradients(tap, unit, "curvature", done):
+        for _, gradients in self._gradients(tap, unit, "curvature", done, total):
             self.statistic.add(gradients)
         return replace(self.state, surveyed=unit.number + 1)
 
-    def _fill(self, tap: GradientTap, unit: Unit, done: int) -> BuildState:
+    def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> BuildState:
         """Sum a unit's examples into its rows, write them, and add the examples to the curvature if none has yet."""
         sums: dict[str, Tensor] = {}
         total_size = 0.0
-        for members, gradients in self._gradients(tap, unit, "gradients", done):
+        new = frozenset(unit.new)
+        for members, gradients in self._gradients(tap, unit, "gradients", done, total):
             sizes = self.weighting.sizes(gradients)
-            target = torch.from_numpy(self.rows.row_of[members] - unit.low).to(device_of(self.task))
+            parts = self.rows.parts(members, unit.low, unit.high)
             for layer, rows in gradients.items():
-                if layer not in sums:
-                    sums[layer] = rows.new_zeros(unit.high - unit.low, rows.shape[1])
-                sums[layer].index_add_(0, target, weighted(rows, sizes))
-            total_size += 0.0 if sizes is None else float(sizes.sum())
-            if not self.surveys:
-                self.statistic.add(gradients)
+                add_parts(sums, layer, weighted(rows, sizes), parts, unit.high - unit.low)
+            # An example that groups share has rows in several units, but is one of the N, with one size.
+            once = [row for row, member in enumerate(members) if member in new]
+            total_size += 0.0 if sizes is None else float(sizes[once].sum())
+            if not self.surveys and once:
+                self.statistic.add(chosen_rows(gradients, once))
         return self.store(unit, sums, total_size)
 
     def store(self, unit: Unit, sums: Mapping[str, Tensor], sizes: float) -> BuildState:
@@ -265,17 +273,16 @@ class Build:
             sums: for each layer its rows (high - low, S·R).
             sizes: sum of what its examples were divided by.
         """
-        kept = np.unique(self.rows.row_of[self._left(unit)]) - unit.low
+        kept = np.unique(self.rows.parts(self._left(unit), unit.low, unit.high).row)
         rows = keep_rows(sums, kept.tolist(), unit.high - unit.low, self.widths)
         digest = save_tensors(self.out / unit.shard, encode_rows(rows, self.settings.rows_dtype))
         shards = {**self.state.shards, unit.shard: digest}
         return replace(self.state, shards=shards, sizes=self.state.sizes + sizes)
 
     def _gradients(
-        self, tap: GradientTap, unit: Unit, phase: str, done: int
+        self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
     ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield the gradients of a unit's examples, with their positions in the data; those not finite are left out."""
-        total = sum(example.size for example in self.data.examples)
         members = self._left(unit)
         examples = [self.data.examples[i] for i in members]
         bad: list[int] = []

@@ -56,11 +56,11 @@ class AttributionIndex:
         self._verified: set[str] = set()
         names = tuple(layer.name for layer in manifest.layers)
         self.projections = projections_from_tensors(names, load_file(self._file(PROJECTIONS_FILE)))
-        counts = load_file(self.path("counts.safetensors"))["counts"]
-        owner = torch.zeros(len(counts), dtype=torch.int64)
+        counts = load_file(self.path("counts.safetensors"))
+        owner = torch.zeros(len(counts["counts"]), dtype=torch.int64)
         for number, layout in enumerate(manifest.groups):
             owner[layout.start : layout.stop] = number
-        self.rows = GroupRows(owner, counts, len(manifest.groups))
+        self.rows = GroupRows(owner, counts["counts"], len(manifest.groups), counts["mass"], counts["squares"])
         self._curvature: Curvature | None = None
         self._models: dict[str, Task] = {}
         self.members: tuple[tuple[float, AttributionIndex], ...] = tuple(

@@ -15,12 +15,16 @@ from credit.errors import ValuationError
 class GroupRows:
     """How rows belong to groups: row r of group `group[r]` is the sum of `count[r]` examples' gradients.
 
-    `group` and `count` are int64 tensors (R,), `groups` is the number of groups.
+    `group` and `count` are int64 tensors (R,), `groups` is the number of groups. Where groups share examples, a row is
+    the sum of gradients times the group's shares: `mass` and `squares`, float64 (R,), are then the sums of these shares
+    and of their squares. Without them, every share is 1.
     """
 
     group: Tensor
     count: Tensor
     groups: int
+    mass: Tensor | None = None
+    squares: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Valuation:
     Attributes:
         influence: (Q, groups), signed: Σ of the group's rows.
         support: (Q, groups), ≥ 0: influence of those examples that pulled by more than the noise.
-        volume: (Q, groups), ≥ 0: examples of the group times the pooled spread of one example.
+        volume: (Q, groups), ≥ 0: examples of the group, each times its share, times the pooled spread of one example.
         noise: (Q,), the threshold τ between support and noise.
     """
 
@@ -52,6 +56,10 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
     of them has m times their variance. Support is exact where every row is one example, else the expectation
     n·[μ Φ(a) + σ φ(a)] with a = (μ − τ)/σ under a normal spread. τ = noise_floor × the spread pooled over groups.
 
+    With shares w of examples, s_f = Σ w_i x_i, whose mean is μ Σ w_i and whose variance is σ² Σ w_i². So Σ w_i stands
+    for m_f, except under the square, where Σ w_i² does; and an example supports by its share of what all of it would,
+    if all of it would by more than the noise.
+
     Args:
         values: (Q, R) influence of each row on each output, nats.
         rows: layout of the rows.
@@ -63,21 +71,22 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
     if not torch.isfinite(values).all():
         raise ValuationError("an influence is not a finite number; index and outputs need a wider dtype")
     s = values.double()
-    count = rows.count.double()
+    mass = rows.count.double() if rows.mass is None else rows.mass
+    variances = rows.count.double() if rows.squares is None else rows.squares
     group = rows.group
     folds = torch.bincount(group, minlength=rows.groups).double()
-    n = torch.zeros(rows.groups, dtype=torch.float64).index_add_(0, group, count)
+    n = torch.zeros(rows.groups, dtype=torch.float64).index_add_(0, group, mass)
     influence = _by_group(s, rows)
     mean = influence / n
-    deviation = s - count * mean[:, group]
-    squares = _by_group(deviation.square() / count, rows)
+    deviation = s - mass * mean[:, group]
+    squares = _by_group(deviation.square() / variances, rows)
     freedom = folds - 1
     pooled = (squares.sum(1) / freedom.sum().clamp(min=1)).sqrt()
     sigma = (squares / freedom.clamp(min=1)).sqrt()
     noise = noise_floor * pooled
-    exact = _by_group(torch.where(s > noise[:, None], s, 0.0), rows)
+    exact = _by_group(torch.where(s > mass * noise[:, None], s, 0.0), rows)
     expected = n * _normal_excess(mean, sigma, noise[:, None])
-    single = n == folds  # every row is one example
+    single = torch.bincount(group, weights=rows.count.double(), minlength=rows.groups) == folds  # a row is an example
     support = torch.where(single, exact, expected)
     return Valuation(influence, support, n * pooled[:, None], noise)
 

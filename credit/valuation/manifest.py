@@ -11,11 +11,11 @@ from typing import Any
 
 from credit.errors import InputError, IntegrityError, MismatchError
 from credit.files import sha256_file
-from credit.records import Group
+from credit.records import PPM, Group, Share
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 
@@ -71,7 +71,7 @@ class ExcludedExample:
     """An example that was given but is in no row, because its gradient is not finite."""
 
     id: str
-    group: Group
+    shares: tuple[Share, ...]
     digest: str
 
 
@@ -125,8 +125,13 @@ class Manifest:
 
     @property
     def examples(self) -> int:
-        """Number of training examples N."""
-        return sum(layout.examples for layout in self.groups)
+        """Number of training examples N; one that several groups share counts once."""
+        return sum(layout.examples_ppm for layout in self.groups) // PPM
+
+    @property
+    def tokens(self) -> int:
+        """Number of predicted tokens of all training examples."""
+        return sum(layout.tokens_ppm for layout in self.groups) // PPM
 
     @property
     def scale(self) -> float:
@@ -285,6 +290,10 @@ def _parse_settings(body: dict[str, Any]) -> IndexSettings:
     return IndexSettings(**(body | {name: tuple(body[name]) for name in ("layers", "ranks")}))
 
 
+def _parse_share(body: dict[str, Any]) -> Share:
+    return Share(Group(**body["group"]), body["ppm"])
+
+
 def _parse(body: dict[str, Any]) -> Manifest:
     return Manifest(
         **(
@@ -297,7 +306,8 @@ def _parse(body: dict[str, Any]) -> Manifest:
                     GroupLayout(**(layout | {"group": Group(**layout["group"])})) for layout in body["groups"]
                 ),
                 "excluded": tuple(
-                    ExcludedExample(**(example | {"group": Group(**example["group"])})) for example in body["excluded"]
+                    ExcludedExample(**(example | {"shares": tuple(map(_parse_share, example["shares"]))}))
+                    for example in body["excluded"]
                 ),
                 "checkpoints": tuple(MemberIndex(**member) for member in body["checkpoints"]),
                 "shards": tuple(body["shards"]),

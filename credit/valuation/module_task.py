@@ -19,10 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from credit.errors import InputError
-from credit.records import Group
+from credit.records import Group, Share, agreed_shares
 from credit.valuation.task import LossBatch, device_of
-
-UNTAGGED = Group("untagged")
 
 
 class Loss(Protocol):
@@ -64,16 +62,32 @@ class Sample:
     Attributes:
         id: unique among the samples of an index.
         tensors: what the loss needs of it, such as inputs and a target, without a dimension for the batch.
-        group: who contributed it; outputs have none.
+        group: who contributed it; outputs have none, nor has a sample with `splits`.
         size: positions that it takes in a batch, of which `tokens_per_batch` is the limit.
         predicted: predictions of which its loss is the sum.
+        splits: the shares of those who contributed it together.
+
+    Raises:
+        InputError: it has a group and splits, or its shares are not all of it.
     """
 
     id: str
     tensors: tuple[Tensor, ...]
-    group: Group = UNTAGGED
+    group: Group | None = None
     size: int = 1
     predicted: int = 1
+    splits: tuple[Share, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.splits:
+            if self.group is not None:
+                raise InputError(f"sample {self.id} has a group and splits; give one of them")
+            object.__setattr__(self, "splits", agreed_shares(self.splits))
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """Who has which share of it, in the order of their groups; together all of it."""
+        return self.splits if self.group is None else (Share(self.group),)
 
     def digest(self) -> bytes:
         """SHA-256 of id and tensors."""
@@ -131,7 +145,7 @@ class _AsTheyAre:
     """Samples are examples already."""
 
     def training(self, record: Sample) -> Iterator[Sample]:
-        if record.group == UNTAGGED:
+        if not record.shares:
             raise InputError(f"sample {record.id} has no group; say who contributed it: Sample(id, tensors, group)")
         yield record
 

@@ -62,7 +62,14 @@ def gradient_batches(
             raise ValuationError(not_finite(examples[bad[0]], task))
         excluded.extend(bad)
         if kept := [row for row, good in enumerate(finite) if good]:
-            yield [positions[row] for row in kept], {name: rows[kept] for name, rows in gradients.items()}
+            yield [positions[row] for row in kept], chosen_rows(gradients, kept)
+
+
+def chosen_rows(gradients: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, Tensor]:
+    """Return the rows `chosen`, in ascending order, of every layer's gradients (N, D)."""
+    if len(chosen) == len(next(iter(gradients.values()))):
+        return gradients
+    return {name: rows[list(chosen)] for name, rows in gradients.items()}
 
 
 def in_batches(

@@ -35,7 +35,8 @@ from credit.valuation.folder import locked, prepare_folder
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest
-from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, finite_gradients, not_finite
+from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, chosen_rows, finite_gradients, not_finite
+from credit.valuation.rows import add_parts
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature, weighted
 
@@ -160,13 +161,12 @@ class GradientRecorder:
             self._build.state = replace(state, excluded=[*state.excluded, *(example.id for example in bad)])
             kept = [row for row, good in enumerate(finite) if good]
             positions = [positions[row] for row in kept]
-            gradients = {name: rows[kept] for name, rows in gradients.items()}
+            gradients = chosen_rows(gradients, kept)
         sizes = self._build.weighting.sizes(gradients)
-        target = torch.from_numpy(self._build.rows.row_of[positions]).to(device_of(self._task))
+        height = len(self._build.rows.counts)
+        parts = self._build.rows.parts(positions, 0, height)
         for name, rows in gradients.items():
-            if name not in self._rows:
-                self._rows[name] = rows.new_zeros(len(self._build.rows.counts), rows.shape[1])
-            self._rows[name].index_add_(0, target, weighted(rows, sizes))
+            add_parts(self._rows, name, weighted(rows, sizes), parts, height)
         self._sizes += 0.0 if sizes is None else float(sizes.sum())
         if positions:
             self._build.statistic.add(gradients)

@@ -3,6 +3,10 @@
 Rows and curvature are sums over examples, so that a change is an addition or a subtraction: an update costs the
 gradients of the new examples, a withdrawal those of the withdrawn ones. New files are written beside the old ones and
 count from the moment the manifest is replaced; a run that is killed leaves the index as it was.
+
+A record that a provider shares with others leaves whole when that provider is withdrawn. Who withdraws takes back the
+permission for all of it, and no model can be trained on seven tenths of a text; what is left is data that could be
+indexed anew. If the others may go on with it, they add it again under another id, with shares that sum to 1.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
-from credit.records import Group
+from credit.records import Group, Share
 from credit.valuation.assemble import versioned
 from credit.valuation.data import (
     EXAMPLES_FILE,
+    IndexedExample,
     changed_hash,
     encode_training,
     hash_of,
@@ -31,7 +36,7 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.revision import IndexRevision, Member
-from credit.valuation.task import AnyExample, Tagged, Task, short_digest
+from credit.valuation.task import Tagged, Task, short_digest
 from credit.valuation.weighting import needs_curvature
 
 
@@ -70,28 +75,26 @@ def update_index(
         data = encode_training(records, model.encoder(index.manifest.max_length))
         members = list(_listed(index))
         known = {member.id: member for member in members}
-        added: list[tuple[Group, AnyExample]] = []
-        for example, group in zip(data.examples, data.groups, strict=True):
-            before = known.get(example.id)
+        added: list[Member] = []
+        for example, shares in zip(data.examples, data.shares, strict=True):
+            digest, before = short_digest(example), known.get(example.id)
             if before is None:
-                added.append((group, example))
-            elif (before.digest, before.group) != (short_digest(example), group):
+                added.append(Member(example.id, shares, example.predicted, digest, (), example))
+            elif (before.digest, before.shares) != (digest, shares):
                 raise MismatchError(
-                    f"{example.id} of {group} is in {folder} with another content; withdraw its provider first, "
-                    "or give the record another id"
+                    f"{example.id} of {shares[0].group} is in {folder} with another content, provider or share; "
+                    "withdraw its provider first, or give the record another id"
                 )
         if not added:
             return index.manifest
-        members += [Member(e.id, g, e.predicted, short_digest(e), None, e) for g, e in added]
-        change = hash_of([e for _, e in added], [g for g, _ in added])
-        providers = tuple(sorted({group.provider for group, _ in added}))
+        change = hash_of([m.example for m in added if m.example], [member.shares for member in added])
+        providers = tuple(sorted({share.group.provider for member in added for share in member.shares}))
         revision = Revision("update", providers, len(added), changed_hash(index.manifest.data_sha256, change))
-        joining = [example for _, example in added]
         return _revise(
             index,
             model,
             lambda part, own: IndexRevision(
-                part, own, members, joining, revision, tokens_per_batch, exclude_non_finite, progress
+                part, own, [*members, *added], added, revision, tokens_per_batch, exclude_non_finite, progress
             ),
         )
 
@@ -108,8 +111,8 @@ def withdraw_provider(
 ) -> Manifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
-    The result equals an index built without its data, but for projections that were fitted to the first data. A
-    provider that was withdrawn before is out of the index already.
+    The result equals an index built without its data, but for projections that were fitted to the first data. What it
+    shares with others leaves whole: see the module. A provider that was withdrawn before is out of the index already.
 
     Args:
         folder: a finished index.
@@ -121,41 +124,43 @@ def withdraw_provider(
         progress: called after every batch.
 
     Raises:
-        InputError: the provider is not in the index, is all of it, or its data is not complete.
+        InputError: the provider is not in the index, has a part in all of it, or its data is not complete.
         MismatchError: another model, or other data than was indexed.
         LockHeldError: another run is changing the index.
-        ValuationError: the weights of all its examples would change.
+        ValuationError: the weights of all its examples would change; or it shares records whose part in the rows of
+            others cannot be taken out exactly.
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
         index.check_model(model)
         members = list(_listed(index))
-        groups = {member.group for member in members if member.group.provider == provider}
+        owners = {share.group for member in members for share in member.shares}
+        groups = {group for group in owners if group.provider == provider}
         if not groups:
             if any(step.action == "withdraw" and provider in step.providers for step in index.manifest.history):
                 return index.manifest
             raise InputError(f"{provider} has no data in {folder}")
-        if groups.issuperset(index.groups):
+        staying = [member for member in members if not any(share.group in groups for share in member.shares)]
+        if not any(member.old_rows for member in staying):
             raise InputError(f"{folder} holds nothing but the data of {provider}; delete it instead")
-        leaving: dict[Group, dict[str, str]] = {group: {} for group in groups}
+        asked: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in groups}
         for member in members:
-            if member.group in groups:
-                leaving[member.group][member.id] = member.digest
+            for share in member.shares:
+                if share.group in groups:
+                    asked[share.group][member.id] = member.digest, share.ppm
         encoder = model.encoder(index.manifest.max_length)
-        found = match_members(folder, encoder, records, leaving)
-        change = -hash_of([e for _, e in found], [g for g, _ in found])
-        excluded = {example.id for example in index.manifest.excluded}
-        leaving_rows = [example for _, example in found if example.id not in excluded]
-        revision = Revision(
-            "withdraw", (provider,), len(leaving_rows), changed_hash(index.manifest.data_sha256, change)
-        )
-        staying = [member for member in members if member.group not in groups]
+        found = match_members(folder, encoder, records, asked)
+        known = {member.id: member for member in members}
+        for shares, example in found:
+            if shares != known[example.id].shares:
+                raise MismatchError(f"{example.id} is shared otherwise than in what {folder} was built from")
+        change = -hash_of([example for _, example in found], [shares for shares, _ in found])
+        leaving = [replace(known[e.id], example=e) for _, e in found if known[e.id].old_rows]
+        revision = Revision("withdraw", (provider,), len(leaving), changed_hash(index.manifest.data_sha256, change))
         return _revise(
             index,
             model,
-            lambda part, own: IndexRevision(
-                part, own, staying, leaving_rows, revision, tokens_per_batch, False, progress
-            ),
+            lambda part, own: IndexRevision(part, own, staying, leaving, revision, tokens_per_batch, False, progress),
         )
 
 
@@ -217,8 +222,13 @@ def _revise(index: AttributionIndex, model: Task, make: Callable[[AttributionInd
 
 
 def _listed(index: AttributionIndex) -> Iterator[Member]:
+    """Yield every example of an index once, with its parts in the order of its groups, which is that of their rows."""
     owner = {row: layout.group for layout in index.manifest.groups for row in range(layout.start, layout.stop)}
+    parts: dict[str, list[IndexedExample]] = {}
     for item in read_listing(index.path(EXAMPLES_FILE)):
-        yield Member(item.id, owner[item.row], item.tokens, item.digest, item.row, None)
+        parts.setdefault(item.id, []).append(item)
+    for name, items in parts.items():
+        shares = tuple(Share(owner[item.row], item.ppm) for item in items)
+        yield Member(name, shares, items[0].tokens, items[0].digest, tuple(item.row for item in items), None)
     for left_out in index.manifest.excluded:
-        yield Member(left_out.id, left_out.group, 0, left_out.digest, None, None)
+        yield Member(left_out.id, left_out.shares, 0, left_out.digest, (), None)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from credit.errors import MismatchError
+from credit.errors import MismatchError, ValuationError
 from credit.files import sha256_file
-from credit.records import Group
+from credit.records import PPM, Share
 from credit.valuation.assemble import complete_index, versioned
 from credit.valuation.curvature import make_statistic
 from credit.valuation.data import IndexedExample
@@ -23,9 +22,9 @@ from credit.valuation.fitting import Progress
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, ExcludedExample, Manifest, MemberIndex, Revision
-from credit.valuation.passes import gradient_batches
+from credit.valuation.passes import chosen_rows, gradient_batches
 from credit.valuation.projection import gradient_widths
-from credit.valuation.rows import RowLayout, lay_out_rows
+from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.weighting import weighted
@@ -33,45 +32,51 @@ from credit.valuation.weighting import weighted
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An example of the revised index: listed with its old row, new with its content, or left out with neither."""
+    """An example: listed with its old rows, joining or leaving with its content, or left out with neither.
+
+    `old_rows` are those of its parts in the index as it was, one for each of its `shares`.
+    """
 
     id: str
-    group: Group
+    shares: tuple[Share, ...]
     tokens: int
     digest: str
-    old_row: int | None
+    old_rows: tuple[int, ...]
     example: AnyExample | None
 
 
 class IndexRevision:
-    """One change: `members` are all examples of the index after it, `examples` those that join or leave it."""
+    """One change: `members` are all examples of the index after it, `changing` those that join or leave it."""
 
     def __init__(
         self,
         index: AttributionIndex,
         model: Task,
         members: Sequence[Member],
-        examples: Sequence[AnyExample],
+        changing: Sequence[Member],
         revision: Revision,
         tokens_per_batch: int,
         exclude: bool,
         progress: Progress | None,
     ) -> None:
-        self.index, self.model, self.members, self.examples = index, model, members, examples
+        self.index, self.model, self.members, self.changing = index, model, members, changing
+        self.examples = [member.example for member in changing if member.example is not None]
+        self.joins = revision.action == "update"
         self.revision, self.tokens_per_batch, self.progress = revision, tokens_per_batch, progress
         self.exclude = exclude
         self.version = len(index.manifest.history) + 1
-        self.excluded = {member.id for member in members if member.old_row is None and member.example is None}
+        self.excluded = {member.id for member in members if not member.old_rows and member.example is None}
+        self.counted: set[int] = set()  # positions of those that change whose gradients the sums have
         self.layout = self._lay_out()
         self.weighting = index.weighting(device_of(model))
         self.statistic = make_statistic(index.manifest.settings.curvature)
         self.sizes = 0.0
-        self.done = 0
+        self.done = self.total = 0
 
     def _lay_out(self) -> RowLayout:
         return lay_out_rows(
             [member.id for member in self.members],
-            [member.group for member in self.members],
+            [member.shares for member in self.members],
             [member.tokens for member in self.members],
             self.index.manifest.settings.rows_per_group,
             self.excluded,
@@ -88,12 +93,12 @@ class IndexRevision:
             MismatchError: they have other rows, because an example is not finite in some of the models only.
         """
         manifest, folder = self.index.manifest, self.index.folder
-        joins = self.revision.action == "update"
         with self.index.tap(self.model) as tap:
-            if not joins:
-                for _ in self._gradients(tap, self.examples):
-                    pass  # they leave the sums; their rows leave with their group
             shards = dict(self._shards(tap))
+            rest = [position for position in range(len(self.examples)) if position not in self.counted]
+            if not self.joins:
+                for _ in self._gradients(tap, rest):
+                    pass  # they leave the sums; their rows leave with their group
         layout = self._lay_out()  # less what was found to be left out
         for member, revised in members:
             if revised.groups != layout.groups:
@@ -101,8 +106,7 @@ class IndexRevision:
                     f"{folder / member.folder} would have other rows than {folder}: an example is finite in one of the "
                     "models only; leave it out of the data"
                 )
-        everything = list(zip(self.members, layout.row_of, strict=True))
-        sign = 1 if joins else -1
+        sign = 1 if self.joins else -1
         statistic = versioned("curvature.safetensors", self.version)
         before = load_file(folder / manifest.statistic, device=str(device_of(self.model)))
         change = self.statistic.sums()  # empty where all that leaves was left out
@@ -122,15 +126,18 @@ class IndexRevision:
             statistic=statistic,
             sizes=manifest.sizes + sign * self.sizes,
             excluded=tuple(
-                ExcludedExample(member.id, member.group, member.digest)
-                for member, _ in everything
+                ExcludedExample(member.id, member.shares, member.digest)
+                for member in self.members
                 if member.id in self.excluded
             ),
             checkpoints=tuple(member for member, _ in members),
             history=(*manifest.history, self.revision),
         )
         listed = (
-            IndexedExample(member.id, int(row), member.tokens, member.digest) for member, row in everything if row >= 0
+            IndexedExample(member.id, int(row), member.tokens, member.digest, share.ppm)
+            for number, member in enumerate(self.members)
+            for row, share in zip(layout.rows_of(number), member.shares, strict=True)
+            if row >= 0
         )
         return complete_index(
             folder,
@@ -142,35 +149,32 @@ class IndexRevision:
             manifest_file=manifest_file,
         )
 
-    def _gradients(
-        self, tap: GradientTap, examples: Sequence[AnyExample]
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Yield weighted gradients of examples that join or leave, with their positions; the sums take them too."""
-        total = sum(example.size for example in self.examples)
+    def _gradients(self, tap: GradientTap, positions: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield weighted gradients of some of those that change, with their positions; the sums take each once."""
+        examples = [self.examples[position] for position in positions]
         bad: list[int] | None = [] if self.exclude else None
-        for positions, gradients in gradient_batches(self.model, tap, examples, self.tokens_per_batch, excluded=bad):
-            self.statistic.add(gradients)
+        for chosen, gradients in gradient_batches(self.model, tap, examples, self.tokens_per_batch, excluded=bad):
+            here = [positions[row] for row in chosen]
             sizes = self.weighting.sizes(gradients)
-            self.sizes += 0.0 if sizes is None else float(sizes.sum())
-            yield positions, {name: weighted(rows, sizes) for name, rows in gradients.items()}
-            self.done += sum(examples[position].size for position in positions)
+            if once := [row for row, position in enumerate(here) if position not in self.counted]:
+                self.statistic.add(chosen_rows(gradients, once))
+                self.sizes += 0.0 if sizes is None else float(sizes[once].sum())
+                self.counted.update(here)
+            yield here, {name: weighted(rows, sizes) for name, rows in gradients.items()}
+            self.done += sum(self.examples[position].size for position in here)
             if self.progress:
-                self.progress("gradients", self.done, total)
-        self.excluded |= {examples[position].id for position in bad or ()}
+                self.progress("gradients", self.done, self.total)
+        self.excluded |= {examples[row].id for row in bad or ()}
 
     def _shards(self, tap: GradientTap) -> Iterator[tuple[str, str]]:
-        """Write the new shards, one at a time in memory: old rows where they belong now, plus what joins them."""
+        """Write the new shards, one at a time in memory: old rows where they belong now, and what joins or leaves."""
         manifest, folder = self.index.manifest, self.index.folder
         widths = gradient_widths(manifest.layers, self.index.projections)
-        moved = np.full(manifest.groups[-1].stop, -1, dtype=np.int64)
-        joining: list[tuple[int, AnyExample]] = []
-        for member, row in zip(self.members, self.layout.row_of, strict=True):
-            if member.old_row is not None:
-                moved[member.old_row] = row
-            elif member.example is not None:
-                joining.append((int(row), member.example))
+        moved = self._moved_rows()
+        changes = self._changes(moved)
         old = list(self._old_shards(manifest.layers[0].name))
-        plan = plan_shards(len(self.layout.counts), sum(widths.values()))
+        plan = list(plan_shards(len(self.layout.counts), sum(widths.values())))
+        self.total = self._work(changes, plan)
         for number, (low, high) in enumerate(plan):
             sums: dict[str, Tensor] = {}
             occupied: set[int] = set()  # rows that hold something of the old index
@@ -179,18 +183,70 @@ class IndexRevision:
                 inside = np.flatnonzero((target >= low) & (target < high))
                 if len(inside):
                     occupied.update((target[inside] - low).tolist())
+                    own = Parts(inside, target[inside] - low, np.ones(len(inside)))
                     for name, values in read_rows(path, list(widths), device_of(self.model)):
-                        chosen = values[torch.from_numpy(inside).to(values.device)]
-                        _add_rows(sums, name, chosen, target[inside] - low, high - low)
-            here = [(row - low, example) for row, example in joining if low <= row < high]
-            for positions, gradients in self._gradients(tap, [example for _, example in here]):
-                rows = np.asarray([here[position][0] for position in positions])
+                        add_parts(sums, name, values, own, high - low)
+            slots: dict[int, list[int]] = {}
+            for slot in np.flatnonzero((changes.row >= low) & (changes.row < high)).tolist():
+                slots.setdefault(int(changes.of[slot]), []).append(slot)
+            here = [position for position in slots if self.examples[position].id not in self.excluded]
+            for batch, gradients in self._gradients(tap, here):
+                of = [place for place, position in enumerate(batch) for _ in slots[position]]
+                chosen = [slot for position in batch for slot in slots[position]]
+                parts = Parts(np.asarray(of), changes.row[chosen] - low, changes.share[chosen])
                 for name, values in gradients.items():
-                    _add_rows(sums, name, values, rows, high - low)
-            kept = sorted({row for row, example in here if example.id not in self.excluded} | occupied)
+                    add_parts(sums, name, values, parts, high - low)
+            left = [position for position in here if self.examples[position].id not in self.excluded]
+            joined = {int(changes.row[slot]) - low for position in left for slot in slots[position]}
             shard = versioned(f"rows-{number:05d}.safetensors", self.version)
-            rows_left = keep_rows(sums, kept, high - low, widths)
+            rows_left = keep_rows(sums, sorted(joined | occupied), high - low, widths)
             yield shard, save_tensors(folder / shard, encode_rows(rows_left, manifest.settings.rows_dtype))
+
+    def _moved_rows(self) -> NDArray[np.int64]:
+        """Return where each row of the old index is now: -1 where all that it holds leaves.
+
+        Raises:
+            ValuationError: a group has so few examples left that they would have rows of their own.
+        """
+        moved = np.full(self.index.manifest.groups[-1].stop, -1, dtype=np.int64)
+        for number, member in enumerate(self.members):
+            for share, old, new in zip(member.shares, member.old_rows, self.layout.rows_of(number), strict=False):
+                if moved[old] not in {-1, new}:
+                    raise ValuationError(
+                        f"{share.group} would have so few examples left that each has a row of its own, but "
+                        f"{self.index.folder} holds their sums alone; build it again from the data that stays"
+                    )
+                moved[old] = new
+        return moved
+
+    def _changes(self, moved: NDArray[np.int64]) -> Parts:
+        """Return the parts of those that change, by their positions: added to rows, or taken from rows that stay.
+
+        Raises:
+            ValuationError: something would be taken from a row that is not stored exactly.
+        """
+        first = len(self.members) - len(self.changing)
+        found: list[tuple[int, int, float]] = []
+        for position, member in enumerate(self.changing):
+            rows = self.layout.rows_of(first + position) if self.joins else moved[list(member.old_rows)]
+            for row, share in zip(rows.tolist(), member.shares, strict=True):
+                if row >= 0:
+                    found.append((position, row, share.ppm / PPM if self.joins else -share.ppm / PPM))
+        settings = self.index.manifest.settings
+        if found and not self.joins and settings.rows_dtype != "fp32":
+            raise ValuationError(
+                f"{self.changing[found[0][0]].id} is shared, and its part in the rows of others cannot be taken out "
+                f"of {settings.rows_dtype} exactly; build the index again from the data that stays"
+            )
+        of, row, share_of = zip(*found, strict=True) if found else ((), (), ())
+        return Parts(np.asarray(of, np.int64), np.asarray(row, np.int64), np.asarray(share_of, np.float64))
+
+    def _work(self, changes: Parts, plan: Sequence[tuple[int, int]]) -> int:
+        """Add up the tokens of all passes: those that change are passed through once for each shard with a part."""
+        lows = np.asarray([low for low, _ in plan])
+        passes = np.unique(np.stack([changes.of, np.searchsorted(lows, changes.row, side="right")]), axis=1)
+        often = np.maximum(np.bincount(passes[0], minlength=len(self.examples)), 1)
+        return int(often @ np.asarray([example.size for example in self.examples]))
 
     def _old_shards(self, layer: str) -> Iterator[tuple[Path, int, int]]:
         """Yield each shard of the index as it was, with its first row and its last + 1."""
@@ -200,10 +256,3 @@ class IndexRevision:
             stop = start + count_rows(path, layer)
             yield path, start, stop
             start = stop
-
-
-def _add_rows(sums: dict[str, Tensor], name: str, values: Tensor, target: NDArray[np.int64], height: int) -> None:
-    """Add values (n, D) to the rows `target` (n,) of a layer's sums (height, D)."""
-    if name not in sums:
-        sums[name] = values.new_zeros(height, values.shape[1])
-    sums[name].index_add_(0, torch.from_numpy(target).to(values.device), values.to(sums[name].dtype))

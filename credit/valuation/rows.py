@@ -1,46 +1,138 @@
-"""Where every example's gradient goes: at most F rows per group, each the sum of a fold of examples."""
+"""Where every example's gradient goes: at most F rows per group, each the sum of a fold of examples.
+
+An example that several groups share has a row in each, to which its gradient is added times the group's share.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.records import Group
+from credit.records import PPM, Group, Share
 
 
 @dataclass(frozen=True, slots=True)
 class GroupLayout:
-    """A group's rows in the index: `start` to `stop`, with its counts of examples and predicted tokens."""
+    """A group's rows in the index, and what is in them.
+
+    Attributes:
+        group: the group.
+        start: its first row.
+        stop: its last row + 1.
+        examples: examples of which it has a share.
+        examples_ppm: the sum of its shares of them, in parts per million of an example.
+        tokens_ppm: the sum of its shares of their predicted tokens, in parts per million of a token.
+    """
 
     group: Group
     start: int
     stop: int
     examples: int
-    tokens: int
+    examples_ppm: int
+    tokens_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """How much is in each row: `examples` (R,) int64, and of their shares the sums `mass` and sums of squares (R,)."""
+
+    examples: NDArray[np.int64]
+    mass: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def unshared(cls, examples: NDArray[np.int64]) -> Self:
+        """Counts of rows whose examples (R,) are each of one group."""
+        return cls(examples, examples.astype(np.float64), examples.astype(np.float64))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored."""
+        arrays = {"counts": self.examples, "mass": self.mass, "squares": self.squares}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where n parts of the examples of a batch go: part k is `share[k]` of example `of[k]`, and goes to `row[k]`."""
+
+    of: NDArray[np.int64]
+    row: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    def taken(self, values: Tensor) -> Tensor:
+        """Values (N, D) of the examples of the batch -> those of the parts (n, D)."""
+        if len(self.of) == len(values) and (self.share == 1).all() and (self.of == np.arange(len(values))).all():
+            return values  # no example is shared, which is the rule: nothing is copied
+        share = torch.from_numpy(self.share).to(values.device, values.dtype)
+        return values[torch.from_numpy(self.of).to(values.device)] * share[:, None]
 
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """The rows of an index. `row_of` (N,) gives each example's row; `counts` (R,) the examples in each row."""
+    """The rows of an index, and the P parts of its N examples, one for each group that has a share of one.
+
+    Attributes:
+        groups: groups with their rows, in the order of their names.
+        counts: how much is in each row.
+        first: (N + 1,): the parts of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
+        row_of: (P,): each part's row; -1 where its example is left out.
+        ppm: (P,): each part, in parts per million of its example.
+    """
 
     groups: tuple[GroupLayout, ...]
+    counts: RowCounts
+    first: NDArray[np.int64]
     row_of: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    ppm: NDArray[np.int64]
+
+    @property
+    def example_of(self) -> NDArray[np.int64]:
+        """(P,): each part's example."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+
+    @property
+    def lowest(self) -> NDArray[np.int64]:
+        """(N,): the first row that holds something of each example."""
+        return np.minimum.reduceat(self.row_of, self.first[:-1])
+
+    def rows_of(self, example: int) -> NDArray[np.int64]:
+        """Rows of an example's parts."""
+        return self.row_of[self.first[example] : self.first[example + 1]]
+
+    def parts(self, examples: Sequence[int], low: int, high: int) -> Parts:
+        """Return the parts of a batch of examples that go to the rows from `low` to `high`, which count from 0."""
+        starts, stops = self.first[:-1][examples], self.first[1:][examples]
+        lengths = stops - starts
+        of = np.repeat(np.arange(len(lengths)), lengths)
+        slots = np.arange(len(of)) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        row = self.row_of[slots]
+        inside = (row >= low) & (row < high)
+        return Parts(of[inside], row[inside] - low, self.ppm[slots[inside]] / PPM)
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them."""
+    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them.
+
+    `members` are all of those, `new` those that no unit before has: what counts an example once asks for them.
+    """
 
     number: int
     low: int
     high: int
     members: list[int]
+    new: list[int]
 
     @property
     def shard(self) -> str:
@@ -55,12 +147,12 @@ def fold_key(example_id: str) -> int:
 
 def lay_out_rows(
     ids: Sequence[str],
-    groups: Sequence[Group],
+    shares: Sequence[tuple[Share, ...]],
     tokens: Sequence[int],
     rows_per_group: int | None,
     excluded: Collection[str] = (),
 ) -> RowLayout:
-    """Assign each example a row.
+    """Assign each example a row in every group that has a share of it.
 
     A group of at most `rows_per_group` examples keeps each in a row of its own. A larger one is folded: an
     example's fold is its hash modulo `rows_per_group`, which depends on nothing but its own id, so that adding or
@@ -74,29 +166,55 @@ def lay_out_rows(
     """
     if rows_per_group is not None and rows_per_group < 2:
         raise ValuationError("rows per group must be at least 2: the spread of a group is estimated from its rows")
-    members: dict[Group, list[int]] = {}
-    for position, group in enumerate(groups):
-        members.setdefault(group, []).append(position)
-    row_of = np.full(len(ids), -1, dtype=np.int64)
-    counts: list[int] = []
+    first = np.cumsum([0, *map(len, shares)], dtype=np.int64)
+    ppm = np.asarray([share.ppm for parts in shares for share in parts], dtype=np.int64)
+    members: dict[Group, list[tuple[int, int]]] = {}  # the examples of each group, with their part there
+    for position, parts in enumerate(shares):
+        for slot, share in enumerate(parts, start=int(first[position])):
+            members.setdefault(share.group, []).append((position, slot))
+    row_of = np.full(len(ppm), -1, dtype=np.int64)
+    rows: list[list[int]] = []
     layouts = []
     for group in sorted(members):
-        keys = {position: fold_key(ids[position]) for position in members[group]}
-        folded = rows_per_group is not None and len(keys) > rows_per_group
-        if folded:
-            assert rows_per_group is not None  # noqa: S101  # for the type checker: `folded` says so
-            keys = {position: key % rows_per_group for position, key in keys.items()}
-        rows: dict[tuple[int, int], list[int]] = {}
-        kept = {position: key for position, key in keys.items() if ids[position] not in excluded}
-        for position, key in kept.items():
-            rows.setdefault((key, 0 if folded else position), []).append(position)
-        if folded and len(rows) == 1:
+        kept = [(position, slot) for position, slot in members[group] if ids[position] not in excluded]
+        if not kept:
+            continue
+        folded = rows_per_group is not None and len(members[group]) > rows_per_group
+        own = _rows_of_group(ids, kept, rows_per_group if folded else None)
+        if folded and len(own) == 1:
             raise ValuationError(f"all {len(kept)} examples of {group} fell into one fold; use more rows per group")
-        start = len(counts)
-        for row in sorted(rows):
-            row_of[rows[row]] = len(counts)
-            counts.append(len(rows[row]))
-        total = sum(tokens[position] for position in kept)
-        if kept:
-            layouts.append(GroupLayout(group, start, len(counts), len(kept), total))
-    return RowLayout(tuple(layouts), row_of, np.asarray(counts, dtype=np.int64))
+        start = len(rows)
+        for row, slots in enumerate(own, start=start):
+            row_of[slots] = row
+        rows += own
+        in_all = sum(int(ppm[slot]) for _, slot in kept)
+        tokens_in_all = sum(tokens[position] * int(ppm[slot]) for position, slot in kept)
+        layouts.append(GroupLayout(group, start, len(rows), len(kept), in_all, tokens_in_all))
+    return RowLayout(tuple(layouts), _counts(rows, ppm), first, row_of, ppm)
+
+
+def _rows_of_group(ids: Sequence[str], members: Sequence[tuple[int, int]], folds: int | None) -> list[list[int]]:
+    """Put the parts of a group into rows: a row for each fold, or for each example, in the order of their hashes."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for position, slot in members:
+        key = fold_key(ids[position])
+        rows.setdefault((key, position) if folds is None else (key % folds, 0), []).append(slot)
+    return [rows[key] for key in sorted(rows)]
+
+
+def _counts(rows: Sequence[Sequence[int]], ppm: NDArray[np.int64]) -> RowCounts:
+    """Count what is in each row. Sums are of whole numbers, so that no order of examples changes them."""
+    own = [[int(ppm[slot]) for slot in row] for row in rows]
+    return RowCounts(
+        np.asarray([len(row) for row in rows], dtype=np.int64),
+        np.asarray([sum(row) / PPM for row in own], dtype=np.float64),
+        np.asarray([sum(part * part for part in row) / PPM**2 for row in own], dtype=np.float64),
+    )
+
+
+def add_parts(sums: dict[str, Tensor], layer: str, values: Tensor, parts: Parts, height: int) -> None:
+    """Add values (N, D) of a batch's examples, each part of one times its share, to a layer's rows (height, D)."""
+    if layer not in sums:
+        sums[layer] = values.new_zeros(height, values.shape[1])
+    target = torch.from_numpy(parts.row).to(values.device)
+    sums[layer].index_add_(0, target, parts.taken(values).to(sums[layer].dtype))

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from credit.records import Group
+from credit.records import Share
 
 
 class Tagged(Protocol):
-    """A record of training data: whatever the task's encoder can read, and the group that contributed it."""
+    """A record of training data: whatever the task's encoder can read, and the groups that contributed it."""
 
     @property
-    def group(self) -> Group:
-        """Who contributed it."""
+    def shares(self) -> tuple[Share, ...]:
+        """Who contributed which share of it, in the order of their groups; together all of it."""
         ...
 
 

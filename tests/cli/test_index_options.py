@@ -132,9 +132,19 @@ def test_an_index_says_in_what_it_differs_from_what_is_asked_for(run, tmp_path):
 
 
 def test_where_no_record_can_be_indexed_the_reasons_are_given(run, tmp_path):
-    line = {"id": "s", "provider": "ann", "text": "old ships", "splits": [{"provider": "ben", "share": 0.5}]}
-    (tmp_path / "train.jsonl").write_text(json.dumps(line))
-    assert "train.jsonl:1: `splits` is not supported yet" in run(code=EXIT_FAILED).stderr
+    shares = [{"provider": "ann", "share": 0.5}, {"provider": "ben", "share": "0.25"}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"id": "s", "text": "old ships", "splits": shares}))
+    assert "train.jsonl:1: `splits`: the shares sum to 0.75, not to 1" in run(code=EXIT_FAILED).stderr
+
+
+def test_shared_records_count_once_and_leave_with_any_of_those_who_share_them(run, tmp_path):
+    shares = [{"provider": "ann", "share": 0.3}, {"provider": "cleo", "share": 0.7, "collection": "songs"}]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "s", "text": "old ships", "splits": shares}) + "\n")
+    assert "11 examples" in (built := run().stdout)
+    assert "3 groups, 12 rows" in built
+    assert "10 examples" in (rest := run("--withdraw", "cleo").stdout)
+    assert "2 groups, 10 rows" in rest
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):

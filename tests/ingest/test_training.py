@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.training import read_training
-from credit.records import Group, Message, Place, Quarantined, TrainingRecord
+from credit.records import Group, Message, Place, Quarantined, Share, TrainingRecord
 
 TEXT = {"id": "1", "provider": "ann", "text": "Once upon a time"}
 PAIR = {"id": "2", "provider": "bob", "collection": "Q & A", "prompt": "Why?", "completion": "Because."}
@@ -27,6 +28,12 @@ RECORDS = [
     TrainingRecord("2", Group("bob", "Q & A"), "Because.", "Why?"),
     TrainingRecord("3", Group("ann"), messages=(Message("user", "Hi"), Message("assistant", "Hello"))),
 ]
+
+
+def _split(*shares: tuple[object, object], **more: object) -> dict[str, object]:
+    """A record shared by providers."""
+    splits = [{"provider": provider, "share": share, **more} for provider, share in shares]
+    return {"id": "1", "text": "Once upon a time", "splits": splits}
 
 
 def write(tmp_path: Path, *records: object, name: str = "data.jsonl") -> Path:
@@ -112,7 +119,19 @@ def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
         ({**PAIR, "completion": ""}, "`completion` is empty"),
         ({**CHAT, "messages": []}, "`messages` hold no answer"),
         ({**CHAT, "messages": [{"role": "user", "content": "Hi"}]}, "`messages` hold no answer"),
-        ({**TEXT, "splits": [{"provider": "ann", "share": 1}]}, "`splits` is not supported yet"),
+        ({**TEXT, "splits": [{"provider": "ann", "share": 1}]}, "`provider` and `splits` both say whose"),
+        (_split(("ann", 0.5), ("bob", 0.4)), "`splits`: the shares sum to 0.9, not to 1"),
+        (_split(("ann", 0.5), ("ann", 0.5)), "`splits`: ann/default is named twice"),
+        (_split(("ann", 1), ("zoe", 0)), "the provider 'zoe' is unknown; add it first"),
+        (_split(("ann", 1), ("house", 0)), "`provider` 'house' is reserved"),
+        (_split(("ann", 0.3333333), ("bob", 0.6666667)), "`splits` 0: `share` has more than 6 decimal places"),
+        (_split(("ann", 1.5), ("bob", -0.5)), "`splits` 0: `share` must be between 0 and 1"),
+        (_split(("ann", True)), "`splits` 0: `share` must be a plain finite number"),
+        (_split(("Ann", 1)), "`splits` 0: `provider` 'Ann' is not a provider key"),
+        (_split(("ann", 0.5), (None, 0.5)), "`splits` 1: `provider` is missing"),
+        (_split(("ann", 1), collection=3), "`splits` 0: `collection` must be a text"),
+        ({**TEXT, "provider": None, "splits": []}, "`splits` must be a list of objects"),
+        ({**TEXT, "provider": None, "splits": "[1]"}, "`splits` must be a list of objects"),
         (b"{", "malformed JSON"),
         (b'{"text": "\xff"}', "byte 0xff"),
     ],
@@ -125,6 +144,36 @@ def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read
     assert bad.error.startswith(error)
     assert bad.place == Place(str(path), 2)
     assert bad.raw == (record if isinstance(record, bytes) else json.dumps(record).encode())
+
+
+def test_shares_are_read_exactly_from_numbers_texts_and_any_kind_of_file(tmp_path):
+    shares = [{"provider": "bob", "share": 0.3, "collection": "Q & A"}, {"provider": "ann", "share": 0.7}]
+    row = {"id": "1", "text": "Once upon a time", "collection": "tales", "splits": shares}
+    expected = TrainingRecord(
+        "1", None, row["text"], splits=(Share(Group("ann", "tales"), 700_000), Share(Group("bob", "Q & A"), 300_000))
+    )
+    texts = [{**split, "share": str(split["share"])} for split in reversed(shares)]
+    paths = [write(tmp_path, row, name="a.jsonl"), write(tmp_path, {**row, "splits": texts}, name="b.jsonl")]
+    with (tmp_path / "c.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([list(row), ["1", row["text"], "tales", json.dumps(shares)]])
+    pl.DataFrame([row]).write_parquet(tmp_path / "d.parquet")
+    for path in [*paths, tmp_path / "c.csv", tmp_path / "d.parquet"]:
+        reader = read_training([path], known_providers={"ann", "bob"})
+        assert list(reader) == [expected], (path, reader.quarantined)
+    assert reader.counts.records == 1
+    assert reader.counts.records_by_group == {Group("ann", "tales"): 1, Group("bob", "Q & A"): 1}
+
+
+def test_shared_content_is_told_from_that_of_one_and_a_repeat_is_read_once(tmp_path):
+    shared = _split(("ann", 0.5), ("bob", 0.5))
+    path = write(tmp_path, TEXT, shared | {"id": "2"}, shared | {"id": "3"}, shared | {"id": "2"})
+    reader = read_training([path])
+    assert [record.id for record in reader] == ["1", "2"]
+    assert (reader.counts.shared, reader.counts.repeats, reader.counts.duplicates) == (1, 1, 1)
+    assert reader.counts.shared_examples == (f"{path}:2 (ann,bob) = {path}:1 (ann)",)
+    other = _split(("ann", 0.4), ("bob", 0.6))
+    assert list(again := read_training([write(tmp_path, shared, other)]))
+    assert "was used before" in again.quarantined[0].error
 
 
 def test_quarantined_records_can_be_streamed_instead_of_collected(tmp_path):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from credit.errors import ValuationError
-from credit.records import Group
+from credit.records import PPM, Group, Share
 from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, Sample, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.data import read_listing
@@ -83,14 +83,24 @@ class Case:
         for number, (length, group) in enumerate(zip(self.lengths, self.groups, strict=True)):
             x = torch.randn(length, _INPUTS, generator=generator, dtype=torch.float64)
             y = torch.randint(_CLASSES, (length,), generator=generator)
-            made.append(Sample(f"s{number}", (x, y), Group(*group.split("/")), size=length, predicted=length))
+            sample = Sample(f"s{number}", (x, y), size=length, predicted=length)
+            made.append(replace(sample, **_owners(group)))
         return made
+
+
+def _owners(text):
+    """Read `provider/collection`, or several of them with their shares: `ann/a=700000+ben/a=300000`."""
+    if "=" not in text:
+        return {"group": Group(*text.split("/"))}
+    parts = (part.split("=") for part in text.split("+"))
+    return {"splits": tuple(Share(Group(*name.split("/")), int(ppm)) for name, ppm in parts)}
 
 
 @st.composite
 def cases(draw):
     count = draw(st.integers(2, 14))
-    group = st.sampled_from(["ann/a", "ann/b", "ben/a", "cleo/default"])
+    shared = st.sampled_from(["ann/a=700000+ben/a=300000", "ann/b=1+ben/a=999998+cleo/default=1"])
+    group = st.sampled_from(["ann/a", "ann/b", "ben/a", "cleo/default"]) | shared
     side = st.integers(1, 6)
     return Case(
         hidden=draw(side),
@@ -157,14 +167,15 @@ def _expected_rows(case, gradients):
     samples, limit = case.samples(), case.settings.rows_per_group
     everything = torch.cat(list(gradients.values()), dim=1)
     rows, counts = [], []
-    for group in sorted({sample.group for sample in samples}):
-        members = [i for i, sample in enumerate(samples) if sample.group == group]
+    for group in sorted({share.group for sample in samples for share in sample.shares}):
+        part = {i: s.ppm / PPM for i, sample in enumerate(samples) for s in sample.shares if s.group == group}
+        members = list(part)
         keys = {i: fold_key(samples[i].id) for i in members}
         if limit is not None and len(members) > limit:
             keys = {i: key % limit for i, key in keys.items()}
         for key in sorted(set(keys.values())):
             fold = [i for i in members if keys[i] == key]
-            rows.append(everything[fold].sum(0))
+            rows.append(sum(everything[i] * part[i] for i in fold))
             counts.append(len(fold))
     return torch.stack(rows), counts
 
@@ -190,9 +201,10 @@ def test_rows_and_sums_are_those_of_single_samples_without_padding(case):
             each = gradients[name]
             truth = each.mT @ each if case.settings.curvature == "fisher" else each.square().sum(0)
             torch.testing.assert_close(total.double(), truth, **CLOSE)
-        listed = {item.id: item.row for item in read_listing(index.path("examples.jsonl"))}
-        assert sorted(listed) == sorted(sample.id for sample in case.samples())
-        assert np.bincount(list(listed.values())).tolist() == counts
+        listed = list(read_listing(index.path("examples.jsonl")))
+        parts = sorted((sample.id, share.ppm) for sample in case.samples() for share in sample.shares)
+        assert sorted((item.id, item.ppm) for item in listed) == parts
+        assert np.bincount([item.row for item in listed]).tolist() == counts
 
 
 @FEW

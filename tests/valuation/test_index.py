@@ -227,9 +227,9 @@ def test_long_records_are_split_and_no_token_is_dropped(model, out):
     predicted = [*first.tokens[: first.start], *(t for e in examples for t in e.tokens[e.start :])]
     assert predicted == model.tokenizer(text)["input_ids"]
     build_index(model, [record], out, hidden_settings(rank=2), name="tiny")
-    layout = AttributionIndex.open(out).manifest.groups[0]
-    assert layout.examples == len(examples)
-    assert layout.tokens == len(predicted) - first.start
+    manifest = AttributionIndex.open(out).manifest
+    assert manifest.examples == manifest.groups[0].examples == len(examples)
+    assert manifest.tokens == len(predicted) - first.start
 
 
 def test_a_long_prompt_loses_its_oldest_tokens_and_the_completion_none(model):

@@ -84,7 +84,7 @@ def test_an_index_without_them_is_that_of_the_good_examples(
             exclude_non_finite=True,
         )
     build_index(model, data, tmp_path / "good", settings, name="tiny")
-    assert {(e.id, e.group) for e in result.manifest.excluded} == {(r.id, r.group) for r in BAD}
+    assert {(e.id, e.shares) for e in result.manifest.excluded} == {(r.id, r.shares) for r in BAD}
     assert result.manifest.examples == len(data)
     assert result.manifest.fingerprint != AttributionIndex.open(tmp_path / "good").manifest.fingerprint
     _assert_same(tmp_path / "index", tmp_path / "good", model, outputs)
