@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.fidelity.cases import CASES, SEED, Case, held_out_prose
 from benchmarks.fidelity.grid import DEFAULT, Features, Variant, reduce_rows, row_influence
 from credit.fidelity.metrics import Floats, shares
+from credit.ingest.overlap import find_overlap
 from credit.records import Group, TrainingRecord
 from credit.valuation import LanguageModel, load_model
 
@@ -29,6 +30,8 @@ GAMER, RIVAL = "polars", "rich"
 SECOND = "polars-2"
 CONTROL = "control"
 WEIGHTINGS = ("none", "unit")
+LEAST = 0.15
+"""Part of a record that others had before, from which on it is left out; honest ones here have 0.003 at the most."""
 
 Records = list[TrainingRecord]
 
@@ -65,6 +68,11 @@ def common_text(records: Sequence[TrainingRecord]) -> Records:
     return [*records, *_added("common", (block * (size // len(block) + 1))[:size])]
 
 
+def common_text_noticed(records: Sequence[TrainingRecord]) -> Records:
+    """The same, and what `credit overlap` names is left out of the index, though the model was trained on it."""
+    return _less_overlap(common_text(records))
+
+
 def two_accounts(records: Sequence[TrainingRecord]) -> Records:
     """Half of the gamer's records under a second account."""
     second = {r.id for r in _of(records, GAMER)[::2]}
@@ -75,6 +83,11 @@ def copied(records: Sequence[TrainingRecord]) -> Records:
     """All of a rival's records too, each with a blank changed."""
     return [*records, *(replace(r, id=f"{r.id}#copy", group=Group(GAMER), completion=" " + r.completion)
                         for r in _of(records, RIVAL))]  # fmt: skip
+
+
+def copied_noticed(records: Sequence[TrainingRecord]) -> Records:
+    """The same, and what `credit overlap` names is left out of the index, though the model was trained on it."""
+    return _less_overlap(copied(records))
 
 
 def keywords(records: Sequence[TrainingRecord]) -> Records:
@@ -100,12 +113,19 @@ TRICKS: dict[str, Callable[[Sequence[TrainingRecord]], Records]] = {
     "data ten times, noticed": tenfold_noticed,
     "padded with noise": noise,
     "padded with common text": common_text,
+    "padded with common text, noticed": common_text_noticed,
     "two accounts": two_accounts,
     "a rival's data copied": copied,
+    "a rival's data copied, noticed": copied_noticed,
     "keywords": keywords,
     "outliers": outliers,
 }
-TRAINED_AS = {"data ten times, noticed": "data ten times, unnoticed", "two accounts": "honest"}
+TRAINED_AS = {
+    "data ten times, noticed": "data ten times, unnoticed",
+    "padded with common text, noticed": "padded with common text",
+    "two accounts": "honest",
+    "a rival's data copied, noticed": "a rival's data copied",
+}
 """Tricks whose model is that of another: what it was trained on is the same."""
 
 
@@ -166,6 +186,12 @@ def _model(case: Case, work: Path, trick: str, seed: int) -> LanguageModel:
 
 def _of(records: Sequence[TrainingRecord], provider: str) -> Records:
     return [record for record in records if record.group.provider == provider]
+
+
+def _less_overlap(records: Records) -> Records:
+    """Less the records of which others had `LEAST` before."""
+    named = {item.id for item in find_overlap(records, least=LEAST).records if item.before >= LEAST}
+    return [record for record in records if record.id not in named]
 
 
 def _added(name: str, text: str, chunk: int = 4000) -> Records:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
+from credit.cli.options import (
+    FILE,
+    field_mapping,
+    field_option,
+    json_option,
+    progress_bar,
+    say,
+    warn,
+    workspace_options,
+)
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -79,7 +88,7 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise.")
+@field_option
 @click.option("--register/--no-register", default=True, show_default=True, help="Make the index known to the ledger.")
 @click.option(
     "--update", is_flag=True, help="Add DATA to the index that is there; what it holds already is passed over."
@@ -179,7 +188,7 @@ def index(
         settings=settings,
         dtype=dtype,
         device=device,
-        fields=_parse_fields(fields),
+        fields=field_mapping(fields),
         register=register,
         strict=strict,
         checkpoints=named,
@@ -271,13 +280,6 @@ def _split_ranks(ranks: tuple[str, ...], rank: int = 32) -> tuple[int, tuple[str
             return rank, ranks[number:]
         rank = int(rule)
     return rank, ()
-
-
-def _parse_fields(pairs: tuple[str, ...]) -> dict[str, str]:
-    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(fields) != len(pairs):
-        raise click.UsageError("--field takes OURS=THEIRS, each of ours once, such as --field text=content")
-    return fields
 
 
 def _in_words(skipped: Sequence[SkippedLayer], most: int = 3) -> str:

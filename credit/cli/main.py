@@ -14,6 +14,7 @@ from credit.files import why_disk_is_full
 _COMMANDS = {
     "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
     "providers": ("credit.cli.providers", "Who can be credited, and on what terms."),
+    "overlap": ("credit.cli.overlap", "Who contributed text that others contributed too."),
     "index": ("credit.cli.index", "Build the attribution index of tagged training data."),
     "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
     "outputs": ("credit.cli.outputs", "Set outputs aside that cannot be valued."),

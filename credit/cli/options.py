@@ -19,6 +19,9 @@ R = TypeVar("R")
 
 FILE = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+field_option = click.option(
+    "--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise."
+)
 
 
 def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -48,6 +51,18 @@ def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
         return command(*args, workspace=Workspace(database, data_dir), **kwargs)
 
     return wrapped
+
+
+def field_mapping(pairs: Sequence[str]) -> dict[str, str]:
+    """Return what `--field` names: ours to theirs.
+
+    Raises:
+        click.UsageError: a pair is none, or two are about the same field.
+    """
+    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(fields) != len(pairs):
+        raise click.UsageError("--field takes OURS=THEIRS, each of ours once, such as --field text=content")
+    return fields
 
 
 def say(as_json: bool, facts: dict[str, Any], text: str) -> None:

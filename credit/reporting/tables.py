@@ -39,6 +39,7 @@ _WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carrie
 """Columns of a table for people that are left out where they hold only zeros."""
 
 _ALIKE = "not_told_from"
+_FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
 _HEADINGS = {"credit_micro": "credits", "output_id": "output"}
 
 
@@ -159,11 +160,11 @@ def printable(text: str) -> str:
 def _shown(column: str) -> Callable[[Any], str]:
     if column == "credit_micro":
         return credits_text
-    if column in {"share", "share_low", "share_high"}:
+    if column in _FRACTIONS:
         return lambda value: "-" if value is None else share_text(value)
     if column in MEASURES:
         return nats_text
-    if column == "outputs":
+    if column in {"outputs", "records"}:
         return "{:,}".format
     return lambda value: printable(str(value))
 

@@ -1,0 +1,162 @@
+"""What providers have in common, held against sets of strings."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.cli.main import cli
+from credit.errors import InvalidRequestError
+from credit.ingest.overlap import SHINGLE, find_overlap
+from credit.records import Group, Message, TrainingRecord
+
+
+def record(id: str, provider: str, text: str) -> TrainingRecord:  # noqa: A002 - the name of the field
+    return TrainingRecord(id, Group(provider), text)
+
+
+def words(seed: int, count: int = 80) -> str:
+    rng = random.Random(seed)
+    return " ".join("".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(count))
+
+
+def runs(item: TrainingRecord) -> list[str]:
+    letters = "".join(c for c in item.completion.casefold() if c.isalnum())
+    length = min(SHINGLE, len(letters))
+    return [letters[i : i + length] for i in range(len(letters) - length + 1)] if letters else []
+
+
+def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float]]:
+    """Shared and before of each record, by sets of strings."""
+    first: dict[str, dict[str, int]] = defaultdict(dict)
+    for number, item in enumerate(records):
+        for run in runs(item):
+            first[run].setdefault(item.group.provider, number)
+    found = []
+    for number, item in enumerate(records):
+        others = [[n for who, n in first[run].items() if who != item.group.provider] for run in runs(item)]
+        total = max(len(others), 1)
+        found.append((sum(map(bool, others)) / total, sum(any(n < number for n in o) for o in others) / total))
+    return found
+
+
+PIECES = [words(seed, 12) for seed in range(6)] + ["", "x", "É ß"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from(PIECES), max_size=4)), max_size=8))
+def test_what_is_shared_is_what_sets_of_strings_share(parts):
+    records = [record(str(n), who, " ".join(pieces)) for n, (who, pieces) in enumerate(parts)]
+    found = find_overlap(records, least=1e-9)
+    expected = [(r.id, *pair) for r, pair in zip(records, oracle(records), strict=True) if pair[0] > 0]
+    assert [(item.id, item.shared, item.before) for item in found.records] == expected
+    assert found.sampled == 1
+    assert [item.provider for item in found.providers] == sorted({who for who, _ in parts})
+    for item in found.providers:
+        own = [run for r in records if r.group.provider == item.provider for run in runs(r)]
+        assert item.repeated == pytest.approx(1 - len(set(own)) / len(own) if own else 0)
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", " ,\n"), lambda text: f" {text}."])
+def test_case_blanks_and_punctuation_hide_no_copy(change):
+    text = words(1)
+    original, copy = record("1", "ann", text), record("2", "ben", change(text))
+    found = find_overlap([original, copy])
+    assert [(item.id, item.shared, item.before, item.other) for item in found.records] == [
+        ("1", 1.0, 0.0, "ben"),
+        ("2", 1.0, 1.0, "ann"),
+    ]
+
+
+def test_half_a_copy_is_half_shared_and_own_words_are_not():
+    records = [record("1", "ann", words(1)), record("2", "ben", f"{words(2)} {words(1)}"), record("3", "cem", words(3))]
+    ann, ben, cem = find_overlap(records).providers
+    assert (ann.shared, ann.before, ann.others) == (1.0, 0.0, (("ben", 1.0),))
+    assert ben.shared == ben.before == pytest.approx(0.5, abs=0.1)
+    assert (cem.shared, cem.repeated, cem.others) == (0.0, 0.0, ())
+    assert [item.id for item in find_overlap(records, least=0.9).records] == ["1"]
+
+
+def test_one_word_in_every_few_changed_is_told_from_a_copy():
+    text = words(1, 400)
+    changed = " ".join("q" if n % 30 == 0 else word for n, word in enumerate(text.split()))
+    _, ben = find_overlap([record("1", "ann", text), record("2", "ben", changed)]).providers
+    assert 0.6 < ben.shared < 0.9
+
+
+def test_answers_of_chats_are_compared_and_questions_are_not():
+    def chat(id: str, provider: str, question: str, answer: str) -> TrainingRecord:  # noqa: A002
+        return TrainingRecord(id, Group(provider), messages=(Message("user", question), Message("assistant", answer)))
+
+    records = [chat("1", "ann", words(1), words(2)), chat("2", "ben", words(1), words(3))]
+    assert [item.shared for item in find_overlap(records).providers] == [0.0, 0.0]
+    again = [chat("1", "ann", words(1), words(2)), chat("2", "ben", words(4), words(2))]
+    assert [item.shared for item in find_overlap(again).providers] == [1.0, 1.0]
+
+
+def test_a_sample_tells_much_the_same_and_finds_copies_for_sure():
+    records = [record(f"{who}{n}", who, words(100 * k + n, 150)) for k, who in enumerate("abc") for n in range(40)]
+    records += [record(f"copy{n}", "c", words(n, 150)) for n in range(20)]  # of what a has
+    whole, sampled = find_overlap(records), find_overlap(records, kept=5000)
+    assert whole.sampled == 1
+    assert 1 / 64 < sampled.sampled < 1 / 8
+    for item, rough in zip(whole.providers, sampled.providers, strict=True):
+        assert rough.shared == pytest.approx(item.shared, abs=0.03)
+        assert rough.repeated == pytest.approx(item.repeated, abs=0.03)
+        assert rough.characters == item.characters
+    named = {item.id for item in sampled.records}
+    assert named == {item.id for item in whole.records}
+    assert len(named) == 40
+
+
+def test_the_order_of_records_changes_before_alone():
+    records = [record(str(n), "abc"[n % 3], f"{words(n % 4, 30)} {words(n + 10, 30)}") for n in range(12)]
+    one, other = find_overlap(records), find_overlap(records[::-1])
+    assert [(p.provider, p.shared, p.repeated, p.others) for p in one.providers] == [
+        (p.provider, p.shared, p.repeated, p.others) for p in other.providers
+    ]
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0.0, 10), (1.1, 10), (float("nan"), 10), (0.5, 0)])
+def test_what_makes_no_sense_is_refused(least, kept):
+    with pytest.raises(InvalidRequestError):
+        find_overlap([], least=least, kept=kept)
+
+
+def test_the_command_shows_who_shares_with_whom_and_writes_the_records(tmp_path):
+    data, out = tmp_path / "train.jsonl", tmp_path / "copies.csv"
+    rows = [("=1", "ann", words(1)), ("2", "ben", words(1).upper()), ("3", "cem", words(3))]
+    data.write_text("".join(json.dumps({"id": i, "provider": p, "content": t}) + "\n" for i, p, t in rows) + "{\n")
+    done = CliRunner().invoke(cli, ["overlap", str(data), "--field", "text=content", "--records", str(out)])
+    assert done.exit_code == 3, done.output
+    assert "ben 1 100.00 % 100.00 % 0.00 % ann 100.00 %" in " ".join(done.stdout.split())
+    assert f"2 records are in other providers' text to 80% or more; they are in {out}" in done.stdout
+    assert ":4: " in done.stderr, "what cannot be read is named"
+    assert out.read_text().splitlines() == [
+        "id,provider,shared,before,other", "'=1,ann,1.0,0.0,ben", "2,ben,1.0,1.0,ann"
+    ]  # fmt: skip
+    facts = json.loads(CliRunner().invoke(cli, ["overlap", str(data), "--field", "text=content", "--json"]).stdout)
+    assert [item["shared"] for item in facts["providers"]] == [1.0, 1.0, 0.0]
+
+
+def test_the_command_refuses_what_it_cannot_read_and_writes_nothing(tmp_path):
+    bad, good, out = tmp_path / "bad.jsonl", tmp_path / "good.jsonl", tmp_path / "copies.csv"
+    bad.write_text("{\n")
+    good.write_text(json.dumps({"id": "1", "provider": "ann", "text": "one"}) + "\n")
+    runner = CliRunner()
+    assert "there is no text to compare" in runner.invoke(cli, ["overlap", str(bad)]).stdout
+    for code, arguments in (
+        (1, [str(tmp_path / "none.jsonl")]),
+        (2, [str(good), "--least", "2"]),
+        (2, [str(good), "--field", "text"]),
+        (2, []),
+    ):
+        done = runner.invoke(cli, ["overlap", *arguments, "--records", str(out)])
+        assert done.exit_code == code, done.output
+        assert not out.exists()
