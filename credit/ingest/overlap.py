@@ -37,7 +37,7 @@ class RecordOverlap:
 
     Attributes:
         id: of the record.
-        provider: who contributed it.
+        provider: who contributed it; several who share it stand with commas between, and are no others.
         shared: fraction of its text that any other provider has, 0 to 1.
         before: fraction that another provider had in a record that came before it.
         other: who has most of it.
@@ -154,17 +154,18 @@ class _Sketch:
         self._waiting = 0
 
     def add(self, record: TrainingRecord) -> None:
-        """Take in a record's text."""
-        provider = self._providers.setdefault(record.group.provider, len(self._providers))
-        if provider == len(self._tallies):
-            self._tallies.append(_Tally())
+        """Take in a record's text: all of it for each who has a share of it."""
         text = _letters(record)
-        tally = self._tallies[provider]
-        tally.records += 1
-        tally.characters += len(text)
         hashes = np.unique(self._sample(text))
-        self._new.append((hashes, provider, self.records))
-        self._waiting += len(hashes)
+        for name in _owners(record):
+            provider = self._providers.setdefault(name, len(self._providers))
+            if provider == len(self._tallies):
+                self._tallies.append(_Tally())
+            tally = self._tallies[provider]
+            tally.records += 1
+            tally.characters += len(text)
+            self._new.append((hashes, provider, self.records))
+            self._waiting += len(hashes)
         self.records += 1
         if self._waiting >= self._kept:
             self._sort()
@@ -177,28 +178,30 @@ class _Sketch:
 
     def compare(self, number: int, record: TrainingRecord) -> RecordOverlap:
         """Compare a record, of which `number` came before, with what others have."""
-        own = self._providers[record.group.provider]
+        owners = _owners(record)
+        own = [self._providers[name] for name in owners]
         hashes = self._sample(_letters(record))
-        tally = self._tallies[own]
-        tally.shingles += len(hashes)
         low, high = (np.searchsorted(self._hash, hashes, side) for side in ("left", "right"))
-        several = np.flatnonzero(high - low > 1)  # its own provider has every one of them
+        several = np.flatnonzero(high - low > len(own))  # its own providers have every one of them
         lengths = (high - low)[several]
         place = np.repeat(several, lengths)
         within = np.arange(len(place)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         entry = low[place] + within
-        foreign = self._provider[entry] != own
+        foreign = ~np.isin(self._provider[entry], own)
         entry, place = entry[foreign], place[foreign]
         shared = len(np.unique(place))
         before = len(np.unique(place[self._first[entry] < number]))
         counts = np.bincount(self._provider[entry], minlength=len(self._tallies))
-        tally.shared += shared
-        tally.before += before
-        tally.others.update({int(other): int(counts[other]) for other in np.flatnonzero(counts)})
+        for provider in own:
+            tally = self._tallies[provider]
+            tally.shingles += len(hashes)
+            tally.shared += shared
+            tally.before += before
+            tally.others.update({int(other): int(counts[other]) for other in np.flatnonzero(counts)})
         names = list(self._providers)
         most = names[int(counts.argmax())] if shared else ""
         total = max(len(hashes), 1)
-        return RecordOverlap(record.id, names[own], shared / total, before / total, most)
+        return RecordOverlap(record.id, ", ".join(owners), shared / total, before / total, most)
 
     def summary(self) -> tuple[ProviderOverlap, ...]:
         """Everything that was compared, by provider."""
@@ -243,6 +246,10 @@ def _summary(name: str, tally: _Tally, names: list[str]) -> ProviderOverlap:
         repeated=1 - tally.distinct / total if tally.shingles else 0.0,
         others=tuple((names[other], count / total) for other, count in others),
     )
+
+
+def _owners(record: TrainingRecord) -> list[str]:
+    return sorted({share.group.provider for share in record.shares})
 
 
 def _letters(record: TrainingRecord) -> str:

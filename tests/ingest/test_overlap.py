@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from credit.cli.main import cli
 from credit.errors import InvalidRequestError
 from credit.ingest.overlap import SHINGLE, find_overlap
-from credit.records import Group, Message, TrainingRecord
+from credit.records import Group, Message, Share, TrainingRecord
 
 
 def record(id: str, provider: str, text: str) -> TrainingRecord:  # noqa: A002 - the name of the field
@@ -98,6 +98,19 @@ def test_answers_of_chats_are_compared_and_questions_are_not():
     assert [item.shared for item in find_overlap(records).providers] == [0.0, 0.0]
     again = [chat("1", "ann", words(1), words(2)), chat("2", "ben", words(4), words(2))]
     assert [item.shared for item in find_overlap(again).providers] == [1.0, 1.0]
+
+
+def test_those_who_share_a_record_are_no_others_to_each_other():
+    both = (Share(Group("ann"), 500_000), Share(Group("ben", "b"), 300_000), Share(Group("ben", "c"), 200_000))
+    shared = TrainingRecord("1", None, words(1), splits=both)
+    records = [shared, record("2", "ben", words(2)), record("3", "cem", words(1))]
+    found = find_overlap(records)
+    assert [(item.id, item.provider, item.shared, item.other) for item in found.records] == [
+        ("1", "ann, ben", 1.0, "cem"),
+        ("3", "cem", 1.0, "ann"),
+    ]
+    assert [item.records for item in found.providers] == [1, 2, 1]
+    assert find_overlap(records[:2]).records == ()
 
 
 def test_a_sample_tells_much_the_same_and_finds_copies_for_sure():
