@@ -189,25 +189,9 @@ def _pool(share: PoolShare) -> dict[str, Any]:
 
 
 def _balance(fall: Waterfall, agreement: str) -> dict[str, Any]:
-    lines = {
-        "opening": fall.opening_minor,
-        "earned": fall.earned_minor,
-        "adjustments": fall.adjustments_minor,
-        "reserve_held": fall.reserve_held_minor,
-        "reserve_released": fall.reserve_released_minor,
-        "advances_recouped": fall.recouped_minor,
-        "withholding": fall.withheld_minor,
-        "fees": fall.fees_minor,
-        "payable": fall.payable_minor,
-        "carried_forward": fall.carried_minor,
+    lines = fall.lines | {
         "reserve_balance": fall.reserve_balance_minor,
         "advance_balance": fall.advance_balance_minor,
-    }
-    # Only where there are any: a statement without conversions reads as it did before there could be some.
-    lines |= {
-        name: minor
-        for name, minor in (("converted_in", fall.converted_in_minor), ("converted_out", fall.converted_out_minor))
-        if minor
     }
     amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
     return {"currency": fall.currency, "agreement": agreement, "reason": fall.reason, **amounts}

@@ -82,6 +82,25 @@ class Waterfall:
             + self.converted_in_minor
         )
 
+    @property
+    def lines(self) -> dict[str, int]:
+        """What a statement shows of it, by the names that stand there; conversions only where there are any."""
+        # A statement without conversions reads as it did before there could be some.
+        converted = {"converted_in": self.converted_in_minor, "converted_out": self.converted_out_minor}
+        return {
+            "opening": self.opening_minor,
+            "earned": self.earned_minor,
+            "adjustments": self.adjustments_minor,
+            "reserve_held": self.reserve_held_minor,
+            "reserve_released": self.reserve_released_minor,
+            "advances_recouped": self.recouped_minor,
+            "withholding": self.withheld_minor,
+            "fees": self.fees_minor,
+            "payable": self.payable_minor,
+            "carried_forward": self.carried_minor,
+            **{name: minor for name, minor in converted.items() if minor},
+        }
+
     def __post_init__(self) -> None:
         where = f"statement of {self.provider} in {self.currency}"
         taken = self.withheld_minor + self.fees_minor

@@ -150,20 +150,8 @@ def _settle_again(
 
 
 def _compare(fall: Waterfall, balance: dict[str, Any], period: str) -> None:
-    again = {
-        "opening": fall.opening_minor,
-        "earned": fall.earned_minor,
-        "adjustments": fall.adjustments_minor,
-        "reserve_held": fall.reserve_held_minor,
-        "reserve_released": fall.reserve_released_minor,
-        "advances_recouped": fall.recouped_minor,
-        "withholding": fall.withheld_minor,
-        "fees": fall.fees_minor,
-        "payable": fall.payable_minor,
-        "carried_forward": fall.carried_minor,
-        "converted_in": fall.converted_in_minor,
-        "converted_out": fall.converted_out_minor,
-    }
+    # What is converted is on the statement only where something was: both sides must say so.
+    again = {"converted_in": 0, "converted_out": 0} | fall.lines
     for line, minor in again.items():
         said = balance.get(line, format_amount(0, fall.currency))
         if format_amount(minor, fall.currency) != said:
