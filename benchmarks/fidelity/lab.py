@@ -43,26 +43,28 @@ def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats
 
 
 def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tuple[str, Scores]], str]:
-    """Score the baselines and every variant's measures on a case; say how well the intervals of the default cover."""
+    """Score the baselines and every variant on a case; say what the nats and intervals of the default are worth."""
     scoring = Scoring(truth)
     rows = list(scoring.baselines())
     for name, scores in rows:
         print(scores.line(name), flush=True)
-    covered = ""
+    said = ""
     valuer = Valuer(truth, work)
     for variant in variants:
         features = valuer.features(variant)
         if variant is GRID[0]:
-            covered = scoring.coverage(features.influence + features.support[1.0]).words()
-            print(covered, flush=True)
+            support = features.support[1.0]
+            nats = scoring.calibrated([features.influence, support, features.volume]).words()
+            said = f"{nats}\n\n{scoring.coverage(features.influence + support).words()}"
+            print(said, flush=True)
         for name, measure in measures(features, scoring):
             scores = scoring.score(measure)
             rows.append((f"{variant.name}: {name}", scores))
             print(scores.line(rows[-1][0]), flush=True)
-    return rows, covered
+    return rows, said
 
 
-def page(truth: Truth, rows: Sequence[tuple[str, Scores]], covered: str) -> str:
+def page(truth: Truth, rows: Sequence[tuple[str, Scores]], said: str) -> str:
     """A case's results in Markdown."""
     scoring = Scoring(truth)
     size = truth.case.size
@@ -83,7 +85,7 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]], covered: str) -> str:
             f"Leave-one-out: two seeds agree by a Pearson correlation of {noise.pearson:.2f}; nothing can predict "
             f"their mean better than {noise.pearson_ceiling:.2f}; their shares differ by {noise.shares:.2f}."
         )
-    lines += ["", covered, "", f"![LDS of every measure]({truth.case.name}.svg)", "", Scores.heading()]
+    lines += ["", said, "", f"![LDS of every measure]({truth.case.name}.svg)", "", Scores.heading()]
     lines += [scores.line(name) for name, scores in rows]
     return "\n".join(lines) + "\n"
 
@@ -124,10 +126,10 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         truth = retrain(make(work, size), work, arguments.workers)
         chosen = [v for v in GRID if name in v.cases and (not arguments.only or v.name in arguments.only)]
-        rows, covered = run(truth, work, chosen)
+        rows, said = run(truth, work, chosen)
         if not arguments.only:
             REPORTS.mkdir(parents=True, exist_ok=True)
-            (REPORTS / f"{name}.md").write_text(page(truth, rows, covered), encoding="utf-8")
+            (REPORTS / f"{name}.md").write_text(page(truth, rows, said), encoding="utf-8")
             plot(rows, Scoring(truth).noise().lds).save(str(REPORTS / f"{name}.svg"))
 
 

@@ -34,6 +34,8 @@ from credit.valuation.tokens import Encoder
 _CLEAR = 2.0
 _RIDGE = 0.1
 _SPLITS = 200
+_FACTOR = 2.0
+"""Predicted nats are to be right within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,31 @@ class Coverage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """Nats that outputs lost without providers, over what effect predicts: 1 is right.
+
+    Attributes:
+        plain: of effect as it is, influence + support.
+        fitted: medians over fits; each is judged by providers that it did not see.
+        within: part of the fits that are right within a factor of two.
+        retrainings: what a fit sees.
+    """
+
+    plain: float
+    fitted: float
+    within: float
+    retrainings: int
+
+    def words(self) -> str:
+        """What a page says of it."""
+        return (
+            f"**Nats.** Measured over predicted nats: {self.plain:.2f} by plain effect; {self.fitted:.2f} (median) once"
+            f" it is fitted on {self.retrainings} retrainings and judged by the providers that the fit did not see,"
+            f" within a factor of two for {self.within:.0%} of the fits."
+        )
+
+
 class Scoring:
     """A case's retrainings as arrays: halves (S, Q) by seed, and what outputs lost without each provider (Q, P)."""
 
@@ -160,6 +187,18 @@ class Scoring:
         outputs_alone, both = held.mean(1) / _SPLITS
         return Coverage(float(outputs_alone), float(both))
 
+    def calibrated(self, features: Sequence[Floats], seen: int = 4) -> Calibrated:
+        """How right nats are, by effect of influence, support and volume (Q, P); a fit sees `seen` providers."""
+        plain = features[0] + features[1]
+        ratios = []
+        for chosen in combinations(range(plain.shape[1]), seen):
+            unseen = [p for p in range(plain.shape[1]) if p not in chosen]
+            predicted = np.stack(features, axis=2)[:, unseen] @ fit(features, self.fall, chosen)
+            ratios.append(_ratio(predicted, self.fall[:, unseen]))
+        found = np.array(ratios)
+        within = (found > 1 / _FACTOR) & (found < _FACTOR)
+        return Calibrated(_ratio(plain, self.fall), float(np.median(found)), float(within.mean()), seen + 1)
+
     def _additive(self) -> float:
         actual = np.mean(self.halves, axis=0)
         predicted = np.zeros_like(actual)
@@ -218,6 +257,19 @@ def _clear(fall: Floats) -> Floats:
     return clear
 
 
+def fit(features: Sequence[Floats], fall: Floats, seen: Sequence[int]) -> Floats:
+    """Weights ≥ 0 (K,) of features (Q, P) that tell best what outputs lost (Q, P) without the providers seen."""
+    columns = np.stack(features, axis=2)[:, list(seen)]
+    return fit_nonnegative(columns.reshape(-1, len(features)), fall[:, list(seen)].ravel())
+
+
+def _ratio(predicted: Floats, fall: Floats) -> float:
+    """Measured over predicted nats, where something is predicted; 0 where nothing is."""
+    positive = predicted > 0
+    total = float(predicted[positive].sum())
+    return float(fall[positive].sum()) / total if total else 0.0
+
+
 def fitted(features: Sequence[Floats], fall: Floats, retrainings: int) -> Floats:
     """Effect (Q, P) of every provider by weights ≥ 0 that were fitted to leave-one-out of some others.
 
@@ -232,8 +284,7 @@ def fitted(features: Sequence[Floats], fall: Floats, retrainings: int) -> Floats
     total = np.zeros_like(fall)
     fits = np.zeros(fall.shape[1])
     for seen in combinations(range(fall.shape[1]), retrainings):
-        chosen = list(seen)
-        weights = fit_nonnegative(columns[:, chosen].reshape(-1, len(features)), fall[:, chosen].ravel())
+        weights = fit(features, fall, seen)
         unseen = [p for p in range(fall.shape[1]) if p not in seen]
         total[:, unseen] += columns[:, unseen] @ weights
         fits[unseen] += 1

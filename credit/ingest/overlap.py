@@ -25,6 +25,8 @@ KEPT = 1 << 21
 
 _IGNORED = re.compile(r"[\W_]+")
 _BASE = 0x9E3779B97F4A7C15
+_BLOCK = 1 << 20
+"""Characters that are hashed at a time."""
 _ALL = np.uint64(2**64 - 1)
 
 Hashes = NDArray[np.uint64]
@@ -209,8 +211,10 @@ class _Sketch:
         return tuple(_summary(names[number], self._tallies[number], names) for number in np.argsort(names))
 
     def _sample(self, text: str) -> Hashes:
-        hashes = _shingles(text)
-        return hashes if self.scale == 1 else hashes[hashes <= _ALL // np.uint64(self.scale)]
+        """Hashes of a text's shingles that belong to the sample; a long text is taken in blocks."""
+        starts = range(0, max(1, len(text) - SHINGLE + 1), _BLOCK)
+        parts = (_shingles(text[start : start + _BLOCK + SHINGLE - 1]) for start in starts)
+        return np.concatenate([hashes[hashes <= _ALL // np.uint64(self.scale)] for hashes in parts])
 
     def _sort(self) -> None:
         """Merge what is new, and keep a smaller sample for as long as there is too much."""

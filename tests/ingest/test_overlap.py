@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from credit.cli.main import cli
 from credit.errors import InvalidRequestError
+from credit.ingest import overlap
 from credit.ingest.overlap import SHINGLE, find_overlap
 from credit.records import Group, Message, Share, TrainingRecord
 
@@ -48,6 +49,18 @@ def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float]]:
 
 
 PIECES = [words(seed, 12) for seed in range(6)] + ["", "x", "É ß"]
+
+
+@pytest.mark.parametrize("block", [1, 7, SHINGLE, 1000])
+def test_a_text_in_blocks_has_the_same_shingles(block, monkeypatch):
+    records = [
+        record("1", "ann", words(1) + words(2)),
+        record("2", "ben", words(2) + words(1)),
+        record("3", "cem", "x"),
+    ]
+    whole = find_overlap(records, least=1e-9)
+    monkeypatch.setattr(overlap, "_BLOCK", block)
+    assert find_overlap(records, least=1e-9) == whole
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from(PIECES), max_size=4)), max_size=8))
