@@ -1,10 +1,12 @@
 """What somebody gains who games the numbers: each trick is played, the model trained on it, and the shares compared.
 
     python -m benchmarks.fidelity.gaming --work /tmp/lab
+    python -m benchmarks.fidelity.gaming --work /tmp/lab --case quick --seeds 1    # as in the tests
 
-Case `packages`, and one of its providers of middling size as the gamer. The tricks stand in the data on which the
-model is trained, as they would. What counts is the share of all credits that the gamer gets, by each measure and
-weighting, against its share when it is honest; the spread of honest shares over seeds is the noise.
+Case `packages` (or `quick`, the same in small), and one of its providers of middling size as the gamer. The tricks
+stand in the data on which the model is trained, as they would. What counts is the share of all credits that the gamer
+gets, by each measure and weighting, against its share when it is honest; the spread of honest shares over seeds is the
+noise.
 """
 
 from __future__ import annotations
@@ -140,11 +142,13 @@ def measures(features: Features) -> dict[str, Floats]:
     }
 
 
-def play(case: Case, work: Path, tricks: Sequence[str], seeds: int) -> Iterator[tuple[str, str, str, list[float]]]:
+def play(
+    case: Case, work: Path, tricks: Sequence[str], seeds: int, weightings: Sequence[str] = WEIGHTINGS
+) -> Iterator[tuple[str, str, str, list[float]]]:
     """Yield trick, weighting, measure, and for each seed the gamer's share of all credits (0 to 1)."""
     for trick in tricks:
         records = TRICKS[trick](case.records)
-        for weighting in WEIGHTINGS:
+        for weighting in weightings:
             found: dict[str, list[float]] = {}
             for seed in range(seeds):
                 model = _model(case, work, TRAINED_AS.get(trick, trick), seed)
@@ -205,11 +209,12 @@ def _added(name: str, text: str, chunk: int = 4000) -> Records:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for models, kept between runs")
+    parser.add_argument("--case", choices=["packages", "quick"], default="packages")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", action="append", help="names of tricks")
     arguments = parser.parse_args()
-    make, size = CASES["packages"]
-    work = arguments.work / "packages"
+    make, size = CASES[arguments.case]
+    work = arguments.work / arguments.case
     work.mkdir(parents=True, exist_ok=True)
     case = make(work, size)
     print("| trick | weighting | measure | share | seeds |\n|---|---|---|---|---|")

@@ -21,9 +21,7 @@ _SHOWN = 3
 @click.command()
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @field_option
-@click.option(
-    "--least", default=0.8, show_default=True, help="Name records of which others have at least this fraction."
-)
+@click.option("--least", default=0.8, show_default=True, help="Name records of which this fraction stands elsewhere.")
 @click.option("--records", type=FILE, help="Write the named records to this file, as CSV.")
 @json_option
 @click.pass_context
@@ -101,4 +99,5 @@ def _lines(found: Overlap, least: float, records: Path | None) -> Iterator[str]:
     count = len(found.records)
     if count:
         where = f"; they are in {records}" if records else "; --records FILE lists them"
-        yield f"\n{count} records are in other providers' text to {least:.0%} or more{where}"
+        found_in = "stand in others' text, or before in their provider's own"
+        yield f"\n{count} records {found_in}, to {least:.0%} or more{where}"

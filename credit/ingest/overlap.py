@@ -35,13 +35,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RecordOverlap:
-    """How much of a record's text is in other providers' data.
+    """How much of a record's text is in other data.
 
     Attributes:
         id: of the record.
         provider: who contributed it; several who share it stand with commas between, and are no others.
         shared: fraction of its text that any other provider has, 0 to 1.
         before: fraction that another provider had in a record that came before it.
+        repeated: fraction that its own provider had in a record that came before it.
         other: who has most of it.
     """
 
@@ -49,6 +50,7 @@ class RecordOverlap:
     provider: str
     shared: float
     before: float
+    repeated: float
     other: str
 
 
@@ -81,7 +83,8 @@ class Overlap:
 
     Attributes:
         providers: by name.
-        records: those of which other providers have at least what was asked for, in the order of the data.
+        records: those of which other providers have, or their own had before, at least what was asked for, in the
+            order of the data.
         sampled: fraction of all shingles that were compared; 1: all.
     """
 
@@ -112,7 +115,7 @@ def find_overlap(
 
     Args:
         records: training data that can be iterated over twice, and is the same each time.
-        least: fraction of a record that other providers have, from which on it is named.
+        least: fraction of a record that other providers have, or its own had before, from which on it is named.
         kept: shingles that are kept; more are compared by a sample.
         progress: called with records done and in all, in the second pass.
 
@@ -130,7 +133,7 @@ def find_overlap(
     found = []
     for number, record in enumerate(records):
         item = sketch.compare(number, record)
-        if item.shared >= least:
+        if max(item.shared, item.repeated) >= least:
             found.append(item)
         if progress:
             progress(number + 1, sketch.records)
@@ -184,15 +187,15 @@ class _Sketch:
         own = [self._providers[name] for name in owners]
         hashes = self._sample(_letters(record))
         low, high = (np.searchsorted(self._hash, hashes, side) for side in ("left", "right"))
-        several = np.flatnonzero(high - low > len(own))  # its own providers have every one of them
-        lengths = (high - low)[several]
-        place = np.repeat(several, lengths)
-        within = np.arange(len(place)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        entry = low[place] + within
-        foreign = ~np.isin(self._provider[entry], own)
-        entry, place = entry[foreign], place[foreign]
-        shared = len(np.unique(place))
-        before = len(np.unique(place[self._first[entry] < number]))
+        lengths = high - low
+        place = np.repeat(np.arange(len(hashes)), lengths)
+        entry = np.arange(len(place)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + low[place]
+        came_before = self._first[entry] < number
+        is_own = np.isin(self._provider[entry], own)
+        repeated, shared, before = (
+            len(np.unique(place[chosen])) for chosen in (is_own & came_before, ~is_own, ~is_own & came_before)
+        )
+        entry = entry[~is_own]
         counts = np.bincount(self._provider[entry], minlength=len(self._tallies))
         for provider in own:
             tally = self._tallies[provider]
@@ -203,7 +206,7 @@ class _Sketch:
         names = list(self._providers)
         most = names[int(counts.argmax())] if shared else ""
         total = max(len(hashes), 1)
-        return RecordOverlap(record.id, ", ".join(owners), shared / total, before / total, most)
+        return RecordOverlap(record.id, ", ".join(owners), shared / total, before / total, repeated / total, most)
 
     def summary(self) -> tuple[ProviderOverlap, ...]:
         """Everything that was compared, by provider."""

@@ -34,8 +34,8 @@ def runs(item: TrainingRecord) -> list[str]:
     return [letters[i : i + length] for i in range(len(letters) - length + 1)] if letters else []
 
 
-def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float]]:
-    """Shared and before of each record, by sets of strings."""
+def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float, float]]:
+    """Shared, before and repeated of each record, by sets of strings."""
     first: dict[str, dict[str, int]] = defaultdict(dict)
     for number, item in enumerate(records):
         for run in runs(item):
@@ -44,7 +44,9 @@ def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float]]:
     for number, item in enumerate(records):
         others = [[n for who, n in first[run].items() if who != item.group.provider] for run in runs(item)]
         total = max(len(others), 1)
-        found.append((sum(map(bool, others)) / total, sum(any(n < number for n in o) for o in others) / total))
+        own = sum(first[run][item.group.provider] < number for run in runs(item))
+        before = sum(any(n < number for n in numbers) for numbers in others)
+        found.append((sum(map(bool, others)) / total, before / total, own / total))
     return found
 
 
@@ -67,8 +69,8 @@ def test_a_text_in_blocks_has_the_same_shingles(block, monkeypatch):
 def test_what_is_shared_is_what_sets_of_strings_share(parts):
     records = [record(str(n), who, " ".join(pieces)) for n, (who, pieces) in enumerate(parts)]
     found = find_overlap(records, least=1e-9)
-    expected = [(r.id, *pair) for r, pair in zip(records, oracle(records), strict=True) if pair[0] > 0]
-    assert [(item.id, item.shared, item.before) for item in found.records] == expected
+    expected = [(r.id, *parts) for r, parts in zip(records, oracle(records), strict=True) if parts[0] or parts[2]]
+    assert [(item.id, item.shared, item.before, item.repeated) for item in found.records] == expected
     assert found.sampled == 1
     assert [item.provider for item in found.providers] == sorted({who for who, _ in parts})
     for item in found.providers:
@@ -162,10 +164,13 @@ def test_the_command_shows_who_shares_with_whom_and_writes_the_records(tmp_path)
     done = CliRunner().invoke(cli, ["overlap", str(data), "--field", "text=content", "--records", str(out)])
     assert done.exit_code == 3, done.output
     assert "ben 1 100.00 % 100.00 % 0.00 % ann 100.00 %" in " ".join(done.stdout.split())
-    assert f"2 records are in other providers' text to 80% or more; they are in {out}" in done.stdout
+    assert (
+        f"2 records stand in others' text, or before in their provider's own, to 80% or more; they are in {out}"
+        in done.stdout
+    )
     assert ":4: " in done.stderr, "what cannot be read is named"
     assert out.read_text().splitlines() == [
-        "id,provider,shared,before,other", "'=1,ann,1.0,0.0,ben", "2,ben,1.0,1.0,ann"
+        "id,provider,shared,before,repeated,other", "'=1,ann,1.0,0.0,0.0,ben", "2,ben,1.0,1.0,0.0,ann"
     ]  # fmt: skip
     facts = json.loads(CliRunner().invoke(cli, ["overlap", str(data), "--field", "text=content", "--json"]).stdout)
     assert [item["shared"] for item in facts["providers"]] == [1.0, 1.0, 0.0]
