@@ -51,28 +51,48 @@ class _Slice:
     keys: frozenset[str]
 
 
-def share_chart(credit_micro: Mapping[str, int], names: Mapping[str, str], house: Collection[str], period: str) -> str:
+def share_chart(
+    credit_micro: Mapping[str, int],
+    names: Mapping[str, str],
+    house: Collection[str],
+    period: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> str:
     """Draw how a period's credits are shared: a bar for each provider, in one hue, and one in grey for the house.
+
+    The interval of a share is drawn over its bar as a line with ends.
 
     Args:
         credit_micro: micro-credits by provider's key.
         names: every provider's name by its key.
         house: keys whose credits the house receives.
         period: whose credits they are, for the description.
+        intervals: of shares, as fractions, by provider's key.
     """
     slices = _slices(credit_micro, names, house, SHARE_BARS, (HUES[0],))
     total = sum(credit_micro.values())
-    largest = max((item.credit_micro for item in slices), default=0)
+    # What stands for several has none: intervals do not add up.
+    known = [(intervals or {}).get(*item.keys) if len(item.keys) == 1 else None for item in slices]
+    reach = [
+        max(item.credit_micro, total * bounds[1] if bounds else 0) for item, bounds in zip(slices, known, strict=True)
+    ]
+    largest = max(reach, default=0)
     left, row, bar, span = 204, 27, 15, 420
     bars, labels, values = [], [], []
-    for place, item in enumerate(slices):
+    whiskers = []
+    for place, (item, bounds) in enumerate(zip(slices, known, strict=True)):
         middle = row * place + row / 2
         end = left + (max(1.0, span * item.credit_micro / largest) if item.credit_micro > 0 else 0.0)
         share = share_text(item.credit_micro / total) if total else share_text(0.0)
         bars.append(_box(left, middle - bar / 2, end, middle + bar / 2, item.colour))
         labels.append({"x": left - 12, "y": middle, "text": _short(item.name)})
+        if bounds and total > 0:
+            low, high = (left + span * total * bound / largest for bound in bounds)
+            whiskers.append(_box(low, middle - 0.5, high, middle + 0.5, INK))
+            whiskers += [_box(x - 0.5, middle - 4, x + 0.5, middle + 4, INK) for x in (low, high)]
+            end = max(end, high)
         values.append({"x": end + 8, "y": middle, "text": share})
-    layers = [_boxes(bars), _texts(labels, align="right"), _texts(values, align="left", color=MUTED)]
+    layers = [_boxes(bars), _boxes(whiskers), _texts(labels, align="right"), _texts(values, align="left", color=MUTED)]
     told = "; ".join(f"{item.name} {value['text']}" for item, value in zip(slices, values, strict=True))
     return _svg(layers, row * max(1, len(slices)), f"Share of credits by provider, {period}", told)
 

@@ -150,6 +150,11 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         {item.head.key: item.head.share for item in lines}, {item.head.key: item.head.not_told_from for item in lines}
     )
     credited = {item.head.key: item.head.credit_micro for item in lines}
+    intervals = {
+        item.head.key: (item.head.share_low, item.head.share_high)
+        for item in lines
+        if item.head.share_low is not None and item.head.share_high is not None
+    }
     by_day: dict[str, dict[str, int]] = {}
     for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
         by_day.setdefault(row["day"], {})[row["provider"]] = row["credit_micro"]
@@ -169,7 +174,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         alike=tuple((names[key], tuple(names[other] for other in others)) for key, others in pairs),
         covers_attribution=sums.covers_attribution,
         methods=_methods(conn, period),
-        shares_svg=share_chart(credited, names, house, period),
+        shares_svg=share_chart(credited, names, house, period, intervals),
         daily_svg=daily_chart(by_day, names, house, period),
     )
 

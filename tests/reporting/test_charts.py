@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from credit.reporting.charts import DAILY_BANDS, HOUSE_GREY, HUES, PALETTE, SHARE_BARS, daily_chart, share_chart
+from credit.reporting.charts import DAILY_BANDS, HOUSE_GREY, HUES, INK, PALETTE, SHARE_BARS, daily_chart, share_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = {"ada": "Ada Press", "bell": "Bell & Sons <script>", "house": "House", "own": "Own docs"}
@@ -36,6 +36,18 @@ def test_bars_are_in_proportion_and_the_house_is_one_in_grey() -> None:
     assert bell / ada == pytest.approx(3 / 5)
     assert house / ada == pytest.approx(2 / 5)
     assert texts(svg) == ["Ada Press", "Bell & Sons <script>", "House", "50.00 %", "30.00 %", "20.00 %"]
+
+
+def test_the_interval_of_a_share_is_drawn_at_its_place_and_the_scale_makes_room_for_it() -> None:
+    """Half of all credits is 0.5: the line from 0.4 to 0.75 is the widest thing and ends where the scale ends."""
+    svg = share_chart(CREDITS, NAMES, HOUSE, "2026-10", {"ada": (0.4, 0.75)})
+    ada, bell = widths(svg, HUES[0])
+    assert ada == pytest.approx(420 * 0.5 / 0.75, abs=0.1)
+    assert bell == pytest.approx(420 * 0.3 / 0.75, abs=0.1)
+    lines = [(float(x), float(w)) for x, w in re.findall(rf'd="M([\d.]+),[\d.]+h([\d.]+)v[^"]*" fill="{INK}"', svg)]
+    assert max(lines, key=lambda line: line[1]) == pytest.approx((204 + 420 * 0.4 / 0.75, 420 * 0.35 / 0.75), abs=0.1)
+    assert len(lines) == 3, "one line and its two ends; the others have no interval"
+    ET.fromstring(share_chart({"ada": 0}, NAMES, HOUSE, "2026-10", {"ada": (0.0, 0.0)}))
 
 
 def test_a_chart_says_in_words_what_it_shows() -> None:
