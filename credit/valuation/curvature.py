@@ -19,7 +19,7 @@ from credit.errors import ValuationError
 
 CURVATURES = ("none", "diagonal", "fisher", "ekfac")
 
-_BLOCK_ROWS = 256
+BLOCK_ROWS = 256
 """Gradients gathered before they are multiplied: one product of 256 rows costs far less than 256 of one row."""
 
 
@@ -118,7 +118,7 @@ class FisherSum:
         for name, rows in gradients.items():
             self._blocks.setdefault(name, []).append(rows)
         self._pending += next(iter(gradients.values())).shape[0]
-        if self._pending >= _BLOCK_ROWS:
+        if self._pending >= BLOCK_ROWS:
             self._flush()
 
     def sums(self) -> dict[str, Tensor]:

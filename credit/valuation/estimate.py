@@ -13,13 +13,18 @@ import torch
 
 from credit.errors import ValuationError
 from credit.files import why_disk_is_full
+from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.fitting import needs_moments
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
+from credit.valuation.store import scales_of
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _FLOAT_BYTES = 4
+_SCALE_BYTES = 2
+_COUNTED_BYTES = 24
+"""Of a row: how many examples it has, and the sums of their shares and of the squares of these."""
 _LISTED_BYTES = 56
 """Of an example in the listing, as measured on ids of ordinary length."""
 _FACTORISING = 7
@@ -30,7 +35,6 @@ _PROJECTING = 2
 """Float32 matrices that projecting a second moment takes: a float64 copy."""
 _HASHING = 3
 """Float32 numbers that a bucket and a weight of an entry take."""
-_FISHER_BLOCK = 256
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _REMEDIES = {
@@ -87,14 +91,14 @@ def build_needs(
     statistic = {"none": 0, "fisher": squares}.get(settings.curvature, 2 * gradient * _FLOAT_BYTES)
     factors = squares if settings.curvature == "fisher" else 0
     sides = sum(_side_numbers(shape, ranks) for shape in shapes) * _FLOAT_BYTES
-    scales = rows * len(shapes) * _FLOAT_BYTES if settings.rows_dtype == "int8" else 0
+    scales = rows * sum(map(scales_of, widths)) * _SCALE_BYTES if settings.rows_dtype == "int8" else 0
     stored = rows * gradient * _ROW_BYTES[settings.rows_dtype] + scales
-    block = min(examples, _FISHER_BLOCK) * gradient * _FLOAT_BYTES if settings.curvature == "fisher" else 0
+    block = min(examples, BLOCK_ROWS) * gradient * _FLOAT_BYTES if settings.curvature == "fisher" else 0
     # First the sums of all layers beside a shard; then their factors beside what factorising one layer takes.
     factorising = factors + (_FACTORISING * max(widths) ** 2 * _FLOAT_BYTES if factors else 0)
     return Needs(
         gradient=gradient,
-        disk_bytes=stored + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
+        disk_bytes=stored + rows * _COUNTED_BYTES + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
         fitting_bytes=sides + _moment_bytes(shapes, settings.projection) if needs_moments(settings) else 0,
         filling_bytes=sides + block + min(rows * gradient * _FLOAT_BYTES, shard_bytes),
         curvature_bytes=max(statistic, factorising),

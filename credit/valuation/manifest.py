@@ -15,7 +15,7 @@ from credit.records import PPM, Group, Share
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 

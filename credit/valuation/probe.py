@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from credit.valuation.curvature import make_curvature, make_statistic
+from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
 from credit.valuation.fitting import needs_moments
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
@@ -27,7 +27,6 @@ _BUDGET_SECONDS = 2.0
 _SHARE = 20
 """A probe goes through at most one part in so many of the data, or a single example."""
 _GROWTH = 4
-_BLOCK_ROWS = 256
 _SIDE = 512
 """Width of the matrix whose decomposition is timed; the time grows with the cube of the width."""
 
@@ -182,9 +181,9 @@ def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: tor
     if settings.curvature != "fisher":
         return 0.0  # the others add squares or nothing: little beside the pass
     statistic = make_statistic("fisher")
-    block = {"widest": torch.ones(_BLOCK_ROWS, max(widths), device=device)}
+    block = {"widest": torch.ones(BLOCK_ROWS, max(widths), device=device)}
     statistic.add(block)  # makes room for the sums
-    return _timed(lambda: statistic.add(block), device) / _BLOCK_ROWS * _relative(widths, 2)
+    return _timed(lambda: statistic.add(block), device) / BLOCK_ROWS * _relative(widths, 2)
 
 
 def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
@@ -193,8 +192,8 @@ def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: to
         return 0.0
     width = max(widths)
     curvature = make_curvature("fisher", {"widest": torch.eye(width, device=device)}, 1, settings.damping)
-    block = torch.ones(_BLOCK_ROWS, width, device=device)
-    return _timed(lambda: curvature.precondition("widest", block), device) / _BLOCK_ROWS * _relative(widths, 2)
+    block = torch.ones(BLOCK_ROWS, width, device=device)
+    return _timed(lambda: curvature.precondition("widest", block), device) / BLOCK_ROWS * _relative(widths, 2)
 
 
 def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch.device, fitted: bool) -> float:

@@ -16,6 +16,9 @@ from credit.files import removed_on_failure, rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
+SCALE_BLOCK = 64
+"""Entries of a row of int8 that have a scale in common. Of a head's row these are two buckets of the vocabulary."""
+
 _SCALE = "|scale"
 _LEVELS = 127
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -64,8 +67,9 @@ class StoredTensors(Mapping[str, Tensor]):
 def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """Turn each layer's rows (R, D) into what is stored.
 
-    fp32 keeps float32 or better as it is; bf16 rounds to 8 bits of mantissa; int8 has one scale per row and layer,
-    its largest entry over 127, so that an entry's error is at most half of that scale.
+    fp32 keeps float32 or better as it is; bf16 rounds to 8 bits of mantissa. int8 has a scale in bf16 for each block of
+    64 entries of a row, their largest over 127, so that an entry's error is at most half of that scale. One scale for
+    the whole row would do for hidden layers, but not for a head: frequent tokens are in the same row as rare ones.
     """
     if dtype == "fp32":
         return dict(rows)
@@ -73,11 +77,27 @@ def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
         return {name: tensor.to(torch.bfloat16) for name, tensor in rows.items()}
     stored: dict[str, Tensor] = {}
     for name, tensor in rows.items():
-        scale = tensor.abs().amax(1) / _LEVELS
-        safe = torch.where(scale > 0, scale, 1.0)
-        stored[name] = (tensor / safe[:, None]).round().to(torch.int8)
-        stored[name + _SCALE] = scale.float()
+        entries, scales = [], []
+        for block in _blocks(tensor):
+            scale = (block.abs().amax(2) / _LEVELS).to(torch.bfloat16)
+            safe = torch.where(scale > 0, scale, 1.0).to(block.dtype)
+            # Where the scale was rounded down, the largest entry is beyond 127 by less than a half.
+            entries.append((block / safe[..., None]).round().clamp(-_LEVELS, _LEVELS).to(torch.int8).flatten(1))
+            scales.append(scale)
+        stored[name], stored[name + _SCALE] = torch.cat(entries, 1), torch.cat(scales, 1)
     return stored
+
+
+def scales_of(width: int) -> int:
+    """Number of scales of a row of int8."""
+    return -(-width // SCALE_BLOCK)
+
+
+def _blocks(rows: Tensor) -> list[Tensor]:
+    """View rows (R, D) as blocks that have a scale each: (R, D // 64, 64), and (R, 1, D % 64) if that is not 0."""
+    even = rows.shape[1] // SCALE_BLOCK * SCALE_BLOCK
+    parts = [rows[:, :even].unflatten(1, (-1, SCALE_BLOCK))] if even else []
+    return parts + ([rows[:, None, even:]] if even < rows.shape[1] else [])
 
 
 def keep_rows(
@@ -104,6 +124,8 @@ def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterat
         for name in layers:
             rows: Tensor = file.get_tensor(name)
             rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-            if name + _SCALE in scaled:
-                rows = rows * file.get_tensor(name + _SCALE)[:, None]
+            if name + _SCALE in scaled:  # `rows` are a copy then, of int8
+                scales = file.get_tensor(name + _SCALE).to(rows.dtype)
+                for block, scale in zip(_blocks(rows), scales.split(rows.shape[1] // SCALE_BLOCK or 1, 1), strict=True):
+                    block.mul_(scale[..., None])
             yield name, rows
