@@ -154,8 +154,6 @@ def index(
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
-    if dry_run and (update or withdraw is not None):
-        raise click.UsageError("--dry-run says what building an index would take, not what a change of it would")
     named = [_parse_checkpoint(checkpoint) for checkpoint in checkpoints]
     if (update or withdraw is not None) and any(weight != 1 for _, weight in named):
         raise click.UsageError(
@@ -249,7 +247,9 @@ def _say_plan(workspace: Workspace, request: IndexRequest, as_json: bool) -> Non
 
     plan = plan_training_data(workspace, request)
     counts = f"{plan.examples} examples, {plan.tokens} tokens, {plan.groups} groups, {plan.rows} rows"
-    verb = "is there already" if plan.existed else "would be built"
+    verb = "would be built" if plan.changing is None else f"would be revised, by {plan.changing} examples, to"
+    if plan.existed:
+        verb = "is there already" if plan.changing is None else "would stay as it is"
     lines = f"{request.out} {verb}: {counts}\nthe index needs {plan.needs}\ndry run: nothing was written"
     say(as_json, asdict(plan) | {"memory_bytes": plan.needs.memory_bytes}, lines)
 

@@ -27,9 +27,10 @@ from credit.valuation import (
     build_index,
     load_model,
     plan_index,
+    read_manifest,
 )
 from credit.valuation.estimate import Needs
-from credit.valuation.revise import update_index, withdraw_provider
+from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 
 Progress = Callable[[str, int, int], None]
 
@@ -112,7 +113,7 @@ def index_training_data(
 
 
 def plan_training_data(workspace: Workspace, request: IndexRequest) -> BuildPlan:
-    """Say what `index_training_data` would build, and what it would take; nothing is written.
+    """Say what `index_training_data` would build or change, and what it would take; nothing is written.
 
     Raises:
         LedgerError, InputError, ValuationError: as `index_training_data` would, as far as that is known before.
@@ -121,6 +122,9 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> BuildPlan
     model = load_model(request.model, dtype=request.dtype, device=request.device)
     _check_checkpoints(request, model)
     with _with_reasons(problems):
+        if request.update or request.withdraw is not None:
+            others = _checkpoints_of(request)
+            return plan_revision(request.out, model, reader, withdraw=request.withdraw, checkpoints=others)
         plan = plan_index(model, reader, request.out, request.settings)
     models = 1 + len(request.checkpoints)
     seconds = models * (plan.needs.seconds or 0.0)
@@ -191,13 +195,10 @@ def _build(
             progress=progress,
             announce=announce,
         )
-    index = AttributionIndex.open(request.out)
-    _check_kept(request, index.manifest)
-    moved = [path for path, _ in request.checkpoints]
-    others = index.load_checkpoints(*moved, dtype=request.dtype, device=request.device)
+    others, before = _checkpoints_of(request), read_manifest(request.out)
     if request.withdraw is not None:
         manifest = withdraw_provider(
-            request.out, model, request.withdraw, records, checkpoints=others, progress=progress
+            request.out, model, request.withdraw, records, checkpoints=others, progress=progress, announce=announce
         )
     else:
         manifest = update_index(
@@ -207,8 +208,17 @@ def _build(
             checkpoints=others,
             exclude_non_finite=request.exclude_non_finite,
             progress=progress,
+            announce=announce,
         )
-    return BuildResult(manifest, existed=manifest == index.manifest)
+    return BuildResult(manifest, existed=manifest == before)
+
+
+def _checkpoints_of(request: IndexRequest) -> list[LanguageModel]:
+    """Load the further checkpoints of an index that is to be changed, which keeps its settings."""
+    index = AttributionIndex.open(request.out)
+    _check_kept(request, index.manifest)
+    moved = [path for path, _ in request.checkpoints]
+    return index.load_checkpoints(*moved, dtype=request.dtype, device=request.device)
 
 
 def _check_kept(request: IndexRequest, manifest: Manifest) -> None:

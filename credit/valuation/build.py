@@ -42,7 +42,17 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What a build would do: examples and tokens to index, groups and rows, what it needs, and whether it is done."""
+    """What the index will be when a build or a change of it is done, what that needs, and whether it is done already.
+
+    Attributes:
+        examples: examples of the index; those that turn out to have no finite gradient are among them.
+        tokens: their predicted tokens.
+        groups: groups of the index.
+        rows: rows of the index.
+        needs: what it takes to get there.
+        existed: whether there is nothing to do.
+        changing: of a change, how many examples join or leave; None for a build.
+    """
 
     examples: int
     tokens: int
@@ -50,6 +60,7 @@ class BuildPlan:
     rows: int
     needs: Needs
     existed: bool
+    changing: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,7 @@ def plan_index(
         check_needs(build.needs, out, device_of(model))
         needs = build.probed_needs()
         check_needs(needs, out, device_of(model))
-    tokens = sum(example.size for example in data.examples)
+    tokens = sum(example.predicted for example in data.examples)
     return BuildPlan(len(data.examples), tokens, len(build.rows.groups), len(build.rows.counts), needs, existed)
 
 

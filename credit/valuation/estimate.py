@@ -173,7 +173,7 @@ def room_on_disk(folder: Path, needed_bytes: int, what_stays: str) -> Iterator[N
 def _bytes_in(folder: Path) -> int:
     if not folder.is_dir():
         return 0
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _available_memory(device: torch.device) -> int | None:

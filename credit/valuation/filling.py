@@ -21,7 +21,7 @@ from credit.valuation.data import IndexedExample, TrainingData
 from credit.valuation.estimate import Needs, build_needs
 from credit.valuation.fitting import Progress, make_projections, needs_moments
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import LayerChoice
+from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample
 from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
@@ -80,8 +80,7 @@ class Build:
     @property
     def needs(self) -> Needs:
         """What the build needs beyond the model."""
-        examples, rows = len(self.data.examples), len(self.rows.counts)
-        return build_needs(examples, rows, self.layers.shapes, self.settings, _SHARD_BYTES)
+        return index_needs(len(self.data.examples), len(self.rows.counts), self.layers.shapes, self.settings)
 
     def probed_needs(self) -> Needs:
         """What the build needs, with the memory of a batch and the time on this machine, by a short probe."""
@@ -335,6 +334,11 @@ class Build:
             self.state = replace(self.state, projections=digest)
             self.state.write(self.out)
         self.projections = projections_from_tensors(tuple(self.layers.watched), load_file(path))
+
+
+def index_needs(examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings) -> Needs:
+    """Add up what an index of `examples` examples in `rows` rows needs, from shapes alone."""
+    return build_needs(examples, rows, shapes, settings, _SHARD_BYTES)
 
 
 def plan_shards(rows: int, width: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.valuation.assemble import versioned
+from credit.valuation.build import BuildPlan
 from credit.valuation.data import (
     EXAMPLES_FILE,
     IndexedExample,
@@ -30,13 +31,14 @@ from credit.valuation.data import (
     match_members,
     read_listing,
 )
-from credit.valuation.estimate import room_on_disk
+from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
-from credit.valuation.revision import IndexRevision, Member
-from credit.valuation.task import Tagged, Task, short_digest
+from credit.valuation.projection import gradient_widths
+from credit.valuation.revision import Change, IndexRevision, Member
+from credit.valuation.task import Tagged, Task, device_of, short_digest
 from credit.valuation.weighting import needs_curvature
 
 
@@ -49,6 +51,7 @@ def update_index(
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     exclude_non_finite: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
     """Add training data to an index; records that it holds already are passed over.
 
@@ -63,40 +66,20 @@ def update_index(
         tokens_per_batch: padded tokens in a batch, at most.
         exclude_non_finite: leave new examples out whose gradient is not finite; else the first one is an error.
         progress: called after every batch.
+        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
+            short probe made.
 
     Raises:
         MismatchError: another model, or a record that the index holds with another content.
         LockHeldError: another run is changing the index.
-        ValuationError: the weights of all its examples would change.
+        ValuationError: the weights of all its examples would change, or it does not fit into memory or on the disk.
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
-        index.check_model(model)
-        data = encode_training(records, model.encoder(index.manifest.max_length))
-        members = list(_listed(index))
-        known = {member.id: member for member in members}
-        added: list[Member] = []
-        for example, shares in zip(data.examples, data.shares, strict=True):
-            digest, before = short_digest(example), known.get(example.id)
-            if before is None:
-                added.append(Member(example.id, shares, example.predicted, digest, (), example))
-            elif (before.digest, before.shares) != (digest, shares):
-                raise MismatchError(
-                    f"{example.id} of {shares[0].group} is in {folder} with another content, provider or share; "
-                    "withdraw its provider first, or give the record another id"
-                )
-        if not added:
+        change = _joining(index, model, records)
+        if change is None:
             return index.manifest
-        change = hash_of([m.example for m in added if m.example], [member.shares for member in added])
-        providers = tuple(sorted({share.group.provider for member in added for share in member.shares}))
-        revision = Revision("update", providers, len(added), changed_hash(index.manifest.data_sha256, change))
-        return _revise(
-            index,
-            model,
-            lambda part, own: IndexRevision(
-                part, own, [*members, *added], added, revision, tokens_per_batch, exclude_non_finite, progress
-            ),
-        )
+        return _revise(index, model, change, tokens_per_batch, exclude_non_finite, progress, announce)
 
 
 def withdraw_provider(
@@ -108,6 +91,7 @@ def withdraw_provider(
     checkpoints: Sequence[Task] = (),
     tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
     progress: Progress | None = None,
+    announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
@@ -122,53 +106,117 @@ def withdraw_provider(
         checkpoints: the models of the index's further checkpoints, if it has any.
         tokens_per_batch: padded tokens in a batch, at most.
         progress: called after every batch.
+        announce: see `update_index`.
 
     Raises:
         InputError: the provider is not in the index, has a part in all of it, or its data is not complete.
         MismatchError: another model, or other data than was indexed.
         LockHeldError: another run is changing the index.
-        ValuationError: the weights of all its examples would change; or it shares records whose part in the rows of
-            others cannot be taken out exactly.
+        ValuationError: as of `update_index`; or the provider shares records whose part in the rows of others cannot be
+            taken out exactly.
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
-        index.check_model(model)
-        members = list(_listed(index))
-        owners = {share.group for member in members for share in member.shares}
-        groups = {group for group in owners if group.provider == provider}
-        if not groups:
-            if any(step.action == "withdraw" and provider in step.providers for step in index.manifest.history):
-                return index.manifest
-            raise InputError(f"{provider} has no data in {folder}")
-        staying = [member for member in members if not any(share.group in groups for share in member.shares)]
-        if not any(member.old_rows for member in staying):
-            raise InputError(f"{folder} holds nothing but the data of {provider}; delete it instead")
-        asked: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in groups}
-        for member in members:
-            for share in member.shares:
-                if share.group in groups:
-                    asked[share.group][member.id] = member.digest, share.ppm
-        encoder = model.encoder(index.manifest.max_length)
-        found = match_members(folder, encoder, records, asked)
-        known = {member.id: member for member in members}
-        for shares, example in found:
-            if shares != known[example.id].shares:
-                raise MismatchError(f"{example.id} is shared otherwise than in what {folder} was built from")
-        change = -hash_of([example for _, example in found], [shares for shares, _ in found])
-        leaving = [replace(known[e.id], example=e) for _, e in found if known[e.id].old_rows]
-        revision = Revision("withdraw", (provider,), len(leaving), changed_hash(index.manifest.data_sha256, change))
-        return _revise(
-            index,
-            model,
-            lambda part, own: IndexRevision(part, own, staying, leaving, revision, tokens_per_batch, False, progress),
-        )
+        change = _leaving(index, model, provider, records)
+        if change is None:
+            return index.manifest
+        return _revise(index, model, change, tokens_per_batch, False, progress, announce)
 
 
-@contextmanager
-def _revising(folder: Path) -> Iterator[AttributionIndex]:
-    """Open an index that nobody else is changing, and clear away what its manifest does not name."""
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)  # says what is wrong before the lock makes a file
+def plan_revision(
+    folder: Path,
+    model: Task,
+    records: Iterable[Tagged],
+    *,
+    withdraw: str | None = None,
+    checkpoints: Sequence[Task] = (),
+    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+) -> BuildPlan:
+    """Say what `update_index`, or `withdraw_provider` of the provider `withdraw`, would take; nothing is written.
+
+    Raises:
+        InputError, MismatchError, ValuationError: as they would, as far as that is known before the work.
+    """
+    _check_revisable(folder, read_manifest(folder))
+    index = AttributionIndex.open(folder)
+    index.add_models(*checkpoints)
+    change = _joining(index, model, records) if withdraw is None else _leaving(index, model, withdraw, records)
+    if change is None:
+        manifest = index.manifest
+        width = sum(gradient_widths(manifest.layers, index.projections).values())
+        needs = Needs(width, _bytes_of(folder, manifest), seconds=0.0)
+        groups = manifest.groups
+        return BuildPlan(manifest.examples, manifest.tokens, len(groups), groups[-1].stop, needs, True, 0)
+    revision = IndexRevision(index, model, change, tokens_per_batch, False, None)
+    needs = _probed_needs(index, model, revision)
+    check_needs(needs, folder, device_of(model))
+    layout = revision.layout
+    tokens = sum(member.tokens for member in change.members)
+    examples = sum(1 for member in change.members if member.id not in revision.excluded)
+    return BuildPlan(
+        examples, tokens, len(layout.groups), len(layout.counts), needs, False, changing=len(change.changing)
+    )
+
+
+def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) -> Change | None:
+    """Return the change that adds those records which an index does not hold; None if it holds all."""
+    index.check_model(model)
+    data = encode_training(records, model.encoder(index.manifest.max_length))
+    members = list(_listed(index))
+    known = {member.id: member for member in members}
+    added: list[Member] = []
+    for example, shares in zip(data.examples, data.shares, strict=True):
+        digest, before = short_digest(example), known.get(example.id)
+        if before is None:
+            added.append(Member(example.id, shares, example.predicted, digest, (), example))
+        elif (before.digest, before.shares) != (digest, shares):
+            raise MismatchError(
+                f"{example.id} of {shares[0].group} is in {index.folder} with another content, provider or share; "
+                "withdraw its provider first, or give the record another id"
+            )
+    if not added:
+        return None
+    change = hash_of([m.example for m in added if m.example], [member.shares for member in added])
+    providers = tuple(sorted({share.group.provider for member in added for share in member.shares}))
+    revision = Revision("update", providers, len(added), changed_hash(index.manifest.data_sha256, change))
+    return Change([*members, *added], added, revision)
+
+
+def _leaving(index: AttributionIndex, model: Task, provider: str, records: Iterable[Tagged]) -> Change | None:
+    """Return the change that takes a provider out of an index; None if it was taken out before."""
+    index.check_model(model)
+    folder, members = index.folder, list(_listed(index))
+    owners = {share.group for member in members for share in member.shares}
+    groups = {group for group in owners if group.provider == provider}
+    if not groups:
+        if any(step.action == "withdraw" and provider in step.providers for step in index.manifest.history):
+            return None
+        raise InputError(f"{provider} has no data in {folder}")
+    staying = [member for member in members if not any(share.group in groups for share in member.shares)]
+    if not any(member.old_rows for member in staying):
+        raise InputError(f"{folder} holds nothing but the data of {provider}; delete it instead")
+    asked: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in groups}
+    for member in members:
+        for share in member.shares:
+            if share.group in groups:
+                asked[share.group][member.id] = member.digest, share.ppm
+    found = match_members(folder, model.encoder(index.manifest.max_length), records, asked)
+    known = {member.id: member for member in members}
+    for shares, example in found:
+        if shares != known[example.id].shares:
+            raise MismatchError(f"{example.id} is shared otherwise than in what {folder} was built from")
+    change = -hash_of([example for _, example in found], [shares for shares, _ in found])
+    leaving = [replace(known[e.id], example=e) for _, e in found if known[e.id].old_rows]
+    revision = Revision("withdraw", (provider,), len(leaving), changed_hash(index.manifest.data_sha256, change))
+    return Change(staying, leaving, revision)
+
+
+def _check_revisable(folder: Path, manifest: Manifest) -> None:
+    """Refuse to change an index of which more would change than what joins or leaves.
+
+    Raises:
+        ValuationError: saying why.
+    """
     settings = manifest.settings
     if manifest.recorded_from:
         raise ValuationError(
@@ -180,12 +228,20 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
             f"{folder} is weighted by relatif: a change of its data changes the curvature, and with it the weight of "
             "every example. Build it again from the data that stays, or from all data"
         )
+
+
+@contextmanager
+def _revising(folder: Path) -> Iterator[AttributionIndex]:
+    """Open an index that nobody else is changing, and clear away what its manifest does not name."""
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)  # says what is wrong before the lock makes a file
+    _check_revisable(folder, manifest)
     try:
         with FileLock(folder / ".lock", timeout=0):
             index = AttributionIndex.open(folder)
             _clear(index)
             try:
-                with room_on_disk(folder, _bytes_while_revised(folder, manifest), "the index is as it was before"):
+                with room_on_disk(folder, 2 * _bytes_of(folder, manifest), "the index is as it was before"):
                     yield index
             finally:
                 _clear(AttributionIndex.open(folder))
@@ -193,11 +249,11 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
         raise LockHeldError(f"another run is changing {folder}; wait for it") from error
 
 
-def _bytes_while_revised(folder: Path, manifest: Manifest) -> int:
-    """Disk that a revision takes: the index as it is and, until the manifest is replaced, one of about its size."""
-    own = 2 * sum((folder / name).stat().st_size for name in manifest.files)
+def _bytes_of(folder: Path, manifest: Manifest) -> int:
+    """Disk that an index takes, with its checkpoints."""
+    own = sum((folder / name).stat().st_size for name in manifest.files)
     parts = ((folder / part.folder, part.manifest) for part in manifest.checkpoints)
-    return own + sum(_bytes_while_revised(inside, read_manifest(inside, name)) for inside, name in parts)
+    return own + sum(_bytes_of(inside, read_manifest(inside, name)) for inside, name in parts)
 
 
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
@@ -211,8 +267,31 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
             path.unlink()
 
 
-def _revise(index: AttributionIndex, model: Task, make: Callable[[AttributionIndex, Task], IndexRevision]) -> Manifest:
+def _probed_needs(index: AttributionIndex, model: Task, revision: IndexRevision) -> Needs:
+    """Return what a change takes, by a short probe: the time of all models, and room for the old index and the new."""
+    needs, models = revision.probed_needs(), 1 + len(index.members)
+    there = _bytes_of(index.folder, index.manifest)
+    return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
+
+
+def _revise(
+    index: AttributionIndex,
+    model: Task,
+    change: Change,
+    tokens_per_batch: int,
+    exclude: bool,
+    progress: Progress | None,
+    announce: Callable[[Needs], None] | None,
+) -> Manifest:
     """Revise an index and those of its checkpoints; all of it counts when the manifest of the index is written."""
+
+    def make(part: AttributionIndex, own: Task) -> IndexRevision:
+        return IndexRevision(part, own, change, tokens_per_batch, exclude, progress)
+
+    if announce:
+        needs = _probed_needs(index, model, make(index, model))
+        check_needs(needs, index.folder, device_of(model))
+        announce(needs)
     members = []
     for member, (_, part, own) in zip(index.manifest.checkpoints, index.parts(model)[1:], strict=True):
         file = versioned(MANIFEST, len(part.manifest.history) + 1)

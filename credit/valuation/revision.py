@@ -17,12 +17,15 @@ from credit.records import PPM, Share
 from credit.valuation.assemble import complete_index, versioned
 from credit.valuation.curvature import make_statistic
 from credit.valuation.data import IndexedExample
-from credit.valuation.filling import plan_shards
+from credit.valuation.estimate import Needs
+from credit.valuation.filling import index_needs, plan_shards
 from credit.valuation.fitting import Progress
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
+from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, ExcludedExample, Manifest, MemberIndex, Revision
 from credit.valuation.passes import chosen_rows, gradient_batches
+from credit.valuation.probe import Work, probe
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
@@ -45,29 +48,39 @@ class Member:
     example: AnyExample | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of an index: all its `members` after it, those `changing`, which join or leave it, and its record.
+
+    Those that join are the last of the members.
+    """
+
+    members: Sequence[Member]
+    changing: Sequence[Member]
+    revision: Revision
+
+
 class IndexRevision:
-    """One change: `members` are all examples of the index after it, `changing` those that join or leave it."""
+    """One change, carried out on the index of one model."""
 
     def __init__(
         self,
         index: AttributionIndex,
         model: Task,
-        members: Sequence[Member],
-        changing: Sequence[Member],
-        revision: Revision,
+        change: Change,
         tokens_per_batch: int,
         exclude: bool,
         progress: Progress | None,
     ) -> None:
-        self.index, self.model, self.members, self.changing = index, model, members, changing
-        self.examples = [member.example for member in changing if member.example is not None]
-        self.joins = revision.action == "update"
-        self.revision, self.tokens_per_batch, self.progress = revision, tokens_per_batch, progress
-        self.exclude = exclude
+        self.index, self.model, self.members, self.changing = index, model, change.members, change.changing
+        self.examples = [member.example for member in change.changing if member.example is not None]
+        self.revision, self.joins = change.revision, change.revision.action == "update"
+        self.tokens_per_batch, self.exclude, self.progress = tokens_per_batch, exclude, progress
         self.version = len(index.manifest.history) + 1
-        self.excluded = {member.id for member in members if not member.old_rows and member.example is None}
+        self.excluded = {member.id for member in change.members if not member.old_rows and member.example is None}
         self.counted: set[int] = set()  # positions of those that change whose gradients the sums have
         self.layout = self._lay_out()
+        self.widths = gradient_widths(index.manifest.layers, index.projections)
         self.weighting = index.weighting(device_of(model))
         self.statistic = make_statistic(index.manifest.settings.curvature)
         self.sizes = 0.0
@@ -81,6 +94,27 @@ class IndexRevision:
             self.index.manifest.settings.rows_per_group,
             self.excluded,
         )
+
+    def probed_needs(self) -> Needs:
+        """What the change needs beyond the model, with its time on this machine, by a short probe.
+
+        Raises:
+            ValuationError: it cannot be made exactly.
+        """
+        manifest = self.index.manifest
+        settings, shapes = manifest.settings, manifest.layers
+        plan = list(plan_shards(len(self.layout.counts), sum(self.widths.values())))
+        tokens = self._work(self._changes(self._moved_rows()), plan)
+        needs = index_needs(len(self.members), len(self.layout.counts), shapes, settings)
+        # The sums as they were, what they change by, and the sums as they are then.
+        sums = 3 * (self.index.folder / manifest.statistic).stat().st_size
+        needs = replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums), seconds=0.0)
+        if not self.examples:
+            return needs
+        layers = choose_layers(self.model.module, settings.layers)
+        found = probe(self.model, layers, self.examples, settings, tokens_per_batch=self.tokens_per_batch, fitted=True)
+        work = Work(fitting=0, passes=tokens, summed=len(self.examples), weighed=0)
+        return replace(needs, seconds=found.seconds(work), batch_bytes=found.batch_bytes)
 
     def write(self, members: Sequence[tuple[MemberIndex, Manifest]] = (), *, manifest_file: str = MANIFEST) -> Manifest:
         """Write the revised index and return its manifest.
@@ -169,7 +203,7 @@ class IndexRevision:
     def _shards(self, tap: GradientTap) -> Iterator[tuple[str, str]]:
         """Write the new shards, one at a time in memory: old rows where they belong now, and what joins or leaves."""
         manifest, folder = self.index.manifest, self.index.folder
-        widths = gradient_widths(manifest.layers, self.index.projections)
+        widths = self.widths
         moved = self._moved_rows()
         changes = self._changes(moved)
         old = list(self._old_shards(manifest.layers[0].name))

@@ -95,8 +95,9 @@ def scales_of(width: int) -> int:
 
 def _blocks(rows: Tensor) -> list[Tensor]:
     """View rows (R, D) as blocks that have a scale each: (R, D // 64, 64), and (R, 1, D % 64) if that is not 0."""
-    even = rows.shape[1] // SCALE_BLOCK * SCALE_BLOCK
-    parts = [rows[:, :even].unflatten(1, (-1, SCALE_BLOCK))] if even else []
+    count = rows.shape[1] // SCALE_BLOCK
+    even = count * SCALE_BLOCK
+    parts = [rows[:, :even].view(len(rows), count, SCALE_BLOCK)] if even else []
     return parts + ([rows[:, None, even:]] if even < rows.shape[1] else [])
 
 

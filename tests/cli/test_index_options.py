@@ -162,11 +162,38 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
     assert one["memory_bytes"] == both["memory_bytes"] > one["needs"]["batch_bytes"] > 0
     assert (one["examples"], one["groups"], one["existed"]) == (10, 2, False)
     assert "cannot be read" in run("--dry-run", "--rank", "much", code=EXIT_FAILED).stderr
-    assert "not what a change of it would" in run("--dry-run", "--update", code=EXIT_USAGE).stderr
+    assert "does not exist; build an index with" in run("--dry-run", "--update", code=EXIT_FAILED).stderr
     assert files() == before
-    run()
-    assert "is there already: 10 examples" in run("--dry-run").stdout
+    built = run().stdout
+    again = run("--dry-run").stdout
+    assert re.search(r"10 examples, \d+ tokens, .* rows", built)[0] in again  # counted as the build counts them
+    assert "is there already" in again
     assert "other settings (rank 4, not 5)" in run("--dry-run", "--rank", "5", code=EXIT_FAILED).stderr
+
+
+def test_a_dry_run_of_a_change_says_what_it_would_take_and_the_change_says_so_too(run, tmp_path):
+    def files():
+        return {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
+
+    run()
+    before = files()
+    assert "would stay as it is: 10 examples" in run("--dry-run", "--update").stdout
+    prompted = {"id": "new", "provider": "cleo", "prompt": "Who sang an old song?", "completion": " The cat sat"}
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps(prompted) + "\n")
+    planned = run("--dry-run", "--update").stdout
+    assert "would be revised, by 1 examples, to: 11 examples" in planned
+    assert re.search(r"the index needs (less than|about) .* on this machine, .* of memory .*, .* of disk", planned)
+    found = json.loads(run("--dry-run", "--withdraw", "ben", "--json").stdout)
+    assert (found["examples"], found["groups"], found["changing"], found["existed"]) == (7, 1, 3, False)
+    assert found["needs"]["disk_bytes"] > sum(len(content) for content in before.values())
+    assert "has no data" in run("--dry-run", "--withdraw", "eve", code=EXIT_FAILED).stderr
+    assert "was built with rank 4, not 5" in run("--dry-run", "--update", "--rank", "5", code=EXIT_USAGE).stderr
+    assert files() == before
+    done = run("--update")
+    assert re.search(r"11 examples, \d+ tokens, 3 groups, \d+ rows", done.stdout)[0] in planned
+    assert re.search(r"the index needs (less than|about) .* on this machine", done.stderr)
+    assert "on this machine" in run("--withdraw", "ben").stderr
 
 
 def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from credit.errors import InputError, MismatchError
-from credit.records import Group
+from credit.errors import InputError, MismatchError, ValuationError
+from credit.records import Group, Share
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
-from credit.valuation.revise import update_index, withdraw_provider
+from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from tests.models import hidden_settings, records
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 
@@ -94,6 +94,45 @@ def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, 
     build_index(model, [*data, *more], tmp_path / "new", settings, name="tiny")
     ours, truth = (AttributionIndex.open(tmp_path / name).value(model, outputs) for name in ("index", "new"))
     torch.testing.assert_close(ours.effect(), truth.effect(), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("provider", [None, "dora"])
+def test_a_plan_counts_what_the_change_leaves_and_its_needs_are_announced_before_the_work(
+    model, data, more, tmp_path, provider
+):
+    folder = tmp_path / "index"
+    lent = replace(data[0], id="lent", group=None, splits=(Share(FOLDED, 400_000), Share(NEW, 600_000)))
+    build_index(model, data if provider is None else [*data, *more, lent], folder, hidden_settings(rank=3), name="tiny")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    plan = plan_revision(folder, model, [*data, *more, lent], withdraw=provider)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    told: list[object] = []
+    options = {"announce": told.append, "progress": lambda _phase, done, total: told.append((done, total))}
+    if provider is None:
+        manifest = update_index(folder, model, [*data, *more, lent], **options)
+    else:
+        manifest = withdraw_provider(folder, model, provider, [*more, lent], **options)
+    assert (plan.examples, plan.tokens, plan.groups) == (manifest.examples, manifest.tokens, len(manifest.groups))
+    assert (plan.rows, plan.changing) == (manifest.groups[-1].stop, manifest.history[-1].examples)
+    needs, *steps = told
+    assert needs.seconds > 0
+    assert needs.batch_bytes > 0
+    assert replace(needs, seconds=0, batch_bytes=0) == replace(plan.needs, seconds=0, batch_bytes=0)
+    assert steps[-1][0] == steps[-1][1], "what was planned was done"
+    again = plan_revision(folder, model, [*data, *more, lent], withdraw=provider)
+    assert (again.existed, again.changing, again.needs.seconds) == (True, 0, 0.0)
+    assert (again.examples, again.tokens) == (manifest.examples, manifest.tokens)
+
+
+def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, monkeypatch):
+    build_index(model, data, tmp_path / "index", hidden_settings(rank=3), name="tiny")
+    monkeypatch.setattr("credit.valuation.estimate._available_memory", lambda _device: 10_000)
+    for change in (
+        lambda: plan_revision(tmp_path / "index", model, more),
+        lambda: update_index(tmp_path / "index", model, more, announce=print),
+    ):
+        with pytest.raises(ValuationError, match=r"the build needs .* of memory on cpu beside the model"):
+            change()
 
 
 def test_a_change_that_stops_midway_leaves_the_index_as_it_was(model, data, more, outputs, tmp_path):
