@@ -26,6 +26,7 @@ from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
+from tests.valuation.test_non_finite import BAD, poisoned
 from tests.valuation.test_recording import _batches
 from tests.valuation.test_revise import _assert_equal
 
@@ -237,6 +238,56 @@ def test_recorded_from_a_users_loop_shared_records_are_as_in_a_build(model, shar
     assert recorded.manifest.groups == built.manifest.groups
     a, b = recorded.value(model, outputs), built.value(model, outputs)
     torch.testing.assert_close(a.effect(), b.effect(), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fisher", "relatif"])
+def test_a_build_that_is_stopped_anywhere_counts_a_shared_record_once_all_the_same(
+    model, shared, tmp_path, small_shards, monkeypatch, name
+):
+    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    whole = build_index(model, shared, tmp_path / "whole", SETTINGS[name], name="tiny")
+    steps: list[tuple[str, int, int]] = []
+
+    def stop(*step: object) -> None:
+        steps.append(step)
+        if len(steps) % 5 == 0:
+            raise KeyboardInterrupt
+
+    while not (tmp_path / "stopped" / "manifest.json").is_file():
+        try:
+            stopped = build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop)
+        except KeyboardInterrupt:
+            assert len(steps) < 200
+    assert len(steps) > 12
+    assert steps[-1][1] == steps[-1][2]
+    assert stopped.manifest.files == whole.manifest.files
+
+
+@pytest.mark.parametrize("name", ["fisher", "relatif", "unit"])
+def test_a_shared_record_without_a_finite_gradient_is_left_out_of_every_group(
+    model, shared, outputs, tmp_path, small_shards, name
+):
+    bad = [
+        split(BAD[0], (FOLDED, 500_000), (LONE, 500_000)),
+        split(BAD[2], (BAD[2].group, 1), (LONE, 999_999)),
+    ]
+    settings = replace(SETTINGS[name], rows_dtype="fp32")
+    with poisoned(model):
+        made = build_index(model, [*shared, *bad], tmp_path / "index", settings, name="tiny", exclude_non_finite=True)
+        grown = build_index(model, shared, tmp_path / "grown", settings, name="tiny").manifest
+        if name != "relatif":
+            grown = update_index(tmp_path / "grown", model, bad, exclude_non_finite=True)
+            assert {(e.id, e.shares) for e in grown.excluded} == {(r.id, r.shares) for r in bad}
+            with pytest.raises(ValuationError, match=r"gradient of again is not finite"):
+                update_index(tmp_path / "grown", model, [replace(bad[0], id="again"), *shared])
+        assert grown.groups == made.manifest.groups
+    assert {(e.id, e.shares) for e in made.manifest.excluded} == {(r.id, r.shares) for r in bad}
+    assert made.manifest.examples == len(shared)
+    truth = _built(model, shared, tmp_path / "good", settings)
+    for folder in ("index", "grown"):
+        ours = AttributionIndex.open(tmp_path / folder)
+        assert ours.manifest.groups == truth.manifest.groups
+        torch.testing.assert_close(ours.row_influence(model, outputs), truth.row_influence(model, outputs))
 
 
 def test_support_is_the_share_of_what_the_whole_example_supports_by():

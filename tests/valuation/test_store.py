@@ -5,8 +5,10 @@ import weakref
 import pytest
 import torch
 
+from credit.valuation import AttributionIndex, build_index, filling
 from credit.valuation.curvature import make_curvature
-from credit.valuation.store import StoredTensors, save_tensors
+from credit.valuation.store import StoredTensors, read_rows, save_tensors
+from tests.models import hidden_settings
 
 
 @pytest.fixture
@@ -45,6 +47,27 @@ def test_factorising_holds_the_sums_of_a_layer_or_two_whatever_their_number(stor
     monkeypatch.setattr(StoredTensors, "__getitem__", counted)
     make_curvature("fisher", on_disk, 20, 0.1)
     assert len(alive) == 4
+    assert most == 2
+
+
+def test_valuing_holds_the_rows_of_a_layer_or_two_however_many_shards_there_are(model, data, outputs, out, monkeypatch):
+    monkeypatch.setattr(filling, "_SHARD_BYTES", 1)
+    build_index(model, data, out, hidden_settings(rank=3, rows_per_group=4), name="tiny")
+    index = AttributionIndex.open(out)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def counted(*where):
+        nonlocal most
+        for name, rows in read_rows(*where):
+            alive.append(weakref.ref(rows))
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield name, rows
+
+    monkeypatch.setattr("credit.valuation.index.read_rows", counted)
+    index.value(model, outputs)
+    assert len(index.manifest.shards) > 5
+    assert len(alive) == len(index.manifest.shards) * len(index.manifest.layers)
     assert most == 2
 
 
