@@ -67,6 +67,8 @@ GRID = (
     Variant("head, int8 rows", replace(DEFAULT, rows_dtype="int8"), cases=_ALL),
     Variant("head, 8 rows", replace(DEFAULT, rows_per_group=8), cases=_ALL),
     Variant("head, a row each", replace(DEFAULT, rows_per_group=None), cases=_ALL),
+    Variant("head, examples of 256 tokens", replace(DEFAULT, max_length=256), cases=("pretrained",)),  # all others' are
+    Variant("head, examples of 64 tokens", replace(DEFAULT, max_length=64), cases=_ALL),
     Variant("head, 2 seeds", DEFAULT, seeds=(0, 1)),
     Variant("all layers", replace(DEFAULT, layers=_EVERY), cases=_ALL),
     Variant("hidden layers", replace(DEFAULT, layers=_HIDDEN), cases=_ALL),

@@ -82,7 +82,10 @@ class _RowsPerGroup(click.ParamType[int | str]):
     help="Layers to watch: '*' is all, '*.mlp.*' some, '!*.0.*' leaves out.  [default: the output head]",
 )
 @click.option(
-    "--max-length", type=click.IntRange(min=2), help="Tokens per example. [default: the model's, at most 2048]"
+    "--max-length",
+    type=click.IntRange(min=2),
+    help="Tokens per example and per output. Long documents tell more apart in examples of some 256 tokens, where the"
+    " model needs no longer context.  [default: the model's, at most 2048]",
 )
 @click.option("--sample", default=2048, show_default=True, help="Examples that pca, whitened and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
