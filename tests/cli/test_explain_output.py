@@ -16,6 +16,8 @@ def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     save_tiny_model(folder / "tiny")
     records = [{"id": f"r{i}", "provider": "ann" if i % 2 else "ben", "text": sentence(i, 8)} for i in range(80)]
+    del records[7]["provider"]
+    records[7]["splits"] = [{"provider": "ann", "share": 0.6}, {"provider": "ben", "share": 0.4}]
     (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / "providers.csv").write_text("key,name\nann,Ann\nben,Ben\n")
     output = {"id": "copied", "occurred_at": "2026-01-01T00:00:00Z", "model": "tiny", "completion": records[7]["text"]}
@@ -40,8 +42,13 @@ def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, 
     assert found["examples"][0]["id"] == "r7"
     assert found["texts"]["r7"] == sentence(7, 8)
     assert len(found["examples"]) == 3
-    others = run("explain", "output", "copied", "train.jsonl", "--provider", "ben")
+    everything = json.loads(run("explain", "output", "copied", "train.jsonl", "--top", "100", "--json"))
+    shares = {item["group"]["provider"]: item for item in everything["examples"] if item["id"] == "r7"}
+    assert {provider: item["ppm"] for provider, item in shares.items()} == {"ann": 600_000, "ben": 400_000}
+    assert shares["ann"]["influence"] * 2 == pytest.approx(shares["ben"]["influence"] * 3)
+    others = run("explain", "output", "copied", "train.jsonl", "--provider", "ben", "--top", "100")
     assert "ann/default" not in others
+    assert "ben/default  r7 (0.4 of it)" in others
     assert "no output 'nope'" in run("explain", "output", "nope", code=1)
     (workspace / "index").rename(workspace / "moved")
     assert "credit compute --index DIR" in run("explain", "output", "copied", code=1)
