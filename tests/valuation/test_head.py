@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -43,7 +45,7 @@ def test_the_head_is_watched_alone_by_default_and_all_layers_of_a_model_without_
 
 
 def test_a_tied_head_has_its_share_of_the_parameters_once(model):
-    module = model.module
+    module = copy.deepcopy(model.module)  # the model is that of other tests too
     module.get_output_embeddings().weight = module.get_input_embeddings().weight
     chosen = choose_layers(module)
     total = sum(parameter.numel() for parameter in module.parameters())
