@@ -99,8 +99,7 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 
 
 def _width(out: Path | None) -> int:
-    # A narrower terminal wraps lines; a narrower table would cut names and numbers.
-    return 160 if out else max(shutil.get_terminal_size((140, 24)).columns, 120)
+    return 160 if out else max(shutil.get_terminal_size((120, 24)).columns, 40)
 
 
 def _deliver(text: str, out: Path | None) -> None:

@@ -8,7 +8,6 @@ back every text exactly. Numbers are never altered, not even negative ones.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -17,15 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from credit.errors import InvalidRequestError
 from credit.ledger.sources import MEASURES
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
+from credit.reporting.layout import Column, fitted
 
 Format = Literal["table", "csv", "json"]
 
@@ -40,6 +36,7 @@ _WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carrie
 
 _ALIKE = "not_told_from"
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
+_BELOW = "reason"
 _HEADINGS = {"credit_micro": "credits", "output_id": "output"}
 
 
@@ -49,7 +46,7 @@ def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -
     Args:
         frame: from `credit.reporting.frames`.
         format: `table`, `csv` or `json`.
-        width: characters in a line of a table; long texts are wrapped.
+        width: characters in a line of a table.
 
     Raises:
         InvalidRequestError: there is no such format.
@@ -82,26 +79,21 @@ def to_json(frame: pl.DataFrame) -> str:
 def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
     """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right.
 
-    Lines of the waterfall that no provider has are left out, so that the others fit on a screen. Which shares cannot
-    be told apart stands below the table.
+    Lines of the waterfall that no provider has are left out, so that the others fit on a screen. Why nothing is paid
+    stands below a provider's line, and which shares cannot be told apart below the table.
     """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
-    shown: list[list[str]] = []
+    columns = []
     for name in frame.columns:
-        if name == _ALIKE:
+        if name in {_ALIKE, _BELOW}:
             continue
         if name in _WHEN_USED and not any(character in "123456789" for cell in frame[name] for character in cell):
             continue
         number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
         heading = _HEADINGS.get(name, name.replace("_", " "))
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
-        shown.append([_shown(name)(value) for value in frame[name]])
-    for row in zip(*shown, strict=True):
-        table.add_row(*(Text(cell) for cell in row))
-    text = io.StringIO()
-    Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(table)
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    return "\n".join(lines).strip("\n") + "\n" + _alike_text(frame, width)
+        cells = [_shown(name)(value) for value in frame[name]]
+        columns.append(Column(heading, cells, number, spare=name == "name" and "provider" in frame.columns))
+    notes = [_shown(_BELOW)(value) for value in frame[_BELOW]] if _BELOW in frame.columns else []
+    return fitted(columns, width, notes) + _alike_text(frame, width)
 
 
 def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:

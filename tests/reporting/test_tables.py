@@ -89,6 +89,41 @@ def test_a_table_keeps_to_its_width() -> None:
     assert max(map(len, to_table(wide, width=60).splitlines())) <= 60
 
 
+PAID = pl.DataFrame(
+    {
+        "provider": ["ann", "ben"],
+        "name": ["Ann & Sons", "Ben"],
+        "currency": ["EUR", "EUR"],
+        "earned": ["126.97", "121.80"],
+        "fees": ["0.00", "0.00"],
+        "payable": ["126.97", "0.00"],
+        "carried_forward": ["0.00", "121.80"],
+        "status": ["pending", "carried"],
+        "reason": ["", "the balance of 121.80 EUR is below the minimum payout of 200.00 EUR; it is carried forward"],
+    }
+)
+
+
+def test_why_nothing_is_paid_stands_below_the_line_of_whom_it_is_about() -> None:
+    lines = to_table(PAID, width=120).splitlines()
+    assert [" ".join(line.split()) for line in lines[-3:]] == [
+        "ann Ann & Sons EUR 126.97 126.97 0.00 pending",
+        "ben Ben EUR 121.80 0.00 121.80 carried",
+        PAID["reason"][1],
+    ]
+
+
+@pytest.mark.parametrize("width", range(30, 131, 10))
+def test_no_width_loses_or_breaks_a_cell(width: int) -> None:
+    shown = to_table(PAID, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    for name in set(PAID.columns) - {"fees"}:
+        if name == "name" and "Not shown at this width: name." in shown.splitlines():
+            continue
+        for cell in filter(None, PAID[name]):
+            assert cell in " ".join(shown.split())
+
+
 def test_render_gives_each_format_and_refuses_another() -> None:
     some = frame([("x", 1.0, 1)])
     assert render(some, "csv") == to_csv(some)
