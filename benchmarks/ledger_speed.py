@@ -192,7 +192,7 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int)
                 show(results, f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
         if only in {None, "close"}:
             # A score book of 256 outputs is one transaction; here each of its outputs credits another provider.
-            for outputs in (250_000, 1_000_000):
+            for outputs in (250_000, 1_000_000, 2_000_000):
                 url = next(urls)
                 fill(url, outputs // scale // 256, 257, 10_000 // scale)
                 show(results, f"{engine}: close, credits of {outputs // scale:,} outputs", alone(measure_close, url))

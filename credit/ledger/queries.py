@@ -89,6 +89,27 @@ def credit_rows(conn: Connection, period: str) -> list[CreditRow]:
     ]
 
 
+def credits_by_month(conn: Connection, period: str) -> dict[Group, dict[str, int]]:
+    """Return the micro-credits that each group earned in a period, by the month in which its outputs occurred.
+
+    The database adds them up: as many rows come from it as there are groups, whatever the number of outputs and days.
+    """
+    month = func.substr(ledger_txn.c.effective_on, 1, 7).label("month")
+    rows = conn.execute(
+        select(provider.c.key, account.c.collection, month, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(ledger_txn.c.period_id == period, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .group_by(provider.c.key, account.c.collection, "month")
+        .order_by(provider.c.key, account.c.collection, "month")
+    )
+    found: dict[Group, dict[str, int]] = {}
+    for key, collection, name, high, low in rows:
+        found.setdefault(Group(key, collection), {})[name] = join_sum(high, low)
+    return found
+
+
 def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     """Return the micro-credits that each group earned in a period, sorted by group."""
     totals: dict[Group, int] = {}

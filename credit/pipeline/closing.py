@@ -27,7 +27,7 @@ from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
 from credit.ledger.pools import Pool, credit_totals
-from credit.ledger.queries import credit_methods, credit_rows
+from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
 from credit.ledger.statements import add_statement
@@ -35,7 +35,7 @@ from credit.ledger.terms import terms_on
 from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.pooling import post_pooling
 from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
-from credit.records import Provider, Terms, is_period, period_of
+from credit.records import Provider, Terms, is_period
 
 _NAMED = 5
 """Outputs that are named of those that hold up a close."""
@@ -217,10 +217,9 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
     """Write a statement for every provider with credits, money or corrections; return how many."""
     collections: dict[str, dict[str, dict[str, int]]] = {}
     total = 0
-    for row in credit_rows(conn, facts.period):
-        months = collections.setdefault(row.group.provider, {}).setdefault(row.group.collection, {})
-        months[period_of(row.day)] = months.get(period_of(row.day), 0) + row.credit_micro
-        total += row.credit_micro
+    for group, months in credits_by_month(conn, facts.period).items():
+        collections.setdefault(group.provider, {})[group.collection] = months
+        total += sum(months.values())
     falls: dict[str, list[Waterfall]] = {}
     for fall in facts.waterfalls:
         falls.setdefault(fall.provider, []).append(fall)
