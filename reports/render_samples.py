@@ -104,7 +104,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         books = Path(scratch) / "books"
         url = f"sqlite:///{scratch}/credit.db"
-        upgrade(url)
+        upgrade(url, now=NOW)
         rendered = Path(scratch) / "samples"
         rendered.mkdir()
         with Ledger.open(url) as ledger:

@@ -6,16 +6,24 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from credit.ledger.engine import Ledger, upgrade
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("credit", deadline=None)
+settings.load_profile("credit")
+
 ENGINES = ("sqlite", "postgresql")
 _TEMPLATE = "credit_template"
+CREATED = datetime(2025, 12, 31, 12, tzinfo=UTC)
+"""When the templates are made: the house's row and its seal say so, and with them every statement."""
 
 
 class PostgresServer:
@@ -26,7 +34,7 @@ class PostgresServer:
         self._numbers = count(1)
         # These databases need not survive a crash of the machine, and the tests run in half the time.
         self._execute(f"CREATE DATABASE {_TEMPLATE}", "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-        upgrade(self._url(_TEMPLATE))
+        upgrade(self._url(_TEMPLATE), now=CREATED)
 
     def create(self, *, migrated: bool) -> str:
         """Create a database and return its URL."""
@@ -68,7 +76,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "credit.db"
-    upgrade(f"sqlite:///{path}")
+    upgrade(f"sqlite:///{path}", now=CREATED)
     return path
 
 

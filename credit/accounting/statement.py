@@ -104,8 +104,9 @@ class StatementInput:
     `collections` maps each collection to its micro-credits by the month in which the outputs occurred: an output that
     came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all
     providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
-    transaction when the statement was made. `certainty` is None where no output's credits are known.
-    `outputs_set_aside` counts the outputs of all providers that could not be valued, and distribute nothing.
+    transaction when the statement was made, `seal_head` that of the last seal of its other rows. `certainty` is None
+    where no output's credits are known. `outputs_set_aside` counts the outputs of all providers that could not be
+    valued, and distribute nothing.
     """
 
     provider: str
@@ -120,6 +121,7 @@ class StatementInput:
     policies: Sequence[str]
     indexes: Sequence[str]
     chain_head: str
+    seal_head: str
     validation: Validation = Validation()
     certainty: Certainty | None = None
     outputs_set_aside: int = 0
@@ -159,6 +161,7 @@ def statement_json(facts: StatementInput) -> str:
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),
         "chain_head": facts.chain_head,
+        "seal_head": facts.seal_head,
         "validation": asdict(facts.validation),
         "meaning": MEANING,
     }

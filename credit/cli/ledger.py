@@ -60,31 +60,35 @@ def status(workspace: Workspace, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--head", metavar="HASH", help="A chain head that you kept: it must still be in the chain.")
+@click.option(
+    "--head", "heads", metavar="HASH", multiple=True, help="A head that you kept: it must be there still. Repeatable."
+)
 @workspace_options
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, workspace: Workspace, head: str | None, as_json: bool) -> None:
+def verify(ctx: click.Context, workspace: Workspace, heads: tuple[str, ...], as_json: bool) -> None:
     """Recompute the hash chain, every balance and every checksum; name what is wrong.
 
-    Exits with 4 if anything is. The chain head that it prints is worth keeping elsewhere: with --head, a tail that
-    was cut off is found even where no statement or payout tells of it.
+    Exits with 4 if anything is. The heads that it prints, of the chain of transactions and of the seals of all other
+    rows, are worth keeping elsewhere: with --head, a tail that was cut off is found even where no statement or payout
+    tells of it.
 
     \b
     Example: credit verify
-             credit verify --head "$(cat yesterdays-head)"
+             credit verify --head 1f8e... --head 9c04...
     """
     from dataclasses import asdict
 
     from credit.ledger.integrity import verify as check
 
     with workspace.open() as ledger:
-        report = check(ledger, workspace.data_dir, head=head)
+        report = check(ledger, workspace.data_dir, heads=heads)
     if report.problems:
         text = "\n".join(str(problem) for problem in report.problems)
     else:
         counts = ", ".join(f"{count} {what}" for what, count in report.checked.items())
-        text = f"everything is as it was written: {counts}\nchain head {report.chain_head}"
+        text = f"everything is as it was written: {counts}\nchain head {report.chain_head}\n"
+        text += f"seal head {report.seal_head}"
     say(as_json, asdict(report), text)
     if report.problems:
         ctx.exit(EXIT_INTEGRITY)

@@ -26,10 +26,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.schema import account, next_id, provider
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable
 from credit.records import Group, is_collection, is_period, is_provider_key
 
@@ -156,7 +157,7 @@ def account_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
             }
             for offset, (key, item) in enumerate(zip(missing, parsed, strict=True))
         ]
-        conn.execute(insert(account), rows)
+        add_rows(conn, account, rows)
         found |= {str(row["key"]): first + offset for offset, row in enumerate(rows)}
     return found
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.schema import account, attribution_index, index_location, model, next_id, provider
+from credit.ledger.seals import add_rows, seal_row
 from credit.ledger.values import is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Provider, is_provider_key
 
@@ -44,7 +45,7 @@ def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
     found = conn.execute(select(provider).where(provider.c.key == item.key)).one_or_none()
     if found is None:
         row = {"id": next_id(conn, provider), "key": item.key, "name": item.name, "kind": item.kind}
-        conn.execute(insert(provider), {**row, "created_at": utc_text(now)})
+        add_rows(conn, provider, [{**row, "created_at": utc_text(now)}])
         return "added"
     if found.kind != item.kind and _credited(conn, found.id):
         raise LedgerError(
@@ -54,6 +55,7 @@ def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
     if (found.name, found.kind) == (item.name, item.kind):
         return "unchanged"
     conn.execute(update(provider).where(provider.c.id == found.id).values(name=item.name, kind=item.kind))
+    seal_row(conn, provider, found.id)
     return "changed"
 
 
@@ -101,12 +103,12 @@ def register_index(
     if found is None:
         number = next_id(conn, attribution_index)
         row = {"id": number, "model_id": _ensure_model(conn, model_name), "fingerprint": fingerprint}
-        conn.execute(insert(attribution_index), {**row, "manifest_json": manifest_json, "registered_at": moment})
+        add_rows(conn, attribution_index, [{**row, "manifest_json": manifest_json, "registered_at": moment}])
     else:
         number = found.id
     if _last_path(conn, number) != path:
         place = {"id": next_id(conn, index_location), "index_id": number, "path": path, "registered_at": moment}
-        conn.execute(insert(index_location), place)
+        add_rows(conn, index_location, [place])
     return next(item for item in indexes(conn) if item.id == number)
 
 
@@ -145,7 +147,7 @@ def _ensure_model(conn: Connection, name: str) -> int:
     if found is not None:
         return int(found)
     number = next_id(conn, model)
-    conn.execute(insert(model), {"id": number, "name": name})
+    add_rows(conn, model, [{"id": number, "name": name}])
     return number
 
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import attribution_index, certificate, next_id, statement
+from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
 
 CertificateKind = Literal["retraining", "quick"]
@@ -55,7 +56,7 @@ def register_certificate(
         return found
     number = next_id(conn, certificate)
     row = {"id": number, "index_id": index_id, "kind": kind, "sha256": digest, "body_json": body_json}
-    conn.execute(insert(certificate), {**row, "registered_at": utc_text(now)})
+    add_rows(conn, certificate, [{**row, "registered_at": utc_text(now)}])
     return RegisteredCertificate(number, index_fingerprint, kind, digest, body_json, utc_moment(utc_text(now)))
 
 

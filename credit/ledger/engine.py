@@ -12,6 +12,7 @@ import importlib.util
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -172,8 +173,12 @@ class Ledger:
                 conn.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
 
 
-def upgrade(url: str) -> str:
+def upgrade(url: str, *, now: datetime | None = None) -> str:
     """Create the ledger at `url` or bring it to the newest revision, in one transaction; return the revision.
+
+    Args:
+        url: of SQLite or PostgreSQL.
+        now: when the ledger is created.
 
     Raises:
         LedgerError: it is of a newer revision than this version of `credit` knows, or cannot be reached.
@@ -196,6 +201,7 @@ def upgrade(url: str) -> str:
             config = Config()
             config.set_main_option("script_location", str(resource("migrations")).replace("%", "%%"))
             config.attributes["connection"] = conn
+            config.attributes["now"] = now
             command.upgrade(config, "head")
     finally:
         engine.dispose()

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, Row, Select, insert, select
+from sqlalchemy import Connection, Row, Select, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.engine import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed, last_day
 from credit.ledger.schema import fx_rate, next_id
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
 from credit.records import GivenRate, Rate
 
@@ -79,7 +80,7 @@ def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, no
         "source": given.source,
         "created_at": utc_text(now),
     }
-    conn.execute(insert(fx_rate), row)
+    add_rows(conn, fx_rate, [row])
     return item
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger import schema
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, provider
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE
 
@@ -94,5 +95,5 @@ def _record(
     if last is None and action == "release":
         raise LedgerError(f"{scope} is not on hold; see what is: credit hold list")
     row = {"id": next_id(conn, schema.hold), "provider_id": provider_id(conn, provider_key), "currency": currency}
-    conn.execute(insert(schema.hold), {**row, "action": action, "reason": reason, "created_at": utc_text(now)})
+    add_rows(conn, schema.hold, [{**row, "action": action, "reason": reason, "created_at": utc_text(now)}])
     return HoldEvent(provider_key, currency, action, reason, utc_moment(utc_text(now)))

@@ -1,22 +1,23 @@
 """Recomputing everything that can be recomputed: `credit verify`.
 
-One snapshot, every row read once, in memory that does not grow with the number of rows. The chain proves that no
-transaction in it was changed, inserted or removed; that its tail was not cut off is told by the heads that statements
-carry, by payouts, whose rows name their transactions, and by anybody who kept the head that an earlier report named.
+One snapshot, in memory that does not grow with the number of rows. The chain proves that no transaction in it was
+changed, inserted or removed, and the seals say the same of all other rows (see `credit.ledger.seals`). That the tail of
+neither was cut off is told by the heads that statements carry, by payouts, whose rows name their transactions, and by
+anybody who kept the heads that an earlier report named.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, Row, func, select
 
-from credit.errors import IntegrityError
-from credit.ledger import certificates, closechecks, crosschecks, paychecks, set_aside
+from credit.errors import CreditError, IntegrityError
+from credit.ledger import certificates, closechecks, crosschecks, paychecks, sealchecks, seals, set_aside
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -31,14 +32,44 @@ BOOKS = "books"
 
 _STREAM = {"yield_per": 5000}
 
+Check = Callable[[Connection], Iterator[Problem]]
+
+_FIRST: tuple[Check, ...] = (
+    crosschecks.check_guards,
+    crosschecks.check_storage,
+    sealchecks.check_seals,
+    sealchecks.check_sealed,
+)
+"""Checks that read nothing into what rows say, before the chain and all that do."""
+
+_THEN: tuple[Check, ...] = (
+    crosschecks.check_references,
+    crosschecks.check_accounts,
+    crosschecks.check_outputs,
+    crosschecks.check_counts,
+    set_aside.check_set_aside,
+    closechecks.check_pools,
+    closechecks.check_pooling,
+    closechecks.check_allocations,
+    closechecks.check_reserves,
+    closechecks.check_conversions,
+    crosschecks.check_statements,
+    certificates.check_certificates,
+    paychecks.check_heads,
+    paychecks.check_payouts,
+    paychecks.check_batches,
+    paychecks.check_events,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was checked, the last transaction's seq and hash, and what is wrong, the first bad place first."""
+    """What was checked, the last transaction's seq and hash, the last seal's hash, and what is wrong, in order."""
 
     checked: Mapping[str, int]
     chain_seq: int
     chain_head: str
+    seal_head: str
     problems: tuple[Problem, ...]
 
     def raise_for_problems(self) -> None:
@@ -48,41 +79,24 @@ class VerifyReport:
             raise IntegrityError(f"{self.problems[0]}{more}")
 
 
-def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) -> VerifyReport:
+def verify(ledger: Ledger, data_dir: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
     """Recompute the ledger: guards, chain, balances, references, hashes, sums, payouts and score book files.
 
     Args:
         ledger: the ledger.
         data_dir: where the score books lie (in `books/`); None leaves the files unchecked.
-        head: a chain head that somebody kept; it must be in the chain still.
+        heads: of the chain of transactions or that of seals, as somebody kept them; they must be there still.
     """
     with ledger.read() as conn:
         chain = _Chain(conn)
         problems: list[Problem] = []
-        for check in (
-            crosschecks.check_guards,
-            crosschecks.check_storage,
-            chain.check,
-            crosschecks.check_references,
-            crosschecks.check_accounts,
-            crosschecks.check_outputs,
-            crosschecks.check_counts,
-            set_aside.check_set_aside,
-            closechecks.check_pools,
-            closechecks.check_pooling,
-            closechecks.check_allocations,
-            closechecks.check_reserves,
-            closechecks.check_conversions,
-            crosschecks.check_statements,
-            certificates.check_certificates,
-            paychecks.check_heads,
-            paychecks.check_payouts,
-            paychecks.check_batches,
-            paychecks.check_events,
-        ):
-            problems += islice(check(conn), MAX_PROBLEMS)
-        if head is not None and not paychecks.in_chain(conn, head):
-            problems.append(Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced"))
+        for check in (*_FIRST, chain.check, *_THEN):
+            problems += _asked(check, conn, problems)
+        for head in heads:
+            if not paychecks.in_chain(conn, head) and not seals.has_seal(conn, head):
+                fault = f"the head {head[:16]} is not in it: its tail was cut off or replaced"
+                problems.append(Problem("chain", fault))
+        _, seal_head = seals.seal_head(conn)
         checked = {
             table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
             for table in metadata.sorted_tables
@@ -90,7 +104,19 @@ def verify(ledger: Ledger, data_dir: Path | None, *, head: str | None = None) ->
         if data_dir is not None:
             problems += islice(_check_books(conn, data_dir / BOOKS), MAX_PROBLEMS)
             checked["score_book files"] = checked[score_book.name]
-    return VerifyReport(checked, chain.seq, chain.head, tuple(problems))
+    return VerifyReport(checked, chain.seq, chain.head, seal_head, tuple(problems))
+
+
+def _asked(check: Check, conn: Connection, found: Sequence[Problem]) -> list[Problem]:
+    """Ask one kind of check; what was changed so that it cannot even be read is named by an earlier one."""
+    problems: list[Problem] = []
+    try:
+        problems.extend(islice(check(conn), MAX_PROBLEMS))
+    except (ArithmeticError, CreditError, LookupError, TypeError, ValueError) as error:
+        if not found and not problems:
+            raise
+        problems.append(Problem(check.__name__.replace("_", " "), f"cannot go on: {error}"))
+    return problems
 
 
 class _Chain:

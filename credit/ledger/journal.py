@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import account_ids
 from credit.ledger.bulk import insert_rows
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import account, ledger_entry, ledger_txn, period
-from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
+from credit.ledger.seals import add_rows
+from credit.ledger.values import GENESIS, MAX_AMOUNT, canonical_json, is_currency, is_storable, utc_text
 from credit.records import CREDIT, is_period
 
 ENCODING = "credit.ledger.1"
@@ -84,9 +85,6 @@ class Header(NamedTuple):
     memo: str
     details_json: str
 
-
-canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-"""JSON with sorted keys, without spaces, in ASCII: the same value gives the same bytes."""
 
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -241,7 +239,7 @@ def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:
         also = "" if closed == name else f", because {closed} is"
         raise PeriodClosedError(f"period {name} is closed{also}; post into a later period that is open")
     if conn.execute(select(period.c.status).where(period.c.id == name)).scalar() is None:
-        conn.execute(insert(period).values(id=name, status="open", opened_at=utc_text(now)))
+        add_rows(conn, period, [{"id": name, "status": "open", "opened_at": utc_text(now)}])
 
 
 def chain_head(conn: Connection) -> tuple[int, str]:

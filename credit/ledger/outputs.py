@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 from credit.errors import LedgerError
 from credit.ledger.catalog import models
 from credit.ledger.engine import serialise_writers
-from credit.ledger.journal import canonical_json
 from credit.ledger.schema import (
     compute_run,
     ingest_file,
@@ -26,7 +25,8 @@ from credit.ledger.schema import (
     set_aside,
     valuation,
 )
-from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
+from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.values import MAX_AMOUNT, canonical_json, is_storable, utc_moment, utc_text
 from credit.records import LoggedOutput, Message, is_period, output_name
 
 _BATCH = 500
@@ -94,7 +94,7 @@ def record_file(
     """Record a file once its outputs are in: its hash, and how many of its records went where."""
     row = {"id": file_id, "sha256": sha256, "name": name, "format": format, "ingested_at": utc_text(now)}
     counts = {"accepted": accepted, "duplicates": duplicates, "quarantined": quarantined}
-    conn.execute(insert(ingest_file), {**row, **counts})
+    add_rows(conn, ingest_file, [{**row, **counts}])
 
 
 def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int) -> list[Verdict]:
@@ -179,11 +179,22 @@ def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
     return found
 
 
-def all_outputs(conn: Connection) -> Iterator[tuple[StoredOutput, str]]:
-    """Yield every output with the content hash that was stored with it, by id, a few at a time."""
+def all_outputs(conn: Connection) -> Iterator[StoredOutput]:
+    """Yield every output, by id, a few at a time."""
+    for row in conn.execute(_stored().order_by(output.c.id), execution_options={"yield_per": 1000}):
+        yield _to_stored(row)
+
+
+def changed_outputs(conn: Connection) -> Iterator[int]:
+    """Yield the id of every output whose content does not have the hash that was stored with it, in order."""
     query = _stored().order_by(output.c.id)
     for row in conn.execute(query, execution_options={"yield_per": 1000}):
-        yield _to_stored(row), row.content_sha256
+        try:
+            digest = content_sha256(_to_stored(row).output)
+        except (TypeError, ValueError):  # no moment, or no messages
+            digest = ""
+        if digest != row.content_sha256:
+            yield row.id
 
 
 def ensure_run(
@@ -199,7 +210,7 @@ def ensure_run(
     if found is None:
         number = next_id(conn, compute_run)
         row = {"id": number, "fingerprint": fingerprint, "index_id": index_id, "policy_json": policy_json}
-        conn.execute(insert(compute_run), {**row, "software_version": software_version, "created_at": utc_text(now)})
+        add_rows(conn, compute_run, [{**row, "software_version": software_version, "created_at": utc_text(now)}])
         return number
     if (found.index_id, found.policy_json) != (index_id, policy_json):
         raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy")
@@ -240,6 +251,7 @@ def register_book(
     links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
     if links:
         conn.execute(insert(valuation), links)
+    seal_row(conn, score_book, number)
     return number
 
 

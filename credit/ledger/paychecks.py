@@ -21,6 +21,7 @@ from credit.ledger.schema import (
     provider,
     statement,
 )
+from credit.ledger.seals import has_seal
 
 _STREAM = {"yield_per": 1000}
 
@@ -148,15 +149,15 @@ def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
 
 
 def check_heads(conn: Connection) -> Iterator[Problem]:
-    """Yield every statement whose chain head is none of the chain's: the tail after an earlier one was cut off."""
+    """Yield every statement one of whose heads is in no chain: the tail after an earlier one was cut off."""
     query = select(statement.c.id, statement.c.body_json).order_by(statement.c.id)
     for number, body in conn.execute(query, execution_options=_STREAM):
-        head = _head_of(body)
-        if head is not None and not in_chain(conn, head):
-            yield Problem(
-                f"statement {number}",
-                f"was made at chain head {head[:16]}, which is gone: the chain's tail was cut off",
-            )
+        for name, known in (("chain_head", in_chain), ("seal_head", has_seal)):
+            head = _head_of(body, name)
+            if head is not None and not known(conn, head):
+                what = name.replace("_", " ")
+                fault = f"was made at {what} {head[:16]}, which is gone: its chain's tail was cut off"
+                yield Problem(f"statement {number}", fault)
 
 
 def in_chain(conn: Connection, head: str) -> bool:
@@ -164,10 +165,10 @@ def in_chain(conn: Connection, head: str) -> bool:
     return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == head)).scalar() is not None
 
 
-def _head_of(body_json: str) -> str | None:
+def _head_of(body_json: str, name: str) -> str | None:
     try:
         body = json.loads(body_json)
     except json.JSONDecodeError:
         return None  # its hash says that it was changed
-    head = body.get("chain_head") if isinstance(body, dict) else None
+    head = body.get(name) if isinstance(body, dict) else None
     return head if isinstance(head, str) and head.strip("0") else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
@@ -27,6 +27,7 @@ from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.payouts import Payout
 from credit.ledger.periods import open_period_for
 from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
+from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
 
 BatchFormat = Literal["csv", "pain001", "paypal", "wise"]
@@ -173,7 +174,7 @@ def record_batch(
     row = {"id": batch.id, "period_id": period, "currency": currency, "format": format, "reference": batch.reference}
     counts = {"payer_json": payer_json, "payout_count": batch.payout_count, "amount_minor": batch.amount_minor}
     made = {"file_sha256": file_sha256, "txn_id": txn_id, "created_at": utc_text(new.created_at)}
-    conn.execute(insert(payout_batch), {**row, **counts, **made})
+    add_rows(conn, payout_batch, [{**row, **counts, **made}])
     events = [(item.id, "exported", details_id, "", "", txn_id) for item, details_id in items]
     _add_events(conn, new.id, events, new.created_at)
     return batch
@@ -289,6 +290,6 @@ def _add_events(
         }
         for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events)
     ]
-    conn.execute(insert(payout_event), rows)
+    add_rows(conn, payout_event, rows)
     reached = [{"of": payout_id, "to": status} for payout_id, status, *_ in events]
     conn.execute(update(payout).where(payout.c.id == bindparam("of")).values(status=bindparam("to")), reached)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, payout, provider
+from credit.ledger.seals import add_rows
 
 PayoutStatus = Literal["pending", "exported", "paid", "failed"]
 
@@ -33,17 +34,8 @@ def add_payout(
     """Record money that is to leave, with the transaction that approved it."""
     serialise_writers(conn)
     item = Payout(next_id(conn, payout), name, provider_key, currency, amount_minor, "pending", txn_id)
-    conn.execute(
-        insert(payout).values(
-            id=item.id,
-            period_id=name,
-            provider_id=provider_id(conn, provider_key),
-            currency=currency,
-            amount_minor=amount_minor,
-            status=item.status,
-            txn_id=txn_id,
-        )
-    )
+    row = {"id": item.id, "period_id": name, "provider_id": provider_id(conn, provider_key), "currency": currency}
+    add_rows(conn, payout, [{**row, "amount_minor": amount_minor, "status": item.status, "txn_id": txn_id}])
     return item
 
 

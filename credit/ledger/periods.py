@@ -13,6 +13,7 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import ensure_period
 from credit.ledger.outputs import has_outputs
 from credit.ledger.schema import period
+from credit.ledger.seals import seal_row
 from credit.ledger.values import utc_moment, utc_text
 from credit.records import period_of
 
@@ -107,3 +108,4 @@ def mark_closed(conn: Connection, name: str, *, policy_json: str, now: datetime)
     """Close a period for good; the last step of a close, in the transaction that called `close_lock`."""
     values = {"status": "closed", "closed_at": utc_text(now), "close_policy_json": policy_json}
     conn.execute(update(period).where(period.c.id == name).values(**values))
+    seal_row(conn, period, name)

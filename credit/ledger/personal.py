@@ -21,6 +21,7 @@ from credit.errors import LedgerError
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, payout, personal_event, provider, provider_pii
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text
 
 Receiver = Literal["", "person", "institution"]
@@ -106,7 +107,7 @@ def set_details(conn: Connection, provider_key: str, details: Details, *, now: d
         return last[0]
     number = next_id(conn, personal_event)
     event = {"id": number, "provider_id": owner, "action": "set", "reason": "", "recorded_at": utc_text(now)}
-    conn.execute(insert(personal_event), event)
+    add_rows(conn, personal_event, [event])
     row = dict(zip(_FIELDS, astuple(details), strict=True))
     conn.execute(insert(provider_pii), {"id": number, "provider_id": owner, **row})
     return number
@@ -157,7 +158,7 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
             f"payout {number} of {provider_key} is with the bank; confirm it first: credit pay confirm FILE"
         )
     event = {"id": next_id(conn, personal_event), "provider_id": owner, "action": "erased", "reason": reason}
-    conn.execute(insert(personal_event), {**event, "recorded_at": utc_text(now)})
+    add_rows(conn, personal_event, [{**event, "recorded_at": utc_text(now)}])
     conn.execute(delete(provider_pii).where(provider_pii.c.provider_id == owner))
     return len(versions)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
@@ -23,6 +23,7 @@ from credit.ledger.schema import (
     pool,
     provider,
 )
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency
 from credit.records import CREDIT
 
@@ -111,7 +112,7 @@ def add_pool(
         details = {"gross_minor": gross_minor, "deductions_minor": deductions_minor, "reference": reference}
         txn_id = post(conn, Posting("pool", name, first_day, key, entries, details=details), now=now).txn_id
     item = Pool(next_id(conn, pool), name, currency, reference, gross_minor, deductions_minor, net, txn_id)
-    conn.execute(insert(pool).values(astuple(item)))
+    add_rows(conn, pool, [dict(zip(pool.columns.keys(), astuple(item), strict=True))])
     return item
 
 
@@ -151,8 +152,7 @@ def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation])
         }
         for offset, item in enumerate(items)
     ]
-    if rows:
-        conn.execute(insert(allocation), rows)
+    add_rows(conn, allocation, rows)
 
 
 def allocations(conn: Connection, name: str) -> list[Allocation]:

@@ -44,6 +44,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.valuation,
     schema.ledger_txn,
     schema.ledger_entry,
+    schema.seal,
     schema.pool,
     schema.allocation,
     schema.reserve,
@@ -63,6 +64,7 @@ IN_A_PERIOD = ("pool", "allocation", "reserve")
 _BASE = 2**32
 _OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
 _LAST_HASH = "(SELECT hash FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
+_LAST_SEAL = "(SELECT hash FROM seal ORDER BY id DESC LIMIT 1)"
 _LAST_DAY = "9999-12-31"
 _SAME_TERMS = "FROM contract_term AS t WHERE t.provider_id = NEW.provider_id AND t.currency = NEW.currency"
 _CLOSED = "EXISTS (SELECT 1 FROM period WHERE id = NEW.period_id AND status = 'closed')"
@@ -142,6 +144,13 @@ def _journal_rules() -> Iterator[Rule]:
     }
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)
+    yield Rule("seal", "INSERT", "a seal follows the last one", "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM seal)")
+    yield Rule(
+        "seal",
+        "INSERT",
+        "prev_hash is not the hash of the last seal",
+        f"NEW.prev_hash <> coalesce({_LAST_SEAL}, '{GENESIS}')",
+    )
 
 
 def _period_rules() -> Iterator[Rule]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, exists, func, insert, select
+from sqlalchemy import Connection, Row, Select, exists, func, select
 
 from credit.errors import LedgerError
 from credit.ledger import schema
@@ -24,6 +24,7 @@ from credit.ledger.journal import Entry, Posting, post, reverse
 from credit.ledger.outputs import is_set_aside
 from credit.ledger.periods import first_day, open_period_for
 from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text
 from credit.records import CREDIT, OWN_SOURCE, output_name
 
@@ -157,7 +158,7 @@ def _begin(conn: Connection, name: str, reason: str, what: str) -> Row[Any]:
 
 def _record(conn: Connection, output_id: int, action: Action, reason: str, txn_id: int, now: datetime) -> SetAside:
     row = {"id": next_id(conn, schema.set_aside), "output_id": output_id, "action": action, "reason": reason}
-    conn.execute(insert(schema.set_aside), {**row, "txn_id": txn_id, "recorded_at": utc_text(now)})
+    add_rows(conn, schema.set_aside, [{**row, "txn_id": txn_id, "recorded_at": utc_text(now)}])
     found = _last(conn, output_id)
     if found is None:
         raise LedgerError(f"output {output_id} was not recorded as {action}")

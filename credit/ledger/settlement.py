@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import serialise_writers
@@ -25,6 +25,7 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
+from credit.ledger.seals import add_rows
 
 CITES = "cites"
 """Name in a transaction's details of the id of the earlier transaction that it corrects."""
@@ -143,8 +144,7 @@ def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
         }
         for offset, item in enumerate(items)
     ]
-    if rows:
-        conn.execute(insert(reserve), rows)
+    add_rows(conn, reserve, rows)
 
 
 def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:

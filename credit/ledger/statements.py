@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, provider, statement
+from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
 
 
@@ -41,17 +42,8 @@ def add_statement(conn: Connection, name: str, provider_key: str, body_json: str
         return Statement(name, provider_key, last.version, digest, last.body_json, utc_moment(last.created_at))
     version = 1 if last is None else last.version + 1
     item = Statement(name, provider_key, version, digest, body_json, utc_moment(utc_text(now)))
-    conn.execute(
-        insert(statement).values(
-            id=next_id(conn, statement),
-            period_id=name,
-            provider_id=owner,
-            version=item.version,
-            sha256=digest,
-            body_json=body_json,
-            created_at=utc_text(now),
-        )
-    )
+    row = {"id": next_id(conn, statement), "period_id": name, "provider_id": owner, "version": item.version}
+    add_rows(conn, statement, [{**row, "sha256": digest, "body_json": body_json, "created_at": utc_text(now)}])
     return item
 
 

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, or_, select
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed
 from credit.ledger.schema import contract_term, next_id, provider
+from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
 
@@ -108,7 +109,7 @@ def agree(
         "created_at": utc_text(now),
         **asdict(terms),
     }
-    conn.execute(insert(contract_term), row)
+    add_rows(conn, contract_term, [row])
     return Agreement(provider_key, currency, version, valid_from, valid_to, supersede, terms, utc_moment(utc_text(now)))
 
 

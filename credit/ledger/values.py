@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 MAX_AMOUNT = 2**63 - 1
 """Largest amount of one entry, either side of zero: whatever fits can be reversed."""
 
 GENESIS = "0" * 64
-"""`prev_hash` of the first transaction."""
+"""`prev_hash` of the first transaction, and of the first seal."""
+
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""JSON with sorted keys, without spaces, in ASCII: the same value gives the same bytes."""
 
 
 def utc_text(moment: datetime) -> str:

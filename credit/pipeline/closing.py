@@ -28,6 +28,7 @@ from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
 from credit.ledger.pools import Pool, credit_totals
 from credit.ledger.queries import credit_methods, credits_by_month
+from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
 from credit.ledger.statements import add_statement
@@ -232,7 +233,7 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
     for line in facts.corrected:
         corrected.setdefault(line.provider, []).append(_correction_line(line))
     methods = credit_methods(conn, facts.period)
-    _, head = chain_head(conn)
+    (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
         own = falls.get(key, ())
@@ -250,6 +251,7 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
             policies=tuple({method.policy_json for method in methods}),
             indexes=tuple({method.index_fingerprint for method in methods}),
             chain_head=head,
+            seal_head=sealed,
             validation=facts.validation,
             certainty=facts.certainties.get(key),
             outputs_set_aside=len(facts.set_aside),

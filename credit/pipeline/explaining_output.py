@@ -58,7 +58,7 @@ def explain_logged_output(
         MismatchError: the data or model is not that of the index.
     """
     with workspace.open() as ledger, ledger.read() as conn:
-        found = next((stored.output for stored, _ in all_outputs(conn) if stored.output.name == name), None)
+        found = next((stored.output for stored in all_outputs(conn) if stored.output.name == name), None)
         registered = {index.model: index for index in indexes(conn)}
     if found is None:
         raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")

@@ -146,7 +146,7 @@ def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, cou
     """
     with workspace.open() as ledger, ledger.read() as conn:
         aside = {item.output for item in standing(conn)}
-        found = [stored.output for stored, _ in all_outputs(conn) if stored.output.model == manifest.name]
+        found = [stored.output for stored in all_outputs(conn) if stored.output.model == manifest.name]
     encoder = model.encoder(manifest.max_length)
     ranked = sorted(found, key=lambda output: hashlib.sha256(output.name.encode()).digest())
     usable = (output for output in ranked if output.name not in aside and _has_tokens(encoder, output))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 revision = "0001"
 down_revision = None
@@ -26,7 +26,8 @@ def upgrade() -> None:
     for statement in script.strip().split("\n\n"):
         # Without parameters, so that the driver reads no % as a placeholder.
         connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    moment = context.config.attributes.get("now") or datetime.now(UTC)
+    now = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     connection.execute(
         sa.text("INSERT INTO provider (id, key, name, kind, created_at) VALUES (1, 'house', 'House', 'house', :now)"),
         {"now": now},

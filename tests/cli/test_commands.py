@@ -139,7 +139,7 @@ def test_setting_up_twice_changes_nothing(site):
     site.run("pool", "add", FIRST, "100.00", "EUR")
     assert site.tables() == with_pool
     assert {name for name in before if before[name] != with_pool[name]} == {
-        "account", "ledger_entry", "ledger_txn", "period", "pool",
+        "account", "ledger_entry", "ledger_txn", "period", "pool", "seal",
     }  # fmt: skip
     site.run("pool", "add", FIRST, "101", "EUR", code=EXIT_FAILED)
     assert site.tables() == with_pool

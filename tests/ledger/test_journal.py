@@ -16,6 +16,7 @@ from credit.ledger import balances, integrity, journal
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
+from credit.ledger.values import canonical_json
 from credit.records import CREDIT
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER, credit_posting
@@ -89,7 +90,7 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(
     reverses: int | None,
 ) -> None:
     def sha256(value: object) -> str:
-        return hashlib.sha256(journal.canonical_json(value).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
     entries = tuple(Entry(*line) for line in lines)
     posting = Posting(kind, OCTOBER, date(2026, 10, 5), key, entries, memo, details, reverses)
@@ -107,7 +108,7 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(
         "now",
         reverses,
         memo,
-        journal.canonical_json(details),
+        canonical_json(details),
     )
     assert journal.chain_hash(header, lines) == sha256((journal.ENCODING, *header, lines))
 

@@ -30,11 +30,11 @@ def backup(source: Path, target: Path) -> None:
 
 def goes_on(restored: str, head: str) -> None:
     with Ledger.open(restored) as ledger:
-        report = integrity.verify(ledger, None, head=head)
+        report = integrity.verify(ledger, None, heads=[head])
         assert (report.problems, report.chain_head) == ((), head)
         with ledger.write() as conn:
             journal.post(conn, samples.credit_posting("after the restore"), now=samples.NOW)
-        assert integrity.verify(ledger, None, head=head).problems == ()
+        assert integrity.verify(ledger, None, heads=[head]).problems == ()
 
 
 @pytest.mark.parametrize("copy", [dump, backup])

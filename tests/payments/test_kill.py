@@ -91,7 +91,7 @@ def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
     results = tmp_path / "results.csv"
     results.write_text("\n".join(["payout_id,status", *(f"{item},paid" for item in references)]))
     killed(confirmer, database_url, results)
-    assert integrity.verify(owing, None, head=head).chain_head == head
+    assert integrity.verify(owing, None, heads=[head]).chain_head == head
     assert confirm_payments(owing, results, now=NOW).paid == 3
 
 

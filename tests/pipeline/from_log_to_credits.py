@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 
 from hypothesis import strategies as st
@@ -121,7 +122,7 @@ class FromLogToCredits(TwoLedgers):
     def _restore(self, output: Output) -> aside.SetAside:
         return self.write(lambda conn: aside.restore(conn, output.name, "there was one", now=self.now))
 
-    def _nothing_new(self, act) -> None:
+    def _nothing_new(self, act: Callable[[], object]) -> None:
         """Twice is once."""
         heads = self.read(journal.chain_head)
         act()

@@ -26,7 +26,7 @@ OUTPUTS = 40
 PROVIDERS = "key,name,kind,currency,minimum_payout\nann,Ann,,,\nben,Ben,,EUR,5\nus,Us,house,,\n"
 GROUPS = {Group("ann", "books"): 40, Group("ann", "blog"): 10, Group("ben"): 30, Group("us"): 5}
 
-_VOLATILE = {"hash", "prev_hash"}
+_VOLATILE = {"hash", "row_sha256", "prev_hash"}
 """Columns that cover the moment of recording, besides the moments (`*_at`) themselves."""
 
 

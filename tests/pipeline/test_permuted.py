@@ -2,8 +2,8 @@
 
 What a statement says does not depend on the order in which files, records, providers, terms, pools and score books
 came, on how outputs are spread over books, on a factor common to all scores, or on the engine. What may differ, and is
-taken out before texts are compared byte by byte: the chain head, and in a list of corrections the number and the hash
-of each transaction with the place in the list that they give it.
+taken out before texts are compared byte by byte: the heads of the chains, and in a list of corrections the number and
+the hash of each transaction with the place in the list that they give it.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _row(item: Scored) -> dict[str, object]:
 
 def _plain(body_json: str) -> str:
     body = json.loads(body_json)
-    del body["chain_head"]
+    del body["chain_head"], body["seal_head"]
     for line in body["corrections"]:
         del line["transaction"], line["hash"], line["cites"]
     body["corrections"].sort(key=json.dumps)

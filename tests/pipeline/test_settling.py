@@ -283,5 +283,6 @@ def test_a_statement_that_is_filed_under_another_name_or_month_is_found(
     account.pool(FEBRUARY, 0)
     with unguarded(database_url) as conn:
         conn.exec_driver_sql(f"UPDATE statement SET {change}")
-    (problem,) = integrity.verify(account.ledger, None).problems
-    assert str(problem).startswith("statement 1: is filed under")
+    sealed, filed = integrity.verify(account.ledger, None).problems
+    assert sealed.place == "statement 1"
+    assert str(filed).startswith("statement 1: is filed under")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from credit.ledger.schema.columns import metadata
 from credit.ledger.schema.expressions import exact_sum, join_sum, next_id
-from credit.ledger.schema.journal import ACCOUNT_KINDS, account, ledger_entry, ledger_txn, period
+from credit.ledger.schema.journal import ACCOUNT_KINDS, account, ledger_entry, ledger_txn, period, seal
 from credit.ledger.schema.parties import contract_term, hold, personal_event, provider, provider_pii
 from credit.ledger.schema.payouts import payout, payout_batch, payout_event
 from credit.ledger.schema.settlement import allocation, fx_rate, pool, reserve, statement
@@ -63,10 +63,11 @@ __all__ = [
     "provider_pii",
     "reserve",
     "score_book",
+    "seal",
     "set_aside",
     "statement",
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""

@@ -1,4 +1,4 @@
-"""Tables of the double entry itself: periods, accounts, transactions and their entries."""
+"""Tables of the double entry itself: periods, accounts, transactions and their entries; and seals of other rows."""
 
 from __future__ import annotations
 
@@ -122,4 +122,19 @@ ledger_entry = Table(
     Index(None, "account_id"),
     sqlite_strict=True,
     sqlite_with_rowid=False,
+)
+
+seal = Table(
+    "seal",
+    metadata,
+    row_id(),
+    word("table_name"),
+    # The key of the sealed row, as a number.
+    big("row_id"),
+    sha256("row_sha256"),
+    sha256("prev_hash"),
+    sha256("hash"),
+    UniqueConstraint("hash"),
+    Index(None, "table_name", "row_id"),
+    sqlite_strict=True,
 )

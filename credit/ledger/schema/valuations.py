@@ -77,6 +77,7 @@ output = Table(
     UniqueConstraint("source", "external_id"),
     Index(None, "occurred_at"),
     Index(None, "model_id", "id"),
+    Index(None, "ingest_file_id"),
     sqlite_strict=True,
 )
 
