@@ -40,7 +40,7 @@ VARIANTS = (
 def lines(truth: Truth, work: Path) -> Iterator[str]:
     """Yield a case's results in Markdown."""
     scoring, model = Scoring(truth), truth.model()
-    falls = step_falls(model, truth.case.records, truth.case.outputs, truth.providers, MAX_LENGTH)
+    falls = step_falls(model, truth.case.records, truth.case.outputs, truth.providers, MAX_LENGTH, MAX_LENGTH)
     step = scoring.score(falls)
     yield f"## {truth.case.name}"
     yield ""

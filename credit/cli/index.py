@@ -84,8 +84,8 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
-    help="Tokens per example and per output. Long documents tell more apart in examples of some 256 tokens, where the"
-    " model needs no longer context.  [default: the model's, at most 2048]",
+    help="Tokens per example; outputs are read with all of the model's context. Long documents tell more apart in "
+    "examples of some 256 tokens.  [default: the model's, at most 2048]",
 )
 @click.option("--sample", default=2048, show_default=True, help="Examples that pca, whitened and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")

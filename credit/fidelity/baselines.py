@@ -70,6 +70,7 @@ def hidden_similarity(
     outputs: Sequence[LoggedOutput],
     providers: Sequence[str],
     max_length: int,
+    output_length: int,
 ) -> Floats:
     """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest, by its shares."""
     encoder = Encoder(model.tokenizer, max_length)
@@ -79,7 +80,8 @@ def hidden_similarity(
         for example in encoder.training(record):
             examples.append(example)
             shares.append(record.shares)
-    queries = [encoder.output(output)[0] for output in outputs]
+    reader = Encoder(model.tokenizer, output_length)
+    queries = [reader.output(output)[0] for output in outputs]
     similarity = _states(model, queries) @ _states(model, examples).T
     owned = owned_shares(shares, providers)
     result = np.zeros((len(outputs), len(providers)))

@@ -56,7 +56,8 @@ def validate_quickly(
     """
     everybody = check_data(index, records, outputs, controls)
     providers = [name for name in everybody if name not in controls]
-    falls = step_falls(model, records, outputs, providers, index.manifest.max_length, progress)
+    lengths = (index.manifest.max_length, index.output_length(model))
+    falls = step_falls(model, records, outputs, providers, *lengths, progress)
     features = features_of(index, model, outputs, everybody)
     trained = [everybody.index(name) for name in providers]
     measures = only(all_measures(index, model, records, outputs, features, everybody), trained)
@@ -82,11 +83,12 @@ def step_falls(
     outputs: Sequence[LoggedOutput],
     providers: Sequence[str],
     max_length: int,
+    output_length: int,
     progress: Progress | None = None,
 ) -> Floats:
     """What each output loses (Q, P), in nats, by one step away from each provider's data; the model is put back."""
     encoder = Encoder(model.tokenizer, max_length)
-    before = log_likelihoods(model, outputs, max_length)
+    before = log_likelihoods(model, outputs, output_length)
     columns = []
     for number, name in enumerate(providers, start=1):
         examples: dict[int, list[Example]] = {}
@@ -96,7 +98,7 @@ def step_falls(
         if not any(examples.values()):
             raise InputError(f"the data of {name} has no token to predict")
         with _stepped_away(model, examples):
-            columns.append(before - log_likelihoods(model, outputs, max_length))
+            columns.append(before - log_likelihoods(model, outputs, output_length))
         if progress:
             progress(number, len(providers))
     return np.stack(columns, axis=1)

@@ -151,7 +151,9 @@ def all_measures(
         TOKEN_SHARE: token_share(index, providers, len(outputs)),
         BM25: bm25(records, outputs, providers),
         "gradient product": gradient_product(index, model, outputs, providers),
-        "hidden-state similarity": hidden_similarity(model, records, outputs, providers, index.manifest.max_length),
+        "hidden-state similarity": hidden_similarity(
+            model, records, outputs, providers, index.manifest.max_length, index.output_length(model)
+        ),
     }
 
 

@@ -127,7 +127,7 @@ def _compute_index(
         _check_providers(conn, index)
     policy = _calibrated(index, settings)
     model = index.load_model(*settings.model_paths, dtype=settings.dtype, device=settings.device)
-    encoder = Encoder(model.tokenizer, index.manifest.max_length)
+    encoder = model.encoder(index.output_length(model))
 
     def value(chunk: Sequence[StoredOutput], non_finite: list[int]) -> Valuation:
         outputs = [stored.output for stored in chunk]

@@ -123,7 +123,7 @@ def _by_retraining(
     progress: Progress | None,
 ) -> Certificate:
     trainer, recipe = _recipe(request, path, index.manifest.max_length)
-    laboratory = Laboratory(request.work, records, outputs, trainer, recipe, index.manifest.max_length)
+    laboratory = Laboratory(request.work, records, outputs, trainer, recipe, index.output_length(model))
     return validate(
         index,
         model,

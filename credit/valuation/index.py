@@ -276,6 +276,13 @@ class AttributionIndex:
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
         return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
 
+    def output_length(self, model: Task) -> int:
+        """Tokens of a window in which outputs are read: all that the model takes, however examples were cut.
+
+        Training data may be cut finely to tell more apart; an output is what the model said with its whole context.
+        """
+        return max(self.manifest.max_length, model.max_length)
+
     def output_gradients(
         self,
         model: Task,
@@ -290,7 +297,7 @@ class AttributionIndex:
         `bad` takes the positions of outputs whose gradient is not finite, which is zero then; without it, the first is
         an error.
         """
-        encoder = model.encoder(self.manifest.max_length)
+        encoder = model.encoder(self.output_length(model))
         examples, owners = [], []
         for number, output in enumerate(outputs):
             for example in encoder.output(output):

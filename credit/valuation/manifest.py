@@ -37,7 +37,7 @@ class IndexSettings:
             self-influence).
         layers: patterns of names of linear layers to watch, as in a shell; `!pattern` leaves layers out. Empty is the
             output head alone, or all layers of a model without one.
-        max_length: tokens of an example at most; None is the model's own maximum, at most 2048.
+        max_length: tokens of a training example at most; None is the model's own maximum, at most 2048.
         sample: examples from which second moments are taken, where the projection or curvature needs them.
         seed: of the random projections.
     """

@@ -54,7 +54,7 @@ def test_baselines_give_everybody_a_share_of_what_they_give_the_record(model, pl
                 token_share(index, PROVIDERS, 2),
                 bm25(data, outputs, PROVIDERS),
                 gradient_product(index, model, outputs, PROVIDERS),
-                hidden_similarity(model, data, outputs, PROVIDERS, 64),
+                hidden_similarity(model, data, outputs, PROVIDERS, 64, 64),
             ]
         )
     for before, after in zip(*found, strict=True):
@@ -63,11 +63,11 @@ def test_baselines_give_everybody_a_share_of_what_they_give_the_record(model, pl
 
 
 def test_a_step_away_from_shares_of_the_same_records_is_one_away_from_the_records(model, plain, shared, outputs):
-    before = step_falls(model, plain, outputs, ["ann", "ben"], 64)
-    after = step_falls(model, shared, outputs, PROVIDERS, 64)
+    before = step_falls(model, plain, outputs, ["ann", "ben"], 64, 64)
+    after = step_falls(model, shared, outputs, PROVIDERS, 64, 64)
     np.testing.assert_allclose(after, before[:, [0, 1, 0]], rtol=1e-5)
     mixed = [*plain[:3], *shared[3:]]  # by how much each record counts, not only whether it does
-    assert not np.allclose(step_falls(model, mixed, outputs, ["ann"], 64), before[:, :1], rtol=1e-3)
+    assert not np.allclose(step_falls(model, mixed, outputs, ["ann"], 64, 64), before[:, :1], rtol=1e-3)
 
 
 def test_a_quick_validation_takes_shared_records(model, shared, outputs, tmp_path):

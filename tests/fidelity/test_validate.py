@@ -180,7 +180,7 @@ def stepped(certificate, records, outputs):
 def test_what_outputs_lose_by_a_step_is_what_they_lose_by_retraining(certificate, laboratory, records, outputs):
     _, _, model = certificate
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    falls = step_falls(model, records, outputs, sorted(LEXICONS), 64)
+    falls = step_falls(model, records, outputs, sorted(LEXICONS), 64, 64)
     for name, value in model.module.state_dict().items():
         assert torch.equal(value, before[name]), f"{name} was not put back"
     everybody = frozenset(LEXICONS)

@@ -243,10 +243,10 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_completion_none(model):
 
 
 def test_an_output_longer_than_a_window_is_the_sum_of_its_windows(model, data, out):
-    build_index(model, data, out, hidden_settings(rank=3, max_length=32), name="tiny")
+    build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     index = AttributionIndex.open(out)
-    long = make_output(0, "the cat", " ".join(["green hills"] * 60))
-    windows = Encoder(model.tokenizer, 32).output(long)
+    long = make_output(0, "the cat", " ".join(["green hills"] * 100))
+    windows = Encoder(model.tokenizer, model.max_length).output(long)
     assert len(windows) > 2
     assert sum(window.predicted for window in windows) == len(
         model.tokenizer(long.completion, add_special_tokens=False)["input_ids"]
@@ -283,3 +283,16 @@ def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_written(model, da
     with pytest.raises(ValuationError, match=r"gradient of .* is not finite"):
         build_index(broken, data, tmp_path / "broken", hidden_settings(rank=2), name="tiny")
     assert not (tmp_path / "broken" / "manifest.json").exists()
+
+
+def test_an_output_is_read_with_the_models_whole_context_however_finely_data_is_cut(model, data, out):
+    """Cut or not, the same projections give the same gradient; the examples' number shows that data was cut."""
+    for name, length in (("fine", 8), ("whole", None)):
+        build_index(model, data, out.with_name(name), hidden_settings(rank=3, max_length=length), name="tiny")
+    fine, whole = (AttributionIndex.open(out.with_name(name)) for name in ("fine", "whole"))
+    assert fine.manifest.examples > whole.manifest.examples
+    output = make_output(0, "the cat sat and the ships fell", "old hills and green rain")
+    cut, uncut = (Encoder(model.tokenizer, length).output(output)[0] for length in (8, model.max_length))
+    assert cut.size < uncut.size
+    for name, gradient in whole.output_gradients(model, [output]).items():
+        torch.testing.assert_close(fine.output_gradients(model, [output])[name], gradient)
