@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from credit.accounting.credits import Policy
-from credit.ledger import journal, periods
+from credit.ledger import journal, outputs, periods
 from credit.ledger import set_aside as aside
 from credit.records import Group
 from tests.pipeline.plain_credits import Output, Paid
@@ -51,7 +51,9 @@ class FromLogToCredits(TwoLedgers):
     @rule(data=st.data(), reason=reason)
     def set_aside(self, data: st.DataObject, reason: str) -> None:
         """What is not valued can be set aside, for one reason; that transaction is not reversed by itself."""
-        output = self._one_of_them(data)
+        self._put_aside(self._one_of_them(data, "waiting"), reason)
+
+    def _put_aside(self, output: Output, reason: str) -> None:
         if output.state == "aside":
             if output.reason != reason:
                 self.refused(lambda: self._set_aside(output, reason))
@@ -72,7 +74,9 @@ class FromLogToCredits(TwoLedgers):
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
         """What is set aside waits again; what was taken back before stays so, and what never was set aside is named."""
-        output = self._one_of_them(data)
+        self._take_back(self._one_of_them(data, "aside"))
+
+    def _take_back(self, output: Output) -> None:
         if output.state != "aside":
             if output.history:
                 self._nothing_new(lambda: self._restore(output))
@@ -84,10 +88,25 @@ class FromLogToCredits(TwoLedgers):
         self._nothing_new(lambda: self._restore(output))
         self.model.posted[event.txn_id] = Posted("reversal", month, output)
 
-    def _one_of_them(self, data: st.DataObject) -> Output:
-        """Draw an output, those first that a command can do something with."""
-        order = {"waiting": 0, "aside": 1, "valued": 2, "reversed": 3}
-        return data.draw(st.sampled_from(sorted(self.model.outputs, key=lambda output: order[output.state])))
+    @rule(micro=micro, influence=influence, paid=paid, reason=reason)
+    def go_the_long_way(self, micro: list[int], influence: list[int], paid: Paid, reason: str) -> None:
+        """An output that is set aside, taken back and valued after all."""
+        if sum(micro):
+            output = self._log(self.model.closed + 1, micro, influence)
+            self._put_aside(output, reason)
+            self._take_back(output)
+            self.what_waits_is_what_the_model_says()
+            self._value(output, paid)
+
+    @invariant()
+    def what_waits_is_what_the_model_says(self) -> None:
+        waiting = [output.name for output in self.model.outputs if output.state == "waiting"]
+        assert self.read(outputs.pending_names) == [waiting, waiting]
+
+    def _one_of_them(self, data: st.DataObject, state: str) -> Output:
+        """Draw an output, mostly one in the state in which a command can do something with it."""
+        likely = [output for output in self.model.outputs if output.state == state]
+        return data.draw(st.sampled_from([*likely * 3, *self.model.outputs]))
 
     def _log(self, month: int, micro: list[int], influence: list[int]) -> Output:
         """Log an output whose support sums to its weight, so that paid by it everybody gets exactly that."""
