@@ -24,14 +24,15 @@ from benchmarks.fidelity.scores import Scoring
 from benchmarks.fidelity.truth import MAX_LENGTH, Truth, retrain
 from credit.fidelity.metrics import correlation, spearman
 from credit.fidelity.quick import step_falls
+from credit.valuation import IndexSettings
 
 _ALL = ("packages", "prose", "pretrained")
 _HIDDEN = FISHER.layers
 VARIANTS = (
     *(Variant(f"head, damping {damping:g}", DEFAULT, damping=damping, cases=_ALL) for damping in (0.03, 0.3, 3, 30)),
-    Variant("head, random r4", type(DEFAULT)(rank=4, projection="random"), cases=_ALL),
-    Variant("hidden layers, damping 3", type(DEFAULT)(layers=_HIDDEN), cases=_ALL),
-    Variant("hidden layers, damping 0.01", type(DEFAULT)(layers=_HIDDEN), damping=0.01, cases=_ALL),
+    Variant("head, random r4", IndexSettings(rank=4, projection="random"), cases=_ALL),
+    Variant("hidden layers, damping 3", IndexSettings(layers=_HIDDEN), cases=_ALL),
+    Variant("hidden layers, damping 0.01", IndexSettings(layers=_HIDDEN), damping=0.01, cases=_ALL),
     Variant("hidden layers, random r64, dense Fisher", FISHER),
     Variant("hidden layers, EK-FAC full rank", EKFAC),
 )

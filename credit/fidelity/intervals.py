@@ -20,6 +20,9 @@ _LOW, _HIGH = (1 - NOMINAL) / 2, (1 + NOMINAL) / 2
 _BLOCK = 1024
 """Outputs whose weights are in memory at a time."""
 
+_QUANTILES = np.array([NormalDist().inv_cdf((number + 0.5) / REPLICATES) for number in range(REPLICATES)])
+"""Of the normal distribution, one for each replicate."""
+
 Key = tuple[str, ...]
 
 
@@ -110,8 +113,6 @@ def _weights(name: str) -> Floats:
 
 
 def _deviates(key: Key) -> Floats:
-    """Quantiles of the normal distribution, one for each replicate, in an order that the key decides."""
-    levels = (np.arange(REPLICATES) + 0.5) / REPLICATES
-    deviates = np.array([NormalDist().inv_cdf(level) for level in levels])
+    """Quantiles of the normal distribution in an order that the key decides."""
     seed = int.from_bytes(sha256("\0".join(key).encode()).digest()[:8], "big")
-    return np.random.default_rng(seed).permutation(deviates)
+    return np.random.default_rng(seed).permutation(_QUANTILES)

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import PaddingDimensions
 from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 100_000
-_WIDE, _CLOSE = (0, 1), (0, 1, 0, 0)
+_WIDE: PaddingDimensions = (0, 1)
+_CLOSE: PaddingDimensions = (0, 1, 0, 0)
 """Paddings of a cell, as rich reads them: three spaces between columns, or two."""
 
 _INDENT = "    "
@@ -52,9 +54,9 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
     return "\n".join(_paragraphs(columns, notes, width)) + "\n"
 
 
-def _table(columns: Sequence[Column], padding: tuple[int, ...]) -> list[str]:
+def _table(columns: Sequence[Column], padding: PaddingDimensions) -> list[str]:
     """Return the lines of a table: headings, a rule, and one line for each row."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="", padding=padding)  # type: ignore[arg-type]  # 2 or 4
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="", padding=padding)
     for column in columns:
         heading = column.heading.replace(" ", "\n")
         table.add_column(heading, justify="right" if column.is_number else "left", no_wrap=True, vertical="bottom")
