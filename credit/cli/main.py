@@ -41,6 +41,10 @@ _COMMANDS = {
 """Every command with its module and its line in the help, which is there without importing the module."""
 
 
+_WRONG_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+"""What the system says of a path that the caller named: a message, and no trace."""
+
+
 class _Failure(click.ClickException):
     """One of the project's errors, as Click shows it."""
 
@@ -73,9 +77,11 @@ class _LazyGroup(click.Group):
             raise _Failure(error) from error
         except OSError as error:
             reason = why_disk_is_full(error)
-            if reason is None:
+            if reason is not None:
+                raise _Failure(CreditError(f"{error.filename or 'a file'} cannot be written: {reason}")) from error
+            if error.filename is None or not isinstance(error, _WRONG_PATH):
                 raise
-            raise _Failure(CreditError(f"{error.filename or 'a file'} cannot be written: {reason}")) from error
+            raise _Failure(CreditError(f"{error.filename}: {error.strerror}; name another path")) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -138,7 +138,7 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     existing_period(conn, period)
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
     pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
-    error = period_attribution_error(conn, period)
+    error = None if pooled else period_attribution_error(conn, period)
     bootstraps = {} if pooled else {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
     outputs = booked = 0
     for rows in scores(conn, books_folder, period):

@@ -191,3 +191,6 @@ def test_the_command_refuses_what_it_cannot_read_and_writes_nothing(tmp_path):
         done = runner.invoke(cli, ["overlap", *arguments, "--records", str(out)])
         assert done.exit_code == code, done.output
         assert not out.exists()
+    nowhere = runner.invoke(cli, ["overlap", str(good), "--records", str(tmp_path / "no" / "x.csv")])
+    assert nowhere.exit_code == 1
+    assert f"Error: {tmp_path / 'no' / 'x.csv'}: No such file or directory; name another path" in nowhere.stderr
