@@ -71,7 +71,7 @@ LIFE = (
 )
 """Every writing command, in an order in which each has something to do."""
 
-_VOLATILE = {"hash", "row_sha256", "prev_hash", "input_sha256", "sha256", "file_sha256"}
+_VOLATILE = {"hash", "salt", "row_sha256", "prev_hash", "input_sha256", "sha256", "file_sha256"}
 _REFERENCE = re.compile(r"CR(\d+)-[0-9a-f]{8}")
 _PLACE = re.compile(r"/place\d+")
 _HASH = re.compile(r"[0-9a-f]{64}")

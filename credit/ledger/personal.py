@@ -3,7 +3,8 @@
 Everything else in the ledger stays for ever, so nothing of this may get into anything else: not into a memo, a
 reason, a reference or a file's name. Details are set as a new version; the older ones stay, because payment files
 are made again from the version that they were made from, until all versions are erased at once. What remains is that
-details were set, and when and why they were erased.
+details were set, when and why they were erased, and each version's seal, which nobody can match with a guess because
+its salt is gone.
 
 The display name of a provider is not personal data in this sense: it stands in statements, which never change. Give a
 person a display name that may stay.
@@ -11,11 +12,12 @@ person a display name that may stay.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
 from credit.errors import LedgerError
 from credit.ledger.catalog import provider_id
@@ -109,7 +111,7 @@ def set_details(conn: Connection, provider_key: str, details: Details, *, now: d
     event = {"id": number, "provider_id": owner, "action": "set", "reason": "", "recorded_at": utc_text(now)}
     add_rows(conn, personal_event, [event])
     row = dict(zip(_FIELDS, astuple(details), strict=True))
-    conn.execute(insert(provider_pii), {"id": number, "provider_id": owner, **row})
+    add_rows(conn, provider_pii, [{"id": number, "provider_id": owner, **row, "salt": secrets.token_hex(32)}])
     return number
 
 

@@ -298,9 +298,10 @@ def _personal_rules() -> Iterator[Rule]:
     yield Rule(
         ERASABLE.name,
         "INSERT",
-        "personal details belong to an event of their provider that set them",
+        "personal details belong to the last event of their provider, which set them",
         "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.id AND e.provider_id = NEW.provider_id"
-        " AND e.action = 'set')",
+        " AND e.action = 'set') OR EXISTS (SELECT 1 FROM personal_event AS e"
+        " WHERE e.provider_id = NEW.provider_id AND e.id > NEW.id)",
     )
     yield Rule(ERASABLE.name, "INSERT", "these details exist already", _key_taken(ERASABLE), "sqlite")
     yield Rule(ERASABLE.name, "UPDATE", "personal details are not changed: new ones are set, or all are erased")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, select
 
 from credit.ledger import seals
 from credit.ledger.crosschecks import Problem
-from credit.ledger.schema import period, seal
+from credit.ledger.schema import period, provider_pii, seal
 from credit.ledger.values import GENESIS
 
 _STREAM = {"yield_per": 2000}
@@ -43,6 +43,9 @@ def _rows(conn: Connection, table: Table) -> Iterator[Problem]:
     for row in conn.execute(query, execution_options=_STREAM).mappings():
         said = {name: value for name, value in row.items() if name != "sealed"}
         yield from _fault(conn, table, said, row["sealed"])
+    if table is provider_pii:
+        for number in conn.execute(select(table.c.id).where(seals.erased(table.c.id)).order_by(table.c.id)).scalars():
+            yield Problem(f"{table.name} {number}", "was erased, and somebody put it back")
     for number in conn.execute(seals.lost_rows(table)).scalars():
         yield Problem(f"{table.name} {number}", "is gone: it was written, and somebody removed it")
 

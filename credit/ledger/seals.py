@@ -7,7 +7,8 @@ is found, in whatever column, and whichever table a later version adds. Where a 
 period that closes), it is sealed again, and its last seal counts.
 
 The many rows of two tables are sealed together: outputs with the file that they came in, valuations with their book.
-Personal data has no seal, because it can be erased.
+A seal outlives the personal data that it is of, so that each version of those has a salt, which is erased with it: what
+is left is the hash of a text nobody can guess.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, insert, select
 
 from credit.ledger import schema
 from credit.ledger.bulk import insert_rows
-from credit.ledger.schema import metadata, output, seal, valuation
+from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
 from credit.ledger.values import GENESIS, canonical_json
 
 ENCODING = "credit.seal.1"
 """First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""
 
-_OTHERWISE = (schema.ledger_txn, schema.ledger_entry, schema.provider_pii, output, valuation, seal)
+_OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, valuation, seal)
 SEALED: tuple[Table, ...] = tuple(table for table in metadata.sorted_tables if table not in _OTHERWISE)
 """Tables of which every row has a seal."""
 
@@ -122,6 +123,15 @@ def last_seal(table: Table) -> Any:
 
 
 def lost_rows(table: Table) -> Select[Any]:
-    """Return the query for the numbers of rows that were sealed and are gone."""
+    """Return the query for the numbers of rows that were sealed and are gone, but for what was erased."""
     gone = ~exists().where(table.c.id == seal.c.row_id)
+    if table is provider_pii:
+        gone &= ~erased(seal.c.row_id)
     return select(seal.c.row_id).where(seal.c.table_name == table.name, gone).distinct().order_by(seal.c.row_id)
+
+
+def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that a version of somebody's details was erased: that an erasure follows it on record."""
+    made, erasure = personal_event.alias(), personal_event.alias()
+    later = (erasure.c.provider_id == made.c.provider_id) & (erasure.c.id > made.c.id) & (erasure.c.action == "erased")
+    return exists().where(made.c.id == version, later)

@@ -282,8 +282,8 @@ def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line:
         (f"INSERT INTO payout_event VALUES (99, 1, 1, 'exported', 1, '', '', 1, '{MOMENT}')", "pending or failed"),
         ("UPDATE provider_pii SET town = 'Paris'", "not changed"),
         ("DELETE FROM provider_pii", "an erasure on record"),
-        (f"INSERT INTO provider_pii VALUES (9, 2{13 * NOTHING})", "belong to an event"),
-        (f"INSERT INTO provider_pii VALUES (1, 3{13 * NOTHING})", "belong to an event"),
+        (f"INSERT INTO provider_pii VALUES (9, 2{13 * NOTHING}, '{64 * '9'}')", "belong to the last event"),
+        (f"INSERT INTO provider_pii VALUES (1, 3{13 * NOTHING}, '{64 * '9'}')", "belong to the last event"),
         ("UPDATE payout SET amount_minor = amount_minor + 1, status = 'exported'", "only the status"),
     ],
 )

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from credit.ledger import crosschecks, guards, holds, integrity, paychecks, sealchecks, seals, statements
 from credit.ledger.engine import Ledger
-from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, provider_pii, seal, valuation
+from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, seal, valuation
 from tests.ledger import samples
 
 Kept = tuple[Ledger, str]
@@ -123,7 +123,7 @@ def taken(conn: Connection, update: TextClause, values: dict[str, object]) -> bo
     return True
 
 
-@pytest.mark.parametrize("table", [item for item in metadata.sorted_tables if item is not provider_pii], ids=str)
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
 def test_a_change_of_any_column_is_found(kept: Kept, engine_name: str, table: Table) -> None:
     _, url = kept
     for column in table.columns:
@@ -211,6 +211,6 @@ def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept: Kept) -> None:
 
 def test_a_new_table_is_sealed_unless_somebody_says_why_not() -> None:
     assert {*metadata.sorted_tables} - {*seals.SEALED} == {
-        ledger_txn, ledger_entry, output, valuation, provider_pii, seal,
+        ledger_txn, ledger_entry, output, valuation, seal,
     }  # fmt: skip
     assert hold in seals.SEALED

@@ -16,6 +16,7 @@ from credit.ledger.schema.columns import (
     ppm,
     ref,
     row_id,
+    sha256,
     text,
     word,
 )
@@ -92,7 +93,8 @@ personal_event = Table(
 )
 
 # The only table whose rows may go. Each row is a version of a provider's details; it has the id of the event that
-# set it, which stays, so that an erased version's id is never another's.
+# set it, which stays, so that an erased version's id is never another's. The salt is drawn at random for the version
+# and goes with it: without it the row's seal, which stays, tells nobody whether a guess at the details is right.
 provider_pii = Table(
     "provider_pii",
     metadata,
@@ -111,6 +113,7 @@ provider_pii = Table(
     text("bic"),
     text("paypal"),
     text("tax_id"),
+    sha256("salt"),
     Index(None, "provider_id"),
     sqlite_strict=True,
 )

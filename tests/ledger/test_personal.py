@@ -1,0 +1,132 @@
+"""What is left of personal details: seals that find every change while they are there, and tell nothing afterwards."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from sqlalchemy import Connection, insert, select, text
+
+from credit.errors import LedgerError
+from credit.ledger import integrity, personal, sealchecks, seals
+from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.personal import Details
+from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
+from credit.ledger.values import utc_text
+from tests.ledger import samples
+from tests.ledger.test_migrations import upgrade_to
+from tests.ledger.test_tamper import unguarded
+
+ADA = Details(legal_name="Ada Lovelace", receiver="person", iban="DE02120300000000202051", town="London", country="GB")
+
+
+def places(conn: Connection) -> list[str]:
+    return [problem.place for problem in sealchecks.check_sealed(conn)]
+
+
+def sealed(conn: Connection) -> list[str]:
+    query = select(seal.c.row_sha256).where(seal.c.table_name == provider_pii.name).order_by(seal.c.id)
+    return list(conn.execute(query).scalars())
+
+
+def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, database_url: str) -> None:
+    with ledger.write() as conn:
+        samples.add_providers(conn)
+        personal.set_details(conn, "ada", ADA, now=samples.NOW)
+        personal.set_details(conn, "ada", Details(iban="NL91ABNA0417164300"), now=samples.NOW)
+    assert integrity.verify(ledger, None).problems == ()
+    for version in (1, 2):
+        with unguarded(database_url) as conn:
+            change = "UPDATE provider_pii SET iban = 'FR1420041010050500013M02606' WHERE id = :version"
+            conn.execute(text(change), {"version": version})
+            assert places(conn) == [f"provider_pii {version}"]
+        with unguarded(database_url) as conn:
+            conn.execute(text("DELETE FROM provider_pii WHERE id = :version"), {"version": version})
+            assert places(conn) == [f"provider_pii {version}"]
+    with unguarded(database_url) as conn:
+        conn.execute(text("UPDATE provider_pii SET salt = (SELECT salt FROM provider_pii WHERE id = 2) WHERE id = 1"))
+        assert places(conn) == ["provider_pii 1"]
+
+
+def test_the_same_details_have_another_seal_each_time(conn: Connection) -> None:
+    samples.add_providers(conn)
+    for key, _ in itertools.product(("ada", "bell"), range(3)):
+        personal.set_details(conn, key, ADA, now=samples.NOW)
+        personal.erase_details(conn, key, reason="asked to", now=samples.NOW)
+    assert len(set(sealed(conn))) == 6
+
+
+def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn: Connection) -> None:
+    """Every column is known but the salt; of that, nothing is left in any table."""
+    samples.add_providers(conn)
+    version = personal.set_details(conn, "ada", ADA, now=samples.NOW)
+    row = conn.execute(select(provider_pii)).mappings().one()
+    (digest,) = sealed(conn)
+    assert seals.row_sha256(conn, provider_pii.name, row) == digest
+    personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+    assert sealed(conn) == [digest]
+    for guess in ({**row, "salt": None}, {**row, "salt": ""}, {**row, "salt": 64 * "0"}, {**row, "salt": digest}):
+        assert seals.row_sha256(conn, provider_pii.name, guess) != digest
+    left = "".join(repr(conn.execute(select(table)).all()) for table in metadata.sorted_tables)
+    assert row["salt"] not in left
+    assert version == row["id"]
+
+
+def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger: Ledger, database_url: str) -> None:
+    with ledger.write() as conn:
+        samples.add_providers(conn)
+        personal.set_details(conn, "ada", ADA, now=samples.NOW)
+        kept = dict(conn.execute(select(provider_pii)).mappings().one())
+        personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+    assert integrity.verify(ledger, None).problems == ()
+    with pytest.raises(LedgerError, match="belong to the last event"), ledger.write() as conn:
+        conn.execute(insert(provider_pii), kept)
+    with unguarded(database_url) as conn:
+        conn.execute(insert(provider_pii), kept)
+        assert places(conn) == ["provider_pii 1"]
+    with unguarded(database_url) as conn:
+        conn.execute(text("DELETE FROM personal_event WHERE action = 'erased'"))
+        assert places(conn) == ["personal_event 2", "provider_pii 1"]
+
+
+def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade_to(empty_url, "0007")
+    known = [column.name for column in provider_pii.columns if column.name != "salt"]
+    rows = [
+        {**dict.fromkeys(known, ""), "id": 1, "provider_id": 2, "iban": "DE02120300000000202051", "town": "Zürich"},
+        {**dict.fromkeys(known, ""), "id": 2, "provider_id": 2, "iban": "DE02120300000000202051", "town": "Zürich"},
+    ]
+    with monkeypatch.context() as at_0007:
+        at_0007.setattr("credit.ledger.engine.REVISIONS", REVISIONS[: REVISIONS.index("0007") + 1])
+        with Ledger.open(empty_url) as ledger, ledger.write() as conn:
+            samples.add_providers(conn)
+            for row in rows:
+                event = {
+                    "id": row["id"],
+                    "provider_id": 2,
+                    "action": "set",
+                    "reason": "",
+                    "recorded_at": utc_text(samples.NOW),
+                }
+                seals.add_rows(conn, metadata.tables["personal_event"], [event])
+                names = ", ".join(known)
+                values = ", ".join(f":{name}" for name in known)
+                conn.execute(text(f"INSERT INTO provider_pii ({names}) VALUES ({values})"), row)
+            gone = {"id": 3, "provider_id": 3, "action": "set", "reason": "", "recorded_at": utc_text(samples.NOW)}
+            seals.add_rows(
+                conn, metadata.tables["personal_event"], [gone, {**gone, "id": 4, "action": "erased", "reason": "x"}]
+            )
+    assert upgrade(empty_url) == REVISIONS[-1]
+    with Ledger.open(empty_url) as ledger:
+        with ledger.read() as conn:
+            after = [dict(row) for row in conn.execute(select(provider_pii).order_by(provider_pii.c.id)).mappings()]
+        salts = [row.pop("salt") for row in after]
+        assert after == rows
+        assert len(set(salts)) == 2
+        assert {len(salt) for salt in salts} == {64}
+        assert integrity.verify(ledger, None).problems == ()
+        with ledger.write() as conn:
+            assert personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
+        assert integrity.verify(ledger, None).problems == ()
