@@ -71,6 +71,9 @@ LIFE = (
 )
 """Every writing command, in an order in which each has something to do."""
 
+ERASED = b"FR1420041010050500013M02606"
+"""The IBAN that the last of them erases."""
+
 _VOLATILE = {"hash", "salt", "row_sha256", "prev_hash", "input_sha256", "sha256", "file_sha256"}
 _REFERENCE = re.compile(r"CR(\d+)-[0-9a-f]{8}")
 _PLACE = re.compile(r"/place\d+")
@@ -104,6 +107,12 @@ class Place:
             (self.folder.parent / "said.txt").write_text(f"$ credit {command}\n{out.getvalue()}")
         finally:
             os._exit(code)
+
+    def keeps_nothing_of(self, text: bytes) -> None:
+        """Fail where a byte of what was erased is left in the files of a SQLite ledger."""
+        left = [path.name for path in self.folder.glob("ledger.db*") if text in path.read_bytes()]
+        if left:
+            raise SystemExit(f"what was erased is still in {', '.join(left)} in {self.folder}")
 
     def holds(self) -> dict[str, object]:
         """Everything that the ledger and its folder hold, but for moments and what is hashed from them."""
@@ -201,7 +210,7 @@ def prepare(folder: Path) -> None:
         keys = "provider,legal_name,receiver,iban,town,country"
         rows = (
             "ann,Ann Example,person,DE02120300000000202051,Berlin,DE",
-            "ben,Ben,person,FR1420041010050500013M02606,Lyon,FR",
+            f"ben,Ben,person,{ERASED.decode()},Lyon,FR",
         )
         (folder / "details.csv").write_text("\n".join((keys, *rows)))
         os._exit(0)
@@ -241,6 +250,8 @@ def torment(made: Places, before: Place, command: str, kills: int, dice: random.
         if code not in {expected_code, 1}:
             raise SystemExit(f"credit {command}: exit code {code} after a kill, {expected_code} without")
         found = place.holds()
+        if command.startswith("providers erase"):
+            place.keeps_nothing_of(ERASED)
         different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         if different:
             raise SystemExit(f"credit {command}: after a kill, {', '.join(different)} differ; see {place.folder}")

@@ -68,6 +68,6 @@ class IntegrityError(CreditError):
 
 
 class LockHeldError(CreditError):
-    """Another run holds the lock; nothing was done."""
+    """Another run is in the way; nothing was done, or the message says what, and the same command does the rest."""
 
     exit_code = EXIT_LOCKED

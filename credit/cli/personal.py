@@ -86,9 +86,10 @@ def import_details(workspace: Workspace, file: Path) -> None:
 def erase(workspace: Workspace, key: str, reason: str) -> None:
     """Erase all personal details of provider KEY, also from the database's files.
 
-    What was earned and paid stays, and so does the display name, which stands in statements. On PostgreSQL the
-    write-ahead log, replicas and backups keep the details until they are recycled; so do backups of a SQLite file,
-    and payment files that were written.
+    Exits with 11 while another session keeps their bytes in the files; run it again when that has ended. What was
+    earned and paid stays, and so does the display name, which stands in statements. On PostgreSQL the write-ahead log,
+    replicas and backups keep the details until they are recycled; so do backups of a SQLite file, and payment files
+    that were written.
 
     \b
     Example: credit providers erase anna-books --reason "request of 2026-11-20"
@@ -99,4 +100,8 @@ def erase(workspace: Workspace, key: str, reason: str) -> None:
 
     with workspace.open() as ledger:
         count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
-    click.echo(f"{key}: {count} versions of details are erased" if count else f"{key}: there are no details")
+    click.echo(
+        f"{key}: {count} versions of details are erased"
+        if count
+        else f"{key}: there are no details; the files are clean"
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -24,11 +23,12 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
-from credit.ledger.rules import ERASABLE, PERIOD_CLOSED, REFUSED
+from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS
+from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
 
 BUSY_TIMEOUT_MS = 30_000
-"""How long a SQLite writer waits for another one before it gives up."""
+"""How long a SQLite writer waits for another one, and a scrub for others on either engine, before it gives up."""
 
 CACHE_KIB = 65_536
 """Page cache of a SQLite connection: the keys of the journal are hashes, which land anywhere in their indexes."""
@@ -120,27 +120,18 @@ class Ledger:
     def scrub(self) -> None:
         """Remove from the database's files the bytes of what was deleted before; run again, it does it again.
 
-        SQLite: the file is written anew and the write-ahead log cut to nothing. PostgreSQL: the tables of which rows
-        can be deleted are written anew; its write-ahead log, replicas and backups keep what they hold until they are
-        recycled, which is for their keeper to see to.
+        On PostgreSQL its write-ahead log, replicas and backups keep what they hold until they are recycled, which is
+        for their keeper to see to.
 
         Raises:
-            LockHeldError: somebody else has the SQLite file open in a transaction; the deletion itself stands.
+            LockHeldError: another session may still read what was deleted, or is in the way; the deletion stands.
+            LedgerError: the files cannot be written anew; the deletion stands.
         """
         with translated(self._engine.url), self._engine.connect() as conn:
-            if self._engine.dialect.name == "postgresql":
-                conn.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(f"VACUUM (FULL) {ERASABLE.name}")
-                return
-            raw = conn.connection.driver_connection
-            if raw is None:
-                raise LedgerError(f"the connection to {self.url} was lost; run this again")
-            try:
-                raw.execute("VACUUM")
-                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.OperationalError as error:
-                raise LockHeldError(f"{self.url} is in use ({error}); run this again to clean its files") from error
-            if busy:
-                raise LockHeldError(f"another run reads {self.url}; run this again to clean its files")
+            if self._engine.dialect.name == "sqlite":
+                scrub_sqlite(conn, self.url)
+            else:
+                scrub_postgresql(conn, self.url, wait_ms=BUSY_TIMEOUT_MS)
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:

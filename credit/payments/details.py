@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from credit.errors import CreditError, InputError, InvalidRequestError
+from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
 from credit.ingest.sources import read_csv
 from credit.ledger.engine import Ledger
 from credit.ledger.personal import Details, current_details, erase_details, set_details
@@ -80,12 +80,19 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
     Run again after it was killed, it finishes the cleaning of the files.
 
     Raises:
-        LedgerError: see `credit.ledger.personal.erase_details`.
-        LockHeldError: the files are in use; the erasure stands, and the same command cleans them later.
+        LedgerError: see `credit.ledger.personal.erase_details`; or the files cannot be cleaned, see LockHeldError.
+        LockHeldError: another run writes, and nothing was done; or the details are erased, but another session keeps
+            their bytes in the files. The message says which, and the same command goes on from there.
     """
     with ledger.write() as conn:
         count = erase_details(conn, provider, reason=reason, now=now)
-    ledger.scrub()
+    try:
+        ledger.scrub()
+    except (LedgerError, LockHeldError) as error:
+        fault = (
+            f"the details of {provider} are erased from the ledger, but bytes of them may remain in its files: {error}"
+        )
+        raise type(error)(fault) from error
     return count
 
 

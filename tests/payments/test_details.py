@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from credit.errors import InputError, InvalidRequestError, LedgerError, LockHeldError
+from credit.errors import InputError, InvalidRequestError, LedgerError
 from credit.ledger import integrity
 from credit.ledger.engine import Ledger
 from credit.ledger.personal import Details, current_details, personal_events
@@ -112,18 +112,6 @@ def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing: Ledger,
         assert [item.action for item in personal_events(conn, "ada")] == ["set", "set", "set", "erased"]
     assert integrity.verify(owing, None).problems == ()
     assert erase_provider_details(owing, "ada", reason="again", now=NOW) == 0
-
-
-def test_an_erasure_that_cannot_clean_the_files_says_so_and_is_finished_later(owing: Ledger) -> None:
-    if owing.sqlite_path is None:
-        return  # PostgreSQL waits for readers
-    with owing.read() as conn:
-        conn.execute(text("SELECT 1 FROM provider")).all()
-        with pytest.raises(LockHeldError, match="run this again"):
-            erase_provider_details(owing, "ada", reason="asked to", now=NOW)
-    assert erase_provider_details(owing, "ada", reason="asked to", now=NOW) == 0
-    left = owing.sqlite_path.read_bytes()
-    assert IBANS["ada"].encode() not in left
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "erase DE02 1203 0000 0000 2020 51", "mail from ada@example.org"])

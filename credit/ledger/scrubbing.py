@@ -1,0 +1,69 @@
+"""Removing from a database's files the bytes of rows that were deleted, or saying that they are still there.
+
+What was deleted stays in the files for as long as an older snapshot may want it, and longer where nobody cleans up.
+Both engines are made to clean up at once, and asked whether they did.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from credit.errors import LedgerError, LockHeldError
+from credit.ledger.rules import ERASABLE
+
+_AGAIN = "end it, then run this again to clean the files"
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's SQLSTATE of a lock that was not given in time."""
+
+
+def scrub_sqlite(conn: Connection, place: str) -> None:
+    """Write the database file anew, without what was deleted, and cut the write-ahead log to nothing."""
+    raw = conn.connection.driver_connection
+    if raw is None:
+        raise LedgerError(f"the connection to {place} was lost; run this again")
+    try:
+        raw.execute("VACUUM")
+        busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise LockHeldError(f"another run writes to {place} ({error}); {_AGAIN}") from error
+        raise LedgerError(f"{place} cannot be written anew ({error}); mend that, then run this again") from error
+    if busy:
+        raise LockHeldError(f"another run reads {place}; {_AGAIN}")
+
+
+def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
+    """Write the table of which rows can be deleted anew, and ask the server whether it left deleted rows in it.
+
+    VACUUM FULL carries over what a snapshot that is still open may read, and passes over what this user may not write
+    anew; neither is an error to it. It tells how many rows it carried over as the first number of a detail.
+    """
+    conn.execution_options(isolation_level="AUTOCOMMIT")
+    raw: Any = conn.connection.driver_connection
+    carried: list[int] = []
+    said: list[str] = []
+
+    def told(notice: Any) -> None:
+        said.append(str(notice.message_primary))
+        carried.extend(int(number) for number in re.findall(r"^\d+", notice.message_detail or ""))
+
+    raw.add_notice_handler(told)
+    conn.exec_driver_sql(f"SET lock_timeout = {wait_ms}")
+    try:
+        conn.exec_driver_sql(f"VACUUM (FULL, VERBOSE) {ERASABLE.name}")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise LockHeldError(f"another session of {place} uses {ERASABLE.name}; {_AGAIN}") from error
+    finally:
+        conn.exec_driver_sql("RESET lock_timeout")
+        raw.remove_notice_handler(told)
+    if not carried:
+        raise LedgerError(f"{place} did not write {ERASABLE.name} anew: {'; '.join(said)}; run this as its owner")
+    if any(carried):
+        raise LockHeldError(f"an older transaction in {place} may still read what was deleted; {_AGAIN}")
