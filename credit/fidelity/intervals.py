@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 
+from credit.accounting.credits import UNEARNED, Policy
 from credit.fidelity.metrics import Floats
 
 REPLICATES = 200
@@ -25,6 +26,9 @@ _QUANTILES = np.array([NormalDist().inv_cdf((number + 0.5) / REPLICATES) for num
 
 Key = tuple[str, ...]
 
+_ALONE = Policy()
+_GROUP = ("provider", "collection")
+
 
 class ShareBootstrap:
     """Bootstrap of shares over outputs, in one pass and in memory that does not grow with them.
@@ -32,50 +36,47 @@ class ShareBootstrap:
     Every output counts in each replicate as often as a Poisson variable of mean 1 says (Hanley and MacGibbon 2006):
     in the limit the same as drawing outputs with replacement. The draw follows from the output's name, so that a
     report made again says the same, and is the same for all keys, so that their shares can be compared within each
-    replicate.
+    replicate. By policies that add up the period (`credit.accounting.pooling`), each replicate is a period of its own:
+    its sums are taken first, and clipped and divided at the end.
 
     The error of the valuation comes on top, as a normal deviate for each key and replicate: what a validation by
     retraining found of the shares (`credit.fidelity.metrics.attribution_error`). Without one, intervals cover the
     choice of outputs alone.
 
     Args:
-        key: columns by which shares are taken.
+        key: columns by which shares are taken, of `provider` and `collection`.
         attribution_error: standard deviation of a share s over √(s·(1 − s)); 0 where it is not known.
     """
 
     def __init__(self, key: Sequence[str], attribution_error: float = 0.0) -> None:
         self._key = list(key)
         self._error = attribution_error
-        self._sums: dict[Key, Floats] = {}
+        self._alone: dict[Key, Floats] = {}
+        self._together: dict[Policy, _PeriodSums] = {}
         self.outputs = 0
 
-    def add(self, rows: pl.DataFrame) -> None:
-        """Add the rows of a score book: the columns of the key, `name` of the output, `credit_micro`."""
+    def add(self, rows: pl.DataFrame, policy: Policy = _ALONE) -> None:
+        """Add the rows of a score book that was paid by a policy.
+
+        Columns: those of the key, `name` of the output, `credit_micro`; where the policy adds up the period also
+        `provider`, `collection` and the policy's measure.
+        """
         names = rows["name"].unique(maintain_order=True).to_list()
         self.outputs += len(names)
         for first in range(0, len(names), _BLOCK):
             block = names[first : first + _BLOCK]
-            self._add(rows.filter(pl.col("name").is_in(block)) if len(names) > _BLOCK else rows, block)
-
-    def _add(self, rows: pl.DataFrame, names: Sequence[str]) -> None:
-        place = {name: number for number, name in enumerate(names)}
-        own: dict[Key, Floats] = {}
-        grouped = rows.group_by([*self._key, "name"], maintain_order=True).agg(pl.col("credit_micro").sum())
-        for row in grouped.filter(pl.col("credit_micro") != 0).iter_rows():
-            credited = own.setdefault(row[:-2], np.zeros(len(names)))
-            credited[place[row[-2]]] = row[-1]
-        if not own:
-            return
-        # Sums of whole micro-credits are exact in doubles: how outputs are spread over books changes nothing.
-        weighted = np.stack(list(own.values())) @ np.stack([_weights(name) for name in names])
-        for key, sums in zip(own, weighted, strict=True):
-            before = self._sums.setdefault(key, np.zeros(REPLICATES))
-            before += sums
+            own = rows.filter(pl.col("name").is_in(block)) if len(names) > _BLOCK else rows
+            counts = np.stack([_weights(name) for name in block])
+            if policy.is_pooled:
+                self._together.setdefault(policy, _PeriodSums(policy)).add(own, block, counts)
+            else:
+                _add_lines(self._alone, own, self._key, "credit_micro", block, counts)
 
     def intervals(self) -> dict[Key, tuple[float, float]]:
         """Return the 90 % interval of the share of every key that was credited."""
-        found = np.quantile(self._shares(), [_LOW, _HIGH], axis=1) if self._sums else np.empty((2, 0))
-        return {key: (float(low), float(high)) for key, low, high in zip(self._sums, *found, strict=True)}
+        credited = self._credits()
+        found = np.quantile(self._shares(credited), [_LOW, _HIGH], axis=1) if credited else np.empty((2, 0))
+        return {key: (float(low), float(high)) for key, low, high in zip(credited, *found, strict=True)}
 
     def alike(self) -> dict[Key, list[Key]]:
         """Return for every key that was credited those whose shares cannot be told apart from its own.
@@ -84,10 +85,11 @@ class ShareBootstrap:
         taken within each replicate: shares of one whole move against each other, so that two intervals that overlap
         can belong to shares that differ for sure.
         """
-        keys = list(self._sums)
+        credited = self._credits()
+        keys = list(credited)
         if self.outputs < FEWEST:
             return {key: sorted(set(keys) - {key}) for key in keys}
-        drawn = self._shares() if keys else np.empty((0, 0))
+        drawn = self._shares(credited) if keys else np.empty((0, 0))
         found = {}
         for key, own in zip(keys, drawn, strict=True):
             # Below the 5 % quantile of the difference lies zero when more than 95 % of the replicates are positive.
@@ -96,15 +98,82 @@ class ShareBootstrap:
             found[key] = sorted(other for other, apart in zip(keys, told, strict=True) if other != key and not apart)
         return found
 
-    def _shares(self) -> Floats:
+    def _credits(self) -> dict[Key, Floats]:
+        """Credits in every replicate of every key that has any in one of them."""
+        found = {key: own.copy() for key, own in self._alone.items()}
+        for sums in self._together.values():
+            for group, own in sums.divided().items():
+                key = tuple(group[_GROUP.index(name)] for name in self._key)
+                found[key] = found.get(key, 0.0) + own
+        return {key: own for key, own in found.items() if own.any()}
+
+    def _shares(self, credited: Mapping[Key, Floats]) -> Floats:
         """Shares of every key in every replicate in which anything was credited: (keys, replicates)."""
-        sums = np.stack(list(self._sums.values()))
+        sums = np.stack(list(credited.values()))
         total = sums.sum(axis=0)
         shares: Floats = sums[:, total > 0] / total[total > 0]
         if self._error:
-            deviates = np.stack([_deviates(key) for key in self._sums])[:, total > 0]
+            deviates = np.stack([_deviates(key) for key in credited])[:, total > 0]
             shares = (shares + self._error * np.sqrt(shares * (1 - shares)) * deviates).clip(0, 1)
         return shares
+
+
+class _PeriodSums:
+    """What `credit.accounting.pooling` adds up of the outputs of one policy, in every replicate."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._sums: dict[Key, Floats] = {}
+        self._weight = np.zeros(REPLICATES)
+        self._unearned = np.zeros(REPLICATES)
+
+    def add(self, rows: pl.DataFrame, names: Sequence[str], counts: Floats) -> None:
+        nobody = (pl.col("provider") == UNEARNED.provider) & (pl.col("collection") == UNEARNED.collection)
+        rows = rows.with_columns(
+            pl.when(nobody).then(0.0).otherwise(pl.col(self._policy.measure)).alias("measure"),
+            pl.col("credit_micro").sum().over("name").alias("weight"),
+        )
+        positive = pl.col("measure").clip(lower_bound=0.0)
+        by_output = rows.group_by("name", maintain_order=True).agg(pl.col("weight").first(), positive.sum())
+        weights = by_output["weight"].to_numpy().astype(np.float64)
+        pays = (by_output["measure"].to_numpy() > 0) | (self._policy.basis == "pool")
+        self._weight += (weights * pays) @ counts
+        self._unearned += (weights * ~pays) @ counts
+        if self._policy.basis == "pool":
+            line = pl.col("weight") * (pl.col("measure") if self._policy.negative == "net" else positive)
+        else:
+            taken = pl.col("weight") * (-pl.col("measure")).clip(lower_bound=0.0) / positive.sum().over("name")
+            credited = pl.when(nobody).then(0).otherwise(pl.col("credit_micro"))
+            line = credited - pl.when(positive.sum().over("name") > 0).then(taken.floor()).otherwise(0.0)
+        _add_lines(self._sums, rows.with_columns(line.alias("line")), _GROUP, "line", names, counts)
+
+    def divided(self) -> dict[Key, Floats]:
+        """Divide the weights of every replicate by the positive ones of its sums."""
+        kept = {group: own.clip(min=0.0) for group, own in self._sums.items()}
+        total = sum(kept.values(), np.zeros(REPLICATES))
+        each = np.divide(self._weight, total, out=np.zeros(REPLICATES), where=total > 0)
+        found = {group: own * each for group, own in kept.items()}
+        nobody = (UNEARNED.provider, UNEARNED.collection)
+        found[nobody] = found.get(nobody, 0.0) + self._unearned + np.where(total > 0, 0.0, self._weight)
+        return found
+
+
+def _add_lines(
+    sums: dict[Key, Floats], rows: pl.DataFrame, key: Sequence[str], column: str, names: Sequence[str], counts: Floats
+) -> None:
+    """Add to the sums of every key what the outputs `names` give it, as often as they count: (outputs, replicates)."""
+    place = {name: number for number, name in enumerate(names)}
+    own: dict[Key, Floats] = {}
+    grouped = rows.group_by([*key, "name"], maintain_order=True).agg(pl.col(column).sum())
+    for row in grouped.filter(pl.col(column) != 0).iter_rows():
+        given = own.setdefault(row[:-2], np.zeros(len(names)))
+        given[place[row[-2]]] = row[-1]
+    if not own:
+        return
+    # Sums of whole micro-credits are exact in doubles: how outputs are spread over books changes nothing.
+    for group, weighted in zip(own, np.stack(list(own.values())) @ counts, strict=True):
+        before = sums.setdefault(group, np.zeros(REPLICATES))
+        before += weighted
 
 
 def _weights(name: str) -> Floats:

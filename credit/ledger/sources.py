@@ -9,7 +9,7 @@ which a book credited nobody (all of weight 0) are posted nowhere and belong to 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +123,25 @@ def book_scores(conn: Connection, books_folder: Path, period: str) -> Iterator[t
         _check(conn, book, rows)
         if rows.height:
             yield book, rows
+
+
+def standing_scores(conn: Connection, books: Path, period: str) -> Iterator[tuple[PostedBook, pl.DataFrame]]:
+    """Yield what `book_scores` does, without the outputs whose credits were reversed."""
+    undone = reversed_transactions(conn)
+    for book, rows in book_scores(conn, books, period):
+        yield book, standing_rows(book, rows, undone)
+
+
+def reversed_transactions(conn: Connection) -> frozenset[int]:
+    """Return the ids of all transactions that were reversed."""
+    query = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
+    return frozenset(conn.execute(query).scalars())
+
+
+def standing_rows(book: PostedBook, rows: pl.DataFrame, undone: Collection[int]) -> pl.DataFrame:
+    """Return the rows of a book without those of days whose transactions were reversed."""
+    reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
+    return rows.filter(~pl.col("day").is_in(reversed_days))
 
 
 def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.DataFrame:

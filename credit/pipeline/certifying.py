@@ -19,7 +19,7 @@ from credit.fidelity.registered import counting, period_attribution_error
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.certificates import RegisteredCertificate, certificates
 from credit.ledger.queries import CreditMethod, credit_methods, standing_restatements
-from credit.ledger.sources import scores
+from credit.ledger.sources import standing_scores
 
 DEFAULT_MIN_FIDELITY = 0.5
 """LDS that a close demands, as a fraction of the noise ceiling, unless it is told otherwise."""
@@ -171,17 +171,16 @@ def _text(value: Estimate | None) -> str:
 def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, Certainty]:
     """Return how sure the share of every credited provider is, from the score books of a period.
 
-    Nothing is said of shares of sums over the period: they are no sums of what each output gives.
+    What validations found of the error of shares is about outputs that pay alone, and not about sums over a period.
 
     Raises:
         IntegrityError: a score book is missing or changed, or says something else than the ledger.
     """
-    if any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period)):
-        return {}
-    error = period_attribution_error(conn, period)
+    pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
+    error = None if pooled else period_attribution_error(conn, period)
     bootstrap = ShareBootstrap(["provider"], error or 0.0)
-    for rows in scores(conn, books, period):
-        bootstrap.add(rows)
+    for book, rows in standing_scores(conn, books, period):
+        bootstrap.add(rows, Policy.from_json(book.policy_json))
     house = {item.key for item in providers(conn) if item.kind == "house"}
     alike = bootstrap.alike()
     return {

@@ -22,17 +22,8 @@ from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
 from credit.ledger.queries import POOLING_KIND, credit_methods
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
-from credit.ledger.sources import PostedBook, book_scores
+from credit.ledger.sources import standing_scores
 from credit.records import CREDIT, Group
-
-
-def standing_scores(conn: Connection, books: Path, period: str) -> Iterator[tuple[PostedBook, pl.DataFrame]]:
-    """Yield what `book_scores` does, without the outputs whose credits were reversed."""
-    query = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
-    undone = set(conn.execute(query).scalars())
-    for book, rows in book_scores(conn, books, period):
-        reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
-        yield book, rows.filter(~pl.col("day").is_in(reversed_days))
 
 
 def measured_outputs(rows: pl.DataFrame, policy: Policy) -> Iterator[MeasuredOutput]:

@@ -25,10 +25,10 @@ from credit.ledger.periods import first_day, last_day, open_period_for, periods
 from credit.ledger.pools import allocations, credit_totals
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.settlement import standing_pools
-from credit.ledger.sources import PostedBook, existing_period
+from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.pipeline.closing import ClosePolicy
-from credit.pipeline.pooling import measured_outputs, pooled_entries, standing_scores
+from credit.pipeline.pooling import measured_outputs, pooled_entries
 from credit.pipeline.settling import Earning, divide, owed_to
 from credit.pipeline.workspace import Workspace
 

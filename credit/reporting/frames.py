@@ -27,7 +27,14 @@ from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
 from credit.ledger.queries import CreditRow, credit_methods, credit_rows
-from credit.ledger.sources import MEASURES, existing_period, scores
+from credit.ledger.sources import (
+    MEASURES,
+    book_scores,
+    existing_period,
+    reversed_transactions,
+    scores,
+    standing_rows,
+)
 from credit.ledger.statements import Statement
 from credit.ledger.statements import statements as all_statements
 
@@ -82,8 +89,7 @@ class Totals:
         credit_micro: all credits of the period, from the ledger.
         corrections_micro: how much of them was posted by corrections, and not for an output.
         frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
-            without a day share_low and share_high (null where shares follow sums over the period, which are no sums
-            of what each output gives), by provider alone not_told_from.
+            without a day share_low and share_high, by provider alone not_told_from.
         covers_attribution: whether these intervals also cover the error of the estimate, as a validation of all that
             credits were computed with found it, and not the choice of outputs alone.
     """
@@ -103,7 +109,8 @@ def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl
     (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
     over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key. By
     provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs and,
-    where all that credits were computed with was validated by retraining, over the error of the estimate; by provider
+    where each output pays alone and all that credits were computed with was validated by retraining, over the error of
+    the estimate; by provider
     `not_told_from`, the keys of those whose shares cannot be told apart from it.
 
     Args:
@@ -135,27 +142,29 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     Raises:
         LedgerError, IntegrityError: as `attribution`.
     """
-    existing_period(conn, period)
+    closed = existing_period(conn, period).status == "closed"
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
     pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
     error = None if pooled else period_attribution_error(conn, period)
-    bootstraps = {} if pooled else {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
+    bootstraps = {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
+    undone = reversed_transactions(conn)
     outputs = booked = 0
-    for rows in scores(conn, books_folder, period):
+    for book, rows in book_scores(conn, books_folder, period):
         outputs += rows["output_id"].n_unique()
         booked += int(rows["credit_micro"].sum())
         for key in keys:
             _add_rows(sums[key], key, rows)
+        policy = Policy.from_json(book.policy_json)
         for bootstrap in bootstraps.values():
-            bootstrap.add(rows)
+            # Until the close adds up the period, each output pays alone, and so say the shares.
+            bootstrap.add(standing_rows(book, rows, undone), policy if closed else policy.of_one_output)
     posted = credit_rows(conn, period)
     for key in keys:
         _add_entries(sums[key], key, posted)
     total = sum(row.credit_micro for row in posted)
     frames = {key: _to_frame(key, sums[key], total) for key in keys}
-    for key in keys:
-        if "day" not in key:
-            frames[key] = _with_intervals(key, frames[key], bootstraps.get(key))
+    for key, bootstrap in bootstraps.items():
+        frames[key] = _with_intervals(key, frames[key], bootstrap)
     return Totals(outputs, total, total - booked, frames, error is not None)
 
 
@@ -249,11 +258,7 @@ def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[C
         sums.setdefault(tuple(values[name] for name in key), _Sum()).credit_micro += row.credit_micro
 
 
-def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap | None) -> pl.DataFrame:
-    if bootstrap is None:
-        unknown = [pl.lit(None, pl.Float64).alias(name) for name in ("share_low", "share_high")]
-        frame = frame.with_columns(unknown)
-        return frame if key != BY_PROVIDER else frame.with_columns(pl.lit("").alias("not_told_from"))
+def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) -> pl.DataFrame:
     intervals = bootstrap.intervals()
     found = [intervals.get(row, (0.0, 0.0)) for row in frame.select(key).iter_rows()]
     frame = frame.with_columns(

@@ -60,8 +60,8 @@ class Line:
     effect: float
     credit_micro: int
     share: float
-    share_low: float | None
-    share_high: float | None
+    share_low: float
+    share_high: float
     not_told_from: str = ""
 
 
@@ -150,11 +150,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         {item.head.key: item.head.share for item in lines}, {item.head.key: item.head.not_told_from for item in lines}
     )
     credited = {item.head.key: item.head.credit_micro for item in lines}
-    intervals = {
-        item.head.key: (item.head.share_low, item.head.share_high)
-        for item in lines
-        if item.head.share_low is not None and item.head.share_high is not None
-    }
+    intervals = {item.head.key: (item.head.share_low, item.head.share_high) for item in lines}
     by_day: dict[str, dict[str, int]] = {}
     for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
         by_day.setdefault(row["day"], {})[row["provider"]] = row["credit_micro"]

@@ -4,7 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from credit.fidelity.intervals import ShareBootstrap
+from credit.accounting.credits import Policy, output_credits
+from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.fidelity.intervals import REPLICATES, ShareBootstrap, _weights
+from credit.records import Group
 
 
 def _rows(outputs: dict[str, dict[str, int]]) -> pl.DataFrame:
@@ -124,3 +127,113 @@ def test_shares_that_differ_by_less_than_the_error_of_attribution_are_not_told_a
         assert 0 <= low <= 0.75 <= high <= 1
     assert found[0.0]["a",] == []
     assert found[0.1] == {("a",): [("b",)], ("b",): [("a",)], ("c",): []}
+
+
+POOLED = [Policy("influence", basis="pool"), Policy("influence", negative="net"),
+          Policy("influence", basis="pool", negative="net")]  # fmt: skip
+pooled = pytest.mark.parametrize("policy", POOLED, ids=lambda policy: f"{policy.basis}-{policy.negative}")
+
+
+def _scored(measures: dict[str, dict[Group, float]], weights: dict[str, int]) -> pl.DataFrame:
+    """The rows of a score book whose outputs have given measures."""
+    rows = []
+    for name, own in measures.items():
+        credited = output_credits(weights[name], list(own), list(own.values()), tie_key=name)
+        rows += [(name, group.provider, group.collection, own.get(group, 0.0), micro) for group, micro in credited]
+    return pl.DataFrame(
+        rows,
+        schema=["name", "provider", "collection", "influence", "credit_micro"],
+        orient="row",
+        infer_schema_length=None,
+    )
+
+
+def _period_shares(
+    policies: dict[str, Policy],
+    measures: dict[str, dict[Group, float]],
+    counts: dict[str, int],
+    weights: dict[str, int],
+) -> dict[str, float]:
+    """What a period pays in which every output occurs as often as it is said, by what really pays."""
+    period = PeriodCredits("2026-01")
+    for name, own in measures.items():
+        for number in range(counts[name]):
+            item = MeasuredOutput(policies[name], f"{name} {number}", weights[name], list(own), list(own.values()))
+            period.add(item)
+    found: dict[str, float] = {}
+    for group, micro in period.totals().items():
+        found[group.provider] = found.get(group.provider, 0.0) + micro
+    total = sum(found.values())
+    return {key: micro / total for key, micro in found.items()} if total else {}
+
+
+@pooled
+def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Policy) -> None:
+    """Against the accounting itself, told every output as often as the replicate counts it; some pay alone."""
+    rng = np.random.default_rng(5)
+    groups = [Group("a", "one"), Group("a", "two"), Group("b"), Group("c")]
+    names = [f"o{number}" for number in range(40)]
+    measures = {
+        name: dict(zip(groups, rng.normal([0.8, -0.1, 0.3, 0.02], 1.0).tolist(), strict=True)) for name in names
+    }
+    measures["o3"] = dict.fromkeys(groups, -1.0)  # which nobody earns
+    weights = {name: int(rng.integers(0, 3_000_000)) for name in names}
+    policies = {name: Policy("influence") if number % 5 == 0 else policy for number, name in enumerate(names)}
+    bootstrap = ShareBootstrap(["provider"])
+    for paid in (Policy("influence"), policy):
+        own = {name: measures[name] for name in names if policies[name] == paid}
+        bootstrap.add(_scored(own, weights), paid)
+    drawn = {name: _weights(name).astype(int) for name in names}
+    replicates = [
+        _period_shares(policies, measures, {name: int(drawn[name][number]) for name in names}, weights)
+        for number in range(REPLICATES)
+    ]
+    keys = {key for shares in replicates for key in shares}
+    expected = {
+        (key,): tuple(np.quantile([shares.get(key, 0.0) for shares in replicates], [0.05, 0.95])) for key in keys
+    }
+    found = bootstrap.intervals()
+    assert found.keys() == expected.keys()
+    assert (("house",) in found) == (policy.basis == "output")
+    for key, interval in expected.items():
+        assert found[key] == pytest.approx(interval, abs=1e-5)
+
+
+@pooled
+def test_by_sums_of_a_period_the_interval_covers_the_true_share_about_nine_times_in_ten(policy: Policy) -> None:
+    """The truth is what a period of very many outputs of the kind pays."""
+    groups = [Group("a"), Group("b"), Group("c")]
+
+    def outputs(rng: np.random.Generator, count: int, name: str) -> dict[str, dict[Group, float]]:
+        # A third output in a row is strong, for whoever it is.
+        strength = rng.choice([1.0, 1.0, 6.0], size=(count, 1))
+        drawn = strength * rng.normal([0.0, 0.3, -0.05], 0.8, size=(count, 3))
+        drawn[:, :1] = strength * (0.3 + rng.exponential(0.4, size=(count, 1)))
+        return {f"{name}-{n}": dict(zip(groups, row, strict=True)) for n, row in enumerate(drawn.tolist())}
+
+    many = outputs(np.random.default_rng(6), 20_000, "many")
+    truth = _period_shares(dict.fromkeys(many, policy), many, dict.fromkeys(many, 1), dict.fromkeys(many, 1_000_000))
+    rng, trials = np.random.default_rng(7), 300
+    covered = dict.fromkeys("ab", 0)
+    for trial in range(trials):
+        own = outputs(rng, 80, f"{policy.basis}{policy.negative}{trial}")
+        bootstrap = ShareBootstrap(["provider"])
+        bootstrap.add(_scored(own, dict.fromkeys(own, 1_000_000)), policy)
+        intervals = bootstrap.intervals()
+        for key in covered:
+            low, high = intervals[key,]
+            covered[key] += low <= truth[key] <= high
+    for count in covered.values():
+        assert 0.83 <= count / trials <= 0.95, covered
+
+
+def test_a_share_that_the_sums_clip_to_nothing_has_an_interval_that_begins_there() -> None:
+    groups = [Group("a"), Group("b")]
+    rng = np.random.default_rng(8)
+    own = {f"o{n}": {groups[0]: 1.0, groups[1]: float(rng.normal(-0.05, 1.0))} for n in range(60)}
+    policy = Policy("influence", basis="pool", negative="net")
+    bootstrap = ShareBootstrap(["provider"])
+    bootstrap.add(_scored(own, dict.fromkeys(own, 1_000_000)), policy)
+    low, high = bootstrap.intervals()["b",]
+    assert low == 0.0 < high
+    assert sum(bootstrap.intervals()["a",]) + low + high == pytest.approx(2.0)

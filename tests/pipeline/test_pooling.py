@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from sqlalchemy import text
 
@@ -77,7 +78,8 @@ def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Wor
     assert {key: share.credit_micro for key, share in shares.items() if share.credit_micro} == by_sums(policy)
     said = account.statement(JANUARY, "ben")
     assert int(said["credits"]["credit_micro"]) == by_sums(policy)["ben"]
-    assert said["credits"]["certainty"] is None
+    sure = said["credits"]["certainty"]
+    assert (sure["outputs"], sure["interval_over"]) == (len(OUTPUTS), ["outputs"])
     assert integrity.verify(account.ledger, workspace.data_dir).problems == ()
 
 
@@ -102,7 +104,11 @@ def test_what_was_moved_is_explained_before_and_after_the_close(
     with account.ledger.read() as conn:
         report = frames.attribution(conn, workspace.books, JANUARY, "provider")
     assert dict(report.filter(report["credit_micro"] > 0).select("provider", "credit_micro").iter_rows()) == together
-    assert report["share_low"].null_count() == report.height
+    for key in ("ann", "ben"):
+        row = report.row(by_predicate=pl.col("provider") == key, named=True)
+        sure = account.statement(JANUARY, key)["credits"]["certainty"]
+        found = (row["share_low"], row["share_high"])
+        assert found == pytest.approx((float(sure["share_low"]), float(sure["share_high"])), abs=1e-6)
 
 
 @pooled

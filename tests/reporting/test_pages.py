@@ -131,18 +131,6 @@ def test_the_attribution_page_names_who_cannot_be_told_apart(ledger: Ledger, boo
     assert "Ada Press from Bell & Sons" in text
 
 
-def test_a_statement_by_sums_of_the_period_says_why_it_gives_no_interval(month: Ledger) -> None:
-    ledgers.close(month, OCTOBER)
-    with month.read() as conn:
-        item = latest_statements(conn, OCTOBER)[0]
-    body = json.loads(item.body_json)
-    body["credits"]["certainty"] = None
-    for changes, said in (({}, False), ({"basis": "pool"}, True), ({"negative": "net"}, True)):
-        policies = [json.dumps(json.loads(policy) | changes) for policy in body["policies"]]
-        page = statement_page(replace(item, body_json=json.dumps(body | {"policies": policies})))
-        assert ("No interval is given for your share" in page) == said
-
-
 def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> None:
     ledgers.close(month, OCTOBER)
     with month.read() as conn:
