@@ -44,6 +44,7 @@ from credit.valuation.model import DTYPES, LanguageModel
 from credit.valuation.moments import second_moments
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import LayerProjection
+from credit.valuation.running import Running
 from credit.valuation.tokens import Example
 
 ROWS = 32
@@ -125,7 +126,7 @@ class Bench:
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
         """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
         layers = choose_layers(self.model.module, kind.settings.layers)
-        return make_projections(self.model, layers, self.batch(), kind.settings, tokens_per_batch=10**9)
+        return make_projections(self.model, layers, self.batch(), kind.settings, Running(10**9))
 
 
 class IndexWork:

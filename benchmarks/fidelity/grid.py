@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.fidelity.cases import Case
 from benchmarks.fidelity.truth import Truth
 from credit.fidelity.metrics import Floats
-from credit.records import TrainingRecord
+from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, GroupRows, IndexSettings, LanguageModel, build_index, summarise
 
 FLOORS = (0.0, 1.0)
@@ -25,13 +25,15 @@ FLOORS = (0.0, 1.0)
 class Variant:
     """An index, or several over models from other seeds of the recipe, whose rows' influences are averaged.
 
-    `cases` are those in which it is measured; full rank, and a second seed, are too much for a pretrained model here.
+    `factors` cuts every row, a matrix, down to its so many largest singular values. `cases` are those in which it is
+    measured; full rank, and a second seed, are too much for a pretrained model here.
     """
 
     name: str
     settings: IndexSettings
     seeds: tuple[int, ...] = (0,)
     damping: float | None = None
+    factors: int | None = None
     cases: tuple[str, ...] = ("packages", "prose")
 
 
@@ -67,8 +69,14 @@ GRID = (
     Variant("head, int8 rows", replace(DEFAULT, rows_dtype="int8"), cases=_ALL),
     Variant("head, 8 rows", replace(DEFAULT, rows_per_group=8), cases=_ALL),
     Variant("head, a row each", replace(DEFAULT, rows_per_group=None), cases=_ALL),
-    Variant("head, examples of 256 tokens", replace(DEFAULT, max_length=256), cases=("pretrained",)),  # all others' are
-    Variant("head, examples of 64 tokens", replace(DEFAULT, max_length=64), cases=_ALL),
+    Variant("head, windows not cut", replace(DEFAULT, example_length=None), cases=_ALL),
+    Variant("head, examples of 256 tokens", replace(DEFAULT, example_length=256), cases=("pretrained",)),
+    Variant("head, examples of 128 tokens", replace(DEFAULT, example_length=128), cases=_ALL),
+    Variant("head, examples of 64 tokens", replace(DEFAULT, example_length=64), cases=_ALL),
+    Variant("head, examples of 32 tokens", replace(DEFAULT, example_length=32), cases=_ALL),
+    Variant("head, examples of 16 tokens", replace(DEFAULT, example_length=16), cases=_ALL),
+    Variant("head, 8 factors a row", DEFAULT, factors=8, cases=_ALL),
+    Variant("head, 2 factors a row", DEFAULT, factors=2, cases=_ALL),
     Variant("head, 2 seeds", DEFAULT, seeds=(0, 1)),
     Variant("all layers", replace(DEFAULT, layers=_EVERY), cases=_ALL),
     Variant("hidden layers", replace(DEFAULT, layers=_HIDDEN), cases=_ALL),
@@ -108,7 +116,29 @@ def row_influence(
     shutil.rmtree(folder, ignore_errors=True)
     build_index(model, records, folder, variant.settings, name="lab")
     index = AttributionIndex.open(folder, damping=variant.damping)
-    return index.row_influence(model, case.outputs).double(), index.rows, [g.provider for g in index.groups]
+    if variant.factors is None:
+        values = index.row_influence(model, case.outputs)
+    else:
+        values = _factored_influence(index, model, case.outputs, variant.factors)
+    return values.double(), index.rows, [g.provider for g in index.groups]
+
+
+def _factored_influence(
+    index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], factors: int
+) -> Tensor:
+    """Influence (Q, R) of rows of which only `factors` pairs of vectors are kept."""
+    queries = index.preconditioned(model, outputs)
+    parts = []
+    for shard in index.shards(model.device):
+        products = []
+        for name, rows in shard:
+            inner = index.projections[name].p_in
+            matrices = rows.unflatten(1, (-1, rows.shape[1] if inner is None else len(inner)))
+            u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+            kept = (u[..., :factors] * s[:, None, :factors]) @ vh[:, :factors]
+            products.append(queries[name] @ kept.flatten(1).mT)
+        parts.append(torch.stack(products).sum(0))
+    return torch.cat(parts, dim=1) * index.manifest.scale
 
 
 def reduce_rows(values: Tensor, rows: GroupRows, owners: Sequence[str], providers: Sequence[str]) -> Features:

@@ -28,17 +28,21 @@ if TYPE_CHECKING:
     from credit.valuation.layers import SkippedLayer
 
 
-class _RowsPerGroup(click.ParamType[int | str]):
-    name = "N|all"
+class _NumberOrWord(click.ParamType[int | str]):
+    """A number, or the one word for no limit."""
+
+    def __init__(self, word: str) -> None:
+        self.name = f"N|{word}"
+        self._word = word
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "all" or isinstance(value, int):
+        if value == self._word or isinstance(value, int):
             return value
         try:
-            rows = int(str(value))
+            number = int(str(value))
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'all'", param, ctx)
-        return rows
+            self.fail(f"{value!r} is neither a number nor {self._word!r}", param, ctx)
+        return number
 
 
 @click.command()
@@ -66,7 +70,13 @@ class _RowsPerGroup(click.ParamType[int | str]):
     "--curvature", type=click.Choice(["none", "diagonal", "fisher", "ekfac"]), default="ekfac", show_default=True
 )
 @click.option("--damping", default=3.0, show_default=True, help="Relative to the mean eigenvalue of each layer.")
-@click.option("--rows-per-group", type=_RowsPerGroup(), default=32, show_default=True, help="Rows kept per collection.")
+@click.option(
+    "--rows-per-group",
+    type=_NumberOrWord("all"),
+    default=32,
+    show_default=True,
+    help="Rows kept per collection; all keeps one for each example.",
+)
 @click.option("--rows-dtype", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True)
 @click.option(
     "--weighting",
@@ -84,8 +94,15 @@ class _RowsPerGroup(click.ParamType[int | str]):
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
-    help="Tokens per example; outputs are read with all of the model's context. Long documents tell more apart in "
-    "examples of some 256 tokens.  [default: the model's, at most 2048]",
+    help="Tokens read in one pass; longer texts are read in parts. Outputs are read with all of the model's context."
+    "  [default: the model's, at most 2048]",
+)
+@click.option(
+    "--example-length",
+    type=_NumberOrWord("none"),
+    default=256,
+    show_default=True,
+    help="Tokens of an example: what is read in one pass is cut into several, which are told apart. 'none' cuts none.",
 )
 @click.option("--sample", default=2048, show_default=True, help="Examples that pca, whitened and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
@@ -128,6 +145,7 @@ def index(
     weighting: str,
     layers: tuple[str, ...],
     max_length: int | None,
+    example_length: int | str,
     sample: int,
     seed: int,
     dtype: str,
@@ -178,6 +196,7 @@ def index(
         weighting=weighting,
         layers=layers,
         max_length=max_length,
+        example_length=None if isinstance(example_length, str) else example_length,
         sample=sample,
         seed=seed,
     )

@@ -13,7 +13,7 @@ from credit.fidelity.metrics import Floats
 from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.tokens import Encoder, Window
 
 _NEAREST = 100
 _BATCH_TOKENS = 4096
@@ -74,7 +74,7 @@ def hidden_similarity(
 ) -> Floats:
     """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest, by its shares."""
     encoder = Encoder(model.tokenizer, max_length)
-    examples: list[Example] = []
+    examples: list[Window] = []
     shares: list[tuple[Share, ...]] = []
     for record in records:
         for example in encoder.training(record):
@@ -100,7 +100,7 @@ def owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str]) 
     return owned
 
 
-def _states(model: LanguageModel, examples: Sequence[Example]) -> NDArray[np.float64]:
+def _states(model: LanguageModel, examples: Sequence[Window]) -> NDArray[np.float64]:
     """Unit mean of the last hidden states over the predicted positions of each example: (N, width)."""
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(examples)
     for positions in plan_batches([len(example.tokens) for example in examples], _BATCH_TOKENS):

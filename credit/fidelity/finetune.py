@@ -17,7 +17,7 @@ from credit.fidelity.retrain import recipe_fingerprint
 from credit.records import TrainingRecord
 from credit.valuation.batching import make_batch
 from credit.valuation.model import load_model, without_progress_bars
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.tokens import Encoder, Window
 
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-5, 2e-4
 
@@ -103,6 +103,6 @@ def _with_adapter(module: Any, rank: int) -> Any:
     return get_peft_model(module, settings)
 
 
-def _collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+def _collate(examples: Sequence[Window]) -> dict[str, Tensor]:
     batch = make_batch(examples)
     return {"input_ids": batch.input_ids, "labels": batch.labels}

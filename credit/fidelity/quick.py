@@ -32,7 +32,7 @@ from credit.fidelity.validate import (
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.tokens import Encoder, Window
 
 STEP = 1e-4
 """How far every weight moves. Ten times as far gave the same where it was tried."""
@@ -91,7 +91,7 @@ def step_falls(
     before = log_likelihoods(model, outputs, output_length)
     columns = []
     for number, name in enumerate(providers, start=1):
-        examples: dict[int, list[Example]] = {}
+        examples: dict[int, list[Window]] = {}
         for record in records:
             if own := sum(share.ppm for share in record.shares if share.group.provider == name):
                 examples.setdefault(own, []).extend(encoder.training(record))
@@ -105,7 +105,7 @@ def step_falls(
 
 
 @contextmanager
-def _stepped_away(model: LanguageModel, examples: Mapping[int, Sequence[Example]]) -> Iterator[None]:
+def _stepped_away(model: LanguageModel, examples: Mapping[int, Sequence[Window]]) -> Iterator[None]:
     """Move the model one step away from examples, and put it back.
 
     They come by the provider's share of them, in parts per million, by which their loss counts.

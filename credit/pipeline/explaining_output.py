@@ -14,10 +14,12 @@ from credit.ledger.outputs import all_outputs
 from credit.pipeline.compute import index_folder
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex
+from credit.valuation import AttributionIndex, LanguageModel, Manifest
+from credit.valuation.data import examples_of
 from credit.valuation.explain import ExampleInfluence, explain_output
 
 _SHOWN_CHARACTERS = 200
+_PART = re.compile(r"(@\d+)?(#\d+)?(\[\d+:\d+\])?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,22 @@ def explain_logged_output(
     records = list(read_training(data)) if data else None
     model = index.load_model(*model_paths, device=device)
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
-    return OutputExplanation(found, tuple(examples), _texts(records or [], examples))
+    return OutputExplanation(found, tuple(examples), _texts(index.manifest, model, records or [], examples))
 
 
-def _texts(records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]) -> dict[str, str]:
-    """Return the beginning of the record of each example, by the example's id."""
-    beginnings = {
-        record.id: " ".join((record.completion or " ".join(m.content for m in record.messages)).split())
-        for record in records
-    }
-    # A part of a long record is called after it: `record#2`, or `record@3` for a turn of a chat.
-    found = {example.id: beginnings.get(re.sub(r"(@\d+)?(#\d+)?$", "", example.id)) for example in examples}
-    return {example: text[:_SHOWN_CHARACTERS] for example, text in found.items() if text is not None}
+def _texts(
+    manifest: Manifest, model: LanguageModel, records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]
+) -> dict[str, str]:
+    """Return how each example begins, by its id."""
+    encoder = model.encoder(manifest.max_length)
+    asked = {example.id for example in examples}
+    # A part of a record is called after it: `record#2`, `record@3` for a turn of a chat, `record[256:512]`.
+    named = {_PART.sub("", example) for example in asked} | asked
+    texts = {}
+    for record in records:
+        if record.id in named:
+            for part in examples_of(record, encoder, manifest.settings.example_length):
+                if part.id in asked:
+                    text: str = model.tokenizer.decode(part.said, skip_special_tokens=True)
+                    texts[part.id] = " ".join(text.split())[:_SHOWN_CHARACTERS]
+    return texts

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from credit.valuation.tokens import Example
+from credit.valuation.tokens import Window
 
 IGNORED = -100
 """Label of a token that is not predicted."""
@@ -62,7 +62,7 @@ def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int
     return batches
 
 
-def make_batch(examples: Sequence[Example]) -> Batch:
+def make_batch(examples: Sequence[Window]) -> Batch:
     """Pad examples on the right. Nothing real attends to padding, and it is not predicted: its id does not matter."""
     width = max(len(example.tokens) for example in examples)
     input_ids = np.zeros((len(examples), width), dtype=np.int64)

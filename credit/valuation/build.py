@@ -14,7 +14,7 @@ from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training
 from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.filling import Build
-from credit.valuation.fitting import PROJECTIONS, Progress
+from credit.valuation.fitting import PROJECTIONS
 from credit.valuation.folder import check_folder, locked, prepare_folder
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
@@ -27,6 +27,7 @@ from credit.valuation.manifest import (
     read_manifest,
 )
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
+from credit.valuation.running import Progress, Running
 from credit.valuation.store import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import WEIGHTINGS
@@ -117,14 +118,13 @@ def build_index(
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
     max_length = settings.max_length or model.max_length
-    data = encode_training(records, model.encoder(max_length))
-    result = _build_one(
-        model, data, out, settings, max_length, name, tokens_per_batch, exclude_non_finite, progress, announce
-    )
+    data = encode_training(records, model.encoder(max_length), settings.example_length)
+    running = Running(tokens_per_batch, exclude_non_finite, progress, announce)
+    result = _build_one(model, data, out, settings, max_length, name, running)
     manifest = result.manifest
     known = len(manifest.checkpoints)
     for checkpoint in checkpoints:
-        manifest = _add(out, manifest, checkpoint, data, tokens_per_batch, exclude_non_finite, progress, announce)
+        manifest = _add(out, manifest, checkpoint, data, running)
     if len(manifest.checkpoints) != len(checkpoints):
         raise MismatchError(
             f"{out} holds {len(manifest.checkpoints)} further checkpoints, not {len(checkpoints)}; name all of them, "
@@ -148,11 +148,11 @@ def plan_index(
     """
     check_settings(settings)
     max_length = settings.max_length or model.max_length
-    data = encode_training(records, model.encoder(max_length))
+    data = encode_training(records, model.encoder(max_length), settings.example_length)
     identity = _identity(model, data, settings, max_length)
     check_folder(out)
     layers = choose_layers(model.module, settings.layers)
-    build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, True, None)
+    build = Build(model, data, out, settings, layers, identity(), Running(tokens_per_batch, exclude=True))
     existed = (out / MANIFEST).is_file()
     if existed:
         _same_index(out, identity, True)
@@ -196,9 +196,10 @@ def add_checkpoint(
     _check_weight(checkpoint)
     manifest = read_manifest(folder)
     model = checkpoint.load()
-    data = encode_training(records, model.encoder(manifest.max_length))
+    data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
     loaded = Checkpoint(lambda: model, checkpoint.weight)
-    return _add(folder, manifest, loaded, data, tokens_per_batch, exclude_non_finite, progress, announce)
+    running = Running(tokens_per_batch, exclude_non_finite, progress, announce)
+    return _add(folder, manifest, loaded, data, running)
 
 
 def _check_weight(checkpoint: Checkpoint) -> None:
@@ -206,16 +207,7 @@ def _check_weight(checkpoint: Checkpoint) -> None:
         raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
 
 
-def _add(
-    folder: Path,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    data: TrainingData,
-    tokens_per_batch: int,
-    exclude: bool,
-    progress: Progress | None,
-    announce: Callable[[Needs], None] | None,
-) -> Manifest:
+def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, running: Running) -> Manifest:
     """Build the index of a checkpoint inside that of its model; it counts once the manifest names it."""
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
@@ -229,18 +221,7 @@ def _add(
             return manifest
     settings = replace(manifest.settings, max_length=manifest.max_length)
     inside = f"checkpoint-{len(manifest.checkpoints) + 1}"
-    built = _build_one(
-        model,
-        data,
-        folder / inside,
-        settings,
-        manifest.max_length,
-        manifest.name,
-        tokens_per_batch,
-        exclude,
-        progress,
-        announce,
-    ).manifest
+    built = _build_one(model, data, folder / inside, settings, manifest.max_length, manifest.name, running).manifest
     if (built.data_sha256, built.groups) != (manifest.data_sha256, manifest.groups):
         raise MismatchError(
             f"{folder / inside} has other data or other rows than {folder}: give the data that the index was built "
@@ -264,10 +245,7 @@ def _build_one(
     settings: IndexSettings,
     max_length: int,
     name: str,
-    tokens_per_batch: int,
-    exclude: bool,
-    progress: Progress | None,
-    announce: Callable[[Needs], None] | None,
+    running: Running,
 ) -> BuildResult:
     """Build the index of one model."""
     identity = _identity(model, data, settings, max_length)
@@ -275,14 +253,14 @@ def _build_one(
     with locked(out):
         if (out / MANIFEST).is_file():
             (out / STATE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
-            return BuildResult(_same_index(out, identity, exclude), existed=True)
+            return BuildResult(_same_index(out, identity, running.exclude), existed=True)
         layers = choose_layers(model.module, settings.layers)
-        build = Build(model, data, out, settings, layers, identity(), tokens_per_batch, exclude, progress)
+        build = Build(model, data, out, settings, layers, identity(), running)
         check_needs(build.needs, out, device_of(model))
-        if announce:
+        if running.announce:
             probed = build.probed_needs()
             check_needs(probed, out, device_of(model))
-            announce(probed)
+            running.announce(probed)
         with room_on_disk(out, build.needs.disk_bytes, "it goes on where it stopped"):
             build.run()
             manifest = build.finish(name=name, dtype=_dtype(model), max_length=max_length)
@@ -323,6 +301,8 @@ def check_settings(settings: IndexSettings) -> None:
             raise ValuationError(f"{setting} {value!r} is unknown; choose one of {', '.join(choices)}")
     if settings.sample < 1:
         raise ValuationError(f"a sample of {settings.sample} examples has no second moments; it must be at least 1")
+    if settings.example_length is not None and settings.example_length < 1:
+        raise ValuationError(f"examples of {settings.example_length} tokens predict nothing; give 1 or more, or None")
     if not 0 < settings.damping < float("inf"):
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from credit.errors import InputError, MismatchError
 from credit.files import sha256_file, write_whole
@@ -41,8 +42,8 @@ class IndexedExample:
     ppm: int = PPM
 
 
-def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> TrainingData:
-    """Turn training records into examples.
+def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None) -> TrainingData:
+    """Turn training records into examples of at most `length` predictions; None leaves windows whole.
 
     Raises:
         InputError: there is nothing to index, or two examples share an id.
@@ -51,7 +52,7 @@ def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> Train
     shares: list[tuple[Share, ...]] = []
     seen: set[str] = set()
     for record in records:
-        for example in encoder.training(record):
+        for example in examples_of(record, encoder, length):
             if example.id in seen:
                 raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
             seen.add(example.id)
@@ -60,6 +61,12 @@ def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder) -> Train
     if not examples:
         raise InputError("the training data holds no record that can be indexed")
     return TrainingData(examples, shares, _hex(hash_of(examples, shares)))
+
+
+def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> Iterator[Any]:
+    """Yield the examples of a record, of at most `length` predictions; None leaves windows whole."""
+    for window in encoder.training(record):
+        yield from [window] if length is None else encoder.cut(window, length)
 
 
 def hash_of(examples: Sequence[AnyExample], shares: Sequence[tuple[Share, ...]]) -> int:
@@ -107,6 +114,7 @@ def match_members(
     encoder: ExampleEncoder,
     records: Iterable[Tagged],
     members: Mapping[Group, Mapping[str, tuple[str, int]]],
+    length: int | None,
 ) -> list[tuple[tuple[Share, ...], AnyExample]]:
     """Find the examples of some groups of an index in training data; records of other groups are passed over.
 
@@ -116,6 +124,7 @@ def match_members(
         records: training data.
         members: for each group the ids of all its examples, with their digests and its share of each, in parts per
             million.
+        length: predictions of an example at most, as of `encode_training`.
 
     Returns:
         Each example once, with the shares of all who have one.
@@ -130,7 +139,7 @@ def match_members(
         asked = [share for share in record.shares if share.group in members]
         if not asked:
             continue
-        for example in encoder.training(record):
+        for example in examples_of(record, encoder, length):
             digest = short_digest(example)
             for share in asked:
                 if missing[share.group].pop(example.id, None) != (digest, share.ppm):

@@ -14,9 +14,9 @@ import torch
 from credit.errors import ValuationError
 from credit.files import why_disk_is_full
 from credit.valuation.curvature import BLOCK_ROWS
-from credit.valuation.fitting import needs_moments
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
+from credit.valuation.moments import needs_moments
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.store import scales_of
 

@@ -81,7 +81,8 @@ def explain_output(
             if share.group in folded:
                 members[share.group][left_out.id] = left_out.digest, share.ppm
     if folded and records is not None:
-        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members)
+        length = index.manifest.settings.example_length
+        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
         found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
     return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
 

@@ -19,16 +19,17 @@ from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
 from credit.valuation.data import IndexedExample, TrainingData
 from credit.valuation.estimate import Needs, build_needs
-from credit.valuation.fitting import Progress, make_projections, needs_moments
+from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
-from credit.valuation.moments import choose_sample
+from credit.valuation.moments import choose_sample, needs_moments
 from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
 from credit.valuation.rows import RowLayout, Unit, add_parts, lay_out_rows
+from credit.valuation.running import Running
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
@@ -53,12 +54,10 @@ class Build:
         settings: IndexSettings,
         layers: LayerChoice,
         fingerprint: str,
-        tokens_per_batch: int,
-        exclude: bool,
-        progress: Progress | None,
+        running: Running,
     ) -> None:
         self.task, self.data, self.out, self.settings, self.layers = task, data, out, settings, layers
-        self.tokens_per_batch, self.exclude, self.progress = tokens_per_batch, exclude, progress
+        self.running = running
         self.rows = self._lay_out()
         self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
         self.state = BuildState.open(out, fingerprint)
@@ -93,7 +92,7 @@ class Build:
             self.layers,
             self.data.examples,
             self.settings,
-            tokens_per_batch=self.tokens_per_batch,
+            tokens_per_batch=self.running.tokens_per_batch,
             fitted=fitted,
         )
         return replace(self.needs, seconds=probed.seconds(work), batch_bytes=probed.batch_bytes)
@@ -285,19 +284,21 @@ class Build:
         members = self._left(unit)
         examples = [self.data.examples[i] for i in members]
         bad: list[int] = []
-        for positions, gradients in gradient_batches(self.task, tap, examples, self.tokens_per_batch, excluded=bad):
+        for positions, gradients in gradient_batches(
+            self.task, tap, examples, self.running.tokens_per_batch, excluded=bad
+        ):
             self._check([examples[p] for p in bad])
             yield [members[p] for p in positions], gradients
             done += sum(examples[p].size for p in positions)
-            if self.progress:
-                self.progress(phase, done, total)
+            if self.running.progress:
+                self.running.progress(phase, done, total)
         self._check([examples[p] for p in bad])
         found = (examples[p].id for p in sorted(bad))
         self.state = replace(self.state, excluded=[*self.state.excluded, *found])
 
     def _check(self, bad: Sequence[AnyExample]) -> None:
         """Refuse examples that are not finite, unless they are to be left out."""
-        if bad and not self.exclude:
+        if bad and not self.running.exclude:
             raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
 
     def _left(self, unit: Unit) -> list[int]:
@@ -326,9 +327,7 @@ class Build:
                 self.layers,
                 self.data.examples,
                 self.settings,
-                tokens_per_batch=self.tokens_per_batch,
-                exclude=self.exclude,
-                progress=self.progress,
+                self.running,
             )
             digest = save_tensors(path, projections_to_tensors(projections))
             self.state = replace(self.state, projections=digest)

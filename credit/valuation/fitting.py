@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.moments import choose_sample, second_moments
+from credit.valuation.moments import choose_sample, needs_moments, second_moments
 from credit.valuation.projection import (
     LayerMoments,
     LayerProjection,
@@ -16,17 +16,10 @@ from credit.valuation.projection import (
     whitened_projections,
 )
 from credit.valuation.ranks import Ranks, resolve_ranks
+from credit.valuation.running import Running
 from credit.valuation.task import AnyExample, Task
 
 PROJECTIONS = ("random", "pca", "whitened")
-
-Progress = Callable[[str, int, int], None]
-"""Called with a phase, the tokens done and the tokens in all."""
-
-
-def needs_moments(settings: IndexSettings) -> bool:
-    """Whether projections are fitted to second moments, which take a pass over a sample of the data."""
-    return settings.projection != "random" or settings.curvature == "ekfac"
 
 
 def make_projections(
@@ -34,25 +27,19 @@ def make_projections(
     layers: LayerChoice,
     examples: Sequence[AnyExample],
     settings: IndexSettings,
-    *,
-    tokens_per_batch: int,
-    exclude: bool = False,
-    progress: Progress | None = None,
+    running: Running,
 ) -> dict[str, LayerProjection]:
-    """Make the projections of a model's watched layers, from a pass over a sample where they need one.
-
-    `exclude` leaves examples of the sample out that are not finite; else the first is an error.
-    """
+    """Make the projections of a model's watched layers, from a pass over a sample where they need one."""
     shapes, seed = layers.shapes, settings.seed
-    rank = resolve_ranks(shapes, settings.rank, settings.ranks)
+    rank, progress = resolve_ranks(shapes, settings.rank, settings.ranks), running.progress
     if not needs_moments(settings):
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
         task,
         layers,
         choose_sample(examples, settings.sample),
-        tokens_per_batch=tokens_per_batch,
-        exclude=exclude,
+        tokens_per_batch=running.tokens_per_batch,
+        exclude=running.exclude,
         progress=(lambda done, total: progress("moments", done, total)) if progress else None,
     )
     projections = _fit(settings, shapes, rank, moments)

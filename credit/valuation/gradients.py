@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,6 +47,41 @@ def projected_gradient(x: Tensor, dy: Tensor, p_out: Side) -> Tensor:
     if isinstance(p_out, Hashing) and x.shape[2] < x.shape[1]:  # fewer numbers to hash after the product
         return p_out.sum(torch.bmm(dy.to(dtype).mT, x.to(dtype)), dim=1)
     return torch.bmm(project(dy, p_out).to(dtype).mT, x.to(dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How the windows of a batch are cut into examples: cells of positions, and whose each is.
+
+    Attributes:
+        length: positions of a cell.
+        width: positions of a window, T, padding included.
+        owner: (N, C) int64: the example that cell c of window n belongs to, -1 where nobody asks for it.
+        examples: number of examples M.
+    """
+
+    length: int
+    width: int
+    owner: Tensor
+    examples: int
+
+
+def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: Cut) -> Tensor:
+    """`projected_gradient` of parts of windows: x (N, T, R) and dy (N, T, O) -> (M, S, R), one for each example.
+
+    Each has the terms of its own positions, so that the parts of a window sum to its gradient.
+    """
+    total: Tensor | None = None
+    for cell in range(cut.owner.shape[1]):
+        here = slice(cell * cut.length, (cell + 1) * cut.length)
+        part = projected_gradient(x[:, here], dy[:, here], p_out)
+        if total is None:
+            total = part.new_zeros(cut.examples, *part.shape[1:])
+        owner = cut.owner[:, cell]
+        asked = (owner >= 0).nonzero().squeeze(1)
+        total.index_add_(0, owner[asked], part if len(asked) == len(part) else part[asked])
+    assert total is not None  # noqa: S101  # a window has a position
+    return total
 
 
 class _Tap(torch.autograd.Function):
@@ -137,7 +173,11 @@ class ModelTap:
         Raises:
             ValuationError: the inputs of a watched layer are not one row of positions for each example.
         """
-        with self.watching(batch_size), torch.enable_grad():
+        with self.watching(batch_size):
+            self._pass(loss)
+
+    def _pass(self, loss: Callable[[], Tensor]) -> None:
+        with torch.enable_grad():
             value = loss()
             if value.dim():
                 raise ValuationError(f"the loss has shape {tuple(value.shape)}; it must be the sum over the examples")
@@ -204,26 +244,36 @@ class GradientTap(ModelTap):
             for parameter in [next(module.parameters())]
         }
         self._sums: dict[str, Tensor] = {}
+        self._cut: Cut | None = None
 
-    def collect(self, loss: Callable[[], Tensor], batch_size: int) -> dict[str, Tensor]:
-        """Return the gradients (N, S, R) of each example's loss in the projected weights of every watched layer.
+    def collect(self, loss: Callable[[], Tensor], batch_size: int, cut: Cut | None = None) -> dict[str, Tensor]:
+        """Return the gradients (M, S, R) of each example's loss in the projected weights of every watched layer.
 
         Args:
-            loss: runs the model on a batch and returns the sum over its examples of their losses (nats).
-            batch_size: number of examples N in the batch.
+            loss: runs the model on a batch and returns the sum over its windows of their losses (nats).
+            batch_size: number of windows N in the batch.
+            cut: which example every part of a window belongs to; without it, each window is one, M = N.
 
         Raises:
             ValuationError: a watched layer took no part in the loss, or its examples cannot be told apart.
         """
         try:
-            self.run(loss, batch_size)
+            with self.watching(batch_size, cut):
+                self._pass(loss)
         except BaseException:
             self._sums = {}  # a pass that failed leaves nothing that the next could take for its own
             raise
         return self.take()
 
+    @contextmanager
+    def watching(self, batch_size: int, cut: Cut | None = None) -> Iterator[None]:
+        """Context in which the passes of one batch are seen, of `batch_size` windows, which are cut into examples."""
+        self._cut = cut
+        with super().watching(batch_size):
+            yield
+
     def take(self) -> dict[str, Tensor]:
-        """Return what the passes of a batch have left: gradients (N, S, R) of every watched layer.
+        """Return what the passes of a batch have left: gradients (M, S, R) of every watched layer.
 
         Raises:
             ValuationError: a watched layer took no part in the loss.
@@ -235,11 +285,20 @@ class GradientTap(ModelTap):
         return sums
 
     def _project(self, name: str, x: Tensor) -> Sink:
-        projection = self._projections[name]
+        projection, cut = self._projections[name], self._cut
+        if cut and x.shape[1] != cut.width:
+            raise ValuationError(
+                f"layer {name} sees {x.shape[1]} positions where the model reads {cut.width} tokens: parts of a text "
+                "cannot be told apart there; leave the layer out, or do not cut windows (--example-length none)"
+            )
         px = project(x, projection.p_in)
 
         def sink(dy: Tensor) -> None:
-            gradient = projected_gradient(px, dy, projection.p_out)
+            gradient = (
+                projected_gradient(px, dy, projection.p_out)
+                if cut is None
+                else cut_gradient(px, dy, projection.p_out, cut)
+            )
             # A layer that is used several times in one pass has the sum of its uses as its gradient.
             before = self._sums.get(name)
             self._sums[name] = gradient if before is None else before + gradient

@@ -15,7 +15,7 @@ from credit.records import PPM, Group, Share
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 
@@ -37,7 +37,8 @@ class IndexSettings:
             self-influence).
         layers: patterns of names of linear layers to watch, as in a shell; `!pattern` leaves layers out. Empty is the
             output head alone, or all layers of a model without one.
-        max_length: tokens of a training example at most; None is the model's own maximum, at most 2048.
+        max_length: tokens that are read in one pass at most; None is the model's own maximum, at most 2048.
+        example_length: predicted tokens of an example at most: longer windows are cut into several. None cuts none.
         sample: examples from which second moments are taken, where the projection or curvature needs them.
         seed: of the random projections.
     """
@@ -52,6 +53,7 @@ class IndexSettings:
     weighting: str = "none"
     layers: tuple[str, ...] = ()
     max_length: int | None = None
+    example_length: int | None = 256
     sample: int = 2048
     seed: int = 0
 

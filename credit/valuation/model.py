@@ -22,7 +22,7 @@ from credit.errors import InputError, ValuationError
 from credit.files import sha256_file
 from credit.valuation.batching import IGNORED, Batch, make_batch
 from credit.valuation.task import LossBatch
-from credit.valuation.tokens import Encoder, Example
+from credit.valuation.tokens import Encoder, Window
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
@@ -72,7 +72,7 @@ class LanguageModel:
             raise InputError(f"examples of {max_length} tokens do not fit into the {positions} positions of the model")
         return Encoder(self.tokenizer, max_length)
 
-    def batch(self, examples: Sequence[Example]) -> LossBatch:
+    def batch(self, examples: Sequence[Window]) -> LossBatch:
         """Pad examples to one length, on the model's device."""
         batch = make_batch(examples).to(self.device)
         return LossBatch(batch.size, lambda: self.loss(batch), batch.real)

@@ -11,16 +11,31 @@ from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
 from credit.valuation.layers import LayerChoice
+from credit.valuation.manifest import IndexSettings
 from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
 from credit.valuation.projection import LayerMoments
+from credit.valuation.readings import readings
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
 
 
+def needs_moments(settings: IndexSettings) -> bool:
+    """Whether projections are fitted to second moments, which take a pass over a sample of the data."""
+    return settings.projection != "random" or settings.curvature == "ekfac"
+
+
 def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]:
-    """Choose examples by the hash of their ids: the same for any order of the data."""
-    ranked = sorted(examples, key=lambda example: (fold_key(f"sample/{example.id}"), example.id))
-    return ranked[:size]
+    """Choose examples, whole windows of them, by the hash of the windows' ids: the same for any order of the data.
+
+    There are `size` of them at most, or one window.
+    """
+    windows = readings(examples)
+    chosen: list[AnyExample] = []
+    for reading in sorted(windows, key=lambda r: (fold_key(f"sample/{r.window.id}"), r.window.id)):
+        if chosen and len(chosen) + len(reading.places) > size:
+            break
+        chosen += [examples[place] for place in reading.places]
+    return chosen
 
 
 def second_moments(
@@ -41,7 +56,7 @@ def second_moments(
     Raises:
         ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
     """
-    longest = max((example.size for example in sample), default=0)
+    longest = max((reading.window.size for reading in readings(sample)), default=0)
     budget = tokens_per_batch
     while True:
         try:
@@ -78,14 +93,15 @@ def sum_moments(
 ) -> dict[str, LayerMoments]:
     """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
     sums = _MomentSums(layers.heads)
-    total = sum(example.size for example in sample)
+    windows = [reading.window for reading in readings(sample)]
+    total = sum(window.size for window in windows)
     done = 0
     with ModelTap(task.module, layers.watched, sums.observe, flat=task.flat_inputs) as tap:
-        for positions in plan_batches([example.size for example in sample], tokens_per_batch):
-            batch = task.batch([sample[position] for position in positions])
+        for places in plan_batches([window.size for window in windows], tokens_per_batch):
+            batch = task.batch([windows[place] for place in places])
             sums.real = batch.real
             tap.run(batch.loss, batch.size)
-            done += sum(sample[position].size for position in positions)
+            done += sum(windows[place].size for place in places)
             if progress:
                 progress(done, total)
     return {
@@ -96,7 +112,7 @@ def sum_moments(
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
-    """Return the positions of examples that have an input or gradient which is not finite in a watched layer."""
+    """Return the places of examples whose window has an input or gradient that is not finite in a watched layer."""
     totals: list[Tensor] = []
 
     def observe(_name: str, x: Tensor) -> Sink:
@@ -104,13 +120,15 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
         return lambda dy: totals.append(dy.sum((1, 2)))
 
     bad: list[int] = []
+    windows = readings(sample)
     with ModelTap(task.module, layers.watched, observe, flat=task.flat_inputs) as tap:
-        for positions in plan_batches([example.size for example in sample], tokens_per_batch):
-            batch = task.batch([sample[position] for position in positions])
+        for places in plan_batches([reading.window.size for reading in windows], tokens_per_batch):
+            batch = task.batch([windows[place].window for place in places])
             totals.clear()
             tap.run(batch.loss, batch.size)
             finite = torch.stack(totals).isfinite().all(0).tolist()
-            bad += [position for position, good in zip(positions, finite, strict=True) if not good]
+            for place, good in zip(places, finite, strict=True):
+                bad += [] if good else windows[place].places
     return sorted(bad)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import GradientTap
+from credit.valuation.readings import Reading, make_cut, readings
 from credit.valuation.task import AnyExample, Task, device_of
 
 DEFAULT_TOKENS_PER_BATCH = 4096
@@ -29,7 +30,7 @@ def gradient_batches(
     *,
     excluded: list[int] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Yield the projected gradients of all examples, each once, in batches of like length.
+    """Yield the projected gradients of all examples, each once, in batches of windows of like length.
 
     One example whose gradient is not finite leaves the others of its batch as they are: their losses are summed, and
     nothing of one goes into the gradient of another.
@@ -49,10 +50,11 @@ def gradient_batches(
         ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
     """
 
-    def run(positions: list[int]) -> dict[str, Tensor]:
-        return _gradients(task, tap, [examples[p] for p in positions])
+    def run(batch: list[Reading]) -> dict[str, Tensor]:
+        return _gradients(task, tap, examples, batch)
 
-    for positions, gradients in in_batches(task, examples, tokens_per_batch, run):
+    for batch, gradients in in_batches(task, readings(examples), tokens_per_batch, run):
+        positions = [place for reading in batch for place in reading.places]
         finite = finite_gradients(gradients)
         if all(finite):
             yield positions, gradients
@@ -73,52 +75,52 @@ def chosen_rows(gradients: dict[str, Tensor], chosen: Sequence[int]) -> dict[str
 
 
 def in_batches(
-    task: Task, examples: Sequence[AnyExample], tokens_per_batch: int, run: Callable[[list[int]], T]
-) -> Iterator[tuple[list[int], T]]:
-    """Run batches of examples of like length; one that does not fit into memory is halved until it does.
+    task: Task, waiting: Sequence[Reading], tokens_per_batch: int, run: Callable[[list[Reading]], T]
+) -> Iterator[tuple[list[Reading], T]]:
+    """Run batches of windows of like length; one that does not fit into memory is halved until it does.
 
     What did not fit is not tried again: later batches of its size are halved before they are run.
 
     Args:
         task: the model, for its device.
-        examples: N examples.
+        waiting: the windows, with what is read in them.
         tokens_per_batch: padded positions in a batch, at most.
-        run: gets positions in `examples`; must leave nothing behind when it fails.
+        run: runs a batch; must leave nothing behind when it fails.
 
     Yields:
-        Positions, and what `run` returned for them.
+        A batch, and what `run` returned for it.
 
     Raises:
-        ValuationError: a single example does not fit.
+        ValuationError: a single window does not fit.
     """
-    sizes = [example.size for example in examples]
-    waiting = deque(plan_batches(sizes, tokens_per_batch))
+    plan = plan_batches([reading.window.size for reading in waiting], tokens_per_batch)
+    batches = deque([waiting[place] for place in places] for places in plan)
     fits: float = float("inf")
-    while waiting:
-        positions = waiting.popleft()
-        padded = max(sizes[p] for p in positions) * len(positions)
-        if padded <= fits or len(positions) == 1:
+    while batches:
+        batch = batches.popleft()
+        padded = max(reading.window.size for reading in batch) * len(batch)
+        if padded <= fits or len(batch) == 1:
             failure: str | None = None
             try:
-                result = run(positions)
+                result = run(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 failure = str(error).splitlines()[0]
             # Outside the handler: the error's frames hold the tensors of the pass, and must be gone first.
             if failure is None:
-                yield positions, result
+                yield batch, result
                 continue
             release_memory(device_of(task))
-            if len(positions) == 1:
-                alone = examples[positions[0]]
+            if len(batch) == 1:
+                alone = batch[0].window
                 raise ValuationError(
                     f"{alone.id} ({alone.size} tokens) does not fit into the memory of {device_of(task)} even alone "
                     f"({failure}); lower --max-length, use --dtype bf16, or watch fewer layers with --layers"
                 )
             fits = padded / 2
-        half = len(positions) // 2
-        waiting.extendleft([positions[half:], positions[:half]])
+        half = len(batch) // 2
+        batches.extendleft([batch[half:], batch[:half]])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -140,7 +142,7 @@ def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExampl
     Raises:
         ValuationError: an example's gradient is not finite; the message names the example.
     """
-    gradients = _gradients(task, tap, examples)
+    gradients = _gradients(task, tap, examples, readings(examples))
     for example, finite in zip(examples, finite_gradients(gradients), strict=True):
         if not finite:
             raise ValuationError(not_finite(example, task))
@@ -152,9 +154,13 @@ def not_finite(example: AnyExample, task: Task) -> str:
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
 
 
-def _gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> dict[str, Tensor]:
-    batch = task.batch(examples)
-    return {name: rows.flatten(1) for name, rows in tap.collect(batch.loss, batch.size).items()}
+def _gradients(
+    task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[Reading]
+) -> dict[str, Tensor]:
+    """Gradients of the examples that are read in a batch of windows, in the order of its readings."""
+    made = task.batch([reading.window for reading in batch])
+    cut = make_cut(batch, examples, device_of(task))
+    return {name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()}
 
 
 def finite_gradients(gradients: dict[str, Tensor]) -> list[bool]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
-from credit.valuation.fitting import needs_moments
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.moments import sum_moments
+from credit.valuation.moments import needs_moments, sum_moments
 from credit.valuation.passes import is_out_of_memory, release_memory
 from credit.valuation.projection import LayerProjection, Side, SideSpec, vocabulary_hashing
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
+from credit.valuation.readings import Reading, make_cut, readings
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.weighting import needs_curvature
 
@@ -105,25 +105,27 @@ def probe(
         ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
     """
     ranks = resolve_ranks(layers.shapes, settings.rank, settings.ranks)
-    typical = _typical(examples, tokens_per_batch)
+    windows = readings(examples)
+    typical = _typical(windows, tokens_per_batch)
     device = device_of(task)
     stand_ins = _stand_ins(layers, ranks, keeps_identities=not needs_moments(settings))
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
-        def gradients(batch: Sequence[AnyExample]) -> None:
-            made = task.batch(batch)
-            tap.collect(made.loss, made.size)
+        def gradients(batch: Sequence[Reading]) -> None:
+            made = task.batch([reading.window for reading in batch])
+            tap.collect(made.loss, made.size, make_cut(batch, examples, device))
 
         with _SavedBytes(task) as saved:
             gradients(typical[:1])
         gradient, tried = _seconds_per_token(gradients, typical, device)
-    widest = max(example.size for example in examples)
-    full = max(tokens_per_batch, widest) / typical[0].size
-    everything = sum(example.size for example in examples) / typical[0].size
+    widest = max(reading.window.size for reading in windows)
+    full = max(tokens_per_batch, widest) / typical[0].window.size
+    everything = sum(reading.window.size for reading in windows) / typical[0].window.size
     widths = list(projected_widths(ranks).values())
+    sampled = [reading.window for reading in tried] if needs_moments(settings) and not fitted else []
     return Probe(
         gradient=gradient,
-        moment=_moment_seconds(task, layers, tried, tokens_per_batch) if needs_moments(settings) and not fitted else 0,
+        moment=_moment_seconds(task, layers, sampled, tokens_per_batch) if sampled else 0.0,
         summing=_summing_seconds(settings, widths, device),
         weighing=_weighing_seconds(settings, widths, device),
         once=_fitting_seconds(layers, settings, device, fitted) + _factorising_seconds(settings, widths, device),
@@ -131,22 +133,23 @@ def probe(
     )
 
 
-def _typical(examples: Sequence[AnyExample], tokens_per_batch: int) -> list[AnyExample]:
+def _typical(windows: Sequence[Reading], tokens_per_batch: int) -> list[Reading]:
     """Return a batch of neighbours in length around the one in whose middle half of all tokens are passed."""
-    ordered = sorted(examples, key=lambda example: (example.size, example.id))
-    total = sum(example.size for example in ordered)
+    ordered = sorted(windows, key=lambda reading: (reading.window.size, reading.window.id))
+    sizes = [reading.window.size for reading in ordered]
+    total = sum(sizes)
     middle = passed = 0
-    while passed + ordered[middle].size < total / 2:
-        passed += ordered[middle].size
+    while passed + sizes[middle] < total / 2:
+        passed += sizes[middle]
         middle += 1
-    size = ordered[middle].size
+    size = sizes[middle]
     count = max(1, min(tokens_per_batch // size, total // size // _SHARE))
     return ordered[max(0, middle - count + 1) : middle + 1][::-1]
 
 
 def _seconds_per_token(
-    run: Callable[[Sequence[AnyExample]], None], typical: Sequence[AnyExample], device: torch.device
-) -> tuple[float, Sequence[AnyExample]]:
+    run: Callable[[Sequence[Reading]], None], typical: Sequence[Reading], device: torch.device
+) -> tuple[float, Sequence[Reading]]:
     """Time growing batches; return the seconds a token of the last that fits into memory, and that batch."""
     count, rate, tried = 1, 0.0, typical[:1]
     spent = 0.0
@@ -163,7 +166,7 @@ def _seconds_per_token(
             release_memory(device)
             break
         last_size = len(tried)
-        rate, tried, spent = seconds / sum(example.size for example in batch), batch, spent + seconds
+        rate, tried, spent = seconds / sum(reading.window.size for reading in batch), batch, spent + seconds
         if spent > _BUDGET_SECONDS or (count == len(typical) and last_size == count):
             break
         count = min(_GROWTH * count, len(typical))

@@ -35,8 +35,10 @@ from credit.valuation.folder import locked, prepare_folder
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest
-from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, chosen_rows, finite_gradients, not_finite
+from credit.valuation.passes import chosen_rows, finite_gradients, not_finite
+from credit.valuation.readings import readings
 from credit.valuation.rows import add_parts
+from credit.valuation.running import Running
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature, weighted
 
@@ -56,7 +58,7 @@ class GradientRecorder:
         exclude_non_finite: leave examples out whose gradient is not finite; else the first one is an error.
 
     Raises:
-        ValuationError: the settings need more than one pass, or the index does not fit.
+        ValuationError: the settings need more than one pass, the index does not fit, or windows would be cut.
     """
 
     def __init__(
@@ -75,8 +77,13 @@ class GradientRecorder:
         self._task, self._out, self._settings, self._name = task, out, settings, name
         self._exclude = exclude_non_finite
         self._max_length = settings.max_length or task.max_length
-        self._data = encode_training(records, task.encoder(self._max_length))
+        self._data = encode_training(records, task.encoder(self._max_length), settings.example_length)
         self._position = {example.id: i for i, example in enumerate(self._data.examples)}
+        if parts := next((own for own in readings(self._data.examples) if own.window.id not in self._position), None):
+            raise ValuationError(
+                f"{parts.window.id} would be cut into {len(parts.places)} examples, and where a loop puts its padding "
+                "is not known; give IndexSettings(example_length=None), or cut the text by max_length"
+            )
         self._waiting = set(self._position)
         self._rows: dict[str, Tensor] = {}
         self._sizes = 0.0
@@ -98,9 +105,7 @@ class GradientRecorder:
                 settings,
                 layers,
                 "recorded",
-                DEFAULT_TOKENS_PER_BATCH,
-                self._exclude,
-                None,
+                Running(exclude=self._exclude),
             )
             needs = self._build.needs
             held = 4 * needs.gradient * len(self._build.rows.counts)

@@ -32,12 +32,12 @@ from credit.valuation.data import (
     read_listing,
 )
 from credit.valuation.estimate import Needs, check_needs, room_on_disk
-from credit.valuation.fitting import Progress
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.projection import gradient_widths
 from credit.valuation.revision import Change, IndexRevision, Member
+from credit.valuation.running import Progress, Running
 from credit.valuation.task import Tagged, Task, device_of, short_digest
 from credit.valuation.weighting import needs_curvature
 
@@ -79,7 +79,7 @@ def update_index(
         change = _joining(index, model, records)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, tokens_per_batch, exclude_non_finite, progress, announce)
+        return _revise(index, model, change, Running(tokens_per_batch, exclude_non_finite, progress, announce))
 
 
 def withdraw_provider(
@@ -120,7 +120,7 @@ def withdraw_provider(
         change = _leaving(index, model, provider, records)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, tokens_per_batch, False, progress, announce)
+        return _revise(index, model, change, Running(tokens_per_batch, False, progress, announce))
 
 
 def plan_revision(
@@ -147,7 +147,7 @@ def plan_revision(
         needs = Needs(width, _bytes_of(folder, manifest), seconds=0.0)
         groups = manifest.groups
         return BuildPlan(manifest.examples, manifest.tokens, len(groups), groups[-1].stop, needs, True, 0)
-    revision = IndexRevision(index, model, change, tokens_per_batch, False, None)
+    revision = IndexRevision(index, model, change, Running(tokens_per_batch))
     needs = _probed_needs(index, model, revision)
     check_needs(needs, folder, device_of(model))
     layout = revision.layout
@@ -161,7 +161,8 @@ def plan_revision(
 def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) -> Change | None:
     """Return the change that adds those records which an index does not hold; None if it holds all."""
     index.check_model(model)
-    data = encode_training(records, model.encoder(index.manifest.max_length))
+    manifest = index.manifest
+    data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
     members = list(_listed(index))
     known = {member.id: member for member in members}
     added: list[Member] = []
@@ -200,7 +201,9 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
         for share in member.shares:
             if share.group in groups:
                 asked[share.group][member.id] = member.digest, share.ppm
-    found = match_members(folder, model.encoder(index.manifest.max_length), records, asked)
+    manifest = index.manifest
+    encoder = model.encoder(manifest.max_length)
+    found = match_members(folder, encoder, records, asked, manifest.settings.example_length)
     known = {member.id: member for member in members}
     for shares, example in found:
         if shares != known[example.id].shares:
@@ -274,24 +277,16 @@ def _probed_needs(index: AttributionIndex, model: Task, revision: IndexRevision)
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
 
-def _revise(
-    index: AttributionIndex,
-    model: Task,
-    change: Change,
-    tokens_per_batch: int,
-    exclude: bool,
-    progress: Progress | None,
-    announce: Callable[[Needs], None] | None,
-) -> Manifest:
+def _revise(index: AttributionIndex, model: Task, change: Change, running: Running) -> Manifest:
     """Revise an index and those of its checkpoints; all of it counts when the manifest of the index is written."""
 
     def make(part: AttributionIndex, own: Task) -> IndexRevision:
-        return IndexRevision(part, own, change, tokens_per_batch, exclude, progress)
+        return IndexRevision(part, own, change, running)
 
-    if announce:
+    if running.announce:
         needs = _probed_needs(index, model, make(index, model))
         check_needs(needs, index.folder, device_of(model))
-        announce(needs)
+        running.announce(needs)
     members = []
     for member, (_, part, own) in zip(index.manifest.checkpoints, index.parts(model)[1:], strict=True):
         file = versioned(MANIFEST, len(part.manifest.history) + 1)

@@ -19,7 +19,6 @@ from credit.valuation.curvature import make_statistic
 from credit.valuation.data import IndexedExample
 from credit.valuation.estimate import Needs
 from credit.valuation.filling import index_needs, plan_shards
-from credit.valuation.fitting import Progress
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
@@ -28,6 +27,7 @@ from credit.valuation.passes import chosen_rows, gradient_batches
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
+from credit.valuation.running import Running
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.weighting import weighted
@@ -68,14 +68,12 @@ class IndexRevision:
         index: AttributionIndex,
         model: Task,
         change: Change,
-        tokens_per_batch: int,
-        exclude: bool,
-        progress: Progress | None,
+        running: Running,
     ) -> None:
         self.index, self.model, self.members, self.changing = index, model, change.members, change.changing
         self.examples = [member.example for member in change.changing if member.example is not None]
         self.revision, self.joins = change.revision, change.revision.action == "update"
-        self.tokens_per_batch, self.exclude, self.progress = tokens_per_batch, exclude, progress
+        self.running = running
         self.version = len(index.manifest.history) + 1
         self.excluded = {member.id for member in change.members if not member.old_rows and member.example is None}
         self.counted: set[int] = set()  # positions of those that change whose gradients the sums have
@@ -112,7 +110,9 @@ class IndexRevision:
         if not self.examples:
             return needs
         layers = choose_layers(self.model.module, settings.layers)
-        found = probe(self.model, layers, self.examples, settings, tokens_per_batch=self.tokens_per_batch, fitted=True)
+        found = probe(
+            self.model, layers, self.examples, settings, tokens_per_batch=self.running.tokens_per_batch, fitted=True
+        )
         work = Work(fitting=0, passes=tokens, summed=len(self.examples), weighed=0)
         return replace(needs, seconds=found.seconds(work), batch_bytes=found.batch_bytes)
 
@@ -186,8 +186,10 @@ class IndexRevision:
     def _gradients(self, tap: GradientTap, positions: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield weighted gradients of some of those that change, with their positions; the sums take each once."""
         examples = [self.examples[position] for position in positions]
-        bad: list[int] | None = [] if self.exclude else None
-        for chosen, gradients in gradient_batches(self.model, tap, examples, self.tokens_per_batch, excluded=bad):
+        bad: list[int] | None = [] if self.running.exclude else None
+        for chosen, gradients in gradient_batches(
+            self.model, tap, examples, self.running.tokens_per_batch, excluded=bad
+        ):
             here = [positions[row] for row in chosen]
             sizes = self.weighting.sizes(gradients)
             if once := [row for row, position in enumerate(here) if position not in self.counted]:
@@ -196,8 +198,8 @@ class IndexRevision:
                 self.counted.update(here)
             yield here, {name: weighted(rows, sizes) for name, rows in gradients.items()}
             self.done += sum(self.examples[position].size for position in here)
-            if self.progress:
-                self.progress("gradients", self.done, self.total)
+            if self.running.progress:
+                self.running.progress("gradients", self.done, self.total)
         self.excluded |= {examples[row].id for row in bad or ()}
 
     def _shards(self, tap: GradientTap) -> Iterator[tuple[str, str]]:

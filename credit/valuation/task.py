@@ -25,7 +25,10 @@ class Tagged(Protocol):
 
 
 class AnyExample(Protocol):
-    """One training example or output, as a task's encoder makes them."""
+    """One training example or output, as a task's encoder makes them.
+
+    What is read in one pass, a window, is an example, or is cut into several (see `segments`).
+    """
 
     @property
     def id(self) -> str:
@@ -51,22 +54,26 @@ class ExampleEncoder(Protocol):
     """Turns records and outputs into examples."""
 
     def training(self, record: Any) -> Iterable[Any]:
-        """Yield the examples of a training record."""
+        """Yield the windows of a training record: what is read in one pass each."""
+        ...
+
+    def cut(self, window: Any, length: int) -> Iterable[Any]:
+        """Return the examples of a window, of `length` predictions at most; or the window, if it is not to be cut."""
         ...
 
     def output(self, output: Any) -> Sequence[Any]:
-        """Return the examples of an output, whose loss is the sum of theirs."""
+        """Return the windows of an output, whose loss is the sum of theirs."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """Examples made ready for one forward and backward pass.
+    """Windows made ready for one forward and backward pass.
 
     Attributes:
-        size: number of examples N; the first dimension of every watched layer's input.
-        loss: runs the model; returns the sum over the examples of their losses, in nats. Never a mean: a mean makes
-            an example's gradient depend on the others of its batch.
+        size: number of windows N; the first dimension of every watched layer's input.
+        loss: runs the model; returns the sum over the windows of their losses, in nats. Never a mean: a mean makes
+            a window's gradient depend on the others of its batch.
         real: (N, T) which positions are not padding; None where all are.
     """
 
@@ -106,11 +113,11 @@ class Task(Protocol):
         ...
 
     def encoder(self, max_length: int) -> ExampleEncoder:
-        """Return what turns records and outputs into examples of at most `max_length` positions."""
+        """Return what turns records and outputs into windows of at most `max_length` positions."""
         ...
 
     def batch(self, examples: Sequence[Any]) -> LossBatch:
-        """Make a batch of examples ready, on the model's device."""
+        """Make a batch of windows ready, on the model's device."""
         ...
 
 

@@ -1,10 +1,11 @@
-"""Records → examples: token sequences whose predicted part is marked, none of it dropped."""
+"""Records → windows: token sequences whose predicted part is marked, none of it dropped; and windows → examples."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from credit.records import LoggedOutput, Message, TrainingRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One sequence of at most max_length tokens. Tokens from `start` on are predicted; those before are context."""
+class Window:
+    """One sequence of at most max_length tokens. Tokens from `start` on are predicted; those before are context.
+
+    It is read in one pass, and is an example itself unless it is cut into segments.
+    """
 
     id: str
     tokens: NDArray[np.int32]
@@ -32,6 +36,11 @@ class Example:
         """Number of predicted tokens."""
         return len(self.tokens) - self.start
 
+    @property
+    def said(self) -> NDArray[np.int32]:
+        """The predicted tokens."""
+        return self.tokens[self.start :]
+
     def digest(self) -> bytes:
         """SHA-256 of id, tokens and the border between context and prediction."""
         hasher = hashlib.sha256(self.id.encode())
@@ -40,8 +49,53 @@ class Example:
         return hasher.digest()
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An example that is a part of a window: the tokens from `start` to `stop`, predicted given all that stands before.
+
+    A layer's gradient is a sum over the window's positions; a segment has the terms of its own: of the positions that
+    predict its tokens and, for the first of a window, of the context's too. So the segments of a window sum to it. In
+    the output head the part is the gradient of the segment's own loss; in layers below it is what passes through the
+    segment's positions, on the way to later tokens too. Borders are at multiples of `length` positions.
+    """
+
+    window: Window
+    start: int
+    stop: int
+    length: int
+
+    @property
+    def id(self) -> str:
+        """The window's id and which of its tokens these are, counted from 0."""
+        return f"{self.window.id}[{self.start}:{self.stop}]"
+
+    @property
+    def positions(self) -> range:
+        """Its positions in the window."""
+        return range(0 if self.start == self.window.start else self.start - 1, self.stop - 1)
+
+    @property
+    def size(self) -> int:
+        """Number of its positions, and one for the window's last token, which predicts nothing."""
+        return len(self.positions) + (self.stop == self.window.size)
+
+    @property
+    def predicted(self) -> int:
+        """Number of predicted tokens."""
+        return self.stop - self.start
+
+    @property
+    def said(self) -> NDArray[np.int32]:
+        """The predicted tokens."""
+        return self.window.tokens[self.start : self.stop]
+
+    def digest(self) -> bytes:
+        """SHA-256 of what is read and which part of it this is."""
+        return hashlib.sha256(self.window.digest() + b"\0%d:%d" % (self.start, self.stop)).digest()
+
+
 class Encoder:
-    """Turns texts, prompt/completion pairs and chats into examples with a model's own tokenizer.
+    """Turns texts, prompt/completion pairs and chats into windows with a model's own tokenizer.
 
     The tokenizer's special tokens are put where it puts them by default. Prompt and completion are tokenised
     apart and joined, because that is where the model saw the border.
@@ -49,15 +103,23 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         if max_length < 2:
-            raise InputError(f"max_length {max_length}: an example needs at least two tokens")
+            raise InputError(f"max_length {max_length}: a window needs at least two tokens")
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._prefix, self._suffix = _special_tokens(tokenizer)
 
-    def training(self, record: TrainingRecord) -> Iterator[Example]:
-        """Yield the examples of a training record; all tokens of a text or completion are predicted once."""
+    def cut(self, window: Window, length: int) -> Sequence[Window | Segment]:
+        """Cut a window into segments of at most `length` predicted tokens; one that is short enough is left whole."""
+        first, end = window.start - 1, window.size - 1  # the positions that predict something
+        borders = [first, *range((first // length + 1) * length, end, length), end]
+        if len(borders) == 2:
+            return [window]
+        return [Segment(window, low + 1, high + 1, length) for low, high in pairwise(borders)]
+
+    def training(self, record: TrainingRecord) -> Iterator[Window]:
+        """Yield the windows of a training record; all tokens of a text or completion are predicted once."""
         if record.messages:
-            # One example for each turn of the assistant: each was a completion of what stands before it.
+            # One window for each turn of the assistant: each was a completion of what stands before it.
             turns = [i for i, m in enumerate(record.messages) if m.role == "assistant"]
             if not turns:
                 raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
@@ -71,8 +133,8 @@ class Encoder:
         else:
             yield from self._windows(record.id, list(self._prefix), [*self._encode(record.completion), *self._suffix])
 
-    def output(self, output: LoggedOutput) -> list[Example]:
-        """Return the examples of a logged output: its completion's tokens, given its prompt.
+    def output(self, output: LoggedOutput) -> list[Window]:
+        """Return the windows of a logged output: its completion's tokens, given its prompt.
 
         The end-of-sequence token is not predicted: a log does not say whether the model ended or was cut off.
         """
@@ -80,31 +142,30 @@ class Encoder:
             prompt = self._encode_chat(output.messages)
         else:
             prompt = [*self._prefix, *self._encode(output.prompt)]
-        examples = list(self._windows(output.external_id, prompt, self._encode(output.completion)))
-        if not examples:
+        windows = list(self._windows(output.external_id, prompt, self._encode(output.completion)))
+        if not windows:
             raise InputError(f"output {output.external_id} has no token to predict")
-        return examples
+        return windows
 
-    def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Example]:
+    def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Window]:
         tokens = np.asarray(context + predicted, dtype=np.int32)
         start = max(len(context), 1)  # the very first token has nothing that could predict it
         if len(tokens) <= start:
             return
         limit = self._max_length
         if len(tokens) <= limit:
-            yield Example(name, tokens, start)
+            yield Window(name, tokens, start)
             return
         kept = len(self._prefix) if context[: len(self._prefix)] == self._prefix else 0
         if len(predicted) + max(kept, 1) <= limit:
             # The prompt loses its oldest tokens; special tokens at its head stay where the model expects them.
             tail = limit - kept
-            yield Example(name, np.concatenate([tokens[:kept], tokens[-tail:]]), limit - len(predicted))
+            yield Window(name, np.concatenate([tokens[:kept], tokens[-tail:]]), limit - len(predicted))
             return
         # Longer than a window: windows overlap by one token, so that each token is predicted exactly once.
         first = max(start - 1, 0)
         for part, low in enumerate(range(first, len(tokens) - 1, limit - 1)):
-            window = tokens[low : low + limit]
-            yield Example(f"{name}#{part}", window, 1)
+            yield Window(f"{name}#{part}", tokens[low : low + limit], 1)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

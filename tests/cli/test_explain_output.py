@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +25,36 @@ def workspace(tmp_path_factory):
     output = {"id": "copied", "occurred_at": "2026-01-01T00:00:00Z", "model": "tiny", "completion": records[7]["text"]}
     (folder / "outputs.jsonl").write_text(json.dumps(output) + "\n")
     return folder
+
+
+def test_the_passage_that_an_output_copies_is_shown_not_the_beginning_of_its_record(workspace, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    novel = [sentence(i, 8) for i in range(40)]
+    data = [
+        {"id": "novel", "provider": "ann", "text": " ".join(novel)},
+        {"id": "b", "provider": "ben", "text": "hills"},
+    ]
+    Path("train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in data))
+    output = {"id": "copied", "occurred_at": "2026-01-01T00:00:00Z", "model": "tiny", "completion": novel[23]}
+    Path("outputs.jsonl").write_text(json.dumps(output) + "\n")
+
+    def run(*arguments):
+        result = CliRunner().invoke(cli, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("init")
+    run("providers", "import", str(workspace / "providers.csv"))
+    run("index", str(workspace / "tiny"), "train.jsonl", "--out", "index", "--rank", "8", "--example-length", "16")
+    run("ingest-outputs", "outputs.jsonl")
+    found = json.loads(run("explain", "output", "copied", "train.jsonl", "--top", "3", "--json"))
+    best = found["examples"][0]["id"]
+    assert re.fullmatch(r"novel(#\d+)?\[\d+:\d+\]", best)
+    assert set(found["texts"]) == {example["id"] for example in found["examples"]}
+    shown = found["texts"][best].split()
+    assert 3 <= len(shown) <= 17
+    assert " ".join(shown[1:-1]) in " ".join(novel)
+    assert set(shown[1:-1]) & set(novel[23].split())
 
 
 def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, monkeypatch):

@@ -12,10 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import Hashing, LayerProjection, Side
-from credit.valuation.tokens import Example
+from credit.valuation.tokens import Window
 
 
-def weight_gradients(model: LanguageModel, example: Example, names: Sequence[str]) -> dict[str, Tensor]:
+def weight_gradients(model: LanguageModel, example: Window, names: Sequence[str]) -> dict[str, Tensor]:
     """Autograd's gradient (O, I) of one unpadded example's summed loss with respect to each layer's weight."""
     modules = dict(model.module.named_modules())
     flags = {p: p.requires_grad for p in model.module.parameters()}

@@ -14,6 +14,7 @@ from credit.valuation import AttributionIndex, build_index
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from credit.valuation.passes import in_batches, is_out_of_memory
+from credit.valuation.readings import readings
 from tests.models import HIDDEN, hidden_settings
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -122,14 +123,14 @@ def test_every_example_is_run_once_whatever_fits(model, data):
     examples = [e for record in data for e in model.encoder(64).training(record)]
     for limit in (1, 30, 64, 200):
 
-        def run(positions, limit=limit):
-            if len(positions) > 1 and max(examples[p].size for p in positions) * len(positions) > limit:
+        def run(batch, limit=limit):
+            if len(batch) > 1 and max(reading.window.size for reading in batch) * len(batch) > limit:
                 raise GPU
-            return len(positions)
+            return len(batch)
 
-        done = list(in_batches(model, examples, 300, run))
-        assert sorted(p for positions, _ in done for p in positions) == list(range(len(examples)))
-        assert all(count == len(positions) for positions, count in done)
+        done = list(in_batches(model, readings(examples), 300, run))
+        assert sorted(p for batch, _ in done for r in batch for p in r.places) == list(range(len(examples)))
+        assert all(count == len(batch) for batch, count in done)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(model, data, out):
