@@ -134,7 +134,7 @@ TRAINED_AS = {
 def measures(features: Features) -> dict[str, Floats]:
     """The measures that are compared, each (Q, P)."""
     return {
-        "influence + support over 1 σ": features.influence + features.support[1.0],
+        "influence + support over 1 σ": features.excess[1.0] + features.support[1.0],
         "influence + support + volume/5": features.influence + features.support[0.0] + 0.2 * features.volume,
         "influence": features.influence,
         "support": features.support[0.0],

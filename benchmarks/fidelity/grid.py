@@ -39,9 +39,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a variant says of every provider on every output, each (Q, P), nats: `support` by noise floor."""
+    """What a variant says of every provider on every output, each (Q, P), nats.
+
+    `excess` and `support` by noise floor: influence and support beyond it.
+    """
 
     influence: Floats
+    excess: dict[float, Floats]
     support: dict[float, Floats]
     volume: Floats
 
@@ -155,6 +159,7 @@ def reduce_rows(values: Tensor, rows: GroupRows, owners: Sequence[str], provider
     first = valued[FLOORS[0]]
     return Features(
         by_provider(first.influence),
+        {floor: by_provider(valuation.excess) for floor, valuation in valued.items()},
         {floor: by_provider(valuation.support) for floor, valuation in valued.items()},
         by_provider(first.volume),
     )

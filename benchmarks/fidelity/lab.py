@@ -26,7 +26,7 @@ from credit.fidelity.metrics import Floats
 
 ROOT = Path(__file__).parent.parent.parent
 REPORTS = ROOT / "reports" / "fidelity"
-_PLAIN = ": influence + support"
+_PLAIN = ": influence + support over 1 σ"
 
 
 def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats]]:
@@ -35,11 +35,14 @@ def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats
     for floor, support in features.support.items():
         at = "" if floor == 0 else f" over {floor:g} σ"
         yield f"support{at}", support
-        yield f"influence + support{at}", infl + support
+        yield f"influence + support{at}", features.excess[floor] + support
     yield "influence", infl
     yield "influence + support + volume/5", infl + features.support[0.0] + 0.2 * volume
     yield "support + volume/5", features.support[0.0] + 0.2 * volume
-    yield "effect, fitted on 4 retrainings", fitted([infl, features.support[0.0], volume], scoring.fall, 4)
+    yield (
+        "effect, fitted on 4 retrainings",
+        fitted([features.excess[1.0], features.support[1.0], volume], scoring.fall, 4),
+    )
 
 
 def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tuple[str, Scores]], str]:
@@ -54,8 +57,9 @@ def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tup
         features = valuer.features(variant)
         if variant is GRID[0]:
             support = features.support[1.0]
-            nats = scoring.calibrated([features.influence, support, features.volume]).words()
-            said = f"{nats}\n\n{scoring.coverage(features.influence + support).words()}"
+            excess = features.excess[1.0]
+            nats = scoring.calibrated([excess, support, features.volume]).words()
+            said = f"{nats}\n\n{scoring.coverage(excess + support).words()}"
             print(said, flush=True)
         for name, measure in measures(features, scoring):
             scores = scoring.score(measure)

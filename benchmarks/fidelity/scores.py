@@ -107,7 +107,7 @@ class Calibrated:
     """Nats that outputs lost without providers, over what effect predicts: 1 is right.
 
     Attributes:
-        plain: of effect as it is, influence + support.
+        plain: of effect as it is: influence beyond its noise + support.
         fitted: medians over fits; each is judged by providers that it did not see.
         within: part of the fits that are right within a factor of two.
         retrainings: what a fit sees.

@@ -58,7 +58,7 @@ def lines(truth: Truth, work: Path) -> Iterator[str]:
         if truth.case.name not in variant.cases:
             continue
         features = valuer.features(variant)
-        effect = features.influence + features.support[1.0]
+        effect = features.excess[1.0] + features.support[1.0]
         scores = scoring.score(effect)
         agreed.append(float(correlation(effect, falls).mean()))
         true.append(scores.lds.value)

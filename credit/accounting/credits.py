@@ -31,8 +31,9 @@ class Policy:
 
     Attributes:
         measure: which of the three numbers of DESIGN section 2 is paid for.
-        noise_floor: the threshold of support, as a multiple of an output's pooled spread; at least 0.
-        alpha: weight of influence in effect.
+        noise_floor: what counts as noise, of an example in support and of a sum of examples in effect, as a multiple
+            of an output's pooled spread; at least 0.
+        alpha: weight of influence beyond the noise in effect.
         beta: weight of support in effect.
         gamma: weight of volume in effect.
         damping: of the curvature, relative to its mean eigenvalue; None is what the index was built with.

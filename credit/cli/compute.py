@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Negative measures count for nothing, or are set off within the period.",
 )
-@click.option("--noise-floor", default=1.0, show_default=True, help="Support counts pulls above this many spreads.")
+@click.option("--noise-floor", default=1.0, show_default=True, help="Effect counts pulls beyond this many spreads.")
 @click.option("--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature. [default: the index's]")
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)

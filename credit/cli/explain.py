@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import (
-    FILE,
-    Group,
-    field_mapping,
-    field_option,
-    json_option,
-    progress_bar,
-    say,
-    workspace_options,
-)
+from credit.cli.options import FILE, json_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.explaining import PayoutExplanation
@@ -25,7 +16,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group(cls=Group)
+@click.group()
 def explain() -> None:
     """Where a number comes from.
 
@@ -70,7 +61,6 @@ def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: 
     help="Where the model, or a checkpoint of it, is now, if it was moved.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@field_option
 @workspace_options
 @json_option
 def output(
@@ -81,7 +71,6 @@ def output(
     top: int,
     models: tuple[Path, ...],
     device: str,
-    fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Name the training examples that the output NAME drew on most, by the newest index of its model.
@@ -98,15 +87,7 @@ def output(
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
-            workspace,
-            name,
-            data,
-            providers=providers,
-            top=top,
-            model_paths=models,
-            device=device,
-            fields=field_mapping(fields),
-            progress=update,
+            workspace, name, data, providers=providers, top=top, model_paths=models, device=device, progress=update
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
     lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import Group, json_option, say, workspace_options
+from credit.cli.options import json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.ledger.holds import HoldEvent
     from credit.pipeline.workspace import Workspace
 
 
-@click.group(cls=Group)
+@click.group()
 def hold() -> None:
     """Hold back what a provider would be paid, or release it, with the reason.
 
@@ -27,14 +27,12 @@ def hold() -> None:
 @click.option("--currency", help="Hold only this currency. [default: all]")
 @click.option("--reason", required=True, help="Printed on the statement.")
 @workspace_options
-@json_option
-def place(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
+def place(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
     """Carry forward what PROVIDER is owed, until the hold is released.
 
     \b
     Example: credit hold place anna-books --currency EUR --reason "rights disputed by the estate"
     """
-    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from credit.accounting.money import currency_digits
@@ -44,8 +42,7 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
         currency_digits(currency)  # refuses what is no currency: money in it would never be held
 
     with workspace.open() as ledger, ledger.write() as conn:
-        done = place_hold(conn, provider, currency, reason, now=datetime.now(UTC))
-    say(as_json, asdict(done), _line(done))
+        click.echo(_line(place_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
 
 
 @hold.command()
@@ -53,21 +50,18 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
 @click.option("--currency", help="The currency that was held. [default: all]")
 @click.option("--reason", required=True, help="Why it is released.")
 @workspace_options
-@json_option
-def release(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
+def release(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
     """Pay PROVIDER again; what was carried forward is paid with the next close.
 
     \b
     Example: credit hold release anna-books --currency EUR --reason "settled"
     """
-    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from credit.ledger.holds import release_hold
 
     with workspace.open() as ledger, ledger.write() as conn:
-        done = release_hold(conn, provider, currency, reason, now=datetime.now(UTC))
-    say(as_json, asdict(done), _line(done))
+        click.echo(_line(release_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
 
 
 @hold.command(name="list")

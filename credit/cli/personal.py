@@ -62,8 +62,7 @@ def details(workspace: Workspace, key: str, as_json: bool, **values: str | None)
 @click.command(name="import-details")
 @click.argument("file", type=FILE)
 @workspace_options
-@json_option
-def import_details(workspace: Workspace, file: Path, as_json: bool) -> None:
+def import_details(workspace: Workspace, file: Path) -> None:
     """Record the details of many providers from a CSV file: column provider, and any of the options of `details`.
 
     All rows or none; delete the file afterwards.
@@ -77,15 +76,14 @@ def import_details(workspace: Workspace, file: Path, as_json: bool) -> None:
 
     with workspace.open() as ledger:
         count = read(ledger, file, now=datetime.now(UTC))
-    say(as_json, {"file": file, "providers": count}, f"{file}: details of {count} providers are recorded")
+    click.echo(f"{file}: details of {count} providers are recorded")
 
 
 @click.command()
 @click.argument("key")
 @click.option("--reason", required=True, help="Stays on record; must not repeat what is erased.")
 @workspace_options
-@json_option
-def erase(workspace: Workspace, key: str, reason: str, as_json: bool) -> None:
+def erase(workspace: Workspace, key: str, reason: str) -> None:
     """Erase all personal details of provider KEY, also from the database's files.
 
     Exits with 11 while another session keeps their bytes in the files; run it again when that has ended. What was
@@ -102,5 +100,8 @@ def erase(workspace: Workspace, key: str, reason: str, as_json: bool) -> None:
 
     with workspace.open() as ledger:
         count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
-    done = f"{count} versions of details are erased" if count else "there are no details; the files are clean"
-    say(as_json, {"provider": key, "erased": count}, f"{key}: {done}")
+    click.echo(
+        f"{key}: {count} versions of details are erased"
+        if count
+        else f"{key}: there are no details; the files are clean"
+    )

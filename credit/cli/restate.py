@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--gamma", type=float, help="Weight of volume in effect.")
 @click.option("--basis", type=click.Choice(["output", "pool"]), help="Pay each output alone, or the period's sums.")
 @click.option("--negative", type=click.Choice(["zero", "net"]), help="Set negative measures off within the period.")
-@click.option("--noise-floor", type=float, help="Support counts pulls above this many spreads.")
+@click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
 @click.option("--index", "index_dir", type=FILE, help="Value the outputs again, by this index and its model.")
 @click.option("--dry-run", is_flag=True, help="Show the difference, write nothing.")
 @workspace_options

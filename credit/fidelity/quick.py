@@ -73,7 +73,7 @@ def validate_quickly(
         ceiling=None,
         methods=tuple(score_falls(name, measure, falls, policies.get(name, "")) for name, measure in measures.items()),
         calibration=None,
-        controls=control_shares(features["influence"] + features["support"], everybody, controls),
+        controls=control_shares(features["excess"] + features["support"], everybody, controls),
     )
 
 

@@ -46,7 +46,7 @@ from credit.valuation import AttributionIndex, LanguageModel
 
 Progress = Callable[[int, int], None]
 
-_FEATURES = ("influence", "support", "volume")
+_FEATURES = ("excess", "support", "volume")
 PAYABLE: dict[str, Measure] = {PLAIN: "effect", "influence": "influence", "support": "support"}
 """Measures that a policy can pay by, by the method's name."""
 
@@ -145,7 +145,7 @@ def all_measures(
 ) -> dict[str, Floats]:
     """Return what is compared: the index's measures and the baselines, each (Q, P) for Q outputs and P providers."""
     return {
-        PLAIN: features["influence"] + features["support"],
+        PLAIN: features["excess"] + features["support"],
         "influence": features["influence"],
         "support": features["support"],
         TOKEN_SHARE: token_share(index, providers, len(outputs)),
@@ -178,11 +178,11 @@ def write_certificate(folder: Path, certificate: Certificate) -> Path:
 def features_of(
     index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], providers: Sequence[str]
 ) -> dict[str, Floats]:
-    """Influence, support and volume of every provider on every output (Q, P), nats."""
+    """Influence, and what effect is made of, of every provider on every output (Q, P), nats."""
     valuation = index.value(model, outputs)
     columns = [providers.index(group.provider) for group in index.groups]
     features = {}
-    for name in _FEATURES:
+    for name in ("influence", *_FEATURES):
         values = getattr(valuation, name).numpy()
         total = np.zeros((len(outputs), len(providers)))
         for column, provider in enumerate(columns):

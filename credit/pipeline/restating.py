@@ -22,8 +22,9 @@ from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import first_day, last_day, open_period_for, periods
-from credit.ledger.pools import allocations, credit_totals, standing_pools
+from credit.ledger.pools import allocations, credit_totals
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.settlement import standing_pools
 from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.pipeline.closing import ClosePolicy
@@ -153,26 +154,30 @@ def by_policy(changes: Mapping[str, Any]) -> Rescore:
 def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
     """Add the column `measure`: what the new policy pays for, in nats."""
     same_effect = (new.alpha, new.beta, new.gamma) == (old.alpha, old.beta, old.gamma)
-    uses_support = new.measure == "support" or (new.measure == "effect" and new.beta != 0)
-    needs_volume = new.measure == "effect" and not same_effect and new.gamma != 0
+    uses_floor = new.measure in ("support", "effect")
     if new.damping != old.damping:
         raise InvalidRequestError("another damping needs the index and its model: --index DIR")
-    if uses_support and new.noise_floor != old.noise_floor:
+    if uses_floor and new.noise_floor != old.noise_floor:
         raise InvalidRequestError(
-            f"support above a noise floor of {new.noise_floor} needs the index and its model: --index DIR"
+            f"{new.measure} above a noise floor of {new.noise_floor} needs the index and its model: --index DIR"
             f" (the score books hold it above {old.noise_floor})"
         )
-    if needs_volume and old.gamma == 0:
-        raise InvalidRequestError("volume does not stand in the score books; it needs the index: --index DIR")
-    influence, support, effect = (pl.col(name) for name in ("influence", "support", "effect"))
+    support, effect = pl.col("support"), pl.col("effect")
     if new.measure != "effect":
         measure = pl.col(new.measure)
     elif same_effect:
         measure = effect
+    elif new.alpha == old.alpha and new.gamma == old.gamma:
+        measure = effect + (new.beta - old.beta) * support
+    elif new.alpha == 0 and new.gamma == 0:
+        measure = new.beta * support
+    elif old.alpha and new.gamma == old.gamma == 0:
+        measure = new.alpha / old.alpha * (effect - old.beta * support) + new.beta * support
     else:
-        measure = new.alpha * influence + new.beta * support
-        if needs_volume:
-            measure += new.gamma / old.gamma * (effect - old.alpha * influence - old.beta * support)
+        raise InvalidRequestError(
+            "the score books hold effect and support, from which what those weights ask for does not follow; it needs "
+            "the index and its model: --index DIR"
+        )
     return rows.with_columns(measure.alias("measure"))
 
 

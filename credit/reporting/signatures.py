@@ -33,12 +33,11 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class VerifiedStatement:
-    """A statement whose signature holds; `payable` is what it says is to be paid, by currency, as decimal numbers."""
+    """A statement whose signature holds."""
 
     provider: str
     period: str
     sha256: str
-    payable: dict[str, str]
 
 
 def create_key(path: Path) -> Ed25519PrivateKey:
@@ -152,8 +151,7 @@ def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | Non
         facts = json.loads(body)
         if facts["format"] != FORMAT:
             raise IntegrityError(f"{path} is signed, and is no statement but {facts['format']!r}")
-        payable = {balance["currency"]: balance["payable"] for balance in facts["balances"]}
-        return VerifiedStatement(facts["provider"]["key"], facts["period"], hashlib.sha256(body).hexdigest(), payable)
+        return VerifiedStatement(facts["provider"]["key"], facts["period"], hashlib.sha256(body).hexdigest())
     except (ValueError, KeyError, TypeError):
         raise IntegrityError(f"{path} is signed, and is no statement") from None
 

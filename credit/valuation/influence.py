@@ -33,32 +33,36 @@ class Valuation:
 
     Attributes:
         influence: (Q, groups), signed: Σ of the group's rows.
+        excess: (Q, groups), signed: influence drawn towards zero by the noise that a sum of as many examples has.
         support: (Q, groups), ≥ 0: influence of those examples that pulled by more than the noise.
         volume: (Q, groups), ≥ 0: examples of the group, each times its share, times the pooled spread of one example.
         noise: (Q,), the threshold τ between support and noise.
     """
 
     influence: Tensor
+    excess: Tensor
     support: Tensor
     volume: Tensor
     noise: Tensor
 
     def effect(self, alpha: float = 1.0, beta: float = 1.0, gamma: float = 0.0) -> Tensor:
-        """α·influence + β·support + γ·volume (Q, groups): what is paid for, in nats once calibrated."""
-        return alpha * self.influence + beta * self.support + gamma * self.volume
+        """α·excess + β·support + γ·volume (Q, groups): what is paid for, in nats once calibrated."""
+        return alpha * self.excess + beta * self.support + gamma * self.volume
 
 
 def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valuation:
-    """Reduce the influence of every row on every output to three numbers per group.
+    """Reduce the influence of every row on every output to a few numbers per group.
 
     With fold sums s_f over m_f examples and n = Σ m_f: mean μ = Σ s_f / n and spread
     σ² = Σ (s_f − m_f μ)² / m_f / (F − 1), which estimates the variance of single examples because the sum of m
     of them has m times their variance. Support is exact where every row is one example, else the expectation
     n·[μ Φ(a) + σ φ(a)] with a = (μ − τ)/σ under a normal spread. τ = noise_floor × the spread pooled over groups.
+    A sum of n examples that pull at random has the spread √n times that of one: excess is what influence has beyond
+    τ √n, with its sign, and zero within (soft thresholding; Donoho & Johnstone 1994).
 
     With shares w of examples, s_f = Σ w_i x_i, whose mean is μ Σ w_i and whose variance is σ² Σ w_i². So Σ w_i stands
-    for m_f, except under the square, where Σ w_i² does; and an example supports by its share of what all of it would,
-    if all of it would by more than the noise.
+    for m_f and n, except under the square and the root, where Σ w_i² does; and an example supports by its share of
+    what all of it would, if all of it would by more than the noise.
 
     Args:
         values: (Q, R) influence of each row on each output, nats.
@@ -84,11 +88,13 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
     pooled = (squares.sum(1) / freedom.sum().clamp(min=1)).sqrt()
     sigma = (squares / freedom.clamp(min=1)).sqrt()
     noise = noise_floor * pooled
+    of_sum = noise[:, None] * torch.bincount(group, weights=variances, minlength=rows.groups).sqrt()
+    excess = influence.sign() * (influence.abs() - of_sum).clamp(min=0.0)
     exact = _by_group(torch.where(s > mass * noise[:, None], s, 0.0), rows)
     expected = n * _normal_excess(mean, sigma, noise[:, None])
     single = torch.bincount(group, weights=rows.count.double(), minlength=rows.groups) == folds  # a row is an example
     support = torch.where(single, exact, expected)
-    return Valuation(influence, support, n * pooled[:, None], noise)
+    return Valuation(influence, excess, support, n * pooled[:, None], noise)
 
 
 def _by_group(values: Tensor, rows: GroupRows) -> Tensor:

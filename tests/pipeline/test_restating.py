@@ -124,24 +124,36 @@ def test_the_weights_of_effect_can_change_where_the_books_hold_what_they_weigh(
 ) -> None:
     close_january(account, workspace)
     by_influence = run(account, workspace, dry_run=True, measure="influence")
-    assert run(account, workspace, dry_run=True, beta=0.0, noise_floor=7.0).credits == by_influence.credits
+    assert run(account, workspace, dry_run=True, beta=0.0).credits == by_influence.credits, "all of it beyond the noise"
     assert run(account, workspace, dry_run=True, alpha=2.0, beta=2.0).credits == run(account, workspace).credits
-    for changes in ({"gamma": 1.0}, {"noise_floor": 2.0}, {"measure": "support", "noise_floor": 0.5}, {"damping": 1.0}):
+    by_support = run(account, workspace, dry_run=True, measure="support")
+    assert run(account, workspace, dry_run=True, alpha=0.0).credits == by_support.credits
+    for changes in (
+        {"gamma": 1.0},
+        {"noise_floor": 2.0},
+        {"beta": 0.0, "noise_floor": 7.0},
+        {"measure": "support", "noise_floor": 0.5},
+        {"damping": 1.0},
+    ):
         with pytest.raises(InvalidRequestError, match="--index DIR"):
             run(account, workspace, dry_run=True, **changes)
 
 
-def test_volume_is_read_out_of_an_effect_that_weighs_it(account: Account, workspace: Workspace) -> None:
+def test_of_an_effect_that_weighs_volume_only_the_weight_of_support_can_change(
+    account: Account, workspace: Workspace
+) -> None:
+    """Influence beyond the noise, and volume, stand in the books in one sum."""
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy(gamma=0.5), volume=4.0)
     account.pool(JANUARY, 1_000)
     account.close(JANUARY)
-    found = run(account, workspace, dry_run=True, gamma=0.0)
-    plain = {"ann": 4.0 / 7.6 + 0.3 / 1.9, "ben": 3.0 / 7.6 + 1.6 / 1.9}
+    found = run(account, workspace, dry_run=True, beta=0.0)
+    without = {"ann": 5.0 / 8.5 + 2.2 / 4.9 + 1 / 3, "ben": 1.0 / 8.5 + 2.7 / 4.9 + 1 / 3}
     for item in found.credits:
-        if item.provider in plain:
-            assert item.restated_micro == pytest.approx(plain[item.provider] * 1e6, abs=5)
-    volume_alone = run(account, workspace, dry_run=True, alpha=0.0, beta=0.0, gamma=1.0)
-    assert len({item.restated_micro // 10 for item in volume_alone.credits if item.provider != "house"}) == 1
+        if item.provider in without:
+            assert item.restated_micro == pytest.approx(without[item.provider] * 1e6, abs=5)
+    for changes in ({"gamma": 0.0}, {"alpha": 0.0, "beta": 0.0}, {"alpha": 2.0}):
+        with pytest.raises(InvalidRequestError, match="--index DIR"):
+            run(account, workspace, dry_run=True, **changes)
 
 
 def test_credits_that_were_reversed_stay_out(account: Account, workspace: Workspace) -> None:

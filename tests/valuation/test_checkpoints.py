@@ -60,7 +60,7 @@ def test_influence_is_the_weighted_mean_and_support_is_taken_of_it(model, seeds,
     torch.testing.assert_close(index.row_influence(model, outputs), truth)
     expected = summarise(truth, index.rows)
     ours = index.value(model, outputs)
-    for name in ("influence", "support", "volume", "noise"):
+    for name in ("influence", "excess", "support", "volume", "noise"):
         torch.testing.assert_close(getattr(ours, name), getattr(expected, name))
     assert [member.weight for member in result.manifest.checkpoints] == [2.0, 0.5]
 

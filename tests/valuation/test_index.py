@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 
@@ -69,8 +70,15 @@ def test_influence_and_support_equal_the_dense_definition_for_any_batch_size(
             assert valuation.influence[q, g].item() == pytest.approx(influence, rel=1e-6, abs=1e-12), group
             assert valuation.support[q, g].item() == pytest.approx(support, rel=1e-6, abs=1e-12), group
             n = sum(m for _, m in layout[g])
+            beyond = max(abs(influence) - noise * math.sqrt(n), 0.0)
+            assert valuation.excess[q, g].item() == pytest.approx(math.copysign(beyond, influence), rel=1e-6, abs=1e-12)
             assert valuation.volume[q, g].item() == pytest.approx(n * noise / 0.7, rel=1e-7)
     assert index.groups == (FOLDED, SINGLE, LONE)
+    assert (valuation.excess != 0).any(), "some influence is beyond the noise"
+    assert (valuation.excess == 0).any(), "some is within"
+    torch.testing.assert_close(valuation.effect(), valuation.excess + valuation.support)
+    bare = index.value(model, outputs, noise_floor=0.0)
+    torch.testing.assert_close(bare.excess, bare.influence, rtol=0, atol=0)
 
 
 def test_single_rows_give_the_exact_support_and_the_same_influence_as_folds(model, data, outputs, tmp_path):

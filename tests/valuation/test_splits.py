@@ -309,6 +309,9 @@ def test_support_is_the_share_of_what_the_whole_example_supports_by():
     assert float(scaled.noise) == pytest.approx(tau)
     assert float(scaled.support[0, 1] + scaled.support[0, 2]) == pytest.approx(float(truth.support[0, 1]))
     assert float(scaled.influence[0, 1] + scaled.influence[0, 2]) == pytest.approx(float(truth.influence[0, 1]))
+    for group, weights in ((1, share), (2, 1 - share)):  # the noise of Σ w x is τ times the root of Σ w²
+        beyond = abs(float(scaled.influence[0, group])) - tau * float(weights.square().sum().sqrt())
+        assert abs(float(scaled.excess[0, group])) == pytest.approx(max(beyond, 0.0))
 
 
 def test_the_spread_of_shared_examples_is_estimated_without_bias():
