@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, json_option, progress_bar, say, workspace_options
+from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.explaining import PayoutExplanation
@@ -61,6 +61,7 @@ def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: 
     help="Where the model, or a checkpoint of it, is now, if it was moved.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@field_option
 @workspace_options
 @json_option
 def output(
@@ -71,6 +72,7 @@ def output(
     top: int,
     models: tuple[Path, ...],
     device: str,
+    fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Name the training examples that the output NAME drew on most, by the newest index of its model.
@@ -87,7 +89,15 @@ def output(
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
-            workspace, name, data, providers=providers, top=top, model_paths=models, device=device, progress=update
+            workspace,
+            name,
+            data,
+            providers=providers,
+            top=top,
+            model_paths=models,
+            device=device,
+            fields=field_mapping(fields),
+            progress=update,
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
     lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]

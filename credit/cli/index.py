@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,7 +219,7 @@ def index(
         given=_given(ctx),
     )
     if dry_run:
-        _say_plan(workspace, request, as_json)
+        _say_plan(ctx, workspace, request, as_json)
         return
     with progress_bar("indexing", "tokens") as advance:
         report = index_training_data(
@@ -261,19 +262,36 @@ def index(
         ctx.exit(EXIT_PARTIAL)
 
 
-def _say_plan(workspace: Workspace, request: IndexRequest, as_json: bool) -> None:
+def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, as_json: bool) -> None:
     """Print what a build would take."""
     from dataclasses import asdict
 
     from credit.pipeline.indexing import plan_training_data
 
     plan = plan_training_data(workspace, request)
-    counts = f"{plan.examples} examples, {plan.tokens} tokens, {plan.groups} groups, {plan.rows} rows"
-    verb = "would be built" if plan.changing is None else f"would be revised, by {plan.changing} examples, to"
-    if plan.existed:
-        verb = "is there already" if plan.changing is None else "would stay as it is"
-    lines = f"{request.out} {verb}: {counts}\nthe index needs {plan.needs}\ndry run: nothing was written"
-    say(as_json, asdict(plan) | {"memory_bytes": plan.needs.memory_bytes}, lines)
+    warn([*plan.notices, *plan.problems])
+    build = plan.build
+    counts = f"{build.examples} examples, {build.tokens} tokens, {build.groups} groups, {build.rows} rows"
+    verb = "would be built" if build.changing is None else f"would be revised, by {build.changing} examples, to"
+    if build.existed:
+        verb = "is there already" if build.changing is None else "would stay as it is"
+    records: Counter[str] = Counter()
+    for group, count in plan.counts.records_by_group.items():
+        records[group.provider] += count
+    lines = [f"{request.out} {verb}: {counts}"]
+    lines.append(f"records: {', '.join(f'{provider} {count}' for provider, count in records.items())}")
+    if plan.counts.quarantined:
+        lines.append(f"{plan.counts.quarantined} records would be set aside")
+    lines += [f"the index needs {build.needs}", "dry run: nothing was written"]
+    facts = asdict(build) | {
+        "memory_bytes": build.needs.memory_bytes,
+        "records": records,
+        "quarantined": plan.counts.quarantined,
+        "problems": plan.problems,
+    }
+    say(as_json, facts, "\n".join(lines))
+    if plan.counts.quarantined:
+        ctx.exit(EXIT_PARTIAL)
 
 
 def _given(ctx: click.Context) -> frozenset[str]:

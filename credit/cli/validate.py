@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, progress_bar, workspace_options
+from credit.cli.options import FILE, field_mapping, field_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.fidelity.certificate import Certificate
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("index", type=FILE)
 @click.argument("data", type=FILE, nargs=-1)
-@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your own recipe, as below.")
+@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your own recipe, as above.")
 @click.option("--finetune", "base", type=FILE, metavar="MODEL", help="Start from these weights. [default: anew]")
 @click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Fine-tune a LoRA adapter of this rank.")
-@click.option("--quick", is_flag=True, help="Retrain nothing: minutes, but no proof; see below.")
+@click.option("--quick", is_flag=True, help="Retrain nothing: minutes, but no proof; see above.")
 @click.option("--register", "only_register", is_flag=True, help="Just put INDEX's certificates into this ledger.")
 @click.option("--control", "controls", multiple=True, metavar="PROVIDER", help="The model never saw its data.")
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the data of each retraining.")
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--work", type=FILE, help="Where retrainings are kept. [default: validation/ in the data folder]")
 @click.option("--model", type=FILE, help="Where the model is now, if it was moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@field_option
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate instead of text.")
 @workspace_options
 def validate(
@@ -57,6 +58,7 @@ def validate(
     work: Path | None,
     model: Path | None,
     device: str,
+    fields: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check that attribution predicts what really happens without a provider's data, by retraining.
@@ -89,8 +91,9 @@ def validate(
     from credit.pipeline.validating import ValidationRequest, register_certificates, validate_index
 
     if only_register:
-        for item in register_certificates(workspace, index):
-            click.echo(f"{item.kind} certificate {item.sha256} of index {item.index}")
+        made = register_certificates(workspace, index)
+        facts = {"certificates": [{"kind": item.kind, "sha256": item.sha256, "index": item.index} for item in made]}
+        say(as_json, facts, "\n".join(f"{item.kind} certificate {item.sha256} of index {item.index}" for item in made))
         return
     if not data:
         raise click.UsageError("name the training data that the index was built from: credit validate INDEX DATA...")
@@ -112,6 +115,7 @@ def validate(
         workers=workers,
         model=model,
         device=device,
+        fields=field_mapping(fields),
     )
     with progress_bar("validating", "steps" if quick else "models") as update:
         certificate = validate_index(workspace, request, update)

@@ -19,6 +19,7 @@ LINE_LIMIT = 64 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1024
 
 
@@ -75,6 +76,8 @@ def _open(path: Path) -> IO[bytes]:
     head = read_head(path, 4)
     if head.startswith(_ZSTD_MAGIC):
         raise InputError(f"{path} is compressed with zstd, which is not supported; decompress it, or use gzip")
+    if head.startswith(_UTF16_BOMS):
+        raise InputError(f"{path} is UTF-16 (as PowerShell's > writes); write it as UTF-8")
     if head.startswith(_GZIP_MAGIC):
         stream = BufferedReader(gzip.GzipFile(path, "rb"), 1 << 16)
         try:

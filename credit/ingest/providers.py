@@ -93,7 +93,7 @@ def read_providers(path: Path) -> ReadResult[Parsed[ProviderRow]]:
 def _provider_row(row: Row, before: dict[str, Parsed[ProviderRow]]) -> ProviderRow:
     fields = validate(_Fields, row.record)
     if fields.key in before:
-        raise InputError(f"`key` {fields.key} was given before, in row {before[fields.key].place.line}")
+        raise InputError(f"`key` {fields.key} was given before, in line {before[fields.key].place.line}")
     if fields.minimum_payout is not None and fields.currency is None:
         raise InputError("`minimum_payout` is given without its `currency`")
     minimum = None if fields.minimum_payout is None else Decimal(fields.minimum_payout)

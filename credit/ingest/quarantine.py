@@ -6,12 +6,39 @@ import base64
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from credit.files import rename_whole
 from credit.records import Quarantined
+
+_REASONS = 5
+
+
+class Problems:
+    """What was set aside, in a few lines: the first record with each reason, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, item: Quarantined) -> None:
+        """Count a record by its reason."""
+        known = item.error in self._first or len(self._first) < _REASONS
+        if known:
+            self._first.setdefault(item.error, str(item))
+        self._counts[item.error if known else ""] += 1
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the reasons in the order in which they were met, and what they do not cover."""
+        likewise = {error: self._counts[error] - 1 for error in self._first}
+        lines = [
+            f"{first} (and {likewise[e]} more like it)" if likewise[e] else first for e, first in self._first.items()
+        ]
+        others = self._counts[""]
+        return (*lines, *([f"and {others} more, for other reasons"] if others else []))
 
 
 class QuarantineFile:

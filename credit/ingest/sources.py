@@ -49,7 +49,7 @@ def _rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator
     if read_head(path, 4) == _PARQUET_MAGIC:
         yield from _parquet(path, known, ignored)
         return
-    is_csv = path.name.lower().endswith((".csv", ".csv.gz"))
+    is_csv = path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
     for row in read_csv(path) if is_csv else _json_lines(path):
         if isinstance(row, Parsed):
             ignored.update(row.record.keys() - known)
@@ -69,6 +69,8 @@ def _json_lines(path: Path) -> Iterator[Row | Quarantined]:
         place = Place(str(path), line.number)
         if line.problem:
             yield Quarantined(place, line.problem, line.raw)
+        elif line.content.strip() in {b"{", b"["}:
+            yield Quarantined(place, "a record must be a JSON object in one line; write it by jq -c", line.raw)
         elif line.content.strip():
             try:
                 yield Parsed(parse_json_object(line.content), place, line.raw)
@@ -79,7 +81,7 @@ def _json_lines(path: Path) -> Iterator[Row | Quarantined]:
 def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Quarantined]:
     """Yield the rows of a CSV file (RFC 4180, a header first, comma); empty cells are left out.
 
-    A row is named by its number, not counting the header: cells may hold line breaks.
+    A row is named by the line on which it begins: the header is line 1, and cells may hold line breaks.
 
     Raises:
         InputError: the file cannot be used, or lacks a column that is required.
@@ -91,7 +93,6 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
     header = _header(path, reader, lines)
     if missing := [name for name in required if name not in header]:
         raise InputError(f"{path}:1: the column {' and '.join(missing)} is missing; found {', '.join(header)[:500]}")
-    number = 0
     while True:
         lines.taken.clear()
         cells, problem = [], ""
@@ -104,8 +105,7 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
         raw = b"\n".join(lines.taken)
         if not raw.strip() and not lines.problem:
             continue
-        number += 1
-        place = Place(str(path), number)
+        place = Place(str(path), lines.begin)
         problem = lines.problem or problem
         if not problem and len(cells) != len(header):
             problem = f"the row has {len(cells)} cells, but the header has {len(header)}"
@@ -117,9 +117,10 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
 
 
 class _LineFeed:
-    """Feeds lines to the csv module as text and remembers the bytes of the row that is being read."""
+    """Feeds lines to the csv module as text and remembers where the row began that is being read, and its bytes."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
+        self.begin = 0
         self.taken: list[bytes] = []
         self.problem = ""
         self._lines = lines
@@ -127,7 +128,9 @@ class _LineFeed:
     def __iter__(self) -> Iterator[str]:
         size = 0
         for line in self._lines:
-            size = len(line.raw) + (size if self.taken else 0)
+            if not self.taken:
+                self.begin, size = line.number, 0
+            size += len(line.raw)
             self.taken.append(line.raw)
             if size > LINE_LIMIT:
                 raise csv.Error(f"a row is longer than {LINE_LIMIT} bytes (an open quote?); the rest is not read")
@@ -153,8 +156,9 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed) -> list[s
         raise InputError(f"{path}:1: {lines.problem}")
     if not header or not all(header) or len(set(header)) < len(header):
         raise InputError(f"{path}:1: every column needs a name, and no name twice: {', '.join(header)[:500]}")
-    if len(header) == 1 and ";" in header[0]:
-        raise InputError(f"{path}:1: the columns are separated by semicolons; save the file with commas")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise InputError(f"{path}:1: the columns are separated by {name}; save the file with commas")
     return header
 
 

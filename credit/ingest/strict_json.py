@@ -23,6 +23,8 @@ def parse_json_object(raw: bytes) -> dict[str, object]:
             f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8; write the file as UTF-8"
         ) from error
     value = parse_json(text)
+    if isinstance(value, list):
+        raise InputError("a record must be a JSON object in one line: {...}; make lines of a list: jq -c '.[]'")
     if not isinstance(value, dict):
         raise InputError("a record must be a JSON object in one line: {...}")
     return value

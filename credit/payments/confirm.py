@@ -100,7 +100,7 @@ def _read(path: Path) -> Iterator[_Row]:
             raise InputError(f"{row.place}: {row.error}; nothing of this file was recorded")
         item = _row(row)
         if item.payout_id in seen:
-            raise _refusal(item, f"payout {item.payout_id} was given before, in row {seen[item.payout_id].line}")
+            raise _refusal(item, f"payout {item.payout_id} was given before, in line {seen[item.payout_id].line}")
         seen[item.payout_id] = item.place
         yield item
     if empty:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError, LedgerError
-from credit.ingest.training import read_training
 from credit.ledger.catalog import indexes
 from credit.ledger.outputs import all_outputs
 from credit.pipeline.compute import index_folder
+from credit.pipeline.indexing import read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel, Manifest
@@ -40,6 +40,7 @@ def explain_logged_output(
     top: int = 10,
     model_paths: Sequence[Path] = (),
     device: str = "auto",
+    fields: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OutputExplanation:
     """Rank the training examples behind a logged output, by the newest index of its model.
@@ -52,6 +53,7 @@ def explain_logged_output(
         top: examples returned.
         model_paths: where the model, and its checkpoints if the index has any, are now, if they were moved.
         device: `cpu`, `cuda`, ... or `auto`.
+        fields: names of a training record to the names that the data uses.
         progress: called with examples done and in all.
 
     Raises:
@@ -68,7 +70,7 @@ def explain_logged_output(
     groups = [group for group in index.groups if not providers or group.provider in providers]
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
-    records = list(read_training(data)) if data else None
+    records = read_indexed(workspace, data, fields) if data else None
     model = index.load_model(*model_paths, device=device)
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
     return OutputExplanation(found, tuple(examples), _texts(index.manifest, model, records or [], examples))

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from credit.errors import InputError, InvalidRequestError, MismatchError, ValuationError
-from credit.ingest.quarantine import QuarantineFile
-from credit.ingest.training import TrainingReader, read_training
+from credit.ingest.quarantine import Problems, QuarantineFile
+from credit.ingest.training import TrainingCounts, TrainingReader, read_training
 from credit.ledger.catalog import providers
 from credit.pipeline.compute import register
 from credit.pipeline.workspace import Workspace
@@ -33,8 +33,6 @@ from credit.valuation.estimate import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 
 Progress = Callable[[str, int, int], None]
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +65,22 @@ class IndexRequest:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What was built. `existed`: the same index was there already."""
+    """What was built. `existed`: the same index was there already. `problems`: why records were set aside."""
 
     manifest: Manifest
     existed: bool
     quarantined: int
     quarantine_file: Path | None
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """What would be built, from which records, and which of them would be set aside for which `problems`."""
+
+    build: BuildPlan
+    counts: TrainingCounts
     problems: tuple[str, ...]
     notices: tuple[str, ...]
 
@@ -107,12 +115,12 @@ def index_training_data(
         result.existed,
         quarantine.count,
         quarantine.path if quarantine.count else None,
-        tuple(problems),
+        problems.lines(),
         reader.notices,
     )
 
 
-def plan_training_data(workspace: Workspace, request: IndexRequest) -> BuildPlan:
+def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan:
     """Say what `index_training_data` would build or change, and what it would take; nothing is written.
 
     Raises:
@@ -124,19 +132,26 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> BuildPlan
     with _with_reasons(problems):
         if request.update or request.withdraw is not None:
             others = _checkpoints_of(request)
-            return plan_revision(request.out, model, reader, withdraw=request.withdraw, checkpoints=others)
-        plan = plan_index(model, reader, request.out, request.settings)
-    models = 1 + len(request.checkpoints)
-    seconds = models * (plan.needs.seconds or 0.0)
-    return replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=models * plan.needs.disk_bytes))
+            plan = plan_revision(request.out, model, reader, withdraw=request.withdraw, checkpoints=others)
+        else:
+            plan = plan_index(model, reader, request.out, request.settings)
+            models = 1 + len(request.checkpoints)
+            seconds, disk = models * (plan.needs.seconds or 0.0), models * plan.needs.disk_bytes
+            plan = replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=disk))
+    return IndexPlan(plan, reader.counts, problems.lines(), reader.notices)
+
+
+def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
+    """Return the records of training data as `index_training_data` takes them: what it set aside is passed over."""
+    return list(read_training(data, fields=fields, known_providers=_known_providers(workspace)))
 
 
 def _reader(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
-) -> tuple[TrainingReader, list[str], QuarantineFile]:
-    """Return what reads the training data, the first problems that it will find, and where all of them are kept."""
+) -> tuple[TrainingReader, Problems, QuarantineFile]:
+    """Return what reads the training data, the problems that it will find, and where all of them are kept."""
     known = _known_providers(workspace) if request.register else None
-    problems: list[str] = []
+    problems = Problems()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
     quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths)
 
@@ -145,20 +160,19 @@ def _reader(
             raise InputError(f"{item}; nothing was indexed (--strict)")
         if quarantines:
             quarantine.add(item)
-        if len(problems) < _SHOWN:
-            problems.append(str(item))
+        problems.add(item)
 
     reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
     return reader, problems, quarantine
 
 
 @contextmanager
-def _with_reasons(problems: Sequence[str]) -> Iterator[None]:
+def _with_reasons(problems: Problems) -> Iterator[None]:
     """Context in which nothing that can be indexed may be found, because of those problems."""
     try:
         yield
     except InputError as error:
-        raise InputError("\n".join((str(error), *problems))) from error
+        raise InputError("\n".join((str(error), *problems.lines()))) from error
 
 
 def _check_checkpoints(request: IndexRequest, model: LanguageModel) -> None:

@@ -16,7 +16,7 @@ from credit.errors import CreditError, InputError
 from credit.files import sha256_file
 from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
-from credit.ingest.quarantine import QuarantineFile
+from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.rates import RateRow, read_rates
 from credit.ingest.results import Parsed, ReadResult
 from credit.ledger.catalog import add_provider, models
@@ -29,12 +29,11 @@ from credit.records import GivenRate, LoggedOutput, Quarantined, Terms
 Row = TypeVar("Row")
 
 _BATCH = 1000
-_SHOWN = 5
 
 
 @dataclass(slots=True)
 class IntakeReport:
-    """What became of a file. `problems` are the first few quarantined records in words."""
+    """What became of a file. `problems` are the reasons for which records were quarantined, with the first of each."""
 
     file: str
     accepted: int = 0
@@ -58,7 +57,7 @@ def ingest_outputs(
     reader = read_outputs(path, source=source)
     digest = sha256_file(path)
     report = IntakeReport(str(path))
-    shown: list[str] = []
+    problems = Problems()
     with (
         workspace.open() as ledger,
         QuarantineFile(workspace.quarantine, path, digest) as quarantine,
@@ -71,8 +70,7 @@ def ingest_outputs(
             if strict:
                 raise InputError(f"{item}; nothing of this file was logged (--strict)")
             quarantine.add(item)
-            if len(shown) < _SHOWN:
-                shown.append(str(item))
+            problems.add(item)
 
         for item in reader:
             if isinstance(item, Quarantined):
@@ -97,7 +95,7 @@ def ingest_outputs(
                 now=datetime.now(UTC),
             )
     report.quarantine_file = quarantine.path if report.quarantined else None
-    report.problems, report.notices = tuple(shown), reader.notices
+    report.problems, report.notices = problems.lines(), reader.notices
     return report
 
 
@@ -166,7 +164,8 @@ def _import(
 ) -> IntakeReport:
     """Add the records of a file in one transaction; `add` says whether it changed anything."""
     report = IntakeReport(str(path), notices=result.notices)
-    problems: list[Quarantined] = list(result.quarantined)
+    bad: list[Quarantined] = list(result.quarantined)
+    problems = Problems()
     with (
         workspace.open() as ledger,
         QuarantineFile(workspace.quarantine, path, sha256_file(path)) as quarantine,
@@ -176,17 +175,18 @@ def _import(
             try:
                 changed = add(conn, parsed.record)
             except CreditError as error:
-                problems.append(parsed.refuse(str(error)))
+                bad.append(parsed.refuse(str(error)))
                 continue
             report.accepted += changed
             report.duplicates += not changed
-        for item in sorted(problems, key=lambda item: item.place.line):
+        for item in sorted(bad, key=lambda item: item.place.line):
             if strict:
                 raise InputError(f"{item}; nothing of this file was imported (--strict)")
             quarantine.add(item)
-    report.quarantined = len(problems)
-    report.quarantine_file = quarantine.path if problems else None
-    report.problems = tuple(str(item) for item in problems[:_SHOWN])
+            problems.add(item)
+    report.quarantined = len(bad)
+    report.quarantine_file = quarantine.path if bad else None
+    report.problems = problems.lines()
     return report
 
 

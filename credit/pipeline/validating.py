@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,11 +15,11 @@ from credit.fidelity.finetune import FineTuning
 from credit.fidelity.quick import validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.validate import Progress, validate, write_certificate
-from credit.ingest.training import read_training
 from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import all_outputs
 from credit.ledger.set_aside import standing
 from credit.pipeline.compute import register
+from credit.pipeline.indexing import read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel, Manifest, load_model, read_manifest
@@ -35,7 +35,7 @@ class ValidationRequest:
     `trainer` names the user's own recipe as `module:function`; without it, models are trained anew with the
     configuration of the index's model, or fine-tuned from the weights of `base`, all of them or an adapter of rank
     `lora`. `quick` retrains nothing. `controls` are providers whose data the model was never trained on. `outputs` are
-    drawn from the ledger.
+    drawn from the ledger. `fields` maps names of a training record to the names that the files use.
     """
 
     index: Path
@@ -55,6 +55,7 @@ class ValidationRequest:
     workers: int = 1
     model: Path | None = None
     device: str = "auto"
+    fields: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         recipes = {"--trainer": self.trainer, "--finetune": self.base, "--quick": self.quick or None}
@@ -78,7 +79,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)
-    records = list(read_training(request.data))
+    records = read_indexed(workspace, request.data, request.fields)
     outputs = _outputs(workspace, index.manifest, model, request.outputs)
     if request.quick:
         made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)

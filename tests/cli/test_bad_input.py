@@ -84,17 +84,49 @@ def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site: Site, 
     assert len(site.tables()["output"]) == OUTPUTS + 1
 
 
-def test_bad_providers_are_named_by_row_and_the_good_ones_go_in(site: Site, tmp_path):
+def test_bad_providers_are_named_by_line_and_the_good_ones_go_in(site: Site, tmp_path):
     rows = ["key,name,kind,currency,minimum_payout", "zoe,Zoe,,,", "Bad Key,X,,,", "house,House,,,", "max,Max,,EUR,-5"]
     table = tmp_path / "more.csv"
     table.write_text("\n".join(rows) + "\n")
     result = site.run("providers", "import", table, code=EXIT_PARTIAL)
-    for row, reason in ((2, "not a provider key"), (3, "reserved"), (4, "not an amount")):
+    for row, reason in ((3, "not a provider key"), (4, "reserved"), (5, "not an amount")):
         assert any(f"{table}:{row}: " in line and reason in line for line in result.stderr.splitlines()), result.stderr
     assert "zoe" in site.run("providers", "list").stdout
     before = site.tables()
-    assert f"{table}:2: " in site.run("providers", "import", table, "--strict", code=EXIT_FAILED).stderr
+    assert f"{table}:3: " in site.run("providers", "import", table, "--strict", code=EXIT_FAILED).stderr
     assert site.tables() == before
+
+
+def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site: Site, tmp_path):
+    log = tmp_path / "log.jsonl"
+    alike = [_line(output_row(60 + i, occurred_at="2025-03-01T12:00:00")) for i in range(4)]
+    others = [_line(output_row(70 + i, model=f"other-{i}")) for i in range(6)]
+    log.write_bytes(b"\n".join([*alike, *others]))
+    said = site.run("ingest-outputs", log, code=EXIT_PARTIAL).stderr.splitlines()
+    assert said[0].startswith(f"{log}:1: `occurred_at` has no time zone")
+    assert said[0].endswith("(and 3 more like it)")
+    assert [line.split(": ")[0] for line in said[1:5]] == [f"{log}:{number}" for number in (5, 6, 7, 8)]
+    assert said[5:] == ["and 2 more, for other reasons"]
+
+
+def test_a_dry_run_names_what_an_index_would_set_aside(site: Site, tmp_path):
+    table = tmp_path / "more.csv"
+    table.write_text("id,provider,content\n" + "".join(f"c{i},ben,some text {i}\n" for i in range(3)))
+    lines = write_jsonl(
+        tmp_path / "more.jsonl", [{"id": f"g{i}", "provider": "ann", "text": f"a cat {i}"} for i in range(4)]
+    )
+    arguments = ("index", site.folder / MODEL, lines, table, "--out", tmp_path / "index", "--rank", "2")
+    dry = site.run(*arguments, "--dry-run", code=EXIT_PARTIAL)
+    assert f"{table}:2: exactly one is needed of `text`" in dry.stderr
+    assert "(and 2 more like it)" in dry.stderr
+    assert "field `content` is not used (in 3 records)" in dry.stderr
+    assert "3 records would be set aside" in dry.stdout
+    found = json.loads(site.run(*arguments, "--dry-run", "--json", code=EXIT_PARTIAL).stdout)
+    assert found["quarantined"] == 3
+    assert sum(found["records"].values()) == found["examples"] == 4
+    assert not (site.data_dir / "quarantine").exists()
+    mapped = site.run(*arguments[:2], table, *arguments[4:], "--dry-run", "--field", "text=content")
+    assert "records: ben 3" in mapped.stdout
 
 
 def test_bad_training_records_are_named_and_set_aside_and_the_rest_is_indexed(site: Site, tmp_path):

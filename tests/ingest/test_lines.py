@@ -92,3 +92,11 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     assert sha256_file(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_file_in_utf16_is_refused_by_name(tmp_path, encoding):
+    path = tmp_path / "file"
+    path.write_bytes("\ufeff{}".encode(encoding))
+    with pytest.raises(InputError, match=r"is UTF-16 .*; write it as UTF-8"):
+        list(read_lines(path))

@@ -29,7 +29,7 @@ def test_optional_columns_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_
     first, second = read_providers(path).records
     assert first.record == ProviderRow(Provider("m", 'Müller, "M" GmbH', "house"), "EUR", Decimal("50.00"))
     assert second.record == ProviderRow(Provider("y", "x"))
-    assert (first.place, second.place) == (Place(str(path), 1), Place(str(path), 2))
+    assert (first.place, second.place) == (Place(str(path), 2), Place(str(path), 3))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_optional_columns_quotes_line_breaks_and_a_byte_order_mark_are_read(tmp_
         ("ann,Ann,,,50", "`minimum_payout` is given without its `currency`"),
         ("ann,Ann,,EUR,-1", "`minimum_payout` '-1' is not an amount"),
         ("ann,Ann,,EUR,1e9", "`minimum_payout` '1e9' is not an amount"),
-        ("good,Again,,,", "`key` good was given before, in row 1"),
+        ("good,Again,,,", "`key` good was given before, in line 2"),
         ("ann,Ann", "the row has 2 cells, but the header has 5"),
         ('ann,"Ann" Author,,,', "malformed CSV"),
         ("ann,An\0n,,,", "`name` holds a control character"),
@@ -58,7 +58,27 @@ def test_a_bad_row_is_quarantined_with_its_bytes_and_the_good_ones_are_read(tmp_
     assert [row.record.provider.key for row in result.records] == ["good", "last"]
     (bad,) = result.quarantined
     assert bad.error.startswith(error)
-    assert (bad.place, bad.raw) == (Place(str(path), 2), row.encode())
+    assert (bad.place, bad.raw) == (Place(str(path), 3), row.encode())
+
+
+def test_a_row_is_named_by_the_line_on_which_an_editor_shows_it(tmp_path):
+    rows = ['ann,"Ann', 'Author"', "", "Bad Key,Bad", 'bob,"Bob', "", 'B."', "Worse Key,Worse"]
+    path = write(tmp_path, "\r\n".join(["key,name", *rows]))
+    result = read_providers(path)
+    places = [row.place.line for row in result.records] + [item.place.line for item in result.quarantined]
+    lines = path.read_text().splitlines()
+    assert [lines[number - 1] for number in sorted(places)] == [
+        'ann,"Ann',
+        "Bad Key,Bad",
+        'bob,"Bob',
+        "Worse Key,Worse",
+    ]
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_columns_that_are_separated_otherwise_are_named(tmp_path, mark, name):
+    with pytest.raises(InputError, match=f":1: the columns are separated by {name}; save the file with commas"):
+        read_providers(write(tmp_path, f"key{mark}name\nann{mark}Ann\n"))
 
 
 def test_a_byte_that_is_not_utf8_concerns_its_row_alone(tmp_path):

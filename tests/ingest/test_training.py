@@ -132,7 +132,8 @@ def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
         (_split(("ann", 1), collection=3), "`splits` 0: `collection` must be a text"),
         ({**TEXT, "provider": None, "splits": []}, "`splits` must be a list of objects"),
         ({**TEXT, "provider": None, "splits": "[1]"}, "`splits` must be a list of objects"),
-        (b"{", "malformed JSON"),
+        (b"{", "a record must be a JSON object in one line; write it by jq -c"),
+        (b'[{"id": "1"}]', "a record must be a JSON object in one line: {...}; make lines of a list"),
         (b'{"text": "\xff"}', "byte 0xff"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_house_is_not_paid(owing: Ledger) -> None:
 def test_a_file_of_details_counts_whole_or_not_at_all(owing: Ledger, tmp_path: Path) -> None:
     path = tmp_path / "details.csv"
     path.write_text("provider,town,iban\nada,Bonn,\nbell,Lyon,FR76 wrong\n")
-    with pytest.raises(InputError, match=r"details.csv:2: iban is not a valid IBAN.*nothing was imported"):
+    with pytest.raises(InputError, match=r"details.csv:3: iban is not a valid IBAN.*nothing was imported"):
         import_details(owing, path, now=NOW)
     path.write_text("provider,town,shoe_size\nada,Bonn,45\n")
     with pytest.raises(InputError, match="no field 'shoe_size'"):
