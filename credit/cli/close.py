@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import json_option, say, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall
+    from credit.ledger.pools import Pool
     from credit.pipeline.closing import CloseReport
-    from credit.pipeline.settling import HousePolicy
+    from credit.pipeline.settling import Earning, HousePolicy
     from credit.pipeline.workspace import Workspace
 
 
@@ -76,12 +78,10 @@ def close(
     )
     with workspace.open() as ledger:
         report = close_period(ledger, period, CloseSettings(policy, dry_run, workspace.books))
-    say(as_json, asdict(report), "\n".join(_lines(report)))
+    say(as_json, asdict(report), "\n".join(_lines(report, terminal_width())))
 
 
-def _lines(report: CloseReport) -> Iterator[str]:
-    from credit.accounting.money import format_amount
-
+def _lines(report: CloseReport, width: int) -> Iterator[str]:
     if report.policy.unvalidated:
         yield f"not validated: {report.policy.unvalidated}"
     for check in report.validation.checks if not report.policy.unvalidated else ():
@@ -90,22 +90,12 @@ def _lines(report: CloseReport) -> Iterator[str]:
             f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
         )
     for pool, earnings in report.earnings:
-        yield f"pool {pool.reference}: {format_amount(pool.net_minor, pool.currency)} {pool.currency} divided"
-        for item in earnings:
-            share = item.share
-            yield (
-                f"  {share.provider}: {format_amount(share.amount_minor, pool.currency)} for"
-                f" {share.credit_micro}/{share.total_credit_micro} of the credits"
-                + (f", {format_amount(item.earned_minor, pool.currency)} at its rate" if item.rate_ppm else ", house")
-            )
-    for fall in report.waterfalls:
-        yield (
-            f"{fall.provider}, {fall.currency}: "
-            + ", ".join(f"{name} {format_amount(minor, fall.currency)}" for name, minor in _amounts(fall))
-            + (f" ({fall.reason})" if fall.reason else "")
-        )
-        if fall.conversion is not None:
-            yield f"  {fall.conversion.arithmetic}"
+        yield from _pool_lines(pool, earnings, width)
+    if report.waterfalls:
+        yield ""
+        yield _waterfall_table(report.waterfalls, width)
+    for currency, falls in groupby(sorted(report.waterfalls, key=lambda fall: fall.currency), lambda f: f.currency):
+        yield _total(currency, list(falls))
     if report.set_aside:
         yield f"set aside, because they cannot be valued: {', '.join(report.set_aside)}"
     if report.left_pending:
@@ -116,10 +106,53 @@ def _lines(report: CloseReport) -> Iterator[str]:
         yield f"period {report.period} is closed, {report.statements} statements written"
 
 
-def _amounts(fall: Waterfall) -> Iterator[tuple[str, int]]:
-    """Yield the lines of a waterfall in their order; those that are usually zero only when they are not."""
-    always = {"opening", "earned", "payable"}
-    lines = {
+def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
+    """Yield how a pool is divided: its table, and what of it is whose."""
+    from credit.accounting.money import format_amount, format_percent
+    from credit.reporting.layout import Column, fitted
+    from credit.reporting.tables import credits_text
+
+    def amount(minor: int) -> str:
+        return format_amount(minor, pool.currency)
+
+    yield ""
+    yield f"pool {pool.reference}: {amount(pool.net_minor)} {pool.currency}"
+    columns = (
+        Column("provider", [item.share.provider for item in earnings]),
+        Column("credits", [credits_text(item.share.credit_micro) for item in earnings], is_number=True),
+        Column("allocated", [amount(item.share.amount_minor) for item in earnings], is_number=True),
+        Column("rate", [format_percent(item.rate_ppm) if item.rate_ppm else "house" for item in earnings], True),
+        Column("earned", [amount(item.earned_minor) for item in earnings], is_number=True),
+    )
+    yield fitted(columns, width).rstrip("\n")
+    earned = sum(item.earned_minor for item in earnings)
+    credited = sum(item.share.credit_micro for item in earnings)
+    yield (
+        f"for {credits_text(credited)} credits: {amount(earned)} {pool.currency} to providers,"
+        f" {amount(pool.net_minor - earned)} to the house"
+    )
+
+
+def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
+    """Return every provider's balances; columns that are usually zero only where one is not."""
+    from credit.accounting.money import format_amount
+    from credit.reporting.layout import Column, fitted
+
+    lines = [_amounts(fall) for fall in falls]
+    columns = [Column("provider", [fall.provider for fall in falls]), Column("currency", [f.currency for f in falls])]
+    for name in lines[0]:
+        if name in {"opening", "earned", "payable"} or any(line[name] for line in lines):
+            cells = [format_amount(line[name], fall.currency) for line, fall in zip(lines, falls, strict=True)]
+            columns.append(Column(name, cells, is_number=True))
+    notes = [
+        "; ".join(filter(None, (fall.conversion.arithmetic if fall.conversion else "", fall.reason))) for fall in falls
+    ]
+    return fitted(columns, width, notes).rstrip("\n")
+
+
+def _amounts(fall: Waterfall) -> dict[str, int]:
+    """Return the lines of a waterfall by name, in their order, as they add up."""
+    return {
         "opening": fall.opening_minor,
         "earned": fall.earned_minor,
         "adjustments": fall.adjustments_minor,
@@ -133,4 +166,13 @@ def _amounts(fall: Waterfall) -> Iterator[tuple[str, int]]:
         "payable": fall.payable_minor,
         "carried forward": fall.carried_minor,
     }
-    yield from ((name, minor) for name, minor in lines.items() if minor or name in always)
+
+
+def _total(currency: str, falls: Sequence[Waterfall]) -> str:
+    from credit.accounting.money import format_amount
+
+    paid = [fall.payable_minor for fall in falls if fall.payable_minor]
+    carried = format_amount(sum(fall.carried_minor for fall in falls), currency)
+    return (
+        f"{format_amount(sum(paid), currency)} {currency} payable to {len(paid)} providers, {carried} carried forward"
+    )

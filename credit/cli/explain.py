@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
+from credit.cli.options import (
+    FILE,
+    Group,
+    field_mapping,
+    field_option,
+    json_option,
+    progress_bar,
+    say,
+    workspace_options,
+)
 
 if TYPE_CHECKING:
     from credit.pipeline.explaining import PayoutExplanation
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=Group)
 def explain() -> None:
     """Where a number comes from.
 

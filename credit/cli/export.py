@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, workspace_options
+from credit.cli.options import FILE, json_option, say, warn, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     help="Sign the statements with this key (credit signing-key). [default: unsigned]",
 )
 @workspace_options
-def export(workspace: Workspace, period: str, out: Path, signing_key: Path | None) -> None:
+@json_option
+def export(workspace: Workspace, period: str, out: Path, signing_key: Path | None, as_json: bool) -> None:
     """Write one folder per provider for PERIOD (YYYY-MM): its statement and its numbers, and nobody else's.
 
     \b
@@ -37,6 +38,6 @@ def export(workspace: Workspace, period: str, out: Path, signing_key: Path | Non
     with workspace.open() as ledger:
         folders = export_period(ledger, workspace.books, period, out, key=key)
     if key is None:
-        click.echo("statements are not signed; a key to sign them: credit signing-key --help", err=True)
-    for folder in folders:
-        click.echo(folder)
+        warn(["statements are not signed; a key to sign them: credit signing-key --help"])
+    facts = {"folders": list(map(str, folders)), "signed": key is not None}
+    say(as_json, facts, "\n".join(map(str, folders)) or f"{period} has no statements: no provider earned or is owed")

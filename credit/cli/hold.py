@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import Group, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.ledger.holds import HoldEvent
     from credit.pipeline.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=Group)
 def hold() -> None:
     """Hold back what a provider would be paid, or release it, with the reason.
 
@@ -27,12 +27,14 @@ def hold() -> None:
 @click.option("--currency", help="Hold only this currency. [default: all]")
 @click.option("--reason", required=True, help="Printed on the statement.")
 @workspace_options
-def place(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
+@json_option
+def place(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
     """Carry forward what PROVIDER is owed, until the hold is released.
 
     \b
     Example: credit hold place anna-books --currency EUR --reason "rights disputed by the estate"
     """
+    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from credit.accounting.money import currency_digits
@@ -42,7 +44,8 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
         currency_digits(currency)  # refuses what is no currency: money in it would never be held
 
     with workspace.open() as ledger, ledger.write() as conn:
-        click.echo(_line(place_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
+        done = place_hold(conn, provider, currency, reason, now=datetime.now(UTC))
+    say(as_json, asdict(done), _line(done))
 
 
 @hold.command()
@@ -50,18 +53,21 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
 @click.option("--currency", help="The currency that was held. [default: all]")
 @click.option("--reason", required=True, help="Why it is released.")
 @workspace_options
-def release(workspace: Workspace, provider: str, currency: str | None, reason: str) -> None:
+@json_option
+def release(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
     """Pay PROVIDER again; what was carried forward is paid with the next close.
 
     \b
     Example: credit hold release anna-books --currency EUR --reason "settled"
     """
+    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from credit.ledger.holds import release_hold
 
     with workspace.open() as ledger, ledger.write() as conn:
-        click.echo(_line(release_hold(conn, provider, currency, reason, now=datetime.now(UTC))))
+        done = release_hold(conn, provider, currency, reason, now=datetime.now(UTC))
+    say(as_json, asdict(done), _line(done))
 
 
 @hold.command(name="list")

@@ -10,12 +10,14 @@ from credit.cli.options import json_option, say, workspace_options
 from credit.errors import EXIT_INTEGRITY
 
 if TYPE_CHECKING:
+    from credit.pipeline.overview import PeriodOverview
     from credit.pipeline.workspace import Workspace
 
 
 @click.command()
 @workspace_options
-def init(workspace: Workspace) -> None:
+@json_option
+def init(workspace: Workspace, as_json: bool) -> None:
     """Create the ledger, or upgrade it to this version; run again, it changes nothing.
 
     \b
@@ -26,7 +28,8 @@ def init(workspace: Workspace) -> None:
 
     revision = upgrade(workspace.database)
     workspace.data_dir.mkdir(parents=True, exist_ok=True)
-    click.echo(f"ledger {redact(workspace.database)} is ready (revision {revision}); files in {workspace.data_dir}/")
+    facts = {"database": redact(workspace.database), "revision": revision, "data_dir": workspace.data_dir}
+    say(as_json, facts, f"ledger {facts['database']} is ready (revision {revision}); files in {workspace.data_dir}/")
 
 
 @click.command()
@@ -39,11 +42,13 @@ def status(workspace: Workspace, as_json: bool) -> None:
     Example: credit status
     """
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
-    from credit.ledger.queries import status as read_status
+    from credit.pipeline.overview import overview
 
     with workspace.open() as ledger, ledger.read() as conn:
-        now = read_status(conn)
+        found = overview(conn, now=datetime.now(UTC))
+    now = found.status
     lines = [
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {now.models} models",
@@ -52,11 +57,20 @@ def status(workspace: Workspace, as_json: bool) -> None:
         *(f"  {month}     {count}" for month, count in now.outputs.items()),
         f"score books   {now.books}",
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
-        *(f"period {period.id}  {period.status}" for period in now.periods),
+        *map(_period_line, found.periods),
+        *(f"next: {step}" for step in found.next_steps),
     ]
-    if now.pending:
-        lines.append("next: credit compute")
-    say(as_json, asdict(now), "\n".join(lines))
+    say(as_json, asdict(now) | {"next": found.next_steps}, "\n".join(lines))
+
+
+def _period_line(item: PeriodOverview) -> str:
+    from credit.accounting.money import format_amount
+
+    money = [f"{format_amount(pool.net_minor, pool.currency)} {pool.currency}" for pool in item.pools]
+    parts = [f"pools: {', '.join(money)}"] if money else []
+    if item.payouts:
+        parts.append(f"payouts: {', '.join(f'{count} {status}' for status, count in item.payouts.items())}")
+    return "; ".join([f"period {item.period.id}  {item.period.status}", *parts])
 
 
 @click.command()
@@ -86,8 +100,8 @@ def verify(ctx: click.Context, workspace: Workspace, heads: tuple[str, ...], as_
     if report.problems:
         text = "\n".join(str(problem) for problem in report.problems)
     else:
-        counts = ", ".join(f"{count} {what}" for what, count in report.checked.items())
-        text = f"everything is as it was written: {counts}\nchain head {report.chain_head}\n"
+        counts = [f"{count} {what.replace('_', ' ')}" for what, count in sorted(report.checked.items()) if count]
+        text = f"everything is as it was written: {', '.join(counts)}\nchain head {report.chain_head}\n"
         text += f"seal head {report.seal_head}"
     say(as_json, asdict(report), text)
     if report.problems:

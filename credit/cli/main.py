@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from credit import __version__
+from credit.cli.options import say_error
 from credit.errors import CreditError
 from credit.files import why_disk_is_full
+from credit.printable import printable_lines
 
 _COMMANDS = {
     "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
@@ -49,7 +51,7 @@ class _Failure(click.ClickException):
     """One of the project's errors, as Click shows it."""
 
     def __init__(self, error: CreditError) -> None:
-        super().__init__(str(error))
+        super().__init__(printable_lines(str(error)))
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click declares it on the class, and documents this use
 
 
@@ -72,6 +74,13 @@ class _LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            say_error(ctx, error.format_message(), error.exit_code)
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             return super().invoke(ctx)
         except CreditError as error:
             raise _Failure(error) from error
@@ -89,13 +98,20 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Say whose training data a model's answers drew on, and pay for it.
 
-    The way through: init, providers import, index, ingest-outputs, compute, pool add, close, report,
-    export, pay export.
+    The way through: init, providers import, overlap, index, ingest-outputs, compute, validate, pool add,
+    close --dry-run, close, report, export, pay export. `credit status` says what is next.
+
+    The ledger is credit.db in this folder, unless --database or CREDIT_DATABASE_URL names another; its files lie in
+    credit-data, unless --data-dir or CREDIT_DATA_DIR does.
 
     \b
     Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in part, some input set aside;
     4 stored data was changed; 11 another run is at work. Any command may run twice, at once, or be killed:
     nothing is counted twice.
+
+    \b
+    Completion of commands by the tab key: eval "$(_CREDIT_COMPLETE=bash_source credit)" in ~/.bashrc,
+    the same with zsh_source in ~/.zshrc; _CREDIT_COMPLETE=fish_source credit | source in fish.
 
     Example: credit demo
     """

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    pass
+from credit.printable import printable_lines
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 FILE = click.Path(path_type=Path)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+_JSON = "credit.json"
+
+
+def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    ctx.meta[_JSON] = value
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,  # known before any other option can be refused
+    callback=_note_json,
+    help="Print one JSON object instead of text, also of an error.",
+)
 field_option = click.option(
     "--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise."
 )
@@ -66,14 +81,35 @@ def field_mapping(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def say(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    """Print the facts as JSON, or the text."""
-    click.echo(json.dumps(facts, default=str, sort_keys=True) if as_json else text)
+    """Print the facts as JSON, or the text without what could steer a terminal."""
+    click.echo(json.dumps(facts, default=str, sort_keys=True) if as_json else printable_lines(text))
+
+
+def terminal_width() -> int:
+    """Return the characters in a line of the terminal, or of `COLUMNS`; 120 where there is neither."""
+    return max(shutil.get_terminal_size((120, 24)).columns, 40)
+
+
+def say_error(ctx: click.Context, message: str, exit_code: int) -> None:
+    """Print an error as JSON to standard output, where the command was asked for JSON."""
+    if ctx.meta.get(_JSON):
+        say(True, {"error": message, "exit_code": exit_code}, message)
 
 
 def warn(lines: Sequence[str]) -> None:
-    """Print lines to standard error."""
+    """Print lines to standard error, without what could steer a terminal."""
     for line in lines:
-        click.echo(line, err=True)
+        click.echo(printable_lines(line), err=True)
+
+
+class Group(click.Group):
+    """A group whose help shows the line of every command whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their lines."""
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=500)) for name, command in commands])
 
 
 @contextmanager

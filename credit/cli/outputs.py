@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import Group, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.ledger.set_aside import SetAside
     from credit.pipeline.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=Group)
 def outputs() -> None:
     """Outputs that wait to be valued, and what to do with one that cannot be.
 

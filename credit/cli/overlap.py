@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, warn
+from credit.cli.options import (
+    FILE,
+    field_mapping,
+    field_option,
+    json_option,
+    progress_bar,
+    say,
+    terminal_width,
+    warn,
+)
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ def _lines(found: Overlap, least: float, records: Path | None) -> Iterator[str]:
         }
         for item in found.providers
     ]
-    yield to_table(pl.DataFrame(rows), width=120).rstrip("\n") if rows else "there is no text to compare"
+    yield to_table(pl.DataFrame(rows), width=terminal_width()).rstrip("\n") if rows else "there is no text to compare"
     if found.sampled < 1:
         yield f"\nfrom one shingle in {1 / found.sampled:.0f}: fractions of short records are rough"
     count = len(found.records)

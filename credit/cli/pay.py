@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=Group)
 def pay() -> None:
     """Payment files out, a bank's results in.
 

@@ -62,7 +62,8 @@ def details(workspace: Workspace, key: str, as_json: bool, **values: str | None)
 @click.command(name="import-details")
 @click.argument("file", type=FILE)
 @workspace_options
-def import_details(workspace: Workspace, file: Path) -> None:
+@json_option
+def import_details(workspace: Workspace, file: Path, as_json: bool) -> None:
     """Record the details of many providers from a CSV file: column provider, and any of the options of `details`.
 
     All rows or none; delete the file afterwards.
@@ -76,14 +77,15 @@ def import_details(workspace: Workspace, file: Path) -> None:
 
     with workspace.open() as ledger:
         count = read(ledger, file, now=datetime.now(UTC))
-    click.echo(f"{file}: details of {count} providers are recorded")
+    say(as_json, {"file": file, "providers": count}, f"{file}: details of {count} providers are recorded")
 
 
 @click.command()
 @click.argument("key")
 @click.option("--reason", required=True, help="Stays on record; must not repeat what is erased.")
 @workspace_options
-def erase(workspace: Workspace, key: str, reason: str) -> None:
+@json_option
+def erase(workspace: Workspace, key: str, reason: str, as_json: bool) -> None:
     """Erase all personal details of provider KEY, also from the database's files.
 
     Exits with 11 while another session keeps their bytes in the files; run it again when that has ended. What was
@@ -100,8 +102,5 @@ def erase(workspace: Workspace, key: str, reason: str) -> None:
 
     with workspace.open() as ledger:
         count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
-    click.echo(
-        f"{key}: {count} versions of details are erased"
-        if count
-        else f"{key}: there are no details; the files are clean"
-    )
+    done = f"{count} versions of details are erased" if count else "there are no details; the files are clean"
+    say(as_json, {"provider": key, "erased": count}, f"{key}: {done}")

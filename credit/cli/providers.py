@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from credit.cli import personal
-from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, Group, json_option, say, warn, workspace_options
 from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group()
+@click.group(cls=Group)
 def providers() -> None:
     """Who can be credited.
 
@@ -32,8 +32,15 @@ def providers() -> None:
 @click.option("--currency", help="Currency of the minimum payout, such as EUR.")
 @click.option("--minimum-payout", metavar="AMOUNT", help="Owed amounts below this are carried forward.")
 @workspace_options
+@json_option
 def add(
-    workspace: Workspace, key: str, name: str, house: bool, currency: str | None, minimum_payout: str | None
+    workspace: Workspace,
+    key: str,
+    name: str,
+    house: bool,
+    currency: str | None,
+    minimum_payout: str | None,
+    as_json: bool,
 ) -> None:
     """Add a provider, or rename it. KEY is what training data is tagged with.
 
@@ -55,7 +62,7 @@ def add(
         change = add_provider(conn, Provider(key, name, kind), now=datetime.now(UTC))
         if currency is not None and minimum is not None:
             agree_minimum(conn, key, currency, minimum)
-    click.echo(f"{key}: {change}")
+    say(as_json, {"provider": key, "change": change}, f"{key}: {change}")
 
 
 @providers.command(name="import")

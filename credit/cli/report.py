@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, workspace_options
+from credit.cli.options import FILE, Group, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -21,6 +20,7 @@ def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[...,
     """Add `--format` and `--out`."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        command = click.option("--json", "form", flag_value="json", help="Short for --format json.")(command)
         command = click.option("--out", type=FILE, help="Write to this file. [default: print]")(command)
         return click.option(
             "--format",
@@ -34,7 +34,7 @@ def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[...,
     return decorate
 
 
-@click.group()
+@click.group(cls=Group)
 def report() -> None:
     """Attribution and payouts of a period.
 
@@ -99,7 +99,7 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 
 
 def _width(out: Path | None) -> int:
-    return 160 if out else max(shutil.get_terminal_size((120, 24)).columns, 40)
+    return 160 if out else terminal_width()
 
 
 def _deliver(text: str, out: Path | None) -> None:

@@ -12,7 +12,8 @@ from credit.cli.options import FILE, json_option, say
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--show", is_flag=True, help="Make nothing; print the public key of the key that is there.")
-def signing_key(file: Path, show: bool) -> None:
+@json_option
+def signing_key(file: Path, show: bool, as_json: bool) -> None:
     """Make the key that statements are signed with, in a new FILE, and print its public key.
 
     Keep FILE to yourself and back it up. Give the public key to everybody who receives statements, by another way than
@@ -24,7 +25,8 @@ def signing_key(file: Path, show: bool) -> None:
     """
     from credit.reporting.signatures import create_key, load_key, public_text
 
-    click.echo(public_text(load_key(file) if show else create_key(file)))
+    public = public_text(load_key(file) if show else create_key(file))
+    say(as_json, {"public_key": public}, public)
 
 
 @click.command()
@@ -34,6 +36,8 @@ def signing_key(file: Path, show: bool) -> None:
 @json_option
 def verify_statement(file: Path, key: str, signature: Path | None, as_json: bool) -> None:
     """Check that the statement FILE is what the owner of a key signed. Needs no ledger and no network.
+
+    What it says is to be paid is printed from FILE itself: the page beside it is not signed.
 
     \b
     Example: credit verify-statement statement.json --key 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
@@ -45,4 +49,5 @@ def verify_statement(file: Path, key: str, signature: Path | None, as_json: bool
 
     found = check(file, read_public_key(key), signature=signature)
     text = f"{file} is the signed statement of {found.provider} for {found.period} (SHA-256 {found.sha256})"
+    text += "".join(f"\nto be paid: {amount} {currency}" for currency, amount in found.payable.items())
     say(as_json, asdict(found), text)

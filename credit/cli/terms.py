@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -120,8 +120,9 @@ def _line(item: Agreement) -> str:
         parts.append(f"paid in {agreed.pay_in}")
     if agreed.agreement_reference:
         parts.append(f"agreement {agreed.agreement_reference}")
+    begin = "the beginning" if item.valid_from == date.min else item.valid_from
     end = f"to {item.valid_to}" if item.valid_to else "on"
-    return f"{item.currency} v{item.version} from {item.valid_from} {end}: {', '.join(parts)}"
+    return f"{item.currency} v{item.version} from {begin} {end}: {', '.join(parts)}"
 
 
 @click.command()

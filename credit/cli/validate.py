@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, field_mapping, field_option, progress_bar, say, workspace_options
+from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.fidelity.certificate import Certificate
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--model", type=FILE, help="Where the model is now, if it was moved.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @field_option
-@click.option("--json", "as_json", is_flag=True, help="Print the certificate instead of text.")
+@json_option
 @workspace_options
 def validate(
     workspace: Workspace,

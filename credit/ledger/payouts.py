@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
@@ -37,6 +37,15 @@ def add_payout(
     row = {"id": item.id, "period_id": name, "provider_id": provider_id(conn, provider_key), "currency": currency}
     add_rows(conn, payout, [{**row, "amount_minor": amount_minor, "status": item.status, "txn_id": txn_id}])
     return item
+
+
+def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:
+    """Return how many payouts of every period are pending, exported, paid and failed."""
+    found: dict[str, dict[PayoutStatus, int]] = {}
+    columns = (payout.c.period_id, payout.c.status)
+    for name, status, count in conn.execute(select(*columns, func.count()).group_by(*columns).order_by(*columns)):
+        found.setdefault(name, {})[status] = count
+    return found
 
 
 def payouts(conn: Connection, name: str) -> list[Payout]:

@@ -83,7 +83,8 @@ def add_pool(
     """Add money to distribute for a period, in minor units; the same call again returns the same pool.
 
     Raises:
-        LedgerError: the reference was used with another amount, or an amount makes no sense.
+        LedgerError: the reference was used with another amount, or for money that was taken back, or an amount makes
+            no sense.
         PeriodClosedError: the period is closed.
     """
     where = f"pool {reference!r} of {name}"
@@ -97,11 +98,18 @@ def add_pool(
     serialise_writers(conn)
     found = next((item for item in pools(conn, name) if (item.currency, item.reference) == (currency, reference)), None)
     if found is not None:
+        undone = undone_pools(conn, name).get(found.id)
+        if undone is not None:
+            raise LedgerError(
+                f"{where} in {currency} was taken back by transaction {undone}; other money needs a reference of its"
+                " own: --reference NAME"
+            )
         if (found.gross_minor, found.deductions_minor) == (gross_minor, deductions_minor):
             return found
+        remedy = "" if found.txn_id is None else f"; if it is wrong, take it back: credit reverse {found.txn_id}"
         raise LedgerError(
-            f"{where} holds {found.gross_minor} less {found.deductions_minor} {currency} (minor units) already;"
-            " money on top of it needs a reference of its own"
+            f"{where} holds {found.gross_minor} less {found.deductions_minor} {currency} (minor units) already; other"
+            f" money needs a reference of its own: --reference NAME{remedy}"
         )
     ensure_period(conn, name, now=now)
     txn_id = None
@@ -119,6 +127,18 @@ def add_pool(
 def pools(conn: Connection, name: str) -> list[Pool]:
     """Return the pools of a period in the order in which they were added."""
     return [Pool(*row) for row in conn.execute(select(pool).where(pool.c.period_id == name).order_by(pool.c.id))]
+
+
+def undone_pools(conn: Connection, name: str) -> dict[int, int]:
+    """Return the pools of a period whose money was taken back, by id, with the transaction that did so."""
+    query = select(pool.c.id, ledger_txn.c.id).join(ledger_txn, ledger_txn.c.reverses_txn_id == pool.c.txn_id)
+    return {number: txn_id for number, txn_id in conn.execute(query.where(pool.c.period_id == name))}
+
+
+def standing_pools(conn: Connection, name: str) -> list[Pool]:
+    """Return the pools of a period whose money has not been taken back by a reversal, as they were added."""
+    undone = undone_pools(conn, name)
+    return [item for item in pools(conn, name) if item.id not in undone]
 
 
 def credit_totals(conn: Connection, name: str) -> dict[str, int]:

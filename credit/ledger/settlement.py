@@ -14,7 +14,6 @@ from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import serialise_writers
-from credit.ledger.pools import Pool, pools
 from credit.ledger.schema import (
     account,
     exact_sum,
@@ -113,18 +112,6 @@ def corrections(conn: Connection, period: str, ignoring: Sequence[str] = ()) -> 
         )
         for row in conn.execute(query)
     ]
-
-
-def standing_pools(conn: Connection, period: str) -> list[Pool]:
-    """Return the pools of a period whose money has not been taken back by a reversal, as they were added."""
-    undone = set(
-        conn.execute(
-            select(ledger_txn.c.reverses_txn_id).where(
-                ledger_txn.c.period_id == period, ledger_txn.c.reverses_txn_id.is_not(None)
-            )
-        ).scalars()
-    )
-    return [item for item in pools(conn, period) if item.txn_id is None or item.txn_id not in undone]
 
 
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:

@@ -26,11 +26,11 @@ from credit.ledger.engine import Ledger
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
-from credit.ledger.pools import Pool, credit_totals
+from credit.ledger.pools import Pool, credit_totals, standing_pools
 from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing
-from credit.ledger.settlement import Correction, ProviderCurrency, corrections, standing_pools
+from credit.ledger.settlement import Correction, ProviderCurrency, corrections
 from credit.ledger.statements import add_statement
 from credit.ledger.terms import terms_on
 from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties

@@ -22,9 +22,8 @@ from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import first_day, last_day, open_period_for, periods
-from credit.ledger.pools import allocations, credit_totals
+from credit.ledger.pools import allocations, credit_totals, standing_pools
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
-from credit.ledger.settlement import standing_pools
 from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.pipeline.closing import ClosePolicy

@@ -33,11 +33,12 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class VerifiedStatement:
-    """A statement whose signature holds."""
+    """A statement whose signature holds; `payable` is what it says is to be paid, by currency, as decimal numbers."""
 
     provider: str
     period: str
     sha256: str
+    payable: dict[str, str]
 
 
 def create_key(path: Path) -> Ed25519PrivateKey:
@@ -151,7 +152,8 @@ def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | Non
         facts = json.loads(body)
         if facts["format"] != FORMAT:
             raise IntegrityError(f"{path} is signed, and is no statement but {facts['format']!r}")
-        return VerifiedStatement(facts["provider"]["key"], facts["period"], hashlib.sha256(body).hexdigest())
+        payable = {balance["currency"]: balance["payable"] for balance in facts["balances"]}
+        return VerifiedStatement(facts["provider"]["key"], facts["period"], hashlib.sha256(body).hexdigest(), payable)
     except (ValueError, KeyError, TypeError):
         raise IntegrityError(f"{path} is signed, and is no statement") from None
 

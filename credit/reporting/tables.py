@@ -19,6 +19,7 @@ import polars as pl
 
 from credit.errors import InvalidRequestError
 from credit.ledger.sources import MEASURES
+from credit.printable import printable
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
 from credit.reporting.layout import Column, fitted
@@ -30,7 +31,6 @@ DEFAULT_WIDTH = 120
 
 _RUNNABLE = r"^('*[=+\-@\t\r])"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carried_forward"}
 """Columns of a table for people that are left out where they hold only zeros."""
 
@@ -142,11 +142,6 @@ def nats_text(nats: float) -> str:
         return "0"
     exponent = math.floor(math.log10(abs(nats)))
     return f"{nats:.2e}" if exponent < -5 else f"{nats:,.{max(0, 2 - exponent)}f}"
-
-
-def printable(text: str) -> str:
-    """Return text without what could steer a terminal or turn the direction of writing."""
-    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def _shown(column: str) -> Callable[[Any], str]:

@@ -102,3 +102,19 @@ def test_a_balance_is_asked_as_of_a_day_and_a_moment(credit: Command) -> None:
     assert json.loads(credit("balance ann --json"))["balances"] == [
         {"account": "money:payable:ann", "balance": "12.50", "commodity": "EUR"}
     ]
+
+
+def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_up(credit: Command) -> None:
+    added = credit("pool add 2026-01 100 EUR --deductions 10")
+    assert added == "pool main of 2026-01: 90.00 EUR to distribute, transaction 1\n"
+    refused = credit("pool add 2026-01 200 EUR", code=1)
+    assert "other money needs a reference of its own: --reference NAME" in refused
+    assert "take it back: credit reverse 1" in refused
+    credit("reverse 1 --reason", "wrong amount")
+    assert "was taken back by transaction 2" in credit("pool add 2026-01 100 EUR --deductions 10", code=1)
+    credit("pool add 2026-01 200 EUR --reference corrected")
+    first = "2026-01  main: 90.00 EUR (after deductions of 10.00), transaction 1, taken back by transaction 2"
+    assert credit("pool list") == f"{first}\n2026-01  corrected: 200.00 EUR, transaction 3\n"
+    found = json.loads(credit("pool list 2026-01 --json"))["pools"]
+    assert [item["taken_back_by"] for item in found] == [2, None]
+    assert credit("pool list 2026-02") == "no pools were added\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,44 @@ def test_every_help_text_ends_with_an_example_of_that_command(path):
     assert result.exit_code == 0
     example = result.output.partition("Example: ")[2]
     assert example.startswith(" ".join(["credit", *path])), result.output
+
+
+def _leaf(path):
+    command = cli
+    for name in path:
+        command = command.get_command(click.Context(command), name)
+    return None if isinstance(command, click.Group) else command
+
+
+@pytest.mark.parametrize("path", [path for path in _commands() if _leaf(path) and path != ("demo",)], ids=" ".join)
+def test_every_command_can_speak_json(path):
+    assert "--json" in [name for option in _leaf(path).params for name in option.opts]
+
+
+def test_the_help_of_a_group_shows_the_line_of_every_command_whole():
+    shown = " ".join(CliRunner().invoke(cli, ["pay", "--help"]).output.split())
+    assert "results: a CSV file with payout_id, status (paid or failed), and optionally reference, reason." in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [("status", EXIT_FAILED), ("compute --chunk 0", EXIT_USAGE)])
+def test_an_error_is_json_as_well_where_json_was_asked_for(tmp_path, arguments, code):
+    environment = {"CREDIT_DATABASE_URL": f"sqlite:///{tmp_path}/none.db"}
+    said = CliRunner(env=environment).invoke(cli, [*arguments.split(), "--json"])
+    assert (said.exit_code, "Error: " in said.stderr) == (code, True)
+    found = json.loads(said.stdout)
+    assert found["exit_code"] == code
+    assert found["error"] in said.stderr
+    assert CliRunner(env=environment).invoke(cli, arguments.split()).stdout == ""
+
+
+def test_text_from_outside_cannot_steer_the_terminal(site):
+    site.run("providers", "add", "bidi", "Ann \u202eresrever")
+    site.run("hold", "place", "bidi", "--reason", "said \u2067so")
+    for arguments in (("providers", "list"), ("hold", "list")):
+        shown = site.run(*arguments).stdout
+        assert "\ufffd" in shown
+        assert not {"\u202e", "\u2067"} & set(shown)
 
 
 def _imported(program: str, environment: dict[str, str]) -> set[str]:
@@ -191,11 +230,31 @@ def test_a_dry_run_shows_what_a_close_does_and_writes_nothing(site):
     assert site.tables() == before
     wet = site.close(FIRST).stdout
     assert dry.splitlines()[:-1] == wet.splitlines()[:-1]
+    earned = [line.split()[-1].replace(".", "") for line in wet.splitlines() if " 100% " in line]
+    assert len(earned) == 2
+    to_providers = sum(map(int, earned)) / 100
+    assert f"credits: {to_providers:.2f} EUR to providers, {100 - to_providers:.2f} to the house" in wet
     assert sum(_amounts(site, "allocation", "amount_minor")) == 10_000
 
 
 def _amounts(site, table, column):
     return [row[column] for row in site.named(table)]
+
+
+def test_status_names_the_commands_that_come_next(site):
+    def steps():
+        return site.json("status")["next"]
+
+    assert steps() == ["credit compute"]
+    site.run("compute")
+    assert steps() == [f"credit pool add {FIRST} AMOUNT CURRENCY"]
+    site.run("pool", "add", FIRST, "100", "EUR")
+    assert steps() == [f"credit close {FIRST} --dry-run"]
+    site.close(FIRST)
+    assert steps() == [f"credit pool add {SECOND} AMOUNT CURRENCY", f"credit pay export {FIRST} --out FILE"]
+    shown = site.run("status").stdout
+    assert f"period {FIRST}  closed; pools: 100.00 EUR; payouts: 2 pending" in shown
+    assert f"next: credit pay export {FIRST} --out FILE" in shown
 
 
 def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_own_day(site):
@@ -232,7 +291,9 @@ def test_an_amount_below_the_minimum_is_carried_forward_and_paid_with_the_next_c
         site.run("pool", "add", period, "10", "EUR")
     (ben,) = [row["id"] for row in site.named("provider") if row["key"] == "ben"]
     first = site.close(FIRST).stdout
-    assert "below the minimum payout" in next(line for line in first.splitlines() if line.startswith("ben"))
+    lines = first.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.split()[:2] == ["ben", "EUR"]]
+    assert "below the minimum payout" in lines[place + 1]
     assert ben not in _amounts(site, "payout", "provider_id")
     site.close(SECOND)
     earned = [row["amount_minor"] for row in site.named("allocation") if row["provider_id"] == ben]
