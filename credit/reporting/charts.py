@@ -30,6 +30,9 @@ HUES = ("#1f4e79", "#3f7cac", "#74a9cf", "#a3c8e0", "#cfe1ee")
 
 PALETTE = (INK, MUTED, RULE, HOUSE_GREY, *HUES)
 
+BAR = HUES[2]
+"""Colour of a share's bar: light enough for the interval on it to be seen, in the light and in the dark."""
+
 SHARE_BARS = 12
 """Providers with a bar of their own; the others share one."""
 
@@ -70,7 +73,7 @@ def share_chart(
         period: whose credits they are, for the description.
         intervals: of shares, as fractions, by provider's key.
     """
-    slices = _slices(credit_micro, names, house, SHARE_BARS, (HUES[0],))
+    slices = _slices(credit_micro, names, house, SHARE_BARS, (BAR,))
     total = sum(credit_micro.values())
     # What stands for several has none: intervals do not add up.
     known = [(intervals or {}).get(*item.keys) if len(item.keys) == 1 else None for item in slices]
@@ -89,8 +92,8 @@ def share_chart(
         labels.append({"x": left - 12, "y": middle, "text": _short(item.name)})
         if bounds and total > 0:
             low, high = (left + span * total * bound / largest for bound in bounds)
-            whiskers.append(_box(low, middle - 0.5, high, middle + 0.5, INK))
-            whiskers += [_box(x - 0.5, middle - 4, x + 0.5, middle + 4, INK) for x in (low, high)]
+            whiskers.append(_box(low, middle - 0.75, high, middle + 0.75, INK))
+            whiskers += [_box(x - 0.75, middle - 4, x + 0.75, middle + 4, INK) for x in (low, high)]
             end = max(end, high)
         values.append({"x": end + 8, "y": middle, "text": share})
     layers = [_boxes(bars), _boxes(whiskers), _texts(labels, align="right"), _texts(values, align="left", color=MUTED)]
@@ -117,7 +120,7 @@ def daily_chart(
     columns = _columns(by_day, period)
     heights = [sum(max(0, _credits(item, column)) for item in slices) for _, column in columns]
     ticks = _ticks(max(heights, default=0.0))
-    left, right, top, bottom = 54, 524, 12, 172
+    left, right, top, bottom = 54, 524, 28, 188
     step = (right - left) / len(columns)
     boxes, days = [], []
     for place, (label, column) in enumerate(columns):
@@ -132,20 +135,22 @@ def daily_chart(
     lines = [(value, bottom - (bottom - top) * value / ticks[-1]) for value in ticks]
     rules = [_box(left, round(y), right, round(y) + 1, RULE) for _, y in lines]
     scale = [{"x": left - 8, "y": y, "text": f"{value:,g}"} for value, y in lines]
+    titles = [{"x": left - 8, "y": 6, "text": "credits"}]
+    days.append({"x": (left + right) / 2, "y": bottom + 34, "text": "day of the month, UTC"})
     keys = list(enumerate(reversed(slices)))
     swatches = [_box(548, top + 22 * place, 559, top + 22 * place + 11, item.colour) for place, item in keys]
     legend = [{"x": 568, "y": top + 22 * place + 5.5, "text": _short(item.name, 22)} for place, item in keys]
     layers = [
         _boxes(rules),
         _boxes(boxes),
-        _texts(scale, align="right", color=MUTED),
+        _texts(titles + scale, align="right", color=MUTED),
         _texts(days, align="center", color=MUTED),
         _boxes(swatches),
         _texts(legend, align="left"),
     ]
     told = "; ".join(f"{item.name} {item.credit_micro / MICRO:,.2f}" for item in slices)
     title = f"Credits by day and provider, {period}"
-    return _svg(layers, max(bottom + 28, top + 22 * len(slices)), title, f"Credits of the period: {told}")
+    return _svg(layers, max(bottom + 44, top + 22 * len(slices)), title, f"Credits of the period: {told}")
 
 
 def _slices(

@@ -7,7 +7,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from credit.reporting.charts import DAILY_BANDS, HOUSE_GREY, HUES, INK, PALETTE, SHARE_BARS, daily_chart, share_chart
+from credit.reporting.charts import (
+    BAR,
+    DAILY_BANDS,
+    HOUSE_GREY,
+    INK,
+    PALETTE,
+    SHARE_BARS,
+    daily_chart,
+    share_chart,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = {"ada": "Ada Press", "bell": "Bell & Sons <script>", "house": "House", "own": "Own docs"}
@@ -31,7 +40,7 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
 
 def test_bars_are_in_proportion_and_the_house_is_one_in_grey() -> None:
     svg = share_chart(CREDITS, NAMES, HOUSE, "2026-10")
-    ada, bell = widths(svg, HUES[0])
+    ada, bell = widths(svg, BAR)
     (house,) = widths(svg, HOUSE_GREY)
     assert bell / ada == pytest.approx(3 / 5)
     assert house / ada == pytest.approx(2 / 5)
@@ -41,7 +50,7 @@ def test_bars_are_in_proportion_and_the_house_is_one_in_grey() -> None:
 def test_the_interval_of_a_share_is_drawn_at_its_place_and_the_scale_makes_room_for_it() -> None:
     """Half of all credits is 0.5: the line from 0.4 to 0.75 is the widest thing and ends where the scale ends."""
     svg = share_chart(CREDITS, NAMES, HOUSE, "2026-10", {"ada": (0.4, 0.75)})
-    ada, bell = widths(svg, HUES[0])
+    ada, bell = widths(svg, BAR)
     assert ada == pytest.approx(420 * 0.5 / 0.75, abs=0.1)
     assert bell == pytest.approx(420 * 0.3 / 0.75, abs=0.1)
     lines = [(float(x), float(w)) for x, w in re.findall(rf'd="M([\d.]+),[\d.]+h([\d.]+)v[^"]*" fill="{INK}"', svg)]
@@ -63,15 +72,22 @@ def test_many_providers_are_put_together_in_both_charts() -> None:
     names = {f"p{number}": f"Provider {number}" for number in range(200)} | NAMES
     many = {key: 1_000_000 + place for place, key in enumerate(names)}
     shares = share_chart(many, names, HOUSE, "2026-10")
-    assert len(widths(shares, HUES[0])) == SHARE_BARS
+    assert len(widths(shares, BAR)) == SHARE_BARS
     assert f"{202 - SHARE_BARS + 1} others" in texts(shares)
     daily = daily_chart({"2026-10-01": many}, names, HOUSE, "2026-10")
     assert f"{202 - DAILY_BANDS + 1} others" in texts(daily)
 
 
 def test_late_credits_stand_before_the_first_day() -> None:
-    assert texts(daily_chart(DAYS, NAMES, HOUSE, "2026-10"))[3] == "late"
+    shown = texts(daily_chart(DAYS, NAMES, HOUSE, "2026-10"))
+    assert shown[1:6] == ["0", "5", "10", "late", "5"], "the scale, and then the days"
     assert "late" not in texts(daily_chart({"2026-10-01": CREDITS}, NAMES, HOUSE, "2026-10"))
+
+
+def test_both_axes_of_the_daily_chart_say_what_they_are() -> None:
+    shown = texts(daily_chart(DAYS, NAMES, HOUSE, "2026-10"))
+    assert shown[0] == "credits"
+    assert "day of the month, UTC" in shown
 
 
 def test_only_colours_of_the_palette_are_used() -> None:

@@ -14,6 +14,7 @@ from credit.errors import LedgerError
 from credit.ledger import terms
 from credit.ledger.engine import Ledger
 from credit.records import Group, Provider, Terms
+from credit.reporting.charts import BAR
 from credit.reporting.frames import latest_statements
 from credit.reporting.pages import attribution_page, readme_text, statement_page
 from tests.reporting import ledgers
@@ -88,9 +89,28 @@ def test_the_attribution_page_shows_the_ledgers_numbers(month: Ledger, books: Pa
     for shown in ("October 2026", "Open", "5.000000", "2.900000", "58.00 %", "34.00 %", "20.00 %", "Ada Press", "−"):
         assert shown in text
     assert ledgers.INDEX in text
-    assert "effect = 1 × influence + 1 × support + 0 × volume" in text
+    assert "effect = influence beyond its noise + support; negative values earn nothing" in text
     assert "corrections" not in text
     assert "What the numbers do not mean" in text
+
+
+def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month: Ledger, books: Path) -> None:
+    """WCAG 2.2, 1.4.11 asks for a contrast of 3 between graphics that are needed and what stands beside them."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    page = attribution(month, books)
+    themes = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    assert len(themes) == 2
+    bar = re.search(rf'svg \[fill="{BAR}"\] {{ fill: var\(--(\w+)\); }}', page)
+    assert bar is not None
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme))
+        light, dark = sorted((luminance(colours["ink"]), luminance(colours[bar[1]])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3
 
 
 def test_the_attribution_page_says_what_is_missing(month: Ledger, books: Path) -> None:
@@ -105,8 +125,10 @@ def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> No
     ledgers.close(month, OCTOBER, net_minor=1_234_567_89)
     page, sha256 = statement(month, "ada")
     text = Reader(page).text
-    for shown in (sha256, "EUR 716,049.38", "58.00 %", "2.900000 of 5.000000", "0.199999", "novels"):
+    for shown in (sha256, "EUR 716,049.38", "58.00 %", "2.900000", "of 5.000000", "0.199999", "novels"):
         assert shown in text
+    assert text.index("To be paid now") < text.index("Balance in EUR"), "what matters most stands first"
+    assert 'content: "Statement 2026-10, ada"' in page, "every printed page says what it is of"
     assert "Bell" not in text
     carried = Reader(statement(month, "bell")[0]).text
     assert "Nothing is paid now: the balance of 98765.43 EUR is below the minimum payout of 100000.00 EUR" in carried
