@@ -16,6 +16,7 @@ from credit.cli.options import (
     json_option,
     progress_bar,
     say,
+    terminal_width,
     workspace_options,
 )
 
@@ -95,6 +96,7 @@ def output(
 
     from credit.pipeline.explaining_output import explain_logged_output
     from credit.records import PPM, shares_in_words
+    from credit.reporting.layout import Column, fitted
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
@@ -109,12 +111,15 @@ def output(
             progress=update,
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
-    lines += [f"  completion: {' '.join(found.output.completion.split())[:200]}", "influence in nats"]
-    for example in found.examples:
-        share = "" if example.ppm == PPM else f" ({shares_in_words(example.ppm)} of it)"
-        lines.append(f"{example.influence:>12.4g}  {example.group}  {example.id}{share}")
-        if example.id in found.texts:
-            lines.append(f"{'':>14}{found.texts[example.id]}")
+    lines += [f"completion: {' '.join(found.output.completion.split())[:200]}", ""]
+    shares = ["" if item.ppm == PPM else f" ({shares_in_words(item.ppm)} of it)" for item in found.examples]
+    columns = (
+        Column("influence (nats)", [f"{item.influence:.4g}" for item in found.examples], is_number=True),
+        Column("of", [str(item.group) for item in found.examples]),
+        Column("example", [f"{item.id}{share}" for item, share in zip(found.examples, shares, strict=True)]),
+    )
+    texts = [found.texts.get(item.id, "") for item in found.examples]
+    lines.append(fitted(columns, terminal_width(), texts).rstrip("\n"))
     say(as_json, asdict(found), "\n".join(lines))
 
 

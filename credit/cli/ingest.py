@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, field_mapping, field_option, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL, CreditError
 
 if TYPE_CHECKING:
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 @click.command(name="ingest-outputs")
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option("--source", help="What the ids are unique within. [default: the name of the log's format]")
+@field_option
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
 @workspace_options
 @json_option
 @click.pass_context
 def ingest_outputs(
-    ctx: click.Context, workspace: Workspace, files: tuple[Path, ...], source: str | None, strict: bool, as_json: bool
+    ctx: click.Context,
+    workspace: Workspace,
+    files: tuple[Path, ...],
+    source: str | None,
+    fields: tuple[str, ...],
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Log a model's outputs from FILE...: credit's own format (JSON Lines, CSV, Parquet) or OpenAI chat logs.
 
@@ -31,15 +38,17 @@ def ingest_outputs(
 
     \b
     Example: credit ingest-outputs logs/2026-10-*.jsonl
+             credit ingest-outputs export.csv --field occurred_at=timestamp --field completion=answer
     """
     from dataclasses import asdict
 
     from credit.pipeline.intake import ingest_outputs as ingest
 
+    mapping = field_mapping(fields)
     reports, failures = [], []
     for file in files:
         try:
-            report = ingest(workspace, file, source=source, strict=strict)
+            report = ingest(workspace, file, source=source, fields=mapping, strict=strict)
         except CreditError as error:
             if len(files) == 1:
                 raise

@@ -6,7 +6,7 @@ Validators raise FieldError with the remedy in it; pydantic adds where the field
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 
-from credit.errors import InputError
+from credit.errors import InputError, InvalidRequestError
 from credit.ingest.strict_json import parse_json
 from credit.records import Message, is_collection, is_provider_key
 
@@ -269,3 +269,18 @@ Timestamp = Annotated[datetime, PlainValidator(timestamp)]
 UnixTime = Annotated[datetime, PlainValidator(unix_time)]
 Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]
 Splits = Annotated[tuple[Split, ...], PlainValidator(splits_of)]
+
+
+def field_names(ours: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
+    """Return which field of the files is read for each of ours.
+
+    Raises:
+        InvalidRequestError: the mapping names a field that is none of ours, or one of the files for two.
+    """
+    if unknown := sorted(set(fields) - set(ours)):
+        raise InvalidRequestError(f"no such field: {', '.join(unknown)}; known are {', '.join(ours)}")
+    # A name that was mapped to another of ours is not read for its own as well.
+    names = {name: fields.get(name, name) for name in ours if name in fields or name not in fields.values()}
+    if len(set(names.values())) < len(names):
+        raise InvalidRequestError("two fields are mapped to the same name")
+    return names

@@ -32,7 +32,7 @@ class _Fields(InputModel):
     source: Name | None = None
 
 
-FIELDS = frozenset(_Fields.model_fields)
+FIELDS = tuple(_Fields.model_fields)
 
 
 def parse_own(record: Mapping[str, object], source: str | None) -> list[LoggedOutput | str]:

@@ -77,7 +77,7 @@ class TrainingReader:
         for path in paths:
             check_input(path)
         self._paths = tuple(paths)
-        self._names = _field_names(fields or {})
+        self._names = kinds.field_names(FIELDS, fields or {})
         self._known_providers = known_providers
         self._on_quarantined = on_quarantined
         self._restart()
@@ -168,17 +168,6 @@ class TrainingReader:
             if self._known_providers is not None and provider not in self._known_providers:
                 raise InputError(f"the provider {provider!r} is unknown; add it first: credit providers add --help")
         return _training_record(fields, shares)
-
-
-def _field_names(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return which field of the files is read for each of ours."""
-    if unknown := sorted(set(fields) - set(FIELDS)):
-        raise InvalidRequestError(f"no such field: {', '.join(unknown)}; known are {', '.join(FIELDS)}")
-    # A name that was mapped to another of ours is not read for its own as well.
-    names = {name: fields.get(name, name) for name in FIELDS if name in fields or name not in fields.values()}
-    if len(set(names.values())) < len(names):
-        raise InvalidRequestError("two fields are mapped to the same name")
-    return names
 
 
 def _shares(fields: _Fields) -> tuple[Share, ...]:

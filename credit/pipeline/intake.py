@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +45,12 @@ class IntakeReport:
 
 
 def ingest_outputs(
-    workspace: Workspace, path: Path, *, source: str | None = None, strict: bool = False
+    workspace: Workspace,
+    path: Path,
+    *,
+    source: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> IntakeReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
@@ -54,7 +59,7 @@ def ingest_outputs(
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad.
     """
-    reader = read_outputs(path, source=source)
+    reader = read_outputs(path, source=source, fields=fields)
     digest = sha256_file(path)
     report = IntakeReport(str(path))
     problems = Problems()

@@ -80,7 +80,7 @@ def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, 
     assert shares["ann"]["influence"] * 2 == pytest.approx(shares["ben"]["influence"] * 3)
     others = run("explain", "output", "copied", "train.jsonl", "--provider", "ben", "--top", "100")
     assert "ann/default" not in others
-    assert "ben/default  r7 (0.4 of it)" in others
+    assert "ben/default   r7 (0.4 of it)" in others
     (workspace / "mapped.jsonl").write_text((workspace / "train.jsonl").read_text().replace('"text"', '"content"'))
     mapped = run("explain", "output", "copied", "mapped.jsonl", "--field", "text=content", "--top", "1")
     assert sentence(7, 8) in mapped

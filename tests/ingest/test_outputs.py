@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.errors import InputError
+from credit.errors import InputError, InvalidRequestError
 from credit.ingest.fields import weight_micro
 from credit.ingest.lines import read_lines
 from credit.ingest.outputs import read_outputs
@@ -376,3 +376,22 @@ def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
 def test_a_csv_cell_longer_than_the_csv_modules_own_limit_is_read(tmp_path):
     path = write(tmp_path, HEADER, ROW + b"x" * 200_000, name="outputs.csv")
     assert len(outputs(path)[0].completion) == 200_001
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_fields_that_a_log_names_otherwise_are_read_by_a_mapping(tmp_path, name):
+    row = {"uid": "a1", "when": "2026-10-05T12:00:00Z", "model": "m", "answer": " Ships sang.", "prompt": "not ours"}
+    path, frame = tmp_path / name, pl.DataFrame([row | {"input": "Sing.", "choices": "x"}])
+    if name.endswith("csv"):
+        frame.write_csv(path)
+    elif name.endswith("jsonl"):
+        frame.write_ndjson(path)
+    else:
+        frame.write_parquet(path)
+    fields = {"id": "uid", "occurred_at": "when", "completion": "answer", "prompt": "input"}
+    reader = read_outputs(path, fields=fields)
+    (found,) = [item.record for item in reader]
+    assert (found.external_id, found.completion, found.prompt) == ("a1", " Ships sang.", "Sing.")
+    assert reader.notices == ("field `choices` is not used (in 1 records)", "field `prompt` is not used (in 1 records)")
+    with pytest.raises(InvalidRequestError, match="no such field: text; known are id, occurred_at, model"):
+        read_outputs(path, fields={"text": "answer"})
