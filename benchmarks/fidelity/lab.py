@@ -59,7 +59,7 @@ def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tup
             support = features.support[1.0]
             excess = features.excess[1.0]
             nats = scoring.calibrated([excess, support, features.volume]).words()
-            said = f"{nats}\n\n{scoring.coverage(excess + support).words()}"
+            said = "\n\n".join([scoring.leads(excess + support), nats, scoring.coverage(excess + support).words()])
             print(said, flush=True)
         for name, measure in measures(features, scoring):
             scores = scoring.score(measure)

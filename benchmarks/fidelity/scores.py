@@ -161,6 +161,16 @@ class Scoring:
         ceiling = float(np.sqrt(2 * clipped / (1 + clipped)).mean())
         return Noise(lds, lds_given, self._additive(), float(agreement.mean()), ceiling, share_error(*self.falls))
 
+    def leads(self, measure: Floats) -> str:
+        """By how much LDS of a measure (Q, P) is above that of each baseline, output by output, as a page says it."""
+        actual = np.mean(self.halves, axis=0)
+        own = linear_datamodelling_score(self.member, measure, actual)
+        said = []
+        for name, baseline in self._baselines():
+            lead = estimate(own - linear_datamodelling_score(self.member, baseline, actual))
+            said.append(f"{lead.value:+.2f} ({lead.low:+.2f}, {lead.high:+.2f}) over {name}")
+        return f"**Leads.** LDS of effect, output by output, with 90 % intervals: {'; '.join(said)}."
+
     def coverage(self, measure: Floats) -> Coverage:
         """How often the 90 % interval of a share, by a measure (Q, P), holds the share by leave-one-out.
 
@@ -227,12 +237,16 @@ class Scoring:
         )
 
     def baselines(self) -> Iterator[tuple[str, Scores]]:
-        """Measures that need no index."""
-        case, providers = self.truth.case, self.truth.providers
-        yield "tokens", self.score(np.tile(self.tokens, (len(case.outputs), 1)))
-        yield "BM25, top 100 records", self.score(bm25(case.records, case.outputs, providers))
+        """Scores of measures that need no index."""
+        for name, measure in self._baselines():
+            yield name, self.score(measure)
         if len(self.falls) > 1:
             yield "leave-one-out of another seed", self.score(self.falls[0], self.falls[1])
+
+    def _baselines(self) -> Iterator[tuple[str, Floats]]:
+        case = self.truth.case
+        yield "tokens", np.tile(self.tokens, (len(case.outputs), 1))
+        yield "BM25, top 100 records", bm25(case.records, case.outputs, self.truth.providers)
 
 
 def _book(names: Sequence[str], measure: Floats) -> pl.DataFrame:
