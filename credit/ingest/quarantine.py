@@ -14,30 +14,36 @@ from typing import IO, Self
 from credit.files import rename_whole
 from credit.records import Quarantined
 
-_REASONS = 5
+_SHOWN = 5
+_TRACKED = 200
+"""Reasons that are told apart, so that memory stays flat where every record has one of its own."""
 
 
 class Problems:
-    """What was set aside, in a few lines: the first record with each reason, and how many more there are."""
+    """What was set aside, in a few lines: the first record with each of the most frequent reasons."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        self._untracked = 0
 
     def add(self, item: Quarantined) -> None:
         """Count a record by its reason."""
-        known = item.error in self._first or len(self._first) < _REASONS
-        if known:
-            self._first.setdefault(item.error, str(item))
-        self._counts[item.error if known else ""] += 1
+        if item.error not in self._first and len(self._first) == _TRACKED:
+            self._untracked += 1
+            return
+        self._first.setdefault(item.error, str(item))
+        self._counts[item.error] += 1
 
     def lines(self) -> tuple[str, ...]:
-        """Return the reasons in the order in which they were met, and what they do not cover."""
-        likewise = {error: self._counts[error] - 1 for error in self._first}
-        lines = [
-            f"{first} (and {likewise[e]} more like it)" if likewise[e] else first for e, first in self._first.items()
-        ]
-        others = self._counts[""]
+        """Return the most frequent reasons in the order in which they were met, and what they do not cover."""
+        shown = {error for error, _ in self._counts.most_common(_SHOWN)}  # of equals those that came first
+        lines = []
+        for error, first in self._first.items():
+            if error in shown:
+                likewise = self._counts[error] - 1
+                lines.append(f"{first} (and {likewise} more like it)" if likewise else first)
+        others = self._counts.total() - sum(self._counts[error] for error in shown) + self._untracked
         return (*lines, *([f"and {others} more, for other reasons"] if others else []))
 
 

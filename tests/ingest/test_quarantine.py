@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.ingest.quarantine import QuarantineFile, quarantine_line, quarantine_name
+from credit.ingest.quarantine import Problems, QuarantineFile, quarantine_line, quarantine_name
 from credit.records import Place, Quarantined
 
 ITEM = Quarantined(Place("in.jsonl", 3), "malformed", b"{")
@@ -69,3 +69,15 @@ def test_names_are_plain_whatever_the_input_is_called(name):
     assert len(found) < 150
     assert not found.startswith(".")
     assert "/" not in found
+
+
+def test_the_most_frequent_reason_is_shown_however_late_it_comes_and_every_record_is_counted():
+    problems = Problems()
+    for number in range(500):
+        problems.add(Quarantined(Place("in.csv", number), f"reason {number}", b""))
+    assert problems.lines()[-1] == "and 495 more, for other reasons"
+    for number in range(3):
+        problems.add(Quarantined(Place("more.csv", number), "reason 7", b""))
+    assert "in.csv:7: reason 7 (and 3 more like it)" in problems.lines()
+    assert len(problems.lines()) == 6
+    assert Problems().lines() == ()
