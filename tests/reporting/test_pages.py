@@ -162,3 +162,31 @@ def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> No
     old = replace(item, body_json=json.dumps(body))
     assert "How far it can be trusted" not in statement_page(old)
     assert "sufficient validation" not in readme_text(old)
+
+
+@pytest.mark.parametrize(
+    ("over", "shown"),
+    [
+        (["outputs"], "12.00 % to 30.00 % with other outputs"),
+        (["outputs", "attribution"], "likely 12.00 % to 30.00 %"),
+    ],
+)
+def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(
+    month: Ledger, over: list[str], shown: str
+) -> None:
+    ledgers.close(month, OCTOBER)
+    with month.read() as conn:
+        item = latest_statements(conn, OCTOBER)[0]
+    body = json.loads(item.body_json)
+    body["credits"]["certainty"] = {
+        "interval": "90 %",
+        "interval_over": over,
+        "outputs": 5,
+        "providers_alike": 0,
+        "share_low": "0.12",
+        "share_high": "0.3",
+    }
+    head, _, rest = Reader(statement_page(replace(item, body_json=json.dumps(body)))).text.partition("Balance in")
+    assert shown in head
+    assert ("likely" in head) == ("The interval counts in" in rest)
+    assert ("likely" in head) != ("The error of the estimate itself comes on top" in rest)
