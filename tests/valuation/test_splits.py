@@ -13,6 +13,7 @@ from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import PPM, Group, Share, TrainingRecord, agreed_shares
 from credit.valuation import (
     AttributionIndex,
+    Checkpoint,
     GradientRecorder,
     GroupRows,
     IndexSettings,
@@ -170,6 +171,23 @@ def test_who_withdraws_takes_shared_records_along_whole(model, shared, outputs, 
     rest = [record for record in shared if DORA not in {share.group for share in record.shares}]
     build_index(model, rest, tmp_path / "new", SETTINGS[name], name="tiny")
     _assert_same(tmp_path / "shrunk", tmp_path / "new", model, outputs)
+
+
+def test_shared_records_leave_all_checkpoints_of_an_index_with_whoever_withdraws(
+    model, shared, outputs, tmp_path, small_shards
+):
+    other = load_model(save_tiny_model(tmp_path / "seed", seed=1), dtype="fp64", device="cpu")
+    more = [Checkpoint(lambda: other, 0.5)]
+    build_index(model, shared, tmp_path / "shrunk", SETTINGS["fisher"], name="tiny", checkpoints=more)
+    withdraw_provider(tmp_path / "shrunk", model, "dora", shared, checkpoints=[other])
+    rest = [record for record in shared if DORA not in {share.group for share in record.shares}]
+    build_index(model, rest, tmp_path / "new", SETTINGS["fisher"], name="tiny", checkpoints=more)
+    values = []
+    for name in ("shrunk", "new"):
+        index = AttributionIndex.open(tmp_path / name)
+        index.add_models(other)
+        values.append(index.value(model, outputs).effect())
+    torch.testing.assert_close(*values, rtol=1e-6, atol=1e-12)
 
 
 def _assert_same(revised, rebuilt, model, outputs):
