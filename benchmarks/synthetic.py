@@ -47,7 +47,7 @@ def write_index(
     written = {PROJECTIONS_FILE: save_tensors(folder / PROJECTIONS_FILE, projections_to_tensors(projections))}
     generator = torch.Generator().manual_seed(0)
     shards = []
-    for number, (low, high) in enumerate(plan_shards(groups * rows, sum(width.values()))):
+    for number, (low, high) in enumerate(plan_shards(range(rows, groups * rows + 1, rows), sum(width.values()))):
         name = f"rows-{number:05d}.safetensors"
         tensors = {layer: torch.randn(high - low, d, generator=generator) for layer, d in width.items()}
         written[name] = save_tensors(folder / name, encode_rows(tensors, dtype))

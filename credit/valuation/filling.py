@@ -216,7 +216,7 @@ class Build:
         """Yield the units of the index, in the order of their rows."""
         order = np.argsort(self.rows.row_of, kind="stable")
         sorted_rows, owners, lowest = self.rows.row_of[order], self.rows.example_of[order], self.rows.lowest
-        plan = plan_shards(len(self.rows.counts), sum(self.widths.values()))
+        plan = plan_shards([group.stop for group in self.rows.groups], sum(self.widths.values()))
         for number, (low, high) in enumerate(plan):
             first, last = np.searchsorted(sorted_rows, [low, high])
             members = list(dict.fromkeys(owners[first:last].tolist()))
@@ -340,8 +340,25 @@ def index_needs(examples: int, rows: int, shapes: Sequence[LayerShape], settings
     return build_needs(examples, rows, shapes, settings, _SHARD_BYTES)
 
 
-def plan_shards(rows: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield (first row, last row + 1) of each shard of rows of `width` numbers."""
-    step = max(1, _SHARD_BYTES // (4 * width))
-    for low in range(0, rows, step):
-        yield low, min(low + step, rows)
+def plan_shards(stops: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
+    """Yield (first row, last row + 1) of each shard of rows of `width` numbers.
+
+    A window's examples lie all over the rows of its group, and it is read once for each shard that has one. So a shard
+    ends where a group does, unless the group is too large for one.
+
+    Args:
+        stops: last row + 1 of each group, in order.
+        width: numbers in a row.
+    """
+    most = max(1, _SHARD_BYTES // (4 * width))
+    low = before = 0
+    for stop in stops:
+        if stop - low > most and before > low:
+            yield low, before
+            low = before
+        for cut in range(low + most, stop, most):
+            yield low, cut
+            low = cut
+        before = stop
+    if before > low:
+        yield low, before

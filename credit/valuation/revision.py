@@ -101,7 +101,7 @@ class IndexRevision:
         """
         manifest = self.index.manifest
         settings, shapes = manifest.settings, manifest.layers
-        plan = list(plan_shards(len(self.layout.counts), sum(self.widths.values())))
+        plan = list(plan_shards([group.stop for group in self.layout.groups], sum(self.widths.values())))
         tokens = self._work(self._changes(self._moved_rows()), plan)
         needs = index_needs(len(self.members), len(self.layout.counts), shapes, settings)
         # The sums as they were, what they change by, and the sums as they are then.
@@ -209,7 +209,7 @@ class IndexRevision:
         moved = self._moved_rows()
         changes = self._changes(moved)
         old = list(self._old_shards(manifest.layers[0].name))
-        plan = list(plan_shards(len(self.layout.counts), sum(widths.values())))
+        plan = list(plan_shards([group.stop for group in self.layout.groups], sum(widths.values())))
         self.total = self._work(changes, plan)
         for number, (low, high) in enumerate(plan):
             sums: dict[str, Tensor] = {}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
+from credit.valuation.tokens import window_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +195,17 @@ def lay_out_rows(
 
 
 def _rows_of_group(ids: Sequence[str], members: Sequence[tuple[int, int]], folds: int | None) -> list[list[int]]:
-    """Put the parts of a group into rows: a row for each fold, or for each example, in the order of their hashes."""
-    rows: dict[tuple[int, int], list[int]] = {}
+    """Put the parts of a group into rows: a row for each fold, or for each example, in the order of their hashes.
+
+    Single examples come in the order of their windows' hashes: those of one window lie together, and mostly in one
+    shard, for which it is read once.
+    """
+    if folds is None:
+        order = sorted(members, key=lambda member: (fold_key(window_of(ids[member[0]])), ids[member[0]]))
+        return [[slot] for _, slot in order]
+    rows: dict[int, list[int]] = {}
     for position, slot in members:
-        key = fold_key(ids[position])
-        rows.setdefault((key, position) if folds is None else (key % folds, 0), []).append(slot)
+        rows.setdefault(fold_key(ids[position]) % folds, []).append(slot)
     return [rows[key] for key in sorted(rows)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from credit.errors import InputError
 from credit.records import LoggedOutput, Message, TrainingRecord
+
+_SPAN = re.compile(r"\[\d+:\d+\]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,11 @@ class Segment:
     def digest(self) -> bytes:
         """SHA-256 of what is read and which part of it this is."""
         return hashlib.sha256(self.window.digest() + b"\0%d:%d" % (self.start, self.stop)).digest()
+
+
+def window_of(example_id: str) -> str:
+    """Id of the window that an example was cut from, by the example's."""
+    return _SPAN.sub("", example_id)
 
 
 class Encoder:

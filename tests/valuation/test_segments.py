@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import ValuationError
-from credit.records import TrainingRecord
+from credit.records import Share, TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.explain import explain_output
@@ -21,7 +21,8 @@ from credit.valuation.projection import random_projections
 from credit.valuation.readings import readings
 from credit.valuation.recording import GradientRecorder
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.tokens import Encoder, Segment, Window
+from credit.valuation.rows import lay_out_rows
+from credit.valuation.tokens import Encoder, Segment, Window, window_of
 from tests.models import EVERY, HIDDEN, hidden_settings, sentence
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
@@ -145,6 +146,32 @@ def test_batches_and_absent_neighbours_change_nothing(model, long_data):
                     for name, rows in gradients.items():
                         torch.testing.assert_close(rows, together[name][at], rtol=1e-9, atol=1e-11)
                 assert sorted(seen) == list(range(len(chosen)))
+
+
+@given(
+    groups=st.lists(st.integers(1, 40), max_size=12),
+    most=st.integers(1, 50),
+)
+def test_shards_end_with_groups_that_fit_into_them(groups, most):
+    stops = np.cumsum(groups).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_module, "_SHARD_BYTES", 4 * 10 * most)
+        plan = list(build_module.plan_shards(stops, 10))
+    assert [low for low, _ in plan] + stops[-1:] == [0] * bool(groups) + [high for _, high in plan]
+    assert all(0 < high - low <= most for low, high in plan)
+    for start, stop in zip([0, *stops], stops, strict=False):
+        if stop - start <= most:
+            assert any(low <= start and stop <= high for low, high in plan), (start, stop, plan)
+
+
+def test_single_rows_of_a_window_lie_together_so_that_it_is_read_once_a_shard(model, long_data):
+    segments = _segments(model, long_data)
+    whole = (Share(FOLDED),)
+    layout = lay_out_rows([e.id for e in segments], [whole] * len(segments), [1] * len(segments), None)
+    for reading in readings(segments):
+        rows = sorted(int(layout.rows_of(place)[0]) for place in reading.places)
+        assert rows == list(range(rows[0], rows[0] + len(rows)))
+        assert window_of(segments[reading.places[0]].id) == reading.window.id
 
 
 @pytest.mark.parametrize("curvature", ["fisher", "ekfac"])
