@@ -16,7 +16,8 @@ from credit.printable import printable_lines
 
 R = TypeVar("R")
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
+"""A path as it is: one that cannot be read is an error of its own, and must not keep other files out."""
 
 _JSON = "credit.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -45,6 +46,8 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} does not exist")
     if not path.is_file():
         raise InputError(f"{path} is not a regular file; write its content to one first")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} may not be read by this user; change its permissions, or run as its owner")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; remove it, or write it again if it should hold records")
 

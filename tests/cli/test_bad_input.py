@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site: Site, 
     beside = site.run("ingest-outputs", broken, good, code=EXIT_PARTIAL)
     assert reason in beside.stderr
     assert len(site.tables()["output"]) == OUTPUTS + 1
+
+
+def test_a_file_that_may_not_be_read_is_named_and_keeps_no_other_out(site: Site, tmp_path, monkeypatch):
+    locked = write_jsonl(tmp_path / "locked.jsonl", [output_row(60)])
+    good = write_jsonl(tmp_path / "good.jsonl", [output_row(61)])
+    allowed = os.access  # the tests may run as root, who may read everything
+    monkeypatch.setattr(os, "access", lambda path, *rest, **more: path != locked and allowed(path, *rest, **more))
+    result = site.run("ingest-outputs", locked, good, code=EXIT_PARTIAL)
+    assert f"{locked} may not be read by this user; change its permissions" in result.stderr
+    assert f"{good}: 1 logged" in result.stdout
+    assert site.run("ingest-outputs", locked, code=EXIT_FAILED).stdout == ""
 
 
 def test_bad_providers_are_named_by_line_and_the_good_ones_go_in(site: Site, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +43,20 @@ def test_every_help_text_ends_with_an_example_of_that_command(path):
     assert result.exit_code == 0
     example = result.output.partition("Example: ")[2]
     assert example.startswith(" ".join(["credit", *path])), result.output
+
+
+@pytest.mark.parametrize("path", list(_commands()), ids=lambda path: " ".join(path) or "credit")
+def test_every_example_in_a_help_text_is_understood_as_it_stands(path):
+    shown = CliRunner().invoke(cli, [*path, "--help"]).output.partition("Example: ")[2].partition("\n\nOptions:")[0]
+    examples = [" ".join(text.split()) for text in re.split(r"^ *(?=credit |PYTHONPATH=)", shown, flags=re.MULTILINE)]
+    for example in filter(None, examples):
+        arguments = shlex.split(example)
+        arguments = arguments[arguments.index("credit") + 1 :]
+        command, context = cli, click.Context(cli, info_name="credit")
+        while isinstance(command, click.Group):
+            command = command.get_command(context, arguments.pop(0))
+            assert command is not None, example
+        command.make_context(command.name, arguments, parent=context)
 
 
 def _leaf(path):
