@@ -67,11 +67,12 @@ def reverse(workspace: Workspace, txn: int, reason: str, as_json: bool) -> None:
     """
     from datetime import UTC
 
-    from credit.ledger.corrections import undo
+    from credit.ledger.corrections import transaction_in_words, undo
 
     with workspace.open() as ledger, ledger.write() as conn:
         done = undo(conn, txn, reason=reason, now=datetime.now(UTC))
-    _report(as_json, done, f"the reversal of transaction {txn}")
+        what = transaction_in_words(conn, txn)
+    _report(as_json, done, f"the reversal of transaction {txn} ({what})")
 
 
 def _report(as_json: bool, done: Posted, what: str) -> None:

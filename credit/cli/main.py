@@ -105,13 +105,16 @@ def cli() -> None:
     credit-data, unless --data-dir or CREDIT_DATA_DIR does.
 
     \b
-    Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in part, some input set aside;
-    4 stored data was changed; 11 another run is at work. Any command may run twice, at once, or be killed:
-    nothing is counted twice.
+    Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in
+    part, some input set aside; 4 stored data was changed; 11 another run is
+    at work. Any command may run twice, at once, or be killed: nothing is
+    counted twice.
 
     \b
-    Completion of commands by the tab key: eval "$(_CREDIT_COMPLETE=bash_source credit)" in ~/.bashrc,
-    the same with zsh_source in ~/.zshrc; _CREDIT_COMPLETE=fish_source credit | source in fish.
+    The tab key completes commands once your shell knows how:
+      bash  eval "$(_CREDIT_COMPLETE=bash_source credit)"   in ~/.bashrc
+      zsh   eval "$(_CREDIT_COMPLETE=zsh_source credit)"    in ~/.zshrc
+      fish  _CREDIT_COMPLETE=fish_source credit | source    in config.fish
 
     Example: credit demo
     """

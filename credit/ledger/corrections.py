@@ -152,6 +152,16 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
     return reverse(conn, txn_id, period=period, reason=reason, now=now)
 
 
+def transaction_in_words(conn: Connection, txn_id: int) -> str:
+    """Return what kind of transaction one is, and of which period.
+
+    Raises:
+        LedgerError: there is no such transaction.
+    """
+    header = _header(conn, txn_id)
+    return f"{header.kind} of {header.period_id}"
+
+
 def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currency: str, where: str) -> None:
     kind = conn.execute(select(provider.c.kind).where(provider.c.key == provider_key)).scalar()
     if kind is None:

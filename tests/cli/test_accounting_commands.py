@@ -110,7 +110,8 @@ def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_u
     refused = credit("pool add 2026-01 200 EUR", code=1)
     assert "other money needs a reference of its own: --reference NAME" in refused
     assert "take it back: credit reverse 1" in refused
-    credit("reverse 1 --reason", "wrong amount")
+    said = credit("reverse 1 --reason", "wrong amount")
+    assert "the reversal of transaction 1 (pool of 2026-01) is posted, as transaction 2" in said
     assert "was taken back by transaction 2" in credit("pool add 2026-01 100 EUR --deductions 10", code=1)
     credit("pool add 2026-01 200 EUR --reference corrected")
     first = "2026-01  main: 90.00 EUR (after deductions of 10.00), transaction 1, taken back by transaction 2"
