@@ -45,7 +45,7 @@ from credit.valuation.moments import second_moments
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import LayerProjection
 from credit.valuation.running import Running
-from credit.valuation.tokens import Example
+from credit.valuation.tokens import Window
 
 ROWS = 32
 """Rows that examples are summed into."""
@@ -108,18 +108,18 @@ class Bench:
         self.layers: LayerChoice = choose_layers(module, HIDDEN)
         self.rng = np.random.default_rng(0)
 
-    def batch(self) -> list[Example]:
+    def batch(self) -> list[Window]:
         """Random tokens: no step of the work depends on what they say."""
         size = (self.work.examples_per_batch, self.work.length)
         tokens = self.rng.integers(0, int(self.model.module.config.vocab_size), size, dtype=np.int32)
-        return [Example(f"{self.rng.integers(2**62)}", row, 1) for row in tokens]
+        return [Window(f"{self.rng.integers(2**62)}", row, 1) for row in tokens]
 
-    def floor(self, examples: list[Example]) -> None:
+    def floor(self, examples: list[Window]) -> None:
         """Forward and activation-only backward pass over a batch."""
         with floor_mode(self.model.module, self.layers.watched):
             self.model.loss(make_batch(examples).to(self.model.device)).backward()
 
-    def moments(self, examples: list[Example]) -> None:
+    def moments(self, examples: list[Window]) -> None:
         """The extra pass over a sample that whitened projections, PCA and EK-FAC need."""
         second_moments(self.model, self.layers, examples, tokens_per_batch=10**9)
 
@@ -139,7 +139,7 @@ class IndexWork:
         self.statistic = make_statistic(kind.settings.curvature)
         self.sums: dict[str, Tensor] = {}
 
-    def __call__(self, examples: list[Example]) -> None:
+    def __call__(self, examples: list[Window]) -> None:
         """Add a batch."""
         model = self.bench.model
         with GradientTap(model.module, self.layers.watched, self.projections) as tap:
@@ -168,7 +168,7 @@ def _smollm2_weights() -> Path | None:
 
 def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clock]]:
     """Clocks of each repeat of the floor and of every kind of index, batches alternating between them."""
-    sides: dict[str, Callable[[list[Example]], None]] = {FLOOR: bench.floor}
+    sides: dict[str, Callable[[list[Window]], None]] = {FLOOR: bench.floor}
     indexes = {str(kind): IndexWork(bench, kind) for kind in kinds}
     sides |= indexes
     if any(kind.curvature != "fisher" for kind in kinds):
@@ -217,7 +217,7 @@ def run_alone(work: Work, side: str) -> None:
     """The process in which one side's peak memory is measured; prints it, and the bytes of the curvature's state."""
     bench = Bench(work)
     if side == FLOOR:
-        run: Callable[[list[Example]], None] = bench.floor
+        run: Callable[[list[Window]], None] = bench.floor
     else:
         curvature, _, rank = side.partition(" r")
         run = IndexWork(bench, Kind(int(rank), curvature))
