@@ -1,7 +1,8 @@
 """Tables for people that fit into the width of a screen, whatever that is.
 
-A table that is too wide is first set closer, then goes without its dispensable columns, which it names; and where that
-is not enough, every row becomes a paragraph with a line for each column. No cell is ever cut or broken across columns.
+A table that is too wide is first set closer, then goes without its dispensable columns, from the left on as far as it
+must, and names them; and where that is not enough, every row becomes a paragraph with a line for each column. No cell
+is ever cut or broken across columns.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
         width: characters in a line.
         notes: for each row a text that stands below it, wrapped, or nothing where it is empty.
     """
-    kept = [column for column in columns if not column.spare]
-    for some, padding in ((columns, _WIDE), (columns, _CLOSE), (kept, _CLOSE)):
+    spare = [column for column in columns if column.spare]
+    fewer = [[column for column in columns if column not in spare[:count]] for count in range(1, len(spare) + 1)]
+    for some, padding in ((columns, _WIDE), (columns, _CLOSE), *((kept, _CLOSE) for kept in fewer)):
         lines = _table(some, padding)
         if max(map(cell_len, lines)) <= width:
             left_out = [column.heading for column in columns if column not in some]

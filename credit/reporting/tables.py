@@ -37,6 +37,9 @@ _WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carrie
 _ALIKE = "not_told_from"
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
 _BELOW = "reason"
+_SPARE = frozenset({"name", "influence", "support"})
+"""Columns that a table goes without where there is no room: the key says who it is, and effect what is paid for."""
+
 _HEADINGS = {"credit_micro": "credits", "output_id": "output"}
 
 
@@ -91,7 +94,7 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
         number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
         heading = _HEADINGS.get(name, name.replace("_", " "))
         cells = [_shown(name)(value) for value in frame[name]]
-        columns.append(Column(heading, cells, number, spare=name == "name" and "provider" in frame.columns))
+        columns.append(Column(heading, cells, number, spare=name in _SPARE and "provider" in frame.columns))
     notes = [_shown(_BELOW)(value) for value in frame[_BELOW]] if _BELOW in frame.columns else []
     return fitted(columns, width, notes) + _alike_text(frame, width)
 

@@ -154,3 +154,15 @@ def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once()
     assert table.endswith("\nShares that cannot be told apart on these outputs: b from c; c from d; d from a.\n")
     assert "apart" not in to_table(shown.with_columns(not_told_from=pl.lit("")))
     assert read(to_csv(shown))[0] == ["provider", "share", "not_told_from"]
+
+
+def test_attribution_stays_a_table_in_a_terminal_of_80_columns_and_goes_without_no_more_than_it_must() -> None:
+    row = {"provider": "brook-journal", "name": "Brook Journal", "outputs": 1300, "influence": -3.88, "support": 39.1}
+    row |= {"effect": 35.3, "credit_micro": 452_450_500, "share": 0.146, "share_low": 0.068, "share_high": 0.2168}
+    frame = pl.DataFrame([row])
+    for width, without in ((120, None), (100, "name"), (80, "name, influence"), (76, "name, influence, support")):
+        lines = to_table(frame, width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert lines[0].split() == ["share", "share"], "a table, and not a paragraph for each row"
+        left_out = [line for line in lines if line.startswith("Not shown")]
+        assert left_out == ([f"Not shown at this width: {without}."] if without else [])
