@@ -45,7 +45,7 @@ from credit.valuation.moments import second_moments
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import LayerProjection
 from credit.valuation.running import Running
-from credit.valuation.tokens import Window
+from credit.valuation.tokens import Window, cut_window
 
 ROWS = 32
 """Rows that examples are summed into."""
@@ -139,9 +139,10 @@ class IndexWork:
         self.statistic = make_statistic(kind.settings.curvature)
         self.sums: dict[str, Tensor] = {}
 
-    def __call__(self, examples: list[Window]) -> None:
-        """Add a batch."""
-        model = self.bench.model
+    def __call__(self, windows: list[Window]) -> None:
+        """Add a batch, cut into examples as a build cuts it."""
+        model, length = self.bench.model, self.kind.settings.example_length
+        examples = windows if length is None else [part for window in windows for part in cut_window(window, length)]
         with GradientTap(model.module, self.layers.watched, self.projections) as tap:
             gradients = example_gradients(model, tap, examples)
         target = torch.from_numpy(self.bench.rng.integers(0, ROWS, len(examples))).to(model.device)
@@ -291,7 +292,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
     parser.add_argument("--curvature", choices=CURVATURES, action="append", help="default: all")
-    parser.add_argument("--length", type=int, default=256, help="tokens of an example")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a window")
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--batches", type=int, default=16, help="of one repeat; 16 make one block of the dense Fisher")
     parser.add_argument("--repeats", type=int, default=3)

@@ -97,6 +97,15 @@ class Segment:
         return hashlib.sha256(self.window.digest() + b"\0%d:%d" % (self.start, self.stop)).digest()
 
 
+def cut_window(window: Window, length: int) -> Sequence[Window | Segment]:
+    """Cut a window into segments of at most `length` predicted tokens; one that is short enough is left whole."""
+    first, end = window.start - 1, window.size - 1  # the positions that predict something
+    borders = [first, *range((first // length + 1) * length, end, length), end]
+    if len(borders) == 2:
+        return [window]
+    return [Segment(window, low + 1, high + 1, length) for low, high in pairwise(borders)]
+
+
 def window_of(example_id: str) -> str:
     """Id of the window that an example was cut from, by the example's."""
     return _SPAN.sub("", example_id)
@@ -117,12 +126,8 @@ class Encoder:
         self._prefix, self._suffix = _special_tokens(tokenizer)
 
     def cut(self, window: Window, length: int) -> Sequence[Window | Segment]:
-        """Cut a window into segments of at most `length` predicted tokens; one that is short enough is left whole."""
-        first, end = window.start - 1, window.size - 1  # the positions that predict something
-        borders = [first, *range((first // length + 1) * length, end, length), end]
-        if len(borders) == 2:
-            return [window]
-        return [Segment(window, low + 1, high + 1, length) for low, high in pairwise(borders)]
+        """Return the examples of a window; see `cut_window`."""
+        return cut_window(window, length)
 
     def training(self, record: TrainingRecord) -> Iterator[Window]:
         """Yield the windows of a training record; all tokens of a text or completion are predicted once."""
