@@ -59,8 +59,9 @@ def balances(
 ) -> list[Balance]:
     """Return the balances of an account, or of all accounts of a provider, by account and commodity.
 
-    What was recorded by a moment never changes afterwards: the same question with `recorded` in the past has the same
-    answer for ever. Without it, a correction that takes effect on an earlier day changes what that day looks like.
+    What was recorded by a moment never changes afterwards: the same question with `recorded` in the past, as
+    `credit.ledger.clock` has it, has the same answer for ever. Without it, a correction that takes effect on an earlier
+    day changes what that day looks like.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.

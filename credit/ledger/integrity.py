@@ -125,6 +125,7 @@ class _Chain:
     def __init__(self, conn: Connection) -> None:
         self.seq = 0
         self.head = GENESIS
+        self._recorded_at = ""
         self._accounts = {number: key for number, key in conn.execute(select(account.c.id, account.c.key))}
 
     def check(self, conn: Connection) -> Iterator[Problem]:
@@ -140,16 +141,24 @@ class _Chain:
             fault = self._fault(header, number, digest, entries)
             if fault is not None:
                 yield Problem(f"transaction {header.seq}", fault)
-            self.seq, self.head = header.seq, digest
+            self.seq, self.head, self._recorded_at = header.seq, digest, header.recorded_at
         for orphan in lines.before(None):
             yield Problem(f"entry {orphan.txn_id}/{orphan.line_no}", "belongs to no transaction")
 
     def _fault(self, header: Header, number: int, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
         """Return the first thing that is wrong with a transaction, its place in the chain first."""
+        return self._misplaced(header, number) or self._changed(header, digest, entries)
+
+    def _misplaced(self, header: Header, number: int) -> str | None:
         if header.seq != self.seq + 1 or number != header.seq:
             return f"follows transaction {self.seq}: one is missing or out of order"
         if header.prev_hash != self.head:
             return f"does not continue the chain: prev_hash is not the hash of transaction {self.seq}"
+        if header.recorded_at < self._recorded_at:
+            return f"was recorded at {header.recorded_at}, before transaction {self.seq} at {self._recorded_at}"
+        return None
+
+    def _changed(self, header: Header, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
         if [row.line_no for row in entries] != list(range(1, header.entry_count + 1)):
             return f"has {len(entries)} entries; its header says {header.entry_count}"
         sums: dict[str, int] = {}

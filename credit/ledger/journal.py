@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func, select
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import account_ids
 from credit.ledger.bulk import insert_rows
+from credit.ledger.clock import recorded_moment
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import account, ledger_entry, ledger_txn, period
 from credit.ledger.seals import add_rows
@@ -150,7 +151,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     Args:
         conn: from `Ledger.write`.
         postings: what to post; accounts are created from their keys.
-        now: when the ledger records it.
+        now: when the ledger records it, by the machine's clock; see `credit.ledger.clock`.
 
     Raises:
         LedgerError: a posting does not balance, has fewer than two entries, a zero or too large amount, or an
@@ -163,7 +164,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     serialise_writers(conn)
     known = _posted_before(conn, [item.idempotency_key for item in postings])
     seq, prev = chain_head(conn)
-    recorded = utc_text(now)
+    recorded = utc_text(recorded_moment(conn, now))
     results: list[Posted] = []
     fresh: list[tuple[Posting, Header, str]] = []
     for item in postings:

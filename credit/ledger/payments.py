@@ -22,6 +22,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
+from credit.ledger.clock import recorded_moment
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.payouts import Payout
@@ -106,7 +107,7 @@ def next_batch(conn: Connection, now: datetime) -> NewBatch:
     serialise_writers(conn)
     number = next_id(conn, payout_batch)
     _, head = chain_head(conn)
-    return NewBatch(number, f"CR{number}-{head[:8]}", utc_moment(utc_text(now)))
+    return NewBatch(number, f"CR{number}-{head[:8]}", recorded_moment(conn, now))
 
 
 def payout_reference(batch_reference: str, payout_id: int) -> str:
@@ -276,6 +277,7 @@ def _add_events(
     conn: Connection, batch_id: int, events: Sequence[tuple[int, str, int | None, str, str, int]], now: datetime
 ) -> None:
     first = next_id(conn, payout_event)
+    recorded = utc_text(recorded_moment(conn, now))
     rows = [
         {
             "id": first + offset,
@@ -286,7 +288,7 @@ def _add_events(
             "reference": reference,
             "reason": reason,
             "txn_id": txn_id,
-            "recorded_at": utc_text(now),
+            "recorded_at": recorded,
         }
         for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events)
     ]

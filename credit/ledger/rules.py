@@ -127,6 +127,9 @@ def _journal_rules() -> Iterator[Rule]:
         ),
         "seq does not follow the last transaction": ("NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ledger_txn)"),
         "prev_hash is not the hash of the last transaction": (f"NEW.prev_hash <> coalesce({_LAST_HASH}, '{GENESIS}')"),
+        "recorded_at is before that of the last transaction": (
+            "NEW.recorded_at < (SELECT recorded_at FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
+        ),
         "there is no such transaction to reverse": (
             "NEW.reverses_txn_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
         ),

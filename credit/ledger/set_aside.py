@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, Select, exists, func, select
 from credit.errors import LedgerError
 from credit.ledger import schema
 from credit.ledger.accounts import ISSUED, SET_ASIDE
+from credit.ledger.clock import recorded_moment
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
@@ -158,7 +159,7 @@ def _begin(conn: Connection, name: str, reason: str, what: str) -> Row[Any]:
 
 def _record(conn: Connection, output_id: int, action: Action, reason: str, txn_id: int, now: datetime) -> SetAside:
     row = {"id": next_id(conn, schema.set_aside), "output_id": output_id, "action": action, "reason": reason}
-    add_rows(conn, schema.set_aside, [{**row, "txn_id": txn_id, "recorded_at": utc_text(now)}])
+    add_rows(conn, schema.set_aside, [{**row, "txn_id": txn_id, "recorded_at": utc_text(recorded_moment(conn, now))}])
     found = _last(conn, output_id)
     if found is None:
         raise LedgerError(f"output {output_id} was not recorded as {action}")

@@ -28,7 +28,7 @@ COLUMNS = [
 HEADER = (
     "INSERT INTO ledger_txn (id, seq, entry_count, kind, period_id, idempotency_key, input_sha256, effective_on,"
     " recorded_at, reverses_txn_id, memo, details_json, prev_hash, hash) VALUES (:id, :seq, :entry_count, 'raw',"
-    " :period, :key, :digest, '2026-10-05', '2026-10-05T00:00:00.000000Z', :reverses, '', '{}', :prev, :hash)"
+    " :period, :key, :digest, '2026-10-05', :recorded, :reverses, '', '{}', :prev, :hash)"
 )
 ENTRY = (
     "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
@@ -84,6 +84,7 @@ class Raw:
             "period": samples.OCTOBER,
             "key": f"raw {self.seq}",
             "digest": "0" * 64,
+            "recorded": MOMENT,
             "reverses": None,
             "prev": self.prev,
             "hash": f"{self.seq:064d}",
@@ -216,6 +217,7 @@ def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated: Ledger) ->
         ({"id": 99}, "entry_count"),
         ({"prev": "1" * 64}, "prev_hash is not"),
         ({"prev": "0" * 64}, "prev_hash is not"),
+        ({"recorded": "2026-10-05T12:29:59.999999Z"}, "before that of the last"),
         ({"key": "oct"}, "exists already|idempotency_key"),
         ({"reverses": 4711}, "no such transaction to reverse"),
         ({"reverses": 2}, "reversed before"),

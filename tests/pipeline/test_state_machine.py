@@ -22,6 +22,7 @@ from sqlalchemy import Connection, text
 from credit.accounting.money import parse_amount
 from credit.ledger import (
     balances,
+    clock,
     corrections,
     fx,
     holds,
@@ -269,11 +270,16 @@ class Accounting(FromLogToCredits, AfterTheClose):
 
     @rule(whose=st.sampled_from((*PROVIDERS, "house")))
     def remember(self, whose: str) -> None:
-        self.now += timedelta(minutes=1)
-        one, other = self.read(lambda conn: balances.balances(conn, whose, recorded=self.now))
-        assert one == other
-        self.snapshots.append((self.now, whose, one))
-        self.now += timedelta(minutes=1)
+        moment, same = self.read(clock.last_recorded)
+        assert moment == same
+        if moment is not None:
+            one, other = self.read(lambda conn: balances.balances(conn, whose, recorded=moment))
+            assert one == other
+            self.snapshots.append((moment, whose, one))
+
+    @rule(minutes=st.integers(min_value=1, max_value=600))
+    def set_the_clock_back(self, minutes: int) -> None:
+        self.now -= timedelta(minutes=minutes)
 
     @invariant()
     def every_balance_is_the_models_and_everything_sums_to_zero(self) -> None:

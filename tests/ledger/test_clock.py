@@ -1,0 +1,96 @@
+"""Moments of the ledger are in the order of its chain, and what was known at one of them never changes."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select, text
+
+from credit.ledger import balances, clock, integrity, journal, payments, set_aside
+from credit.ledger.engine import Ledger
+from credit.ledger.journal import Header, chain_hash
+from credit.ledger.schema import ledger_txn
+from credit.ledger.values import utc_moment, utc_text
+from tests.ledger import samples
+from tests.ledger.samples import NOW, credit_posting
+from tests.ledger.test_tamper import unguarded
+
+NUMBERS = itertools.count()
+steps = st.lists(
+    st.tuples(st.sampled_from([-3600, -1, 0, 1e-6, 1, 60]) | st.floats(-1e4, 1e4), st.integers(1, 3)), max_size=8
+)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=steps)
+def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(
+    module_ledger: Ledger, moves: list[tuple[float, int]]
+) -> None:
+    """Each step moves the machine's clock, and writes one database transaction of so many postings."""
+    with module_ledger.write() as conn:
+        samples.add_providers(conn)
+    told, now = [], NOW
+    for seconds, count in moves:
+        now += timedelta(seconds=seconds)
+        with module_ledger.write() as conn:
+            before = clock.last_recorded(conn)
+            seqs = [journal.post(conn, credit_posting(f"clock {next(NUMBERS)}"), now=now).seq for _ in range(count)]
+            query = select(ledger_txn.c.recorded_at).where(ledger_txn.c.seq.in_(seqs))
+            (recorded,) = set(conn.execute(query).scalars())
+        moment = utc_moment(recorded)
+        assert before is None or moment > before
+        assert moment >= now
+        assert moment == now or moment - timedelta(microseconds=1) == before
+        with module_ledger.read() as conn:
+            told.append((moment, balances.balances(conn, "ada", recorded=moment)))
+    with module_ledger.read() as conn:
+        for moment, known in told:
+            assert balances.balances(conn, "ada", recorded=moment) == known
+        chain = list(conn.execute(select(ledger_txn.c.recorded_at).order_by(ledger_txn.c.seq)).scalars())
+    assert chain == sorted(chain)
+
+
+def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) -> None:
+    """Outputs set aside, batches and results, after the clock was set back by a day."""
+    with ledger.write() as conn:
+        samples.populate(conn)
+    earlier = NOW - timedelta(days=1)
+    with ledger.write() as conn:
+        set_aside.restore(conn, "log:out-3", "a mistake", now=earlier)
+        set_aside.set_aside(conn, "log:out-3", "no mistake", now=earlier)
+    with ledger.write() as conn:
+        (batch,) = payments.batches(conn)
+        results = [
+            payments.Result(item.payout.id, "failed", "", "closed") for item in payments.batch_items(conn, batch)
+        ]
+        payments.record_results(conn, batch, results, now=earlier)
+    assert integrity.verify(ledger, None).problems == ()
+
+
+@pytest.mark.parametrize("earlier", [timedelta(microseconds=1), timedelta(days=400)])
+def test_a_transaction_that_is_recorded_before_the_last_one_is_found(
+    ledger: Ledger, database_url: str, earlier: timedelta
+) -> None:
+    """With a hash that is right, as a version that did not look at the order would have written it."""
+    with ledger.write() as conn:
+        samples.populate(conn)
+    with unguarded(database_url) as conn:
+        *_, before, last = conn.execute(select(ledger_txn).order_by(ledger_txn.c.seq)).all()
+        moment = utc_text(utc_moment(before.recorded_at) - earlier)
+        header = Header(*(getattr(last, name) for name in Header._fields))._replace(recorded_at=moment)
+        entries = conn.execute(
+            text("SELECT a.key, e.commodity, e.amount FROM ledger_entry e JOIN account a ON a.id = e.account_id"
+                 " WHERE e.txn_id = :id ORDER BY e.line_no"), {"id": last.id}
+        )  # fmt: skip
+        digest = chain_hash(header, [tuple(row) for row in entries])
+        change = text("UPDATE ledger_txn SET recorded_at = :moment, hash = :hash WHERE id = :id")
+        conn.execute(change, {"moment": moment, "hash": digest, "id": last.id})
+        (problem,) = integrity._Chain(conn).check(conn)
+    said = (
+        f"transaction {last.seq}: was recorded at {moment}, before transaction {last.seq - 1} at {before.recorded_at}"
+    )
+    assert str(problem) == said
