@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, func, select
 
-from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, payout, provider
 from credit.ledger.seals import add_rows
@@ -28,15 +28,34 @@ class Payout:
     txn_id: int
 
 
-def add_payout(
-    conn: Connection, name: str, provider_key: str, currency: str, amount_minor: int, *, txn_id: int
-) -> Payout:
-    """Record money that is to leave, with the transaction that approved it."""
+@dataclass(frozen=True, slots=True)
+class NewPayout:
+    """Money that is to leave for a provider, in minor units, with the transaction that approved it."""
+
+    provider: str
+    currency: str
+    amount_minor: int
+    txn_id: int
+
+
+def add_payouts(conn: Connection, name: str, items: Sequence[NewPayout]) -> None:
+    """Record money that a period's close decided to pay."""
     serialise_writers(conn)
-    item = Payout(next_id(conn, payout), name, provider_key, currency, amount_minor, "pending", txn_id)
-    row = {"id": item.id, "period_id": name, "provider_id": provider_id(conn, provider_key), "currency": currency}
-    add_rows(conn, payout, [{**row, "amount_minor": amount_minor, "status": item.status, "txn_id": txn_id}])
-    return item
+    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
+    first = next_id(conn, payout)
+    rows = [
+        {
+            "id": first + offset,
+            "period_id": name,
+            "provider_id": owners[item.provider],
+            "currency": item.currency,
+            "amount_minor": item.amount_minor,
+            "status": "pending",
+            "txn_id": item.txn_id,
+        }
+        for offset, item in enumerate(items)
+    ]
+    add_rows(conn, payout, rows)
 
 
 def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from sqlalchemy import Connection, select
 
@@ -13,6 +15,9 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import next_id, provider, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
+
+_AT_ONCE = 500
+"""Statements written at a time: bounds memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +32,54 @@ class Statement:
     created_at: datetime
 
 
-def add_statement(conn: Connection, name: str, provider_key: str, body_json: str, *, now: datetime) -> Statement:
-    """Record the next version of a provider's statement; the text of the last version again returns that one."""
+def add_statements(conn: Connection, name: str, told: Iterable[tuple[str, str]], *, now: datetime) -> list[int]:
+    """Record the next version of the statements of some providers, each given by its key and text.
+
+    Returns:
+        The version of each; a provider's last text again is its last version.
+
+    Raises:
+        LedgerError: a provider is unknown.
+    """
     serialise_writers(conn)
-    owner = provider_id(conn, provider_key)
-    digest = hashlib.sha256(body_json.encode()).hexdigest()
-    last = conn.execute(
-        select(statement)
-        .where(statement.c.period_id == name, statement.c.provider_id == owner)
-        .order_by(statement.c.version.desc())
-        .limit(1)
-    ).one_or_none()
-    if last is not None and last.sha256 == digest:
-        return Statement(name, provider_key, last.version, digest, last.body_json, utc_moment(last.created_at))
-    version = 1 if last is None else last.version + 1
-    item = Statement(name, provider_key, version, digest, body_json, utc_moment(utc_text(now)))
-    row = {"id": next_id(conn, statement), "period_id": name, "provider_id": owner, "version": item.version}
-    add_rows(conn, statement, [{**row, "sha256": digest, "body_json": body_json, "created_at": utc_text(now)}])
-    return item
+    found: list[int] = []
+    items = iter(told)
+    while some := dict(islice(items, _AT_ONCE)):
+        found += _add_some(conn, name, some, utc_text(now))
+    return found
+
+
+def _add_some(conn: Connection, name: str, told: Mapping[str, str], moment: str) -> list[int]:
+    owners, last = _owners(conn, name, list(told))
+    first = next_id(conn, statement)
+    versions: list[int] = []
+    rows: list[dict[str, object]] = []
+    for key, body_json in told.items():
+        digest = hashlib.sha256(body_json.encode()).hexdigest()
+        version, known = last.get(key, (0, ""))
+        if known != digest:
+            version += 1
+            row = {"id": first + len(rows), "period_id": name, "provider_id": owners[key], "version": version}
+            rows.append({**row, "sha256": digest, "body_json": body_json, "created_at": moment})
+        versions.append(version)
+    add_rows(conn, statement, rows)
+    return versions
+
+
+def _owners(conn: Connection, name: str, keys: list[str]) -> tuple[dict[str, int], dict[str, tuple[int, str]]]:
+    """Return the ids of some providers, and version and hash of the last statement of those that have any."""
+    of_period = (statement.c.provider_id == provider.c.id) & (statement.c.period_id == name)
+    rows = conn.execute(
+        select(provider.c.key, provider.c.id, statement.c.version, statement.c.sha256)
+        .outerjoin_from(provider, statement, of_period)
+        .where(provider.c.key.in_(keys))
+        .order_by(statement.c.version)
+    ).all()
+    owners = {row.key: row.id for row in rows}
+    for key in keys:
+        if key not in owners:
+            provider_id(conn, key)  # which says that there is none
+    return owners, {row.key: (row.version, row.sha256) for row in rows if row.version is not None}
 
 
 def statements(conn: Connection, name: str) -> list[Statement]:

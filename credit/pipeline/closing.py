@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections
-from credit.ledger.statements import add_statement
+from credit.ledger.statements import add_statements
 from credit.ledger.terms import terms_on
 from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.pooling import post_pooling
@@ -171,7 +171,7 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
             f' credit outputs set-aside {names[0]} --reason "..."'
         )
     facts = _settle(conn, period, settings, now)
-    written = _write_statements(conn, facts, now)
+    written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
     mark_closed(conn, period, policy_json=settings.policy.to_json(), now=now)
     report = CloseReport(
         period,
@@ -214,8 +214,8 @@ def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetim
     return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, left_out)
 
 
-def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
-    """Write a statement for every provider with credits, money or corrections; return how many."""
+def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
+    """Yield key and statement of every provider with credits, money or corrections."""
     collections: dict[str, dict[str, dict[str, int]]] = {}
     total = 0
     for group, months in credits_by_month(conn, facts.period).items():
@@ -256,8 +256,7 @@ def _write_statements(conn: Connection, facts: _Facts, now: datetime) -> int:
             certainty=facts.certainties.get(key),
             outputs_set_aside=len(facts.set_aside),
         )
-        add_statement(conn, facts.period, key, statement_json(statement), now=now)
-    return len(told)
+        yield key, statement_json(statement)
 
 
 def _pool_share(pool: Pool, item: Earning) -> PoolShare:

@@ -30,7 +30,7 @@ from credit.ledger.accounts import (
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, holds
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.ledger.payouts import add_payout
+from credit.ledger.payouts import NewPayout, add_payouts
 from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import NewAllocation, Pool, add_allocations
 from credit.ledger.settlement import (
@@ -270,14 +270,15 @@ def post_lines(
     """Post every line of every waterfall that moves money, and record what is held back and what is to be paid."""
     lines = [(fall, kind, posting) for fall in falls for kind, posting in _lines(period, fall)]
     posted = post_all(conn, [posting for _, _, posting in lines], now=now)
-    held = []
+    held, leaving = [], []
     for (fall, kind, _), done in zip(lines, posted, strict=True):
         if kind == "payout":
-            add_payout(conn, period, fall.provider, fall.currency, fall.payable_minor, txn_id=done.txn_id)
+            leaving.append(NewPayout(fall.provider, fall.currency, fall.payable_minor, done.txn_id))
         elif kind == "reserve":
             months = terms[fall.provider, fall.currency].reserve_release_periods
             due = later(period, months)
             held.append(Reserve(period, fall.provider, fall.currency, fall.reserve_held_minor, due, done.txn_id))
+    add_payouts(conn, period, leaving)
     add_reserves(conn, held)
 
 

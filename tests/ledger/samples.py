@@ -139,8 +139,8 @@ def close(conn: Connection, name: str) -> None:
         paid = (Entry("money:payable:ada", item.currency, -50), Entry("money:payout:ada", item.currency, 50))
         approval = Posting("payout", name, date.fromisoformat(f"{name}-28"), f"payout:{item.id}", paid)
         approved = journal.post(conn, approval, now=NOW)
-        payouts.add_payout(conn, name, "ada", item.currency, 50, txn_id=approved.txn_id)
-    statements.add_statement(conn, name, "ada", '{"payable":"0.51"}', now=NOW)
+        payouts.add_payouts(conn, name, [payouts.NewPayout("ada", item.currency, 50, approved.txn_id)])
+    statements.add_statements(conn, name, [("ada", '{"payable":"0.51"}')], now=NOW)
     periods.mark_closed(conn, name, policy_json='{"house":"keep"}', now=NOW)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from credit.errors import LedgerError
 from credit.ledger import certificates, integrity
 from credit.ledger.engine import Ledger
-from credit.ledger.statements import add_statement
+from credit.ledger.statements import add_statements
 from tests.ledger import samples
 from tests.ledger.test_integrity import unguarded
 
@@ -37,7 +37,7 @@ def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database
         samples.add_index(conn, fingerprint="d" * 64)
         (made,) = certificates.certificates(conn)
         body = {"validation": {"checks": [{"certificate": made.sha256}, {"certificate": ""}]}}
-        add_statement(conn, samples.OCTOBER, "ada", json.dumps(body), now=samples.NOW)
+        add_statements(conn, samples.OCTOBER, [("ada", json.dumps(body))], now=samples.NOW)
     assert integrity.verify(ledger, None).problems == ()
     for change, place, message in (
         ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have the hash"),

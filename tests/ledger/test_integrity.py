@@ -284,7 +284,7 @@ def statement_at_head(ledger: Ledger) -> str:
     with ledger.write() as conn:
         journal.post(conn, samples.credit_posting("before the statement"), now=samples.NOW)
         _, head = journal.chain_head(conn)
-        statements.add_statement(conn, samples.SEPTEMBER, "bell", f'{{"chain_head":"{head}"}}', now=samples.NOW)
+        statements.add_statements(conn, samples.SEPTEMBER, [("bell", f'{{"chain_head":"{head}"}}')], now=samples.NOW)
     return head
 
 

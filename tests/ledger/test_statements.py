@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection
 
-from credit.ledger import journal, statements
+from credit.errors import LedgerError
+from credit.ledger import catalog, journal, sealchecks, statements
+from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER
 
@@ -16,7 +18,26 @@ def start(conn: Connection) -> None:
 def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn: Connection) -> None:
     journal.ensure_period(conn, OCTOBER, now=NOW)
     texts = ["{}", "{}", '{"a":1}', "{}", "{}"]
-    versions = [statements.add_statement(conn, OCTOBER, "ada", body, now=NOW).version for body in texts]
-    assert versions == [1, 1, 2, 3, 3]
-    assert statements.add_statement(conn, OCTOBER, "bell", "{}", now=NOW).version == 1
+    versions = [statements.add_statements(conn, OCTOBER, [("ada", body)], now=NOW) for body in texts]
+    assert versions == [[1], [1], [2], [3], [3]]
+    assert statements.add_statements(conn, OCTOBER, [("bell", "{}"), ("ada", "{}")], now=NOW) == [1, 3]
     assert [item.version for item in statements.statements(conn, OCTOBER)] == [1, 2, 3, 1]
+
+
+def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statements, "_AT_ONCE", 3)
+    keys = [f"p{number}" for number in range(10)]
+    catalog.import_providers(conn, [Provider(key, key) for key in keys], now=NOW)
+    journal.ensure_period(conn, OCTOBER, now=NOW)
+    statements.add_statements(conn, OCTOBER, [(key, "{}") for key in keys[::2]], now=NOW)
+    told = [(key, f'{{"of":"{key}"}}') for key in keys]
+    assert statements.add_statements(conn, OCTOBER, iter(told), now=NOW) == [2, 1] * 5
+    latest = {item.provider: item.body_json for item in statements.statements(conn, OCTOBER)}
+    assert latest == dict(told)
+    assert list(sealchecks.check_sealed(conn)) == list(sealchecks.check_seals(conn)) == []
+
+
+def test_a_statement_of_nobody_is_refused(conn: Connection) -> None:
+    journal.ensure_period(conn, OCTOBER, now=NOW)
+    with pytest.raises(LedgerError, match="unknown provider 'eve'"):
+        statements.add_statements(conn, OCTOBER, [("ada", "{}"), ("eve", "{}")], now=NOW)

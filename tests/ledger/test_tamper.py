@@ -52,7 +52,7 @@ def kept(shared_database: Callable[..., str]) -> Iterator[Kept]:
             for currency in ("EUR", "USD"):
                 holds.place_hold(conn, "bell", currency, f"a question of {currency}", now=samples.NOW)
             _, head = seals.seal_head(conn)
-            statements.add_statement(conn, samples.OCTOBER, "bell", f'{{"seal_head":"{head}"}}', now=samples.NOW)
+            statements.add_statements(conn, samples.OCTOBER, [("bell", f'{{"seal_head":"{head}"}}')], now=samples.NOW)
         yield opened, url
 
 

@@ -46,7 +46,7 @@ def owe(ledger: Ledger) -> None:
             lines = (Entry("money:external", currency, -amount), Entry(f"money:payout:{key}", currency, amount))
             posting = Posting("payout", SEPTEMBER, day, f"payout:{key}:{currency}", lines)
             posted = journal.post(conn, posting, now=NOW)
-            payouts.add_payout(conn, SEPTEMBER, key, currency, amount, txn_id=posted.txn_id)
+            payouts.add_payouts(conn, SEPTEMBER, [payouts.NewPayout(key, currency, amount, posted.txn_id)])
         periods.close_lock(conn, SEPTEMBER, now=NOW)
         periods.mark_closed(conn, SEPTEMBER, policy_json="{}", now=NOW)
 
