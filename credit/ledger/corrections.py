@@ -13,10 +13,11 @@ from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, advance_account, paya
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
+from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.set_aside import KIND
 from credit.ledger.settlement import CITES, provider_balances
-from credit.ledger.values import is_currency
+from credit.ledger.values import is_currency, is_storable
 from credit.records import HOUSE, is_period, period_of
 
 _ALWAYS = frozenset({"adjustment", "restatement", "advance"})
@@ -61,11 +62,12 @@ def adjust(
         PeriodClosedError: the period is closed.
     """
     where = f"an adjustment of {provider_key}"
-    if not reason.strip():
-        raise LedgerError(f"{where} needs a reason: --reason")
+    if not reason.strip() or not is_storable(reason):
+        raise LedgerError(f"{where} needs a reason, in words that a database can keep: --reason")
     if not is_period(period) or period > period_of(now):
         raise LedgerError(f"{where} belongs into a month YYYY-MM that has begun, not into {period!r}")
     _check_payee(conn, provider_key, amount_minor, currency, where)
+    keep_erasable(conn, reason, "the reason")
     details: dict[str, object] = {}
     if cites is not None:
         details = {CITES: cites, "cites_hash": _header(conn, cites).hash}
@@ -105,6 +107,7 @@ def pay_advance(
     if amount_minor < 0:
         raise LedgerError(f"{where} is {amount_minor} {currency} (minor units); it must be more than 0")
     _check_payee(conn, provider_key, amount_minor, currency, where)
+    keep_erasable(conn, reference, "the reference")
     serialise_writers(conn)
     key = f"advance:{provider_key}:{currency}:{reference}"
     first = conn.execute(select(ledger_txn.c.period_id).where(ledger_txn.c.idempotency_key == key)).scalar()
@@ -146,6 +149,7 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
             f"transaction {txn_id} ({header.kind}){state} cannot be reversed: other records build on it;"
             " correct what came of it: credit adjust --help, or credit restate --help"
         )
+    keep_erasable(conn, reason, "the reason")
     period = open_period_for(conn, first_day(header.period_id))
     if header.kind == "advance":
         _check_not_recouped(conn, txn_id, period)

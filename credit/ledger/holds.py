@@ -12,6 +12,7 @@ from credit.errors import LedgerError
 from credit.ledger import schema
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
+from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
@@ -94,6 +95,7 @@ def _record(
         raise LedgerError(f"{scope} is on hold already: {last.reason}; release it first: credit hold release")
     if last is None and action == "release":
         raise LedgerError(f"{scope} is not on hold; see what is: credit hold list")
+    keep_erasable(conn, reason, "the reason")
     row = {"id": next_id(conn, schema.hold), "provider_id": provider_id(conn, provider_key), "currency": currency}
     add_rows(conn, schema.hold, [{**row, "action": action, "reason": reason, "created_at": utc_text(now)}])
     return HoldEvent(provider_key, currency, action, reason, utc_moment(utc_text(now)))

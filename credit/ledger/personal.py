@@ -32,6 +32,10 @@ _SHORTEST_SECRET = 4
 """Shorter values, such as a country or a building's number, give nobody away when they appear in a text."""
 
 
+_IDENTIFIERS = ("email", "iban", "paypal", "tax_id")
+"""Details that can be nobody else's, and no ordinary word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
     """What is needed to pay a provider; an empty text is unknown.
@@ -178,6 +182,23 @@ def personal_field_in(conn: Connection, provider_key: str, text: str) -> str | N
             if name != "receiver" and len(value) >= _SHORTEST_SECRET and value in plain:
                 return name.replace("_", " ")
     return None
+
+
+def keep_erasable(conn: Connection, text: str, what: str) -> None:
+    """Refuse a text that would stay for ever and repeats somebody's IBAN, email, PayPal account or tax number.
+
+    Raises:
+        LedgerError: it does; the message names the field and whose it is, never the value.
+    """
+    plain = _plain(text)
+    fields_of = [provider_pii.c[name] for name in _IDENTIFIERS]
+    query = select(provider.c.key, *fields_of).join_from(provider_pii, provider).order_by(provider_pii.c.id)
+    for key, *values in conn.execute(query):
+        for name, value in zip(_IDENTIFIERS, map(_plain, values), strict=True):
+            if len(value) >= _SHORTEST_SECRET and value in plain:
+                raise LedgerError(
+                    f"{what} holds the {name.replace('_', ' ')} of {key}, which must stay erasable; word it without"
+                )
 
 
 def personal_events(conn: Connection, provider_key: str) -> list[PersonalEvent]:

@@ -12,6 +12,7 @@ from credit.errors import LedgerError
 from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
+from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import (
     account,
     allocation,
@@ -111,6 +112,7 @@ def add_pool(
             f"{where} holds {found.gross_minor} less {found.deductions_minor} {currency} (minor units) already; other"
             f" money needs a reference of its own: --reference NAME{remedy}"
         )
+    keep_erasable(conn, reference, "the reference")
     ensure_period(conn, name, now=now)
     txn_id = None
     if net:

@@ -24,6 +24,7 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
 from credit.ledger.outputs import is_set_aside
 from credit.ledger.periods import first_day, open_period_for
+from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text
@@ -146,6 +147,7 @@ def _begin(conn: Connection, name: str, reason: str, what: str) -> Row[Any]:
     if not reason.strip() or not is_storable(reason):
         raise LedgerError(f"output {name!r} is not {what} without a reason, in words that a database can keep")
     serialise_writers(conn)
+    keep_erasable(conn, reason, "the reason")
     valued = exists().where(valuation.c.output_id == output.c.id).label("valued")
     events = select(func.count()).where(schema.set_aside.c.output_id == output.c.id).scalar_subquery().label("events")
     source, _, external_id = name.partition(":")

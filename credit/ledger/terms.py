@@ -18,6 +18,7 @@ from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.catalog import provider_id
 from credit.ledger.engine import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed
+from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import contract_term, next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
@@ -95,6 +96,7 @@ def agree(
             f"{where} cannot begin on {valid_from}: period {closed} is closed; let them begin on"
             f" {first_day(following(closed))} and correct what is past: credit adjust --help"
         )
+    keep_erasable(conn, terms.agreement_reference, "the agreement's reference")
     if not supersede:
         _refuse_overlap(known, where, valid_from, valid_to)
     version = known[-1].version + 1 if known else 1

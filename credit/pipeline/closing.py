@@ -26,6 +26,7 @@ from credit.ledger.engine import Ledger
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
+from credit.ledger.personal import keep_erasable
 from credit.ledger.pools import Pool, credit_totals, standing_pools
 from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.seals import seal_head
@@ -156,6 +157,7 @@ def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: d
 
 def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> CloseReport:
     close_lock(conn, period, now=now)
+    keep_erasable(conn, settings.policy.unvalidated, "the reason")
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")

@@ -22,6 +22,7 @@ from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import first_day, last_day, open_period_for, periods
+from credit.ledger.personal import keep_erasable
 from credit.ledger.pools import allocations, credit_totals, standing_pools
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.sources import PostedBook, existing_period, standing_scores
@@ -104,6 +105,7 @@ def restate(
         found = existing_period(conn, period)
         if found.status != "closed":
             raise LedgerError(f"period {period} is open, it has paid nobody yet; there is nothing to restate")
+        keep_erasable(conn, reason, "the reason")
         changes = _credit_changes(conn, workspace, period, rescore)
     moment = now or datetime.now(UTC)
     with ledger.write() as conn:

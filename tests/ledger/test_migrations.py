@@ -90,8 +90,10 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
 ) -> None:
     upgrade_to(empty_url, "0001")
     made = engine._engine(engine._parse(empty_url))
-    with engine._writing(made) as conn, monkeypatch.context() as without_seals:
-        without_seals.setattr(seals, "seal_rows", lambda *_: None)
+    with engine._writing(made) as conn, monkeypatch.context() as at_0001:
+        # What that release did not have.
+        at_0001.setattr(seals, "seal_rows", lambda *_: None)
+        at_0001.setattr("credit.ledger.pools.keep_erasable", lambda *_: None)
         samples.populate_first(conn)
         before = {
             table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all()

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from datetime import date
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
 
 from credit.errors import LedgerError
-from credit.ledger import integrity, personal, sealchecks, seals
+from credit.ledger import (
+    corrections,
+    holds,
+    integrity,
+    journal,
+    personal,
+    pools,
+    sealchecks,
+    seals,
+    set_aside,
+    terms,
+)
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.personal import Details
 from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
 from credit.ledger.values import utc_text
+from credit.records import Terms
 from tests.ledger import samples
 from tests.ledger.test_migrations import upgrade_to
 from tests.ledger.test_tamper import unguarded
@@ -130,3 +144,41 @@ def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
         with ledger.write() as conn:
             assert personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
         assert integrity.verify(ledger, None).problems == ()
+
+
+IBAN = "de02 1203 0000 0000 2020 51"  # as people write it
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda conn: corrections.adjust(conn, "bell", 5, "EUR", period="2026-10", reason=f"to {IBAN}", now=samples.NOW),
+        lambda conn: corrections.pay_advance(
+            conn, "bell", 5, "EUR", paid_on=samples.NOW.date(), reference=IBAN, now=samples.NOW
+        ),
+        lambda conn: corrections.undo(conn, 1, reason=f"was for {IBAN}", now=samples.NOW),
+        lambda conn: holds.place_hold(conn, "bell", None, f"{IBAN} is wrong", now=samples.NOW),
+        lambda conn: set_aside.set_aside(conn, "log:out-1", f"asked by {IBAN}", now=samples.NOW),
+        lambda conn: terms.agree(
+            conn, "bell", "EUR", Terms(agreement_reference=IBAN), date(2026, 10, 1), now=samples.NOW
+        ),
+        lambda conn: pools.add_pool(conn, "2026-10", "EUR", 5, 0, reference=IBAN, now=samples.NOW),
+    ],
+    ids=["adjust", "advance", "undo", "hold", "set-aside", "terms", "pool"],
+)
+def test_what_stays_for_ever_must_not_repeat_what_can_be_erased(
+    conn: Connection, write: Callable[[Connection], object]
+) -> None:
+    """Whoever it is about, and however it is spaced."""
+    samples.add_providers(conn)
+    samples.add_index(conn)
+    samples.add_outputs(conn, [samples.logged(1)])
+    pools.add_pool(conn, "2026-10", "USD", 9, 0, reference="subscriptions", now=samples.NOW)
+    personal.set_details(conn, "ada", ADA, now=samples.NOW)
+    head = journal.chain_head(conn)
+    with pytest.raises(LedgerError, match="holds the iban of ada, which must stay erasable") as caught:
+        write(conn)
+    assert "1203" not in str(caught.value)
+    assert journal.chain_head(conn) == head
+    personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+    write(conn)
