@@ -33,7 +33,7 @@ OWN_SOURCE = "own"
 
 _PROVIDER_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _COLLECTION = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
-_PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_PERIOD = re.compile(r"(?!0000|9999)[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
 def is_provider_key(text: str) -> bool:
@@ -47,7 +47,7 @@ def is_collection(text: str) -> bool:
 
 
 def is_period(text: str) -> bool:
-    """Whether `text` names a period: a calendar month `YYYY-MM` in UTC."""
+    """Whether `text` names a period: a calendar month `YYYY-MM` in UTC that has days before and after it."""
     return _PERIOD.fullmatch(text) is not None
 
 

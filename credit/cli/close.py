@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="What nobody's data earned: stays with the owner, is divided among providers, or is held in escrow.",
 )
 @click.option(
-    "--grace-days", type=click.IntRange(min=0), default=0, show_default=True, help="Refuse within so many days."
+    "--grace-days", type=click.IntRange(0, 366), default=0, show_default=True, help="Refuse within so many days."
 )
 @click.option("--leave-pending", is_flag=True, help="Credit outputs that are not valued yet in a later period.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import NUMBER, json_option, say, workspace_options
 from credit.cli.terms import DAY
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("currency")
 @click.option("--period", required=True, help="The open period (YYYY-MM) whose statement shows it.")
 @click.option("--reason", required=True, help="Printed on the statement.")
-@click.option("--cites", type=int, metavar="TXN", help="The transaction that it corrects.")
+@click.option("--cites", type=NUMBER, metavar="TXN", help="The transaction that it corrects.")
 @click.option("--key", help="Tells apart two adjustments that say the same.")
 @workspace_options
 @json_option
@@ -55,7 +55,7 @@ def adjust(
 
 
 @click.command()
-@click.argument("txn", type=int)
+@click.argument("txn", type=NUMBER)
 @click.option("--reason", required=True, help="Why, in words.")
 @workspace_options
 @json_option
@@ -130,4 +130,7 @@ def _moment(text: str) -> datetime:
         return moment.replace(tzinfo=UTC) + timedelta(days=1, microseconds=-1)
     if moment.tzinfo is None:
         raise click.UsageError(f"--recorded {text!r} has no time zone; write {text}Z if it is UTC")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise click.UsageError(f"--recorded {text!r} is not in the years 1 to 9999 in UTC") from None

@@ -18,6 +18,8 @@ R = TypeVar("R")
 
 FILE = click.Path(path_type=Path, readable=False)
 """A path as it is: one that cannot be read is an error of its own, and must not keep other files out."""
+NUMBER = click.IntRange(1, 2**63 - 1)
+"""Of a row in the ledger."""
 
 _JSON = "credit.json"
 

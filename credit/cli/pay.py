@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import FILE, Group, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, NUMBER, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def pay() -> None:
 @click.option("--out", type=FILE, required=True, help="The file to write; it holds bank details, for its owner alone.")
 @click.option("--currency", help="Which payouts, where a period has several currencies.")
 @click.option("--retry", is_flag=True, help="Put payouts that failed into a new batch, instead of the pending ones.")
-@click.option("--batch", type=int, help="Write the file of this batch again, byte for byte.")
+@click.option("--batch", type=NUMBER, help="Write the file of this batch again, byte for byte.")
 @click.option("--strict", is_flag=True, help="Export nothing if any payout would be set aside.")
 @click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
 @click.option("--payer-name", envvar="CREDIT_PAYER_NAME", help="SEPA: who pays, as the bank has it.")
@@ -121,7 +121,7 @@ def export(
 
 @pay.command()
 @click.argument("file", type=FILE)
-@click.option("--batch", type=int, help="Refuse results of any other batch.")
+@click.option("--batch", type=NUMBER, help="Refuse results of any other batch.")
 @workspace_options
 @json_option
 def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) -> None:

@@ -133,6 +133,20 @@ REFUSED = {
     ),
     "a reversal of what a close posted": ("reverse 5 --reason x", 1, "cannot be reversed"),
     "a reversal of nothing": ("reverse 999 --reason x", 1, "there is no transaction 999"),
+    "a reversal of a number that no row has": ("reverse 99999999999999999999 --reason x", 2, "is not in the range"),
+    "an adjustment that cites such a number": (
+        "adjust ann 5 EUR --period 2026-02 --reason x --cites 99999999999999999999", 2, "is not in the range"
+    ),
+    "an adjustment for half a character": ("adjust ann 5 EUR --period 2026-02 --reason \ud800", 1, "can keep"),
+    "a month before there are days": ("close 0000-01", 2, "'0000-01' is not a period"),
+    "a month after there are days": ("pool add 9999-12 5.00 EUR", 2, "'9999-12' is not a period"),
+    "a grace that never ends": ("close 2026-02 --grace-days 99999999999999999999", 2, "is not in the range"),
+    "a reserve that is never released": (
+        "providers terms ben --currency EUR --reserve 1% --release-after 99999999999999999999", 2, "is not in the range"
+    ),
+    "a balance at a moment before all time": (
+        "balance ann --recorded 0001-01-01T00:00:00+14:00", 2, "not in the years"
+    ),
     "an advance in the future": (
         "providers advance ann 5 EUR --paid-on 2099-01-01 --reference x", 1, "still to come"
     ),
