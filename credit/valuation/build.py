@@ -302,7 +302,7 @@ def check_settings(settings: IndexSettings) -> None:
     if settings.sample < 1:
         raise ValuationError(f"a sample of {settings.sample} examples has no second moments; it must be at least 1")
     if settings.example_length is not None and settings.example_length < 1:
-        raise ValuationError(f"examples of {settings.example_length} tokens predict nothing; give 1 or more, or None")
+        raise ValuationError(f"examples of {settings.example_length} tokens predict nothing; give 1 or more, or none")
     if not 0 < settings.damping < float("inf"):
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 
