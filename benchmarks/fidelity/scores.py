@@ -163,12 +163,18 @@ class Scoring:
 
     def leads(self, measure: Floats) -> str:
         """By how much LDS of a measure (Q, P) is above that of each baseline, output by output, as a page says it."""
-        actual = np.mean(self.halves, axis=0)
-        own = linear_datamodelling_score(self.member, measure, actual)
+        actual, size = np.mean(self.halves, axis=0), self.member @ self.tokens
         said = []
         for name, baseline in self._baselines():
-            lead = estimate(own - linear_datamodelling_score(self.member, baseline, actual))
-            said.append(f"{lead.value:+.2f} ({lead.low:+.2f}, {lead.high:+.2f}) over {name}")
+            leads = [
+                estimate(
+                    linear_datamodelling_score(self.member, measure, actual, given)
+                    - linear_datamodelling_score(self.member, baseline, actual, given)
+                )
+                for given in (None, size)
+            ]
+            plain, rest = (f"{lead.value:+.2f} ({lead.low:+.2f}, {lead.high:+.2f})" for lead in leads)
+            said.append(f"{plain} over {name}, {rest} given size")
         return f"**Leads.** LDS of effect, output by output, with 90 % intervals: {'; '.join(said)}."
 
     def coverage(self, measure: Floats) -> Coverage:
