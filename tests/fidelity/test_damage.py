@@ -12,7 +12,7 @@ NOISE = 0.02
 
 @pytest.fixture(scope="module")
 def paid(tmp_path_factory) -> dict[str, float]:
-    """Share of all credits that the provider gets by each trick; honest, it is 0.127."""
+    """Share of all credits that the provider gets by each trick; honest, it is 0.128."""
     make, size = CASES["quick"]
     work = tmp_path_factory.mktemp("gaming")
     tricks = [trick for trick in TRICKS if trick not in {"data ten times, unnoticed", "a rival's data copied"}]
