@@ -17,9 +17,10 @@ from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel, Manifest
 from credit.valuation.data import examples_of
 from credit.valuation.explain import ExampleInfluence, explain_output
+from credit.valuation.tokens import window_of
 
 _SHOWN_CHARACTERS = 200
-_PART = re.compile(r"(@\d+)?(#\d+)?(\[\d+:\d+\])?$")
+_PART = re.compile(r"(@\d+)?(#\d+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _texts(
     encoder = model.encoder(manifest.max_length)
     asked = {example.id for example in examples}
     # A part of a record is called after it: `record#2`, `record@3` for a turn of a chat, `record[256:512]`.
-    named = {_PART.sub("", example) for example in asked} | asked
+    named = {_PART.sub("", window_of(example)) for example in asked} | asked
     texts = {}
     for record in records:
         if record.id in named:

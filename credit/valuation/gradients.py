@@ -71,16 +71,14 @@ def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: Cut) -> Tensor:
 
     Each has the terms of its own positions, so that the parts of a window sum to its gradient.
     """
-    total: Tensor | None = None
-    for cell in range(cut.owner.shape[1]):
-        here = slice(cell * cut.length, (cell + 1) * cut.length)
-        part = projected_gradient(x[:, here], dy[:, here], p_out)
-        if total is None:
-            total = part.new_zeros(cut.examples, *part.shape[1:])
-        owner = cut.owner[:, cell]
-        asked = (owner >= 0).nonzero().squeeze(1)
-        total.index_add_(0, owner[asked], part if len(asked) == len(part) else part[asked])
-    assert total is not None  # noqa: S101  # a window has a position
+    cells = [
+        projected_gradient(x[:, low : low + cut.length], dy[:, low : low + cut.length], p_out)
+        for low in range(0, cut.width, cut.length)
+    ]
+    total = cells[0].new_zeros(cut.examples, *cells[0].shape[1:])
+    for owner, part in zip(cut.owner.unbind(1), cells, strict=True):
+        asked = owner >= 0
+        total.index_add_(0, owner[asked], part[asked])
     return total
 
 
