@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, Group, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, Group, intake_line, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -84,11 +84,8 @@ def import_file(
 
     report = import_rates(workspace, file, supersede=supersede, strict=strict)
     warn([*report.notices, *report.problems])
-    text = f"{file}: {report.accepted} added, {report.duplicates} known already, {report.quarantined} set aside"
-    if report.quarantine_file:
-        text += f" in {report.quarantine_file}"
-    say(as_json, asdict(report), text)
-    if report.quarantined:
+    say(as_json, asdict(report), intake_line(report, "added", "known already"))
+    if report.set_aside_now:
         ctx.exit(EXIT_PARTIAL)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, field_mapping, field_option, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, field_mapping, field_option, intake_line, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL, CreditError
 
 if TYPE_CHECKING:
@@ -57,14 +57,10 @@ def ingest_outputs(
             continue
         reports.append(report)
         warn([*report.notices, *report.problems])
-    lines = [
-        f"{report.file}: {report.accepted} logged, {report.duplicates} known already, {report.quarantined} set aside"
-        + (f" in {report.quarantine_file}" if report.quarantine_file else "")
-        for report in reports
-    ]
+    lines = [intake_line(report, "logged", "known already") for report in reports]
     facts = {"files": [asdict(report) for report in reports], "failed": [str(error) for error in failures]}
     say(as_json, facts, "\n".join(lines))
     if failures and not reports:
         ctx.exit(failures[0].exit_code)
-    if failures or any(report.quarantined for report in reports):
+    if failures or any(report.set_aside_now for report in reports):
         ctx.exit(EXIT_PARTIAL)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from credit.printable import printable_lines
+
+if TYPE_CHECKING:
+    from credit.pipeline.intake import IntakeReport
 
 R = TypeVar("R")
 
@@ -24,8 +28,14 @@ NUMBER = click.IntRange(1, 2**63 - 1)
 _JSON = "credit.json"
 
 
+def note_json(ctx: click.Context) -> None:
+    """Have errors of this command printed as JSON."""
+    ctx.meta[_JSON] = True
+
+
 def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-    ctx.meta[_JSON] = value
+    if value:
+        note_json(ctx)
     return value
 
 
@@ -88,6 +98,14 @@ def say(as_json: bool, facts: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(facts, default=str, sort_keys=True) if as_json else printable_lines(text))
 
 
+def intake_line(report: IntakeReport, accepted: str, known: str) -> str:
+    """Say in a line what became of a file; `accepted` and `known` are words for what it brought, and did not."""
+    text = f"{report.file}: {report.accepted} {accepted}, {report.duplicates} {known}, {report.set_aside_now} set aside"
+    if report.set_aside_before:
+        text += f", {report.set_aside_before} set aside before"
+    return text + (f" in {report.quarantine_file}" if report.quarantine_file else "")
+
+
 def terminal_width() -> int:
     """Return the characters in a line of the terminal, or of `COLUMNS`; 120 where there is neither."""
     return max(shutil.get_terminal_size((120, 24)).columns, 40)
@@ -129,7 +147,9 @@ def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], N
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    # On a terminal, what is printed meanwhile goes above the bar; in a pipe or file it stays where it belongs.
+    shown, above = console.is_terminal, sys.stdout.isatty()
+    with Progress(*columns, console=console, disable=not shown, transient=True, redirect_stdout=above) as progress:
         task = progress.add_task(description, total=None, rate="")
 
         def update(done: int, total: int) -> None:

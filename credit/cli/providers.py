@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from credit.cli import personal
-from credit.cli.options import FILE, Group, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, Group, intake_line, json_option, say, warn, workspace_options
 from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
 
@@ -83,11 +83,8 @@ def import_file(ctx: click.Context, workspace: Workspace, file: Path, strict: bo
 
     report = import_providers(workspace, file, strict=strict)
     warn([*report.notices, *report.problems])
-    text = f"{file}: {report.accepted} added or changed, {report.duplicates} unchanged, {report.quarantined} set aside"
-    if report.quarantine_file:
-        text += f" in {report.quarantine_file}"
-    say(as_json, asdict(report), text)
-    if report.quarantined:
+    say(as_json, asdict(report), intake_line(report, "added or changed", "unchanged"))
+    if report.set_aside_now:
         ctx.exit(EXIT_PARTIAL)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -14,6 +16,8 @@ from typing import IO, Self
 from credit.files import rename_whole
 from credit.records import Quarantined
 
+_DIGITS = 16
+"""Of the input's hash, in the name of its quarantine file."""
 _SHOWN = 5
 _TRACKED = 200
 """Reasons that are told apart, so that memory stays flat where every record has one of its own."""
@@ -53,7 +57,16 @@ class QuarantineFile:
     Each line is `{"file", "line", "error", "raw"}`, with `raw_base64` in place of `raw` where the bytes are not
     UTF-8, so that the input can be put together again byte for byte. The file is written beside its place,
     synced and renamed when the block is left without an error; when nothing was quarantined there is no file,
-    also none from an earlier run. Memory stays flat.
+    also none from an earlier run.
+
+    What earlier runs set aside of inputs of this name is known by file, line and bytes. A log that has grown since is
+    another input, with a file of its own; an earlier one that holds nothing else is removed. Memory: about 100 bytes
+    for every record that was, or is, set aside.
+
+    Attributes:
+        path: where the file will be.
+        count: records set aside.
+        before: those of them that an earlier run had set aside.
 
     Example:
         with QuarantineFile(folder, Path("outputs.jsonl"), file_sha256(path)) as quarantine:
@@ -62,17 +75,26 @@ class QuarantineFile:
 
     def __init__(self, folder: Path, source: Path, sha256: str) -> None:
         self.path = folder / quarantine_name(source, sha256)
-        self.count = 0
+        self.count = self.before = 0
         self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._file: IO[bytes] | None = None
+        self._earlier: dict[Path, set[bytes]] = {}
+        self._found: set[bytes] = set()
 
-    def add(self, item: Quarantined) -> None:
-        """Set one record aside."""
+    def add(self, item: Quarantined) -> bool:
+        """Set one record aside; return whether it is new, and not set aside by an earlier run as well."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._earlier = {path: set(_identities(path)) for path in _files_of_name(self.path)}
             self._file = self._beside.open("wb")
-        self._file.write(quarantine_line(item))
+        line = _line_of(item)
+        identity = _identity(line)
+        self._file.write(_encoded(line))
+        self._found.add(identity)
         self.count += 1
+        known = any(identity in earlier for earlier in self._earlier.values())
+        self.before += known
+        return not known
 
     def __enter__(self) -> Self:
         return self
@@ -89,21 +111,57 @@ class QuarantineFile:
             os.fsync(file.fileno())
         if kind is None:
             rename_whole(self._beside, self.path)
+            for path, earlier in self._earlier.items():
+                if path != self.path and earlier <= self._found:
+                    path.unlink(missing_ok=True)
         else:
             self._beside.unlink()
 
 
 def quarantine_name(source: Path, sha256: str) -> str:
     """Return the file name for an input: the same input always gets the same, another content another."""
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', source.name).lstrip('.')[:100]}.{sha256[:16]}.jsonl"
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', source.name).lstrip('.')[:100]}.{sha256[:_DIGITS]}.jsonl"
 
 
 def quarantine_line(item: Quarantined) -> bytes:
     """Return the line of a quarantine file, with its newline."""
-    line: dict[str, str | int] = {"file": item.place.file, "line": item.place.line, "error": item.error}
+    return _encoded(_line_of(item))
+
+
+def _line_of(item: Quarantined) -> dict[str, object]:
+    line: dict[str, object] = {"file": item.place.file, "line": item.place.line, "error": item.error}
     try:
         line["raw"] = item.raw.decode()
     except UnicodeDecodeError:
         line["raw_base64"] = base64.b64encode(item.raw).decode()
+    return line
+
+
+def _encoded(line: dict[str, object]) -> bytes:
     # ASCII on purpose: names of files and pieces of records may hold what UTF-8 cannot (lone surrogates).
     return json.dumps(line).encode() + b"\n"
+
+
+def _identity(line: dict[str, object]) -> bytes:
+    """Return what is the same whenever a record is set aside, for whatever reason: file, line and bytes, hashed."""
+    parts = [line.get(name) for name in ("file", "line", "raw", "raw_base64")]
+    return blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
+
+def _files_of_name(path: Path) -> list[Path]:
+    """Return the quarantine files of inputs that have the same name as that of `path`, itself included."""
+    end = len(".jsonl") + _DIGITS + 1
+    pattern = re.compile(re.escape(path.name[:-end]) + rf"\.[0-9a-f]{{{_DIGITS}}}\.jsonl")
+    return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
+
+
+def _identities(path: Path) -> Iterator[bytes]:
+    """Yield the identities of the records in a quarantine file; what a person did to it is passed over."""
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                continue
+            if isinstance(line, dict):
+                yield _identity(line)

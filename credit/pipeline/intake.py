@@ -33,15 +33,31 @@ _BATCH = 1000
 
 @dataclass(slots=True)
 class IntakeReport:
-    """What became of a file. `problems` are the reasons for which records were quarantined, with the first of each."""
+    """What became of a file.
+
+    Attributes:
+        accepted: records that brought something new.
+        duplicates: records that the ledger had already.
+        quarantined: records that could not be used.
+        set_aside_before: those of them that an earlier run had set aside.
+        quarantine_file: where they are.
+        problems: why records were set aside now, with the first for each reason.
+        notices: what else is to be known.
+    """
 
     file: str
     accepted: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    set_aside_before: int = 0
     quarantine_file: Path | None = None
     problems: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def set_aside_now(self) -> int:
+        """Records that could not be used, and that no earlier run had set aside."""
+        return self.quarantined - self.set_aside_before
 
 
 def ingest_outputs(
@@ -74,8 +90,8 @@ def ingest_outputs(
         def refuse(item: Quarantined) -> None:
             if strict:
                 raise InputError(f"{item}; nothing of this file was logged (--strict)")
-            quarantine.add(item)
-            problems.add(item)
+            if quarantine.add(item):
+                problems.add(item)
 
         for item in reader:
             if isinstance(item, Quarantined):
@@ -86,7 +102,7 @@ def ingest_outputs(
                 _add(conn, batch, file_id, report, refuse)
                 batch = []
         _add(conn, batch, file_id, report, refuse)
-        report.quarantined = quarantine.count
+        report.quarantined, report.set_aside_before = quarantine.count, quarantine.before
         if report.accepted:  # a file that brought nothing new leaves no trace: twice is once
             record_file(
                 conn,
@@ -187,9 +203,9 @@ def _import(
         for item in sorted(bad, key=lambda item: item.place.line):
             if strict:
                 raise InputError(f"{item}; nothing of this file was imported (--strict)")
-            quarantine.add(item)
-            problems.add(item)
-    report.quarantined = len(bad)
+            if quarantine.add(item):
+                problems.add(item)
+    report.quarantined, report.set_aside_before = quarantine.count, quarantine.before
     report.quarantine_file = quarantine.path if bad else None
     report.problems = problems.lines()
     return report

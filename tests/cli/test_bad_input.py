@@ -49,9 +49,39 @@ def test_a_bad_output_is_named_and_set_aside_and_the_good_ones_go_in(site: Site,
     assert (item["file"], item["line"]) == (str(log), 2)
     assert reason in item["error"]
     assert (base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode()) == bad
-    again = site.run("ingest-outputs", log, code=EXIT_PARTIAL)
-    assert "0 logged, 2 known already, 1 set aside" in again.stdout
+    again = site.run("ingest-outputs", log)
+    assert f"0 logged, 2 known already, 0 set aside, 1 set aside before in {quarantine}" in again.stdout
+    assert again.stderr == ""
     assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]
+
+
+def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one_file(site: Site, tmp_path):
+    log, folder = tmp_path / "log.jsonl", site.data_dir / "quarantine"
+    lines = [_line(output_row(60)), b"{", b"[1]", _line(output_row(61, completion=""))]
+    seen = []
+    for end, bad, code in ((2, 1, EXIT_PARTIAL), (2, 0, 0), (4, 2, EXIT_PARTIAL), (4, 0, 0)):
+        log.write_bytes(b"\n".join(lines[:end]) + b"\n")
+        result = site.run("ingest-outputs", log, code=code)
+        assert f"{bad} set aside" in result.stdout
+        assert len([line for line in result.stderr.splitlines() if line.startswith(f"{log}:")]) == bad
+        (quarantine,) = folder.iterdir()
+        seen.append(len(quarantine.read_text().splitlines()))
+    assert seen == [1, 1, 3, 3]
+    found = json.loads(site.run("ingest-outputs", log, "--json").stdout)["files"][0]
+    assert (found["quarantined"], found["set_aside_before"], found["problems"]) == (3, 3, [])
+    log.write_bytes(b"\n" + b"\n".join(lines) + b"\n")  # everything is in another line: who knows what else changed
+    assert "3 set aside in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
+
+
+def test_a_table_that_is_partly_bad_alarms_once(site: Site, tmp_path):
+    table = tmp_path / "more.csv"
+    table.write_text("key,name\nzoe,Zoe\nBad Key,X\n")
+    site.run("providers", "import", table, code=EXIT_PARTIAL)
+    assert (
+        "0 added or changed, 1 unchanged, 0 set aside, 1 set aside before"
+        in site.run("providers", "import", table).stdout
+    )
+    site.run("providers", "import", table, "--strict", code=EXIT_FAILED)
 
 
 @pytest.mark.parametrize("case", BAD_OUTPUTS)

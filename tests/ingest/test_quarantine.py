@@ -62,6 +62,21 @@ def test_a_run_that_fails_leaves_the_file_of_the_run_before(tmp_path):
     assert quarantine.path.read_bytes() == before
 
 
+def test_an_earlier_file_goes_when_a_later_one_holds_all_of_it_and_stays_otherwise(tmp_path):
+    items = [Quarantined(Place("in.jsonl", number), "malformed", b"{" * number) for number in range(4)]
+    elsewhere = Quarantined(Place("other/in.jsonl", 1), "malformed", b"{")
+    runs = [(items[:2], 2), (items[:3], 1), (items[2:], 1), ([elsewhere], 1), (items, 0)]
+    left = [1, 1, 2, 3, 2]
+    for number, ((some, new), files) in enumerate(zip(runs, left, strict=True)):
+        with QuarantineFile(tmp_path, Path("in.jsonl"), f"{number:064x}"[::-1]) as quarantine:
+            assert sum(quarantine.add(item) for item in some) == new
+        assert quarantine.before == len(some) - new
+        assert len(list(tmp_path.iterdir())) == files
+    quarantine.path.write_bytes(b"\xff\n[]\n" + quarantine.path.read_bytes())  # what a person did to it
+    with QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as again:
+        assert not any([again.add(item) for item in items])
+
+
 @pytest.mark.parametrize("name", ["../evil", "a b\n.jsonl", ".hidden", "x" * 250, "naïve.csv"])
 def test_names_are_plain_whatever_the_input_is_called(name):
     found = quarantine_name(Path("folder") / name, SHA)
