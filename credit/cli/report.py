@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, Group, terminal_width, workspace_options
+from credit.cli.options import FILE, Group, json_option, note_json, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -17,21 +18,35 @@ R = TypeVar("R")
 
 
 def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Add `--format` and `--out`."""
+    """Add `--format`, `--json` and `--out`."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        command = click.option("--json", "form", flag_value="json", help="Short for --format json.")(command)
-        command = click.option("--out", type=FILE, help="Write to this file. [default: print]")(command)
-        return click.option(
+        @click.option(
             "--format",
             "form",
             type=click.Choice(formats),
             default="table",
             show_default=True,
+            is_eager=True,
+            callback=_note_format,
             help="Form of the report.",
-        )(command)
+        )
+        @click.option("--out", type=FILE, help="Write to this file. [default: print]")
+        @json_option
+        @functools.wraps(command)
+        def wrapped(form: str, as_json: bool, *args: Any, **kwargs: Any) -> R:
+            return command(*args, form="json" if as_json else form, **kwargs)
+
+        return wrapped
 
     return decorate
+
+
+def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Have errors printed as JSON too, where the report would be."""
+    if value == "json":
+        note_json(ctx)
+    return value
 
 
 @click.group(cls=Group)

@@ -77,7 +77,15 @@ def test_the_help_of_a_group_shows_the_line_of_every_command_whole():
     assert "..." not in shown.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize(("arguments", "code"), [("status", EXIT_FAILED), ("compute --chunk 0", EXIT_USAGE)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("status", EXIT_FAILED),
+        ("compute --chunk 0", EXIT_USAGE),
+        ("report payouts 2026-01", EXIT_FAILED),
+        ("report attribution 2026-01 --by nothing", EXIT_USAGE),
+    ],
+)
 def test_an_error_is_json_as_well_where_json_was_asked_for(tmp_path, arguments, code):
     environment = {"CREDIT_DATABASE_URL": f"sqlite:///{tmp_path}/none.db"}
     said = CliRunner(env=environment).invoke(cli, [*arguments.split(), "--json"])
@@ -86,6 +94,8 @@ def test_an_error_is_json_as_well_where_json_was_asked_for(tmp_path, arguments, 
     assert found["exit_code"] == code
     assert found["error"] in said.stderr
     assert CliRunner(env=environment).invoke(cli, arguments.split()).stdout == ""
+    if arguments.startswith("report"):
+        assert CliRunner(env=environment).invoke(cli, [*arguments.split(), "--format", "json"]).stdout == said.stdout
 
 
 def test_text_from_outside_cannot_steer_the_terminal(site):
