@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from credit.cli.options import FILE
+from credit.cli.options import FILE, progress_bar
 
 
 @click.command()
@@ -27,11 +27,7 @@ def demo(out: Path) -> None:
     from credit.demo.run import run_demo, share
     from credit.records import MICRO
 
-    def training_step(step: int, steps: int, loss: float) -> None:
-        if step in (1, steps) or step % (steps // 10) == 0:
-            click.echo(f"  step {step:>4}/{steps}  loss {loss:.2f} nats per token")
-
-    result = run_demo(out, click.echo, training_step)
+    result = run_demo(out, click.echo, progress_bar)
     table = Table(title="Who earned what, both months", box=SIMPLE_HEAD)
     for column in ("provider", "outputs led", "effect (nats)", "credits", "share", "payout"):
         table.add_column(column, justify="left" if column == "provider" else "right")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -36,7 +37,8 @@ _CONTINUATION_CHARACTERS = 240
 _NEW_TOKENS = 64
 
 Say = Callable[[str], None]
-Step = Callable[[int, int, float], None]
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""Shows how far something is that takes a while: of its description and unit, it yields `update(done, total)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class DemoResult:
     checked: int
 
 
-def run_demo(folder: Path, say: Say, training_step: Step) -> DemoResult:
+def run_demo(folder: Path, say: Say, bar: Bar) -> DemoResult:
     """Run the demo in `folder`, which then holds everything it made.
 
     A model that an earlier run trained on the same data is kept; all else starts clean.
@@ -95,7 +97,7 @@ def run_demo(folder: Path, say: Say, training_step: Step) -> DemoResult:
             f"{contributor.version}, {contributor.license}, {contributor.authors}"
         )
     if not kept:
-        _train(folder, corpus, fingerprint, say, training_step)
+        _train(folder, corpus, fingerprint, say, bar)
     _commands(folder, say)
     return _result(folder)
 
@@ -145,21 +147,33 @@ def _write_inputs(folder: Path, corpus: Corpus) -> None:
             writer.writerow([contributor.key, contributor.name, contributor.kind, *terms])
 
 
-def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, training_step: Step) -> None:
+def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, bar: Bar) -> None:
     from credit.demo import training
 
     texts = [file.text for file in corpus.train]
     say(f"\nTraining a tokenizer and a small Llama from scratch on {sum(map(len, texts)) / 1e6:.2f} MB ...")
     tokenizer = training.train_tokenizer(texts)
-    model = training.train_model(texts, tokenizer, SEED, training_step)
+    with bar("  training", "steps") as update:
+
+        def step_done(step: int, steps: int, loss: float) -> None:
+            if step in (1, steps) or step % (steps // 10) == 0:
+                say(f"  step {step:>4}/{steps}  loss {loss:.2f} nats per token")
+            update(step, steps)
+
+        model = training.train_model(texts, tokenizer, SEED, step_done)
     training.save(model, tokenizer, folder / "model")
     say("Letting the model continue prompts from files that it has not seen ...")
     (folder / "logs").mkdir(exist_ok=True)
     origins: dict[str, str] = {}
     logs: dict[str, list[dict[str, str]]] = {period: [] for period, _ in POOLS}
-    for number, cut in enumerate(_cuts(corpus.held_back)):
+    cuts = list(_cuts(corpus.held_back))
+    with bar("  writing", "answers") as update:
+        answers = []
+        for number, cut in enumerate(cuts):
+            answers.append(training.complete(model, tokenizer, cut.prompt, _NEW_TOKENS, SEED + number))
+            update(number + 1, len(cuts))
+    for number, (cut, completion) in enumerate(zip(cuts, answers, strict=True)):
         period = POOLS[number % len(POOLS)][0]
-        completion = training.complete(model, tokenizer, cut.prompt, _NEW_TOKENS, SEED + number)
         day = f"{period}-{1 + number // len(POOLS) % 28:02d}T12:00:00Z"
         for kind, text in (("model", completion), ("true", cut.continuation)):
             if text.strip():
