@@ -35,7 +35,12 @@ class Line:
     @property
     def content(self) -> bytes:
         """The line without the byte order mark that some editors put before the first one."""
-        return self.raw.removeprefix(_BOM) if self.number == 1 else self.raw
+        return without_bom(self.raw) if self.number == 1 else self.raw
+
+
+def without_bom(raw: bytes) -> bytes:
+    """Return the beginning of a file without the byte order mark."""
+    return raw.removeprefix(_BOM)
 
 
 def check_file(path: Path) -> None:
@@ -69,13 +74,18 @@ def read_lines(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
     """
     check_file(path)
     try:
-        with closing(_open(path)) as stream:
+        with closing(open_bytes(path)) as stream:
             yield from _lines(stream, limit)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, through gzip if its first bytes say so.
+
+    Raises:
+        InputError: it is empty within its compression, or in an encoding or compression that is not supported.
+    """
     head = read_head(path, 4)
     if head.startswith(_ZSTD_MAGIC):
         raise InputError(f"{path} is compressed with zstd, which is not supported; decompress it, or use gzip")
@@ -94,6 +104,11 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+def damaged_gzip(error: Exception) -> str:
+    """Say that a gzip stream ends in the wrong place."""
+    return f"the gzip stream is damaged here, and what follows is lost: {error}; write the file again"
+
+
 def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
     number = 0
     while True:
@@ -107,8 +122,7 @@ def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
                 yield Line(number, raw[:_HEAD], f"the line is {size} bytes long; the limit is {limit}")
                 continue
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            problem = f"the gzip stream is damaged here, and what follows is lost: {error}; write the file again"
-            yield Line(number, b"", problem)
+            yield Line(number, b"", damaged_gzip(error))
             return
         yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"))
 

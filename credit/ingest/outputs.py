@@ -46,6 +46,7 @@ class OutputReader:
 
     def _outputs(self, row: Row) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         record, own = row.record, frozenset(own_format.FIELDS)
+        self._ignored.update(record.keys() - (frozenset(self._names.values()) if self._names else _KNOWN))
         if self._names:  # a mapping is about the own format
             record = {ours: record[theirs] for ours, theirs in self._names.items() if theirs in record}
             parse, fields = own_format.parse_own, own

@@ -1,4 +1,4 @@
-"""Files of any supported kind as one stream of rows: JSON Lines, CSV, Parquet, data sets saved on disk."""
+"""Files of any supported kind as one stream of rows: JSON, CSV, Parquet, data sets saved on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from credit.errors import InputError
+from credit.ingest.documents import is_in_lines, read_documents
 from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
 from credit.ingest.results import Parsed
 from credit.ingest.strict_json import parse_json_object
@@ -26,9 +27,11 @@ def read_rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iter
     """Yield the rows of a file or saved data set, whatever its kind.
 
     Args:
-        path: JSON Lines or CSV (both also gzipped), Parquet, or a folder written by `save_to_disk`.
-        known: the fields that the caller uses; columns of Parquet and Arrow files beyond them are not read.
-        ignored: counts, by name, the fields that are there beyond `known`.
+        path: JSON (in lines, as a list, or one record after the other) or CSV, also gzipped, Parquet, or a folder
+            written by `save_to_disk`.
+        known: the fields that the caller uses; columns of Parquet and Arrow files beyond them are not read, while rows
+            of JSON and CSV have all their fields.
+        ignored: counts, by name, the columns that were not read.
 
     Raises:
         InputError: the input as a whole cannot be used.
@@ -50,10 +53,7 @@ def _rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator
         yield from _parquet(path, known, ignored)
         return
     is_csv = path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-    for row in read_csv(path) if is_csv else _json_lines(path):
-        if isinstance(row, Parsed):
-            ignored.update(row.record.keys() - known)
-        yield row
+    yield from read_csv(path) if is_csv else _json(path)
 
 
 def check_input(path: Path) -> None:
@@ -64,12 +64,13 @@ def check_input(path: Path) -> None:
         check_file(path)
 
 
-def _json_lines(path: Path) -> Iterator[Row | Quarantined]:
-    for line in read_lines(path):
+def _json(path: Path) -> Iterator[Row | Quarantined]:
+    in_lines = is_in_lines(path)
+    for line in read_lines(path) if in_lines else read_documents(path):
         place = Place(str(path), line.number)
         if line.problem:
             yield Quarantined(place, line.problem, line.raw)
-        elif line.content.strip() in {b"{", b"["}:
+        elif in_lines and line.content.strip() in {b"{", b"["}:
             yield Quarantined(place, "a record must be a JSON object in one line; write it by jq -c", line.raw)
         elif line.content.strip():
             try:

@@ -78,6 +78,7 @@ class TrainingReader:
             check_input(path)
         self._paths = tuple(paths)
         self._names = kinds.field_names(FIELDS, fields or {})
+        self._read = frozenset(self._names.values())
         self._known_providers = known_providers
         self._on_quarantined = on_quarantined
         self._restart()
@@ -122,8 +123,7 @@ class TrainingReader:
 
     def __iter__(self) -> Iterator[TrainingRecord]:
         self._restart()
-        known = frozenset(self._names.values())
-        rows = chain.from_iterable(read_rows(path, known, self._ignored) for path in self._paths)
+        rows = chain.from_iterable(read_rows(path, self._read, self._ignored) for path in self._paths)
         with SeenRecords() as seen:
             for row in rows:
                 if isinstance(row, Quarantined):
@@ -158,6 +158,7 @@ class TrainingReader:
             self._on_quarantined(item)
 
     def _record(self, row: Row) -> TrainingRecord:
+        self._ignored.update(row.record.keys() - self._read)
         found = {name: row.record.get(source) for name, source in self._names.items()}
         values = {name: value for name, value in found.items() if value is not None}
         fields = validate(_Fields, values)

@@ -1,0 +1,155 @@
+"""JSON that is not in lines: lists of records, and records that go over several lines, one after the other."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+from credit.errors import InputError
+from credit.ingest.lines import LINE_LIMIT, Line, damaged_gzip, open_bytes, without_bom
+
+_PIECE = 1 << 20
+_HEAD = 1024
+_DOCUMENT = re.compile(rb'\[\s*\{|\{[^\S\n]*\n\s*["}]')
+_BETWEEN = re.compile(rb"[\s,]*")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
+"""A text, with its closing quote if that is there, or a bracket."""
+
+
+def is_in_lines(path: Path) -> bool:
+    """Whether a file of JSON is in lines; one that begins with a list of objects, or an object over lines, is not.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with closing(open_bytes(path)) as stream:
+            head = without_bom(stream.read(_PIECE)).lstrip()
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return True  # reported with its place when the first line is read
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return _DOCUMENT.match(head) is None
+
+
+def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
+    """Yield the objects of a list, or those that follow one another, as they stand there: number of the line, bytes.
+
+    Only brackets and texts are looked at, so that an object which is malformed within ends where it should, and those
+    around it can be read. What is no object comes as one that holds what is left of its line. Memory holds one object,
+    of at most `limit` bytes, and a piece of what follows it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with closing(open_bytes(path)) as stream:
+            yield from _Objects(stream, limit)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+class _Objects:
+    """Cuts a stream into its objects. What was not handed out yet begins at `_at`, in line `_line`."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._limit = stream, limit
+        self._buffer = b""
+        self._at = 0
+        self._line = 1
+        self._first = True
+        self._ended = False
+        self._damage = ""
+
+    def __iter__(self) -> Iterator[Line]:
+        in_list = False
+        while True:
+            self._take(self._blank())
+            mark = self._buffer[self._at : self._at + 1]
+            if not mark:
+                break
+            if (mark, in_list) in {(b"[", False), (b"]", True)}:
+                in_list = not in_list
+                self._take(1)
+                continue
+            line, size = self._line, self._object() if mark == b"{" else self._rest_of_line()
+            if size is None:
+                yield Line(line, self._buffer[self._at : self._at + _HEAD], self._why_open())
+                return
+            yield Line(line, self._take(size))
+        if self._damage:
+            yield Line(self._line, b"", self._damage)
+        elif in_list:
+            yield Line(self._line, b"", "the file ends before its list does; write it again")
+
+    def _why_open(self) -> str:
+        if self._damage:
+            return self._damage
+        if self._ended:
+            return "the file ends before this record does; write it again"
+        return f"the record is longer than {self._limit} bytes; what follows it is not read"
+
+    def _held(self) -> int:
+        return len(self._buffer) - self._at
+
+    def _more(self) -> bool:
+        """Read as much again as is held, so that what is scanned twice stays in proportion; False at the end."""
+        if self._ended:
+            return False
+        try:
+            piece = self._stream.read(max(_PIECE, self._held()))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self._damage, piece = damaged_gzip(error), b""
+        self._ended = not piece
+        self._buffer = self._buffer[self._at :] + (without_bom(piece) if self._first else piece)
+        self._at, self._first = 0, False
+        return not self._ended
+
+    def _take(self, size: int) -> bytes:
+        begin, self._at = self._at, self._at + size
+        self._line += self._buffer.count(b"\n", begin, self._at)
+        return self._buffer[begin : self._at]
+
+    def _blank(self) -> int:
+        """Return how many bytes there are before the next object, bracket or other mark."""
+        while True:
+            found = _BETWEEN.match(self._buffer, self._at)
+            size = found.end() - self._at if found else 0
+            if size < self._held() or not self._more():
+                return size
+
+    def _rest_of_line(self) -> int | None:
+        """Return how many bytes the rest of the line has; None: it is too long."""
+        while (end := self._buffer.find(b"\n", self._at)) < 0:
+            if self._held() > self._limit:
+                return None
+            if not self._more():
+                return self._held()
+        return end - self._at
+
+    def _object(self) -> int | None:
+        """Return how many bytes the object has that begins here; None: it is too long, or the file ends before it."""
+        depth = size = 0
+        while True:
+            for token in _TOKEN.finditer(self._buffer, self._at + size):
+                mark = token[0][:1]
+                if mark == b'"':
+                    if not token[1]:  # the buffer ends within a text
+                        size = token.start() - self._at
+                        break
+                elif mark in b"{[":
+                    depth += 1
+                else:
+                    depth -= 1
+                    if depth == 0:
+                        size = token.end() - self._at
+                        return size if size <= self._limit else None
+            else:
+                size = self._held()
+            if self._held() > self._limit or not self._more():
+                return None
