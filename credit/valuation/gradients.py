@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
+from credit.valuation.layers import how_to_leave_out
 from credit.valuation.projection import Hashing, LayerProjection, Side
 
 Sink = Callable[[Tensor], None]
@@ -92,7 +93,9 @@ class _Tap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, anchor: Tensor, sink: Sink) -> Tensor:
         ctx.sink = sink
-        return y.view_as(y)
+        # The same memory, but no view of y: autograd refuses to change a view in place that a function has made, and
+        # some models (Falcon) add to a layer's output in place.
+        return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), y.shape, y.stride())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
@@ -199,7 +202,7 @@ class ModelTap:
             if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
-                    "its examples cannot be told apart; leave it out of the index"
+                    f"its examples cannot be told apart; {how_to_leave_out(name)}"
                 )
             sink = self._observe(name, _by_position(x))
             tapped: Tensor = _Tap.apply(y, self._anchor, lambda dy: sink(_by_position(dy)))  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
@@ -279,7 +282,7 @@ class GradientTap(ModelTap):
         sums, self._sums = self._sums, {}
         for name in self._projections:
             if name not in sums:
-                raise ValuationError(f"layer {name} took no part in the loss; leave it out of the index")
+                raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
         return sums
 
     def _project(self, name: str, x: Tensor) -> Sink:

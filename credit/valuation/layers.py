@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -20,7 +21,8 @@ class LayerShape:
         name: its name in the model.
         in_width: I.
         out_width: O.
-        is_head: whether it is the output head, whose output side has one entry for each token of the vocabulary.
+        is_head: whether its output side has one entry for each token of the vocabulary: the output head, or the outer
+            half of an adapter on it.
     """
 
     name: str
@@ -54,7 +56,7 @@ class LayerChoice:
 
     @property
     def heads(self) -> frozenset[str]:
-        """Names of the layers that are the output head."""
+        """Names of the layers that put out the vocabulary."""
         return frozenset(shape.name for shape in self.shapes if shape.is_head)
 
 
@@ -78,29 +80,60 @@ def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice
     Raises:
         ValuationError: no layer is left, or a pattern matches no linear layer.
     """
-    linear = {name: shape for name, module in model.named_modules() if (shape := layer_shape(name, module))}
+    replaced = _replaced(model)
+    linear = {
+        name: shape
+        for name, module in model.named_modules()
+        if (shape := layer_shape(name, module)) and name not in replaced
+    }
     _check_patterns(linear, patterns)
-    head = _head_name(model, linear)
+    heads = _heads(model, linear)
     watched: dict[str, nn.Module] = {}
     shapes: list[LayerShape] = []
     for name, shape in linear.items():
-        if _allowed(name, patterns) if patterns else head in {None, name}:
+        if _allowed(name, patterns) if patterns else name in (heads[:1] or linear):
             watched[name] = model.get_submodule(name)
-            shapes.append(replace(shape, is_head=name == head))
+            shapes.append(replace(shape, is_head=name in heads))
     if not watched:
         raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
-    skipped = _skipped(model, watched, by_default=not patterns)
+    skipped = _skipped(model, watched, replaced, by_default=not patterns)
     return LayerChoice(watched, tuple(shapes), skipped, 1.0 - sum(layer.share for layer in skipped))
 
 
-def _head_name(model: nn.Module, linear: Mapping[str, LayerShape]) -> str | None:
-    """Name of the output head, if the model says which it is and it is a linear layer."""
+def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
+    """Names of the layers that put out the vocabulary, the output head first; none if the model does not say which.
+
+    PEFT wraps a head that it adapts: the head is then within, and so is the adapter's outer half, as wide.
+    """
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
-    return next((name for name in linear if model.get_submodule(name) is head), None)
+    if head is None:
+        return []
+    inside = {id(module) for module in head.modules()}
+    found = [shape for name, shape in linear.items() if id(model.get_submodule(name)) in inside]
+    vocabulary = max((shape.out_width for shape in found), default=0)
+    wide = [shape for shape in found if shape.out_width == vocabulary]
+    return [shape.name for shape in sorted(wide, key=lambda shape: -shape.in_width)]
 
 
-def _skipped(model: nn.Module, watched: Mapping[str, nn.Module], *, by_default: bool) -> tuple[SkippedLayer, ...]:
+def _replaced(model: nn.Module) -> frozenset[str]:
+    """Names of modules that are never run, because PEFT trains a copy in their place (`modules_to_save`)."""
+    return frozenset(
+        f"{name}.original_module"
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "original_module", None), nn.Module) and hasattr(module, "modules_to_save")
+    )
+
+
+def how_to_leave_out(name: str) -> str:
+    """Say how to leave a layer out of an index, and those of its kind in the other blocks of the model."""
+    kind = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+    return f"leave it out with --layers '!{kind}'"
+
+
+def _skipped(
+    model: nn.Module, watched: Mapping[str, nn.Module], replaced: Collection[str], *, by_default: bool
+) -> tuple[SkippedLayer, ...]:
     """Name what is not watched. Tied parameters are one: they count as watched, or else where they come first."""
     total = sum(parameter.numel() for parameter in model.parameters())
     counted = {id(parameter) for module in watched.values() for parameter in module.parameters(recurse=False)}
@@ -112,6 +145,8 @@ def _skipped(model: nn.Module, watched: Mapping[str, nn.Module], *, by_default: 
             reason = f"{type(module).__name__} is not a linear layer"
             if layer_shape(name, module):
                 reason = "not the output head (--layers '*' watches all)" if by_default else "left out by --layers"
+            if name in replaced:
+                reason = "an adapter has put another in its place"
             skipped.append(SkippedLayer(name, reason, size / total))
         counted.update(id(p) for p in own)
     return tuple(skipped)

@@ -10,7 +10,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
-from credit.valuation.layers import LayerChoice
+from credit.valuation.layers import LayerChoice, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
 from credit.valuation.projection import LayerMoments
@@ -104,6 +104,9 @@ def sum_moments(
             done += sum(windows[place].size for place in places)
             if progress:
                 progress(done, total)
+    for name in layers.watched:
+        if name not in sums.b:
+            raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
     return {
         # In place: the moments of all layers may be the largest thing that a build ever holds.
         name: LayerMoments(a.div_(sums.rows[name]), sums.b[name].div_(sums.rows[name]), sums.rows[name] / len(sample))

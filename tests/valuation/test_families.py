@@ -9,13 +9,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from credit.errors import ValuationError
+from credit.valuation import build_index
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.model import load_model
 from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
-from tests.models import EVERY, HIDDEN, records, tiny_tokenizer
+from tests.models import EVERY, HIDDEN, hidden_settings, records, tiny_tokenizer
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
 
@@ -41,6 +42,8 @@ FAMILIES = {
     "phi3": {"num_key_value_heads": 1},
     "gpt_neox": {},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "falcon": {},  # adds to the output of a layer in place
+    "mixtral": {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 
 
@@ -60,6 +63,8 @@ def test_gradients_of_every_family_equal_autograds(tmp_path, family):
     model = _save(tmp_path, family, FAMILIES[family])
     layers = choose_layers(model.module, EVERY)
     assert len(layers.watched) >= 9, f"{family}: {list(layers.watched)}"
+    if family == "mixtral":
+        model.module.set_experts_implementation("eager")  # torch's fused kernel knows no float64
     assert list(choose_layers(model.module).watched) == list(layers.heads), "the head is what is watched by default"
     projections = random_projections(layers.shapes, rank=3, seed=1)
     encoder = Encoder(model.tokenizer, 64)
@@ -76,8 +81,7 @@ def test_gradients_of_every_family_equal_autograds(tmp_path, family):
 
 
 def test_fused_experts_are_named_as_left_out_with_their_share(tmp_path):
-    extra = {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2}
-    model = _save(tmp_path, "mixtral", extra)
+    model = _save(tmp_path, "mixtral", FAMILIES["mixtral"])
     layers = choose_layers(model.module, HIDDEN)
     experts = [layer for layer in layers.skipped if "expert" in layer.name]
     assert len(experts) == 2
@@ -108,6 +112,41 @@ def test_an_adapter_is_valued_on_base_layers_adapter_layers_or_both(tmp_path):
     exact = oracle.projected(oracle.weight_gradients(model, example, list(both.watched)), projections)
     for name, gradient in exact.items():
         torch.testing.assert_close(ours[name][0], gradient, rtol=1e-7, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("how", [{"modules_to_save": ["lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}], ids=str)
+def test_a_head_that_an_adapter_has_changed_is_still_the_head(tmp_path, how):
+    _save(tmp_path / "base", "llama", FAMILIES["llama"])
+    torch.manual_seed(1)
+    config = LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM", **({"target_modules": ["q_proj"]} | how))
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), config)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    model = load_model(tmp_path / "adapter", dtype="fp64", device="cpu")
+    head = "modules_to_save.default" if "modules_to_save" in how else "base_layer"
+    assert list(choose_layers(model.module).watched) == [f"base_model.model.lm_head.{head}"]
+    every = choose_layers(model.module, EVERY)
+    wide = {shape.name for shape in every.shapes if shape.out_width == 320}
+    assert every.heads == wide, "no side as wide as the vocabulary may have a dense projection"
+    assert not any("original_module" in name for name in every.watched), "it is never run"
+    example = next(Encoder(model.tokenizer, 64).training(records({FOLDED: 1})[0]))
+    projections = random_projections(every.shapes, rank=3, seed=1)
+    with GradientTap(model.module, every.watched, projections) as tap:
+        ours = example_gradients(model, tap, [example])
+    exact = oracle.projected(oracle.weight_gradients(model, example, list(every.watched)), projections)
+    for name, gradient in exact.items():
+        torch.testing.assert_close(ours[name][0], gradient, rtol=1e-7, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("curvature", ["fisher", "ekfac"])
+def test_a_layer_whose_weight_is_used_without_running_it_is_named_with_the_remedy(tmp_path, curvature):
+    model = _save(tmp_path, "mamba", {"state_size": 4})  # multiplies by dt_proj.weight
+    settings = hidden_settings(rank=2, curvature=curvature)
+    with pytest.raises(
+        ValuationError, match=r"mixer\.dt_proj took .* --layers '!backbone\.layers\.\*\.mixer\.dt_proj'"
+    ):
+        build_index(model, records({FOLDED: 2}), tmp_path / "index", settings, name="tiny")
+    settings = hidden_settings(rank=2, curvature=curvature, layers=("!lm_head", "!*dt_proj"))
+    assert build_index(model, records({FOLDED: 2}), tmp_path / "other", settings, name="tiny").manifest.examples == 2
 
 
 def test_an_adapter_without_its_base_is_refused_with_the_remedy(tmp_path):
