@@ -25,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,25 +59,28 @@ CURVATURES = ("head", "fisher", "ekfac", "whitened")
 class Kind:
     """A kind of index. `whitened` means whitened projections without a curvature, `head` the default of the head alone.
 
-    All others watch every layer but the head, as other libraries do.
+    All others watch every layer but the head, as other libraries do. `example_length` None cuts no window.
     """
 
     rank: int
     curvature: str
+    example_length: int | None = 256
 
     @property
     def settings(self) -> IndexSettings:
         """What a build would be given."""
         if self.curvature == "head":
-            return IndexSettings(rank=self.rank)
+            return IndexSettings(rank=self.rank, example_length=self.example_length)
         whitened = self.curvature == "whitened"
         projection, curvature = ("whitened", "none") if whitened else ("random", self.curvature)
         return IndexSettings(
-            rank=self.rank, projection=projection, curvature=curvature, damping=0.1, layers=HIDDEN
+            rank=self.rank, projection=projection, curvature=curvature, damping=0.1, layers=HIDDEN,
+            example_length=self.example_length,
         )  # fmt: skip
 
     def __str__(self) -> str:
-        return f"{self.curvature} r{self.rank}"
+        cut = "" if self.example_length == 256 else f" in examples of {self.example_length or 'any length'}"
+        return f"{self.curvature} r{self.rank}{cut}"
 
 
 @dataclass(frozen=True)
@@ -205,23 +209,19 @@ def floor_flops(module: nn.Module, length: int) -> float:
     return 4.0 * linear + attention
 
 
-def peak_of(work: Work, side: str) -> dict[str, float]:
-    """Peak memory of one side, measured in a process of its own."""
-    task = json.dumps({"work": asdict(work), "side": side})
+def peak_of(work: Work, kind: Kind | None) -> dict[str, float]:
+    """Peak memory of an index, or of the floor (None), measured in a process of its own."""
+    task = json.dumps({"work": asdict(work), "kind": kind and asdict(kind)})
     command = [sys.executable, "-m", "benchmarks.index_speed", "--alone", task]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def run_alone(work: Work, side: str) -> None:
+def run_alone(work: Work, kind: Kind | None) -> None:
     """The process in which one side's peak memory is measured; prints it, and the bytes of the curvature's state."""
     bench = Bench(work)
-    if side == FLOOR:
-        run: Callable[[list[Window]], None] = bench.floor
-    else:
-        curvature, _, rank = side.partition(" r")
-        run = IndexWork(bench, Kind(int(rank), curvature))
+    run: Callable[[list[Window]], None] = bench.floor if kind is None else IndexWork(bench, kind)
     run(bench.batch())
     # The curvature's sums come into being with the first block of examples; later passes run beside them.
     state = run.state_bytes() if isinstance(run, IndexWork) else 0
@@ -293,6 +293,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
     parser.add_argument("--curvature", choices=CURVATURES, action="append", help="default: all")
     parser.add_argument("--length", type=int, default=256, help="tokens of a window")
+    parser.add_argument(
+        "--example-length", type=int, action="append",
+        help="predicted tokens of an example at most, 0 cuts no window; may be repeated; default 256",
+    )  # fmt: skip
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--batches", type=int, default=16, help="of one repeat; 16 make one block of the dense Fisher")
     parser.add_argument("--repeats", type=int, default=3)
@@ -315,13 +319,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     if options.alone:
         task = json.loads(options.alone)
-        run_alone(Work(**task["work"]), task["side"])
+        run_alone(Work(**task["work"]), task["kind"] and Kind(**task["kind"]))
         return
     work = Work(
         options.model, options.device, options.dtype, options.length,
         max(1, options.tokens_per_batch // options.length), options.batches,
     )  # fmt: skip
-    kinds = [Kind(r, c) for r in options.rank or [16, 64] for c in options.curvature or CURVATURES]
+    lengths = [length or None for length in options.example_length or [256]]
+    kinds = [Kind(*of) for of in product(options.rank or [16, 64], options.curvature or CURVATURES, lengths)]
     where = environment(options.device)
     print(describe(where), flush=True)
     if options.profile:
@@ -330,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             profile(bench, kind)
         return
     # Before this process takes memory itself, which on a GPU the others would lack.
-    peaks = {side: peak_of(work, side) for side in (FLOOR, *map(str, kinds)) if not options.no_memory}
+    peaks = {} if options.no_memory else {str(kind or FLOOR): peak_of(work, kind) for kind in (None, *kinds)}
     bench = Bench(work)
     rows = report(bench, measure(bench, kinds, options.repeats), peaks, options.peak_tflops)
     where["load"] = f"{where['load']} before, {environment()['load']} after"
