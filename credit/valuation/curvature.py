@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
+from credit.valuation.gram import add_gram, mirror
 
 CURVATURES = ("none", "diagonal", "fisher", "ekfac")
 
@@ -30,8 +31,12 @@ class Statistic(Protocol):
         """Add the gradients of a batch of examples: for each layer (N, D)."""
         ...
 
+    def flush(self) -> None:
+        """Add at once what waits until there is enough of it. So sums do not depend on when they are asked for."""
+        ...
+
     def sums(self) -> dict[str, Tensor]:
-        """Return the sums of every layer."""
+        """Return the sums of every layer over all that was added."""
         ...
 
     def restore(self, sums: Mapping[str, Tensor]) -> None:
@@ -75,6 +80,9 @@ class NoStatistic:
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Do nothing."""
 
+    def flush(self) -> None:
+        """Do nothing."""
+
     def sums(self) -> dict[str, Tensor]:
         """Return nothing."""
         return {}
@@ -95,6 +103,9 @@ class SquareSum:
             squares = rows.square().sum(0, dtype=torch.float64)
             before = self._sums.get(name)
             self._sums[name] = squares if before is None else before + squares
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits."""
 
     def sums(self) -> dict[str, Tensor]:
         """Return Σ G² (D,) of every layer."""
@@ -119,37 +130,26 @@ class FisherSum:
             self._blocks.setdefault(name, []).append(rows)
         self._pending += next(iter(gradients.values())).shape[0]
         if self._pending >= BLOCK_ROWS:
-            self._flush()
+            self.flush()
 
     def sums(self) -> dict[str, Tensor]:
         """Return Σ vec(G) vec(G)ᵀ (D, D) of every layer."""
-        self._flush()
-        return self._sums
+        self.flush()
+        return {name: mirror(total) for name, total in self._sums.items()}
 
     def restore(self, sums: Mapping[str, Tensor]) -> None:
         """Continue from sums that were stored."""
         self._sums = dict(sums)
         self._blocks, self._pending = {}, 0
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Multiply the gradients that were gathered."""
         for name, blocks in self._blocks.items():
             rows = torch.cat(blocks)
-            total = self._sums.get(name)
-            if total is None:
-                total = self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
-            _add_gram(total, rows)
+            if name not in self._sums:
+                self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
+            add_gram(self._sums[name], rows)
         self._blocks, self._pending = {}, 0
-
-
-def _add_gram(total: Tensor, rows: Tensor, panel: int = 1024) -> None:
-    """Add rowsᵀ rows (D, D) to `total`, computing only the panels on and above the diagonal."""
-    width = rows.shape[1]
-    for low in range(0, width, panel):
-        high = min(low + panel, width)
-        product = rows[:, low:high].mT @ rows[:, low:]
-        total[low:high, low:] += product
-        if high < width:
-            total[high:, low:high] += product[:, high - low :].mT
 
 
 class NoCurvature:

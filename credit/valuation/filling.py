@@ -234,7 +234,7 @@ class Build:
         for unit in units:
             if not is_done(unit):
                 self.state = work(unit, done, total)
-                self.statistic.sums()  # its blocks end here, not with a checkpoint: the same sums to the last bit
+                self.statistic.flush()  # its blocks end here, not with a checkpoint: the same sums to the last bit
                 if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
                     self.checkpoint(unit.number)
                     last = time.monotonic()

@@ -10,6 +10,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
+from credit.valuation.gram import add_gram, mirror
 from credit.valuation.layers import LayerChoice, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
@@ -107,11 +108,7 @@ def sum_moments(
     for name in layers.watched:
         if name not in sums.b:
             raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
-    return {
-        # In place: the moments of all layers may be the largest thing that a build ever holds.
-        name: LayerMoments(a.div_(sums.rows[name]), sums.b[name].div_(sums.rows[name]), sums.rows[name] / len(sample))
-        for name, a in sums.a.items()
-    }
+    return {name: sums.means(name, len(sample)) for name in layers.watched}
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
@@ -149,25 +146,27 @@ class _MomentSums:
         padded = self.real is not None and x.shape[:2] == self.real.shape
         rows = x[self.real] if padded else x.flatten(0, 1)
         self.rows[name] = self.rows.get(name, 0) + len(rows)
-        _add(self.a, name, _gram(rows))
+        _add_products(self.a, name, rows)
         # Padding has no gradient, so that its δ δᵀ adds nothing.
-        moment = _squares if name in self._heads else _gram
-        return lambda dy: _add(self.b, name, moment(dy.flatten(0, 1)))
+        add = _add_squares if name in self._heads else _add_products
+        return lambda dy: add(self.b, name, dy.flatten(0, 1))
+
+    def means(self, name: str, examples: int) -> LayerMoments:
+        """Return a layer's moments; its sums are gone then: those of all layers may be the most that a build holds."""
+        rows = self.rows[name]
+        a, b = (mirror(side) if side.dim() == 2 else side for side in (self.a.pop(name), self.b.pop(name)))
+        return LayerMoments(a.div_(rows), b.div_(rows), rows / examples)
 
 
-def _add(sums: dict[str, Tensor], name: str, part: Tensor) -> None:
-    if name in sums:
-        sums[name] += part
-    else:
-        sums[name] = part
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Σ r rᵀ: (n, W) -> (W, W)."""
+def _add_products(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
+    """Add Σ r rᵀ of rows (n, W) to the upper triangle of a sum (W, W)."""
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    return rows.mT @ rows
+    if name not in sums:
+        sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
+    add_gram(sums[name], rows)
 
 
-def _squares(rows: Tensor) -> Tensor:
-    """Σ r², elementwise: (n, W) -> (W,). A vocabulary's square would not fit."""
-    return rows.square().sum(0, dtype=torch.promote_types(rows.dtype, torch.float32))
+def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
+    """Add Σ r² of rows (n, W), elementwise, to a sum (W,): a vocabulary's square would not fit."""
+    part = rows.square().sum(0, dtype=torch.promote_types(rows.dtype, torch.float32))
+    sums[name] = sums[name] + part if name in sums else part
