@@ -27,7 +27,8 @@ from credit.fidelity.workers import map_in_processes
 from credit.files import write_whole
 from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.model import LanguageModel, load_model, sequence_losses, without_progress_bars
+from credit.valuation.losses import sequence_losses
+from credit.valuation.model import LanguageModel, load_model, without_progress_bars
 from credit.valuation.tokens import Encoder
 
 Trainer = Callable[[Sequence[TrainingRecord], int, Path], None]

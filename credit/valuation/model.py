@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,7 +19,8 @@ from transformers.utils import logging as hf_logging
 
 from credit.errors import InputError, ValuationError
 from credit.files import sha256_file
-from credit.valuation.batching import IGNORED, Batch, make_batch
+from credit.valuation.batching import Batch, make_batch
+from credit.valuation.losses import sequence_losses
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import Encoder, Window
 
@@ -85,22 +85,6 @@ class LanguageModel:
         """Negative log-likelihood of each example of the batch, in nats: (N,)."""
         logits: Tensor = self.module(input_ids=batch.input_ids, use_cache=False).logits
         return sequence_losses(logits, batch.labels)
-
-
-def sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of cross-entropies of each example: logits (N, T, V), labels (N, T) -> (N,), in float32 or better.
-
-    Never a mean: a mean would make an example's gradient depend on the others of its batch.
-    """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    width = labels.shape[1]
-    predicted = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()  # what each position predicts: the next token
-    taken = (predicted != IGNORED).nonzero().squeeze(1)
-    # Only positions that predict something are lifted to float32: prompts and padding cost no memory. Rows of the
-    # flat logits are selected, because slicing and masking would each copy all of the gradient on the way back.
-    chosen = logits.flatten(0, 1).index_select(0, taken).to(dtype)
-    losses = F.cross_entropy(chosen, predicted[taken], reduction="none")
-    return losses.new_zeros(labels.shape[0]).index_add(0, taken // width, losses)
 
 
 def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:

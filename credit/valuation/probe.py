@@ -261,8 +261,8 @@ def _timed(run: Callable[[], object], device: torch.device) -> float:
 class _SavedBytes:
     """Context that counts what autograd keeps for the backward pass.
 
-    To it comes twice the largest tensor kept, such as a language model's logits: its gradient, and the gradient from
-    which that one is made.
+    To it comes twice the largest tensor kept, such as the logarithms of a cross-entropy: its gradient, and the gradient
+    from which that one is made. A language model's own loss takes less: the logits, while their gradient is made.
     """
 
     def __init__(self, task: Task) -> None:
