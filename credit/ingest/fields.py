@@ -5,10 +5,11 @@ Validators raise FieldError with the remedy in it; pydantic adds where the field
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, TypeVar
 
@@ -22,9 +23,13 @@ _NAME_LIMIT = 512
 _WEIGHT_LIMIT = 1_000_000_000
 _MICRO_DIGITS = 6
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
+_WHOLE = re.compile(r"[0-9]{1,30}")
+_HEX = re.compile(r"[0-9A-Fa-f]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 """A time before this one is a placeholder (0 seconds since 1970), not when a model answered."""
+_LATEST_MICROS = 253_402_300_800 * 1_000_000
+"""The year 10000, in microseconds since 1970."""
 
 Model = TypeVar("Model", bound="InputModel")
 
@@ -164,6 +169,40 @@ def unix_time(value: object) -> datetime:
     return _plausible(moment)
 
 
+def unix_seconds(value: object) -> datetime:
+    """Return a moment in UTC from seconds since 1970 with their fraction, which is cut to microseconds."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise FieldError("must be a number of seconds since 1970")
+    return _unix_micros(Decimal(value) * 1_000_000)
+
+
+def unix_nanos(value: object) -> datetime:
+    """Return a moment in UTC from whole nanoseconds since 1970, a number or its digits, cut to microseconds."""
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise FieldError("must be a whole number of nanoseconds since 1970")
+    return _unix_micros(Decimal(value) / 1000)
+
+
+def _unix_micros(value: Decimal) -> datetime:
+    if not 0 <= value < _LATEST_MICROS:
+        raise FieldError("is not a time since 1970")
+    return _plausible(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(value)))
+
+
+def span_id(value: object) -> str:
+    """Return the id of a span or trace in hexadecimal digits, as OTLP's JSON has it; protobuf's JSON has base64."""
+    if not isinstance(value, str):
+        return ""
+    if value.endswith("="):
+        try:
+            return base64.b64decode(value, validate=True).hex()
+        except ValueError:
+            return value
+    return value.lower() if _HEX.fullmatch(value) else value
+
+
 def _plausible(moment: datetime) -> datetime:
     """Return the moment if a language model can have answered then."""
     if moment < _EARLIEST:
@@ -266,6 +305,8 @@ ProviderKey = Annotated[str, AfterValidator(_provider)]
 Collection = Annotated[str, AfterValidator(_collection)]
 WeightMicro = Annotated[int, PlainValidator(weight_micro)]
 Timestamp = Annotated[datetime, PlainValidator(timestamp)]
+UnixSeconds = Annotated[datetime, PlainValidator(unix_seconds)]
+UnixNanos = Annotated[datetime, PlainValidator(unix_nanos)]
 UnixTime = Annotated[datetime, PlainValidator(unix_time)]
 Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]
 Splits = Annotated[tuple[Split, ...], PlainValidator(splits_of)]

@@ -8,11 +8,13 @@ https://platform.openai.com/docs/api-reference/chat/object
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from credit.errors import InputError
-from credit.ingest.fields import FieldError, Identifier, InputModel, Messages, Name, UnixTime, filled, text_of, validate
-from credit.records import LoggedOutput
+from credit.ingest.answers import FAILED, Answer, Call, Found, Skipped, answer_of
+from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixTime, validate
+from credit.ingest.reading import Reading
+from credit.records import Message
 
 NAME = "openai"
 
@@ -43,44 +45,50 @@ def is_openai_chat(record: Mapping[str, object]) -> bool:
     return isinstance(output, dict) and "choices" in output
 
 
-def parse_openai_chat(record: Mapping[str, object], source: str | None) -> list[LoggedOutput | str]:
-    """Return the outputs of one logged call, one for each choice: an output, or why the choice cannot be used.
-
-    With several choices, the id gets the choice's index: `chatcmpl-1#0`, `chatcmpl-1#1`.
+def parse_openai_chat(record: Mapping[str, object], reading: Reading) -> list[Found]:
+    """Return the outputs of one logged call, one for each choice.
 
     Raises:
         InputError: the whole call cannot be used.
     """
     response = _part(record, _RESPONSES)
-    kind = response.get("object")
     if response.get("error"):
-        raise InputError("the response is an error, not a completion")
-    if kind is not None and kind != "chat.completion":
-        raise InputError(f"the response is a {str(kind)[:60]!r}; only whole chat.completion objects can be read")
+        return [Skipped(FAILED)]
     request = _part(record, _REQUESTS)
     if request.get("messages") is None:
         request = record
     if request.get("messages") is None:
         raise InputError("the request's `messages` are missing; log the request beside the response")
-    messages = validate(_Request, request).messages
-    call = validate(_Response, response)
-    if not call.choices:
+    return completion_outputs(response, validate(_Request, request).messages, reading.source or NAME)
+
+
+def completion_outputs(response: Mapping[str, object], messages: tuple[Message, ...], source: str) -> list[Found]:
+    """Return the outputs of a response of the API, one for each choice.
+
+    Raises:
+        InputError: it is no whole chat completion.
+    """
+    kind = response.get("object")
+    if kind is not None and kind != "chat.completion":
+        raise InputError(f"the response is a {str(kind)[:60]!r}; only whole chat.completion objects can be read")
+    fields = validate(_Response, response)
+    call = Call(source, fields.id, fields.created, fields.model, messages=messages)
+    return call.outputs(*answers_of_choices(fields.choices))
+
+
+def answers_of_choices(choices: Sequence[Mapping[str, object]]) -> tuple[list[Answer], list[int]]:
+    """Return the answers of the choices of a completion, and their indexes.
+
+    Raises:
+        InputError: there are none, or their indexes do not tell them apart.
+    """
+    if not choices:
         raise InputError("`choices` is empty")
-    indexes = [choice.get("index", position) for position, choice in enumerate(call.choices)]
-    if not all(type(index) is int for index in indexes) or len({*map(str, indexes)}) < len(indexes):
+    indexes = [choice.get("index", position) for position, choice in enumerate(choices)]
+    whole = [index for index in indexes if isinstance(index, int) and not isinstance(index, bool)]
+    if len(set(whole)) < len(indexes):
         raise InputError("`choices` need indexes that are whole numbers and differ")
-    outputs: list[LoggedOutput | str] = []
-    for index, choice in zip(indexes, call.choices, strict=True):
-        try:
-            completion = _completion(choice)
-        except FieldError as error:
-            outputs.append(f"choice {index}: {error}")
-            continue
-        external_id = call.id if len(indexes) == 1 else f"{call.id}#{index}"
-        outputs.append(
-            LoggedOutput(source or NAME, external_id, call.created, call.model, completion, messages=messages)
-        )
-    return outputs
+    return [answer_of(choice.get("message")) for choice in choices], whole
 
 
 def _part(record: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:
@@ -94,18 +102,3 @@ def _part(record: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, 
             raise InputError(f"`{name}` must be a JSON object")
         return body
     return record
-
-
-def _completion(choice: Mapping[str, object]) -> str:
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise FieldError("`message` is missing")
-    if message.get("tool_calls") or message.get("function_call"):
-        raise FieldError("the model called a tool; only text can be valued")
-    content = message.get("content")
-    if content is None:
-        raise FieldError("the model refused" if message.get("refusal") else "`content` is null")
-    try:
-        return filled(text_of(content))
-    except FieldError as error:
-        raise FieldError(f"`content` {error}") from error

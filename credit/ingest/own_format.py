@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from credit.errors import InputError
+from credit.ingest.answers import Found
 from credit.ingest.fields import (
     FilledText,
     Identifier,
@@ -16,6 +17,7 @@ from credit.ingest.fields import (
     WeightMicro,
     validate,
 )
+from credit.ingest.reading import Reading
 from credit.records import MICRO, LoggedOutput
 
 NAME = "own"
@@ -35,7 +37,7 @@ class _Fields(InputModel):
 FIELDS = tuple(_Fields.model_fields)
 
 
-def parse_own(record: Mapping[str, object], source: str | None) -> list[LoggedOutput | str]:
+def parse_own(record: Mapping[str, object], reading: Reading) -> list[Found]:
     """Return the output that a record of the own format holds.
 
     Raises:
@@ -47,7 +49,7 @@ def parse_own(record: Mapping[str, object], source: str | None) -> list[LoggedOu
         raise InputError("`prompt` and `messages` are both given; which of them the model saw would be a guess")
     return [
         LoggedOutput(
-            source=source or fields.source or NAME,
+            source=reading.source or fields.source or NAME,
             external_id=fields.id,
             occurred_at=fields.occurred_at,
             model=fields.model,
@@ -57,3 +59,8 @@ def parse_own(record: Mapping[str, object], source: str | None) -> list[LoggedOu
             weight_micro=MICRO if fields.weight is None else fields.weight,
         )
     ]
+
+
+def is_own(record: Mapping[str, object]) -> bool:
+    """Whether a record has any of the format's fields."""
+    return not record.keys().isdisjoint(FIELDS)

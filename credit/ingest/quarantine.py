@@ -59,14 +59,14 @@ class QuarantineFile:
     synced and renamed when the block is left without an error; when nothing was quarantined there is no file,
     also none from an earlier run.
 
-    What earlier runs set aside of inputs of this name is known by file, line and bytes. A log that has grown since is
-    another input, with a file of its own; an earlier one that holds nothing else is removed. Memory: about 100 bytes
-    for every record that was, or is, set aside.
+    What earlier runs set aside of inputs of this name is known by file, line, reason and bytes. A log that has grown
+    since is another input, with a file of its own; an earlier one that holds nothing else is removed. Memory: about
+    100 bytes for every record that was, or is, set aside.
 
     Attributes:
         path: where the file will be.
         count: records set aside.
-        before: those of them that an earlier run had set aside.
+        before: those of them that an earlier run had set aside, for the same reason.
 
     Example:
         with QuarantineFile(folder, Path("outputs.jsonl"), file_sha256(path)) as quarantine:
@@ -82,14 +82,14 @@ class QuarantineFile:
         self._found: set[bytes] = set()
 
     def add(self, item: Quarantined) -> bool:
-        """Set one record aside; return whether it is new, and not set aside by an earlier run as well."""
+        """Set one record aside; return whether that is new: no earlier run did so, for this reason."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._earlier = {path: set(_identities(path)) for path in _files_of_name(self.path)}
             self._file = self._beside.open("wb")
-        line = _line_of(item)
+        line = quarantine_line(item)
         identity = _identity(line)
-        self._file.write(_encoded(line))
+        self._file.write(line)
         self._found.add(identity)
         self.count += 1
         known = any(identity in earlier for earlier in self._earlier.values())
@@ -125,27 +125,13 @@ def quarantine_name(source: Path, sha256: str) -> str:
 
 def quarantine_line(item: Quarantined) -> bytes:
     """Return the line of a quarantine file, with its newline."""
-    return _encoded(_line_of(item))
-
-
-def _line_of(item: Quarantined) -> dict[str, object]:
-    line: dict[str, object] = {"file": item.place.file, "line": item.place.line, "error": item.error}
+    line: dict[str, str | int] = {"file": item.place.file, "line": item.place.line, "error": item.error}
     try:
         line["raw"] = item.raw.decode()
     except UnicodeDecodeError:
         line["raw_base64"] = base64.b64encode(item.raw).decode()
-    return line
-
-
-def _encoded(line: dict[str, object]) -> bytes:
     # ASCII on purpose: names of files and pieces of records may hold what UTF-8 cannot (lone surrogates).
     return json.dumps(line).encode() + b"\n"
-
-
-def _identity(line: dict[str, object]) -> bytes:
-    """Return what is the same whenever a record is set aside, for whatever reason: file, line and bytes, hashed."""
-    parts = [line.get(name) for name in ("file", "line", "raw", "raw_base64")]
-    return blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 
 
 def _files_of_name(path: Path) -> list[Path]:
@@ -156,12 +142,11 @@ def _files_of_name(path: Path) -> list[Path]:
 
 
 def _identities(path: Path) -> Iterator[bytes]:
-    """Yield the identities of the records in a quarantine file; what a person did to it is passed over."""
+    """Yield the identities of the records in a quarantine file."""
     with path.open("rb") as file:
-        for raw in file:
-            try:
-                line = json.loads(raw)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                yield _identity(line)
+        yield from map(_identity, file)
+
+
+def _identity(line: bytes) -> bytes:
+    """Return what is the same when a record is set aside again for the same reason: its line in the file, hashed."""
+    return blake2b(line, digest_size=16).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.rates import RateRow, read_rates
+from credit.ingest.requests import BatchRequests
 from credit.ingest.results import Parsed, ReadResult
 from credit.ledger.catalog import add_provider, models
 from credit.ledger.fx import give_rate, recorded_rates
@@ -38,8 +39,9 @@ class IntakeReport:
     Attributes:
         accepted: records that brought something new.
         duplicates: records that the ledger had already.
+        skipped: what the file holds that is no output although nothing is wrong with it, by reason.
         quarantined: records that could not be used.
-        set_aside_before: those of them that an earlier run had set aside.
+        set_aside_before: those of them that an earlier run had set aside, for the same reason.
         quarantine_file: where they are.
         problems: why records were set aside now, with the first for each reason.
         notices: what else is to be known.
@@ -48,6 +50,7 @@ class IntakeReport:
     file: str
     accepted: int = 0
     duplicates: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
     quarantined: int = 0
     set_aside_before: int = 0
     quarantine_file: Path | None = None
@@ -56,8 +59,13 @@ class IntakeReport:
 
     @property
     def set_aside_now(self) -> int:
-        """Records that could not be used, and that no earlier run had set aside."""
+        """Records that could not be used, and that no earlier run had set aside for the same reason."""
         return self.quarantined - self.set_aside_before
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the file was here before, and brought nothing new."""
+        return not self.accepted and not self.set_aside_now and self.duplicates + self.set_aside_before > 0
 
 
 def ingest_outputs(
@@ -66,16 +74,19 @@ def ingest_outputs(
     *,
     source: str | None = None,
     fields: Mapping[str, str] | None = None,
+    requests: BatchRequests | None = None,
+    occurred_at: datetime | None = None,
     strict: bool = False,
 ) -> IntakeReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
-    A record that the ledger has already is counted as a duplicate and changes nothing.
+    A record that the ledger has already is counted as a duplicate and changes nothing. The other arguments are those of
+    `credit.ingest.outputs.read_outputs`.
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad.
     """
-    reader = read_outputs(path, source=source, fields=fields)
+    reader = read_outputs(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at)
     digest = sha256_file(path)
     report = IntakeReport(str(path))
     problems = Problems()
@@ -116,7 +127,7 @@ def ingest_outputs(
                 now=datetime.now(UTC),
             )
     report.quarantine_file = quarantine.path if report.quarantined else None
-    report.problems, report.notices = problems.lines(), reader.notices
+    report.skipped, report.problems, report.notices = reader.skipped, problems.lines(), reader.notices
     return report
 
 

@@ -6,10 +6,11 @@ import base64
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_PARTIAL
+from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_PARTIAL, EXIT_USAGE
 from tests.models import save_tiny_model
 from tests.pipeline.samples import MODEL, OUTPUTS, Site, output_row, training_row, write_jsonl
 
@@ -71,6 +72,32 @@ def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one
     assert (found["quarantined"], found["set_aside_before"], found["problems"]) == (3, 3, [])
     log.write_bytes(b"\n" + b"\n".join(lines) + b"\n")  # everything is in another line: who knows what else changed
     assert "3 set aside in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
+
+
+def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site: Site, tmp_path):
+    logs = Path(__file__).parent.parent / "ingest" / "logs"
+    files = []
+    for name in ("anthropic-batch-results.jsonl", "anthropic-batch-requests.json", "mlflow.json"):
+        files.append(tmp_path / name)
+        files[-1].write_text((logs / name).read_text().replace("my-llm", MODEL))
+    results, requests, traces = files
+    alone = site.run("ingest-outputs", results, "--occurred-at", "2025-03-01T09:30:00Z", code=EXIT_PARTIAL)
+    assert "the request 'request-0' is missing; give the batch's input file in the same call" in alone.stderr
+    assert "does not say when it was answered" in site.run("ingest-outputs", *files, code=EXIT_PARTIAL).stderr
+    both = site.run("ingest-outputs", results, requests, "--occurred-at", "2025-03-01T09:30:00Z")
+    assert (
+        f"{results}: 2 logged, 0 known already, 0 set aside, 4 skipped (2 the call failed; 2 the model" in both.stdout
+    )
+    assert f"{requests}: 0 logged, 0 known already, 0 set aside, 1 skipped (1 requests of batches" in both.stdout
+    assert not list((site.data_dir / "quarantine").glob("anthropic*"))
+    again = site.json("ingest-outputs", results, requests, traces, "--occurred-at", "2025-03-01T09:30:00Z")
+    assert [file["accepted"] for file in again["files"]] == [0, 0, 0]
+    assert again["files"][0]["skipped"] == {"the call failed": 2, "the model called a tool; only text can be valued": 2}
+    assert (
+        "--occurred-at has no time zone"
+        in site.run("ingest-outputs", results, "--occurred-at", "2025-03-01", code=EXIT_USAGE).stderr
+    )
+    assert {row["source"] for row in site.named("output")} == {"own", "anthropic-batch", "mlflow"}
 
 
 def test_a_table_that_is_partly_bad_alarms_once(site: Site, tmp_path):

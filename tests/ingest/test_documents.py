@@ -28,7 +28,7 @@ ways = st.sampled_from(
 )
 
 
-@given(records, ways, st.integers(1, 40), st.booleans())
+@given(records, ways, st.integers(3, 40), st.booleans())
 def test_every_object_comes_back_as_it_stands_wherever_a_piece_of_the_file_ends(
     tmp_path_factory, rows, way, piece, packed
 ):

@@ -219,15 +219,17 @@ def choice(index: int, content: object, **fields: object) -> dict[str, object]:
 
 def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(tmp_path):
     parts = [{"type": "text", "text": "B"}, {"type": "text", "text": "C"}]
-    choices = [choice(0, "A"), choice(1, parts), choice(2, None, refusal="no")]
+    choices = [choice(0, "A"), choice(1, parts), choice(2, None, refusal="no"), choice(3, None)]
     path = write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, "choices": choices}})
-    first, second, third = read_outputs(path)
+    reader = read_outputs(path)
+    first, second, third = reader
     assert isinstance(first, Parsed)
     assert isinstance(second, Parsed)
     assert (first.record.external_id, first.record.completion) == ("chatcmpl-1#0", "A")
     assert (second.record.external_id, second.record.completion) == ("chatcmpl-1#1", "BC")
     assert isinstance(third, Quarantined)
-    assert third.error == "choice 2: the model refused"
+    assert third.error == "choice 3: `content` is null"
+    assert reader.skipped == {"the model refused": 1}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,6 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
     [
         ({"choices": [choice(0, None)]}, "choice 0: `content` is null"),
         ({"choices": [choice(0, "")]}, "choice 0: `content` is empty"),
-        ({"choices": [choice(0, "x", tool_calls=[{}])]}, "choice 0: the model called a tool"),
         ({"choices": [choice(0, [{"type": "audio"}])]}, "choice 0: `content` holds a part that is not text"),
         ({"choices": [{"index": 0, "text": "A"}]}, "choice 0: `message` is missing"),
         ({"choices": [choice(0, "A"), choice(0, "B")]}, "`choices` need indexes"),
@@ -247,12 +248,26 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
         ({"created": 0}, "`created` 1970-01-01 is before any logged output"),
         ({"created": 10**400}, "`created` is not a time"),
         ({"object": "chat.completion.chunk"}, "the response is a 'chat.completion.chunk'"),
-        ({"error": {"message": "overloaded"}}, "the response is an error"),
     ],
 )
 def test_a_call_that_cannot_be_used_is_quarantined_with_the_reason(tmp_path, response, error):
     item = refused(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
     assert item.error.startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ({"choices": [choice(0, "x", tool_calls=[{}])]}, "the model called a tool; only text can be valued"),
+        ({"choices": [choice(0, None, refusal="no")]}, "the model refused"),
+        ({"choices": [choice(0, [{"type": "refusal", "refusal": "no"}])]}, "the model refused"),
+        ({"error": {"message": "overloaded"}}, "the call failed"),
+    ],
+)
+def test_a_call_without_a_text_is_counted_and_not_set_aside(tmp_path, response, reason):
+    reader = read_outputs(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
+    assert list(reader) == []
+    assert reader.skipped == {reason: 1}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_an_earlier_file_goes_when_a_later_one_holds_all_of_it_and_stays_otherwi
     quarantine.path.write_bytes(b"\xff\n[]\n" + quarantine.path.read_bytes())  # what a person did to it
     with QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as again:
         assert not any([again.add(item) for item in items])
+        assert again.add(replace(items[0], error="for another reason"))
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b\n.jsonl", ".hidden", "x" * 250, "naïve.csv"])

@@ -1,0 +1,173 @@
+"""Spans of OpenTelemetry in OTLP's JSON, by the semantic conventions for generative AI (1.37 and later).
+
+A document holds spans by resource and scope; values are tagged with their type, and messages may be structured or JSON
+in a text. Which call a span is of, `gen_ai.operation.name` says: agents and tools are spans around it.
+https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding,
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import Field
+
+from credit.errors import InputError
+from credit.ingest.answers import (
+    FAILED,
+    NO_CALL,
+    TOLD_TWICE,
+    Answer,
+    Call,
+    Found,
+    Piece,
+    Skipped,
+    answer_of_parts,
+    as_text_parts,
+)
+from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, validate
+from credit.ingest.reading import Reading, pieces
+from credit.ingest.strict_json import parse_json
+from credit.records import Message
+
+NAME = "otel"
+FIELDS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
+
+_CHATS = ("chat", "generate_content")
+_CALLED = ("tool_call", "tool_call_response")
+_NO_CONTENT = (
+    "`gen_ai.output.messages` is missing: content was not recorded; set"
+    " OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and"
+    " OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only"
+)
+
+
+class _Span(InputModel):
+    trace_id: Name = Field(alias="traceId")
+    span_id: Name = Field(alias="spanId")
+    started: UnixNanos = Field(alias="startTimeUnixNano")
+    model: Name = Field(alias="gen_ai.response.model")
+    id: Name | None = Field(alias="gen_ai.response.id", default=None)
+
+
+def is_otlp(record: Mapping[str, object]) -> bool:
+    """Whether a record is a document of OTLP."""
+    return not FIELDS.isdisjoint(record)
+
+
+def parse_otlp(record: Mapping[str, object], reading: Reading) -> Sequence[Found | Piece]:
+    """Return the outputs of the spans in a document, one for each choice.
+
+    Raises:
+        InputError: the document is malformed.
+    """
+    found = pieces(_spans(record), lambda span: _outputs(span, reading), "startTimeUnixNano")
+    return found or [Skipped("documents without spans")]
+
+
+def _spans(record: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    for resource in _list(record, "resourceSpans"):
+        for scope in _list(resource, "scopeSpans"):
+            yield from _list(scope, "spans")
+
+
+def _list(owner: Mapping[str, object], name: str) -> list[dict[str, object]]:
+    items = owner.get(name)
+    if items is None:
+        return []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f"`{name}` must be a list of objects")
+    return items
+
+
+def _outputs(span: Mapping[str, object], reading: Reading) -> list[Found]:
+    attributes = _attributes(span)
+    operation, output = attributes.get("gen_ai.operation.name"), attributes.get("gen_ai.output.messages")
+    is_chat, failed = operation in _CHATS, "error.type" in attributes or _has_failed(span)
+    trace, name, parent = (span_id(span.get(key)) for key in ("traceId", "spanId", "parentSpanId"))
+    is_told_of = reading.calls.span(trace, name, parent, is_call=is_chat and output is not None and not failed)
+    if operation is None and output is not None:
+        raise InputError("`gen_ai.operation.name` is missing, which says whether this is a call or an agent's work")
+    if operation == "text_completion":
+        raise InputError("`gen_ai.operation.name` is 'text_completion'; only chats can be read")
+    if not is_chat:
+        return [Skipped(NO_CALL)]
+    if failed:
+        return [Skipped(FAILED)]
+    if output is None:
+        raise InputError(_NO_CONTENT)
+    if not is_told_of:
+        return [Skipped(TOLD_TWICE)]
+    fields = validate(_Span, {**span, **attributes})
+    source, identity = reading.source or NAME, fields.id or f"{trace}:{name}"
+    call = Call(source, identity, fields.started, fields.model, messages=_asked(attributes))
+    return call.outputs(_answers(output))
+
+
+def _has_failed(span: Mapping[str, object]) -> bool:
+    status = span.get("status")
+    return isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
+
+
+def _attributes(span: Mapping[str, object]) -> dict[str, object]:
+    """Return the attributes of a span that are read, as plain values."""
+    return {
+        str(item.get("key")): _plain(item.get("value"))
+        for item in _list(span, "attributes")
+        if str(item.get("key")).startswith(("gen_ai.", "error."))
+    }
+
+
+def _plain(value: object) -> object:
+    """Return what a tagged value stands for: `{"stringValue": "a"}` is "a"; structures are lists and objects."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    ((kind, content),) = value.items()
+    if kind == "arrayValue":
+        return [_plain(item) for item in _list(content, "values")] if isinstance(content, dict) else None
+    if kind == "kvlistValue":
+        pairs = _list(content, "values") if isinstance(content, dict) else []
+        return {str(pair.get("key")): _plain(pair.get("value")) for pair in pairs}
+    return content
+
+
+def _messages(value: object, name: str) -> list[tuple[str, list[object]]]:
+    """Return role and parts of each message."""
+    value = parse_json(value) if isinstance(value, str) else value
+    if not isinstance(value, list):
+        raise InputError(f"`{name}` must be a list of messages")
+    found = []
+    for item in value:
+        role, parts = (item.get("role"), item.get("parts")) if isinstance(item, dict) else (None, None)
+        if not isinstance(role, str) or not role.isprintable() or not role or not isinstance(parts, list):
+            raise InputError(f"`{name}` must be a list of messages, each with role and parts")
+        found.append((role, parts))
+    return found
+
+
+def _asked(attributes: Mapping[str, object]) -> tuple[Message, ...]:
+    system = attributes.get("gen_ai.system_instructions")
+    system = parse_json(system) if isinstance(system, str) else system
+    if system is not None and not isinstance(system, list):
+        raise InputError("`gen_ai.system_instructions` must be a list of parts")
+    asked = [("system", system)] if system else []
+    if attributes.get("gen_ai.input.messages") is None:
+        raise InputError("`gen_ai.input.messages` is missing; what was asked was not recorded")
+    asked += _messages(attributes["gen_ai.input.messages"], "gen_ai.input.messages")
+    return tuple(Message(role, _text(number, parts)) for number, (role, parts) in enumerate(asked))
+
+
+def _text(number: int, parts: list[object]) -> str:
+    if any(isinstance(part, dict) and part.get("type") in _CALLED for part in parts):
+        raise InputError(f"`gen_ai.input.messages` {number}: calls of tools are not supported yet")
+    try:
+        return text_of(as_text_parts(parts, "content"))
+    except FieldError as error:
+        raise InputError(f"`gen_ai.input.messages` {number}: {error}") from error
+
+
+def _answers(output: object) -> list[Answer]:
+    messages = _messages(output, "gen_ai.output.messages")
+    if not messages:
+        raise InputError("`gen_ai.output.messages` is empty")
+    return [answer_of_parts(parts, "content") for _, parts in messages]

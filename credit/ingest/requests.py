@@ -1,0 +1,120 @@
+"""Requests of batches: a batch's results name them by `custom_id`, and do not repeat what was asked.
+
+A request for OpenAI's batch API is a line `{"custom_id", "method", "url", "body"}` of its input file; one for
+Anthropic's is `{"custom_id", "params"}`, in lines, or in the `requests` of the call that made the batch.
+https://platform.openai.com/docs/guides/batch, https://docs.anthropic.com/en/api/creating-message-batches
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from credit.errors import InputError
+from credit.ingest.answers import Found, Skipped, request_messages
+from credit.ingest.fields import FieldError
+from credit.ingest.results import Parsed
+from credit.ingest.sources import read_rows
+from credit.records import Message, Place
+
+FIELDS = frozenset({"custom_id", "method", "url", "body", "params", "requests"})
+
+_ASKED = Skipped("requests of batches, which belong to results")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What was asked, or why that cannot be used, and where it stands."""
+
+    place: Place
+    messages: tuple[Message, ...] = ()
+    problem: str = ""
+
+
+class BatchRequests:
+    """Requests by `custom_id`. Memory: about as much as the files that hold them."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, _Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, record: Mapping[str, object], place: Place) -> None:
+        """Add the requests of a record that `is_batch_request`; what is none is passed over."""
+        for custom_id, asked in _requests(record):
+            request = _request(asked, place)
+            before = self._found.get(custom_id)
+            if before is not None and (before.messages, before.problem) != (request.messages, request.problem):
+                places = f"{before.place} and {place}"
+                problem = f"is another one at {places}; give the files of each batch in a call of their own"
+                request = _Request(place, problem=problem)
+            self._found[custom_id] = request
+
+    def messages(self, custom_id: str) -> tuple[Message, ...]:
+        """Return what was asked.
+
+        Raises:
+            InputError: there is no such request, more than one, or one that cannot be used.
+        """
+        request = self._found.get(custom_id)
+        if request is None:
+            raise InputError(
+                f"the request {custom_id!r} is missing; give the batch's input file in the same call, in any order"
+            )
+        if request.problem:
+            raise InputError(f"the request {custom_id!r} {request.problem}")
+        return request.messages
+
+
+def read_batch_requests(paths: Iterable[Path]) -> BatchRequests:
+    """Collect the requests of those files that begin with one; a file that cannot be read is passed over."""
+    found = BatchRequests()
+    for path in paths:
+        try:
+            _add_all(found, path)
+        except InputError:
+            continue  # whoever reads its outputs says so
+    return found
+
+
+def _add_all(found: BatchRequests, path: Path) -> None:
+    begun = False
+    for row in read_rows(path, FIELDS, Counter()):
+        if isinstance(row, Parsed):
+            if is_batch_request(row.record):
+                begun = True
+                found.add(row.record, row.place)
+            elif not begun:
+                return
+
+
+def is_batch_request(record: Mapping[str, object]) -> bool:
+    """Whether a record holds requests of a batch."""
+    if "custom_id" in record:
+        return "body" in record or "params" in record
+    return isinstance(record.get("requests"), list)
+
+
+def parse_batch_request(_record: Mapping[str, object], _reading: object) -> list[Found]:
+    """Return that there is no output in a request."""
+    return [_ASKED]
+
+
+def _requests(record: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    listed = record.get("requests")
+    for item in listed if isinstance(listed, list) else [record]:
+        if not isinstance(item, dict):
+            continue
+        custom_id, asked = item.get("custom_id"), item.get("params", item.get("body"))
+        if isinstance(custom_id, str) and isinstance(asked, dict):
+            yield custom_id, asked
+
+
+def _request(asked: Mapping[str, object], place: Place) -> _Request:
+    try:
+        return _Request(place, messages=request_messages(asked))
+    except FieldError as error:
+        return _Request(place, problem=f"at {place} cannot be used: {error}")

@@ -1,0 +1,253 @@
+"""A call that a log tells of twice counts once: by spans within spans, by a client and a proxy, in two encodings."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.ingest.outputs import read_outputs
+from credit.ingest.reading import Calls
+from credit.ingest.results import Parsed
+from credit.records import Message, Quarantined
+
+trees = st.lists(st.tuples(st.integers(-1, 20), st.booleans()), min_size=1, max_size=12)
+"""Parent and whether it is a call, by number; a parent that is not before it is none."""
+
+
+def counted(spans, order):
+    calls = Calls()
+    return {
+        n for n in order if calls.span("t", str(n), "" if spans[n][0] < 0 else str(spans[n][0]), is_call=spans[n][1])
+    }
+
+
+def ancestors(spans, number):
+    while (number := spans[number][0]) >= 0:
+        yield number
+
+
+@given(trees, st.randoms(use_true_random=False))
+def test_of_calls_within_calls_one_counts_and_the_innermost_if_they_come_as_they_end(tree, random):
+    spans = [(parent if parent < number else -1, is_call) for number, (parent, is_call) in enumerate(tree)]
+    calls = {number for number, (_, is_call) in enumerate(spans) if is_call}
+    wrappers = {above for number in calls for above in ancestors(spans, number)}
+    assert counted(spans, range(len(spans) - 1, -1, -1)) == calls - wrappers
+    order = list(range(len(spans)))
+    random.shuffle(order)
+    found = counted(spans, order)
+    assert not any(above in found for number in found for above in ancestors(spans, number)) or _hidden(spans, order)
+    for leaf in calls - wrappers:
+        assert leaf in found or any(above in found for above in ancestors(spans, leaf))
+
+
+def _hidden(spans, order):
+    """Whether some span that is no call came after a call within it and one around it: it alone ties them."""
+    at = {number: place for place, number in enumerate(order)}
+    return any(
+        at[middle] > max(at[inner], at[outer])
+        for inner in range(len(spans))
+        for middle in ancestors(spans, inner)
+        for outer in ancestors(spans, middle)
+        if spans[inner][1] and spans[outer][1]
+    )
+
+
+def test_spans_that_are_their_own_parents_end():
+    calls = Calls()
+    assert calls.span("t", "a", "a", is_call=True)
+    assert not calls.span("t", "a", "b", is_call=True)
+    assert calls.span("u", "b", "a", is_call=True)
+    assert calls.span("u", "a", "b", is_call=False) is False
+
+
+def value(content):
+    if isinstance(content, list):
+        return {"arrayValue": {"values": [value(item) for item in content]}}
+    if isinstance(content, dict):
+        return {"kvlistValue": {"values": [{"key": key, "value": value(item)} for key, item in content.items()]}}
+    return {"stringValue": content}
+
+
+def span(number: int, parent: int | None = None, **attributes: object) -> dict[str, object]:
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": "m",
+        "gen_ai.input.messages": [{"role": "user", "parts": [{"type": "text", "content": "Q"}]}],
+        "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "A"}]}],
+    }
+    said |= {f"gen_ai.{key.replace('__', '.')}": content for key, content in attributes.items()}
+    above = {} if parent is None else {"parentSpanId": f"{parent:016x}"}
+    return {
+        "traceId": f"{7:032x}",
+        "spanId": f"{number:016x}",
+        **above,
+        "startTimeUnixNano": str(1793491140_000_000_000 + number),
+        "attributes": [{"key": key, "value": value(content)} for key, content in said.items() if content is not None],
+    }
+
+
+def read(tmp_path, *documents):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    found = read_outputs(path)
+    items = list(found)
+    return [item.record for item in items if isinstance(item, Parsed)], [
+        item.error for item in items if isinstance(item, Quarantined)
+    ], found.skipped  # fmt: skip
+
+
+def document(*spans):
+    return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}
+
+
+def test_structured_attributes_are_read_and_instructions_go_first(tmp_path):
+    parts = [{"type": "text", "content": "Be "}, {"type": "text", "content": "brief."}]
+    (output,), bad, _ = read(tmp_path, document(span(1, system_instructions=parts, response__id="r1")))
+    assert not bad
+    assert (output.external_id, output.completion) == ("r1", "A")
+    assert output.messages == (Message("system", "Be brief."), Message("user", "Q"))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_inner_of_two_spans_of_a_call_is_the_call(tmp_path, split):
+    agent = span(1, operation__name="invoke_agent")
+    spans = [
+        agent,
+        span(2, 1, response__model="wrapper"),
+        span(3, 2),
+        span(4, 1),
+        span(5, 4, operation__name="embeddings"),
+    ]
+    documents = [document(item) for item in reversed(spans)] if split else [document(*spans)]
+    found, bad, skipped = read(tmp_path, *documents)
+    assert not bad
+    assert {output.external_id for output in found} == {f"{7:032x}:{number:016x}" for number in (3, 4)}
+    assert {output.model for output in found} == {"m"}
+    assert skipped == {"calls that another span tells of": 1, "spans that are no call of a model": 2}
+
+
+def test_spans_that_are_not_nested_but_name_one_response_count_once_unless_they_differ(tmp_path):
+    other = [{"role": "assistant", "parts": [{"type": "text", "content": "B"}]}]
+    spans = [span(1, response__id="r"), span(2, response__id="r"), span(3, response__id="r", output__messages=other)]
+    found, _, skipped = read(tmp_path, document(*spans))
+    assert [(output.external_id, output.completion) for output in found] == [("r", "A"), ("r", "B")]
+    assert skipped == {"calls that were logged before in the same file": 1}
+
+
+def test_ids_in_base64_are_those_in_hexadecimal(tmp_path):
+    plain = span(11)
+    packed = dict(plain)
+    for name in ("traceId", "spanId"):
+        packed[name] = base64.b64encode(bytes.fromhex(plain[name])).decode()
+    (output,), _, skipped = read(tmp_path, document(plain), document(packed))
+    assert output.external_id == f"{7:032x}:{11:016x}"
+    assert sum(skipped.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error"),
+    [
+        ({"output__messages": None}, "`gen_ai.output.messages` is missing: content was not recorded; set OTEL_"),
+        ({"input__messages": None}, "`gen_ai.input.messages` is missing"),
+        ({"operation__name": None}, "`gen_ai.operation.name` is missing"),
+        ({"operation__name": "text_completion"}, "`gen_ai.operation.name` is 'text_completion'"),
+        ({"response__model": None}, "`gen_ai.response.model` is missing"),
+        ({"output__messages": "[{"}, "malformed JSON"),
+        ({"output__messages": []}, "`gen_ai.output.messages` is empty"),
+        ({"output__messages": [{"role": "assistant"}]}, "`gen_ai.output.messages` must be a list of messages, each"),
+        (
+            {"input__messages": [{"role": "assistant", "parts": [{"type": "tool_call", "id": "c"}]}]},
+            "`gen_ai.input.messages` 0: calls of tools",
+        ),
+        (
+            {"input__messages": [{"role": "user", "parts": [{"type": "blob"}]}]},
+            "`gen_ai.input.messages` 0: holds a part",
+        ),
+    ],
+)
+def test_a_span_that_cannot_be_used_is_set_aside_alone(tmp_path, attributes, error):
+    found, bad, _ = read(tmp_path, document(span(1), span(2, **attributes), span(3)))
+    assert len(found) == 2
+    assert len(bad) == 1
+    assert bad[0].startswith(error)
+
+
+def test_what_is_set_aside_of_a_document_is_the_span(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(document(span(1), span(2, output__messages=None)), indent=1))
+    (bad,) = [item for item in read_outputs(path) if isinstance(item, Quarantined)]
+    assert json.loads(bad.raw) == span(2, output__messages=None)
+
+
+def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
+    choice = {"index": 0, "message": {"role": "assistant", "content": "A"}}
+    payload = {
+        "id": "chatcmpl-1",
+        "call_type": "acompletion",
+        "status": "success",
+        "startTime": 1793491140.25,
+        "model": "m",
+        "messages": [{"role": "user", "content": "Q"}],
+        "response": {"choices": [choice]},
+    }
+    (output,), bad, skipped = read(tmp_path, payload, payload | {"startTime": 1793491140.31})
+    assert not bad
+    assert output.occurred_at.isoformat() == "2026-10-31T23:59:00.250000+00:00"
+    assert skipped == {"calls that were logged before in the same file": 1}
+
+
+def observation(number, parent=None, **fields):
+    given = {"id": f"{number:016x}", "traceId": "t", "parentObservationId": parent and f"{parent:016x}"}
+    said = {"input": [{"role": "user", "content": "Q"}], "output": {"role": "assistant", "content": "A"}}
+    moment = {"startTime": f"2026-11-01T00:00:0{number}.000Z", "model": "m", "type": "GENERATION"}
+    return given | said | moment | fields
+
+
+def test_a_trace_of_langfuse_counts_its_innermost_generations(tmp_path):
+    spans = [observation(1, type="SPAN"), observation(2, 1), observation(3, 2), observation(4, 1)]
+    for record in ({"id": "t", "observations": spans}, {"data": [{"id": "t", "observations": spans}], "meta": {}}):
+        found, bad, skipped = read(tmp_path, record)
+        assert not bad
+        assert [output.external_id for output in found] == [f"{number:016x}" for number in (3, 4)]
+        assert sum(skipped.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"input": {"question": "Q"}}, "`input` must be a text, messages, or an object with messages"),
+        ({"input": None}, "`input` is missing"),
+        ({"input": {"messages": [{"role": "user"}]}}, "`input` `messages` 0: `content` must be"),
+        ({"output": {"answer": "A"}}, "`output` must be a text, a message, or a list of messages"),
+        ({"output": [{"role": "user", "content": "A"}]}, "`output` holds a message that is not the assistant's"),
+        ({"output": None}, "`output` is missing"),
+        ({"model": None}, "`model` must be a text"),
+        ({"startTime": "2026-11-01T00:00:00"}, "`startTime` has no time zone"),
+    ],
+)
+def test_an_observation_that_cannot_be_used_is_set_aside(tmp_path, fields, error):
+    found, bad, _ = read(tmp_path, observation(1, **fields))
+    assert not found
+    assert len(bad) == 1
+    assert bad[0].startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "prompt", "messages", "completion"),
+    [
+        ({"input": "Q", "output": "A"}, "Q", (), "A"),
+        ({"input": '{"a": 1}', "output": '{"b": 2}'}, '{"a": 1}', (), '{"b": 2}'),
+        ({"input": "[1]", "output": "[]"}, "[1]", (), "[]"),
+        ({"input": '{"messages": [{"role": "user", "content": "Q"}], "tools": []}'}, "", (Message("user", "Q"),), "A"),
+        ({"output": '{"role": "assistant", "content": "B"}'}, "", (Message("user", "Q"),), "B"),
+        ({"output": {"choices": [{"message": {"content": "B"}}]}}, "", (Message("user", "Q"),), "B"),
+    ],
+)
+def test_what_a_tracer_logged_is_a_text_unless_it_is_messages(tmp_path, said, prompt, messages, completion):
+    (output,), bad, _ = read(tmp_path, observation(1, **said))
+    assert not bad
+    assert (output.prompt, output.messages, output.completion) == (prompt, messages, completion)

@@ -1,0 +1,275 @@
+"""Logs that other software wrote (tests/ingest/logs) are read as what was asked and answered, each call once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from credit.errors import InputError
+from credit.ingest.formats import FORMATS, format_of
+from credit.ingest.outputs import OutputReader, read_outputs
+from credit.ingest.requests import read_batch_requests
+from credit.ingest.results import Parsed
+from credit.ingest.strict_json import parse_json
+from credit.records import MICRO, LoggedOutput, Message, Quarantined
+
+LOGS = Path(__file__).parent / "logs"
+ASKED = (Message("system", "Be brief."), Message("user", "How lay the harbour?"))
+PARTS = (Message("user", "How lay the harbour?"),)
+MADE = datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)
+PLAIN, FIRST, SECOND = (ASKED, "It lay still."), (PARTS, "It lay still."), (PARTS, "It lay still..")
+FAILED, CALLED, REFUSED, OTHER = (
+    "the call failed",
+    "the model called a tool; only text can be valued",
+    "the model refused",
+    "spans that are no call of a model",
+)
+NULL, EMPTY = "choice 0: `content` is null", "choice 0: `content` is empty"
+TOLD = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
+
+EXPECTED = {
+    "openai-batch-output.jsonl": (
+        "OpenAI batch",
+        [FIRST, SECOND, PLAIN],
+        {FAILED: 2, CALLED: 2, REFUSED: 1},
+        [NULL],
+    ),
+    "anthropic-batch-results.jsonl": ("Anthropic", [PLAIN, FIRST], {FAILED: 2, CALLED: 2}, []),
+    "litellm.jsonl": (
+        "LiteLLM",
+        [PLAIN, FIRST, SECOND, PLAIN, PLAIN],
+        {FAILED: 1, CALLED: 2, REFUSED: 1, "calls that generate no text": 1},
+        [NULL, "`call_type` is 'atext_completion'; only chat completions can be read"],
+    ),
+    "otel-genai.jsonl": (
+        "OpenTelemetry",
+        [PLAIN, FIRST, SECOND, PLAIN, ((Message("user", "refuse, please"),), "I will not.")],
+        {FAILED: 1, CALLED: 2, OTHER: 1},
+        [EMPTY],
+    ),
+    "otel-openllmetry.jsonl": (
+        "OpenTelemetry",
+        [PLAIN, FIRST, SECOND, PLAIN],
+        {FAILED: 1, CALLED: 2, REFUSED: 1, OTHER: 1},
+        [EMPTY],
+    ),
+    "langfuse-page.json": ("Langfuse", [PLAIN, FIRST, SECOND, PLAIN], {FAILED: 1, CALLED: 2, OTHER: 1}, [NULL, NULL]),
+    "langfuse-export.jsonl": (
+        "Langfuse",
+        [PLAIN, FIRST, SECOND, PLAIN],
+        {FAILED: 1, CALLED: 2, OTHER: 1},
+        [NULL, NULL],
+    ),
+    "mlflow.json": (
+        "MLflow",
+        [PLAIN, FIRST, SECOND, PLAIN],
+        {FAILED: 1, CALLED: 2, REFUSED: 1, OTHER: 1},
+        [NULL],
+    ),
+}
+
+
+def reader(path: Path, *others: Path) -> OutputReader:
+    return read_outputs(path, requests=read_batch_requests(others), occurred_at=TOLD)
+
+
+def asked(name: str) -> list[Path]:
+    """The files with the requests of a batch, for its results."""
+    batch, mark, _ = name.partition("-batch")
+    return sorted(LOGS.glob(f"{batch}-batch*")) if mark else []
+
+
+def records(name: str) -> list[dict[str, object]]:
+    text = (LOGS / name).read_text()
+    found = parse_json(text) if name.endswith(".json") else [parse_json(line) for line in text.splitlines()]
+    return found if isinstance(found, list) else [found]
+
+
+def outputs(items: Iterator[Parsed[LoggedOutput] | Quarantined]) -> list[LoggedOutput]:
+    return [item.record for item in items if isinstance(item, Parsed)]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_log_is_read_as_what_was_asked_and_answered(name):
+    title, said, skipped, refused = EXPECTED[name]
+    found = reader(LOGS / name, *asked(name))
+    items = list(found)
+    logged = outputs(items)
+    assert [(output.messages, output.completion) for output in logged] == said
+    assert found.skipped == skipped
+    assert [item.error for item in items if isinstance(item, Quarantined)] == refused
+    assert found.notices == ()
+    assert len({output.external_id for output in logged}) == len(logged)
+    for output in logged:
+        assert (output.model, output.prompt, output.weight_micro) == ("my-llm", "", MICRO)
+        assert output.occurred_at == TOLD if "anthropic" in name else MADE[0] < output.occurred_at < MADE[1]
+        assert output.occurred_at.tzinfo is UTC
+    assert all(title in format_of(record).title for record in records(name))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_log_says_the_same_as_a_list_and_over_lines_and_twice_in_one_file(name, tmp_path):
+    once = outputs(reader(LOGS / name, *asked(name)))
+    path = tmp_path / name
+    path.write_text(json.dumps(records(name), default=float, indent=1))
+    assert outputs(reader(path, *asked(name))) == once
+    path.write_text("".join(json.dumps(record, default=float) + "\n" for record in records(name) * 2))
+    assert {(output.external_id, output) for output in outputs(reader(path, *asked(name)))} == {
+        (output.external_id, output) for output in once
+    }
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_source_that_is_given_goes_before_the_formats_own(name):
+    found = read_outputs(LOGS / name, source="shop", requests=read_batch_requests(asked(name)), occurred_at=TOLD)
+    assert {output.source for output in outputs(found)} == {"shop"}
+
+
+@pytest.mark.parametrize("name", ["openai-batch-output.jsonl", "anthropic-batch-results.jsonl"])
+def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path):
+    alone = [item for item in reader(LOGS / name) if isinstance(item, Quarantined)]
+    assert {item.error for item in alone} >= {
+        f"the request 'request-{n}' is missing; give the batch's input file in the same call, in any order"
+        for n in (0, 1)
+    }
+    backwards = reader(LOGS / name, *reversed(asked(name)))
+    assert outputs(backwards) == outputs(reader(LOGS / name, *asked(name)))
+    (requests,) = [path for path in asked(name) if path.name != name]
+    changed = tmp_path / "other.jsonl"
+    changed.write_text(requests.read_text().replace("How lay the harbour?", "And then?"))
+    twice = {item.error for item in reader(LOGS / name, requests, changed) if isinstance(item, Quarantined)}
+    assert any(error.startswith("the request 'request-0' is another one at ") for error in twice)
+    assert outputs(reader(LOGS / name, requests, requests)) == outputs(reader(LOGS / name, requests))
+    found = reader(requests)
+    assert list(found) == []
+    assert list(found.skipped) == ["requests of batches, which belong to results"]
+
+
+def test_a_message_batch_needs_a_time(tmp_path):
+    name = "anthropic-batch-results.jsonl"
+    found = list(read_outputs(LOGS / name, requests=read_batch_requests(asked(name))))
+    assert len(found) == 4
+    assert all("does not say when it was answered" in item.error for item in found)
+
+
+def test_a_request_that_cannot_be_used_is_named_with_its_result_alone(tmp_path):
+    lines = [json.loads(line) for line in (LOGS / "openai-batch-input.jsonl").read_text().splitlines()]
+    lines[0]["body"]["messages"][0]["content"] = [{"type": "image_url"}]
+    del lines[1]["body"]["messages"]
+    path = tmp_path / "input.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, 7, {"custom_id": 5, "body": []}]))
+    refused = [item.error for item in reader(LOGS / "openai-batch-output.jsonl", path) if isinstance(item, Quarantined)]
+    assert f"the request 'request-0' at {path}:1 cannot be used: `messages` 0: `content` holds a part" in refused[-1]
+    assert f"the request 'request-1' at {path}:2 cannot be used: `messages` is missing" in refused
+    assert [item.place.line for item in reader(path) if isinstance(item, Quarantined)] == [9]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"text": "x"},
+        {"custom_id": "a"},
+        {"type": "GENERATION"},
+        {"data": []},
+        {"info": {}, "data": {}},
+        {"meta": 1},
+    ],
+)
+def test_a_record_of_no_format_is_set_aside_with_what_was_looked_for(record, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(record))
+    (item,) = read_outputs(path)
+    assert isinstance(item, Quarantined)
+    for known in FORMATS:
+        assert known.title in item.error
+
+
+def test_a_weight_in_a_log_of_other_software_is_named_because_it_counts_nothing(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        "".join(json.dumps(record | {"weight": 2}, default=float) + "\n" for record in records("mlflow.json"))
+    )
+    found = reader(path)
+    assert {output.weight_micro for output in outputs(found)} == {MICRO}
+    assert found.notices == ("field `weight` is not used (in 8 records)",)
+
+
+# Whatever stands in the place of whatever there is: each record is read, skipped or set aside, and nothing is raised.
+
+HOSTILE = st.sampled_from(
+    [
+        *(None, True, 0, -1, 10**400, "", " ", "\x00", "\ud800", "\x1b[2J", "../x", "[", '{"role": 1}', "x" * 5000),
+        *([], [None], [[]], [{}], {}, {"": None}, {"role": "assistant"}, {"messages": 5}, {"values": [5]}),
+    ]
+)
+
+
+def _places(value: object, above: tuple = ()) -> Iterator[tuple]:
+    yield above
+    for name, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from _places(inner, (*above, name))
+
+
+def _changed(value: object, place: tuple, to: object) -> object:
+    if not place:
+        return to
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = _changed(value[place[0]], place[1:], to)
+    return copy
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, name: str) -> list[object]:
+    found = json.loads(json.dumps(records(name), default=float))
+    for _ in range(draw(st.integers(1, 3))):
+        found = _changed(found, draw(st.sampled_from(list(_places(found))[1:])), draw(HOSTILE))
+    return found
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_factory):
+    requests = read_batch_requests(asked(name))
+    path = tmp_path_factory.mktemp("spoilt") / "log.jsonl"
+
+    @given(spoilt(name))
+    def check(found):
+        lines = [json.dumps(record) for record in found]
+        path.write_text("".join(line + "\n" for line in lines))
+        reading = read_outputs(path, requests=requests, occurred_at=TOLD)
+        for item in reading:
+            assert 1 <= item.place.line <= len(lines)
+            if isinstance(item, Quarantined):
+                assert item.error
+                assert item.raw
+            else:
+                assert item.record.completion.strip()
+                json.dumps([item.record.external_id, item.record.completion], ensure_ascii=False).encode()
+        assert sum(reading.skipped.values()) >= 0
+
+    check()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_log_that_is_cut_off_loses_no_record_before_the_cut(name, tmp_path):
+    whole = (LOGS / name).read_bytes()
+    once = outputs(reader(LOGS / name, *asked(name)))
+    path = tmp_path / name
+    for end in range(40, len(whole), len(whole) // 7):
+        path.write_bytes(whole[:end])
+        try:
+            items = list(reader(path, *asked(name)))
+        except InputError as error:
+            assert "holds no records" in str(error)  # noqa: PT017 - a page of one record, cut
+            continue
+        read = outputs(items)
+        assert read == once[: len(read)]
+        assert isinstance(items[-1], Quarantined) or whole[end - 1 : end + 1].count(b"\n")
