@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from credit.errors import MismatchError, ValuationError
@@ -16,14 +15,12 @@ from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS
 from credit.valuation.folder import check_folder, locked, prepare_folder
-from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
+    IndexInputs,
     IndexSettings,
     Manifest,
     MemberIndex,
-    build_fingerprint,
-    differences,
     read_manifest,
 )
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
@@ -120,7 +117,7 @@ def build_index(
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length), settings.example_length)
     running = Running(tokens_per_batch, exclude_non_finite, progress, announce)
-    result = _build_one(model, data, out, settings, max_length, name, running)
+    result = _build_one(model, data, out, settings, name, running)
     manifest = result.manifest
     known = len(manifest.checkpoints)
     for checkpoint in checkpoints:
@@ -149,13 +146,12 @@ def plan_index(
     check_settings(settings)
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length), settings.example_length)
-    identity = _identity(model, data, settings, max_length)
+    inputs = inputs_of(model, data, settings)
     check_folder(out)
-    layers = choose_layers(model.module, settings.layers)
-    build = Build(model, data, out, settings, layers, identity(), Running(tokens_per_batch, exclude=True))
+    build = Build(model, data, out, inputs, Running(tokens_per_batch, exclude=True))
     existed = (out / MANIFEST).is_file()
     if existed:
-        _same_index(out, identity, True)
+        _same_index(out, inputs, exclude=True)
         needs = replace(build.needs, seconds=0.0)
     else:
         check_needs(build.needs, out, device_of(model))
@@ -221,7 +217,7 @@ def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: Trainin
             return manifest
     settings = replace(manifest.settings, max_length=manifest.max_length)
     inside = f"checkpoint-{len(manifest.checkpoints) + 1}"
-    built = _build_one(model, data, folder / inside, settings, manifest.max_length, manifest.name, running).manifest
+    built = _build_one(model, data, folder / inside, settings, manifest.name, running).manifest
     if (built.data_sha256, built.groups) != (manifest.data_sha256, manifest.groups):
         raise MismatchError(
             f"{folder / inside} has other data or other rows than {folder}: give the data that the index was built "
@@ -243,19 +239,17 @@ def _build_one(
     data: TrainingData,
     out: Path,
     settings: IndexSettings,
-    max_length: int,
     name: str,
     running: Running,
 ) -> BuildResult:
     """Build the index of one model."""
-    identity = _identity(model, data, settings, max_length)
+    inputs = inputs_of(model, data, settings)
     prepare_folder(out)
     with locked(out):
         if (out / MANIFEST).is_file():
             (out / STATE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
-            return BuildResult(_same_index(out, identity, running.exclude), existed=True)
-        layers = choose_layers(model.module, settings.layers)
-        build = Build(model, data, out, settings, layers, identity(), running)
+            return BuildResult(_same_index(out, inputs, exclude=running.exclude), existed=True)
+        build = Build(model, data, out, inputs, running)
         check_needs(build.needs, out, device_of(model))
         if running.announce:
             probed = build.probed_needs()
@@ -263,26 +257,21 @@ def _build_one(
             running.announce(probed)
         with room_on_disk(out, build.needs.disk_bytes, "it goes on where it stopped"):
             build.run()
-            manifest = build.finish(name=name, dtype=_dtype(model), max_length=max_length)
+            manifest = build.finish(name)
         return BuildResult(manifest, existed=False)
 
 
-def _identity(model: Task, data: TrainingData, settings: IndexSettings, max_length: int) -> partial[str]:
-    """Return the fingerprint of an index, but for what is left out of it and the checkpoints added to it."""
-    return partial(
-        build_fingerprint,
+def inputs_of(model: Task, data: TrainingData, settings: IndexSettings) -> IndexInputs:
+    """Return the inputs of an index that is built anew."""
+    return IndexInputs(
         model.model_sha256,
         model.tokenizer_sha256,
         data.sha256,
         data.sha256,
-        _dtype(model),
+        str(next(model.module.parameters()).dtype).removeprefix("torch."),
         settings,
-        max_length,
+        settings.max_length or model.max_length,
     )
-
-
-def _dtype(model: Task) -> str:
-    return str(next(model.module.parameters()).dtype).removeprefix("torch.")
 
 
 def check_settings(settings: IndexSettings) -> None:
@@ -307,16 +296,13 @@ def check_settings(settings: IndexSettings) -> None:
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 
 
-def _same_index(out: Path, identity: partial[str], exclude: bool) -> Manifest:
-    """Return the manifest of a finished index, if it is what would be built.
-
-    `identity` gives its fingerprint by what is left out of it and by the checkpoints that were added to it.
-    """
+def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
+    """Return the manifest of a finished index, if it is what would be built, whatever checkpoints were added to it."""
     manifest = read_manifest(out)
     left_out = [example.id for example in manifest.excluded]
     members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
-    if manifest.fingerprint != identity(left_out, members):
-        raise MismatchError(f"{out} holds an index of {differences(manifest, *identity.args)}; choose another --out")
+    if manifest.fingerprint != inputs.fingerprint(left_out, members):
+        raise MismatchError(f"{out} holds an index of {manifest.inputs.differences(inputs)}; choose another --out")
     if left_out and not exclude:
         raise ValuationError(
             f"{out} leaves out {len(left_out)} examples whose gradient is not finite, such as {left_out[0]}; "

@@ -21,8 +21,8 @@ from credit.valuation.data import IndexedExample, TrainingData
 from credit.valuation.estimate import Needs, build_needs
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import LayerChoice, LayerShape
-from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexSettings, Manifest
+from credit.valuation.layers import LayerShape, choose_layers
+from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
 from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
 from credit.valuation.probe import Work, probe
@@ -51,16 +51,18 @@ class Build:
         task: Task,
         data: TrainingData,
         out: Path,
-        settings: IndexSettings,
-        layers: LayerChoice,
-        fingerprint: str,
+        inputs: IndexInputs,
         running: Running,
+        *,
+        recorded: bool = False,
     ) -> None:
-        self.task, self.data, self.out, self.settings, self.layers = task, data, out, settings, layers
-        self.running = running
+        self.task, self.data, self.out, self.inputs, self.running = task, data, out, inputs, running
+        settings = self.settings = inputs.settings
+        layers = self.layers = choose_layers(task.module, settings.layers)
+        self.recorded_from = task.model_sha256 if recorded else ""
         self.rows = self._lay_out()
         self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
-        self.state = BuildState.open(out, fingerprint)
+        self.state = BuildState.open(out, inputs.fingerprint(recorded_from=self.recorded_from))
         self.projections: dict[str, LayerProjection] = {}
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
@@ -152,10 +154,12 @@ class Build:
             raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
         return left
 
-    def finish(self, *, name: str, dtype: str, max_length: int, trained: Task | None = None) -> Manifest:
+    def finish(self, name: str, *, trained: Task | None = None) -> Manifest:
         """Write everything that is left, and the manifest last.
 
-        `trained` is the model of the index, where the task was trained to it while its gradients were taken.
+        Args:
+            name: what logs call the model.
+            trained: the model of the index, where the task was trained to it while its gradients were taken.
         """
         model = trained or self.task
         assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
@@ -169,12 +173,12 @@ class Build:
             model_path=model.location,
             model_sha256=model.model_sha256,
             tokenizer_sha256=model.tokenizer_sha256,
-            data_sha256=self.data.sha256,
-            fitted_sha256=self.data.sha256,
-            recorded_from=self.task.model_sha256 if trained else "",
-            dtype=dtype,
+            data_sha256=self.inputs.data_sha256,
+            fitted_sha256=self.inputs.fitted_sha256,
+            recorded_from=self.recorded_from if trained else "",
+            dtype=self.inputs.dtype,
             settings=self.settings,
-            max_length=max_length,
+            max_length=self.inputs.max_length,
             layers=self.layers.shapes,
             skipped=self.layers.skipped,
             groups=rows.groups,

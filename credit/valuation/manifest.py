@@ -59,6 +59,71 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexInputs:
+    """What an index is built from, and how: what decides its numbers, but for what turns out while it is built.
+
+    Attributes:
+        model_sha256: of the weights.
+        tokenizer_sha256: of what turns records into examples.
+        data_sha256: of the training data.
+        fitted_sha256: of the data that projections are fitted to: that of the first build.
+        dtype: of the weights.
+        settings: everything else.
+        max_length: tokens that are read in one pass at most.
+    """
+
+    model_sha256: str
+    tokenizer_sha256: str
+    data_sha256: str
+    fitted_sha256: str
+    dtype: str
+    settings: IndexSettings
+    max_length: int
+
+    def fingerprint(
+        self, excluded: Sequence[str] = (), checkpoints: Sequence[tuple[str, float]] = (), recorded_from: str = ""
+    ) -> str:
+        """Identity of an index: the hash of everything that could change its numbers.
+
+        Args:
+            excluded: ids of examples that were left out because their gradient was not finite.
+            checkpoints: fingerprints and weights of the indexes of further checkpoints.
+            recorded_from: the model that was trained while gradients were recorded.
+        """
+        settings = self.settings
+        # Random projections are fitted to nothing: an updated index then is the same as one built anew.
+        fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else self.fitted_sha256
+        hashes = [self.model_sha256, self.tokenizer_sha256, self.data_sha256, fitted]
+        parts = [FORMAT_VERSION, *hashes, self.dtype, asdict(settings), self.max_length]
+        if excluded:
+            parts.append({"excluded": sorted(excluded)})
+        if checkpoints:
+            parts.append({"checkpoints": sorted(checkpoints)})
+        if recorded_from:
+            parts.append({"recorded_from": recorded_from})
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, asked: IndexInputs) -> str:
+        """Say in words in what an index of these inputs differs from one of those that are asked for."""
+        found = []
+        if self.model_sha256 != asked.model_sha256:
+            found.append("another model")
+        if self.tokenizer_sha256 != asked.tokenizer_sha256:
+            found.append("another tokenizer")
+        if self.data_sha256 != asked.data_sha256:
+            found.append("other data")
+        elif self.fitted_sha256 != asked.fitted_sha256:
+            found.append("projections that were fitted to other data")
+        if self.dtype != asked.dtype:
+            found.append(f"a model in {self.dtype}, not {asked.dtype}")
+        ours, theirs = (asdict(inputs.settings) | {"max_length": inputs.max_length} for inputs in (self, asked))
+        other = [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+        if other:
+            found.append(f"other settings ({'; '.join(other)})")
+        return " and ".join(found) or "other checkpoints or left-out examples"
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
     """A change of an index after it was built: `update` or `withdraw`, of whom, and how many examples."""
 
@@ -142,9 +207,9 @@ class Manifest:
         return (self.sizes / self.examples if weighted else 1.0) / self.examples
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all inputs and settings: equal fingerprints mean equal numbers."""
-        return build_fingerprint(
+    def inputs(self) -> IndexInputs:
+        """What it was built from, and how."""
+        return IndexInputs(
             self.model_sha256,
             self.tokenizer_sha256,
             self.data_sha256,
@@ -152,6 +217,12 @@ class Manifest:
             self.dtype,
             self.settings,
             self.max_length,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all inputs and settings: equal fingerprints mean equal numbers."""
+        return self.inputs.fingerprint(
             [example.id for example in self.excluded],
             [(member.fingerprint, member.weight) for member in self.checkpoints],
             self.recorded_from,
@@ -161,66 +232,6 @@ class Manifest:
         """Render as JSON, keys sorted."""
         body = asdict(self) | {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
-
-
-def build_fingerprint(
-    model_sha256: str,
-    tokenizer_sha256: str,
-    data_sha256: str,
-    fitted_sha256: str,
-    dtype: str,
-    settings: IndexSettings,
-    max_length: int,
-    excluded: Sequence[str] = (),
-    checkpoints: Sequence[tuple[str, float]] = (),
-    recorded_from: str = "",
-) -> str:
-    """Identity of an index: the hash of everything that could change its numbers.
-
-    `excluded` are the ids of examples that were left out because their gradient was not finite, `checkpoints` the
-    fingerprints and weights of the indexes of further checkpoints, `recorded_from` the model that was trained while
-    gradients were recorded.
-    """
-    # Random projections are fitted to nothing: an updated index then is the same as one built anew.
-    fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else fitted_sha256
-    parts = [FORMAT_VERSION, model_sha256, tokenizer_sha256, data_sha256, fitted, dtype, asdict(settings), max_length]
-    if excluded:
-        parts.append({"excluded": sorted(excluded)})
-    if checkpoints:
-        parts.append({"checkpoints": sorted(checkpoints)})
-    if recorded_from:
-        parts.append({"recorded_from": recorded_from})
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def differences(
-    manifest: Manifest,
-    model_sha256: str,
-    tokenizer_sha256: str,
-    data_sha256: str,
-    fitted_sha256: str,
-    dtype: str,
-    settings: IndexSettings,
-    max_length: int,
-) -> str:
-    """Say in words in what an index differs from one that is asked for; the arguments are those of its fingerprint."""
-    found = []
-    if manifest.model_sha256 != model_sha256:
-        found.append("another model")
-    if manifest.tokenizer_sha256 != tokenizer_sha256:
-        found.append("another tokenizer")
-    if manifest.data_sha256 != data_sha256:
-        found.append("other data")
-    elif manifest.fitted_sha256 != fitted_sha256:
-        found.append("projections that were fitted to other data")
-    if manifest.dtype != dtype:
-        found.append(f"a model in {manifest.dtype}, not {dtype}")
-    ours, theirs = asdict(manifest.settings), asdict(settings)
-    ours["max_length"], theirs["max_length"] = manifest.max_length, max_length
-    other = [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
-    if other:
-        found.append(f"other settings ({'; '.join(other)})")
-    return " and ".join(found) or "other checkpoints or left-out examples"
 
 
 def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:

@@ -26,14 +26,13 @@ import torch
 from torch import Tensor
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.valuation.build import check_settings
+from credit.valuation.build import check_settings, inputs_of
 from credit.valuation.checkpoint import STATE
 from credit.valuation.data import encode_training
 from credit.valuation.estimate import check_needs
 from credit.valuation.filling import Build
 from credit.valuation.folder import locked, prepare_folder
 from credit.valuation.gradients import GradientTap
-from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest
 from credit.valuation.passes import chosen_rows, finite_gradients, not_finite
 from credit.valuation.readings import readings
@@ -76,8 +75,8 @@ class GradientRecorder:
             raise ValuationError("relatif needs a second pass, which a loop does not make; choose unit or none")
         self._task, self._out, self._settings, self._name = task, out, settings, name
         self._exclude = exclude_non_finite
-        self._max_length = settings.max_length or task.max_length
-        self._data = encode_training(records, task.encoder(self._max_length), settings.example_length)
+        encoder = task.encoder(settings.max_length or task.max_length)
+        self._data = encode_training(records, encoder, settings.example_length)
         self._position = {example.id: i for i, example in enumerate(self._data.examples)}
         if parts := next((own for own in readings(self._data.examples) if own.window.id not in self._position), None):
             raise ValuationError(
@@ -95,24 +94,22 @@ class GradientRecorder:
             stack.enter_context(locked(self._out))
             if (self._out / MANIFEST).is_file() or (self._out / STATE).is_file():
                 raise MismatchError(f"{self._out} holds an index, or a part of one; choose another folder")
-            module, settings = self._task.module, self._settings
-            layers = choose_layers(module, settings.layers)
             stack.callback(self._clear)
-            self._build = Build(
-                self._task,
-                self._data,
-                self._out,
-                settings,
-                layers,
-                "recorded",
-                Running(exclude=self._exclude),
-            )
+            inputs = inputs_of(self._task, self._data, self._settings)
+            running = Running(exclude=self._exclude)
+            self._build = Build(self._task, self._data, self._out, inputs, running, recorded=True)
             needs = self._build.needs
             held = 4 * needs.gradient * len(self._build.rows.counts)
             check_needs(replace(needs, filling_bytes=needs.filling_bytes + held), self._out, device_of(self._task))
             self._build.open_projections()
             self._tap = stack.enter_context(
-                GradientTap(module, layers.watched, self._build.projections, flat=self._task.flat_inputs, freeze=False)
+                GradientTap(
+                    self._task.module,
+                    self._build.layers.watched,
+                    self._build.projections,
+                    flat=self._task.flat_inputs,
+                    freeze=False,
+                )
             )
             self._versions = self._weights()
             self._stack = stack.pop_all()
@@ -204,8 +201,7 @@ class GradientRecorder:
             build.state = build.store(unit, rows, self._sizes if unit.number == 0 else 0.0)
             last = unit.number
         build.checkpoint(last)
-        dtype = str(next(self._task.module.parameters()).dtype).removeprefix("torch.")
-        return build.finish(name=self._name, dtype=dtype, max_length=self._max_length, trained=trained)
+        return build.finish(self._name, trained=trained)
 
     def _weights(self) -> list[int]:
         """Return a number for each parameter that grows whenever it is changed."""
