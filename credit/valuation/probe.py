@@ -157,7 +157,7 @@ def _seconds_per_token(
         batch = typical[:count]
         failed = False
         try:
-            seconds = _timed(partial(run, batch), device)
+            seconds = timed(partial(run, batch), device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or count == 1:
                 raise
@@ -176,7 +176,7 @@ def _seconds_per_token(
 def _moment_seconds(task: Task, layers: LayerChoice, batch: Sequence[AnyExample], tokens_per_batch: int) -> float:
     """Seconds a token of the pass over the sample."""
     tokens = sum(example.size for example in batch)
-    return _timed(lambda: sum_moments(task, layers, batch, tokens_per_batch), device_of(task)) / tokens
+    return timed(lambda: sum_moments(task, layers, batch, tokens_per_batch), device_of(task)) / tokens
 
 
 def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
@@ -186,7 +186,7 @@ def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: tor
     statistic = make_statistic("fisher")
     block = {"widest": torch.ones(BLOCK_ROWS, max(widths), device=device)}
     statistic.add(block)  # makes room for the sums
-    return _timed(lambda: statistic.add(block), device) / BLOCK_ROWS * _relative(widths, 2)
+    return timed(lambda: statistic.add(block), device) / BLOCK_ROWS * _relative(widths, 2)
 
 
 def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
@@ -196,7 +196,7 @@ def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: to
     width = max(widths)
     curvature = make_curvature("fisher", {"widest": torch.eye(width, device=device)}, 1, settings.damping)
     block = torch.ones(BLOCK_ROWS, width, device=device)
-    return _timed(lambda: curvature.precondition("widest", block), device) / BLOCK_ROWS * _relative(widths, 2)
+    return timed(lambda: curvature.precondition("widest", block), device) / BLOCK_ROWS * _relative(widths, 2)
 
 
 def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch.device, fitted: bool) -> float:
@@ -218,7 +218,7 @@ def _cubic(decompose: Callable[[Tensor], object], widths: Sequence[int], device:
     rows = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
     matrix = rows @ rows.mT + side * torch.eye(side, dtype=torch.float64, device=device)
     decompose(matrix)
-    return _timed(lambda: decompose(matrix), device) * sum((width / side) ** 3 for width in widths)
+    return timed(lambda: decompose(matrix), device) * sum((width / side) ** 3 for width in widths)
 
 
 def _relative(widths: Sequence[int], power: int) -> float:
@@ -247,7 +247,7 @@ def _stand_ins(
     }
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
+def timed(run: Callable[[], object], device: torch.device) -> float:
     """Seconds that a call takes, on a GPU until the device has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

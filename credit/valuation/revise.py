@@ -36,7 +36,7 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.projection import gradient_widths
-from credit.valuation.revision import Change, IndexRevision, Member
+from credit.valuation.rewrite import Change, IndexRewrite, Member
 from credit.valuation.running import Progress, Running
 from credit.valuation.task import Tagged, Task, device_of, short_digest
 from credit.valuation.weighting import needs_curvature
@@ -147,12 +147,12 @@ def plan_revision(
         needs = Needs(width, _bytes_of(folder, manifest), seconds=0.0)
         groups = manifest.groups
         return BuildPlan(manifest.examples, manifest.tokens, len(groups), groups[-1].stop, needs, True, 0)
-    revision = IndexRevision(index, model, change, Running(tokens_per_batch))
-    needs = _probed_needs(index, model, revision)
+    rewrite = IndexRewrite(index, model, change, Running(tokens_per_batch))
+    needs = _probed_needs(index, model, rewrite)
     check_needs(needs, folder, device_of(model))
-    layout = revision.layout
+    layout = rewrite.layout
     tokens = sum(member.tokens for member in change.members)
-    examples = sum(1 for member in change.members if member.id not in revision.excluded)
+    examples = sum(1 for member in change.members if member.id not in rewrite.excluded)
     return BuildPlan(
         examples, tokens, len(layout.groups), len(layout.counts), needs, False, changing=len(change.changing)
     )
@@ -270,9 +270,9 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
             path.unlink()
 
 
-def _probed_needs(index: AttributionIndex, model: Task, revision: IndexRevision) -> Needs:
+def _probed_needs(index: AttributionIndex, model: Task, rewrite: IndexRewrite) -> Needs:
     """Return what a change takes, by a short probe: the time of all models, and room for the old index and the new."""
-    needs, models = revision.probed_needs(), 1 + len(index.members)
+    needs, models = rewrite.probed_needs(), 1 + len(index.members)
     there = _bytes_of(index.folder, index.manifest)
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
@@ -280,8 +280,8 @@ def _probed_needs(index: AttributionIndex, model: Task, revision: IndexRevision)
 def _revise(index: AttributionIndex, model: Task, change: Change, running: Running) -> Manifest:
     """Revise an index and those of its checkpoints; all of it counts when the manifest of the index is written."""
 
-    def make(part: AttributionIndex, own: Task) -> IndexRevision:
-        return IndexRevision(part, own, change, running)
+    def make(part: AttributionIndex, own: Task) -> IndexRewrite:
+        return IndexRewrite(part, own, change, running)
 
     if running.announce:
         needs = _probed_needs(index, model, make(index, model))

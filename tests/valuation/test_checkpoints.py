@@ -172,8 +172,8 @@ def test_updates_and_withdrawals_change_all_checkpoints_or_none(
                 raise KeyboardInterrupt
             return original(*arguments, **options)
 
-        original = revise_module.IndexRevision
-        patch.setattr(revise_module, "IndexRevision", die)
+        original = revise_module.IndexRewrite
+        patch.setattr(revise_module, "IndexRewrite", die)
         with pytest.raises(KeyboardInterrupt):
             update_index(folder, model, new, checkpoints=seeds)
     assert torch.equal(_open(folder, seeds).value(model, outputs).effect(), before), "half an update counted"

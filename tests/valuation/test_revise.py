@@ -10,6 +10,8 @@ from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
+from credit.valuation import rewrite as rewrite_module
+from credit.valuation.probe import Probe
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from tests.models import hidden_settings, records
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
@@ -122,6 +124,21 @@ def test_a_plan_counts_what_the_change_leaves_and_its_needs_are_announced_before
     again = plan_revision(folder, model, [*data, *more, lent], withdraw=provider)
     assert (again.existed, again.changing, again.needs.seconds) == (True, 0, 0.0)
     assert (again.examples, again.tokens) == (manifest.examples, manifest.tokens)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_the_time_of_a_change_counts_the_copying_of_all_rows(model, data, more, tmp_path, monkeypatch, dtype):
+    """On a clock on which the first shard takes as many seconds as it has bytes, and nothing else takes any."""
+    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+    settings = hidden_settings(rank=3, rows_per_group=4, rows_dtype=dtype, curvature="none")
+    build_index(model, data, tmp_path / "index", settings, name="tiny")
+    index = AttributionIndex.open(tmp_path / "index")
+    sizes = [(index.folder / shard).stat().st_size for shard in index.manifest.shards]
+    assert len(sizes) > 5
+    monkeypatch.setattr(rewrite_module, "timed", lambda run, _device: run() or float(sizes[0]))
+    nothing = Probe(gradient=0.0, moment=0.0, summing=0.0, weighing=0.0, once=0.0, batch_bytes=1)
+    monkeypatch.setattr(rewrite_module, "probe", lambda *_args, **_options: nothing)
+    assert plan_revision(tmp_path / "index", model, more).needs.seconds == pytest.approx(sum(sizes))
 
 
 def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, monkeypatch):

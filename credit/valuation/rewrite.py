@@ -24,7 +24,7 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, ExcludedExample, Manifest, MemberIndex, Revision
 from credit.valuation.passes import chosen_rows, gradient_batches
-from credit.valuation.probe import Work, probe
+from credit.valuation.probe import Work, probe, timed
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
 from credit.valuation.running import Running
@@ -60,7 +60,7 @@ class Change:
     revision: Revision
 
 
-class IndexRevision:
+class IndexRewrite:
     """One change, carried out on the index of one model."""
 
     def __init__(
@@ -106,7 +106,8 @@ class IndexRevision:
         needs = index_needs(len(self.members), len(self.layout.counts), shapes, settings)
         # The sums as they were, what they change by, and the sums as they are then.
         sums = 3 * (self.index.folder / manifest.statistic).stat().st_size
-        needs = replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums), seconds=0.0)
+        copying = self._copying_seconds()
+        needs = replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums), seconds=copying)
         if not self.examples:
             return needs
         layers = choose_layers(self.model.module, settings.layers)
@@ -114,7 +115,23 @@ class IndexRevision:
             self.model, layers, self.examples, settings, tokens_per_batch=self.running.tokens_per_batch, fitted=True
         )
         work = Work(fitting=0, passes=tokens, summed=len(self.examples), weighed=0)
-        return replace(needs, seconds=found.seconds(work), batch_bytes=found.batch_bytes)
+        return replace(needs, seconds=copying + found.seconds(work), batch_bytes=found.batch_bytes)
+
+    def _copying_seconds(self) -> float:
+        """Seconds to read the old rows, store them as new ones and take their checksums, from one shard of them.
+
+        How long the disk itself takes is not in it: that is found by writing, and a probe writes nothing.
+        """
+        manifest = self.index.manifest
+        sizes = [(self.index.folder / shard).stat().st_size for shard in manifest.shards]
+        path, device = self.index.folder / manifest.shards[0], device_of(self.model)
+
+        def copy() -> None:
+            rows = {name: values.cpu() for name, values in read_rows(path, list(self.widths), device)}
+            encode_rows(rows, manifest.settings.rows_dtype)
+            sha256_file(path)
+
+        return timed(copy, device) * sum(sizes) / sizes[0]
 
     def write(self, members: Sequence[tuple[MemberIndex, Manifest]] = (), *, manifest_file: str = MANIFEST) -> Manifest:
         """Write the revised index and return its manifest.
