@@ -24,11 +24,11 @@ class Truth:
     outcomes: dict[Counterfactual, Floats]
     folder: Path
 
-    def model(self, seed: int = 0) -> LanguageModel:
-        """The model trained on all data with a seed."""
-        folder = self.folder / f"trained-{seed}"
+    def model(self, seed: int = 0, until: float = 1.0) -> LanguageModel:
+        """The model trained on all data with a seed, or its checkpoint after a fraction of the steps."""
+        folder = self.folder / (f"trained-{seed}" if until == 1.0 else f"trained-{seed}-until-{until:g}")
         if not (folder / "tokenizer.json").is_file():  # written last
-            self.case.recipe.train(self.case.records, seed, folder)
+            self.case.recipe.train(self.case.records, seed, folder, until=until)
         return load_model(folder, dtype="fp32")
 
 

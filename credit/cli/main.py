@@ -17,6 +17,7 @@ _COMMANDS = {
     "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
     "providers": ("credit.cli.providers", "Who can be credited, and on what terms."),
     "overlap": ("credit.cli.overlap", "Who contributed text that others contributed too."),
+    "membership": ("credit.cli.membership", "Whose text the model shows no sign of having been trained on."),
     "index": ("credit.cli.index", "Build the attribution index of tagged training data."),
     "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
     "outputs": ("credit.cli.outputs", "Set outputs aside that cannot be valued."),
@@ -98,7 +99,7 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Say whose training data a model's answers drew on, and pay for it.
 
-    The way through: init, providers import, overlap, index, ingest-outputs, compute, validate, pool add,
+    The way through: init, providers import, overlap, membership, index, ingest-outputs, compute, validate, pool add,
     close --dry-run, close, report, export, pay export. `credit status` says what is next.
 
     The ledger is credit.db in this folder, unless --database or CREDIT_DATABASE_URL names another; its files lie in

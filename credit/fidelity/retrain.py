@@ -59,8 +59,11 @@ class Recipe:
     batch_tokens: int = 2048
     max_length: int = 128
 
-    def train(self, records: Sequence[TrainingRecord], seed: int, out: Path) -> None:
-        """Train a model on records and save it."""
+    def train(self, records: Sequence[TrainingRecord], seed: int, out: Path, *, until: float = 1.0) -> None:
+        """Train a model on records and save it.
+
+        `until`, a fraction of the steps above 0, stops there: what is saved is the checkpoint that the whole run had.
+        """
         torch.manual_seed(seed)
         model = load_model(self.start, dtype="fp32")
         module: Any = model.module
@@ -79,7 +82,7 @@ class Recipe:
             optimizer, self.learning_rate, total_steps=total, pct_start=rising
         )
         module.train()
-        for _ in range(total):
+        for _ in range(max(1, round(until * total))):
             if not order:
                 order = _shuffled(lengths, self.batch_tokens, generator)
             batch = make_batch([examples[i] for i in order.pop()]).to(model.device)
