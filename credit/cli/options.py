@@ -99,14 +99,13 @@ def say(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
 
 def intake_line(report: IntakeReport, accepted: str, known: str) -> str:
-    """Say in a line what became of a file; `accepted` and `known` are words for what it brought, and did not."""
+    """Say what became of a file; `accepted` and `known` are words for what it brought, and did not."""
     text = f"{report.file}: {report.accepted} {accepted}, {report.duplicates} {known}, {report.set_aside_now} set aside"
-    if report.skipped:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in report.skipped.items())
-        text += f", {sum(report.skipped.values())} skipped ({reasons})"
     if report.set_aside_before:
         text += f", {report.set_aside_before} set aside before"
-    return text + (f" in {report.quarantine_file}" if report.quarantine_file else "")
+    if report.quarantine_file:
+        text += f" in {report.quarantine_file}"
+    return text + "".join(f"\n  {count} skipped: {reason}" for reason, count in report.skipped.items())
 
 
 def terminal_width() -> int:

@@ -2,6 +2,7 @@
 
 The API writes `startTime`, `traceId` and `model`, exports `start_time`, `trace_id` and `provided_model_name`, with
 times of UTC that do not say so. An observation of type GENERATION is a call; input and output may be JSON in a text.
+Langfuse's clients write spans of OpenTelemetry, which a collector may keep: `credit.ingest.otlp` reads them.
 Of a time milliseconds are kept, which is what the API has, so that an observation is the same from wherever it comes.
 https://api.reference.langfuse.com, https://langfuse.com/docs/api-and-data-platform/features/blob-storage-export-fields
 """
@@ -68,12 +69,17 @@ def parse_langfuse(record: Mapping[str, object], reading: Reading) -> Sequence[F
         InputError: an observation that is alone cannot be used.
     """
     if _is_observation(record):
-        return _outputs(record, reading)
+        return parse_observation(record, reading)
     observations = [found for item in _nested(record) for found in (_nested(item) or [item])]
-    return pieces(observations, lambda item: _outputs(item, reading), _API[2])
+    return pieces(observations, lambda item: parse_observation(item, reading), _API[2])
 
 
-def _outputs(record: Mapping[str, object], reading: Reading) -> list[Found]:
+def parse_observation(record: Mapping[str, object], reading: Reading) -> list[Found]:
+    """Return the outputs of one observation.
+
+    Raises:
+        InputError: it cannot be used.
+    """
     if not _is_observation(record):
         return [Skipped("traces without their observations")]
     trace, above, time, _ = _API if _API[2] in record else _EXPORT

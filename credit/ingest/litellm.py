@@ -18,6 +18,7 @@ from credit.ingest.reading import Reading
 NAME = "litellm"
 FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response"})
 
+_REDACTED = "redacted-by-litellm"
 _CHATS = frozenset({"completion", "acompletion"})
 _WRITERS = ("completion", "response", "message", "generate_content")
 """What is in the names of other calls that generate text."""
@@ -57,5 +58,7 @@ def parse_litellm(record: Mapping[str, object], reading: Reading) -> list[Found]
         return [Skipped("calls that generate no text")]
     call = validate(_Payload, record)
     answers, indexes = answers_of_choices(call.response.choices)
+    if _REDACTED in answers or any(message.content == _REDACTED for message in call.messages):
+        raise InputError("the texts were redacted by LiteLLM before it logged them (turn_off_message_logging)")
     source = reading.source or NAME
     return Call(source, call.id, call.start_time, call.model, messages=call.messages).outputs(answers, indexes)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
+from credit.ingest import langfuse
 from credit.ingest.answers import (
     FAILED,
     NO_CALL,
@@ -25,7 +26,7 @@ from credit.ingest.answers import (
     answer_of_parts,
     as_text_parts,
 )
-from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, validate
+from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, unix_nanos, validate
 from credit.ingest.reading import Reading, pieces
 from credit.ingest.strict_json import parse_json
 from credit.records import Message
@@ -35,6 +36,12 @@ FIELDS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
 
 _CHATS = ("chat", "generate_content")
 _CALLED = ("tool_call", "tool_call_response")
+_LANGFUSE = "langfuse.observation."
+_READ = ("gen_ai.", "error.type", "llm.model_name", "llm.request.type", _LANGFUSE)
+_OTHERS = frozenset(
+    {"gen_ai.output.messages", "gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.type"}
+)
+"""Attributes that tell of a call by other or older conventions, such as OpenInference's."""
 _NO_CONTENT = (
     "`gen_ai.output.messages` is missing: content was not recorded; set"
     " OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and"
@@ -82,12 +89,14 @@ def _list(owner: Mapping[str, object], name: str) -> list[dict[str, object]]:
 
 def _outputs(span: Mapping[str, object], reading: Reading) -> list[Found]:
     attributes = _attributes(span)
+    if _LANGFUSE + "type" in attributes:
+        return langfuse.parse_observation(_observation(span, attributes), reading)
     operation, output = attributes.get("gen_ai.operation.name"), attributes.get("gen_ai.output.messages")
     is_chat, failed = operation in _CHATS, "error.type" in attributes or _has_failed(span)
     trace, name, parent = (span_id(span.get(key)) for key in ("traceId", "spanId", "parentSpanId"))
     is_told_of = reading.calls.span(trace, name, parent, is_call=is_chat and output is not None and not failed)
-    if operation is None and output is not None:
-        raise InputError("`gen_ai.operation.name` is missing, which says whether this is a call or an agent's work")
+    if operation is None and not _OTHERS.isdisjoint(attributes):
+        raise InputError("`gen_ai.operation.name` is missing; only the conventions of 1.37 and later can be read")
     if operation == "text_completion":
         raise InputError("`gen_ai.operation.name` is 'text_completion'; only chats can be read")
     if not is_chat:
@@ -104,6 +113,26 @@ def _outputs(span: Mapping[str, object], reading: Reading) -> list[Found]:
     return call.outputs(_answers(output))
 
 
+def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -> dict[str, object]:
+    """Return the observation that Langfuse makes of a span which its own client wrote."""
+    said = {key.removeprefix(_LANGFUSE): value for key, value in attributes.items() if key.startswith(_LANGFUSE)}
+    try:
+        started = unix_nanos(span.get("startTimeUnixNano")).isoformat()
+    except FieldError as error:
+        raise InputError(f"`startTimeUnixNano` {error}") from error
+    return {
+        "id": span_id(span.get("spanId")),
+        "traceId": span_id(span.get("traceId")),
+        "parentObservationId": span_id(span.get("parentSpanId")),
+        "type": str(said["type"]).upper(),
+        "startTime": started,
+        "level": said.get("level"),
+        "model": said.get("model.name"),
+        "input": said.get("input"),
+        "output": said.get("output"),
+    }
+
+
 def _has_failed(span: Mapping[str, object]) -> bool:
     status = span.get("status")
     return isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
@@ -114,7 +143,7 @@ def _attributes(span: Mapping[str, object]) -> dict[str, object]:
     return {
         str(item.get("key")): _plain(item.get("value"))
         for item in _list(span, "attributes")
-        if str(item.get("key")).startswith(("gen_ai.", "error."))
+        if str(item.get("key")).startswith(_READ)
     }
 
 

@@ -21,7 +21,7 @@ from credit.records import Message, Place
 
 FIELDS = frozenset({"custom_id", "method", "url", "body", "params", "requests"})
 
-_ASKED = Skipped("requests of batches, which belong to results")
+_ASKED = Skipped("requests of a batch, which belong to its results")
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,26 @@ def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
     assert skipped == {"calls that were logged before in the same file": 1}
 
 
+def test_texts_that_litellm_redacted_are_no_texts(tmp_path):
+    choice = {"index": 0, "message": {"role": "assistant", "content": "redacted-by-litellm"}}
+    asked = {"role": "user", "content": "redacted-by-litellm"}
+    call = {"id": "c", "call_type": "completion", "startTime": 1793491140, "model": "m", "messages": [asked]}
+    found, bad, _ = read(tmp_path, call | {"response": {"choices": [choice]}})
+    assert not found
+    assert "redacted by LiteLLM" in bad[0]
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"gen_ai.request.model": "m", "gen_ai.completion.0.content": "A"}, {"llm.model_name": "m"}]
+)
+def test_a_call_by_other_conventions_is_set_aside_and_not_passed_over(tmp_path, attributes):
+    other = span(1)
+    other["attributes"] = [{"key": key, "value": value(content)} for key, content in attributes.items()]
+    _, bad, skipped = read(tmp_path, document(other))
+    assert "only the conventions of 1.37 and later can be read" in bad[0]
+    assert not skipped
+
+
 def observation(number, parent=None, **fields):
     given = {"id": f"{number:016x}", "traceId": "t", "parentObservationId": parent and f"{parent:016x}"}
     said = {"input": [{"role": "user", "content": "Q"}], "output": {"role": "assistant", "content": "A"}}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,12 @@ EXPECTED = {
     "langfuse-page.json": ("Langfuse", [PLAIN, FIRST, SECOND, PLAIN], {FAILED: 1, CALLED: 2, OTHER: 1}, [NULL, NULL]),
     "langfuse-export.jsonl": (
         "Langfuse",
+        [PLAIN, FIRST, SECOND, PLAIN],
+        {FAILED: 1, CALLED: 2, OTHER: 1},
+        [NULL, NULL],
+    ),
+    "langfuse-otlp.json": (
+        "OpenTelemetry",
         [PLAIN, FIRST, SECOND, PLAIN],
         {FAILED: 1, CALLED: 2, OTHER: 1},
         [NULL, NULL],
@@ -125,6 +132,15 @@ def test_a_log_says_the_same_as_a_list_and_over_lines_and_twice_in_one_file(name
     }
 
 
+def test_an_observation_is_the_same_from_wherever_it_comes(tmp_path):
+    page, *others = (outputs(reader(LOGS / f"langfuse-{name}")) for name in ("page.json", "export.jsonl", "otlp.json"))
+    frame = pl.DataFrame(records("langfuse-export.jsonl"))
+    frame.write_csv(tmp_path / "export.csv")
+    frame.with_columns(pl.col("start_time").str.to_datetime()).write_parquet(tmp_path / "export.parquet")
+    others += [outputs(reader(tmp_path / name)) for name in ("export.csv", "export.parquet")]
+    assert others == [page] * 4
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_source_that_is_given_goes_before_the_formats_own(name):
     found = read_outputs(LOGS / name, source="shop", requests=read_batch_requests(asked(name)), occurred_at=TOLD)
@@ -148,7 +164,7 @@ def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path
     assert outputs(reader(LOGS / name, requests, requests)) == outputs(reader(LOGS / name, requests))
     found = reader(requests)
     assert list(found) == []
-    assert list(found.skipped) == ["requests of batches, which belong to results"]
+    assert list(found.skipped) == ["requests of a batch, which belong to its results"]
 
 
 def test_a_message_batch_needs_a_time(tmp_path):

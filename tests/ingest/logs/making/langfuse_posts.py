@@ -18,6 +18,7 @@ from provider import MODEL, ODD, PARTS, QUESTION, posted, provider
 
 
 def main() -> None:
+    from google.protobuf.json_format import MessageToJson
     from langfuse.api.core.pydantic_utilities import parse_obj_as
     from langfuse.api.observations.types import ObservationsV2Response
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -41,10 +42,11 @@ def main() -> None:
             with suppress(openai.BadRequestError):
                 client.chat.completions.create(model=MODEL, messages=messages)
         get_client().flush()
-    page, exported = [], []
+    page, exported, documents = [], [], []
     for _, body in posted:
         request = ExportTraceServiceRequest()
         request.ParseFromString(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+        documents.append(MessageToJson(request))
         for resource in request.resource_spans:
             for span in (span for scope in resource.scope_spans for span in scope.spans):
                 said = {
@@ -55,6 +57,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     parse_obj_as(ObservationsV2Response, {"data": page, "meta": {}})
     (folder / "langfuse-page.json").write_text(json.dumps({"data": page, "meta": {}}, indent=1) + "\n")
+    (folder / "langfuse-otlp.json").write_text("\n".join(documents) + "\n")
     (folder / "langfuse-export.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exported))
 
 
