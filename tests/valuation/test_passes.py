@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, build_index
+from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from credit.valuation.passes import in_batches, is_out_of_memory
 from credit.valuation.readings import readings
-from tests.models import HIDDEN, hidden_settings
+from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -87,6 +93,44 @@ def test_a_build_that_runs_out_of_memory_splits_its_batches_and_ends_with_the_sa
     torch.testing.assert_close(tight.effect(), roomy.effect(), rtol=1e-6, atol=1e-12)
     assert _files(tmp_path / "tight").keys() == _files(tmp_path / "roomy").keys()
     assert all(p.requires_grad for p in model.module.parameters())
+
+
+def _build_in_little_memory(channel, folder, data, settings):
+    """In a process of its own, which cannot have 100 MB more than it has now: report the tokens of all batches."""
+    torch.set_num_threads(1)
+    model = load_model(folder / "model", dtype="fp32", device="cpu")
+    build_index(model, data, folder / "roomy", settings, name="wide", tokens_per_batch=300)
+    tried: list[int] = []
+    model.module.get_input_embeddings().register_forward_pre_hook(lambda _module, args: tried.append(args[0].numel()))
+    has = int(re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (has + 100_000_000, resource.RLIM_INFINITY))
+    build_index(model, data, folder / "tight", settings, name="wide", tokens_per_batch=10**6)
+    channel.send(tried)
+
+
+def test_where_memory_really_ends_batches_are_split(data, tmp_path):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16384, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    many = [replace(record, id=f"{record.id}-{copy}") for copy in range(12) for record in data]
+    settings = hidden_settings(rank=3, rows_per_group=4, curvature="ekfac")
+    anew = multiprocessing.get_context("spawn")
+    ours, theirs = anew.Pipe(duplex=False)
+    child = anew.Process(target=_build_in_little_memory, args=(theirs, tmp_path, many, settings))
+    child.start()
+    theirs.close()
+    tried = ours.recv()
+    child.join()
+    everything = sum(w.size for record in many for w in load_model(tmp_path / "model").encoder(64).training(record))
+    assert max(tried) >= everything, "all was tried at once"
+    assert max(tried[-3:]) < everything / 2
+    cpu = torch.device("cpu")
+    for name, rows in _rows(tmp_path / "roomy", cpu).items():
+        torch.testing.assert_close(_rows(tmp_path / "tight", cpu)[name], rows, rtol=1e-4, atol=1e-5)
 
 
 def test_what_did_not_fit_is_not_tried_again(model, data, out):
