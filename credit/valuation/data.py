@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from credit.errors import InputError, MismatchError
 from credit.files import sha256_file, write_whole
 from credit.records import PPM, Group, Share
+from credit.valuation.manifest import ExcludedExample
+from credit.valuation.rows import RowLayout
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"
@@ -40,6 +42,27 @@ class IndexedExample:
     tokens: int
     digest: str
     ppm: int = PPM
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An example of an index, or of one that is changed: listed with its old rows, or with its content, or left out.
+
+    Attributes:
+        id: its id.
+        shares: who has which share of it.
+        tokens: its predicted tokens.
+        digest: the start of its digest.
+        old_rows: of its parts in the index as it was, one for each of its `shares`; none if it joins or is left out.
+        example: its content, if it joins or leaves.
+    """
+
+    id: str
+    shares: tuple[Share, ...]
+    tokens: int
+    digest: str
+    old_rows: tuple[int, ...] = ()
+    example: AnyExample | None = None
 
 
 def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None) -> TrainingData:
@@ -107,6 +130,21 @@ def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())
     return sha256_file(path)
+
+
+def listing(members: Iterable[Member], layout: RowLayout) -> Iterator[IndexedExample]:
+    """Yield what an index lists of its members, which come in the order of the layout's examples."""
+    for number, member in enumerate(members):
+        for row, share in zip(layout.rows_of(number), member.shares, strict=True):
+            if row >= 0:
+                yield IndexedExample(member.id, int(row), member.tokens, member.digest, share.ppm)
+
+
+def left_out(members: Iterable[Member], excluded: Collection[str]) -> tuple[ExcludedExample, ...]:
+    """Return those members whose ids are in `excluded`, as a manifest has them."""
+    if not excluded:  # as a rule; digests of all members are not asked for then
+        return ()
+    return tuple(ExcludedExample(own.id, own.shares, own.digest) for own in members if own.id in excluded)
 
 
 def match_members(

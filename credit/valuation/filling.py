@@ -17,12 +17,12 @@ from credit.files import is_left_over, sha256_file
 from credit.valuation.assemble import complete_index
 from credit.valuation.checkpoint import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
-from credit.valuation.data import IndexedExample, TrainingData
+from credit.valuation.data import Member, TrainingData, left_out, listing
 from credit.valuation.estimate import Needs, build_needs
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerShape, choose_layers
-from credit.valuation.manifest import PROJECTIONS_FILE, ExcludedExample, IndexInputs, IndexSettings, Manifest
+from credit.valuation.manifest import PROJECTIONS_FILE, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
 from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
 from credit.valuation.probe import Work, probe
@@ -167,7 +167,6 @@ class Build:
         self._included()
         excluded = frozenset(self.state.excluded)
         rows = self._lay_out(excluded)
-        everything = list(zip(self.data.examples, self.data.shares, strict=True))
         draft = Manifest(
             name=name,
             model_path=model.location,
@@ -185,11 +184,7 @@ class Build:
             shards=tuple(sorted(self.state.shards)),
             statistic=self.state.sums,
             sizes=self.state.sizes,
-            excluded=tuple(
-                ExcludedExample(example.id, shares, short_digest(example))
-                for example, shares in everything
-                if example.id in excluded
-            ),
+            excluded=left_out(self._members(), excluded),
             checkpoints=(),
             history=(),
             files={},
@@ -199,12 +194,7 @@ class Build:
             self.out,
             draft,
             counts=rows.counts,
-            listed=(
-                IndexedExample(example.id, int(row), example.predicted, short_digest(example), share.ppm)
-                for number, (example, shares) in enumerate(everything)
-                for row, share in zip(rows.rows_of(number), shares, strict=True)
-                if row >= 0
-            ),
+            listed=listing(self._members(), rows),
             written={
                 **self.state.shards,
                 self.state.sums: sha256_file(self.out / self.state.sums),
@@ -215,6 +205,10 @@ class Build:
         )
         (self.out / STATE).unlink()
         return manifest
+
+    def _members(self) -> Iterator[Member]:
+        for example, shares in zip(self.data.examples, self.data.shares, strict=True):
+            yield Member(example.id, shares, example.predicted, short_digest(example))
 
     def units(self) -> Iterator[Unit]:
         """Yield the units of the index, in the order of their rows."""

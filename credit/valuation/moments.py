@@ -19,6 +19,9 @@ from credit.valuation.readings import readings
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
 
+_ROWS = 256
+"""Positions of which the squares are formed at once."""
+
 
 def needs_moments(settings: IndexSettings) -> bool:
     """Whether projections are fitted to second moments, which take a pass over a sample of the data."""
@@ -168,5 +171,8 @@ def _add_products(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
 
 def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     """Add Σ r² of rows (n, W), elementwise, to a sum (W,): a vocabulary's square would not fit."""
-    part = rows.square().sum(0, dtype=torch.promote_types(rows.dtype, torch.float32))
-    sums[name] = sums[name] + part if name in sums else part
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    if name not in sums:
+        sums[name] = torch.zeros(rows.shape[1], dtype=dtype, device=rows.device)
+    for low in range(0, len(rows), _ROWS):  # the squares of all would be one more matrix of the logits' size
+        sums[name] += rows[low : low + _ROWS].square().sum(0, dtype=dtype)

@@ -25,6 +25,7 @@ from credit.valuation.build import BuildPlan
 from credit.valuation.data import (
     EXAMPLES_FILE,
     IndexedExample,
+    Member,
     changed_hash,
     encode_training,
     hash_of,
@@ -36,7 +37,7 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.projection import gradient_widths
-from credit.valuation.rewrite import Change, IndexRewrite, Member
+from credit.valuation.rewrite import Change, IndexRewrite
 from credit.valuation.running import Progress, Running
 from credit.valuation.task import Tagged, Task, device_of, short_digest
 from credit.valuation.weighting import needs_curvature
@@ -169,7 +170,7 @@ def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) ->
     for example, shares in zip(data.examples, data.shares, strict=True):
         digest, before = short_digest(example), known.get(example.id)
         if before is None:
-            added.append(Member(example.id, shares, example.predicted, digest, (), example))
+            added.append(Member(example.id, shares, example.predicted, digest, example=example))
         elif (before.digest, before.shares) != (digest, shares):
             raise MismatchError(
                 f"{example.id} of {shares[0].group} is in {index.folder} with another content, provider or share; "
@@ -303,6 +304,6 @@ def _listed(index: AttributionIndex) -> Iterator[Member]:
         parts.setdefault(item.id, []).append(item)
     for name, items in parts.items():
         shares = tuple(Share(owner[item.row], item.ppm) for item in items)
-        yield Member(name, shares, items[0].tokens, items[0].digest, tuple(item.row for item in items), None)
+        yield Member(name, shares, items[0].tokens, items[0].digest, tuple(item.row for item in items))
     for left_out in index.manifest.excluded:
-        yield Member(left_out.id, left_out.shares, 0, left_out.digest, (), None)
+        yield Member(left_out.id, left_out.shares, 0, left_out.digest)

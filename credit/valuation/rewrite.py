@@ -13,39 +13,24 @@ from torch import Tensor
 
 from credit.errors import MismatchError, ValuationError
 from credit.files import sha256_file
-from credit.records import PPM, Share
+from credit.records import PPM
 from credit.valuation.assemble import complete_index, versioned
 from credit.valuation.curvature import make_statistic
-from credit.valuation.data import IndexedExample
+from credit.valuation.data import Member, left_out, listing
 from credit.valuation.estimate import Needs
 from credit.valuation.filling import index_needs, plan_shards
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, ExcludedExample, Manifest, MemberIndex, Revision
+from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision
 from credit.valuation.passes import chosen_rows, gradient_batches
 from credit.valuation.probe import Work, probe, timed
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
 from credit.valuation.running import Running
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
-from credit.valuation.task import AnyExample, Task, device_of
+from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import weighted
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An example: listed with its old rows, joining or leaving with its content, or left out with neither.
-
-    `old_rows` are those of its parts in the index as it was, one for each of its `shares`.
-    """
-
-    id: str
-    shares: tuple[Share, ...]
-    tokens: int
-    digest: str
-    old_rows: tuple[int, ...]
-    example: AnyExample | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +58,7 @@ class IndexRewrite:
         self.index, self.model, self.members, self.changing = index, model, change.members, change.changing
         self.examples = [member.example for member in change.changing if member.example is not None]
         self.revision, self.joins = change.revision, change.revision.action == "update"
+        self.sign = 1 if self.joins else -1
         self.running = running
         self.version = len(index.manifest.history) + 1
         self.excluded = {member.id for member in change.members if not member.old_rows and member.example is None}
@@ -157,48 +143,37 @@ class IndexRewrite:
                     f"{folder / member.folder} would have other rows than {folder}: an example is finite in one of the "
                     "models only; leave it out of the data"
                 )
-        sign = 1 if self.joins else -1
-        statistic = versioned("curvature.safetensors", self.version)
-        before = load_file(folder / manifest.statistic, device=str(device_of(self.model)))
-        change = self.statistic.sums()  # empty where all that leaves was left out
-        sums = {name: total + sign * change[name] if change else total for name, total in before.items()}
-        written = {
-            statistic: save_tensors(folder / statistic, sums),
-            PROJECTIONS_FILE: manifest.files[PROJECTIONS_FILE],
-        }
-        for member, _ in members:
-            name = f"{member.folder}/{member.manifest}"
-            written[name] = sha256_file(folder / name)
+        statistic, digest = self._store_sums()
+        names = [f"{member.folder}/{member.manifest}" for member, _ in members]
         draft = replace(
             manifest,
             data_sha256=self.revision.data_sha256,
             groups=layout.groups,
             shards=tuple(sorted(shards)),
             statistic=statistic,
-            sizes=manifest.sizes + sign * self.sizes,
-            excluded=tuple(
-                ExcludedExample(member.id, member.shares, member.digest)
-                for member in self.members
-                if member.id in self.excluded
-            ),
+            sizes=manifest.sizes + self.sign * self.sizes,
+            excluded=left_out(self.members, self.excluded),
             checkpoints=tuple(member for member, _ in members),
             history=(*manifest.history, self.revision),
         )
-        listed = (
-            IndexedExample(member.id, int(row), member.tokens, member.digest, share.ppm)
-            for number, member in enumerate(self.members)
-            for row, share in zip(layout.rows_of(number), member.shares, strict=True)
-            if row >= 0
-        )
+        kept = {statistic: digest, PROJECTIONS_FILE: manifest.files[PROJECTIONS_FILE]}
         return complete_index(
             folder,
             draft,
             counts=layout.counts,
-            listed=listed,
-            written=written | shards,
+            listed=listing(self.members, layout),
+            written=kept | shards | {name: sha256_file(folder / name) for name in names},
             device=device_of(self.model),
             manifest_file=manifest_file,
         )
+
+    def _store_sums(self) -> tuple[str, str]:
+        """Write what the curvature is made from after the change; return the file's name and its SHA-256."""
+        folder, name = self.index.folder, versioned("curvature.safetensors", self.version)
+        before = load_file(folder / self.index.manifest.statistic, device=str(device_of(self.model)))
+        change = self.statistic.sums()  # empty where all that leaves was left out
+        sums = {layer: total + self.sign * change[layer] if change else total for layer, total in before.items()}
+        return name, save_tensors(folder / name, sums)
 
     def _gradients(self, tap: GradientTap, positions: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield weighted gradients of some of those that change, with their positions; the sums take each once."""
