@@ -127,9 +127,9 @@ def pretrained(work: Path, size: Size) -> Case:
 
 
 CASES: dict[str, tuple[Callable[[Path, Size], Case], Size]] = {
-    "packages": (packages, Size(42_000, 64, 16)),
-    "prose": (prose, Size(42_000, 64, 16)),
-    "pretrained": (pretrained, Size(4_000, 24, 8, seeds=1)),
+    "packages": (packages, Size(42_000, 64, 32)),
+    "prose": (prose, Size(42_000, 64, 32)),
+    "pretrained": (pretrained, Size(4_000, 24, 16, seeds=1)),
     "quick": (quick, Size(16_000, 48, 6, seeds=1)),
 }
 """Each case with the size at which its results are reported."""

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.fidelity.cases import Case
+from benchmarks.fidelity.embedding import embedding_influence
 from benchmarks.fidelity.truth import Truth
 from credit.fidelity.metrics import Floats
 from credit.records import LoggedOutput, TrainingRecord
@@ -23,17 +25,23 @@ FLOORS = (0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """An index, or several over models from other seeds of the recipe, whose rows' influences are averaged.
+    """An index, or several whose rows' influences are averaged: over seeds of the recipe, or checkpoints of its run.
 
-    `factors` cuts every row, a matrix, down to its so many largest singular values. `cases` are those in which it is
-    measured; full rank, and a second seed, are too much for a pretrained model here.
+    `until` are fractions of the run after which its checkpoints are valued. `factors` cuts every row, a matrix, down to
+    its so many largest singular values. `folds` makes 32 rows of an index that has one for each example: of neighbours,
+    of examples dealt out in turn, or of a draw with that seed. `embedding` adds the input embedding's influence, at so
+    much of the spread of the index's own. `cases` are those in which it is measured; full rank, a second seed and
+    checkpoints are too much for a pretrained model here.
     """
 
     name: str
     settings: IndexSettings
     seeds: tuple[int, ...] = (0,)
+    until: tuple[float, ...] = (1.0,)
     damping: float | None = None
     factors: int | None = None
+    folds: Literal["neighbours", "dealt"] | int | None = None
+    embedding: float = 0.0
     cases: tuple[str, ...] = ("packages", "prose")
 
 
@@ -49,6 +57,16 @@ class Features:
     support: dict[float, Floats]
     volume: Floats
 
+    def plus(self, other: Features, spread: float) -> Features:
+        """Add another's numbers, scaled so that its influence has `spread` times the standard deviation of this one."""
+        scale = spread * self.influence.std() / other.influence.std()
+        return Features(
+            self.influence + scale * other.influence,
+            {floor: values + scale * other.excess[floor] for floor, values in self.excess.items()},
+            {floor: values + scale * other.support[floor] for floor, values in self.support.items()},
+            self.volume + scale * other.volume,
+        )
+
 
 _HIDDEN = ("!lm_head",)
 _EVERY = ("*",)
@@ -57,6 +75,7 @@ EKFAC = IndexSettings(rank=100_000, projection="random", curvature="ekfac", damp
 FISHER = IndexSettings(rank=64, projection="random", curvature="fisher", damping=0.1, layers=_HIDDEN)
 WHITENED = IndexSettings(rank=64, projection="whitened", curvature="none", layers=_HIDDEN)
 _RANDOM = replace(DEFAULT, projection="random")
+_EACH = replace(DEFAULT, rows_per_group=None)
 _ALL = ("packages", "prose", "pretrained")
 
 GRID = (
@@ -72,7 +91,7 @@ GRID = (
     Variant("head, relatif", replace(DEFAULT, weighting="relatif"), cases=_ALL),
     Variant("head, int8 rows", replace(DEFAULT, rows_dtype="int8"), cases=_ALL),
     Variant("head, 8 rows", replace(DEFAULT, rows_per_group=8), cases=_ALL),
-    Variant("head, a row each", replace(DEFAULT, rows_per_group=None), cases=_ALL),
+    Variant("head, a row each", _EACH, cases=_ALL),
     Variant("head, windows not cut", replace(DEFAULT, example_length=None), cases=_ALL),
     Variant("head, examples of 256 tokens", replace(DEFAULT, example_length=256), cases=("pretrained",)),
     Variant("head, examples of 128 tokens", replace(DEFAULT, example_length=128), cases=_ALL),
@@ -81,7 +100,12 @@ GRID = (
     Variant("head, examples of 16 tokens", replace(DEFAULT, example_length=16), cases=_ALL),
     Variant("head, 8 factors a row", DEFAULT, factors=8, cases=_ALL),
     Variant("head, 2 factors a row", DEFAULT, factors=2, cases=_ALL),
+    Variant("head, folds of neighbours", _EACH, folds="neighbours", cases=_ALL),
+    Variant("head, folds dealt out", _EACH, folds="dealt", cases=_ALL),
+    *(Variant(f"head, folds drawn, {seed}", _EACH, folds=seed, cases=_ALL) for seed in (1, 2)),
     Variant("head, 2 seeds", DEFAULT, seeds=(0, 1)),
+    Variant("head, 4 checkpoints of the run", DEFAULT, until=(0.1, 0.33, 0.67, 1.0)),
+    Variant("head and input embedding", DEFAULT, embedding=0.25, cases=_ALL),
     Variant("all layers", replace(DEFAULT, layers=_EVERY), cases=_ALL),
     Variant("hidden layers", replace(DEFAULT, layers=_HIDDEN), cases=_ALL),
     Variant("hidden layers, random r16, dense Fisher", replace(FISHER, rank=16), cases=_ALL),
@@ -97,19 +121,54 @@ class Valuer:
 
     def __init__(self, truth: Truth, work: Path) -> None:
         self.truth, self.work = truth, work
-        self._models: dict[int, LanguageModel] = {}
+        self._models: dict[tuple[int, float], LanguageModel] = {}
+        self._embedding: Features | None = None
 
     def features(self, variant: Variant) -> Features:
         """What a variant predicts of the case's outputs."""
-        parts = []
-        for seed in variant.seeds:
-            if seed not in self._models:
-                self._models[seed] = self.truth.model(seed)
-            parts.append(
-                row_influence(self.truth.case, self._models[seed], self.truth.case.records, variant, self.work)
-            )
-        _, rows, owners = parts[0]  # rows are laid out by the data alone: the same for every seed
-        return reduce_rows(torch.stack([values for values, _, _ in parts]).mean(0), rows, owners, self.truth.providers)
+        case = self.truth.case
+        parts = [
+            row_influence(case, self._model(seed, until), case.records, variant, self.work)
+            for seed in variant.seeds
+            for until in variant.until
+        ]
+        _, rows, owners = parts[0]  # rows are laid out by the data alone: the same for every seed and checkpoint
+        values = torch.stack([values for values, _, _ in parts]).mean(0)
+        if variant.folds is not None:
+            values, rows = fold(values, rows, variant.folds)
+        found = reduce_rows(values, rows, owners, self.truth.providers)
+        return found if not variant.embedding else found.plus(self._embedded(), variant.embedding)
+
+    def _model(self, seed: int, until: float) -> LanguageModel:
+        if (seed, until) not in self._models:
+            self._models[seed, until] = self.truth.model(seed, until)
+        return self._models[seed, until]
+
+    def _embedded(self) -> Features:
+        """What the input embedding says; it does not depend on the variant."""
+        if self._embedding is None:
+            case = self.truth.case
+            values, rows, owners = embedding_influence(self._model(0, 1.0), case.records, case.outputs)
+            self._embedding = reduce_rows(values, rows, owners, self.truth.providers)
+        return self._embedding
+
+
+def fold(
+    values: Tensor, rows: GroupRows, how: Literal["neighbours", "dealt"] | int, count: int = 32
+) -> tuple[Tensor, GroupRows]:
+    """Make at most `count` rows a group of influences (Q, R) that are of one example each: influence is linear."""
+    generator = torch.Generator().manual_seed(how if isinstance(how, int) else 0)
+    columns, groups, counts = [], [], []
+    for group in range(rows.groups):
+        own = torch.nonzero(rows.group == group)[:, 0]
+        if isinstance(how, int):
+            own = own[torch.randperm(len(own), generator=generator)]
+        parts = min(count, len(own))
+        chosen = torch.tensor_split(own, parts) if how == "neighbours" else [own[i::parts] for i in range(parts)]
+        columns += [values[:, part].sum(1) for part in chosen]
+        counts += [len(part) for part in chosen]
+        groups += [group] * parts
+    return torch.stack(columns, 1), GroupRows(torch.tensor(groups), torch.tensor(counts), rows.groups)
 
 
 def row_influence(
