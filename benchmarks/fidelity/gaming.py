@@ -17,12 +17,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.fidelity.cases import CASES, SEED, Case, held_out_prose
 from benchmarks.fidelity.grid import DEFAULT, Features, Variant, reduce_rows, row_influence
+from credit.fidelity.membership import what_was_learned
 from credit.fidelity.metrics import Floats, shares
 from credit.ingest.overlap import find_overlap
 from credit.records import Group, TrainingRecord
@@ -160,9 +162,19 @@ def play(
 
 def control(case: Case, work: Path, seed: int = 0) -> dict[str, float]:
     """Share of all credits (0 to 1) of a provider in the index whose text the model was never trained on."""
-    strange = [TrainingRecord(d.id, Group(CONTROL), d.text) for d in held_out_prose(12_000)]
     model = _model(case, work, "honest", seed)
-    return _shares(case, work, model, [*case.records, *strange], "none", of=(CONTROL,))
+    return _shares(case, work, model, _with_control(case), "none", of=(CONTROL,))
+
+
+def doubted(case: Case, work: Path, seed: int = 0) -> set[str]:
+    """Whom `credit membership` names when a provider is in the data whose text the model was never trained on."""
+    load = [partial(_model, case, work, "honest", seed, until) for until in (0.5, 1.0)]
+    found = what_was_learned(load, _with_control(case), max_length=case.recipe.max_length)
+    return {item.provider for item in found if item.doubted}
+
+
+def _with_control(case: Case) -> Records:
+    return [*case.records, *(TrainingRecord(d.id, Group(CONTROL), d.text) for d in held_out_prose(12_000))]
 
 
 def _shares(
@@ -181,10 +193,10 @@ def _shares(
     return {name: float(shares(measure)[columns].sum()) for name, measure in found.items()}
 
 
-def _model(case: Case, work: Path, trick: str, seed: int) -> LanguageModel:
-    folder = work / f"gamed-{trick.replace(' ', '-').replace(',', '')}-{seed}"
+def _model(case: Case, work: Path, trick: str, seed: int, until: float = 1.0) -> LanguageModel:
+    folder = work / f"gamed-{trick.replace(' ', '-').replace(',', '')}-{seed}{'' if until == 1.0 else f'-{until:g}'}"
     if not (folder / "tokenizer.json").is_file():  # written last
-        case.recipe.train(TRICKS[trick](case.records), seed, folder)
+        case.recipe.train(TRICKS[trick](case.records), seed, folder, until=until)
     return load_model(folder, dtype="fp32")
 
 
@@ -223,6 +235,7 @@ def main() -> None:
         print(f"| {trick} | {weighting} | {measure} | {100 * np.mean(found):.1f} % | {spread} |", flush=True)
     for measure, share in control(case, work).items():
         print(f"| control, never trained on | none | {measure} | {100 * share:.1f} % | |", flush=True)
+    print(f"credit membership names: {', '.join(sorted(doubted(case, work))) or 'nobody'}")
 
 
 if __name__ == "__main__":

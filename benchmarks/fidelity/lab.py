@@ -59,7 +59,9 @@ def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tup
             support = features.support[1.0]
             excess = features.excess[1.0]
             nats = scoring.calibrated([excess, support, features.volume]).words()
-            said = "\n\n".join([scoring.leads(excess + support), nats, scoring.coverage(excess + support).words()])
+            effect = excess + support
+            words = [scoring.leads(effect), scoring.limits(effect), nats, scoring.coverage(effect).words()]
+            said = "\n\n".join(words)
             print(said, flush=True)
         for name, measure in measures(features, scoring):
             scores = scoring.score(measure)
@@ -80,7 +82,7 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]], said: str) -> str:
     )
     bound = (
         f"**Noise.** LDS cannot exceed {noise.lds:.2f} ({noise.lds_given_size:.2f} given size): two seeds of a half "
-        f"agree no better. An additive model that was fitted to the other halves reaches {noise.additive:.2f}."
+        "agree no better."
     )
     command = f"    python -m benchmarks.fidelity.lab --work DIR --case {truth.case.name}"
     lines = [f"# Fidelity: {truth.case.name}", "", made, "", command, "", bound]

@@ -48,10 +48,14 @@ def lines(case: Case, work: Path) -> Iterator[str]:
         for name, found in learned(case, work, left):
             strange.setdefault(name, []).extend(item for item in found if item.provider == left)
             own.setdefault(name, []).extend(item for item in found if item.provider != left)
-            print(case.name, left, name, *(f"{x.provider} {x.relative.value:.2f}" for x in found), flush=True)
+            print(case.name, left, name, *(_told(item) for item in found), flush=True)
     for name, seen in own.items():
         unseen = strange[name]
         yield f"| {case.name} | {name} | {_named(unseen)} | {_span(unseen)} | {_named(seen)} | {_span(seen)} |"
+
+
+def _told(item: Learned) -> str:
+    return f"{item.provider} {item.relative.value:.2f} ({item.relative.low:.2f}, {item.relative.high:.2f})"
 
 
 def _named(found: Sequence[Learned]) -> str:
@@ -74,7 +78,8 @@ def main() -> None:
         "    python -m benchmarks.fidelity.membership --work DIR",
         "",
         "Every provider was left out of the training once, and looked for among all. Named is whoever's text the model",
-        f"learned less than {DOUBTED_BELOW:g} times as much of as of the others' (their median).",
+        f"learned less than {DOUBTED_BELOW:g} times as much of as of the others' (their median), to the upper end of a",
+        "90 % interval over the windows of text that were read.",
         "",
         "| case | since | not trained on: named | learned of it | trained on: named | learned of it |",
         "|---|---|---|---|---|---|",

@@ -72,7 +72,6 @@ class Noise:
     Attributes:
         lds: noise ceiling of LDS.
         lds_given_size: the same, with size partialled out.
-        additive: LDS of an additive model, each half predicted from the others (neither it nor its complement).
         pearson: correlation of leave-one-out falls of two seeds.
         pearson_ceiling: what that leaves for predicting their mean.
         shares: total variation distance of the two seeds' shares.
@@ -80,7 +79,6 @@ class Noise:
 
     lds: float
     lds_given_size: float
-    additive: float
     pearson: float | None
     pearson_ceiling: float | None
     shares: float | None
@@ -155,11 +153,11 @@ class Scoring:
         lds = float(noise_ceiling(*self.halves).mean())
         lds_given = float(np.sqrt(2 * reliability / (1 + reliability)).mean())
         if len(self.falls) < 2:
-            return Noise(lds, lds_given, self._additive(), None, None, None)
+            return Noise(lds, lds_given, None, None, None)
         agreement = correlation(self.falls[0], self.falls[1])
         clipped = np.clip(agreement, 0, 1)
         ceiling = float(np.sqrt(2 * clipped / (1 + clipped)).mean())
-        return Noise(lds, lds_given, self._additive(), float(agreement.mean()), ceiling, share_error(*self.falls))
+        return Noise(lds, lds_given, float(agreement.mean()), ceiling, share_error(*self.falls))
 
     def leads(self, measure: Floats) -> str:
         """By how much LDS of a measure (Q, P) is above that of each baseline, output by output, as a page says it."""
@@ -215,15 +213,39 @@ class Scoring:
         within = (found > 1 / _FACTOR) & (found < _FACTOR)
         return Calibrated(_ratio(plain, self.fall), float(np.median(found)), float(within.mean()), seen + 1)
 
+    def limits(self, measure: Floats) -> str:
+        """What LDS a measure (Q, P) would have if a part of it were as the halves show it, as a page says it.
+
+        A measure has a mean for every provider, how much its data help whatever is said, and what is beyond that. Each
+        in turn is put in from an additive model of the halves, and the other is kept, scaled to the model's spread.
+        """
+        shown = self._effects(range(len(self.member))).T[:, 1:]
+        mean, rest = (_centred(part) for part in (measure.mean(0), measure - measure.mean(0)))
+        true_mean, true_rest = (_centred(part) for part in (shown.mean(0), shown - shown.mean(0)))
+        actual = np.mean(self.halves, axis=0)
+        mixed = [true_mean + rest * true_rest.std() / rest.std(), mean * true_mean.std() / mean.std() + true_rest]
+        means_right, rest_right = (float(linear_datamodelling_score(self.member, m, actual).mean()) for m in mixed)
+        return (
+            f"**Limits.** An additive model that was fitted to the other halves reaches {self._additive():.2f}. Effect"
+            f" would reach {means_right:.2f} if every provider's mean over the outputs, how much its data help whatever"
+            f" is said, were as the halves show it; and {rest_right:.2f} if all but these means were."
+        )
+
+    def _effects(self, known: Sequence[int] | range) -> Floats:
+        """Coefficients (1 + P, Q) of an additive model of the halves that are known, first the constant."""
+        actual = np.mean(self.halves, axis=0)[list(known)]
+        design = np.c_[np.ones(len(known)), self.member[list(known)]]
+        ridge = _RIDGE * np.diag([0.0, *np.ones(self.member.shape[1])])
+        weights: Floats = np.linalg.solve(design.T @ design + ridge, design.T @ actual)
+        return weights
+
     def _additive(self) -> float:
+        """LDS of an additive model, each half predicted from the others (neither it nor its complement)."""
         actual = np.mean(self.halves, axis=0)
         predicted = np.zeros_like(actual)
         for number, row in enumerate(self.member):
             known = [k for k, other in enumerate(self.member) if k != number and not np.array_equal(other, 1 - row)]
-            design = np.c_[np.ones(len(known)), self.member[known]]
-            ridge = _RIDGE * np.diag([0.0, *np.ones(len(row))])
-            weights = np.linalg.solve(design.T @ design + ridge, design.T @ actual[known])
-            predicted[number] = np.r_[1.0, row] @ weights
+            predicted[number] = np.r_[1.0, row] @ self._effects(known)
         return float(spearman(predicted.T, actual.T).mean())
 
     def score(self, measure: Floats, fall: Floats | None = None) -> Scores:
@@ -253,6 +275,12 @@ class Scoring:
         case = self.truth.case
         yield "tokens", np.tile(self.tokens, (len(case.outputs), 1))
         yield "BM25, top 100 records", bm25(case.records, case.outputs, self.truth.providers)
+
+
+def _centred(values: Floats) -> Floats:
+    """Less their mean over providers, which ranks of halves of one size do not see."""
+    centred: Floats = values - values.mean(-1, keepdims=True)
+    return centred
 
 
 def _book(names: Sequence[str], measure: Floats) -> pl.DataFrame:

@@ -58,7 +58,7 @@ def membership(
     before    loss at EARLIER, nats per token
     after     loss of MODEL
     learned   the fall from the one to the other
-    relative  the same over its median among the other providers, with a 90 % interval; below 0.7 it is doubted
+    relative  the same over its median among the other providers, with a 90 % interval; all below 0.7 is doubted
 
     That somebody's text was learned as well as others' does not prove that it was trained on: text like theirs, in a
     model that read everything only once, is learned nearly as well.

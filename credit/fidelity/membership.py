@@ -25,10 +25,10 @@ from credit.valuation.model import LanguageModel
 from credit.valuation.tokens import Encoder, Window
 
 DOUBTED_BELOW = 0.7
-"""Of what was learned of the others, from which on down it is doubted that the model was trained on a provider's text.
+"""Of what was learned of the others: where the interval ends below it, a provider's text may not have been trained on.
 
-See reports/fidelity: between the most that was learned of any text that was not trained on and the least of any that
-was.
+Between the most that was learned of text that was not trained on, and the least of text that was, where there is enough
+of either (reports/fidelity/membership.md).
 """
 TOKENS = 50_000
 """Tokens of each provider that are read, where it has as many."""
@@ -66,8 +66,8 @@ class Learned:
 
     @property
     def doubted(self) -> bool:
-        """Whether so little was learned of it that it should be asked if the model was trained on it at all."""
-        return self.relative.value < DOUBTED_BELOW
+        """Whether so little was learned of it, whichever windows are drawn, that it may not have been trained on."""
+        return self.relative.high < DOUBTED_BELOW
 
 
 class Sample:

@@ -1,9 +1,11 @@
 """Tricks of a provider who wants more than its share, played on the laboratory's quick case and paid by default."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.fidelity.cases import CASES
-from benchmarks.fidelity.gaming import TRICKS, play
+from benchmarks.fidelity.gaming import CONTROL, TRICKS, doubted, play
 
 PAID = "influence + support over 1 σ"
 NOISE = 0.02
@@ -11,10 +13,15 @@ NOISE = 0.02
 
 
 @pytest.fixture(scope="module")
-def paid(tmp_path_factory) -> dict[str, float]:
+def work(tmp_path_factory) -> Path:
+    """Where models are kept."""
+    return tmp_path_factory.mktemp("gaming")
+
+
+@pytest.fixture(scope="module")
+def paid(work) -> dict[str, float]:
     """Share of all credits that the provider gets by each trick; honest, it is 0.128."""
     make, size = CASES["quick"]
-    work = tmp_path_factory.mktemp("gaming")
     tricks = [trick for trick in TRICKS if trick not in {"data ten times, unnoticed", "a rival's data copied"}]
     played = play(make(work, size), work, tricks, seeds=1, weightings=["none"])
     return {trick: share for trick, _, measure, (share,) in played if measure == PAID}
@@ -37,3 +44,8 @@ def test_others_text_gains_nothing_without_what_credit_overlap_names(paid, trick
 def test_common_text_that_nobody_looks_for_pays(paid):
     """What the README warns of; were it not so, the tests above would show nothing."""
     assert paid["padded with common text"] > paid["honest"] + 2 * NOISE
+
+
+def test_one_whose_text_was_never_trained_on_is_named_by_credit_membership_and_nobody_else(work):
+    make, size = CASES["quick"]
+    assert doubted(make(work, size), work) == {CONTROL}
