@@ -6,6 +6,7 @@ all groups (norm of the difference over the norm, output by output), and the lar
 effect that an output's credits follow.
 
     python -m benchmarks.row_precision
+    python -m benchmarks.row_precision --default --example-length 12      # each text cut into two or three examples
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def row_bytes(index: AttributionIndex) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--example-length", type=int, default=256, help="predicted tokens of an example, at most")
+    parser.add_argument("--default", action="store_true", help="the default index alone")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -99,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "share, points",
     )
     rows = []
-    for settings in SETTINGS:
+    for kind in SETTINGS[:1] if options.default else SETTINGS:
+        settings = replace(kind, example_length=options.example_length)
         with tempfile.TemporaryDirectory() as scratch:
             build_index(model, records, Path(scratch) / "fp32", settings, name=NAME)
             index = AttributionIndex.open(Path(scratch) / "fp32")
@@ -123,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     }
                 )
     if options.save:
-        print(save_results("row-precision-smollm2", {"rows": rows}, where))
+        print(save_results("row-precision-smollm2", {"example_length": options.example_length, "rows": rows}, where))
 
 
 if __name__ == "__main__":
