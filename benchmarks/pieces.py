@@ -1,0 +1,62 @@
+"""What parts of a build take beside the obvious way to do the same: CPU milliseconds, one thread, median of 5.
+
+python -m benchmarks.pieces
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.measure import Clock, Table, describe, environment, median
+from credit.valuation.gram import add_gram, mirror
+from credit.valuation.losses import sequence_losses
+
+
+def milliseconds(work: Callable[[], Any], repeats: int = 5) -> str:
+    """CPU milliseconds of a call, after one that is not counted."""
+    work()
+    clocks = []
+    for _ in range(repeats):
+        clock = Clock()
+        with clock.running():
+            work()
+        clocks.append(clock)
+    return f"{1e3 * median(clocks).cpu:.0f}"
+
+
+def plain_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss by autograd, of the positions that predict something."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print(describe(environment()))
+    table = Table("piece", "this project", "the obvious way")
+    logits = torch.randn(4, 256, 50257, requires_grad=True)
+    labels = torch.randint(50257, (4, 256))
+    ways = [
+        milliseconds(lambda loss=loss: torch.autograd.grad(loss(logits, labels).sum(), logits))
+        for loss in (sequence_losses, plain_losses)
+    ]
+    table.row("loss of 1024 positions and its gradient, vocabulary 50257", *ways)
+    for title, count, width in (
+        ("256 gradients of 4096 numbers to the Fisher", 256, 4096),
+        ("second moment of 4096 positions, width 1536", 4096, 1536),
+        ("second moment of 4096 positions, width 576", 4096, 576),
+    ):
+        rows, total = torch.randn(count, width), torch.zeros(width, width)
+        ours = milliseconds(lambda total=total, rows=rows: add_gram(total, rows))
+        table.row(title, ours, milliseconds(lambda total=total, rows=rows: total.add_(rows.mT @ rows)))
+        expected = rows.double().mT @ rows.double()
+        add_gram(total.zero_(), rows)
+        assert torch.allclose(mirror(total).double(), expected, rtol=1e-3, atol=1e-2), "the sums differ"
+
+
+if __name__ == "__main__":
+    main()
