@@ -1,4 +1,4 @@
-"""Results of OpenAI's batch API, as its output and error files hold them; vLLM and others write the same.
+"""Results of OpenAI's batch API, as its output and error files hold them.
 
 A line is `{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}`, with a chat completion as
 the body. What was asked stands in the batch's input file alone, under the same `custom_id`. That id says nothing beyond

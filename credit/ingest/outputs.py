@@ -72,6 +72,9 @@ class OutputReader:
             except InputError as error:
                 yield row.refuse(str(error))
                 continue
+            except RecursionError:  # what the parser of JSON took may still be too deep for who walks through it
+                yield row.refuse("is nested too deeply")
+                continue
             for item in found:
                 yield from self._handed_out(item, row, log)
 

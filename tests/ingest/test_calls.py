@@ -64,6 +64,9 @@ def test_spans_that_are_their_own_parents_end():
     assert calls.span("u", "a", "b", is_call=False) is False
 
 
+OWN = {"id": "o1", "occurred_at": "2026-11-01T00:00:00Z", "model": "m", "completion": "A"}
+
+
 def value(content):
     if isinstance(content, list):
         return {"arrayValue": {"values": [value(item) for item in content]}}
@@ -198,6 +201,24 @@ def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
     assert not bad
     assert output.occurred_at.isoformat() == "2026-10-31T23:59:00.250000+00:00"
     assert skipped == {"calls that were logged before in the same file": 1}
+
+
+def test_attributes_that_are_nested_without_end_are_set_aside(tmp_path, monkeypatch):
+    deep = value("A")
+    for _ in range(60):
+        deep = {"kvlistValue": {"values": [{"key": "a", "value": deep}]}}
+    other = span(1)
+    other["attributes"].append({"key": "gen_ai.input.messages", "value": deep})
+    _, bad, _ = read(tmp_path, document(other))
+    assert "must be a list of messages" in bad[0]
+
+    def too_deep(_span):
+        raise RecursionError
+
+    monkeypatch.setattr("credit.ingest.otlp._attributes", too_deep)
+    found, bad, _ = read(tmp_path, document(span(1)), {**OWN})
+    assert bad == ["is nested too deeply"]
+    assert len(found) == 1
 
 
 def test_texts_that_litellm_redacted_are_no_texts(tmp_path):
