@@ -10,7 +10,7 @@ import rfc8785
 
 from credit.accounting.fx import exact_text
 from credit.accounting.money import format_amount
-from credit.accounting.waterfall import Waterfall
+from credit.accounting.waterfall import HeldCollection, Waterfall
 
 FORMAT = "credit.statement.v1"
 
@@ -40,7 +40,10 @@ class PoolShare:
 
 @dataclass(frozen=True, slots=True)
 class CorrectionLine:
-    """One of the adjustments of a balance: a transaction, why it was posted, and the one that it corrects."""
+    """One of the adjustments of a balance: a transaction, why it was posted, and the one that it corrects.
+
+    With a `collection`, it is of what that collection earned while it was on hold.
+    """
 
     currency: str
     amount_minor: int
@@ -49,6 +52,7 @@ class CorrectionLine:
     txn_id: int
     txn_hash: str
     cites: int | None
+    collection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ def statement_json(facts: StatementInput) -> str:
     exact in every JSON reader.
     """
     totals = {name: sum(months.values()) for name, months in facts.collections.items()}
+    on_hold = [row for fall in facts.waterfalls for row in on_hold_rows(fall)]
     body: dict[str, Any] = {
         "format": FORMAT,
         "period": facts.period,
@@ -157,6 +162,7 @@ def statement_json(facts: StatementInput) -> str:
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],
         "corrections": [_correction(line) for line in facts.corrections],
+        **({"on_hold": on_hold} if on_hold else {}),
         **_conversions(facts.waterfalls),
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),
@@ -200,6 +206,29 @@ def _balance(fall: Waterfall, agreement: str) -> dict[str, Any]:
     return {"currency": fall.currency, "agreement": agreement, "reason": fall.reason, **amounts}
 
 
+def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:
+    """Return what a statement says of collections that are on hold, with the reason, or were released."""
+
+    def amounts(item: HeldCollection) -> dict[str, int]:
+        return {
+            "opening": item.opening_minor,
+            "corrected": item.corrected_minor,
+            "held": item.held_minor,
+            "released": item.released_minor,
+            "balance": item.balance_minor,
+        }
+
+    return [
+        {
+            "currency": fall.currency,
+            "collection": item.collection,
+            "reason": item.reason,
+            **{name: format_amount(minor, fall.currency) for name, minor in amounts(item).items()},
+        }
+        for item in fall.collections
+    ]
+
+
 def _conversions(falls: Sequence[Waterfall]) -> dict[str, Any]:
     """Return what was converted, at which rate, with the exact result and what it was rounded to."""
     found = [fall.conversion for fall in falls if fall.conversion is not None]
@@ -230,4 +259,5 @@ def _correction(line: CorrectionLine) -> dict[str, Any]:
         "transaction": line.txn_id,
         "hash": line.txn_hash,
         "cites": line.cites,
+        **({"collection": line.collection} if line.collection is not None else {}),
     }

@@ -1,6 +1,7 @@
 """The lines of a statement: from what was owed and earned to what is paid now and what is carried forward.
 
-    opening + earned + adjustments − reserve held + reserve released − advances recouped + converted in = owed
+    opening + earned + adjustments − collections held + collections released
+        − reserve held + reserve released − advances recouped + converted in = owed
     owed − withholding − fees = payable, or else owed is converted or carried forward whole, with the reason
 
 **Rounding.** Every share is agreed in parts per million and applied once, to an integer, exactly; the fraction of a
@@ -8,18 +9,60 @@ minor unit that is left falls to the provider: what is held, recouped, withheld 
 Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an amount
 that was carried forward.
 
+**Collections on hold.** What a collection earns while it is on hold is not its provider's to dispose of: it is neither
+owed nor set off against a debt, nothing of it is held in reserve, and no advance is recouped from it. When it is
+released it counts as earned then: reserve and recoupment are taken from it by the terms of that period. The rate at
+which it was earned stays that of its own period.
+
 **Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where it is agreed that a currency is
 paid in another, what is owed at the end of the one waterfall is converted and comes in at the end of the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
 from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
+
+SOMETIMES = ("collections_held", "collections_released", "converted_in", "converted_out")
+"""Lines that stand on a statement only where they are not zero: it reads as it did before there could be some."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCollection:
+    """What a collection earned while it was on hold, over one period, in minor units of one currency.
+
+    Attributes:
+        collection: its name.
+        opening_minor: held when the period began, at least 0.
+        corrected_minor: moved by restatements of earlier periods, of either sign.
+        held_minor: earned in this period and held, at least 0.
+        released_minor: all of it, where the hold was released; else 0.
+        reason: why it is on hold; empty where it was released.
+    """
+
+    collection: str
+    opening_minor: int
+    corrected_minor: int
+    held_minor: int
+    released_minor: int
+    reason: str
+
+    @property
+    def balance_minor(self) -> int:
+        """What stays held."""
+        return self.opening_minor + self.corrected_minor + self.held_minor - self.released_minor
+
+    def __post_init__(self) -> None:
+        if min(self.opening_minor, self.held_minor, self.released_minor, self.balance_minor) < 0:
+            raise IntegrityError(f"collection {self.collection}: what is held of it is negative")
+        on_hold = bool(self.reason)
+        if on_hold == bool(self.released_minor) or (not on_hold and (self.held_minor or self.balance_minor)):
+            raise IntegrityError(f"collection {self.collection}: it is held, with a reason, or all of it is released")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +77,7 @@ class Waterfall:
         adjustments_minor: corrections, of either sign.
         reserve_held_minor: held back of what was earned, at least 0.
         reserve_released_minor: held back earlier and due now, at least 0.
-        recouped_minor: what goes towards advances paid before; at most what was earned.
+        recouped_minor: what goes towards advances paid before; at most what was earned and is not on hold.
         withheld_minor: tax withheld from what is paid, at least 0.
         fees_minor: taken from what is paid, at least 0.
         payable_minor: to be paid now, at least 0.
@@ -43,6 +86,7 @@ class Waterfall:
         reserve_balance_minor: all that is held back after this period.
         advance_balance_minor: what is left of advances after this period, at least 0.
         converted_in_minor: what came from balances in other currencies, at least 0.
+        collections: what of its collections is on hold, or was released, by name.
         conversion: all that is owed turned into another currency, where it is paid; None where it is not.
     """
 
@@ -62,7 +106,23 @@ class Waterfall:
     reserve_balance_minor: int = 0
     advance_balance_minor: int = 0
     converted_in_minor: int = 0
+    collections: tuple[HeldCollection, ...] = ()
     conversion: Conversion | None = None
+
+    @property
+    def collections_held_minor(self) -> int:
+        """What collections on hold earned in this period, at least 0."""
+        return sum(item.held_minor for item in self.collections)
+
+    @property
+    def collections_released_minor(self) -> int:
+        """What is no longer on hold and counts as earned now, at least 0."""
+        return sum(item.released_minor for item in self.collections)
+
+    @property
+    def disposable_minor(self) -> int:
+        """Of what was earned, now or while it was on hold, what counts in this period, at least 0."""
+        return self.earned_minor - self.collections_held_minor + self.collections_released_minor
 
     @property
     def converted_out_minor(self) -> int:
@@ -74,7 +134,7 @@ class Waterfall:
         """What would be paid if there were neither tax nor fee, minimum or hold; negative is a debt."""
         return (
             self.opening_minor
-            + self.earned_minor
+            + self.disposable_minor
             + self.adjustments_minor
             - self.reserve_held_minor
             + self.reserve_released_minor
@@ -84,12 +144,12 @@ class Waterfall:
 
     @property
     def lines(self) -> dict[str, int]:
-        """What a statement shows of it, by the names that stand there; conversions only where there are any."""
-        # A statement without conversions reads as it did before there could be some.
-        converted = {"converted_in": self.converted_in_minor, "converted_out": self.converted_out_minor}
-        return {
+        """What a statement shows of it, by the names that stand there."""
+        lines = {
             "opening": self.opening_minor,
             "earned": self.earned_minor,
+            "collections_held": self.collections_held_minor,
+            "collections_released": self.collections_released_minor,
             "adjustments": self.adjustments_minor,
             "reserve_held": self.reserve_held_minor,
             "reserve_released": self.reserve_released_minor,
@@ -98,8 +158,10 @@ class Waterfall:
             "fees": self.fees_minor,
             "payable": self.payable_minor,
             "carried_forward": self.carried_minor,
-            **{name: minor for name, minor in converted.items() if minor},
+            "converted_in": self.converted_in_minor,
+            "converted_out": self.converted_out_minor,
         }
+        return {name: minor for name, minor in lines.items() if minor or name not in SOMETIMES}
 
     def __post_init__(self) -> None:
         where = f"statement of {self.provider} in {self.currency}"
@@ -113,6 +175,7 @@ class Waterfall:
             raise IntegrityError(f"{where}: what is converted is neither paid nor carried")
         never_negative = (
             self.earned_minor,
+            self.disposable_minor,
             self.reserve_held_minor,
             self.reserve_released_minor,
             self.recouped_minor,
@@ -125,7 +188,7 @@ class Waterfall:
         )
         if min(never_negative) < 0:
             raise IntegrityError(f"{where}: an amount is negative that cannot be")
-        if max(self.recouped_minor, self.reserve_held_minor) > self.earned_minor:
+        if max(self.recouped_minor, self.reserve_held_minor) > self.disposable_minor:
             raise IntegrityError(f"{where}: more is recouped or held back than was earned")
         if (self.payable_minor == 0) != bool(self.reason):
             raise IntegrityError(f"{where}: a reason is given exactly when nothing is paid")
@@ -156,6 +219,7 @@ def settle(
     reserve_minor: int = 0,
     advance_minor: int = 0,
     converted_in_minor: int = 0,
+    collections: Sequence[HeldCollection] = (),
     terms: Terms | None = None,
     hold: str = "",
     rates: PeriodRates = NO_RATES,
@@ -176,6 +240,7 @@ def settle(
         reserve_minor: all that is held back so far, `released_minor` included.
         advance_minor: what is left of advances so far.
         converted_in_minor: what other currencies' balances were converted to.
+        collections: what of its collections is on hold, or was released.
         terms: what is agreed; None for the defaults.
         hold: why the provider is on hold, or empty.
         rates: by which is converted what is paid in another currency.
@@ -190,9 +255,10 @@ def settle(
             f"{provider}: earnings ({earned_minor}), reserves due ({released_minor} of {reserve_minor}) and advances"
             f" ({advance_minor}) cannot be negative, nor more be released than is held"
         )
-    held = part(earned_minor, agreed.reserve_ppm)
-    before = opening_minor + earned_minor + adjustments_minor - held + released_minor + converted_in_minor
-    recouped = max(0, min(advance_minor, part(earned_minor, agreed.recoupment_ppm), before))
+    disposable = earned_minor - sum(item.held_minor - item.released_minor for item in collections)
+    held = part(disposable, agreed.reserve_ppm)
+    before = opening_minor + disposable + adjustments_minor - held + released_minor + converted_in_minor
+    recouped = max(0, min(advance_minor, part(disposable, agreed.recoupment_ppm), before))
     owed = before - recouped
     withheld = part(max(owed, 0), agreed.withholding_ppm)
     payable = owed - withheld - agreed.fee_minor
@@ -203,7 +269,7 @@ def settle(
         if conversion.converted_minor == 0:
             conversion = None
     else:
-        reason = _reason(owed, payable, agreed, currency, hold)
+        reason = _reason(owed, payable, agreed, currency, hold, collections)
     return Waterfall(
         provider,
         currency,
@@ -221,11 +287,14 @@ def settle(
         reserve_balance_minor=reserve_minor + held - released_minor,
         advance_balance_minor=advance_minor - recouped,
         converted_in_minor=converted_in_minor,
+        collections=tuple(collections),
         conversion=conversion,
     )
 
 
-def _reason(owed: int, payable: int, terms: Terms, currency: str, hold: str) -> str:
+def _reason(
+    owed: int, payable: int, terms: Terms, currency: str, hold: str, collections: Sequence[HeldCollection]
+) -> str:
     """Say why nothing is paid; empty when something is."""
 
     def money(minor: int) -> str:
@@ -233,7 +302,9 @@ def _reason(owed: int, payable: int, terms: Terms, currency: str, hold: str) -> 
 
     after = f", {money(payable)} after withholding and fees," if payable != owed else ""
     if owed == 0:
-        return "nothing is owed"
+        kept = (item for item in collections if item.reason)
+        held = [f"{money(item.balance_minor)} of {item.collection} ({item.reason})" for item in kept]
+        return f"nothing is owed but what is on hold: {', '.join(held)}" if held else "nothing is owed"
     if owed < 0:
         return f"the balance of {money(owed)} is negative; it is carried forward and set off against later earnings"
     if hold:

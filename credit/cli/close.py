@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall
     from credit.ledger.pools import Pool
     from credit.pipeline.closing import CloseReport
-    from credit.pipeline.settling import Earning, HousePolicy
+    from credit.pipeline.dividing import Earning, HousePolicy
     from credit.pipeline.workspace import Workspace
 
 
@@ -145,9 +145,20 @@ def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
             cells = [format_amount(line[name], fall.currency) for line, fall in zip(lines, falls, strict=True)]
             columns.append(Column(name, cells, is_number=True))
     notes = [
-        "; ".join(filter(None, (fall.conversion.arithmetic if fall.conversion else "", fall.reason))) for fall in falls
+        "; ".join(filter(None, (*_on_hold(fall), fall.conversion.arithmetic if fall.conversion else "", fall.reason)))
+        for fall in falls
     ]
     return fitted(columns, width, notes).rstrip("\n")
+
+
+def _on_hold(fall: Waterfall) -> Iterator[str]:
+    """Yield what is said of each collection that is on hold."""
+    from credit.accounting.money import format_amount
+
+    for item in fall.collections:
+        if item.reason:
+            held = f"{format_amount(item.balance_minor, fall.currency)} {fall.currency}"
+            yield f"{held} of {item.collection} is on hold: {item.reason}"
 
 
 def _amounts(fall: Waterfall) -> dict[str, int]:
@@ -155,6 +166,8 @@ def _amounts(fall: Waterfall) -> dict[str, int]:
     return {
         "opening": fall.opening_minor,
         "earned": fall.earned_minor,
+        "collections held": -fall.collections_held_minor,
+        "collections released": fall.collections_released_minor,
         "adjustments": fall.adjustments_minor,
         "reserve held": -fall.reserve_held_minor,
         "reserve released": fall.reserve_released_minor,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def hold() -> None:
-    """Hold back what a provider would be paid, or release it, with the reason.
+    """Hold back what a provider would be paid, or what one of its collections earns, or release it, with the reason.
 
     \b
     Example: credit hold place anna-books --reason "rights disputed by the estate"
@@ -25,14 +25,22 @@ def hold() -> None:
 @hold.command()
 @click.argument("provider")
 @click.option("--currency", help="Hold only this currency. [default: all]")
+@click.option("--collection", metavar="NAME", help="Hold only what this collection earns from now on.")
 @click.option("--reason", required=True, help="Printed on the statement.")
 @workspace_options
 @json_option
-def place(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
+def place(
+    workspace: Workspace, provider: str, currency: str | None, collection: str | None, reason: str, as_json: bool
+) -> None:
     """Carry forward what PROVIDER is owed, until the hold is released.
 
+    With --collection, every close puts what that collection earned aside, the rest is paid as usual; no advance is
+    recouped from it and no debt set off against it. The first close after its release counts it as earned. If it turns
+    out to be somebody else's, release it and move it with credit adjust before that close.
+
     \b
-    Example: credit hold place anna-books --currency EUR --reason "rights disputed by the estate"
+    Example: credit hold place anna-books --currency EUR --reason "bank details in doubt"
+             credit hold place anna-books --collection novels --reason "rights disputed by the estate"
     """
     from dataclasses import asdict
     from datetime import UTC, datetime
@@ -44,21 +52,25 @@ def place(workspace: Workspace, provider: str, currency: str | None, reason: str
         currency_digits(currency)  # refuses what is no currency: money in it would never be held
 
     with workspace.open() as ledger, ledger.write() as conn:
-        done = place_hold(conn, provider, currency, reason, now=datetime.now(UTC))
+        done = place_hold(conn, provider, currency, reason, collection=collection, now=datetime.now(UTC))
     say(as_json, asdict(done), _line(done))
 
 
 @hold.command()
 @click.argument("provider")
 @click.option("--currency", help="The currency that was held. [default: all]")
+@click.option("--collection", metavar="NAME", help="The collection that was held.")
 @click.option("--reason", required=True, help="Why it is released.")
 @workspace_options
 @json_option
-def release(workspace: Workspace, provider: str, currency: str | None, reason: str, as_json: bool) -> None:
+def release(
+    workspace: Workspace, provider: str, currency: str | None, collection: str | None, reason: str, as_json: bool
+) -> None:
     """Pay PROVIDER again; what was carried forward is paid with the next close.
 
     \b
     Example: credit hold release anna-books --currency EUR --reason "settled"
+             credit hold release anna-books --collection novels --reason "the estate withdrew"
     """
     from dataclasses import asdict
     from datetime import UTC, datetime
@@ -66,7 +78,7 @@ def release(workspace: Workspace, provider: str, currency: str | None, reason: s
     from credit.ledger.holds import release_hold
 
     with workspace.open() as ledger, ledger.write() as conn:
-        done = release_hold(conn, provider, currency, reason, now=datetime.now(UTC))
+        done = release_hold(conn, provider, currency, reason, collection=collection, now=datetime.now(UTC))
     say(as_json, asdict(done), _line(done))
 
 
@@ -95,4 +107,5 @@ def list_all(workspace: Workspace, provider: str | None, history: bool, as_json:
 
 def _line(item: HoldEvent) -> str:
     done = "held since" if item.action == "hold" else "released on"
-    return f"{item.provider} ({item.currency or 'all currencies'}): {done} {item.created_at:%Y-%m-%d}: {item.reason}"
+    what = f"collection {item.collection}" if item.collection else item.currency or "all currencies"
+    return f"{item.provider} ({what}): {done} {item.created_at:%Y-%m-%d}: {item.reason}"

@@ -11,6 +11,7 @@
 | `money:payout:<provider>` | what is approved to be paid to a provider |
 | `money:payout:<provider>/exported` | what a bank was told to pay to a provider and has not confirmed |
 | `money:reserve:<provider>` | what a provider earned and is held back for a time |
+| `money:held:<provider>/<collection>` | what a collection that is on hold earned |
 | `money:advance:<provider>` | minus what a provider was paid in advance and has not earned yet |
 | `money:withholding:<provider>` | tax withheld from a provider's payouts |
 | `money:fees` | fees taken from payouts |
@@ -42,6 +43,7 @@ POOL_KIND = "money:pool"
 PAYABLE_KIND = "money:payable"
 PAYOUT_KIND = "money:payout"
 RESERVE_KIND = "money:reserve"
+HELD_KIND = "money:held"
 ADVANCE_KIND = "money:advance"
 WITHHOLDING_KIND = "money:withholding"
 FX_KIND = "money:fx"
@@ -96,6 +98,11 @@ def reserve_account(provider_key: str) -> str:
     return f"{RESERVE_KIND}:{provider_key}"
 
 
+def held_account(group: Group) -> str:
+    """Key of the account of what a collection earned while it was on hold."""
+    return f"{HELD_KIND}:{group.provider}/{group.collection}"
+
+
 def advance_account(provider_key: str) -> str:
     """Key of the account of a provider's advances, negative while they are not recouped."""
     return f"{ADVANCE_KIND}:{provider_key}"
@@ -118,7 +125,7 @@ def parse_account(key: str) -> AccountKey:
     family, _, rest = key.partition(":")
     purpose, _, owner = rest.partition(":")
     kind = f"{family}:{purpose}"
-    if kind == EARNED_KIND:
+    if kind in {EARNED_KIND, HELD_KIND}:
         name, _, collection = owner.partition("/")
         if is_provider_key(name) and is_collection(collection) and is_storable(collection):
             return AccountKey(kind, name, collection)
@@ -133,8 +140,8 @@ def parse_account(key: str) -> AccountKey:
         " credits:earned:<provider>/<collection>,"
         " money:external, money:fees, money:escrow, money:pool:<period>, money:fx:<base>-<quote>, and for a provider"
         " money:payable:<provider>,"
-        " money:payout:<provider>[/exported], money:reserve:<provider>, money:advance:<provider> and"
-        " money:withholding:<provider>"
+        " money:payout:<provider>[/exported], money:reserve:<provider>, money:held:<provider>/<collection>,"
+        " money:advance:<provider> and money:withholding:<provider>"
     )
 
 

@@ -7,6 +7,9 @@ has not passed the last recorded moment, a microsecond more than it. All that on
 recorded at one moment, because nobody ever sees half of it. A clock that was ahead by mistake keeps the ledger's ahead
 until time has caught up: moments are then wrong by that much, but never out of order.
 
+Holds and closes are no transactions, and have moments too: `after_closes` and `after_holds` keep those in the order in
+which they came, so that it can be told at any time later what was on hold at a close.
+
 A moment is past for the ledger when something was recorded at or after it. What was recorded by then never changes.
 """
 
@@ -14,9 +17,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from credit.ledger.schema import ledger_txn
+from credit.ledger.schema import hold, ledger_txn, period
 from credit.ledger.values import utc_moment
 
 _FLOOR = "credit.ledger.clock"
@@ -38,3 +41,15 @@ def last_recorded(conn: Connection) -> datetime | None:
     query = select(ledger_txn.c.recorded_at).order_by(ledger_txn.c.seq.desc()).limit(1)
     text = conn.execute(query).scalar()
     return None if text is None else utc_moment(text)
+
+
+def after_closes(conn: Connection, now: datetime) -> datetime:
+    """Return when a hold is recorded: after the last close, which did not know of it."""
+    closed = conn.execute(select(func.max(period.c.closed_at))).scalar()
+    return max(now.astimezone(UTC), _NEVER if closed is None else utc_moment(closed) + _TICK)
+
+
+def after_holds(conn: Connection, now: datetime) -> datetime:
+    """Return when a period is closed: not before the last hold, which its close knew."""
+    held = conn.execute(select(func.max(hold.c.created_at))).scalar()
+    return max(now.astimezone(UTC), _NEVER if held is None else utc_moment(held))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
-from credit.ledger.accounts import EARNED_KIND, ESCROW, POOL_KIND, fx_account, payable, pool_account, reserve_account
+from credit.ledger.accounts import (
+    EARNED_KIND,
+    ESCROW,
+    HELD_KIND,
+    POOL_KIND,
+    fx_account,
+    held_account,
+    payable,
+    pool_account,
+    reserve_account,
+)
 from credit.ledger.crosschecks import Problem
 from credit.ledger.fx import rates_of_period
-from credit.ledger.periods import last_day, later
+from credit.ledger.holds import held_collections
+from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import credit_totals
-from credit.ledger.queries import POOLING_KIND
+from credit.ledger.queries import POOLING_KIND, credits_by_month
 from credit.ledger.schema import (
     account,
     allocation,
@@ -26,9 +39,10 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
-from credit.ledger.settlement import ProviderCurrency
+from credit.ledger.settlement import RELEASE_KIND, ProviderCurrency
 from credit.ledger.terms import terms_on
-from credit.records import HOUSE, PPM, Terms
+from credit.ledger.values import utc_moment
+from credit.records import HOUSE, PPM, Group, Terms
 
 
 def check_pools(conn: Connection) -> Iterator[Problem]:
@@ -91,11 +105,22 @@ def check_pooling(conn: Connection) -> Iterator[Problem]:
             yield Problem(f"transaction {row.id}", f"leaves {row.key} with {left} micro-credits in {row.period_id}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """By what a period's pools were divided: credits by provider, terms, and the credits of collections on hold."""
+
+    credited: Mapping[str, int]
+    terms: Mapping[ProviderCurrency, Terms]
+    held: Mapping[Group, int]
+
+
 def check_allocations(conn: Connection) -> Iterator[Problem]:
-    """Yield every allocation that the period's credits, or the lines of its transaction, do not say."""
+    """Yield every allocation that the period's credits, terms and holds, or its transaction, do not say."""
     for name in conn.execute(select(allocation.c.period_id).distinct().order_by(allocation.c.period_id)).scalars():
-        credited = credit_totals(conn, name)
-        terms = terms_on(conn, last_day(name))
+        on_hold = _held_at_close(conn, name)
+        by_month = credits_by_month(conn, name) if on_hold else {}
+        held = {group: sum(by_month.get(group, {}).values()) for group in on_hold}
+        agreed = _Agreed(credit_totals(conn, name), terms_on(conn, last_day(name)), held)
         query = (
             select(allocation, provider.c.key, provider.c.kind, pool.c.currency, pool.c.net_minor)
             .add_columns(pool.c.period_id.label("pool_period"))
@@ -108,42 +133,57 @@ def check_allocations(conn: Connection) -> Iterator[Problem]:
         for row in conn.execute(query):
             by_pool.setdefault(row.pool_id, []).append(row)
         for rows in by_pool.values():
-            yield from _pool_faults(conn, rows, credited, terms)
+            yield from _pool_faults(conn, rows, agreed)
 
 
-def _pool_faults(
-    conn: Connection,
-    rows: Sequence[Row[Any]],
-    credited: Mapping[str, int],
-    terms: Mapping[ProviderCurrency, Terms],
-) -> Iterator[Problem]:
+def _held_at_close(conn: Connection, name: str) -> Set[Group]:
+    """Return the collections that were on hold when a period was closed."""
+    closed_at = conn.execute(select(period.c.closed_at).where(period.c.id == name)).scalar()
+    return held_collections(conn, until=None if closed_at is None else utc_moment(closed_at)).keys()
+
+
+def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) -> Iterator[Problem]:
     """Yield what is wrong with the allocations of one pool."""
     total = sum(row.credit_micro for row in rows)
     numbers = {row.txn_id for row in rows if row.txn_id is not None}
     lines = {number: _lines(conn, number) for number in numbers}
+    first = rows[0]
+    named = {pool_account(first.period_id), payable(HOUSE), ESCROW}
     for row in rows:
         place = f"allocation {row.id} ({row.period_id}, {row.key}, {row.currency})"
         exact, rest = divmod(row.net_minor * row.credit_micro, row.total_credit_micro or 1)
-        earned = _earned(row, terms)
+        given = _given(row, agreed)
+        named |= given.keys()
         if row.pool_period != row.period_id:
             yield Problem(place, f"is of another period than its pool: {row.pool_period}")
-        elif (row.credit_micro, row.total_credit_micro) != (credited.get(row.key, 0), total):
+        elif (row.credit_micro, row.total_credit_micro) != (agreed.credited.get(row.key, 0), total):
             yield Problem(place, f"says {row.credit_micro} of {row.total_credit_micro} credits; the period has others")
         elif row.amount_minor not in {exact, exact + bool(rest)}:
             yield Problem(place, f"says {row.amount_minor} minor units; its share is {exact}, or one more")
-        elif row.txn_id is not None and lines[row.txn_id].get(payable(row.key), 0) != earned and row.key != HOUSE:
-            yield Problem(
-                place,
-                f"gives {earned} at its rate; transaction {row.txn_id} put"
-                f" {lines[row.txn_id].get(payable(row.key), 0)} into {payable(row.key)} (minor units)",
-            )
-    first = rows[0]
-    named = {pool_account(first.period_id), payable(HOUSE), ESCROW, *(payable(row.key) for row in rows)}
+        elif row.txn_id is not None and row.key != HOUSE:
+            for key, minor in given.items():
+                if lines[row.txn_id].get(key, 0) != minor:
+                    yield Problem(
+                        place,
+                        f"gives {minor} at its rate; transaction {row.txn_id} put"
+                        f" {lines[row.txn_id].get(key, 0)} into {key} (minor units)",
+                    )
     for number, found in sorted(lines.items()):
         if not found.keys() <= named or found.get(pool_account(first.period_id)) != -first.net_minor:
             yield Problem(
                 f"transaction {number}", f"is not the allocation of pool {first.pool_id}, whose shares name it"
             )
+
+
+def _given(row: Row[Any], agreed: _Agreed) -> dict[str, int]:
+    """Return what a share puts into its provider's accounts: of its collections on hold, and the rest."""
+    earned = _earned(row, agreed.terms)
+    given = {
+        held_account(group): earned * micro // row.credit_micro
+        for group, micro in agreed.held.items()
+        if group.provider == row.key and micro and row.credit_micro
+    }
+    return {payable(row.key): earned - sum(given.values()), **given}
 
 
 def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
@@ -154,13 +194,13 @@ def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
     return int(row.amount_minor) - int(row.amount_minor) * house_ppm // PPM
 
 
-def _lines(conn: Connection, txn_id: int) -> dict[str, int]:
-    """Return what an allocation's transaction put into each account; nothing when it is none."""
+def _lines(conn: Connection, txn_id: int, kind: str = "allocation") -> dict[str, int]:
+    """Return what a transaction put into each account; nothing when it is of another kind."""
     query = (
         select(account.c.key, ledger_entry.c.amount)
         .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
         .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .where(ledger_entry.c.txn_id == txn_id, ledger_txn.c.kind == "allocation")
+        .where(ledger_entry.c.txn_id == txn_id, ledger_txn.c.kind == kind)
     )
     return {key: amount for key, amount in conn.execute(query)}
 
@@ -213,3 +253,45 @@ def check_conversions(conn: Connection) -> Iterator[Problem]:
         keys = select(account.c.key).join(ledger_entry).where(ledger_entry.c.txn_id == number)
         if fx_account(*pair) not in set(conn.execute(keys).scalars()):
             yield Problem(f"transaction {number}", f"does not convert by way of {fx_account(*pair)}")
+
+
+def check_held(conn: Connection) -> Iterator[Problem]:
+    """Yield where what a collection earned on hold is not held, or was not given back whole by the close after it."""
+    rows = conn.execute(
+        select(account.c.key, provider.c.key.label("owner"), account.c.collection, ledger_txn.c.id, ledger_txn.c.kind)
+        .add_columns(ledger_txn.c.period_id, ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(account, ledger_entry, ledger_entry.c.account_id == account.c.id)
+        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .where(account.c.kind == HELD_KIND)
+        .order_by(account.c.key, ledger_entry.c.commodity, ledger_txn.c.period_id, ledger_txn.c.id)
+    ).all()
+    last = last_closed(conn)
+    kept = frozenset[Group]() if last is None else _held_at_close(conn, last)
+    for (key, currency), own in groupby(rows, lambda row: (row.key, row.commodity)):
+        held = settled = 0
+        for row in own:
+            held += row.amount
+            settled = held if last is not None and row.period_id <= last else settled
+            fault = _held_fault(conn, row, held)
+            if fault is not None:
+                yield Problem(f"transaction {row.id}", fault)
+        if settled and Group(row.owner, row.collection) not in kept:
+            yield Problem(
+                f"account {key}", f"holds {settled} {currency} (minor units) that a close should have released"
+            )
+
+
+def _held_fault(conn: Connection, row: Row[Any], left_minor: int) -> str | None:
+    """Say what is wrong with a transaction that moved what is held of a collection, and left so much there."""
+    if row.kind not in {"allocation", "restatement", RELEASE_KIND}:
+        return f"is neither allocation nor restatement or release, and moves {row.key}"
+    if left_minor < 0:
+        return f"leaves {left_minor} {row.commodity} (minor units) in {row.key}"
+    if row.kind == RELEASE_KIND:
+        lines = {row.key: row.amount, payable(row.owner): -row.amount}
+        if left_minor or _lines(conn, row.id, RELEASE_KIND) != lines:
+            return f"does not give what is in {row.key} to its provider, whole"
+        if Group(row.owner, row.collection) in _held_at_close(conn, row.period_id):
+            return f"releases {row.key}, which was on hold"
+    return None

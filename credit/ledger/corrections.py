@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError
-from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, advance_account, payable
+from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, HELD_KIND, advance_account, payable
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
@@ -153,6 +153,8 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
     period = open_period_for(conn, first_day(header.period_id))
     if header.kind == "advance":
         _check_not_recouped(conn, txn_id, period)
+    elif header.kind == "restatement":
+        _check_nothing_held(conn, txn_id)
     return reverse(conn, txn_id, period=period, reason=reason, now=now)
 
 
@@ -194,11 +196,25 @@ def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
         )
 
 
+def _check_nothing_held(conn: Connection, txn_id: int) -> None:
+    """Refuse to take back what was moved of a collection on hold: it may have been released and paid since."""
+    held = conn.execute(
+        select(account.c.key)
+        .join_from(ledger_entry, account)
+        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == HELD_KIND)
+    ).scalar()
+    if held is not None:
+        raise LedgerError(
+            f"transaction {txn_id} cannot be reversed: it moved what is, or was, on hold ({held}); take it back by"
+            " another restatement, with the policy or index from before: credit restate --help"
+        )
+
+
 def _header(conn: Connection, txn_id: int) -> _Header:
     columns = (ledger_txn.c.kind, ledger_txn.c.period_id, ledger_txn.c.hash)
     found = conn.execute(select(*columns).where(ledger_txn.c.id == txn_id)).one_or_none()
     if found is None:
-        raise LedgerError(f"there is no transaction {txn_id}")
+        raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
     return _Header(*found)
 
 

@@ -1,7 +1,11 @@
-"""Holds: what keeps a provider's money where it is, with the reason; placed and released, never erased."""
+"""Holds: what keeps a provider's money where it is, with the reason; placed and released, never erased.
+
+A hold is of all that a provider is owed, of what it is owed in one currency, or of what one of its collections earns.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -10,92 +14,149 @@ from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger import schema
+from credit.ledger.accounts import EARNED_KIND
 from credit.ledger.catalog import provider_id
+from credit.ledger.clock import after_closes
 from credit.ledger.engine import serialise_writers
 from credit.ledger.personal import keep_erasable
-from credit.ledger.schema import next_id, provider
+from credit.ledger.schema import account, next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
-from credit.records import HOUSE
+from credit.records import HOUSE, Group
+
+Scope = tuple[str, str | None, str | None]
+"""A provider's key, and a currency or a collection, or neither: what one hold is of."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldEvent:
-    """A hold placed or released; `currency` None stands for all currencies."""
+    """A hold placed or released: of a currency, of a collection, or (both None) of all that the provider is owed."""
 
     provider: str
     currency: str | None
     action: Literal["hold", "release"]
     reason: str
     created_at: datetime
+    collection: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What the hold is of."""
+        return self.provider, self.currency, self.collection
 
 
-def place_hold(conn: Connection, provider_key: str, currency: str | None, reason: str, *, now: datetime) -> HoldEvent:
+def place_hold(
+    conn: Connection,
+    provider_key: str,
+    currency: str | None,
+    reason: str,
+    *,
+    collection: str | None = None,
+    now: datetime,
+) -> HoldEvent:
     """Hold back what a provider would be paid, in a currency or (None) in all; again changes nothing.
 
+    With a collection, only what it earns from now on is held: every close puts that into an account of its own, and
+    the first one after the release takes it out again.
+
     Raises:
-        LedgerError: it is held for another reason already, or the reason is missing.
+        LedgerError: it is held for another reason already, the reason is missing, or nothing was ever credited to
+            such a collection.
     """
-    return _record(conn, provider_key, currency, "hold", reason, now)
+    return _record(conn, (provider_key, currency, collection), "hold", reason, now)
 
 
-def release_hold(conn: Connection, provider_key: str, currency: str | None, reason: str, *, now: datetime) -> HoldEvent:
-    """Release what `place_hold` held, with the same provider and currency; again changes nothing.
+def release_hold(
+    conn: Connection,
+    provider_key: str,
+    currency: str | None,
+    reason: str,
+    *,
+    collection: str | None = None,
+    now: datetime,
+) -> HoldEvent:
+    """Release what `place_hold` held, with the same provider, currency and collection; again changes nothing.
 
     Raises:
         LedgerError: there is no such hold, or the reason is missing.
     """
-    return _record(conn, provider_key, currency, "release", reason, now)
+    return _record(conn, (provider_key, currency, collection), "release", reason, now)
 
 
-def hold_history(conn: Connection, provider_key: str | None = None) -> list[HoldEvent]:
-    """Return everything that was ever held or released, of one provider or of all, in order."""
+def hold_history(
+    conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
+) -> list[HoldEvent]:
+    """Return everything that was ever held or released, of one provider or of all, in order; `until` a moment."""
     query = select(schema.hold, provider.c.key.label("owner")).join_from(schema.hold, provider)
     if provider_key is not None:
         query = query.where(schema.hold.c.provider_id == provider_id(conn, provider_key))
+    if until is not None:
+        query = query.where(schema.hold.c.created_at <= utc_text(until))
     return [
-        HoldEvent(row.owner, row.currency, row.action, row.reason, utc_moment(row.created_at))
+        HoldEvent(row.owner, row.currency, row.action, row.reason, utc_moment(row.created_at), row.collection)
         for row in conn.execute(query.order_by(schema.hold.c.id))
     ]
 
 
-def holds(conn: Connection) -> dict[tuple[str, str | None], HoldEvent]:
-    """Return the holds that stand, by (provider's key, currency or None for all)."""
-    last = {(item.provider, item.currency): item for item in hold_history(conn)}
-    return {key: item for key, item in last.items() if item.action == "hold"}
+def holds(
+    conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
+) -> dict[Scope, HoldEvent]:
+    """Return the holds that stand, or stood at a moment, of one provider or of all, by what they are of."""
+    last = {item.scope: item for item in hold_history(conn, provider_key, until=until)}
+    return {scope: item for scope, item in last.items() if item.action == "hold"}
 
 
-def hold_on(conn: Connection, provider_key: str, currency: str) -> HoldEvent | None:
-    """Return the hold that keeps a provider's money in a currency back, or None; that on all currencies first."""
-    last = {item.currency: item for item in hold_history(conn, provider_key)}
-    standing = [last[key] for key in (None, currency) if key in last and last[key].action == "hold"]
-    return standing[0] if standing else None
+def hold_on(standing: Mapping[Scope, HoldEvent], provider_key: str, currency: str) -> HoldEvent | None:
+    """Return which of the holds keeps back all that a provider is owed in a currency; that on all currencies first."""
+    return standing.get((provider_key, None, None)) or standing.get((provider_key, currency, None))
+
+
+def held_collections(conn: Connection, *, until: datetime | None = None) -> dict[Group, HoldEvent]:
+    """Return the holds of collections that stand, or stood at a moment."""
+    standing = holds(conn, until=until)
+    return {Group(key, name): item for (key, _, name), item in standing.items() if name is not None}
 
 
 def _record(
-    conn: Connection,
-    provider_key: str,
-    currency: str | None,
-    action: Literal["hold", "release"],
-    reason: str,
-    now: datetime,
+    conn: Connection, scope: Scope, action: Literal["hold", "release"], reason: str, now: datetime
 ) -> HoldEvent:
-    scope = f"{provider_key} ({currency or 'all currencies'})"
+    provider_key, currency, collection = scope
+    what = f"{provider_key} ({collection or currency or 'all currencies'})"
     if not reason.strip() or not is_storable(reason):
-        raise LedgerError(f"the {action} of {scope} needs a reason, in words that a database can keep")
+        raise LedgerError(f"the {action} of {what} needs a reason, in words that a database can keep")
     if currency is not None and not is_currency(currency):
         raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    if currency is not None and collection is not None:
+        raise LedgerError(f"a collection is held in all currencies: {collection!r} cannot be held in {currency} alone")
     if provider_key == HOUSE:
         raise LedgerError(f"{HOUSE!r} is never paid, so that there is nothing to hold")
     serialise_writers(conn)
-    last = {item.currency: item for item in hold_history(conn, provider_key)}.get(currency)
+    last = {item.scope: item for item in hold_history(conn, provider_key)}.get(scope)
     if last is not None and last.action == action:
         if action == "release" or last.reason == reason:
             return last
-        raise LedgerError(f"{scope} is on hold already: {last.reason}; release it first: credit hold release")
+        raise LedgerError(f"{what} is on hold already: {last.reason}; release it first: credit hold release")
     if last is None and action == "release":
-        raise LedgerError(f"{scope} is not on hold; see what is: credit hold list")
+        raise LedgerError(f"{what} is not on hold; see what is: credit hold list")
+    if collection is not None:
+        _check_credited(conn, Group(provider_key, collection))
     keep_erasable(conn, reason, "the reason")
+    moment = utc_text(after_closes(conn, now))
     row = {"id": next_id(conn, schema.hold), "provider_id": provider_id(conn, provider_key), "currency": currency}
-    add_rows(conn, schema.hold, [{**row, "action": action, "reason": reason, "created_at": utc_text(now)}])
-    return HoldEvent(provider_key, currency, action, reason, utc_moment(utc_text(now)))
+    row |= {"action": action, "reason": reason, "created_at": moment, "collection": collection}
+    add_rows(conn, schema.hold, [row])
+    return HoldEvent(provider_key, currency, action, reason, utc_moment(moment), collection)
+
+
+def _check_credited(conn: Connection, group: Group) -> None:
+    """Refuse a collection that nothing was ever credited to: a name that is misspelt would hold nothing."""
+    known = select(account.c.collection).where(
+        account.c.provider_id == provider_id(conn, group.provider), account.c.kind == EARNED_KIND
+    )
+    names = sorted(str(name) for name in conn.execute(known).scalars())
+    if group.collection not in names:
+        raise LedgerError(
+            f"nothing was credited yet to a collection {group.collection!r} of {group.provider}, so that there is"
+            f" nothing to hold; its collections with credits are: {', '.join(names) or 'none'}; outputs are credited by"
+            " credit compute"
+        )

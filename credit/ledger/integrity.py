@@ -53,6 +53,7 @@ _THEN: tuple[Check, ...] = (
     closechecks.check_allocations,
     closechecks.check_reserves,
     closechecks.check_conversions,
+    closechecks.check_held,
     crosschecks.check_statements,
     certificates.check_certificates,
     paychecks.check_heads,

@@ -9,6 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection, func, select, update
 
 from credit.errors import LedgerError, PeriodClosedError
+from credit.ledger.clock import after_holds
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import ensure_period
 from credit.ledger.outputs import has_outputs
@@ -106,6 +107,6 @@ def close_lock(conn: Connection, name: str, *, now: datetime) -> None:
 
 def mark_closed(conn: Connection, name: str, *, policy_json: str, now: datetime) -> None:
     """Close a period for good; the last step of a close, in the transaction that called `close_lock`."""
-    values = {"status": "closed", "closed_at": utc_text(now), "close_policy_json": policy_json}
+    values = {"status": "closed", "closed_at": utc_text(after_holds(conn, now)), "close_policy_json": policy_json}
     conn.execute(update(period).where(period.c.id == name).values(**values))
     seal_row(conn, period, name)

@@ -145,6 +145,14 @@ def _journal_rules() -> Iterator[Rule]:
             " AND (n.account_id <> o.account_id OR n.commodity <> o.commodity OR n.amount <> -o.amount)))"
         ),
     }
+    released = "FROM ledger_entry AS e JOIN account AS a ON a.id = e.account_id AND a.kind = 'money:held'"
+    last = (
+        "(SELECT h.action FROM hold AS h WHERE h.provider_id = a.provider_id AND h.collection = a.collection"
+        " ORDER BY h.id DESC LIMIT 1)"
+    )
+    header["what a collection earned stays where it is while it is on hold"] = (
+        f"NEW.kind = 'collection-release' AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
+    )
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)
     yield Rule("seal", "INSERT", "a seal follows the last one", "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM seal)")
@@ -222,7 +230,8 @@ def _term_rules() -> Iterator[Rule]:
         "INSERT",
         "a hold and its release take turns",
         "NEW.action = coalesce((SELECT action FROM hold WHERE provider_id = NEW.provider_id"
-        " AND coalesce(currency, '') = coalesce(NEW.currency, '') ORDER BY id DESC LIMIT 1), 'release')",
+        " AND coalesce(currency, '') = coalesce(NEW.currency, '')"
+        " AND coalesce(collection, '') = coalesce(NEW.collection, '') ORDER BY id DESC LIMIT 1), 'release')",
     )
 
 

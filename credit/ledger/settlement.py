@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.accounts import PAYABLE_KIND
+from credit.ledger.accounts import HELD_KIND, PAYABLE_KIND
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import (
     account,
@@ -29,13 +29,19 @@ from credit.ledger.seals import add_rows
 CITES = "cites"
 """Name in a transaction's details of the id of the earlier transaction that it corrects."""
 
+RELEASE_KIND = "collection-release"
+"""Kind of the transaction that gives back what a collection earned while it was on hold."""
+
 ProviderCurrency = tuple[str, str]
 """A provider's key and a currency: what has a balance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A movement of what is owed to a provider that no close made, in minor units; `cites` is what it corrects."""
+    """A movement of what is owed to a provider, in minor units; `cites` is what it corrects.
+
+    With a `collection`, it is of what that collection earned while it was on hold.
+    """
 
     provider: str
     currency: str
@@ -45,6 +51,7 @@ class Correction:
     kind: str
     reason: str
     cites: int | None
+    collection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +95,33 @@ def provider_balances(
     return {item: amount for item, amount in sums.items() if amount}
 
 
-def corrections(conn: Connection, period: str, ignoring: Sequence[str] = ()) -> list[Correction]:
-    """Return what moved the payable accounts in a period, in order of posting, but for transactions of some kinds."""
+def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, dict[str, int]]:
+    """Return what collections earned while on hold, in periods before one, by collection; zeros are left out."""
     query = (
-        select(ledger_txn, provider.c.key.label("owner"), ledger_entry.c.commodity, ledger_entry.c.amount)
+        select(provider.c.key, ledger_entry.c.commodity, account.c.collection, *exact_sum(ledger_entry.c.amount))
+        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+        .join(provider, provider.c.id == account.c.provider_id)
+        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+        .where(account.c.kind == HELD_KIND, ledger_txn.c.period_id < before)
+        .group_by(provider.c.key, ledger_entry.c.commodity, account.c.collection)
+    )
+    found: dict[ProviderCurrency, dict[str, int]] = {}
+    for key, currency, collection, high, low in conn.execute(query):
+        amount = join_sum(high, low)
+        if amount:
+            found.setdefault((key, currency), {})[collection] = amount
+    return found
+
+
+def corrections(conn: Connection, period: str) -> list[Correction]:
+    """Return what moved the payable accounts, and those of held collections, in a period, in order of posting."""
+    query = (
+        select(ledger_txn, provider.c.key.label("owner"), account.c.collection)
+        .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == period, account.c.kind == PAYABLE_KIND)
-        .where(ledger_txn.c.kind.not_in(ignoring))
+        .where(ledger_txn.c.period_id == period, account.c.kind.in_((PAYABLE_KIND, HELD_KIND)))
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     return [
@@ -109,6 +134,7 @@ def corrections(conn: Connection, period: str, ignoring: Sequence[str] = ()) -> 
             kind=row.kind,
             reason=row.memo,
             cites=row.reverses_txn_id or json.loads(row.details_json).get(CITES),
+            collection=row.collection,
         )
         for row in conn.execute(query)
     ]

@@ -66,20 +66,25 @@ def account_name(key: str) -> str:
     """Return the name that beancount knows an account by; no two accounts share one.
 
     A key of lower-case letters, digits, `-` and `_` becomes words that start with a capital or digit; `_`, which
-    beancount does not take, becomes `-U-`.
+    beancount does not take, becomes `-U-`. Of a collection's name, whatever else it may hold becomes its number in
+    Unicode, in hexadecimal between hyphens.
     """
     if key == EXTERNAL:
         return "Assets:External"
     _, purpose, *owners = key.split(":")
-    owner, _, stage = "".join(owners).partition("/")
-    # The stage goes into the purpose: an account that contains another one would count its balance, too.
-    words = [f"{purpose}-{stage}" if stage else purpose, *([owner] if owner else [])]
+    owner, _, stage = ":".join(owners).partition("/")
+    # The rest goes into the purpose: an account that contains another one would count its balance, too.
+    words = [f"{purpose}-{_escaped(stage)}" if stage else purpose, *([owner] if owner else [])]
     return ":".join(["Liabilities", *(_word(word) for word in words)])
 
 
 def _word(text: str) -> str:
     plain = text.replace("_", "-U-")
     return plain[0].upper() + plain[1:]
+
+
+def _escaped(text: str) -> str:
+    return "".join(letter if letter.isascii() and letter.isalnum() else f"-{ord(letter):x}-" for letter in text)
 
 
 def _opening(balances: dict[tuple[str, str], int], day: date) -> Iterator[str]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.engine import Ledger
-from credit.ledger.holds import holds
+from credit.ledger.holds import hold_on, holds
 from credit.ledger.payments import (
     Batch,
     BatchFormat,
@@ -156,7 +156,7 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
     for item in candidates:
         if item.currency != currency:
             continue
-        hold = held.get((item.provider, None)) or held.get((item.provider, currency))
+        hold = hold_on(held, item.provider, currency)
         details = current_details(conn, item.provider)
         if hold is not None:
             aside.append(f"{item.provider}: on hold ({hold.reason})")

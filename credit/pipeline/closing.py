@@ -23,6 +23,7 @@ from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
+from credit.ledger.holds import held_collections
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
@@ -35,9 +36,10 @@ from credit.ledger.settlement import Correction, ProviderCurrency, corrections
 from credit.ledger.statements import add_statements
 from credit.ledger.terms import terms_on
 from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
+from credit.pipeline.dividing import Earning, HousePolicy, divide, post_allocations
 from credit.pipeline.pooling import post_pooling
-from credit.pipeline.settling import Earning, HousePolicy, divide, post_allocations, post_lines, settle_all
-from credit.records import Provider, Terms, is_period
+from credit.pipeline.settling import post_lines, settle_all
+from credit.records import Group, Provider, Terms, is_period
 
 _NAMED = 5
 """Outputs that are named of those that hold up a close."""
@@ -129,6 +131,7 @@ class _Facts:
     waterfalls: Sequence[Waterfall]
     validation: Validation
     certainties: Mapping[str, Certainty]
+    credits: Mapping[Group, Mapping[str, int]]
     set_aside: tuple[str, ...]
 
 
@@ -208,19 +211,22 @@ def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetim
     known = {provider.key: provider for provider in providers(conn)}
     terms = terms_on(conn, last_day(period))
     corrected = corrections(conn, period)
-    divided = divide(period, money, credited, known, terms, house)
+    by_month = credits_by_month(conn, period)
+    on_hold = held_collections(conn)
+    held = {group: sum(by_month.get(group, {}).values()) for group in on_hold}
+    divided = divide(period, money, credited, known, terms, house, held)
     falls = settle_all(conn, period, divided, corrected, known, terms)
-    post_allocations(conn, period, divided, known, house, now)
+    post_allocations(conn, period, divided, known, house, on_hold, now)
     post_lines(conn, period, falls, terms, now)
     left_out = tuple(item.output for item in standing(conn, period))
-    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, left_out)
+    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, left_out)
 
 
 def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     """Yield key and statement of every provider with credits, money or corrections."""
-    collections: dict[str, dict[str, dict[str, int]]] = {}
+    collections: dict[str, dict[str, Mapping[str, int]]] = {}
     total = 0
-    for group, months in credits_by_month(conn, facts.period).items():
+    for group, months in facts.credits.items():
         collections.setdefault(group.provider, {})[group.collection] = months
         total += sum(months.values())
     falls: dict[str, list[Waterfall]] = {}
@@ -276,5 +282,12 @@ def _pool_share(pool: Pool, item: Earning) -> PoolShare:
 
 def _correction_line(item: Correction) -> CorrectionLine:
     return CorrectionLine(
-        item.currency, item.amount_minor, item.kind, item.reason, item.txn_id, item.txn_hash, item.cites
+        item.currency,
+        item.amount_minor,
+        item.kind,
+        item.reason,
+        item.txn_id,
+        item.txn_hash,
+        item.cites,
+        item.collection,
     )

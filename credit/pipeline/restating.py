@@ -7,7 +7,7 @@ before is posted; restated by the original policy, everything is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,19 +18,24 @@ from sqlalchemy import Connection, select
 from credit.accounting.credits import Policy
 from credit.accounting.pooling import MeasuredOutput, PeriodCredits
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger.accounts import HELD_KIND, parse_account, payable
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
+from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
-from credit.ledger.periods import first_day, last_day, open_period_for, periods
+from credit.ledger.periods import Period, first_day, last_day, open_period_for
 from credit.ledger.personal import keep_erasable
-from credit.ledger.pools import allocations, credit_totals, standing_pools
+from credit.ledger.pools import allocations, standing_pools
+from credit.ledger.queries import credits_by_group
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.settlement import RELEASE_KIND
 from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.pipeline.closing import ClosePolicy
+from credit.pipeline.dividing import Earning, divide, owed_to
 from credit.pipeline.pooling import measured_outputs, pooled_entries
-from credit.pipeline.settling import Earning, divide, owed_to
 from credit.pipeline.workspace import Workspace
+from credit.records import Group
 
 Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[MeasuredOutput]]
 """Gives the outputs of a book as they are measured anew, with the weights that they had."""
@@ -106,10 +111,11 @@ def restate(
         if found.status != "closed":
             raise LedgerError(f"period {period} is open, it has paid nobody yet; there is nothing to restate")
         keep_erasable(conn, reason, "the reason")
-        changes = _credit_changes(conn, workspace, period, rescore)
+        posted, restated = _credits(conn, workspace, period, rescore)
+    changes = _credit_changes(posted, restated)
     moment = now or datetime.now(UTC)
     with ledger.write() as conn:
-        money = _money_changes(conn, period, changes)
+        money = _money_changes(conn, found, posted, restated)
         target = open_period_for(conn, first_day(period))
         entries = tuple(
             Entry(item.account, item.currency, item.adjustment_minor) for item in money if item.adjustment_minor
@@ -182,17 +188,21 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
     return rows.with_columns(measure.alias("measure"))
 
 
-def _credit_changes(conn: Connection, workspace: Workspace, period: str, rescore: Rescore) -> tuple[CreditChange, ...]:
-    """Return every provider's credits before and after; outputs whose credits were reversed stay out of both."""
-    posted = credit_totals(conn, period)
+def _credits(
+    conn: Connection, workspace: Workspace, period: str, rescore: Rescore
+) -> tuple[Mapping[Group, int], Mapping[Group, int]]:
+    """Return every group's micro-credits before and after; outputs whose credits were reversed stay out of both."""
+    posted = credits_by_group(conn, period)
     restated = dict(posted)
     for group, micro in pooled_entries(conn, period).items():
-        restated[group.provider] = restated.get(group.provider, 0) - micro
+        restated[group] = restated.get(group, 0) - micro
     anew = PeriodCredits(period)
     for book, rows in standing_scores(conn, workspace.books, period):
         before = 0
-        for provider, micro in rows.group_by("provider").agg(pl.col("credit_micro").sum()).iter_rows():
-            restated[provider] = restated.get(provider, 0) - micro
+        sums = rows.group_by("provider", "collection").agg(pl.col("credit_micro").sum())
+        for provider, collection, micro in sums.iter_rows():
+            group = Group(provider, collection)
+            restated[group] = restated.get(group, 0) - micro
             before += micro
         after = 0
         for item in rescore(book, rows):
@@ -201,36 +211,62 @@ def _credit_changes(conn: Connection, workspace: Workspace, period: str, rescore
         if before != after:
             raise IntegrityError(f"score book {book.sha256} distributed {before} micro-credits, restated {after}")
     for group, micro in anew.totals().items():
-        restated[group.provider] = restated.get(group.provider, 0) + micro
-    return tuple(CreditChange(key, posted.get(key, 0), restated[key]) for key in sorted(restated))
+        restated[group] = restated.get(group, 0) + micro
+    return posted, restated
 
 
-def _money_changes(conn: Connection, period: str, changes: tuple[CreditChange, ...]) -> tuple[MoneyChange, ...]:
-    """Divide the pools as they were divided, by the restated credits, and compare."""
-    closed_by = next(item.close_policy_json for item in periods(conn) if item.id == period)
-    policy = ClosePolicy.from_json(closed_by or "{}")
+def _credit_changes(posted: Mapping[Group, int], restated: Mapping[Group, int]) -> tuple[CreditChange, ...]:
+    """Return every provider's credits before and after."""
+    before, after = _by_provider(posted), _by_provider(restated)
+    return tuple(CreditChange(key, before.get(key, 0), after[key]) for key in sorted(after))
+
+
+def _by_provider(credited: Mapping[Group, int]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for group, micro in credited.items():
+        sums[group.provider] = sums.get(group.provider, 0) + micro
+    return sums
+
+
+def _money_changes(
+    conn: Connection, closed: Period, posted: Mapping[Group, int], restated: Mapping[Group, int]
+) -> tuple[MoneyChange, ...]:
+    """Divide the pools as they were divided, by the restated credits, and compare.
+
+    What a collection earned while it was on hold is where it was put, and so is the difference, unless it was released
+    since: then both are the provider's.
+    """
+    period = closed.id
+    policy = ClosePolicy.from_json(closed.close_policy_json or "{}")
+    on_hold = held_collections(conn, until=closed.closed_at)
+    released = _released(conn, period)
     known = {item.key: item for item in providers(conn)}
     terms = terms_on(conn, last_day(period))
     money = standing_pools(conn, period)
 
-    def divided(credited: Mapping[str, int]) -> list[tuple[str, int, tuple[Earning, ...]]]:
-        found = divide(period, money, credited, known, terms, policy.house)
+    def divided(credited: Mapping[Group, int]) -> list[tuple[str, int, tuple[Earning, ...]]]:
+        held = {group: credited.get(group, 0) for group in on_hold}
+        found = divide(period, money, _by_provider(credited), known, terms, policy.house, held)
         return [(pool.currency, pool.id, earnings) for pool, earnings in found]
 
     def owed(parts: list[tuple[str, int, tuple[Earning, ...]]]) -> dict[AccountCurrency, int]:
         sums: dict[AccountCurrency, int] = {}
         for currency, _, earnings in parts:
             for key, amount in owed_to(earnings, known, policy.house).items():
-                sums[key, currency] = sums.get((key, currency), 0) + amount
+                place = _place(key, currency, released)
+                sums[place] = sums.get(place, 0) + amount
         return sums
 
-    as_closed = divided({item.provider: item.posted_micro for item in changes if item.posted_micro})
+    as_closed = divided(posted)
     recorded = {(item.pool_id, item.provider): item.amount_minor for item in allocations(conn, period)}
     again = {(number, part.share.provider): part.share.amount_minor for _, number, parts in as_closed for part in parts}
     if {key: amount for key, amount in recorded.items() if amount} != {k: a for k, a in again.items() if a}:
         raise IntegrityError(f"the allocations of {period} are not what its credits give; run credit verify")
-    before, after = owed(as_closed), owed(divided({item.provider: item.restated_micro for item in changes}))
-    moved = _moved(conn, period)
+    before, after = owed(as_closed), owed(divided(restated))
+    moved: dict[AccountCurrency, int] = {}
+    for (key, currency), amount in _moved(conn, period).items():
+        place = _place(key, currency, released)
+        moved[place] = moved.get(place, 0) + amount
     return tuple(
         MoneyChange(
             *key,
@@ -240,6 +276,22 @@ def _money_changes(conn: Connection, period: str, changes: tuple[CreditChange, .
         )
         for key in sorted({*before, *after, *moved})
     )
+
+
+def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCurrency:
+    """Return where money is that an account was given, now that what was on hold was released."""
+    return (payable(parse_account(key).provider or "") if (key, currency) in released else key), currency
+
+
+def _released(conn: Connection, period: str) -> set[AccountCurrency]:
+    """Return the accounts of collections from which what they earned in a period was released after it."""
+    query = (
+        select(account.c.key, ledger_entry.c.commodity)
+        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
+        .join(account, account.c.id == ledger_entry.c.account_id)
+        .where(ledger_txn.c.kind == RELEASE_KIND, ledger_txn.c.period_id > period, account.c.kind == HELD_KIND)
+    )
+    return {(key, currency) for key, currency in conn.execute(query)}
 
 
 def _restatements(conn: Connection, period: str) -> list[int]:

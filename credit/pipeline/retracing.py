@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,29 @@ from sqlalchemy import Connection
 
 from credit.accounting.fx import PeriodRates
 from credit.accounting.money import format_amount, format_percent
-from credit.accounting.waterfall import Waterfall, provider_part, settle
+from credit.accounting.statement import on_hold_rows
+from credit.accounting.waterfall import SOMETIMES, Waterfall, provider_part, settle
 from credit.errors import IntegrityError
 from credit.ledger.accounts import ADVANCE_KIND, PAYABLE_KIND, RESERVE_KIND
 from credit.ledger.fx import rates_of_period
-from credit.ledger.holds import hold_history
+from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.payouts import payouts
 from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import allocations, pools
-from credit.ledger.settlement import Correction, ProviderCurrency, corrections, provider_balances, reserves
+from credit.ledger.queries import credits_by_group
+from credit.ledger.settlement import (
+    Correction,
+    ProviderCurrency,
+    corrections,
+    held_balances,
+    provider_balances,
+    reserves,
+)
 from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
-from credit.pipeline.settling import CLOSE_KINDS
-from credit.records import PPM, Provider, Terms
+from credit.pipeline.dividing import held_parts
+from credit.pipeline.settling import CLOSE_KINDS, held_collections_of
+from credit.records import PPM, Group, Provider, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +69,23 @@ def balance_steps(conn: Connection, period: Period, who: Provider) -> Iterator[C
     paid = {item.currency: item for item in payouts(conn, period.id) if item.provider == who.key}
     terms = terms_on(conn, last_day(period.id))
     moves = [item for item in corrections(conn, period.id) if item.provider == who.key]
+    by_group = credits_by_group(conn, period.id)
+    standing = holds(conn, who.key, until=period.closed_at)
+    held = {name: by_group.get(Group(who.key, name), 0) for _, _, name in standing if name is not None}
     converted: dict[str, int] = {}
     for balance in body["balances"]:
         currency = balance["currency"]
         agreed = terms.get((who.key, currency), Terms())
         own = [item for item in moves if item.currency == currency]
-        pool_steps, earned = _pool_steps(conn, period.id, who.key, currency, agreed)
-        fall = _settle_again(conn, period, own, (who.key, currency), agreed, earned, converted.get(currency, 0))
+        pool_steps, earned = _pool_steps(conn, period.id, who.key, currency, agreed, held)
+        came_in = converted.get(currency, 0)
+        fall = _settle_again(conn, period, own, (who.key, currency), agreed, earned, came_in, standing)
         _compare(fall, balance, period.id)
+        if on_hold_rows(fall) != [row for row in body.get("on_hold", []) if row["currency"] == currency]:
+            raise IntegrityError(
+                f"the statement of {who.key} for {period.id} says something else of collections on hold in {currency}"
+                " than holds and transactions; run credit verify"
+            )
         if fall.conversion is not None:  # it comes in with a balance further on: statements name those last
             into = fall.conversion.into
             converted[into] = converted.get(into, 0) + fall.conversion.converted_minor
@@ -82,12 +101,23 @@ def balance_steps(conn: Connection, period: Period, who: Provider) -> Iterator[C
         )
 
 
+@dataclass(slots=True)
+class _Earned:
+    """What was earned in a currency, and what of it by each collection that was on hold, in minor units."""
+
+    all_minor: int
+    held_minor: dict[str, int]
+
+
 def _pool_steps(
-    conn: Connection, period: str, provider_key: str, currency: str, terms: Terms
-) -> tuple[list[Step], int]:
-    """Return the provider's shares of the pools in a currency, and what of them it earned."""
+    conn: Connection, period: str, provider_key: str, currency: str, terms: Terms, held: Mapping[str, int]
+) -> tuple[list[Step], _Earned]:
+    """Return the provider's shares of the pools in a currency, and what of them it, and its held collections, earned.
+
+    `held` is the micro-credits of each of its collections that was on hold.
+    """
     named = {item.id: item for item in pools(conn, period)}
-    steps, earned = [], 0
+    steps, earned = [], _Earned(0, {})
     for item in allocations(conn, period):
         if item.provider != provider_key or item.currency != currency:
             continue
@@ -112,7 +142,11 @@ def _pool_steps(
             whole, house = format_amount(item.amount_minor, currency), format_percent(PPM - terms.rate_ppm)
             kept = format_amount(item.amount_minor - own, currency)
             steps.append(Step("at the agreed rate", f"{whole} − ⌊{whole} × {house}⌋ = {whole} − {kept}", own))
-        earned += own
+        earned.all_minor += own
+        for name, minor in held_parts(own, item.credit_micro, held).items():
+            whole, micro = format_amount(own, currency), f"{held[name]} / {item.credit_micro}"
+            steps.append(Step(f"of it, on hold: {name}", f"⌊{whole} × {micro} credits⌋", minor))
+            earned.held_minor[name] = earned.held_minor.get(name, 0) + minor
     return steps, earned
 
 
@@ -122,36 +156,38 @@ def _settle_again(
     moves: Sequence[Correction],
     at: ProviderCurrency,
     terms: Terms,
-    earned: int,
+    earned: _Earned,
     converted_in: int,
+    standing: Mapping[Scope, HoldEvent],
 ) -> Waterfall:
     """Settle a balance from what the ledger had when the period was closed; `moves` are the balance's own."""
     closed_before = max((item.id for item in periods(conn) if item.id < period.id), default=None)
     due = reserves(conn, after=closed_before, through=period.id)
     advances = provider_balances(conn, ADVANCE_KIND, through=period.id)
     recouped = -sum(item.amount_minor for item in moves if item.kind == "recoupment")
-    held: dict[str | None, str] = {}
-    for event in hold_history(conn, at[0]):
-        if period.closed_at is not None and event.created_at <= period.closed_at:
-            held[event.currency] = event.reason if event.action == "hold" else ""
+    hold = hold_on(standing, *at)
+    by_others = [item for item in moves if item.kind not in CLOSE_KINDS]
+    opening_held = {key: parts for key, parts in held_balances(conn, before=period.id).items() if key == at}
+    collections = held_collections_of(opening_held, by_others, {at: earned.held_minor}, standing)
     return settle(
         *at,
         opening_minor=provider_balances(conn, PAYABLE_KIND, before=period.id).get(at, 0),
-        earned_minor=earned,
-        adjustments_minor=sum(item.amount_minor for item in moves if item.kind not in CLOSE_KINDS),
+        earned_minor=earned.all_minor,
+        adjustments_minor=sum(item.amount_minor for item in by_others if item.collection is None),
         released_minor=sum(item.amount_minor for item in due if (item.provider, item.currency) == at),
         reserve_minor=provider_balances(conn, RESERVE_KIND, before=period.id).get(at, 0),
         advance_minor=recouped - advances.get(at, 0),
         converted_in_minor=converted_in,
+        collections=collections.get(at, ()),
         terms=terms,
         rates=PeriodRates(period.id, rates_of_period(conn, period.id)),
-        hold=held.get(None) or held.get(at[1]) or "",
+        hold=hold.reason if hold else "",
     )
 
 
 def _compare(fall: Waterfall, balance: dict[str, Any], period: str) -> None:
-    # What is converted is on the statement only where something was: both sides must say so.
-    again = {"converted_in": 0, "converted_out": 0} | fall.lines
+    # Some lines are on the statement only where there is something to say: both sides must say so.
+    again = {name: 0 for name in balance if name in SOMETIMES} | fall.lines
     for line, minor in again.items():
         said = balance.get(line, format_amount(0, fall.currency))
         if format_amount(minor, fall.currency) != said:
@@ -167,13 +203,18 @@ def _waterfall_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
     def money(minor: int) -> str:
         return format_amount(minor, fall.currency)
 
-    earned, owed = money(fall.earned_minor), money(fall.owed_minor)
+    earned, owed = money(fall.disposable_minor), money(fall.owed_minor)
+    kept = [item for item in fall.collections if item.reason]
+    freed = [item.collection for item in fall.collections if item.released_minor]
+    why = "; ".join(f"{item.collection}: {item.reason}; {money(item.balance_minor)} held by now" for item in kept)
     left = fall.advance_balance_minor + fall.recouped_minor
     recoverable = f"⌊{earned} × {format_percent(terms.recoupment_ppm)}⌋"
     before = money(fall.owed_minor + fall.recouped_minor)
     lines = (
         ("opening", "carried forward by the period before", fall.opening_minor),
         ("earned", "the shares of the pools above", fall.earned_minor),
+        ("collections on hold", why, -fall.collections_held_minor),
+        ("collections released", f"held earlier: {', '.join(freed)}", fall.collections_released_minor),
         ("adjustments", "the corrections below", fall.adjustments_minor),
         ("reserve held", f"⌊{earned} × {format_percent(terms.reserve_ppm)}⌋", -fall.reserve_held_minor),
         ("reserve released", "held earlier, due by this period", fall.reserve_released_minor),

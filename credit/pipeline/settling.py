@@ -1,162 +1,54 @@
-"""What a close posts: pools divided by credits, then every line of every provider's waterfall, each a transaction."""
+"""What a close decides of every provider's balance: each line of its waterfall, posted as a transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection
 
-from credit.accounting.allocation import Share, allocate
 from credit.accounting.fx import Conversion, PeriodRates
-from credit.accounting.waterfall import Waterfall, provider_part, settle
+from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import (
     ADVANCE_KIND,
-    ESCROW,
     FEES,
     PAYABLE_KIND,
     RESERVE_KIND,
     advance_account,
     fx_account,
+    held_account,
     payable,
     payout_account,
-    pool_account,
     reserve_account,
     withholding_account,
 )
 from credit.ledger.fx import rates_of_period
-from credit.ledger.holds import HoldEvent, holds
+from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.payouts import NewPayout, add_payouts
 from credit.ledger.periods import last_closed, last_day, later
-from credit.ledger.pools import NewAllocation, Pool, add_allocations
+from credit.ledger.pools import Pool
 from credit.ledger.settlement import (
+    RELEASE_KIND,
     Correction,
     ProviderCurrency,
     Reserve,
     add_reserves,
+    held_balances,
     provider_balances,
     reserves,
 )
-from credit.records import HOUSE, Provider, Terms
+from credit.pipeline.dividing import Earning
+from credit.records import Group, Provider, Terms
 
-HousePolicy = Literal["return", "redistribute", "escrow"]
-"""What happens to the money that no provider's data earned: it stays with the pool's owner (`return`), is divided
-among the providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
-
-LINE_KINDS = ("reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
+LINE_KINDS = (RELEASE_KIND, "reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
 """Kinds of the transactions that stand for a waterfall's lines, each posted once for a provider and currency."""
 
 CLOSE_KINDS = ("allocation", *LINE_KINDS)
 """Kinds of the transactions that a close posts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Earning:
-    """A share of a pool with what of it is the provider's at its rate, in minor units."""
-
-    share: Share
-    rate_ppm: int
-    earned_minor: int
-
-
-def divide(
-    period: str,
-    money: Sequence[Pool],
-    credited: Mapping[str, int],
-    known: Mapping[str, Provider],
-    terms: Mapping[ProviderCurrency, Terms],
-    house: HousePolicy,
-) -> list[tuple[Pool, tuple[Earning, ...]]]:
-    """Divide pools by credits; the house's credits take part unless they are to be redistributed.
-
-    Args:
-        period: the period `YYYY-MM`.
-        money: its pools.
-        credited: its micro-credits by provider, the house's included.
-        known: all providers.
-        terms: the terms of those who have any, by (provider, currency).
-        house: what happens to what no provider earned.
-
-    Raises:
-        LedgerError: there is money, but nobody to divide it among.
-    """
-    sharing = dict(credited)
-    if house == "redistribute":
-        sharing = {key: micro for key, micro in credited.items() if known[key].kind == "provider"}
-        if any(credited.values()) and not any(sharing.values()) and any(pool.net_minor for pool in money):
-            raise LedgerError(
-                f"no provider earned credits in {period}, so that nothing can be redistributed;"
-                " close with --house return or --house escrow"
-            )
-    divided = []
-    for pool in money:
-        earnings = []
-        for share in allocate(period, pool.net_minor, sharing):
-            own = known[share.provider].kind == "house"
-            rate = terms.get((share.provider, pool.currency), Terms()).rate_ppm
-            earned = 0 if own else provider_part(share.amount_minor, rate)
-            earnings.append(Earning(share, 0 if own else rate, earned))
-        divided.append((pool, tuple(earnings)))
-    return divided
-
-
-def post_allocations(
-    conn: Connection,
-    period: str,
-    divided: Sequence[tuple[Pool, Sequence[Earning]]],
-    known: Mapping[str, Provider],
-    house: HousePolicy,
-    now: datetime,
-) -> None:
-    """Post every pool to those who earned it, and record the shares."""
-    for pool, earnings in divided:
-        lines = [Entry(account, pool.currency, amount) for account, amount in owed_to(earnings, known, house).items()]
-        txn_id = None
-        if lines:
-            posting = Posting(
-                kind="allocation",
-                period=period,
-                effective_on=last_day(period),
-                idempotency_key=f"allocation:{period}:{pool.currency}:{pool.reference}",
-                entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
-                details={"pool": pool.reference, "house": house},
-            )
-            txn_id = post_all(conn, [posting], now=now)[0].txn_id
-        shares = [item.share for item in earnings]
-        add_allocations(
-            conn,
-            period,
-            [
-                NewAllocation(
-                    pool.id,
-                    share.provider,
-                    share.credit_micro,
-                    share.total_credit_micro,
-                    share.amount_minor,
-                    txn_id if share.amount_minor else None,
-                )
-                for share in shares
-            ],
-        )
-
-
-def owed_to(earnings: Sequence[Earning], known: Mapping[str, Provider], house: HousePolicy) -> dict[str, int]:
-    """Return what a pool's division puts into which account, in minor units, by account; zeros are left out."""
-    owed: dict[str, int] = {}
-    for item in earnings:
-        # What own or public-domain data earned is the house's money, whichever key it is listed under.
-        own = known[item.share.provider].kind == "house"
-        unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
-        for account, amount in (
-            (payable(item.share.provider), item.earned_minor),
-            (unearned, item.share.amount_minor - item.earned_minor),
-        ):
-            owed[account] = owed.get(account, 0) + amount
-    return {account: amount for account, amount in sorted(owed.items()) if amount}
 
 
 def settle_all(
@@ -205,16 +97,17 @@ class _Inputs:
     held: Mapping[ProviderCurrency, int]
     advances: Mapping[ProviderCurrency, int]
     terms: Mapping[ProviderCurrency, Terms]
-    standing: Mapping[tuple[str, str | None], HoldEvent]
+    collections: Mapping[ProviderCurrency, tuple[HeldCollection, ...]]
+    standing: Mapping[Scope, HoldEvent]
     rates: PeriodRates
 
     def balances(self) -> set[ProviderCurrency]:
         """Return whose balances have anything to show."""
-        return {*self.opening, *self.held, *self.advances, *self.adjusted, *self.earned}
+        return {*self.opening, *self.held, *self.advances, *self.adjusted, *self.earned, *self.collections}
 
     def settle(self, key: ProviderCurrency, converted_in_minor: int = 0) -> Waterfall:
         """Settle one balance."""
-        hold = self.standing.get((key[0], None)) or self.standing.get(key)
+        hold = hold_on(self.standing, *key)
         return settle(
             *key,
             opening_minor=self.opening.get(key, 0),
@@ -224,6 +117,7 @@ class _Inputs:
             reserve_minor=self.held.get(key, 0),
             advance_minor=-self.advances.get(key, 0),
             converted_in_minor=converted_in_minor,
+            collections=self.collections.get(key, ()),
             terms=self.terms.get(key),
             hold=hold.reason if hold else "",
             rates=self.rates,
@@ -242,11 +136,18 @@ def _inputs(
         _add(released, (due.provider, due.currency), due.amount_minor)
     adjusted: dict[ProviderCurrency, int] = {}
     for item in corrected:
-        _add(adjusted, (item.provider, item.currency), item.amount_minor)
+        if item.collection is None:
+            _add(adjusted, (item.provider, item.currency), item.amount_minor)
     earned: dict[ProviderCurrency, int] = {}
+    held: dict[ProviderCurrency, dict[str, int]] = {}
     for pool, earnings in divided:
         for earning in earnings:
-            _add(earned, (earning.share.provider, pool.currency), earning.earned_minor)
+            key = (earning.share.provider, pool.currency)
+            _add(earned, key, earning.earned_minor)
+            for name, minor in earning.held_minor.items():
+                parts = held.setdefault(key, {})
+                parts[name] = parts.get(name, 0) + minor
+    standing = holds(conn)
     return _Inputs(
         opening=provider_balances(conn, PAYABLE_KIND, before=period),
         earned=earned,
@@ -255,9 +156,38 @@ def _inputs(
         held=provider_balances(conn, RESERVE_KIND, before=period),
         advances=provider_balances(conn, ADVANCE_KIND, through=period),
         terms=terms,
-        standing=holds(conn),
+        collections=held_collections_of(held_balances(conn, before=period), corrected, held, standing),
+        standing=standing,
         rates=PeriodRates(period, rates_of_period(conn, period)),
     )
+
+
+def held_collections_of(
+    opening: Mapping[ProviderCurrency, Mapping[str, int]],
+    corrected: Sequence[Correction],
+    held: Mapping[ProviderCurrency, Mapping[str, int]],
+    standing: Mapping[Scope, HoldEvent],
+) -> dict[ProviderCurrency, tuple[HeldCollection, ...]]:
+    """Return what of whose collections is on hold, or is released because no hold stands, by provider and currency."""
+    moved: dict[ProviderCurrency, dict[str, int]] = {}
+    for item in corrected:
+        if item.collection is not None:
+            parts = moved.setdefault((item.provider, item.currency), {})
+            parts[item.collection] = parts.get(item.collection, 0) + item.amount_minor
+    found = {}
+    for key in {*opening, *moved, *held}:
+        before, during, now = opening.get(key, {}), moved.get(key, {}), held.get(key, {})
+        items = []
+        for name in sorted({*before, *during, *now}):
+            hold = standing.get((key[0], None, name))
+            amounts = (before.get(name, 0), during.get(name, 0), now.get(name, 0))
+            if hold is not None:
+                items.append(HeldCollection(name, *amounts, 0, hold.reason))
+            elif sum(amounts):
+                items.append(HeldCollection(name, *amounts, sum(amounts), ""))
+        if items:
+            found[key] = tuple(items)
+    return found
 
 
 def post_lines(
@@ -284,6 +214,7 @@ def post_lines(
 
 def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
     """Yield a waterfall's lines as postings, each out of what is payable (or, released, back to it)."""
+    own = payable(fall.provider)
     taken = {
         "reserve": (reserve_account(fall.provider), fall.reserve_held_minor),
         "reserve-release": (reserve_account(fall.provider), -fall.reserve_released_minor),
@@ -297,9 +228,14 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
         key = f"{kind}:{period}:{fall.provider}:{fall.currency}"
         return kind, Posting(kind, period, last_day(period), key, entries, details=details)
 
+    for item in fall.collections:
+        if item.released_minor:
+            group, amount = Group(fall.provider, item.collection), item.released_minor
+            lines = (Entry(held_account(group), fall.currency, -amount), Entry(own, fall.currency, amount))
+            key = f"{RELEASE_KIND}:{period}:{group}:{fall.currency}"
+            yield RELEASE_KIND, Posting(RELEASE_KIND, period, last_day(period), key, lines)
     for kind, (account, amount) in taken.items():
         if amount:
-            own = payable(fall.provider)
             yield line(kind, (Entry(own, fall.currency, -amount), Entry(account, fall.currency, amount)))
     if fall.conversion is not None:
         yield line("conversion", conversion_entries(fall.provider, fall.conversion), rate_details(fall.conversion))

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
 from credit.accounting.money import format_amount
+from credit.accounting.waterfall import SOMETIMES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.registered import period_attribution_error
@@ -55,6 +56,8 @@ OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micr
 MONEY_COLUMNS = (
     "opening",
     "earned",
+    "collections_held",
+    "collections_released",
     "adjustments",
     "reserve_held",
     "reserve_released",
@@ -188,7 +191,7 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
             payout = paid.pop((item.provider, balance["currency"]), None)
             status = _status(item, balance, payout)
             none = format_amount(0, balance["currency"])
-            row = {"converted_in": none, "converted_out": none, **balance, **body["provider"]}
+            row = {**dict.fromkeys(SOMETIMES, none), **balance, **body["provider"]}
             rows.append({**row, "provider": item.provider, "status": status})
     if paid:
         provider, currency = min(paid)

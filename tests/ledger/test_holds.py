@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError
 
 from credit.errors import LedgerError
-from credit.ledger import holds
+from credit.ledger import holds, journal, periods
 from credit.ledger.engine import Ledger
+from credit.records import Group
 from tests.ledger import samples
 from tests.ledger.samples import NOW
 
@@ -14,11 +17,12 @@ from tests.ledger.samples import NOW
 def test_a_hold_stands_until_it_is_released_and_both_are_remembered(conn: Connection) -> None:
     samples.add_providers(conn)
     placed = holds.place_hold(conn, "ada", "USD", "bank details are wrong", now=NOW)
-    assert holds.hold_on(conn, "ada", "USD") == placed
-    assert holds.hold_on(conn, "ada", "EUR") is holds.hold_on(conn, "bell", "USD") is None
-    assert holds.holds(conn) == {("ada", "USD"): placed}
+    standing = holds.holds(conn)
+    assert standing == {("ada", "USD", None): placed}
+    assert holds.hold_on(standing, "ada", "USD") == placed
+    assert holds.hold_on(standing, "ada", "EUR") is holds.hold_on(standing, "bell", "USD") is None
     released = holds.release_hold(conn, "ada", "USD", "they are right now", now=NOW)
-    assert holds.hold_on(conn, "ada", "USD") is None
+    assert holds.holds(conn) == {}
     assert holds.hold_history(conn, "ada") == [placed, released]
     assert [item.action for item in holds.hold_history(conn)] == ["hold", "release"]
 
@@ -27,10 +31,12 @@ def test_a_hold_on_all_currencies_and_one_on_a_currency_are_two(conn: Connection
     samples.add_providers(conn)
     everything = holds.place_hold(conn, "ada", None, "dispute", now=NOW)
     euros = holds.place_hold(conn, "ada", "EUR", "sanctions", now=NOW)
-    assert holds.hold_on(conn, "ada", "USD") == holds.hold_on(conn, "ada", "EUR") == everything
+    standing = holds.holds(conn, "ada")
+    assert holds.hold_on(standing, "ada", "USD") == holds.hold_on(standing, "ada", "EUR") == everything
     holds.release_hold(conn, "ada", None, "settled", now=NOW)
-    assert holds.hold_on(conn, "ada", "USD") is None
-    assert holds.hold_on(conn, "ada", "EUR") == euros
+    standing = holds.holds(conn, "ada")
+    assert holds.hold_on(standing, "ada", "USD") is None
+    assert holds.hold_on(standing, "ada", "EUR") == euros
 
 
 def test_twice_is_once(conn: Connection) -> None:
@@ -58,9 +64,40 @@ def test_what_makes_no_sense_is_refused(conn: Connection) -> None:
             holds.release_hold(conn, key, currency, reason, now=NOW)
 
 
+def test_a_hold_of_a_collection_is_one_of_its_own(conn: Connection) -> None:
+    samples.add_providers(conn)
+    journal.post(conn, samples.credit_posting("credits"), now=NOW)
+    placed = holds.place_hold(conn, "ada", None, "who wrote it?", collection="novels", now=NOW)
+    assert holds.place_hold(conn, "ada", None, "who wrote it?", collection="novels", now=NOW) == placed
+    assert holds.held_collections(conn) == {Group("ada", "novels"): placed}
+    assert holds.hold_on(holds.holds(conn), "ada", "USD") is None, "the provider is paid for the rest"
+    with pytest.raises(LedgerError, match="on hold already: who wrote it"):
+        holds.place_hold(conn, "ada", None, "who owns it?", collection="novels", now=NOW)
+    with pytest.raises(LedgerError, match=r"nothing was credited yet to a collection 'novel' .*: novels"):
+        holds.place_hold(conn, "ada", None, "who wrote it?", collection="novel", now=NOW)
+    with pytest.raises(LedgerError, match="held in all currencies"):
+        holds.place_hold(conn, "ada", "EUR", "who wrote it?", collection="novels", now=NOW)
+    released = holds.release_hold(conn, "ada", None, "she did", collection="novels", now=NOW)
+    assert holds.held_collections(conn) == {}
+    assert holds.hold_history(conn) == [placed, released]
+
+
+def test_holds_and_closes_have_moments_in_the_order_in_which_they_came(conn: Connection) -> None:
+    """Whatever the machine's clock says: what stood at a close can be told for ever."""
+    samples.add_providers(conn)
+    placed = holds.place_hold(conn, "ada", None, "dispute", now=NOW)
+    journal.ensure_period(conn, samples.SEPTEMBER, now=NOW)
+    periods.mark_closed(conn, samples.SEPTEMBER, policy_json="{}", now=NOW - timedelta(hours=1))
+    holds.release_hold(conn, "ada", None, "settled", now=NOW - timedelta(hours=2))
+    (closed,) = periods.periods(conn)
+    assert holds.holds(conn, until=closed.closed_at) == {placed.scope: placed}
+    assert holds.holds(conn) == {}
+
+
 @pytest.mark.parametrize("action", ["hold", "release"])
 def test_the_database_itself_makes_holds_and_releases_take_turns(module_ledger: Ledger, action: str) -> None:
-    copy = "INSERT INTO hold SELECT 99, provider_id, currency, :action, reason, created_at FROM hold WHERE id = 1"
+    columns = "99, provider_id, currency, :action, reason, created_at, collection"
+    copy = f"INSERT INTO hold SELECT {columns} FROM hold WHERE id = 1"
     with samples.undone(module_ledger) as conn:
         samples.add_providers(conn)
         holds.place_hold(conn, "ada", None, "dispute", now=NOW)

@@ -94,6 +94,7 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
         # What that release did not have.
         at_0001.setattr(seals, "seal_rows", lambda *_: None)
         at_0001.setattr("credit.ledger.pools.keep_erasable", lambda *_: None)
+        at_0001.setattr("credit.ledger.periods.after_holds", lambda _, now: now)
         samples.populate_first(conn)
         before = {
             table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all()

@@ -150,8 +150,8 @@ def test_a_row_that_was_deleted_is_named(kept: Kept, table: Table) -> None:
 def test_a_row_that_was_inserted_is_named(kept: Kept) -> None:
     _, url = kept
     with unguarded(url) as conn:
-        conn.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at FROM hold"
-                          " WHERE id = 1"))  # fmt: skip
+        conn.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at, collection"
+                          " FROM hold WHERE id = 1"))  # fmt: skip
         assert places(conn) == ["hold 9"]
 
 
@@ -178,8 +178,8 @@ def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept: Kept) -> None:
     with unguarded(url) as conn:
         for statement in (
             "DELETE FROM seal WHERE table_name = 'statement' AND row_id = 2",
-            "DELETE FROM hold WHERE id = 3",
-            "DELETE FROM seal WHERE table_name = 'hold' AND row_id = 3",
+            "DELETE FROM hold WHERE id = 4",
+            "DELETE FROM seal WHERE table_name = 'hold' AND row_id = 4",
         ):
             conn.execute(text(statement))
         found = places(conn)

@@ -17,12 +17,12 @@ from tests.pipeline.plain_model import HOUSE, PROVIDERS, Posted, RefusedError, m
 from tests.pipeline.scored import Scored, log_outputs, post_scores
 from tests.pipeline.two_ledgers import TwoLedgers
 
-KEYS = (*PROVIDERS, *HOUSE)
+KEYS = (*PROVIDERS, "ann/x", *HOUSE)
 
 paid = st.sampled_from([Paid()] * 4 + [Paid("influence", *sums) for sums in (("pool", "zero"), ("output", "net"))] * 2
                        + [Paid("influence"), Paid("influence", "pool", "net")])  # fmt: skip
-micro = st.lists(st.integers(0, 5_000_000), min_size=4, max_size=4)
-influence = st.lists(st.one_of(st.integers(-9, 9), st.integers(-(10**6), 10**6)), min_size=4, max_size=4)
+micro = st.lists(st.integers(0, 5_000_000), min_size=5, max_size=5)
+influence = st.lists(st.one_of(st.integers(-9, 9), st.integers(-(10**6), 10**6)), min_size=5, max_size=5)
 reason = st.sampled_from(["it has no token", "it is not ours"])
 
 
@@ -132,7 +132,7 @@ class FromLogToCredits(TwoLedgers):
     def _scored(self, output: Output) -> Scored:
         moment = datetime.combine(periods.first_day(month_name(output.occurred)), time(12), UTC)
         influence, support = output.measures["influence"], output.measures["support"]
-        measures = {Group(key): (float(influence[key]), float(support.get(key, 0))) for key in KEYS}
+        measures = {Group(*key.split("/")): (float(influence[key]), float(support.get(key, 0))) for key in KEYS}
         return Scored(output.name, moment, measures, output.weight)
 
     def _set_aside(self, output: Output, reason: str) -> aside.SetAside:

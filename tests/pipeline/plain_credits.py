@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -60,15 +60,23 @@ class Output:
     def alone(self, paid: Paid) -> dict[str, int]:
         """What it pays by itself: its weight, by the positive ones of its measures."""
         measures = {key: value for key, value in self.measures[paid.measure].items() if value > 0}
-        return divide(self.name, self.weight, measures, "\0default") if measures else {NOBODY: self.weight}
+        return divide(self.name, self.weight, measures, group_name) if measures else {NOBODY: self.weight}
 
 
-def divide(name: str, net: int, credited: Mapping[str, Fraction | int], ending: str = "") -> dict[str, int]:
+def group_name(key: str) -> str:
+    """How a group is named where ties between groups are broken; `ann` is ann's default collection."""
+    provider, _, collection = key.partition("/")
+    return f"{provider}\0{collection or 'default'}"
+
+
+def divide(
+    name: str, net: int, credited: Mapping[str, Fraction | int], named: Callable[[str], str] = str
+) -> dict[str, int]:
     """Floors of the exact shares; what is left goes to the largest remainders, ties by hash."""
     total = Fraction(sum(credited.values()))
     exact = {key: net * value / total if total else Fraction(0) for key, value in credited.items()}
     parts = {key: floor(value) for key, value in exact.items()}
-    order = sorted(exact, key=lambda key: (parts[key] - exact[key], sha256(f"{name}\0{key}{ending}".encode()).digest()))
+    order = sorted(exact, key=lambda key: (parts[key] - exact[key], sha256(f"{name}\0{named(key)}".encode()).digest()))
     left = net - sum(parts.values()) if total else 0
     for key in order[:left]:
         parts[key] += 1
@@ -106,6 +114,6 @@ def _together(month: str, outputs: Sequence[Output], paid: Paid) -> dict[str, in
     left = {key: value for key, value in sums.items() if value > 0}
     if not left:
         return {NOBODY: divided + unearned}
-    parts = divide(f"{month}\0{paid.text}", divided, left, "\0default")
+    parts = divide(f"{month}\0{paid.text}", divided, left, group_name)
     parts[NOBODY] = parts.get(NOBODY, 0) + unearned
     return parts

@@ -6,6 +6,7 @@ Months are numbered from 0. Amounts are minor units. A provider's money is kept 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor
@@ -63,7 +64,13 @@ class Closed:
     house: str
     terms: dict[Key, Agreed]
     credited: dict[str, int]
+    held: frozenset[str]
     moved: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
+    released: set[Key] = field(default_factory=set)
+
+    def place(self, account: str, currency: str) -> Key:
+        """Where money is now that was put into an account: what was released since is the provider's."""
+        return (f"money:payable:{whose(account)}" if (account, currency) in self.released else account), currency
 
 
 @dataclass
@@ -74,6 +81,17 @@ class Posted:
     month: int
     what: object
     reversed: bool = False
+
+
+def whose(account: str) -> str:
+    return account.rpartition(":")[2].partition("/")[0]
+
+
+def by_provider(credited: dict[str, int]) -> dict[str, int]:
+    sums: dict[str, int] = defaultdict(int)
+    for key, micro in credited.items():
+        sums[whose(key)] += micro
+    return sums
 
 
 def share(amount: int, ppm: int) -> int:
@@ -90,6 +108,7 @@ class Model:
     reserves: dict[Key, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     terms: dict[Key, Agreed] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    held_lines: set[str] = field(default_factory=set)
     carried: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
     balances: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
     posted: dict[int, Posted] = field(default_factory=dict)
@@ -139,7 +158,7 @@ class Model:
         found: dict[str, int] = defaultdict(int)
         for part in parts:
             for key, micro in part.items():
-                found[f"credits:earned:{key}"] += micro
+                found[f"credits:earned:{whose(key)}"] += micro
         found["credits:set-aside"] = sum(item.weight for item in self.outputs if item.state == "aside")
         found["credits:issued"] = -sum(found.values())
         return {key: micro for key, micro in found.items() if micro}
@@ -170,6 +189,8 @@ class Model:
             case "credits", Output() as output if is_open:
                 self.opened.add(month)
                 output.state = "reversed"
+            case "restatement", (int(), dict() as moved) if any(key.startswith("money:held") for key, _ in moved):
+                raise RefusedError
             case "restatement", (int() as restated, dict() as moved):
                 self._move_restated(restated, month, {key: -amount for key, amount in moved.items()})
             case "pool", Pool() as pool if is_open:
@@ -199,12 +220,17 @@ class Model:
         money = [pool for pool in self.pools[month] if pool.standing]
         if not money and any(credited.values()):
             raise RefusedError
-        owed = self.owed(month, credited, house, self.terms)
-        earned = {(account.rpartition(":")[2], code): amount for (account, code), amount in owed.items()}
+        owed = self.owed(month, credited, house, self.terms, self.held_lines)
+        earned: dict[Key, int] = defaultdict(int)
+        kept: dict[Key, int] = defaultdict(int)
+        for (account, code), amount in owed.items():
+            earned[whose(account), code] += amount
+            kept[whose(account), code] += amount if account.startswith("money:held") else 0
         keys = {*earned, *self.carried, *self.moves[month], *self.reserves, *self.advances}
+        keys |= {(whose(account), code) for account, code in self.balances if account.startswith("money:held")}
         keys = {key for key in keys if key[0] in PROVIDERS}
         elsewhere = {key for key in keys if self.terms.get(key, Agreed()).pay_in}
-        if month not in self.rates and any(self.converts(key, month, earned.get(key, 0)) for key in elsewhere):
+        if month not in self.rates and any(self.converts(key, month, earned[key] - kept[key]) for key in elsewhere):
             raise RefusedError
         for pool in money:
             self.move(f"money:pool:{month_name(month)}", pool.currency, -pool.net)
@@ -212,19 +238,23 @@ class Model:
             self.move(account, currency, amount)
         lines, converted = {}, defaultdict(int)
         for key in sorted(elsewhere):
-            lines[key] = self._settle(key, month, earned.get(key, 0), 0)
+            lines[key] = self._settle(key, month, earned[key], kept[key], 0)
             converted[key[0], self.terms[key].pay_in] += self._convert(month, lines[key]["converted_out"])
         for key in {*keys, *(key for key, amount in converted.items() if amount)} - elsewhere:
-            lines[key] = self._settle(key, month, earned.get(key, 0), converted[key])
-        self.closes[month] = Closed(house, dict(self.terms), credited)
+            lines[key] = self._settle(key, month, earned[key], kept[key], converted[key])
+        self.closes[month] = Closed(house, dict(self.terms), credited, frozenset(self.held_lines))
         self.opened.add(month)
         self.closed = month
         return lines
 
-    def owed(self, month: int, credited: dict[str, int], house: str, terms: dict[Key, Agreed]) -> dict[Key, int]:
+    def owed(
+        self, month: int, credited: dict[str, int], house: str, terms: dict[Key, Agreed], held: Collection[str]
+    ) -> dict[Key, int]:
         """Return what a month's pools, divided by credits, put into which account, by (account, currency)."""
         money = [pool for pool in self.pools[month] if pool.standing]
-        sharing = {key: micro for key, micro in credited.items() if house != "redistribute" or key in PROVIDERS}
+        sharing = {
+            key: micro for key, micro in by_provider(credited).items() if house != "redistribute" or key in PROVIDERS
+        }
         if any(pool.net for pool in money) and not any(sharing.values()):
             raise RefusedError
         owed: dict[Key, int] = defaultdict(int)
@@ -234,6 +264,11 @@ class Model:
                     owed["money:escrow" if house == "escrow" else "money:payable:house", pool.currency] += amount
                     continue
                 cut = share(amount, 1_000_000 - terms.get((key, pool.currency), Agreed()).rate)
+                for line in held:
+                    if whose(line) == key and sharing[key]:
+                        part = Fraction((amount - cut) * credited.get(line.removesuffix("/default"), 0), sharing[key])
+                        owed[f"money:held:{line}", pool.currency] += floor(part)
+                        owed[f"money:payable:{key}", pool.currency] -= floor(part)
                 owed[f"money:payable:{key}", pool.currency] += amount - cut
                 owed["money:payable:house", pool.currency] += cut
         return owed
@@ -246,13 +281,15 @@ class Model:
         anew = [(output, output.paid._replace(**changes)) for output in self.outputs_of(month)]
         credited = month_credits(month_name(month), anew)
         closed = self.closes[month]
-        before = self.owed(month, closed.credited, closed.house, closed.terms)
-        after = self.owed(month, credited, closed.house, closed.terms)
-        keys = before.keys() | after.keys() | closed.moved.keys()
-        moved = {key: after.get(key, 0) - before.get(key, 0) - closed.moved.get(key, 0) for key in keys}
+        before = self.owed(month, closed.credited, closed.house, closed.terms, closed.held)
+        after = self.owed(month, credited, closed.house, closed.terms, closed.held)
+        moved: dict[Key, int] = defaultdict(int)
+        for sign, amounts in ((1, after), (-1, before), (-1, dict(closed.moved))):
+            for key, amount in amounts.items():
+                moved[closed.place(*key)] += sign * amount
         moved = {key: amount for key, amount in moved.items() if amount}
         self._move_restated(month, self.closed + 1, moved)
-        return credited, moved
+        return by_provider(credited), moved
 
     def _move_restated(self, restated: int, month: int, moved: dict[Key, int]) -> None:
         if moved:
@@ -285,8 +322,18 @@ class Model:
         """Euros to dollars, in cents: the exact product to the nearest cent, a half up."""
         return floor(amount * self.rates[month] + Fraction(1, 2)) if amount else 0
 
+    def freed(self, key: Key) -> dict[Key, int]:
+        """Return what a provider's collections earned in a currency while they were on hold, where they are not now."""
+        return {
+            (account, code): amount
+            for (account, code), amount in self.balances.items()
+            if account.startswith("money:held") and (whose(account), code) == key and amount
+            if account.rpartition(":")[2] not in self.held_lines
+        }
+
     def _parts(self, key: Key, month: int, earned: int, converted: int) -> tuple[int, int, int, int]:
-        """Return what is held, released, recouped and owed."""
+        """Return what is held, released, recouped and owed; `earned` without what is on hold."""
+        earned += sum(self.freed(key).values())
         agreed = self.terms.get(key, Agreed())
         released = sum(amount for due, amount in self.reserves[key] if self.closed < due <= month)
         held = share(earned, agreed.reserve)
@@ -299,18 +346,21 @@ class Model:
         pay_in = self.terms.get(key, Agreed()).pay_in
         return bool(pay_in) and key[0] not in self.held and self._parts(key, month, earned, 0)[3] > 0
 
-    def _settle(self, key: Key, month: int, earned: int, converted: int) -> dict[str, int]:
+    def _settle(self, key: Key, month: int, earned: int, kept: int, converted: int) -> dict[str, int]:
         provider, currency = key
         agreed = self.terms.get(key, Agreed())
         opening = self.carried[key]
-        held, released, recouped, owed = self._parts(key, month, earned, converted)
-        out = owed if self.converts(key, month, earned) and self._convert(month, owed) else 0
+        held, released, recouped, owed = self._parts(key, month, earned - kept, converted)
+        freed = self.freed(key)
+        out = owed if self.converts(key, month, earned - kept) and self._convert(month, owed) else 0
         withheld = share(owed, agreed.withholding) if owed > 0 else 0
         net = owed - withheld - agreed.fee
         paid = not agreed.pay_in and owed > 0 and provider not in self.held and net > 0 and net >= agreed.minimum
         lines = {
             "opening": opening,
             "earned": earned,
+            "collections_held": kept,
+            "collections_released": sum(freed.values()),
             "adjustments": self.moves[month][key],
             "reserve_held": held,
             "reserve_released": released,
@@ -329,7 +379,11 @@ class Model:
             self.advances[key].append((month, -recouped))
         if paid:
             self.payouts.append(Payout(month, provider, currency, net))
+        for account, code in freed:
+            for closed in self.closes.values():
+                closed.released.add((account, code))
         for account, amount in (
+            *((account, -amount) for (account, _), amount in freed.items()),
             (f"money:reserve:{provider}", held - released),
             (f"money:advance:{provider}", recouped),
             (f"money:withholding:{provider}", lines["withheld"]),

@@ -37,6 +37,7 @@ from credit.ledger import (
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.engine import Ledger
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.explaining import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms
 from tests.conftest import PostgresServer
 from tests.pipeline.after_the_close import AfterTheClose
@@ -47,6 +48,8 @@ from tests.pipeline.plain_model import PROVIDERS, Agreed, Pool, Posted, RefusedE
 LINES = (
     "opening",
     "earned",
+    "collections_held",
+    "collections_released",
     "adjustments",
     "reserve_held",
     "reserve_released",
@@ -184,6 +187,23 @@ class Accounting(FromLogToCredits, AfterTheClose):
         if self.model.held.pop(provider, None) is None:
             self.model.held[provider] = "a reason"
 
+    @rule(collection=st.sampled_from(["default", "x"]))
+    def hold_or_release_a_collection(self, collection: str) -> None:
+        """Of ann, who has two; one that was never credited is no collection yet."""
+        line = f"ann/{collection}"
+        known = text("SELECT count(*) FROM account WHERE key = :key")
+        act = holds.release_hold if line in self.model.held_lines else holds.place_hold
+
+        def hold(conn: Connection) -> holds.HoldEvent:
+            return act(conn, "ann", None, "a dispute", collection=collection, now=self.now)
+
+        if self.read(lambda conn: conn.execute(known, {"key": f"credits:earned:{line}"}).scalar()) == [0, 0]:
+            self.refused(lambda: self.write(hold))
+            return
+        for _ in range(2):
+            self.write(hold)
+        self.model.held_lines ^= {line}
+
     @precondition(lambda self: any(not item.reversed for item in self.model.posted.values()))
     @rule(data=st.data())
     def reverse(self, data: st.DataObject) -> None:
@@ -238,6 +258,9 @@ class Accounting(FromLogToCredits, AfterTheClose):
         for pool, earnings in done[0].earnings:
             assert sum(item.share.amount_minor for item in earnings) == pool.net_minor or not earnings
         self.closed_books_agree(name, found)
+        for key in {key for key, _ in found}:
+            one, other = self.read(lambda conn: explain_payout(conn, self.books.books, key, name))  # noqa: B023 - at once
+            assert one == other
         self.statements_agree(name, month)
 
     def closed_books_agree(self, name: str, found: dict[tuple[str, str], dict[str, int]]) -> None:
@@ -260,6 +283,11 @@ class Accounting(FromLogToCredits, AfterTheClose):
             for line in body["balances"]:
                 amount = parse_amount(line["payable"], line["currency"])
                 payable[line["currency"]] = payable.get(line["currency"], 0) + amount
+            for row in body.get("on_hold", []):
+                line = f"{body['provider']['key']}/{row['collection']}"
+                balance = parse_amount(row["balance"], row["currency"])
+                assert balance == self.model.balances[f"money:held:{line}", row["currency"]]
+                assert bool(row["reason"]) == (line in self.model.held_lines)
             aside = [output for output in self.model.outputs if (output.state, output.month) == ("aside", month)]
             assert body["credits"].get("outputs_set_aside", 0) == len(aside)
         for rows in self.read(lambda conn: payouts.payouts(conn, name)):
@@ -303,7 +331,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
     def nobody_is_paid_more_than_is_payable_nor_recouped_more_than_was_advanced(self) -> None:
         for (account, currency), value in self.model.balances.items():
             kind, _, name = account.rpartition(":")
-            if kind in {"money:reserve", "money:payout", "money:withholding"}:
+            if kind in {"money:held", "money:reserve", "money:payout", "money:withholding"}:
                 assert value >= 0
             if kind == "money:advance":
                 assert -self.advanced.get((name, currency), 0) <= value <= 0

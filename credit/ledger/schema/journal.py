@@ -43,6 +43,7 @@ ACCOUNT_KINDS = (
     "money:escrow",
     "money:fx",
     "credits:set-aside",
+    "money:held",
 )
 """What an account can be; `credit.ledger.accounts` says what each of them holds."""
 

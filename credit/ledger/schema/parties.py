@@ -75,6 +75,12 @@ hold = Table(
     one_of("action", "hold", "release"),
     word("reason"),
     moment("created_at"),
+    # NULL: all that the provider is owed.
+    Column(
+        "collection",
+        TEXT,
+        CheckConstraint("collection IS NULL OR (length(collection) >= 1 AND currency IS NULL)", name="collection"),
+    ),
     Index(None, "provider_id"),
     sqlite_strict=True,
 )

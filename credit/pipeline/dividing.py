@@ -1,0 +1,157 @@
+"""How a close divides money: pools by credits, each part to its provider at the agreed rate, or to the house."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from credit.accounting.allocation import Share, allocate
+from credit.accounting.waterfall import provider_part
+from credit.errors import LedgerError
+from credit.ledger.accounts import ESCROW, held_account, payable, pool_account
+from credit.ledger.holds import HoldEvent
+from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.periods import last_day
+from credit.ledger.pools import NewAllocation, Pool, add_allocations
+from credit.ledger.settlement import ProviderCurrency
+from credit.records import HOUSE, Group, Provider, Terms
+
+HousePolicy = Literal["return", "redistribute", "escrow"]
+"""What happens to the money that no provider's data earned: it stays with the pool's owner (`return`), is divided
+among the providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earning:
+    """A share of a pool with what of it is the provider's at its rate, in minor units.
+
+    `held_minor` is what of that its collections on hold earned, by collection.
+    """
+
+    share: Share
+    rate_ppm: int
+    earned_minor: int
+    held_minor: Mapping[str, int] = field(default_factory=dict)
+
+
+def divide(
+    period: str,
+    money: Sequence[Pool],
+    credited: Mapping[str, int],
+    known: Mapping[str, Provider],
+    terms: Mapping[ProviderCurrency, Terms],
+    house: HousePolicy,
+    held: Mapping[Group, int],
+) -> list[tuple[Pool, tuple[Earning, ...]]]:
+    """Divide pools by credits; the house's credits take part unless they are to be redistributed.
+
+    Args:
+        period: the period `YYYY-MM`.
+        money: its pools.
+        credited: its micro-credits by provider, the house's included.
+        known: all providers.
+        terms: the terms of those who have any, by (provider, currency).
+        house: what happens to what no provider earned.
+        held: the micro-credits of the period of collections that are on hold.
+
+    Raises:
+        LedgerError: there is money, but nobody to divide it among.
+    """
+    sharing = dict(credited)
+    if house == "redistribute":
+        sharing = {key: micro for key, micro in credited.items() if known[key].kind == "provider"}
+        if any(credited.values()) and not any(sharing.values()) and any(pool.net_minor for pool in money):
+            raise LedgerError(
+                f"no provider earned credits in {period}, so that nothing can be redistributed;"
+                " close with --house return or --house escrow"
+            )
+    on_hold: dict[str, dict[str, int]] = {}
+    for group, micro in held.items():
+        on_hold.setdefault(group.provider, {})[group.collection] = micro
+    divided = []
+    for pool in money:
+        earnings = []
+        for share in allocate(period, pool.net_minor, sharing):
+            own = known[share.provider].kind == "house"
+            rate = terms.get((share.provider, pool.currency), Terms()).rate_ppm
+            earned = 0 if own else provider_part(share.amount_minor, rate)
+            parts = held_parts(earned, share.credit_micro, on_hold.get(share.provider, {}))
+            earnings.append(Earning(share, 0 if own else rate, earned, parts))
+        divided.append((pool, tuple(earnings)))
+    return divided
+
+
+def held_parts(earned_minor: int, credit_micro: int, held: Mapping[str, int]) -> dict[str, int]:
+    """Return what of a provider's earnings its collections on hold earned, each rounded down; zeros are left out.
+
+    Args:
+        earned_minor: what the provider earned from a pool.
+        credit_micro: for so many credits.
+        held: those of each of its collections that is on hold.
+    """
+    parts = {name: earned_minor * micro // credit_micro for name, micro in sorted(held.items()) if micro}
+    return {name: minor for name, minor in parts.items() if minor}
+
+
+def post_allocations(
+    conn: Connection,
+    period: str,
+    divided: Sequence[tuple[Pool, Sequence[Earning]]],
+    known: Mapping[str, Provider],
+    house: HousePolicy,
+    holds: Mapping[Group, HoldEvent],
+    now: datetime,
+) -> None:
+    """Post every pool to those who earned it, and record the shares; `holds` says why collections are on hold."""
+    for pool, earnings in divided:
+        lines = [Entry(account, pool.currency, amount) for account, amount in owed_to(earnings, known, house).items()]
+        txn_id = None
+        held = {Group(item.share.provider, name) for item in earnings for name in item.held_minor}
+        reasons = {"held": {str(group): holds[group].reason for group in sorted(held)}} if held else {}
+        if lines:
+            posting = Posting(
+                kind="allocation",
+                period=period,
+                effective_on=last_day(period),
+                idempotency_key=f"allocation:{period}:{pool.currency}:{pool.reference}",
+                entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
+                details={"pool": pool.reference, "house": house, **reasons},
+            )
+            txn_id = post_all(conn, [posting], now=now)[0].txn_id
+        shares = [item.share for item in earnings]
+        add_allocations(
+            conn,
+            period,
+            [
+                NewAllocation(
+                    pool.id,
+                    share.provider,
+                    share.credit_micro,
+                    share.total_credit_micro,
+                    share.amount_minor,
+                    txn_id if share.amount_minor else None,
+                )
+                for share in shares
+            ],
+        )
+
+
+def owed_to(earnings: Sequence[Earning], known: Mapping[str, Provider], house: HousePolicy) -> dict[str, int]:
+    """Return what a pool's division puts into which account, in minor units, by account; zeros are left out."""
+    owed: dict[str, int] = {}
+    for item in earnings:
+        # What own or public-domain data earned is the house's money, whichever key it is listed under.
+        own = known[item.share.provider].kind == "house"
+        unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
+        held = [(held_account(Group(item.share.provider, name)), minor) for name, minor in item.held_minor.items()]
+        for account, amount in (
+            (payable(item.share.provider), item.earned_minor - sum(item.held_minor.values())),
+            *held,
+            (unearned, item.share.amount_minor - item.earned_minor),
+        ):
+            owed[account] = owed.get(account, 0) + amount
+    return {account: amount for account, amount in sorted(owed.items()) if amount}
