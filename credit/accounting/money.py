@@ -10,7 +10,7 @@ import re
 from types import MappingProxyType
 
 from credit.errors import InvalidRequestError
-from credit.records import PPM
+from credit.records import CREDIT, MICRO, PPM
 
 _CODES_BY_DIGITS = {
     0: """
@@ -126,3 +126,11 @@ def format_percent(ppm: int) -> str:
 def _shown(text: str) -> str:
     """Return the text as an error message can carry it: quoted, and not a page long."""
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def amount_text(amount: int, commodity: str) -> str:
+    """Return an entry's amount for people: micro-credits as credits with six decimals, or money as `format_amount`."""
+    if commodity != CREDIT:
+        return format_amount(amount, commodity)
+    whole, rest = divmod(abs(amount), MICRO)
+    return f"{'-' if amount < 0 else ''}{whole}.{rest:06d}"

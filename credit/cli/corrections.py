@@ -96,21 +96,14 @@ def balance(workspace: Workspace, whose: str, effective: datetime | None, record
     Example: credit balance anna-books
              credit balance money:payable:anna-books --effective 2026-09-30 --recorded 2026-10-05T12:00:00Z
     """
-    from credit.accounting.money import format_amount
+    from credit.accounting.money import amount_text
     from credit.ledger.balances import balances
-    from credit.records import CREDIT, MICRO
 
     known_by = None if recorded is None else _moment(recorded)
     with workspace.open() as ledger, ledger.read() as conn:
         found = balances(conn, whose, effective=effective.date() if effective else None, recorded=known_by)
 
-    def shown(commodity: str, amount: int) -> str:
-        if commodity != CREDIT:
-            return format_amount(amount, commodity)
-        whole, rest = divmod(abs(amount), MICRO)
-        return f"{'-' if amount < 0 else ''}{whole}.{rest:06d}"
-
-    rows = [(item.account, shown(item.commodity, item.amount), item.commodity) for item in found]
+    rows = [(item.account, amount_text(item.amount, item.commodity), item.commodity) for item in found]
     width = max((len(row[0]) for row in rows), default=0)
     digits = max((len(row[1]) for row in rows), default=0)
     lines = [f"{key:<{width}}  {amount:>{digits}} {commodity}" for key, amount, commodity in rows]

@@ -10,6 +10,7 @@ import click
 
 from credit.cli.options import (
     FILE,
+    NUMBER,
     Group,
     field_mapping,
     field_option,
@@ -21,6 +22,7 @@ from credit.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from credit.ledger.transactions import Transaction
     from credit.pipeline.explaining import PayoutExplanation
     from credit.pipeline.retracing import CurrencySteps
     from credit.pipeline.workspace import Workspace
@@ -123,6 +125,54 @@ def output(
     say(as_json, asdict(found), "\n".join(lines))
 
 
+@explain.command()
+@click.argument("txn", type=NUMBER)
+@workspace_options
+@json_option
+def transaction(workspace: Workspace, txn: int, as_json: bool) -> None:
+    """Show what transaction TXN says: its entries, reason, details and hashes.
+
+    \b
+    Example: credit explain transaction 118
+    """
+    from dataclasses import asdict
+
+    from credit.ledger.transactions import transaction as find
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = find(conn, txn)
+    say(as_json, asdict(found), "\n".join(_transaction_lines(found, terminal_width())))
+
+
+def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
+    import json
+
+    from credit.accounting.money import amount_text
+    from credit.reporting.layout import Column, fitted
+
+    head = found.header
+    yield f"transaction {head.id}: {head.kind}, counts in {head.period}"
+    yield f"effective on {head.effective_on}, recorded at {head.recorded_at}"
+    if head.memo:
+        yield f"reason: {head.memo}"
+    if head.reverses:
+        yield f"reverses transaction {head.reverses}"
+    if head.reversed_by:
+        yield f"reversed by transaction {head.reversed_by}"
+    columns = (
+        Column("account", [line.account for line in found.entries]),
+        Column("amount", [amount_text(line.amount, line.commodity) for line in found.entries], is_number=True),
+        Column("of", [line.commodity for line in found.entries]),
+    )
+    yield ""
+    yield fitted(columns, width).rstrip("\n")
+    yield ""
+    if found.details:
+        yield f"details: {json.dumps(found.details, sort_keys=True, ensure_ascii=False)}"
+    yield f"idempotency key: {found.idempotency_key}"
+    yield f"hash {found.hash}, after {found.prev_hash}"
+
+
 def _lines(found: PayoutExplanation) -> Iterator[str]:
     from credit.records import MICRO
 
@@ -158,7 +208,8 @@ def _currency_lines(item: CurrencySteps) -> Iterator[str]:
     for line in item.corrections:
         cited = f" of transaction {line.cites}" if line.cites else ""
         amount = format_amount(line.amount_minor, item.currency)
-        yield f"  correction {amount}: {line.kind}{cited}, transaction {line.txn_id}: {line.reason}"
+        of = f" of what is held of {line.collection}" if line.collection is not None else ""
+        yield f"  correction {amount}{of}: {line.kind}{cited}, transaction {line.txn_id}: {line.reason}"
 
 
 def _credits(micro: int) -> str:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "adjust": ("credit.cli.corrections", "Correct what is owed to a provider."),
     "reverse": ("credit.cli.corrections", "Undo a transaction."),
     "restate": ("credit.cli.restate", "Recompute a closed period, and adjust the open one."),
+    "transactions": ("credit.cli.transactions", "What was posted, with the numbers to reverse it by."),
     "hold": ("credit.cli.hold", "Hold back what a provider would be paid."),
     "balance": ("credit.cli.corrections", "What an account holds, as of any day."),
     "pay": ("credit.cli.pay", "Payment files out, a bank's results in."),

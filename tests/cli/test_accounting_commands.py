@@ -119,3 +119,23 @@ def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_u
     found = json.loads(credit("pool list 2026-01 --json"))["pools"]
     assert [item["taken_back_by"] for item in found] == [2, None]
     assert credit("pool list 2026-02") == "no pools were added\n"
+
+
+def test_what_can_be_reversed_is_listed_and_shown(credit: Command) -> None:
+    assert credit("transactions") == "there are no such transactions\n"
+    credit(f"adjust ann 7 EUR --period {THIS_MONTH} --reason", "a gift")
+    (item,) = json.loads(credit("transactions --provider ann --json"))["transactions"]
+    assert (item["kind"], item["period"], item["memo"]) == ("adjustment", THIS_MONTH, "a gift")
+    credit(f"reverse {item['id']} --reason", "not a gift")
+    listed = credit(f"transactions --period {THIS_MONTH}")
+    assert "a gift; reversed by 2" in listed
+    assert "not a gift; reverses 1" in listed
+    assert "Only the last 1; more with --limit." in credit("transactions --limit 1")
+    shown = credit("explain transaction 2")
+    assert "transaction 2: reversal, counts in" in shown
+    assert "reason: not a gift" in shown
+    assert "money:payable:ann -7.00 EUR" in " ".join(shown.split())
+    found = json.loads(credit("explain transaction 1 --json"))
+    assert [line["amount"] for line in found["entries"]] == [-700, 700]
+    assert "see which there are: credit transactions" in credit("explain transaction 99", code=1)
+    assert "written YYYY-MM" in credit("transactions --period 2026", code=2)

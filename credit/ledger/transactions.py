@@ -1,0 +1,123 @@
+"""The journal as people read it: which transactions there are, and what one of them says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, exists, select
+
+from credit.errors import LedgerError
+from credit.ledger.catalog import provider_id
+from credit.ledger.journal import Entry
+from credit.ledger.schema import account, ledger_entry, ledger_txn
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A transaction without its entries; `reverses` and `reversed_by` are the ids of other ones."""
+
+    id: int
+    kind: str
+    period: str
+    effective_on: str
+    recorded_at: str
+    entries: int
+    memo: str
+    reverses: int | None
+    reversed_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A transaction with all that it says."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    details: Mapping[str, Any]
+    idempotency_key: str
+    input_sha256: str
+    prev_hash: str
+    hash: str
+
+
+_undoing = ledger_txn.alias("undoing")
+_COLUMNS = (
+    ledger_txn.c.id,
+    ledger_txn.c.kind,
+    ledger_txn.c.period_id,
+    ledger_txn.c.effective_on,
+    ledger_txn.c.recorded_at,
+    ledger_txn.c.entry_count,
+    ledger_txn.c.memo,
+    ledger_txn.c.reverses_txn_id,
+    _undoing.c.id.label("reversed_by"),
+)
+
+
+def transactions(
+    conn: Connection,
+    *,
+    period: str | None = None,
+    provider: str | None = None,
+    kind: str | None = None,
+    limit: int | None = None,
+) -> list[Header]:
+    """Return transactions in the order of the chain; of more than `limit` (at least 1) the last ones.
+
+    Args:
+        conn: from `Ledger.read` or `Ledger.write`.
+        period: only those that count in this month `YYYY-MM`.
+        provider: only those that move something in an account of this provider.
+        kind: only those of this kind, such as `adjustment`.
+        limit: how many; None for all.
+
+    Raises:
+        LedgerError: the provider is unknown, or no transaction is of the kind.
+    """
+    query = select(*_COLUMNS).outerjoin(_undoing, _undoing.c.reverses_txn_id == ledger_txn.c.id)
+    if period is not None:
+        query = query.where(ledger_txn.c.period_id == period)
+    if kind is not None:
+        known = sorted(conn.execute(select(ledger_txn.c.kind).distinct()).scalars())
+        if kind not in known:
+            raise LedgerError(f"no transaction is of the kind {kind!r}; there are: {', '.join(known) or 'none at all'}")
+        query = query.where(ledger_txn.c.kind == kind)
+    if provider is not None:
+        own = select(account.c.id).where(account.c.provider_id == provider_id(conn, provider))
+        moved = (ledger_entry.c.txn_id == ledger_txn.c.id) & ledger_entry.c.account_id.in_(own)
+        query = query.where(exists().where(moved))
+    last = query.order_by(ledger_txn.c.id.desc()).limit(limit)
+    return [Header(*row) for row in reversed(conn.execute(last).all())]
+
+
+def transaction(conn: Connection, txn_id: int) -> Transaction:
+    """Return a transaction with its entries in their order.
+
+    Raises:
+        LedgerError: there is none of this id.
+    """
+    beside = (
+        ledger_txn.c.details_json,
+        ledger_txn.c.idempotency_key,
+        ledger_txn.c.input_sha256,
+        ledger_txn.c.prev_hash,
+        ledger_txn.c.hash,
+    )
+    row = conn.execute(
+        select(*_COLUMNS, *beside)
+        .outerjoin(_undoing, _undoing.c.reverses_txn_id == ledger_txn.c.id)
+        .where(ledger_txn.c.id == txn_id)
+    ).one_or_none()
+    if row is None:
+        raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
+    entries = conn.execute(
+        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+        .join_from(ledger_entry, account)
+        .where(ledger_entry.c.txn_id == txn_id)
+        .order_by(ledger_entry.c.line_no)
+    )
+    headed, (details, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
+    return Transaction(Header(*headed), tuple(Entry(*line) for line in entries), json.loads(details), *rest)
