@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import rfc8785
@@ -110,7 +110,7 @@ class StatementInput:
     providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
     transaction when the statement was made, `seal_head` that of the last seal of its other rows. `certainty` is None
     where no output's credits are known. `outputs_set_aside` counts the outputs of all providers that could not be
-    valued, and distribute nothing.
+    valued, and distribute nothing. `issuer` is who issues it, by name, address and legal text, or empty.
     """
 
     provider: str
@@ -129,6 +129,7 @@ class StatementInput:
     validation: Validation = Validation()
     certainty: Certainty | None = None
     outputs_set_aside: int = 0
+    issuer: Mapping[str, str] = field(default_factory=dict)
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -143,6 +144,7 @@ def statement_json(facts: StatementInput) -> str:
         "format": FORMAT,
         "period": facts.period,
         "provider": {"key": facts.provider, "name": facts.name},
+        **({"issuer": dict(facts.issuer)} if facts.issuer else {}),
         "credits": {
             "credit_micro": str(sum(totals.values())),
             "total_credit_micro": str(facts.total_credit_micro),

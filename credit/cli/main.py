@@ -34,6 +34,7 @@ _COMMANDS = {
     "pay": ("credit.cli.pay", "Payment files out, a bank's results in."),
     "report": ("credit.cli.report", "Attribution and payouts of a period."),
     "export": ("credit.cli.export", "One folder per provider, with its own data alone."),
+    "issuer": ("credit.cli.issuer", "Who issues statements: name, address, legal text."),
     "signing-key": ("credit.cli.signing", "Make the key that statements are signed with."),
     "verify-statement": ("credit.cli.signing", "Check a signed statement, without the ledger."),
     "validate": ("credit.cli.validate", "Does attribution predict what happens without a provider?"),

@@ -50,6 +50,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.reserve,
     schema.fx_rate,
     schema.statement,
+    schema.issuer,
     schema.personal_event,
     schema.payout_batch,
     schema.payout_event,

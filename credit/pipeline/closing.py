@@ -24,6 +24,7 @@ from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.holds import held_collections
+from credit.ledger.issuers import issuers
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
@@ -242,6 +243,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
         corrected.setdefault(line.provider, []).append(_correction_line(line))
     methods = credit_methods(conn, facts.period)
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
+    issued_by = asdict(issuer[-1].issuer) if (issuer := issuers(conn)) else {}
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
         own = falls.get(key, ())
@@ -263,6 +265,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             validation=facts.validation,
             certainty=facts.certainties.get(key),
             outputs_set_aside=len(facts.set_aside),
+            issuer=issued_by,
         )
         yield key, statement_json(statement)
 

@@ -137,6 +137,7 @@ def readme_text(item: Statement, public_key: str = "") -> str:
     body = json.loads(item.body_json)
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
     facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}
+    facts["issuer"] = body.get("issuer")
     return _environment().get_template("README.txt.j2").render(facts)
 
 

@@ -18,7 +18,7 @@ from credit.ledger.schema.expressions import exact_sum, join_sum, next_id
 from credit.ledger.schema.journal import ACCOUNT_KINDS, account, ledger_entry, ledger_txn, period, seal
 from credit.ledger.schema.parties import contract_term, hold, personal_event, provider, provider_pii
 from credit.ledger.schema.payouts import payout, payout_batch, payout_event
-from credit.ledger.schema.settlement import allocation, fx_rate, pool, reserve, statement
+from credit.ledger.schema.settlement import allocation, fx_rate, issuer, pool, reserve, statement
 from credit.ledger.schema.valuations import (
     attribution_index,
     certificate,
@@ -46,6 +46,7 @@ __all__ = [
     "hold",
     "index_location",
     "ingest_file",
+    "issuer",
     "join_sum",
     "ledger_entry",
     "ledger_txn",
@@ -69,5 +70,5 @@ __all__ = [
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""

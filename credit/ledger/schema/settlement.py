@@ -85,6 +85,17 @@ statement = Table(
     sqlite_strict=True,
 )
 
+issuer = Table(
+    "issuer",
+    metadata,
+    row_id(),
+    word("name"),
+    word("address"),
+    text("legal"),
+    moment("created_at"),
+    sqlite_strict=True,
+)
+
 fx_rate = Table(
     "fx_rate",
     metadata,
