@@ -7,8 +7,10 @@ weak ones.
 
 **Negative measures** earn nothing, and by `negative: zero` cost nothing. By `negative: net` they are set off within
 the period: where the period is one, they enter its sums; where each output pays alone, a group that an output speaks
-against by −m loses weight × m / (the sum of the output's positive measures) of what other outputs of the period gave
-it. What is set off goes to those who are left with credits, in proportion; nobody is left with less than none.
+against by −m loses weight × m / max(P, N) of what other outputs of the period gave it, P being the sum of the output's
+positive measures and N that of its negative ones without their sign: an output takes from all together at most what it
+gives, its weight, however weakly it supports anybody. What is set off goes to those who are left with credits, in
+proportion; nobody is left with less than none.
 
 All sums are exact: a measure is a double, which is an integer times a power of two. So neither the order of outputs
 nor that of groups can change a result, nor a scale that is a power of two.
@@ -100,10 +102,10 @@ class _Together:
     def _set_off(self, item: MeasuredOutput) -> None:
         """Take from each group that the output speaks against, rounded down to a micro-credit."""
         exact = [_integer(measure) for measure in item.measures]
-        positive = sum(value for value in exact if value > 0)
+        whole = max(sum(value for value in exact if value > 0), -sum(value for value in exact if value < 0))
         for group, value in zip(item.groups, exact, strict=True):
-            if value < 0 < positive:
-                self._add(group, 0, -(item.weight_micro * -value // positive))
+            if value < 0:
+                self._add(group, 0, -(item.weight_micro * -value // whole))
 
     def _add(self, group: Group, exponent: int, amount: int) -> None:
         sums = self._sums.setdefault(group, {})

@@ -142,7 +142,9 @@ class _PeriodSums:
         if self._policy.basis == "pool":
             line = pl.col("weight") * (pl.col("measure") if self._policy.negative == "net" else positive)
         else:
-            taken = pl.col("weight") * (-pl.col("measure")).clip(lower_bound=0.0) / positive.sum().over("name")
+            negative = (-pl.col("measure")).clip(lower_bound=0.0)
+            whole = pl.max_horizontal(positive.sum().over("name"), negative.sum().over("name"))
+            taken = pl.col("weight") * negative / whole
             credited = pl.when(nobody).then(0).otherwise(pl.col("credit_micro"))
             line = credited - pl.when(positive.sum().over("name") > 0).then(taken.floor()).otherwise(0.0)
         _add_lines(self._sums, rows.with_columns(line.alias("line")), _GROUP, "line", names, counts)

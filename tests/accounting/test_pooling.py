@@ -56,7 +56,8 @@ def sums(policy: Policy, items: Sequence[tuple[int, Sequence[float]]]) -> tuple[
             for group, part in output_credits(micro, GROUPS, measures, tie_key=f"o{number}"):
                 found[group] += part
             for group, value in zip(GROUPS, exact, strict=True):
-                found[group] -= floor(micro * -value / positive) if value < 0 else 0
+                negative = -sum((value for value in exact if value < 0), Fraction(0))
+                found[group] -= floor(micro * -value / max(positive, negative)) if value < 0 else 0
     return divided, found
 
 
@@ -157,6 +158,16 @@ def test_what_the_words_say_in_numbers():
         "pool net": {p0: 156, p1: 44},  # 7 to 2
         "output net": {p0: 67, p1: 133},  # 100 − 100 × 1/2 to 100
     }
+
+
+@given(weight, six, st.integers(-300, 0))
+def test_an_output_takes_at_most_what_it_gives(micro, measures, exponent):
+    """However weak what supports it is beside what speaks against it: nobody's period is wiped out by one output."""
+    weak = [value * 2.0**exponent if value > 0 else value for value in measures]
+    others = [(10 * micro, [1.0] * 6)]
+    before, after = total(POOLED[2], others), total(POOLED[2], [*others, (micro, weak)])
+    for group in GROUPS:
+        assert after.get(group, 0) >= before.get(group, 0) - micro - 2, "but for rounding"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -101,6 +101,7 @@ def _together(month: str, outputs: Sequence[Output], paid: Paid) -> dict[str, in
     for output in outputs:
         measures = output.measures[paid.measure]
         positive = sum(value for value in measures.values() if value > 0)
+        negative = -sum(value for value in measures.values() if value < 0)
         if paid.basis == "output" and not positive:
             unearned += output.weight
             continue
@@ -110,7 +111,8 @@ def _together(month: str, outputs: Sequence[Output], paid: Paid) -> dict[str, in
             if paid.basis == "pool":
                 sums[key] += output.weight * (value if paid.negative == "net" else max(value, 0))
             else:
-                sums[key] += alone.get(key, 0) - (floor(Fraction(output.weight * -value, positive)) if value < 0 else 0)
+                lost = Fraction(output.weight * -value, max(positive, negative)) if value < 0 else 0
+                sums[key] += alone.get(key, 0) - floor(lost)
     left = {key: value for key, value in sums.items() if value > 0}
     if not left:
         return {NOBODY: divided + unearned}
