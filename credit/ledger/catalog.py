@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
 from sqlalchemy import Connection, select, update
@@ -16,6 +17,9 @@ from credit.ledger.values import is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Provider, is_provider_key
 
 Change = Literal["added", "changed", "unchanged"]
+
+_AT_ONCE = 500
+"""Providers looked up and written at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +40,61 @@ def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
     Raises:
         LedgerError: the key is none, or the kind differs and the provider has been credited.
     """
+    return import_providers(conn, [item], now)[item.key]
+
+
+def import_providers(conn: Connection, items: Iterable[Provider], now: datetime) -> dict[str, Change]:
+    """Add or rename many providers, all or none; return what happened to each key, last of all.
+
+    Raises:
+        LedgerError: a key is none, or a kind differs and the provider has been credited.
+    """
+    changes: dict[str, Change] = {}
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        keys = {_checked(item).key for item in some}
+        rows = conn.execute(select(provider).where(provider.c.key.in_(keys)))
+        known = {row.key: Provider(row.key, row.name, row.kind) for row in rows}
+        # A key that comes again in the same batch finds what it was given before.
+        fresh: dict[str, Provider] = {}
+        for item in some:
+            before = fresh.get(item.key) or known.get(item.key)
+            if item.key not in known:
+                fresh[item.key] = item
+                changes[item.key] = "added" if before is None else "unchanged" if before == item else "changed"
+            elif before == item:
+                changes[item.key] = "unchanged"
+            else:
+                _change(conn, known[item.key], item)
+                known[item.key], changes[item.key] = item, "changed"
+        first, moment = next_id(conn, provider), utc_text(now)
+        rows_of_new = [
+            {"id": first + offset, "key": item.key, "name": item.name, "kind": item.kind, "created_at": moment}
+            for offset, item in enumerate(fresh.values())
+        ]
+        add_rows(conn, provider, rows_of_new)
+    return changes
+
+
+def _checked(item: Provider) -> Provider:
     if not is_provider_key(item.key):
         raise LedgerError(f"{item.key!r} is not a provider's key; keys are [a-z0-9][a-z0-9_-]{{0,63}}")
     if item.key == HOUSE and item.kind != "house":
         raise LedgerError(f"{HOUSE!r} is the reserved key of the house; give the provider another key")
     if not is_storable(item.name):
         raise LedgerError(f"the name of {item.key} holds a character that a database cannot keep")
-    found = conn.execute(select(provider).where(provider.c.key == item.key)).one_or_none()
-    if found is None:
-        row = {"id": next_id(conn, provider), "key": item.key, "name": item.name, "kind": item.kind}
-        add_rows(conn, provider, [{**row, "created_at": utc_text(now)}])
-        return "added"
-    if found.kind != item.kind and _credited(conn, found.id):
+    return item
+
+
+def _change(conn: Connection, before: Provider, item: Provider) -> None:
+    number = provider_id(conn, item.key)
+    if before.kind != item.kind and _credited(conn, number):
         raise LedgerError(
-            f"provider {item.key} has been credited as kind {found.kind!r} and cannot become {item.kind!r};"
+            f"provider {item.key} has been credited as kind {before.kind!r} and cannot become {item.kind!r};"
             " add a provider with another key"
         )
-    if (found.name, found.kind) == (item.name, item.kind):
-        return "unchanged"
-    conn.execute(update(provider).where(provider.c.id == found.id).values(name=item.name, kind=item.kind))
-    seal_row(conn, provider, found.id)
-    return "changed"
-
-
-def import_providers(conn: Connection, items: Iterable[Provider], now: datetime) -> dict[str, Change]:
-    """Add or rename many providers, all or none; return what happened to each key."""
-    return {item.key: add_provider(conn, item, now=now) for item in items}
+    conn.execute(update(provider).where(provider.c.id == number).values(name=item.name, kind=item.kind))
+    seal_row(conn, provider, number)
 
 
 def providers(conn: Connection) -> list[Provider]:

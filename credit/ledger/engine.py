@@ -236,6 +236,15 @@ def translated(url: URL) -> Iterator[None]:
         raise _translate(error, redact(url)) from error
 
 
+_REMEDIES = {
+    "FULL": "; the disk that it lies on is full, or a quota is used up: make room there and run this again",
+    "IOERR": "; the disk that it lies on is full, gone or faulty: look there, then run this again",
+    "READONLY": "; its file and its folder must be writable for whoever runs this: SQLite keeps files beside it",
+    "CANTOPEN": "; its file and its folder must be there and writable for whoever runs this",
+}
+"""What to do about what SQLite says, by the family of its error: SQLITE_IOERR_WRITE is one of IOERR."""
+
+
 def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
     text = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
     if REFUSED in text:
@@ -245,8 +254,9 @@ def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
         return LedgerError(f"{place} refuses: {reason}")
     if "database is locked" in text:
         return LockHeldError(f"another run is writing to {place}; let it finish, then run this again")
+    remedy = _REMEDIES.get(getattr(error.orig, "sqlite_errorname", "").partition("_")[2].partition("_")[0], "")
     if isinstance(error, OperationalError) or "not a database" in text:
-        return LedgerError(f"cannot use {place}: {text}")
+        return LedgerError(f"cannot use {place}: {text}{remedy}")
     return LedgerError(f"{place} refuses: {text}")
 
 

@@ -12,6 +12,7 @@ from credit.errors import LedgerError
 from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
+from credit.ledger.periods import later
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import (
     account,
@@ -26,7 +27,10 @@ from credit.ledger.schema import (
 )
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_currency
-from credit.records import CREDIT
+from credit.records import CREDIT, period_of
+
+_MONTHS_AHEAD = 12
+"""Months after the present one that pools can be added for: what lies further ahead is a slip of the hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,8 @@ def add_pool(
     """Add money to distribute for a period, in minor units; the same call again returns the same pool.
 
     Raises:
-        LedgerError: the reference was used with another amount, or for money that was taken back, or an amount makes
-            no sense.
+        LedgerError: the reference was used with another amount, or for money that was taken back, an amount makes no
+            sense, or the period lies more than a year ahead.
         PeriodClosedError: the period is closed.
     """
     where = f"pool {reference!r} of {name}"
@@ -96,6 +100,11 @@ def add_pool(
     net = gross_minor - deductions_minor
     if gross_minor < 0 or deductions_minor < 0 or net < 0:
         raise LedgerError(f"{where}: {gross_minor} less {deductions_minor} is not money to distribute")
+    if name > later(period_of(now), _MONTHS_AHEAD):
+        raise LedgerError(
+            f"{where} would be distributed more than a year from now; a month nearer than that can have pools: {name!r}"
+            " looks mistyped"
+        )
     serialise_writers(conn)
     found = next((item for item in pools(conn, name) if (item.currency, item.reference) == (currency, reference)), None)
     if found is not None:
@@ -109,8 +118,8 @@ def add_pool(
             return found
         remedy = "" if found.txn_id is None else f"; if it is wrong, take it back: credit reverse {found.txn_id}"
         raise LedgerError(
-            f"{where} holds {found.gross_minor} less {found.deductions_minor} {currency} (minor units) already; other"
-            f" money needs a reference of its own: --reference NAME{remedy}"
+            f"{where} in {currency} holds another amount already (credit pool list {name}); other money needs a"
+            f" reference of its own: --reference NAME{remedy}"
         )
     keep_erasable(conn, reference, "the reference")
     ensure_period(conn, name, now=now)

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from credit.errors import LedgerError
-from credit.ledger import catalog, journal
+from credit.ledger import catalog, journal, sealchecks
+from credit.ledger.engine import Ledger
 from credit.ledger.schema import index_location
 from credit.records import Provider
 from tests.ledger import samples
@@ -19,6 +20,23 @@ def test_importing_adds_renames_and_leaves_alone(conn: Connection) -> None:
     again = [Provider("ada", "Ada & Co"), Provider("own", "Own data", "house")]
     assert catalog.import_providers(conn, again, NOW) == {"ada": "changed", "own": "unchanged"}
     assert [item.name for item in catalog.providers(conn)] == ["Ada & Co", "House", "Own data"]
+
+
+def test_importing_many_is_adding_them_one_by_one(ledger: Ledger) -> None:
+    """However they are batched, and though keys come again; every row is sealed as it is."""
+    many = [Provider(f"p{number % 1100}", f"name {number % 7}") for number in range(1300)]
+    with ledger.write() as conn:
+        said = catalog.import_providers(conn, many, NOW)
+        assert list(sealchecks.check_sealed(conn)) == []
+        found = {item.key: item for item in catalog.providers(conn) if item.kind == "provider"}
+    assert found == {item.key: item for item in many}
+    known: dict[str, Provider] = {}
+    expected = {}
+    for item in many:
+        before = known.get(item.key)
+        expected[item.key] = "added" if before is None else "unchanged" if before == item else "changed"
+        known[item.key] = item
+    assert said == expected
 
 
 @pytest.mark.parametrize("key", ["", "Ada", "a b", "-a", "a" * 65, "ädä"])

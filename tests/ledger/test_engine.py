@@ -140,6 +140,28 @@ def test_sqlite_keeps_what_it_promises(ledger: Ledger, engine_name: str) -> None
         assert {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ("pragma", "said"),
+    [("max_page_count = 1", "is full, or a quota is used up"), ("query_only = ON", "must be writable for whoever")],
+)
+def test_what_a_disk_refuses_is_said_with_the_remedy(ledger: Ledger, engine_name: str, pragma: str, said: str) -> None:
+    if engine_name == "sqlite":
+        long = Provider("ada", 10**6 * "x")
+
+        def write() -> None:
+            with ledger.write() as conn:
+                conn.exec_driver_sql(f"PRAGMA {pragma}")
+                catalog.add_provider(conn, long, NOW)
+
+        with pytest.raises(LedgerError, match=rf"cannot use sqlite:.*{said}"):
+            write()
+
+
+def test_a_file_that_cannot_be_opened_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="must be there and writable"):
+        upgrade(f"sqlite:///{tmp_path}")
+
+
 def test_a_lock_is_held_once_and_freed(ledger: Ledger) -> None:
     with ledger.exclusive("compute"):
         with pytest.raises(LockHeldError, match="compute"), ledger.exclusive("compute"):

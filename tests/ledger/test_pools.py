@@ -43,7 +43,9 @@ def test_a_pool_of_nothing_posts_nothing(conn: Connection) -> None:
 @pytest.mark.parametrize(("gross", "less"), [(101, 10), (100, 11), (101, 11)])
 def test_a_pool_reference_with_another_amount_is_refused(conn: Connection, gross: int, less: int) -> None:
     add_pool(conn)
-    with pytest.raises(LedgerError, match="holds 100 less 10 USD"):
+    with pytest.raises(
+        LedgerError, match=r"holds another amount already \(credit pool list 2026-10\).*credit reverse 1"
+    ):
         add_pool(conn, gross=gross, less=less)
 
 
@@ -51,6 +53,12 @@ def test_a_pool_reference_with_another_amount_is_refused(conn: Connection, gross
 def test_a_pool_that_is_no_money_is_refused(conn: Connection, gross: int, less: int) -> None:
     with pytest.raises(LedgerError, match="not money to distribute"):
         add_pool(conn, gross=gross, less=less)
+
+
+def test_a_pool_more_than_a_year_ahead_is_refused(conn: Connection) -> None:
+    assert add_pool(conn, "2027-10").period == "2027-10"
+    with pytest.raises(LedgerError, match="more than a year from now"):
+        add_pool(conn, "2027-11")
 
 
 @pytest.mark.parametrize(("gross", "less"), [(7, 0), (7, 7)])
