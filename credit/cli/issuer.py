@@ -32,8 +32,7 @@ def set_(workspace: Workspace, name: str, address: str, legal: str, as_json: boo
     """Let statements from the next close on name NAME as their issuer. The same command again changes nothing.
 
     \b
-    Example: credit issuer set "Example Labs Ltd" --address "1 Long Lane, London EC1A 9HF, United Kingdom" \\
-                 --legal "Registered in England, 01234567. Questions: royalties@example.org"
+    Example: credit issuer set "Example Labs Ltd" --address "1 Long Lane, London EC1A 9HF" --legal "No. 01234567"
     """
     from dataclasses import asdict
     from datetime import UTC, datetime
