@@ -57,6 +57,8 @@ LIFE = (
     "pool add 2025-03 900.00 EUR",
     "pool add 2025-03 70.00 GBP",
     "pool add 2025-04 30.00 EUR",
+    'issuer set "Example Labs" --address "1 Long Lane, London"',
+    'hold place ann --collection books --reason "an heir disputes it"',
     'close 2025-03 --unvalidated "a benchmark"',
     "export 2025-03 --out statements",
     SEPA,
@@ -66,6 +68,7 @@ LIFE = (
     'hold place ben --reason "rights disputed"',
     'restate 2025-03 --measure support --reason "as agreed"',
     'hold release ben --reason "settled"',
+    'hold release ann --collection books --reason "settled"',
     'close 2025-04 --unvalidated "a benchmark"',
     'providers erase ben --reason "asked to"',
 )

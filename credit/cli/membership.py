@@ -52,7 +52,8 @@ def membership(
 
     EARLIER is a checkpoint of MODEL's training, or what it was tuned from. Who is in an index is paid for what
     data like theirs does to answers, whether the model ever saw it or not. So look before an index is built, and leave
-    out what was not trained on. A checkpoint from the middle of the training tells most.
+    out what was not trained on. A checkpoint from the middle of the training, a pass over the data before its end,
+    tells most; since the model that MODEL was tuned from, text that was easy from the start stands out too.
 
     \b
     before    loss at EARLIER, nats per token
@@ -60,8 +61,8 @@ def membership(
     learned   the fall from the one to the other
     relative  the same over its median among the other providers, with a 90 % interval; all below 0.7 is doubted
 
-    That somebody's text was learned as well as others' does not prove that it was trained on: text like theirs, in a
-    model that read everything only once, is learned nearly as well.
+    That somebody's text was learned as well as others' does not prove that it was trained on: in a large model that
+    read everything once, what it read may leave no trace that this could see.
 
     \b
     Example: credit membership my-model my-model-checkpoints/step-500 train.jsonl
