@@ -41,6 +41,7 @@ SEPA = f"pay export 2025-03 --format pain001 --currency EUR --out sepa.xml --exe
 LIFE = (
     "init",
     "providers import ../inputs/providers.csv",
+    'providers add cat "Cat Doe" --currency EUR --minimum-payout 5',
     "providers import-details ../inputs/details.csv",
     "providers terms ann --currency EUR --from 2025-01-01 --rate 90% --reserve 10% --release-after 1",
     "providers advance ann 1.00 EUR --paid-on 2025-03-15 --reference first",
@@ -65,6 +66,8 @@ LIFE = (
     "pay confirm results.csv",
     "pay export 2025-03 --format csv --currency EUR --retry --out retried.csv",
     'adjust ben 2.50 EUR --period 2025-04 --reason "counted twice"',
+    'adjust ben 0.50 EUR --period 2025-04 --reason "a slip"',
+    'reverse 52 --reason "it was one"',
     'hold place ben --reason "rights disputed"',
     'restate 2025-03 --measure support --reason "as agreed"',
     'hold release ben --reason "settled"',
