@@ -36,21 +36,23 @@ from torch import Tensor, nn
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
 from benchmarks.models import HIDDEN, MODELS, make_model
 from credit.valuation.batching import make_batch
-from credit.valuation.curvature import make_statistic
+from credit.valuation.curvature import BLOCK_ROWS, make_statistic
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.model import DTYPES, LanguageModel
-from credit.valuation.moments import second_moments
-from credit.valuation.passes import example_gradients
+from credit.valuation.moments import needs_moments, second_moments
+from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import LayerProjection
+from credit.valuation.rows import Parts
 from credit.valuation.running import Running
 from credit.valuation.tokens import Window, cut_window
 
 ROWS = 32
 """Rows that examples are summed into."""
 
+DEFAULT_LENGTH = 256
 FLOOR = "floor"
 CURVATURES = ("head", "fisher", "ekfac", "whitened")
 
@@ -95,9 +97,19 @@ class Work:
     batches: int
 
     @property
+    def tokens_per_batch(self) -> int:
+        """Tokens of a batch."""
+        return self.examples_per_batch * self.length
+
+    @property
     def tokens(self) -> int:
         """Tokens of a repeat."""
-        return self.batches * self.examples_per_batch * self.length
+        return self.batches * self.tokens_per_batch
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU does it."""
+        return self.device.startswith("cuda")
 
 
 class Bench:
@@ -112,25 +124,27 @@ class Bench:
         self.layers: LayerChoice = choose_layers(module, HIDDEN)
         self.rng = np.random.default_rng(0)
 
-    def batch(self) -> list[Window]:
+    def windows(self, batches: int = 1) -> list[Window]:
         """Random tokens: no step of the work depends on what they say."""
-        size = (self.work.examples_per_batch, self.work.length)
+        size = (batches * self.work.examples_per_batch, self.work.length)
         tokens = self.rng.integers(0, int(self.model.module.config.vocab_size), size, dtype=np.int32)
         return [Window(f"{self.rng.integers(2**62)}", row, 1) for row in tokens]
 
-    def floor(self, examples: list[Window]) -> None:
-        """Forward and activation-only backward pass over a batch."""
+    def floor(self, windows: list[Window]) -> None:
+        """Forward and activation-only backward passes over windows, batch by batch."""
+        size = self.work.examples_per_batch
         with floor_mode(self.model.module, self.layers.watched):
-            self.model.loss(make_batch(examples).to(self.model.device)).backward()
+            for low in range(0, len(windows), size):
+                self.model.loss(make_batch(windows[low : low + size]).to(self.model.device)).backward()
 
-    def moments(self, examples: list[Window]) -> None:
+    def moments(self, windows: list[Window]) -> None:
         """The extra pass over a sample that whitened projections, PCA and EK-FAC need."""
-        second_moments(self.model, self.layers, examples, tokens_per_batch=10**9)
+        second_moments(self.model, self.layers, windows, tokens_per_batch=self.work.tokens_per_batch)
 
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
         """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
         layers = choose_layers(self.model.module, kind.settings.layers)
-        return make_projections(self.model, layers, self.batch(), kind.settings, Running(10**9))
+        return make_projections(self.model, layers, self.windows(), kind.settings, Running(10**9))
 
 
 class IndexWork:
@@ -139,26 +153,33 @@ class IndexWork:
     def __init__(self, bench: Bench, kind: Kind) -> None:
         self.bench, self.kind = bench, kind
         self.layers = choose_layers(bench.model.module, kind.settings.layers)
-        self.projections = bench.projections(kind)
+        self.tap = GradientTap(bench.model.module, self.layers.watched, bench.projections(kind))
         self.statistic = make_statistic(kind.settings.curvature)
         self.sums: dict[str, Tensor] = {}
 
     def __call__(self, windows: list[Window]) -> None:
-        """Add a batch, cut into examples as a build cuts it."""
+        """Add windows, cut into examples and batches as a build cuts them."""
         model, length = self.bench.model, self.kind.settings.example_length
         examples = windows if length is None else [part for window in windows for part in cut_window(window, length)]
-        with GradientTap(model.module, self.layers.watched, self.projections) as tap:
-            gradients = example_gradients(model, tap, examples)
-        target = torch.from_numpy(self.bench.rng.integers(0, ROWS, len(examples))).to(model.device)
-        for name, rows in gradients.items():
-            if name not in self.sums:
-                self.sums[name] = rows.new_zeros(ROWS, rows.shape[1])
-            self.sums[name].index_add_(0, target, rows)
-        self.statistic.add(gradients)
+        with self.tap as tap:
+            for of, gradients in gradient_batches(model, tap, examples, self.bench.work.tokens_per_batch):
+                row = self.bench.rng.integers(0, ROWS, len(of))
+                parts = Parts(np.arange(len(of)), row, np.ones(len(of))).on(model.device, len(of))
+                for name, rows in gradients.items():
+                    parts.add(self.sums, name, rows, ROWS)
+                self.statistic.add(gradients)
 
     def state_bytes(self) -> int:
-        """Bytes of the curvature's own state: what a build cannot do without."""
-        return sum(tensor.nbytes for tensor in self.statistic.sums().values())
+        """Bytes of what a build cannot do without, the curvature's sums or the second moments that come before them.
+
+        These are the Kronecker factors of EK-FAC, and what fitted projections are fitted to.
+        """
+        sums = sum(tensor.nbytes for tensor in self.statistic.sums().values())
+        if not needs_moments(self.kind.settings):
+            return sums
+        shapes = self.layers.shapes
+        squares = sum(width**2 for shape in shapes for width in shape.dense_widths)
+        return max(sums, 4 * (squares + sum(shape.out_width for shape in shapes if shape.is_head)))
 
 
 def _smollm2_weights() -> Path | None:
@@ -172,29 +193,33 @@ def _smollm2_weights() -> Path | None:
 
 
 def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clock]]:
-    """Clocks of each repeat of the floor and of every kind of index, batches alternating between them."""
+    """Clocks of each repeat of the floor and of every kind of index, batches alternating between them.
+
+    On a GPU, which is waited for whenever a clock stops, repeats alternate: a build does not wait after every batch.
+    """
     sides: dict[str, Callable[[list[Window]], None]] = {FLOOR: bench.floor}
     indexes = {str(kind): IndexWork(bench, kind) for kind in kinds}
     sides |= indexes
-    if any(kind.curvature != "fisher" for kind in kinds):
+    if any(kind.curvature in {"ekfac", "whitened"} for kind in kinds):
         sides["moments"] = bench.moments
-    warm = bench.batch()
+    warm = bench.windows()
     for run in sides.values():
         run(warm)
+    batches, at_once = bench.work.batches, bench.work.batches if bench.work.on_gpu else 1
     for index in indexes.values():
         index.statistic.sums()
     clocks: dict[str, list[Clock]] = {name: [] for name in sides}
     for _ in range(repeats):
         repeat = {name: Clock() for name in sides}
-        for number in range(bench.work.batches):
-            examples = bench.batch()
+        for number in range(0, batches, at_once):
+            windows = bench.windows(at_once)
             order = list(sides)
             for name in order[number % len(order) :] + order[: number % len(order)]:
                 with repeat[name].running():
-                    sides[name](examples)
+                    sides[name](windows)
         for name, index in indexes.items():
             with repeat[name].running():
-                index.statistic.sums()
+                index.statistic.flush()
         for name, clock in repeat.items():
             clocks[name].append(clock)
     return clocks
@@ -222,11 +247,11 @@ def run_alone(work: Work, kind: Kind | None) -> None:
     """The process in which one side's peak memory is measured; prints it, and the bytes of the curvature's state."""
     bench = Bench(work)
     run: Callable[[list[Window]], None] = bench.floor if kind is None else IndexWork(bench, kind)
-    run(bench.batch())
+    run(bench.windows())
     # The curvature's sums come into being with the first block of examples; later passes run beside them.
     state = run.state_bytes() if isinstance(run, IndexWork) else 0
-    run(bench.batch())
-    peak = torch.cuda.max_memory_allocated() if work.device.startswith("cuda") else peak_bytes()
+    run(bench.windows(max(2, BLOCK_ROWS * 256 // work.tokens_per_batch) if work.on_gpu else 1))
+    peak = torch.cuda.max_memory_allocated() if work.on_gpu else peak_bytes()
     print(json.dumps({"peak": peak, "state": state}))
 
 
@@ -276,13 +301,19 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def profile(bench: Bench, kind: Kind) -> None:
-    """Print where the time of an index goes."""
+    """Print where the time of an index goes: on a GPU by its kernels, beside those of the floor."""
+    on_gpu = bench.work.on_gpu
     index = IndexWork(bench, kind)
-    with torch.profiler.profile(record_shapes=True) as seen:
-        for _ in range(4):
-            index(bench.batch())
-        index.statistic.sums()
-    print(seen.key_averages(group_by_input_shape=True).table(sort_by="self_cpu_time_total", row_limit=25))
+    sides: dict[str, Callable[[list[Window]], None]] = ({FLOOR: bench.floor} if on_gpu else {}) | {str(kind): index}
+    for name, run in sides.items():
+        run(bench.windows())
+        with torch.profiler.profile(record_shapes=not on_gpu) as seen:
+            run(bench.windows(bench.work.batches))
+            if run is index:
+                index.statistic.flush()
+        by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        shown = seen.key_averages(group_by_input_shape=not on_gpu)
+        print(name, shown.table(sort_by=by, row_limit=25, max_name_column_width=70), sep="\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -292,7 +323,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--rank", type=int, action="append", help="may be repeated; default 16 and 64")
     parser.add_argument("--curvature", choices=CURVATURES, action="append", help="default: all")
-    parser.add_argument("--length", type=int, default=256, help="tokens of a window")
+    parser.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="tokens of a window")
     parser.add_argument(
         "--example-length", type=int, action="append",
         help="predicted tokens of an example at most, 0 cuts no window; may be repeated; default 256",
@@ -340,7 +371,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = report(bench, measure(bench, kinds, options.repeats), peaks, options.peak_tflops)
     where["load"] = f"{where['load']} before, {environment()['load']} after"
     if options.save or options.device.startswith("cuda"):
-        print(save_results(f"index-speed-{options.model}", {"work": asdict(work), "rows": rows}, where))
+        length = "" if work.length == DEFAULT_LENGTH else f"-{work.length}"
+        print(save_results(f"index-speed-{options.model}{length}", {"work": asdict(work), "rows": rows}, where))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from credit.valuation.tokens import Window
+from credit.valuation.transfer import upload
 
 IGNORED = -100
 """Label of a token that is not predicted."""
@@ -40,7 +41,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
-        return Batch(self.input_ids.to(device), self.real.to(device), self.labels.to(device))
+        return Batch(upload(self.input_ids, device), upload(self.real, device), upload(self.labels, device))
 
 
 def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:

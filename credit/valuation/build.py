@@ -23,7 +23,6 @@ from credit.valuation.manifest import (
     MemberIndex,
     read_manifest,
 )
-from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.running import Progress, Running
 from credit.valuation.store import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
@@ -82,7 +81,7 @@ def build_index(
     *,
     name: str,
     checkpoints: Sequence[Checkpoint] = (),
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
@@ -99,7 +98,7 @@ def build_index(
         settings: everything else that decides the numbers.
         name: what logs call the model.
         checkpoints: further checkpoints or seeds of the model; influence is the weighted mean over all of them.
-        tokens_per_batch: padded tokens in a batch, at most.
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude_non_finite: leave examples out whose gradient is not finite, and name them in the manifest; else the
             first one is an error. The index is then that of the other examples.
         progress: called after every batch.
@@ -136,7 +135,7 @@ def plan_index(
     out: Path,
     settings: IndexSettings,
     *,
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
 ) -> BuildPlan:
     """Say what `build_index` would take, by a short probe of the model; nothing is written.
 
@@ -166,7 +165,7 @@ def add_checkpoint(
     checkpoint: Checkpoint,
     records: Iterable[Tagged],
     *,
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
@@ -179,7 +178,7 @@ def add_checkpoint(
         folder: a finished index.
         checkpoint: the model and its weight.
         records: the training data of the index.
-        tokens_per_batch: padded tokens in a batch, at most.
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude_non_finite: see `build_index`.
         progress: called after every batch.
         announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a

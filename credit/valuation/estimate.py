@@ -38,6 +38,8 @@ _HASHING = 3
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _REMEDIES = {
+    "batch": "lower --max-length, use --dtype bf16, or watch layers nearer to the output with --layers: it is what one "
+    "text needs",
     "fitting": "watch fewer layers with --layers, or use --projection random with --curvature fisher or none, which "
     "are not fitted",
     "filling": "lower --rank, or watch fewer layers with --layers",
@@ -133,12 +135,13 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
             f"the index needs {size_in_words(needs.disk_bytes)} of disk, but {folder} has {size_in_words(free)} free; "
             "lower --rank or --rows-per-group, store rows in --rows-dtype int8, or choose another --out"
         )
-    available = _available_memory(device)
+    available = available_memory(device)
     if available is not None and needs.memory_bytes > available:
         phases = {"filling": needs.filling_bytes, "curvature": needs.curvature_bytes}
-        largest = max(phases, key=lambda name: phases[name])
         if needs.fitting_bytes > sum(phases.values()):
-            largest = "fitting"
+            phases = {"fitting": needs.fitting_bytes}
+        phases["batch"] = needs.batch_bytes
+        largest = max(phases, key=lambda name: phases[name])
         raise ValuationError(
             f"the build needs {size_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
             f"{size_in_words(available)} are available; {_REMEDIES[largest]}"
@@ -176,10 +179,12 @@ def _bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _available_memory(device: torch.device) -> int | None:
+def available_memory(device: torch.device) -> int | None:
     """Bytes that can be had on a device, or None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch has in reserve can be had too.
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserve
     if not _MEMINFO.is_file():
         return None
     for line in _MEMINFO.read_text().splitlines():

@@ -24,11 +24,11 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
-from credit.valuation.passes import chosen_rows, gradient_batches, not_finite
+from credit.valuation.passes import chosen_rows, gradient_batches, not_finite, tokens_in_batch
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
-from credit.valuation.rows import RowLayout, Unit, add_parts, lay_out_rows
+from credit.valuation.rows import RowLayout, Unit, lay_out_rows
 from credit.valuation.running import Running
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
@@ -84,7 +84,10 @@ class Build:
         return index_needs(len(self.data.examples), len(self.rows.counts), self.layers.shapes, self.settings)
 
     def probed_needs(self) -> Needs:
-        """What the build needs, with the memory of a batch and the time on this machine, by a short probe."""
+        """What the build needs, with the memory of a batch and the time on this machine, by a short probe.
+
+        Where memory is short, batches are smaller from then on.
+        """
         fitted = self.state.projections is not None
         work = self._left_to_do()
         if not work.passes:
@@ -94,10 +97,12 @@ class Build:
             self.layers,
             self.data.examples,
             self.settings,
-            tokens_per_batch=self.running.tokens_per_batch,
+            tokens_per_batch=tokens_in_batch(self.running.tokens_per_batch, device_of(self.task)),
             fitted=fitted,
         )
-        return replace(self.needs, seconds=probed.seconds(work), batch_bytes=probed.batch_bytes)
+        needs = replace(self.needs, seconds=probed.seconds(work), batch_bytes=probed.batch_bytes)
+        self.running, needs = self.running.within_memory(needs, self.data.examples, device_of(self.task))
+        return needs
 
     def _left_to_do(self) -> Work:
         """Add up what is left of every pass."""
@@ -251,9 +256,9 @@ class Build:
         new = frozenset(unit.new)
         for members, gradients in self._gradients(tap, unit, "gradients", done, total):
             sizes = self.weighting.sizes(gradients)
-            parts = self.rows.parts(members, unit.low, unit.high)
+            parts = self.rows.parts(members, unit.low, unit.high).on(device_of(self.task), len(members))
             for layer, rows in gradients.items():
-                add_parts(sums, layer, weighted(rows, sizes), parts, unit.high - unit.low)
+                parts.add(sums, layer, weighted(rows, sizes), unit.high - unit.low)
             # An example that groups share has rows in several units, but is one of the N, with one size.
             once = [row for row, member in enumerate(members) if member in new]
             total_size += 0.0 if sizes is None else float(sizes[once].sum())

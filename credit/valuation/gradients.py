@@ -44,25 +44,38 @@ def projected_gradient(x: Tensor, dy: Tensor, p_out: Side) -> Tensor:
     Returns:
         (N, S, R), in float32 or better (arXiv:2405.13954, eq. 6).
     """
-    dtype = torch.promote_types(x.dtype, torch.float32)
     if isinstance(p_out, Hashing) and x.shape[2] < x.shape[1]:  # fewer numbers to hash after the product
-        return p_out.sum(torch.bmm(dy.to(dtype).mT, x.to(dtype)), dim=1)
-    return torch.bmm(project(dy, p_out).to(dtype).mT, x.to(dtype))
+        return p_out.sum(_outer_products(dy, x), dim=1)
+    return _outer_products(project(dy, p_out), x)
+
+
+def _outer_products(dy: Tensor, x: Tensor) -> Tensor:
+    """Sum over tokens of δ xᵀ: (N, T, S) and (N, T, R) -> (N, S, R), in float32 or better."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.is_cuda and x.dtype == dy.dtype != dtype:
+        # Products of two bf16 numbers are exact in float32, in which they are summed: nothing is lost.
+        return torch.bmm(dy.mT, x, out_dtype=dtype)
+    return torch.bmm(dy.to(dtype).mT, x.to(dtype))
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How the windows of a batch are cut into examples: cells of positions, and whose each is.
 
+    What lies on the device is made once for a batch, so that no layer has to wait for the device to look at it.
+
     Attributes:
         length: positions of a cell.
         width: positions of a window, T, padding included.
-        owner: (N, C) int64: the example that cell c of window n belongs to, -1 where nobody asks for it.
+        cells: (K,) int64: the cells that examples have, cell c of window n being number n·C + c; None for all of them,
+            in this order, each an example of its own.
+        owner: (K,) int64: the example that each of these cells belongs to.
         examples: number of examples M.
     """
 
     length: int
     width: int
+    cells: Tensor | None
     owner: Tensor
     examples: int
 
@@ -72,15 +85,29 @@ def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: Cut) -> Tensor:
 
     Each has the terms of its own positions, so that the parts of a window sum to its gradient.
     """
-    cells = [
-        projected_gradient(x[:, low : low + cut.length], dy[:, low : low + cut.length], p_out)
-        for low in range(0, cut.width, cut.length)
+    hashed = isinstance(p_out, Hashing)
+    if not hashed:
+        dy, p_out = project(dy, p_out), None
+    whole = cut.width // cut.length * cut.length
+    # Cells of all windows in one product. Where something is left over, that takes copies, but not of a vocabulary.
+    step = cut.length if hashed and whole < cut.width else max(whole, 1)
+    spans = [(low, min(low + step, whole)) for low in range(0, whole, step)]
+    spans += [(whole, cut.width)] if whole < cut.width else []
+    parts = [
+        projected_gradient(_cells(x[:, low:high], cut.length), _cells(dy[:, low:high], cut.length), p_out)
+        for low, high in spans
     ]
-    total = cells[0].new_zeros(cut.examples, *cells[0].shape[1:])
-    for owner, part in zip(cut.owner.unbind(1), cells, strict=True):
-        asked = owner >= 0
-        total.index_add_(0, owner[asked], part[asked])
-    return total
+    by_window = [part.view(len(x), -1, *part.shape[1:]) for part in parts]
+    by_cell = (torch.cat(by_window, 1) if len(spans) > 1 else by_window[0]).flatten(0, 1)
+    if cut.cells is None:
+        return by_cell
+    total = by_cell.new_zeros(cut.examples, *by_cell.shape[1:])
+    return total.index_add_(0, cut.owner, by_cell.index_select(0, cut.cells))
+
+
+def _cells(values: Tensor, length: int) -> Tensor:
+    """Cut positions into cells: (N, T, W) -> (N·C, length, W), or as they are where they are fewer than one cell's."""
+    return values if values.shape[1] <= length else values.reshape(-1, length, values.shape[2])
 
 
 class _Tap(torch.autograd.Function):

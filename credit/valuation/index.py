@@ -26,7 +26,7 @@ from credit.valuation.manifest import (
     verify_file,
 )
 from credit.valuation.model import LanguageModel
-from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH, gradient_batches
+from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import gradient_widths, projections_from_tensors
 from credit.valuation.relocate import load_models
 from credit.valuation.store import StoredTensors, read_rows
@@ -178,7 +178,7 @@ class AttributionIndex:
         outputs: Sequence[Any],
         *,
         noise_floor: float = 1.0,
-        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         non_finite: list[int] | None = None,
     ) -> Valuation:
@@ -190,7 +190,7 @@ class AttributionIndex:
             model: the model that the index was built with.
             outputs: logged generations of that model.
             noise_floor: threshold of support, in units of the output's pooled spread.
-            tokens_per_batch: padded tokens in a batch, at most.
+            tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
             progress: called with the number of examples done after every batch.
             non_finite: takes the positions of outputs that have no value because their gradient or influence is no
                 finite number; the valuation has rows for the others alone. Without it, the first is an error.
@@ -211,7 +211,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
-        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         non_finite: list[int] | None = None,
     ) -> Tensor:
@@ -239,7 +239,7 @@ class AttributionIndex:
         self,
         model: Task,
         outputs: Sequence[Any],
-        tokens_per_batch: int,
+        tokens_per_batch: int | None,
         progress: Callable[[int], None] | None,
         bad: set[int] | None,
     ) -> Tensor:
@@ -261,7 +261,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
-        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
@@ -288,7 +288,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
-        tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+        tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
     ) -> dict[str, Tensor]:

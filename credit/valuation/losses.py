@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from credit.valuation.batching import IGNORED
+from credit.valuation.transfer import upload
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**26}
 """Logits that are worked on at a time, which on a GPU must be many enough to keep it busy."""
@@ -40,26 +42,22 @@ class _CrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         losses = torch.zeros(len(tokens), dtype=dtype, device=logits.device)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for chunk, used in _chunks(tokens, logits.shape[1]):
-            if gradient is not None:
-                gradient[chunk.start : used.start] = 0
-                gradient[used.stop : chunk.stop] = 0
-            if used.start == used.stop:
-                continue
-            in_place = gradient is not None and gradient.dtype == dtype
-            log_p = torch.log_softmax(
-                logits[used], 1, dtype=dtype, out=gradient[used] if gradient is not None and in_place else None
-            )
-            own, ignored = tokens[used].clamp(min=0)[:, None], tokens[used] == IGNORED
-            losses[used] = -log_p.gather(1, own).squeeze(1).masked_fill(ignored, 0)
-            if gradient is not None:
-                p = log_p.exp_()
-                p.scatter_add_(1, own, p.new_full((), -1.0).expand(own.shape))
-                p[ignored] = 0
-                if not in_place:
-                    gradient[used] = p
+        predicts = (tokens != IGNORED).cpu().numpy()
+        own_tokens = tokens.clamp(min=0)[:, None]
+        for used in _chunks(predicts, logits):
+            kept = None if gradient is None else gradient[used]
+            in_place = kept is not None and kept.dtype == dtype
+            log_p = torch.log_softmax(logits[used], 1, dtype=dtype, out=kept if in_place else None)
+            own = log_p.gather(1, own_tokens[used])
+            losses[used] = -own.squeeze(1)
+            if kept is not None:
+                torch.exp(log_p, out=kept)
+                # p - 1 of the token itself, in full precision before it is rounded to the logits' dtype.
+                kept.scatter_(1, own_tokens[used], own.expm1_().to(kept.dtype))
+        ignored = upload(torch.from_numpy(np.flatnonzero(~predicts)), logits.device)
+        losses.index_fill_(0, ignored, 0)
         if gradient is not None:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(gradient.index_fill_(0, ignored, 0))
         return losses
 
     @staticmethod
@@ -70,11 +68,11 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient * scale.to(gradient.dtype)[:, None], None
 
 
-def _chunks(tokens: Tensor, vocabulary: int) -> Iterator[tuple[slice, slice]]:
-    """Yield chunks of the positions (P,), and in each the part from the first to the last token that is predicted."""
-    size = max(1, _CHUNK.get(tokens.device.type, _CHUNK["cpu"]) // vocabulary)
-    places = (tokens != IGNORED).nonzero().squeeze(1).cpu().numpy()
-    for low in range(0, len(tokens), size):
-        high = min(low + size, len(tokens))
-        own = places[slice(*np.searchsorted(places, [low, high]))]
-        yield slice(low, high), slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(low, low)
+def _chunks(predicts: NDArray[np.bool_], logits: Tensor) -> Iterator[slice]:
+    """Yield the part of each chunk of the positions (P,) of logits (P, V) from the first to the last that predicts."""
+    size = max(1, _CHUNK.get(logits.device.type, _CHUNK["cpu"]) // logits.shape[1])
+    places = np.flatnonzero(predicts)
+    for low in range(0, len(predicts), size):
+        own = places[slice(*np.searchsorted(places, [low, low + size]))]
+        if len(own):
+            yield slice(int(own[0]), int(own[-1]) + 1)

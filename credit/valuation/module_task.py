@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from credit.errors import InputError
 from credit.records import Group, Share, agreed_shares
 from credit.valuation.task import LossBatch, device_of
+from credit.valuation.transfer import upload
 
 
 class Loss(Protocol):
@@ -136,7 +137,7 @@ class ModuleTask:
 
     def batch(self, examples: Sequence[Sample]) -> LossBatch:
         """Put samples together on the model's device."""
-        tensors = [tensor.to(device_of(self)) for tensor in self.collate(examples)]
+        tensors = [upload(tensor, device_of(self)) for tensor in self.collate(examples)]
         real = None if self.real is None else self.real(*tensors)
         return LossBatch(len(examples), lambda: self.loss(self.module, *tensors), real)
 

@@ -13,7 +13,7 @@ from credit.valuation.gradients import ModelTap, Sink
 from credit.valuation.gram import add_gram, mirror
 from credit.valuation.layers import LayerChoice, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.passes import is_out_of_memory, not_finite, release_memory
+from credit.valuation.passes import is_out_of_memory, not_finite, release_memory, tokens_in_batch
 from credit.valuation.projection import LayerMoments
 from credit.valuation.readings import readings
 from credit.valuation.rows import fold_key
@@ -47,7 +47,7 @@ def second_moments(
     layers: LayerChoice,
     sample: Sequence[AnyExample],
     *,
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
     exclude: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
@@ -61,7 +61,7 @@ def second_moments(
         ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
     """
     longest = max((reading.window.size for reading in readings(sample)), default=0)
-    budget = tokens_per_batch
+    budget = tokens_in_batch(tokens_per_batch, device_of(task))
     while True:
         try:
             moments = sum_moments(task, layers, sample, budget, progress)
@@ -163,10 +163,10 @@ class _MomentSums:
 
 def _add_products(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     """Add Σ r rᵀ of rows (n, W) to the upper triangle of a sum (W, W)."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    dtype = torch.promote_types(rows.dtype, torch.float32)
     if name not in sums:
-        sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
-    add_gram(sums[name], rows)
+        sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=dtype)
+    add_gram(sums[name], rows if rows.is_cuda else rows.to(dtype))
 
 
 def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
@@ -175,4 +175,4 @@ def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     if name not in sums:
         sums[name] = torch.zeros(rows.shape[1], dtype=dtype, device=rows.device)
     for low in range(0, len(rows), _ROWS):  # the squares of all would be one more matrix of the logits' size
-        sums[name] += rows[low : low + _ROWS].square().sum(0, dtype=dtype)
+        sums[name] += rows[low : low + _ROWS].to(dtype).square().sum(0)

@@ -14,8 +14,10 @@ from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import GradientTap
 from credit.valuation.readings import Reading, make_cut, readings
 from credit.valuation.task import AnyExample, Task, device_of
+from credit.valuation.transfer import Download, one_behind
 
-DEFAULT_TOKENS_PER_BATCH = 4096
+_TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
+"""Padded tokens in a batch unless told: on a GPU enough that it computes for longer than the host takes to launch."""
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
@@ -26,14 +28,14 @@ def gradient_batches(
     task: Task,
     tap: GradientTap,
     examples: Sequence[AnyExample],
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
     *,
     excluded: list[int] | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """Yield the projected gradients of all examples, each once, in batches of windows of like length.
 
     One example whose gradient is not finite leaves the others of its batch as they are: their losses are summed, and
-    nothing of one goes into the gradient of another.
+    nothing of one goes into the gradient of another. On a GPU a batch is yielded when the next has been launched.
 
     Args:
         task: the model.
@@ -50,12 +52,14 @@ def gradient_batches(
         ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
     """
 
-    def run(batch: list[Reading]) -> dict[str, Tensor]:
-        return _gradients(task, tap, examples, batch)
+    def run(batch: list[Reading]) -> tuple[dict[str, Tensor], Download]:
+        gradients = _gradients(task, tap, examples, batch)
+        return gradients, Download(_are_finite(gradients))
 
-    for batch, gradients in in_batches(task, readings(examples), tokens_per_batch, run):
+    launched = in_batches(task, readings(examples), tokens_per_batch, run)
+    for batch, (gradients, flags) in one_behind(launched, device_of(task)):
         positions = [place for reading in batch for place in reading.places]
-        finite = finite_gradients(gradients)
+        finite: list[bool] = flags.read().tolist()
         if all(finite):
             yield positions, gradients
             continue
@@ -74,8 +78,13 @@ def chosen_rows(gradients: dict[str, Tensor], chosen: Sequence[int]) -> dict[str
     return {name: rows[list(chosen)] for name, rows in gradients.items()}
 
 
+def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:
+    """Return the padded tokens in a batch, at most; None is for what suits the device."""
+    return tokens_per_batch or _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
+
+
 def in_batches(
-    task: Task, waiting: Sequence[Reading], tokens_per_batch: int, run: Callable[[list[Reading]], T]
+    task: Task, waiting: Sequence[Reading], tokens_per_batch: int | None, run: Callable[[list[Reading]], T]
 ) -> Iterator[tuple[list[Reading], T]]:
     """Run batches of windows of like length; one that does not fit into memory is halved until it does.
 
@@ -93,7 +102,8 @@ def in_batches(
     Raises:
         ValuationError: a single window does not fit.
     """
-    plan = plan_batches([reading.window.size for reading in waiting], tokens_per_batch)
+    budget = tokens_in_batch(tokens_per_batch, device_of(task))
+    plan = plan_batches([reading.window.size for reading in waiting], budget)
     batches = deque([waiting[place] for place in places] for places in plan)
     fits: float = float("inf")
     while batches:
@@ -165,5 +175,9 @@ def _gradients(
 
 def finite_gradients(gradients: dict[str, Tensor]) -> list[bool]:
     """Whether each example's gradient is finite in all layers."""
-    finite: list[bool] = torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite().tolist()
+    finite: list[bool] = _are_finite(gradients).tolist()
     return finite
+
+
+def _are_finite(gradients: dict[str, Tensor]) -> Tensor:
+    return torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()

@@ -10,6 +10,7 @@ import torch
 from credit.valuation.gradients import Cut
 from credit.valuation.task import AnyExample
 from credit.valuation.tokens import Segment
+from credit.valuation.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,20 @@ def make_cut(batch: Sequence[Reading], examples: Sequence[AnyExample], device: t
         return None
     length = segments[0].length
     width = max(reading.window.size for reading in batch)
-    owner = torch.full((len(batch), -(-width // length)), -1)
+    each = -(-width // length)
     number = 0
+    cells: list[int] = []
+    owner: list[int] = []
     for row, parts in enumerate(own):
         for example in parts:
-            cells = _cells(example, length) if isinstance(example, Segment) else slice(None)
-            owner[row, cells] = number
+            taken = _cells(example, length) if isinstance(example, Segment) else range(each)
+            cells += [row * each + cell for cell in taken]
+            owner += [number] * len(taken)
             number += 1
-    return Cut(length, width, owner.to(device), number)
+    every = owner == list(range(len(batch) * each)) == cells
+    numbers = None if every else upload(torch.tensor(cells), device)
+    return Cut(length, width, numbers, upload(torch.tensor(owner), device), number)
 
 
-def _cells(segment: Segment, length: int) -> slice:
-    return slice(segment.positions.start // length, (segment.positions.stop - 1) // length + 1)
+def _cells(segment: Segment, length: int) -> range:
+    return range(segment.positions.start // length, (segment.positions.stop - 1) // length + 1)

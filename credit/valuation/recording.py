@@ -36,7 +36,6 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest
 from credit.valuation.passes import chosen_rows, finite_gradients, not_finite
 from credit.valuation.readings import readings
-from credit.valuation.rows import add_parts
 from credit.valuation.running import Running
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature, weighted
@@ -166,9 +165,9 @@ class GradientRecorder:
             gradients = chosen_rows(gradients, kept)
         sizes = self._build.weighting.sizes(gradients)
         height = len(self._build.rows.counts)
-        parts = self._build.rows.parts(positions, 0, height)
+        parts = self._build.rows.parts(positions, 0, height).on(device_of(self._task), len(positions))
         for name, rows in gradients.items():
-            add_parts(self._rows, name, weighted(rows, sizes), parts, height)
+            parts.add(self._rows, name, weighted(rows, sizes), height)
         self._sizes += 0.0 if sizes is None else float(sizes.sum())
         if positions:
             self._build.statistic.add(gradients)

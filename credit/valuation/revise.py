@@ -35,7 +35,6 @@ from credit.valuation.data import (
 from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
-from credit.valuation.passes import DEFAULT_TOKENS_PER_BATCH
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rewrite import Change, IndexRewrite
 from credit.valuation.running import Progress, Running
@@ -49,7 +48,7 @@ def update_index(
     records: Iterable[Tagged],
     *,
     checkpoints: Sequence[Task] = (),
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
@@ -64,7 +63,7 @@ def update_index(
         model: the model that it was built with.
         records: new data, or all of it.
         checkpoints: the models of the index's further checkpoints, if it has any.
-        tokens_per_batch: padded tokens in a batch, at most.
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude_non_finite: leave new examples out whose gradient is not finite; else the first one is an error.
         progress: called after every batch.
         announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
@@ -90,7 +89,7 @@ def withdraw_provider(
     records: Iterable[Tagged],
     *,
     checkpoints: Sequence[Task] = (),
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
@@ -105,7 +104,7 @@ def withdraw_provider(
         provider: the provider's key.
         records: training data that holds at least all of the provider's; it is checked against the index.
         checkpoints: the models of the index's further checkpoints, if it has any.
-        tokens_per_batch: padded tokens in a batch, at most.
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         progress: called after every batch.
         announce: see `update_index`.
 
@@ -131,7 +130,7 @@ def plan_revision(
     *,
     withdraw: str | None = None,
     checkpoints: Sequence[Task] = (),
-    tokens_per_batch: int = DEFAULT_TOKENS_PER_BATCH,
+    tokens_per_batch: int | None = None,
 ) -> BuildPlan:
     """Say what `update_index`, or `withdraw_provider` of the provider `withdraw`, would take; nothing is written.
 

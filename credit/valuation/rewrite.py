@@ -23,10 +23,10 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision
-from credit.valuation.passes import chosen_rows, gradient_batches
+from credit.valuation.passes import chosen_rows, gradient_batches, tokens_in_batch
 from credit.valuation.probe import Work, probe, timed
 from credit.valuation.projection import gradient_widths
-from credit.valuation.rows import Parts, RowLayout, add_parts, lay_out_rows
+from credit.valuation.rows import Parts, RowLayout, lay_out_rows
 from credit.valuation.running import Running
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
 from credit.valuation.task import Task, device_of
@@ -97,11 +97,13 @@ class IndexRewrite:
         if not self.examples:
             return needs
         layers = choose_layers(self.model.module, settings.layers)
-        found = probe(
-            self.model, layers, self.examples, settings, tokens_per_batch=self.running.tokens_per_batch, fitted=True
-        )
+        device = device_of(self.model)
+        budget = tokens_in_batch(self.running.tokens_per_batch, device)
+        found = probe(self.model, layers, self.examples, settings, tokens_per_batch=budget, fitted=True)
         work = Work(fitting=0, passes=tokens, summed=len(self.examples), weighed=0)
-        return replace(needs, seconds=copying + found.seconds(work), batch_bytes=found.batch_bytes)
+        needs = replace(needs, seconds=copying + found.seconds(work), batch_bytes=found.batch_bytes)
+        self.running, needs = self.running.within_memory(needs, self.examples, device)
+        return needs
 
     def _copying_seconds(self) -> float:
         """Seconds to read the old rows, store them as new ones and take their checksums, from one shard of them.
@@ -197,7 +199,7 @@ class IndexRewrite:
     def _shards(self, tap: GradientTap) -> Iterator[tuple[str, str]]:
         """Write the new shards, one at a time in memory: old rows where they belong now, and what joins or leaves."""
         manifest, folder = self.index.manifest, self.index.folder
-        widths = self.widths
+        widths, device = self.widths, device_of(self.model)
         moved = self._moved_rows()
         changes = self._changes(moved)
         old = list(self._old_shards(manifest.layers[0].name))
@@ -211,9 +213,9 @@ class IndexRewrite:
                 inside = np.flatnonzero((target >= low) & (target < high))
                 if len(inside):
                     occupied.update((target[inside] - low).tolist())
-                    own = Parts(inside, target[inside] - low, np.ones(len(inside)))
-                    for name, values in read_rows(path, list(widths), device_of(self.model)):
-                        add_parts(sums, name, values, own, high - low)
+                    own = Parts(inside, target[inside] - low, np.ones(len(inside))).on(device, stop - start)
+                    for name, values in read_rows(path, list(widths), device):
+                        own.add(sums, name, values, high - low)
             slots: dict[int, list[int]] = {}
             for slot in np.flatnonzero((changes.row >= low) & (changes.row < high)).tolist():
                 slots.setdefault(int(changes.of[slot]), []).append(slot)
@@ -221,9 +223,9 @@ class IndexRewrite:
             for batch, gradients in self._gradients(tap, here):
                 of = [place for place, position in enumerate(batch) for _ in slots[position]]
                 chosen = [slot for position in batch for slot in slots[position]]
-                parts = Parts(np.asarray(of), changes.row[chosen] - low, changes.share[chosen])
+                parts = Parts(np.asarray(of), changes.row[chosen] - low, changes.share[chosen]).on(device, len(batch))
                 for name, values in gradients.items():
-                    add_parts(sums, name, values, parts, high - low)
+                    parts.add(sums, name, values, high - low)
             left = [position for position in here if self.examples[position].id not in self.excluded]
             joined = {int(changes.row[slot]) - low for position in left for slot in slots[position]}
             shard = versioned(f"rows-{number:05d}.safetensors", self.version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
 from credit.valuation.tokens import window_of
+from credit.valuation.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,45 @@ class Parts:
     row: NDArray[np.int64]
     share: NDArray[np.float64]
 
-    def taken(self, values: Tensor) -> Tensor:
-        """Values (N, D) of the examples of the batch -> those of the parts (n, D)."""
-        if len(self.of) == len(values) and (self.share == 1).all() and (self.of == np.arange(len(values))).all():
-            return values  # no example is shared, which is the rule: nothing is copied
-        share = torch.from_numpy(self.share).to(values.device, values.dtype)
-        return values[torch.from_numpy(self.of).to(values.device)] * share[:, None]
+    def on(self, device: torch.device, examples: int) -> PlacedParts:
+        """Return the parts of a batch of `examples` examples on a device: made once, for all layers."""
+
+        def there(values: NDArray[Any]) -> Tensor:
+            return upload(torch.from_numpy(values), device)
+
+        rows, slots = np.unique(self.row, return_inverse=True)
+        if device.type == "cuda" and len(rows) < len(self.row):
+            mixing = np.zeros((len(rows), examples))
+            np.add.at(mixing, (slots, self.of), self.share)
+            return PlacedParts(there(rows), mixing=there(mixing))
+        if len(self.of) == examples and (self.share == 1).all() and (self.of == np.arange(examples)).all():
+            return PlacedParts(there(self.row))  # no example is shared, which is the rule: nothing is copied
+        return PlacedParts(there(self.row), there(self.of), there(self.share))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedParts:
+    """Parts of a batch's examples on a device.
+
+    Part k, of example `of[k]` (None: of example k) times `share[k]`, is added to `row[k]`, one after the other. A GPU
+    would add several to a row in whatever order its threads arrive, and no two builds would be the same to the last
+    bit: there the product with `mixing` (n, N) sums them for each of n rows first.
+    """
+
+    row: Tensor
+    of: Tensor | None = None
+    share: Tensor | None = None
+    mixing: Tensor | None = None
+
+    def add(self, sums: dict[str, Tensor], layer: str, values: Tensor, height: int) -> None:
+        """Add values (N, D) of the batch's examples to a layer's rows (height, D), each part of one times its share."""
+        if layer not in sums:
+            sums[layer] = values.new_zeros(height, values.shape[1])
+        if self.mixing is not None:
+            values = self.mixing.to(values.dtype) @ values
+        elif self.of is not None and self.share is not None:
+            values = values[self.of] * self.share.to(values.dtype)[:, None]
+        sums[layer].index_add_(0, self.row, values.to(sums[layer].dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +251,3 @@ def _counts(rows: Sequence[Sequence[int]], ppm: NDArray[np.int64]) -> RowCounts:
         np.asarray([sum(row) / PPM for row in own], dtype=np.float64),
         np.asarray([sum(part * part for part in row) / PPM**2 for row in own], dtype=np.float64),
     )
-
-
-def add_parts(sums: dict[str, Tensor], layer: str, values: Tensor, parts: Parts, height: int) -> None:
-    """Add values (N, D) of a batch's examples, each part of one times its share, to a layer's rows (height, D)."""
-    if layer not in sums:
-        sums[layer] = values.new_zeros(height, values.shape[1])
-    target = torch.from_numpy(parts.row).to(values.device)
-    sums[layer].index_add_(0, target, parts.taken(values).to(sums[layer].dtype))

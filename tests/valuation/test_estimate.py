@@ -112,7 +112,7 @@ def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, set
 def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_path, monkeypatch):
     with pytest.raises(ValuationError, match=r"1000000\.0 TB of disk.*--rows-per-group.*--rows-dtype int8"):
         check_needs(Needs(1, 10**18), tmp_path, CPU)
-    monkeypatch.setattr(estimate, "_available_memory", lambda _device: 10**9)
+    monkeypatch.setattr(estimate, "available_memory", lambda _device: 10**9)
     for needs, remedy in (
         (
             Needs(1, 0, curvature_bytes=2 * 10**9),
@@ -120,10 +120,35 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_p
         ),
         (Needs(1, 0, fitting_bytes=2 * 10**9), "--layers, or use --projection random"),
         (Needs(1, 0, filling_bytes=2 * 10**9), "lower --rank, or watch fewer layers"),
+        (Needs(1, 0, filling_bytes=10**8, batch_bytes=2 * 10**9), "lower --max-length, use --dtype bf16"),
     ):
         with pytest.raises(ValuationError, match=remedy):
             check_needs(needs, tmp_path, CPU)
     check_needs(Needs(1, 0, 10**8, 10**8, 10**8, 10**8), tmp_path, CPU)
+
+
+def test_where_memory_is_short_batches_are_smaller(model, data, out, tmp_path, monkeypatch):
+    (memory := tmp_path / "meminfo").write_text("")
+    monkeypatch.setattr(estimate, "_MEMINFO", memory)
+    settings = hidden_settings(rank=3)
+
+    def build(folder, available):
+        memory.write_text(f"MemAvailable: {available // 1024} kB\n")
+        seen, tried = [], []
+        embedding = model.module.get_input_embeddings()
+        with embedding.register_forward_pre_hook(lambda _, args: tried.append(args[0].numel())):
+            build_index(model, data, out / folder, settings, name="tiny", announce=seen.append)
+        return seen[0], tried, AttributionIndex.open(out / folder)
+
+    needs, tried, roomy = build("roomy", 10**12)
+    rest = needs.memory_bytes - needs.batch_bytes
+    fewer, smaller, tight = build("tight", rest + needs.batch_bytes // 2)
+    assert fewer.memory_bytes <= rest + needs.batch_bytes // 2
+    assert max(smaller[-5:]) <= max(tried) / 2
+    for (name, a), (_, b) in zip(*(next(i.shards(model.device)) for i in (roomy, tight)), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda m, n=name: f"{n}: {m}")
+    with pytest.raises(ValuationError, match=r"of memory on cpu .* lower --max-length"):
+        build("none", rest + needs.batch_bytes // 1000)
 
 
 def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, monkeypatch):
@@ -135,7 +160,7 @@ def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, m
 
 
 def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, monkeypatch):
-    monkeypatch.setattr(estimate, "_available_memory", lambda _device: 1000)
+    monkeypatch.setattr(estimate, "available_memory", lambda _device: 1000)
     with pytest.raises(ValuationError, match="--rank"):
         build_index(model, data, out, hidden_settings(rank=8), name="tiny")
     monkeypatch.undo()

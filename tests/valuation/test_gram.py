@@ -14,7 +14,7 @@ from credit.valuation.curvature import make_statistic
 def test_the_sum_of_products_is_that_of_whole_products_whatever_the_panels(width, heights, panel):
     generator = torch.Generator().manual_seed(width)
     total, expected = torch.zeros(2, width, width, dtype=torch.float64)
-    with patch.object(gram, "_PANEL", panel):
+    with patch.dict(gram._PANEL, cpu=panel):
         for height in heights:
             rows = torch.randn(height, width, generator=generator, dtype=torch.float64)
             gram.add_gram(total, rows)
