@@ -13,7 +13,8 @@ CPU seconds are the measure on a shared machine, wall seconds on a GPU. Peak mem
 Model FLOP utilisation counts what the floor computes and nothing else: for each token 2 FLOPs for every weight of a
 linear layer, the output head among them, in the forward pass and as many in the backward pass (gradients of
 activations, none of weights), and for each layer's attention 4·T·d forward and 8·T·d backward, T being the sequence
-length and d the width of all heads together, as if every token saw all others.
+length and d the width of all heads together, as if every token saw all others. An index of the head alone has no
+backward pass, and none is counted.
 """
 
 from __future__ import annotations
@@ -225,13 +226,13 @@ def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clo
     return clocks
 
 
-def floor_flops(module: nn.Module, length: int) -> float:
-    """FLOPs of the floor for one token; how they are counted is said above."""
+def useful_flops(module: nn.Module, length: int, *, backward: bool) -> float:
+    """FLOPs of the floor for one token, or of its forward pass alone; how they are counted is said above."""
     config = module.config
     linear = sum(layer.weight.numel() for layer in choose_layers(module, ("*",)).watched.values())
     heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 12.0 * length * heads * config.num_attention_heads * config.num_hidden_layers
-    return 4.0 * linear + attention
+    attention = 4.0 * length * heads * config.num_attention_heads * config.num_hidden_layers
+    return 4.0 * linear + 3 * attention if backward else 2.0 * linear + attention
 
 
 def peak_of(work: Work, kind: Kind | None) -> dict[str, float]:
@@ -260,7 +261,6 @@ def report(
 ) -> list[dict[str, Any]]:
     """Rows of the table, printed and returned. Ratios are medians over repeats of ratios within a repeat."""
     work, floor = bench.work, clocks[FLOOR]
-    flops = floor_flops(bench.model.module, work.length)
     print(f"{MODELS[work.model].title}, {work.dtype}, batches of {work.examples_per_batch} x {work.length}, ", end="")
     print(f"{len(floor)} repeats of {work.tokens:,} tokens" + (", random weights" if bench.random_weights else ""))
     table = Table(
@@ -278,6 +278,7 @@ def report(
             row[f"floor_tokens_per_{unit}_s"] = work.tokens / getattr(median(floor), unit)
             row[f"tokens_per_{unit}_s"] = work.tokens / getattr(median(taken), unit)
         if peak_tflops:
+            flops = useful_flops(bench.model.module, work.length, backward=not name.startswith("head"))
             row["mfu"] = flops * row["tokens_per_wall_s"] / (peak_tflops * 1e12)
         if name in peaks:
             peak, state, floor_peak = peaks[name]["peak"], peaks[name]["state"], peaks[FLOOR]["peak"]
