@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
 from benchmarks.models import HIDDEN, MODELS, make_model
@@ -48,6 +48,7 @@ from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import LayerProjection
 from credit.valuation.rows import Parts
 from credit.valuation.running import Running
+from credit.valuation.stacked import RowSums
 from credit.valuation.tokens import Window, cut_window
 
 ROWS = 32
@@ -156,7 +157,7 @@ class IndexWork:
         self.layers = choose_layers(bench.model.module, kind.settings.layers)
         self.tap = GradientTap(bench.model.module, self.layers.watched, bench.projections(kind))
         self.statistic = make_statistic(kind.settings.curvature)
-        self.sums: dict[str, Tensor] = {}
+        self.sums = RowSums(ROWS)
 
     def __call__(self, windows: list[Window]) -> None:
         """Add windows, cut into examples and batches as a build cuts them."""
@@ -166,8 +167,7 @@ class IndexWork:
             for of, gradients in gradient_batches(model, tap, examples, self.bench.work.tokens_per_batch):
                 row = self.bench.rng.integers(0, ROWS, len(of))
                 parts = Parts(np.arange(len(of)), row, np.ones(len(of))).on(model.device, len(of))
-                for name, rows in gradients.items():
-                    parts.add(self.sums, name, rows, ROWS)
+                self.sums.add(gradients, parts)
                 self.statistic.add(gradients)
 
     def state_bytes(self) -> int:

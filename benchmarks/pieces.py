@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Clock, Table, describe, environment, median
-from credit.valuation.gram import add_gram, mirror
+from credit.valuation.gram import add_grams, mirror
 from credit.valuation.losses import sequence_losses
 
 
@@ -51,10 +51,10 @@ def main() -> None:
         ("second moment of 4096 positions, width 576", 4096, 576),
     ):
         rows, total = torch.randn(count, width), torch.zeros(width, width)
-        ours = milliseconds(lambda total=total, rows=rows: add_gram(total, rows))
+        ours = milliseconds(lambda total=total, rows=rows: add_grams([total], rows[None]))
         table.row(title, ours, milliseconds(lambda total=total, rows=rows: total.add_(rows.mT @ rows)))
         expected = rows.double().mT @ rows.double()
-        add_gram(total.zero_(), rows)
+        add_grams([total.zero_()], rows[None])
         assert torch.allclose(mirror(total).double(), expected, rtol=1e-3, atol=1e-2), "the sums differ"
 
 

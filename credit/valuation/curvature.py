@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.valuation.gram import add_gram, mirror
+from credit.valuation.gram import add_grams, mirror
+from credit.valuation.stacked import Gradients
 
 CURVATURES = ("none", "diagonal", "fisher", "ekfac")
 
@@ -99,10 +100,10 @@ class SquareSum:
 
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Add gradients: for each layer (N, D)."""
-        for name, rows in gradients.items():
-            squares = rows.square().sum(0, dtype=torch.float64)
-            before = self._sums.get(name)
-            self._sums[name] = squares if before is None else before + squares
+        for names, stack in Gradients.of(gradients).stacks:
+            for name, squares in zip(names, stack.square().sum(1, dtype=torch.float64), strict=True):
+                before = self._sums.get(name)
+                self._sums[name] = squares if before is None else before + squares
 
     def flush(self) -> None:
         """Do nothing: nothing waits."""
@@ -121,14 +122,15 @@ class FisherSum:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._blocks: dict[str, list[Tensor]] = {}
+        self._blocks: dict[tuple[str, ...], list[Tensor]] = {}
         self._pending = 0
 
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Add gradients: for each layer (N, D)."""
-        for name, rows in gradients.items():
-            self._blocks.setdefault(name, []).append(rows)
-        self._pending += next(iter(gradients.values())).shape[0]
+        stacked = Gradients.of(gradients)
+        for names, stack in stacked.stacks:
+            self._blocks.setdefault(names, []).append(stack)
+        self._pending += stacked.examples
         if self._pending >= BLOCK_ROWS:
             self.flush()
 
@@ -144,11 +146,12 @@ class FisherSum:
 
     def flush(self) -> None:
         """Multiply the gradients that were gathered."""
-        for name, blocks in self._blocks.items():
-            rows = torch.cat(blocks)
-            if name not in self._sums:
-                self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
-            add_gram(self._sums[name], rows)
+        for names, blocks in self._blocks.items():
+            rows = torch.cat(blocks, 1)
+            for name in names:
+                if name not in self._sums:
+                    self._sums[name] = rows.new_zeros(rows.shape[2], rows.shape[2])
+            add_grams([self._sums[name] for name in names], rows)
         self._blocks, self._pending = {}, 0
 
 

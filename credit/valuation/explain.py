@@ -15,7 +15,7 @@ from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.passes import gradient_batches
 from credit.valuation.task import AnyExample, Tagged, Task, device_of
-from credit.valuation.weighting import weighted
+from credit.valuation.weighting import divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _score(
         for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch):
             parts: Tensor = sum(gradients[name] @ query[name][0] for name in query)  # type: ignore[assignment]
             sizes = weighting.sizes(gradients)
-            scores[positions] = weighted(parts[:, None], sizes)[:, 0].double().cpu() * index.manifest.scale
+            scores[positions] = divided(parts[:, None], sizes)[:, 0].double().cpu() * index.manifest.scale
             done += len(positions)
             if progress:
                 progress(done, len(examples))

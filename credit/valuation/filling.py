@@ -24,12 +24,13 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
-from credit.valuation.passes import chosen_rows, gradient_batches, not_finite, tokens_in_batch
+from credit.valuation.passes import gradient_batches, not_finite, tokens_in_batch
 from credit.valuation.probe import Work, probe
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
 from credit.valuation.rows import RowLayout, Unit, lay_out_rows
 from credit.valuation.running import Running
+from credit.valuation.stacked import Gradients, RowSums
 from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
@@ -251,20 +252,19 @@ class Build:
 
     def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> BuildState:
         """Sum a unit's examples into its rows, write them, and add the examples to the curvature if none has yet."""
-        sums: dict[str, Tensor] = {}
+        sums = RowSums(unit.high - unit.low)
         total_size = 0.0
         new = frozenset(unit.new)
         for members, gradients in self._gradients(tap, unit, "gradients", done, total):
             sizes = self.weighting.sizes(gradients)
             parts = self.rows.parts(members, unit.low, unit.high).on(device_of(self.task), len(members))
-            for layer, rows in gradients.items():
-                parts.add(sums, layer, weighted(rows, sizes), unit.high - unit.low)
+            sums.add(weighted(gradients, sizes), parts)
             # An example that groups share has rows in several units, but is one of the N, with one size.
             once = [row for row, member in enumerate(members) if member in new]
             total_size += 0.0 if sizes is None else float(sizes[once].sum())
             if not self.surveys and once:
-                self.statistic.add(chosen_rows(gradients, once))
-        return self.store(unit, sums, total_size)
+                self.statistic.add(gradients.rows(once))
+        return self.store(unit, sums.layers, total_size)
 
     def store(self, unit: Unit, sums: Mapping[str, Tensor], sizes: float) -> BuildState:
         """Write a unit's rows; they count from the next checkpoint on.
@@ -282,7 +282,7 @@ class Build:
 
     def _gradients(
         self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    ) -> Iterator[tuple[list[int], Gradients]]:
         """Yield the gradients of a unit's examples, with their positions in the data; those not finite are left out."""
         members = self._left(unit)
         examples = [self.data.examples[i] for i in members]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,18 +11,18 @@ _PANEL = {"cpu": 256, "cuda": 1024}
 """Columns of a product. Narrower panels compute less below the diagonal, wider ones are faster products."""
 
 
-def add_gram(total: Tensor, rows: Tensor) -> None:
-    """Add rowsᵀ rows, of rows (N, D), to the upper triangle of `total` (D, D) in float32 or better; see `mirror`.
+def add_grams(totals: Sequence[Tensor], rows: Tensor) -> None:
+    """Add rowsᵀ rows, of rows (L, N, D), to the upper triangles of L totals (D, D) in float32 or better; see `mirror`.
 
     On a GPU products of float32 rows are right to about 2⁻¹⁶ of |rows|ᵀ |rows|, and sums of them to float32.
     """
-    left, right = _factors(rows)
-    for low, high in _panels(total):
-        panel = total[low:high, low:]
-        if left.dtype == total.dtype:
-            panel.addmm_(left[:, low:high].mT, right[:, low:])
-        else:
-            torch.addmm(panel, left[:, low:high].mT, right[:, low:], out_dtype=total.dtype, out=panel)
+    for total, left, right in zip(totals, *_factors(rows), strict=True):
+        for low, high in _panels(total):
+            panel = total[low:high, low:]
+            if left.dtype == total.dtype:
+                panel.addmm_(left[:, low:high].mT, right[:, low:])
+            else:
+                torch.addmm(panel, left[:, low:high].mT, right[:, low:], out_dtype=total.dtype, out=panel)
 
 
 def _factors(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def _factors(rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows, rows
     high = rows.bfloat16()
     low = (rows - high).bfloat16()
-    return torch.cat([high, high, low]), torch.cat([high, low, high])
+    return torch.cat([high, high, low], 1), torch.cat([high, low, high], 1)
 
 
 def mirror(total: Tensor) -> Tensor:

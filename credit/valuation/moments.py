@@ -10,7 +10,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import ModelTap, Sink
-from credit.valuation.gram import add_gram, mirror
+from credit.valuation.gram import add_grams, mirror
 from credit.valuation.layers import LayerChoice, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.passes import is_out_of_memory, not_finite, release_memory, tokens_in_batch
@@ -166,7 +166,7 @@ def _add_products(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
     dtype = torch.promote_types(rows.dtype, torch.float32)
     if name not in sums:
         sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=dtype)
-    add_gram(sums[name], rows if rows.is_cuda else rows.to(dtype))
+    add_grams([sums[name]], (rows if rows.is_cuda else rows.to(dtype))[None])
 
 
 def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.batching import plan_batches
 from credit.valuation.gradients import GradientTap
 from credit.valuation.readings import Reading, make_cut, readings
+from credit.valuation.stacked import Gradients
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.transfer import Download, one_behind
 
@@ -31,7 +31,7 @@ def gradient_batches(
     tokens_per_batch: int | None,
     *,
     excluded: list[int] | None = None,
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+) -> Iterator[tuple[list[int], Gradients]]:
     """Yield the projected gradients of all examples, each once, in batches of windows of like length.
 
     One example whose gradient is not finite leaves the others of its batch as they are: their losses are summed, and
@@ -52,9 +52,9 @@ def gradient_batches(
         ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
     """
 
-    def run(batch: list[Reading]) -> tuple[dict[str, Tensor], Download]:
+    def run(batch: list[Reading]) -> tuple[Gradients, Download]:
         gradients = _gradients(task, tap, examples, batch)
-        return gradients, Download(_are_finite(gradients))
+        return gradients, Download(gradients.finite())
 
     launched = in_batches(task, readings(examples), tokens_per_batch, run)
     for batch, (gradients, flags) in one_behind(launched, device_of(task)):
@@ -68,14 +68,7 @@ def gradient_batches(
             raise ValuationError(not_finite(examples[bad[0]], task))
         excluded.extend(bad)
         if kept := [row for row, good in enumerate(finite) if good]:
-            yield [positions[row] for row in kept], chosen_rows(gradients, kept)
-
-
-def chosen_rows(gradients: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, Tensor]:
-    """Return the rows `chosen`, in ascending order, of every layer's gradients (N, D)."""
-    if len(chosen) == len(next(iter(gradients.values()))):
-        return gradients
-    return {name: rows[list(chosen)] for name, rows in gradients.items()}
+            yield [positions[row] for row in kept], gradients.rows(kept)
 
 
 def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:
@@ -146,14 +139,14 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> dict[str, Tensor]:
+def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> Gradients:
     """Projected gradients of a batch of examples: for each layer (N, S·R), vec in row-major order.
 
     Raises:
         ValuationError: an example's gradient is not finite; the message names the example.
     """
     gradients = _gradients(task, tap, examples, readings(examples))
-    for example, finite in zip(examples, finite_gradients(gradients), strict=True):
+    for example, finite in zip(examples, gradients.finite().tolist(), strict=True):
         if not finite:
             raise ValuationError(not_finite(example, task))
     return gradients
@@ -164,20 +157,8 @@ def not_finite(example: AnyExample, task: Task) -> str:
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
 
 
-def _gradients(
-    task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[Reading]
-) -> dict[str, Tensor]:
+def _gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[Reading]) -> Gradients:
     """Gradients of the examples that are read in a batch of windows, in the order of its readings."""
     made = task.batch([reading.window for reading in batch])
     cut = make_cut(batch, examples, device_of(task))
-    return {name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()}
-
-
-def finite_gradients(gradients: dict[str, Tensor]) -> list[bool]:
-    """Whether each example's gradient is finite in all layers."""
-    finite: list[bool] = _are_finite(gradients).tolist()
-    return finite
-
-
-def _are_finite(gradients: dict[str, Tensor]) -> Tensor:
-    return torch.stack([rows.sum(1) for rows in gradients.values()]).sum(0).isfinite()
+    return Gradients.of({name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()})

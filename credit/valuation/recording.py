@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.valuation.build import check_settings, inputs_of
@@ -34,9 +33,10 @@ from credit.valuation.filling import Build
 from credit.valuation.folder import locked, prepare_folder
 from credit.valuation.gradients import GradientTap
 from credit.valuation.manifest import MANIFEST, IndexSettings, Manifest
-from credit.valuation.passes import chosen_rows, finite_gradients, not_finite
+from credit.valuation.passes import not_finite
 from credit.valuation.readings import readings
 from credit.valuation.running import Running
+from credit.valuation.stacked import Gradients, RowSums
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature, weighted
 
@@ -83,7 +83,6 @@ class GradientRecorder:
                 "is not known; give IndexSettings(example_length=None), or cut the text by max_length"
             )
         self._waiting = set(self._position)
-        self._rows: dict[str, Tensor] = {}
         self._sizes = 0.0
         self._stack = ExitStack()
 
@@ -97,6 +96,7 @@ class GradientRecorder:
             inputs = inputs_of(self._task, self._data, self._settings)
             running = Running(exclude=self._exclude)
             self._build = Build(self._task, self._data, self._out, inputs, running, recorded=True)
+            self._rows = RowSums(len(self._build.rows.counts))
             needs = self._build.needs
             held = 4 * needs.gradient * len(self._build.rows.counts)
             check_needs(replace(needs, filling_bytes=needs.filling_bytes + held), self._out, device_of(self._task))
@@ -147,13 +147,13 @@ class GradientRecorder:
                 raise InputError(f"example {example!r} {known}; an index takes each example of its data once")
         with self._tap.watching(len(ids)):
             yield
-        gradients = {name: scale * rows.flatten(1) for name, rows in self._tap.take().items()}
+        gradients = Gradients.of({name: scale * rows.flatten(1) for name, rows in self._tap.take().items()})
         self._waiting -= set(ids)
         with torch.no_grad():
             self._add([self._position[example] for example in ids], gradients)
 
-    def _add(self, positions: list[int], gradients: dict[str, Tensor]) -> None:
-        finite = finite_gradients(gradients)
+    def _add(self, positions: list[int], gradients: Gradients) -> None:
+        finite = gradients.finite().tolist()
         bad = [self._data.examples[p] for p, good in zip(positions, finite, strict=True) if not good]
         if bad:
             if not self._exclude:
@@ -162,12 +162,12 @@ class GradientRecorder:
             self._build.state = replace(state, excluded=[*state.excluded, *(example.id for example in bad)])
             kept = [row for row, good in enumerate(finite) if good]
             positions = [positions[row] for row in kept]
-            gradients = chosen_rows(gradients, kept)
+            gradients = gradients.rows(kept)
         sizes = self._build.weighting.sizes(gradients)
-        height = len(self._build.rows.counts)
-        parts = self._build.rows.parts(positions, 0, height).on(device_of(self._task), len(positions))
-        for name, rows in gradients.items():
-            parts.add(self._rows, name, weighted(rows, sizes), height)
+        parts = self._build.rows.parts(positions, 0, len(self._build.rows.counts)).on(
+            device_of(self._task), len(positions)
+        )
+        self._rows.add(weighted(gradients, sizes), parts)
         self._sizes += 0.0 if sizes is None else float(sizes.sum())
         if positions:
             self._build.statistic.add(gradients)
@@ -196,7 +196,7 @@ class GradientRecorder:
             raise MismatchError(f"{trained.location} has another tokenizer than the model that was trained")
         build = self._build
         for unit in build.units():
-            rows = {name: values[unit.low : unit.high] for name, values in self._rows.items()}
+            rows = {name: values[unit.low : unit.high] for name, values in self._rows.layers.items()}
             build.state = build.store(unit, rows, self._sizes if unit.number == 0 else 0.0)
             last = unit.number
         build.checkpoint(last)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor
 
 from credit.errors import MismatchError, ValuationError
 from credit.files import sha256_file
@@ -23,11 +22,12 @@ from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision
-from credit.valuation.passes import chosen_rows, gradient_batches, tokens_in_batch
+from credit.valuation.passes import gradient_batches, tokens_in_batch
 from credit.valuation.probe import Work, probe, timed
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, lay_out_rows
 from credit.valuation.running import Running
+from credit.valuation.stacked import Gradients, RowSums
 from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import weighted
@@ -177,7 +177,7 @@ class IndexRewrite:
         sums = {layer: total + self.sign * change[layer] if change else total for layer, total in before.items()}
         return name, save_tensors(folder / name, sums)
 
-    def _gradients(self, tap: GradientTap, positions: Sequence[int]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    def _gradients(self, tap: GradientTap, positions: Sequence[int]) -> Iterator[tuple[list[int], Gradients]]:
         """Yield weighted gradients of some of those that change, with their positions; the sums take each once."""
         examples = [self.examples[position] for position in positions]
         bad: list[int] | None = [] if self.running.exclude else None
@@ -187,10 +187,10 @@ class IndexRewrite:
             here = [positions[row] for row in chosen]
             sizes = self.weighting.sizes(gradients)
             if once := [row for row, position in enumerate(here) if position not in self.counted]:
-                self.statistic.add(chosen_rows(gradients, once))
+                self.statistic.add(gradients.rows(once))
                 self.sizes += 0.0 if sizes is None else float(sizes[once].sum())
                 self.counted.update(here)
-            yield here, {name: weighted(rows, sizes) for name, rows in gradients.items()}
+            yield here, weighted(gradients, sizes)
             self.done += sum(self.examples[position].size for position in here)
             if self.running.progress:
                 self.running.progress("gradients", self.done, self.total)
@@ -206,7 +206,7 @@ class IndexRewrite:
         plan = list(plan_shards([group.stop for group in self.layout.groups], sum(widths.values())))
         self.total = self._work(changes, plan)
         for number, (low, high) in enumerate(plan):
-            sums: dict[str, Tensor] = {}
+            sums = RowSums(high - low)
             occupied: set[int] = set()  # rows that hold something of the old index
             for path, start, stop in old:
                 target = moved[start:stop]
@@ -215,7 +215,7 @@ class IndexRewrite:
                     occupied.update((target[inside] - low).tolist())
                     own = Parts(inside, target[inside] - low, np.ones(len(inside))).on(device, stop - start)
                     for name, values in read_rows(path, list(widths), device):
-                        own.add(sums, name, values, high - low)
+                        sums.add_layer(name, values, own)
             slots: dict[int, list[int]] = {}
             for slot in np.flatnonzero((changes.row >= low) & (changes.row < high)).tolist():
                 slots.setdefault(int(changes.of[slot]), []).append(slot)
@@ -224,12 +224,11 @@ class IndexRewrite:
                 of = [place for place, position in enumerate(batch) for _ in slots[position]]
                 chosen = [slot for position in batch for slot in slots[position]]
                 parts = Parts(np.asarray(of), changes.row[chosen] - low, changes.share[chosen]).on(device, len(batch))
-                for name, values in gradients.items():
-                    parts.add(sums, name, values, high - low)
+                sums.add(gradients, parts)
             left = [position for position in here if self.examples[position].id not in self.excluded]
             joined = {int(changes.row[slot]) - low for position in left for slot in slots[position]}
             shard = versioned(f"rows-{number:05d}.safetensors", self.version)
-            rows_left = keep_rows(sums, sorted(joined | occupied), high - low, widths)
+            rows_left = keep_rows(sums.layers, sorted(joined | occupied), high - low, widths)
             yield shard, save_tensors(folder / shard, encode_rows(rows_left, manifest.settings.rows_dtype))
 
     def _moved_rows(self) -> NDArray[np.int64]:

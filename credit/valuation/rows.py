@@ -102,15 +102,13 @@ class PlacedParts:
     share: Tensor | None = None
     mixing: Tensor | None = None
 
-    def add(self, sums: dict[str, Tensor], layer: str, values: Tensor, height: int) -> None:
-        """Add values (N, D) of the batch's examples to a layer's rows (height, D), each part of one times its share."""
-        if layer not in sums:
-            sums[layer] = values.new_zeros(height, values.shape[1])
+    def add(self, sums: Tensor, values: Tensor) -> None:
+        """Add values (..., N, D) of the batch's examples to rows (..., height, D), each part of one times its share."""
         if self.mixing is not None:
             values = self.mixing.to(values.dtype) @ values
         elif self.of is not None and self.share is not None:
-            values = values[self.of] * self.share.to(values.dtype)[:, None]
-        sums[layer].index_add_(0, self.row, values.to(sums[layer].dtype))
+            values = values.index_select(-2, self.of) * self.share.to(values.dtype)[:, None]
+        sums.index_add_(-2, self.row, values.to(sums.dtype))
 
 
 @dataclass(frozen=True, slots=True)

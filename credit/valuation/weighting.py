@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from credit.valuation.curvature import Curvature, NoCurvature
+from credit.valuation.stacked import Gradients
 
 WEIGHTINGS = ("none", "unit", "relatif")
 
@@ -47,8 +48,13 @@ class Weighting:
         return None if squares is None else squares.clamp(min=0).sqrt()
 
 
-def weighted(rows: Tensor, sizes: Tensor | None) -> Tensor:
-    """Divide gradients (N, D) by their sizes (N,); a gradient of zero stays zero."""
+def weighted(gradients: Gradients, sizes: Tensor | None) -> Gradients:
+    """Divide the gradients of N examples by their sizes (N,); see `divided`."""
+    return gradients if sizes is None else gradients.map(lambda stack: divided(stack, sizes))
+
+
+def divided(rows: Tensor, sizes: Tensor | None) -> Tensor:
+    """Divide what is of N examples (..., N, D) by their sizes (N,); a gradient of zero stays zero."""
     if sizes is None:
         return rows
     return rows * torch.where(sizes > 0, 1 / sizes, 0.0).to(rows.dtype)[:, None]

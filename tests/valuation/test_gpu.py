@@ -18,7 +18,7 @@ from credit.valuation import AttributionIndex, IndexSettings, build_index, load_
 from credit.valuation import filling as build_module
 from credit.valuation.batching import IGNORED
 from credit.valuation.gradients import GradientTap, projected_gradient
-from credit.valuation.gram import add_gram, mirror
+from credit.valuation.gram import add_grams, mirror
 from credit.valuation.layers import choose_layers
 from credit.valuation.losses import sequence_losses
 from credit.valuation.manifest import verify_files
@@ -131,8 +131,8 @@ def test_products_of_bf16_lose_nothing(hashed):
     torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-4)
     rows = torch.randn(700, 1500, device="cuda", dtype=torch.bfloat16)
     total = torch.zeros(1500, 1500, device="cuda")
-    add_gram(total, rows)
-    add_gram(total, rows)
+    add_grams([total], rows[None])
+    add_grams([total], rows[None])
     torch.testing.assert_close(mirror(total).double(), 2 * rows.double().mT @ rows.double(), rtol=1e-5, atol=1e-3)
 
 

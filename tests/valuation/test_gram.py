@@ -17,7 +17,7 @@ def test_the_sum_of_products_is_that_of_whole_products_whatever_the_panels(width
     with patch.dict(gram._PANEL, cpu=panel):
         for height in heights:
             rows = torch.randn(height, width, generator=generator, dtype=torch.float64)
-            gram.add_gram(total, rows)
+            gram.add_grams([total], rows[None])
             expected += rows.mT @ rows
             torch.testing.assert_close(gram.mirror(total), expected)  # more is added after it
 

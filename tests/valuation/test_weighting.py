@@ -12,7 +12,7 @@ from credit.valuation.explain import explain_output
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.weighting import Weighting, weighted
+from credit.valuation.weighting import Weighting, divided
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
@@ -103,10 +103,10 @@ def test_weights_tame_an_example_that_is_out_of_scale(weighting):
     loud = gradients.clone()
     loud[2] *= 1000
     kind = Weighting(weighting, _Halving())
-    calm, tamed = (weighted(g, kind.sizes({"l": g})) for g in (gradients, loud))
+    calm, tamed = (divided(g, kind.sizes({"l": g})) for g in (gradients, loud))
     torch.testing.assert_close(calm, tamed)
     silent = torch.zeros(1, 6, dtype=torch.float64)
-    assert torch.equal(weighted(silent, kind.sizes({"l": silent})), silent), "no gradient is no influence, not 0/0"
+    assert torch.equal(divided(silent, kind.sizes({"l": silent})), silent), "no gradient is no influence, not 0/0"
 
 
 class _Halving:
