@@ -48,7 +48,7 @@ class Running:
             device: where it is run.
         """
         available = available_memory(device)
-        if available is None or needs.memory_bytes <= available:
+        if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
             return self, needs
         sizes = [reading.window.size for reading in readings(examples)]
         longest = max(sizes)
