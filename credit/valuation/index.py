@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,6 +30,8 @@ from credit.valuation.model import LanguageModel
 from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import gradient_widths, projections_from_tensors
 from credit.valuation.relocate import load_models
+from credit.valuation.rows import Parts
+from credit.valuation.stacked import RowSums
 from credit.valuation.store import StoredTensors, read_rows
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import Weighting, needs_curvature
@@ -304,27 +307,27 @@ class AttributionIndex:
                 examples.append(example)
                 owners.append(number)
         device = device_of(model)
-        sums: dict[str, Tensor] = {
-            name: torch.zeros(len(outputs), width, device=device)
-            for name, width in gradient_widths(self.manifest.layers, self.projections).items()
-        }
+        sums = RowSums(len(outputs))
         left_out: list[int] = []
         excluded = None if bad is None else left_out
         done = 0
         with self.tap(model) as tap:
             for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch, excluded=excluded):
-                target = torch.tensor([owners[p] for p in positions], device=device)
-                for name, rows in gradients.items():
-                    sums[name] = sums[name].to(rows.dtype).index_add_(0, target, rows)
+                row = np.asarray([owners[p] for p in positions])
+                sums.add(gradients, Parts(np.arange(len(row)), row, np.ones(len(row))).on(device, len(row)))
                 done += len(positions)
                 if progress:
                     progress(done)
         if bad is not None:
             # Of an output longer than a window, the other windows say only part of what it drew on.
             bad.update(owners[position] for position in left_out)
-            for rows in sums.values():
+            for rows in sums.layers.values():
                 rows[sorted(bad)] = 0
-        return sums
+        widths = gradient_widths(self.manifest.layers, self.projections)
+        return {
+            name: sums.layers[name] if name in sums.layers else torch.zeros(len(outputs), width, device=device)
+            for name, width in widths.items()
+        }
 
     def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:
         """Yield the row shards in order; each yields the layers' rows (rows, S·R), one layer at a time.

@@ -27,8 +27,8 @@ from credit.valuation.projection import random_projections, vocabulary_hashing
 from credit.valuation.readings import make_cut, readings
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.tokens import cut_window
-from tests.models import HIDDEN, hidden_settings, records, save_tiny_model
-from tests.valuation.conftest import FOLDED, SINGLE
+from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
+from tests.valuation.conftest import FOLDED, SINGLE, make_output
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -73,11 +73,15 @@ def test_a_gpu_credits_as_a_cpu_does(folder, gpu, data, outputs, tmp_path, setti
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @EACH
-def test_two_builds_are_the_same_to_the_last_bit(folder, data, tmp_path, settings, dtype):
+def test_two_builds_and_two_valuations_are_the_same_to_the_last_bit(folder, data, tmp_path, settings, dtype):
     model = load_model(folder, dtype=dtype, device="cuda")
+    long = [make_output(i, "", sentence(600 + i, 90 + i)) for i in range(4)]  # of several windows each
+    effects = []
     for name in "ab":
         build_index(model, data, tmp_path / name, settings, name="tiny")
+        effects.append(AttributionIndex.open(tmp_path / name).value(model, long).effect())
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
+    assert torch.equal(*effects)
 
 
 def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_path, monkeypatch):
