@@ -50,6 +50,8 @@ class Bergson:
         self.model, self.targets = setup_model_and_peft(self.config)
         if self.freeze:
             self.model.requires_grad_(False)
+            # It wants to find something trainable: the last parameter, a bias of the norm before the head, costs least.
+            list(self.model.parameters())[-1].requires_grad_(True)
             self.model.enable_input_require_grads()
         self.attributor: Attributor | None = None
         self.queries: dict[str, Tensor] = {}
