@@ -26,7 +26,8 @@ def test_the_flops_of_the_floor_are_those_of_its_matrix_products():
     attention, feed_forward, head = 2 * 64 * 64 + 2 * 64 * 32, 3 * 64 * 128, 64 * 512
     products = 4 * (2 * (attention + feed_forward) + head)
     scores = 2 * (4 + 8) * 32 * 64
-    assert index_speed.floor_flops(bench.model.module, 32) == products + scores
+    assert index_speed.useful_flops(bench.model.module, 32, backward=True) == products + scores
+    assert index_speed.useful_flops(bench.model.module, 32, backward=False) == products / 2 + scores / 3
 
 
 def test_valuing_cost_prints_all_of_its_tables(capsys):
