@@ -38,6 +38,7 @@ from benchmarks.measure import Clock, Table, describe, environment, floor_mode, 
 from benchmarks.models import HIDDEN, MODELS, make_model
 from credit.valuation.batching import make_batch
 from credit.valuation.curvature import BLOCK_ROWS, make_statistic
+from credit.valuation.estimate import moment_bytes
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, choose_layers
@@ -166,8 +167,7 @@ class IndexWork:
         with self.tap as tap:
             for of, gradients in gradient_batches(model, tap, examples, self.bench.work.tokens_per_batch):
                 row = self.bench.rng.integers(0, ROWS, len(of))
-                parts = Parts(np.arange(len(of)), row, np.ones(len(of))).on(model.device, len(of))
-                self.sums.add(gradients, parts)
+                self.sums.add(gradients, Parts.whole(row).on(model.device, len(of)))
                 self.statistic.add(gradients)
 
     def state_bytes(self) -> int:
@@ -178,9 +178,7 @@ class IndexWork:
         sums = sum(tensor.nbytes for tensor in self.statistic.sums().values())
         if not needs_moments(self.kind.settings):
             return sums
-        shapes = self.layers.shapes
-        squares = sum(width**2 for shape in shapes for width in shape.dense_widths)
-        return max(sums, 4 * (squares + sum(shape.out_width for shape in shapes if shape.is_head)))
+        return max(sums, moment_bytes(self.layers.shapes))
 
 
 def _smollm2_weights() -> Path | None:

@@ -101,7 +101,7 @@ def build_needs(
     return Needs(
         gradient=gradient,
         disk_bytes=stored + rows * _COUNTED_BYTES + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
-        fitting_bytes=sides + _moment_bytes(shapes, settings.projection) if needs_moments(settings) else 0,
+        fitting_bytes=sides + _fitting_bytes(shapes, settings.projection) if needs_moments(settings) else 0,
         filling_bytes=sides + block + min(rows * gradient * _FLOAT_BYTES, shard_bytes),
         curvature_bytes=max(statistic, factorising),
     )
@@ -112,13 +112,18 @@ def _side_numbers(shape: LayerShape, ranks: Mapping[str, LayerRank]) -> int:
     return rank.inputs * shape.in_width + (_HASHING if shape.is_head else rank.outputs) * shape.out_width
 
 
-def _moment_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
-    """Memory for the second moments of both sides of all layers, and for diagonalising or projecting the widest."""
+def moment_bytes(shapes: Sequence[LayerShape]) -> int:
+    """Memory for the second moments of both sides of all layers."""
     heads = [shape for shape in shapes if shape.is_head]  # their output sides have a moment for each token alone
-    widths = [width for shape in shapes for width in shape.dense_widths]
-    workspace = _PROJECTING if projection == "random" else _DIAGONALISING
-    squares = sum(width**2 for width in widths) + workspace * max(widths) ** 2
+    squares = sum(width**2 for shape in shapes for width in shape.dense_widths)
     return (squares + sum(head.out_width for head in heads)) * _FLOAT_BYTES
+
+
+def _fitting_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
+    """Memory for the second moments of all layers, and for diagonalising or projecting the widest."""
+    workspace = _PROJECTING if projection == "random" else _DIAGONALISING
+    widest = max(width for shape in shapes for width in shape.dense_widths)
+    return moment_bytes(shapes) + workspace * widest**2 * _FLOAT_BYTES
 
 
 def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:

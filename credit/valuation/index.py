@@ -314,7 +314,7 @@ class AttributionIndex:
         with self.tap(model) as tap:
             for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch, excluded=excluded):
                 row = np.asarray([owners[p] for p in positions])
-                sums.add(gradients, Parts(np.arange(len(row)), row, np.ones(len(row))).on(device, len(row)))
+                sums.add(gradients, Parts.whole(row).on(device, len(row)))
                 done += len(positions)
                 if progress:
                     progress(done)

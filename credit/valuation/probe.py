@@ -98,7 +98,7 @@ def probe(
         layers: its watched layers.
         examples: those that the build has to go through.
         settings: of the index.
-        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
+        tokens_per_batch: padded tokens in a batch, at most.
         fitted: whether the projections are made already.
 
     Raises:

@@ -72,17 +72,23 @@ class Parts:
     row: NDArray[np.int64]
     share: NDArray[np.float64]
 
+    @classmethod
+    def whole(cls, row: NDArray[np.int64]) -> Self:
+        """Parts of a batch of which every example goes to one row, whole."""
+        return cls(np.arange(len(row)), row, np.ones(len(row)))
+
     def on(self, device: torch.device, examples: int) -> PlacedParts:
         """Return the parts of a batch of `examples` examples on a device: made once, for all layers."""
 
         def there(values: NDArray[Any]) -> Tensor:
             return upload(torch.from_numpy(values), device)
 
-        rows, slots = np.unique(self.row, return_inverse=True)
-        if device.type == "cuda" and len(rows) < len(self.row):
-            mixing = np.zeros((len(rows), examples))
-            np.add.at(mixing, (slots, self.of), self.share)
-            return PlacedParts(there(rows), mixing=there(mixing))
+        if device.type == "cuda":
+            rows, slots = np.unique(self.row, return_inverse=True)
+            if len(rows) < len(self.row):
+                mixing = np.zeros((len(rows), examples))
+                np.add.at(mixing, (slots, self.of), self.share)
+                return PlacedParts(there(rows), mixing=there(mixing))
         if len(self.of) == examples and (self.share == 1).all() and (self.of == np.arange(examples)).all():
             return PlacedParts(there(self.row))  # no example is shared, which is the rule: nothing is copied
         return PlacedParts(there(self.row), there(self.of), there(self.share))

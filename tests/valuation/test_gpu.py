@@ -29,6 +29,7 @@ from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.tokens import cut_window
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, SINGLE, make_output
+from tests.valuation.stopping import stopped_often
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -88,21 +89,10 @@ def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_pat
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
     build_index(gpu, data, tmp_path / "whole", KINDS["fisher"], name="tiny")
-    steps = 0
-
-    def stop(_phase: str, _done: int, _total: int) -> None:
-        nonlocal steps
-        steps += 1
-        if steps % 3 == 0:
-            raise KeyboardInterrupt
-
-    for _ in range(100):
-        try:
-            build_index(gpu, data, tmp_path / "stopped", KINDS["fisher"], name="tiny", progress=stop)
-        except KeyboardInterrupt:
-            continue
-        break
-    assert steps > 6
+    _, steps = stopped_often(
+        lambda stop: build_index(gpu, data, tmp_path / "stopped", KINDS["fisher"], name="tiny", progress=stop), most=100
+    )
+    assert len(steps) > 6
     assert _bytes(tmp_path / "stopped") == _bytes(tmp_path / "whole")
 
 

@@ -21,6 +21,7 @@ from credit.valuation.tokens import Encoder
 from tests.models import HIDDEN, hidden_settings, save_tiny_model
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
+from tests.valuation.stopping import stopped_often
 
 RANKS = pytest.mark.parametrize("rank", [3, 1000], ids=["rank3", "full-rank"])
 
@@ -115,24 +116,10 @@ def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outpu
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     whole = AttributionIndex.open(tmp_path / "whole")
     assert len(whole.manifest.shards) > 5
-    steps = 0
-
-    def stop(phase: str, done: int, total: int) -> None:
-        nonlocal steps
-        steps += 1
-        if steps % 3 == 0:
-            raise KeyboardInterrupt
-
-    finished = False
-    for _ in range(50):
-        try:
-            build_index(model, data, tmp_path / "stopped", settings, name="tiny", progress=stop)
-        except KeyboardInterrupt:
-            continue
-        finished = True
-        break
-    assert finished
-    assert steps > 9
+    _, steps = stopped_often(
+        lambda stop: build_index(model, data, tmp_path / "stopped", settings, name="tiny", progress=stop), most=50
+    )
+    assert len(steps) > 9
     stopped = AttributionIndex.open(tmp_path / "stopped")
     assert stopped.manifest.files == whole.manifest.files | {}
     torch.testing.assert_close(

@@ -26,6 +26,7 @@ from credit.valuation.tokens import Encoder, Segment, Window, cut_window, window
 from tests.models import EVERY, HIDDEN, hidden_settings, sentence
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
+from tests.valuation.stopping import stopped_often
 
 LENGTH = 7
 
@@ -182,21 +183,12 @@ def test_an_index_of_segments_equals_itself_however_it_is_sharded_or_stopped(
     build_index(model, long_data, tmp_path / "one", settings, name="tiny")
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
     monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
-    steps = 0
-
-    def stop(phase: str, done: int, total: int) -> None:
-        nonlocal steps
-        steps += 1
-        assert done <= total
-        if steps % 4 == 0:
-            raise KeyboardInterrupt
-
-    for _ in range(60):
-        try:
-            build_index(model, long_data, tmp_path / "many", settings, name="tiny", progress=stop)
-        except KeyboardInterrupt:
-            continue
-        break
+    _, steps = stopped_often(
+        lambda stop: build_index(model, long_data, tmp_path / "many", settings, name="tiny", progress=stop),
+        most=60,
+        every=4,
+    )
+    assert all(done <= total for _, done, total in steps)
     one, many = AttributionIndex.open(tmp_path / "one"), AttributionIndex.open(tmp_path / "many")
     assert len(many.manifest.shards) > len(one.manifest.shards)
     assert one.manifest.examples == many.manifest.examples == len(_segments(model, long_data))

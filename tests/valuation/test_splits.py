@@ -27,6 +27,7 @@ from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
+from tests.valuation.stopping import stopped_often
 from tests.valuation.test_non_finite import BAD, poisoned
 from tests.valuation.test_recording import _batches
 from tests.valuation.test_revise import _assert_equal
@@ -264,19 +265,12 @@ def test_a_build_that_is_stopped_anywhere_counts_a_shared_record_once_all_the_sa
 ):
     monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
     whole = build_index(model, shared, tmp_path / "whole", SETTINGS[name], name="tiny")
-    steps: list[tuple[str, int, int]] = []
-
-    def stop(*step: object) -> None:
-        steps.append(step)
-        if len(steps) % 5 == 0:
-            raise KeyboardInterrupt
-
-    while not (tmp_path / "stopped" / "manifest.json").is_file():
-        try:
-            stopped = build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop)
-        except KeyboardInterrupt:
-            assert len(steps) < 200
-    assert len(steps) > 12
+    stopped, steps = stopped_often(
+        lambda stop: build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop),
+        most=40,
+        every=5,
+    )
+    assert 12 < len(steps) < 200
     assert steps[-1][1] == steps[-1][2]
     assert stopped.manifest.files == whole.manifest.files
 

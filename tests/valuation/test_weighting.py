@@ -16,6 +16,7 @@ from credit.valuation.weighting import Weighting, divided
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
+from tests.valuation.stopping import stopped_often
 
 
 def _gradients(model, data, outputs, rank):
@@ -123,21 +124,10 @@ def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, dat
         model, data, tmp_path / "whole", settings, name="tiny", progress=lambda phase, *_: phases.append(phase)
     )
     assert set(phases) == {"curvature", "gradients"}
-    steps = 0
-
-    def stop(*_: object) -> None:
-        nonlocal steps
-        steps += 1
-        if steps % 3 == 0:
-            raise KeyboardInterrupt
-
-    for _ in range(60):
-        try:
-            stopped = build_index(model, data, tmp_path / "stopped", settings, name="tiny", progress=stop)
-            break
-        except KeyboardInterrupt:
-            continue
-    assert steps > 12
+    stopped, steps = stopped_often(
+        lambda stop: build_index(model, data, tmp_path / "stopped", settings, name="tiny", progress=stop), most=60
+    )
+    assert len(steps) > 12
     assert stopped.manifest.files == whole.manifest.files
     assert stopped.manifest.sizes == whole.manifest.sizes
     assert {path.name for path in (tmp_path / "stopped").iterdir()} == {*whole.manifest.files, "manifest.json", ".lock"}
