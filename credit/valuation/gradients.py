@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,13 +14,16 @@ from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
 from credit.valuation.layers import how_to_leave_out
-from credit.valuation.projection import Hashing, LayerProjection, Side
+from credit.valuation.projection import Hashing, LayerProjection, Side, without_copies
 
 Sink = Callable[[Tensor], None]
 """Gets a layer's output gradients δ (N, T, O)."""
 
-Observer = Callable[[str, Tensor], Sink]
-"""Gets a layer's name and inputs x (N, T, I), and returns the sink of its output gradients."""
+Observer = Callable[[Sequence[str], Tensor], Sequence[Sink]]
+"""Gets the names of layers that see the same inputs x (N, T, I), and returns the sink of each one's output gradients.
+
+These are layers that follow each other, such as those of an attention's queries, keys and values. Each is named once.
+"""
 
 
 def project(values: Tensor, side: Side) -> Tensor:
@@ -131,6 +134,14 @@ class _Tap(torch.autograd.Function):
         return (dy if ctx.needs_input_grad[0] else None), None, None
 
 
+@dataclass(slots=True)
+class _Use:
+    """A use of a layer in a forward pass; its sink is there when it is known which others see the same inputs."""
+
+    layer: str
+    sink: Sink | None = None
+
+
 class ModelTap:
     """Context in which both sides of a model's watched layers can be seen: inputs x and output gradients δ.
 
@@ -140,8 +151,8 @@ class ModelTap:
     Args:
         model: any module.
         layers: the layers to watch, by name.
-        observe: called in the forward pass with a layer's name and its inputs x (N, T, I); returns what is called
-            in the backward pass with the output gradients δ (N, T, O). What it keeps of x is all that is kept.
+        observe: see `Observer`; called in the forward pass, when other inputs are seen or the pass ends. What it keeps
+            of x is all that is kept.
         flat: whether inputs (N, I) are taken for examples of one position, T = 1. More dimensions than three are
             always taken for more positions.
         freeze: whether the model is put into evaluation mode and frozen; else it stays as it is, and only what runs
@@ -166,6 +177,8 @@ class ModelTap:
         self._flags: list[tuple[nn.Parameter, bool]] = []
         self._modes: list[tuple[nn.Module, bool]] = []
         self._batch = 0
+        self._inputs: Tensor | None = None
+        self._uses: list[_Use] = []
         self._anchor = torch.empty(0)
 
     def __enter__(self) -> Self:
@@ -220,19 +233,48 @@ class ModelTap:
             yield
         finally:
             self._batch = 0
+            self._inputs, self._uses = None, []
+
+    def _see(self, layer: str, inputs: Tensor) -> _Use:
+        """Note that a layer sees inputs, which may be those that others have just seen."""
+        if inputs is not self._inputs or any(use.layer == layer for use in self._uses):
+            self._observe_seen()
+            self._inputs = inputs
+        use = _Use(layer)
+        self._uses.append(use)
+        return use
+
+    def _observe_seen(self) -> None:
+        """Hand over the inputs that were seen last: nobody else will see them in this pass.
+
+        They are as they were: a model that changes a layer's inputs in place cannot be trained.
+        """
+        inputs, uses = self._inputs, self._uses
+        self._inputs, self._uses = None, []
+        if inputs is None:
+            return
+        sinks = self._observe([use.layer for use in uses], _by_position(inputs.detach()))
+        for use, sink in zip(uses, sinks, strict=True):
+            use.sink = sink
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
             if not (self._batch and torch.is_grad_enabled()):
                 return None
-            x = args[0].detach()
+            x = args[0]
             if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
                     f"its examples cannot be told apart; {how_to_leave_out(name)}"
                 )
-            sink = self._observe(name, _by_position(x))
-            tapped: Tensor = _Tap.apply(y, self._anchor, lambda dy: sink(_by_position(dy)))  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
+            use = self._see(name, x)
+
+            def backward(dy: Tensor) -> None:
+                self._observe_seen()
+                assert use.sink is not None  # noqa: S101  # all uses have been observed
+                use.sink(_by_position(dy))
+
+            tapped: Tensor = _Tap.apply(y, self._anchor, backward)  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
             return tapped
 
         return hook
@@ -266,11 +308,14 @@ class GradientTap(ModelTap):
         freeze: bool = True,
     ) -> None:
         super().__init__(model, layers, self._project, flat=flat, freeze=freeze)
-        self._projections = {
-            name: projections[name].to(parameter.device, parameter.dtype)
-            for name, module in layers.items()
-            for parameter in [next(module.parameters())]
-        }
+        self._projections = without_copies(
+            {
+                name: projections[name].to(parameter.device, parameter.dtype)
+                for name, module in layers.items()
+                for parameter in [next(module.parameters())]
+            }
+        )
+        self._stacked: dict[tuple[int, ...], Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._cut: Cut | None = None
 
@@ -312,23 +357,35 @@ class GradientTap(ModelTap):
                 raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
         return sums
 
-    def _project(self, name: str, x: Tensor) -> Sink:
-        projection, cut = self._projections[name], self._cut
+    def _project(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
+        cut = self._cut
         if cut and x.shape[1] != cut.width:
             raise ValuationError(
-                f"layer {name} sees {x.shape[1]} positions where the model reads {cut.width} tokens: parts of a text "
-                "cannot be told apart there; leave the layer out, or do not cut windows (--example-length none)"
+                f"layer {layers[0]} sees {x.shape[1]} positions where the model reads {cut.width} tokens: parts of a "
+                "text cannot be told apart there; leave the layer out, or do not cut windows (--example-length none)"
             )
-        px = project(x, projection.p_in)
+        projected = self._project_inputs(x, [self._projections[layer].p_in for layer in layers])
+        return [self._sink(layer, px, cut) for layer, px in zip(layers, projected, strict=True)]
+
+    def _project_inputs(self, x: Tensor, sides: Sequence[Tensor | None]) -> list[Tensor]:
+        """Project inputs for each layer that sees them, in one product: they are read once."""
+        different = {id(side): side for side in sides if side is not None}
+        projected: dict[int, Tensor] = {}
+        if different:
+            key = tuple(different)
+            if key not in self._stacked:
+                self._stacked[key] = torch.cat(list(different.values()))
+            ranks = [len(side) for side in different.values()]
+            projected = dict(zip(key, project(x, self._stacked[key]).split_with_sizes(ranks, -1), strict=True))
+        return [x if side is None else projected[id(side)] for side in sides]
+
+    def _sink(self, layer: str, px: Tensor, cut: Cut | None) -> Sink:
+        p_out = self._projections[layer].p_out
 
         def sink(dy: Tensor) -> None:
-            gradient = (
-                projected_gradient(px, dy, projection.p_out)
-                if cut is None
-                else cut_gradient(px, dy, projection.p_out, cut)
-            )
+            gradient = projected_gradient(px, dy, p_out) if cut is None else cut_gradient(px, dy, p_out, cut)
             # A layer that is used several times in one pass has the sum of its uses as its gradient.
-            before = self._sums.get(name)
-            self._sums[name] = gradient if before is None else before + gradient
+            before = self._sums.get(layer)
+            self._sums[layer] = gradient if before is None else before + gradient
 
         return sink

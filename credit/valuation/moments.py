@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -111,16 +112,16 @@ def sum_moments(
     for name in layers.watched:
         if name not in sums.b:
             raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
-    return {name: sums.means(name, len(sample)) for name in layers.watched}
+    return sums.means(len(sample))
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
     """Return the places of examples whose window has an input or gradient that is not finite in a watched layer."""
     totals: list[Tensor] = []
 
-    def observe(_name: str, x: Tensor) -> Sink:
+    def observe(layers: Sequence[str], x: Tensor) -> list[Sink]:
         totals.append(x.sum((1, 2)))
-        return lambda dy: totals.append(dy.sum((1, 2)))
+        return [lambda dy: totals.append(dy.sum((1, 2)))] * len(layers)
 
     bad: list[int] = []
     windows = readings(sample)
@@ -136,7 +137,10 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
 
 
 class _MomentSums:
-    """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better; and how many there were."""
+    """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better; and how many there were.
+
+    Layers that see the same inputs have one sum for them.
+    """
 
     def __init__(self, heads: Collection[str]) -> None:
         self.a: dict[str, Tensor] = {}
@@ -145,34 +149,57 @@ class _MomentSums:
         self.real: Tensor | None = None
         self._heads = heads
 
-    def observe(self, name: str, x: Tensor) -> Sink:
+    def observe(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
+        """Add the inputs of layers, and return what adds each one's output gradients."""
         padded = self.real is not None and x.shape[:2] == self.real.shape
         rows = x[self.real] if padded else x.flatten(0, 1)
-        self.rows[name] = self.rows.get(name, 0) + len(rows)
-        _add_products(self.a, name, rows)
-        # Padding has no gradient, so that its δ δᵀ adds nothing.
-        add = _add_squares if name in self._heads else _add_products
-        return lambda dy: add(self.b, name, dy.flatten(0, 1))
+        for layer in layers:
+            self.rows[layer] = self.rows.get(layer, 0) + len(rows)
+        for total in self._sums_of(layers, rows):
+            _add_products(total, rows)
+        return [partial(self._add_outputs, layer) for layer in layers]
 
-    def means(self, name: str, examples: int) -> LayerMoments:
-        """Return a layer's moments; its sums are gone then: those of all layers may be the most that a build holds."""
-        rows = self.rows[name]
-        a, b = (mirror(side) if side.dim() == 2 else side for side in (self.a.pop(name), self.b.pop(name)))
-        return LayerMoments(a.div_(rows), b.div_(rows), rows / examples)
+    def _add_outputs(self, layer: str, dy: Tensor) -> None:
+        rows = dy.flatten(0, 1)  # padding has no gradient, so that its δ δᵀ adds nothing
+        is_head = layer in self._heads
+        if layer not in self.b:
+            self.b[layer] = _zeros(rows, 1 if is_head else 2)
+        (_add_squares if is_head else _add_products)(self.b[layer], rows)
+
+    def _sums_of(self, layers: Sequence[str], rows: Tensor) -> list[Tensor]:
+        """Return the sums that inputs of these layers go into: one, unless they have not seen the same ones so far."""
+        others = {id(total) for layer, total in self.a.items() if layer not in layers}
+        sums: dict[int, Tensor] = {}
+        for layer in layers:
+            before = self.a.get(layer)
+            key = 0 if before is None else id(before)
+            if key not in sums:
+                sums[key] = _zeros(rows, 2) if before is None else before.clone() if key in others else before
+            self.a[layer] = sums[key]
+        return list(sums.values())
+
+    def means(self, examples: int) -> dict[str, LayerMoments]:
+        """Return the layers' moments, made of the sums in place: these may be the most that a build holds."""
+        rows = self.rows
+        for name, total in {id(total): (name, total) for name, total in self.a.items()}.values():
+            mirror(total).div_(rows[name])
+        for name, total in self.b.items():
+            (mirror(total) if total.dim() == 2 else total).div_(rows[name])
+        return {name: LayerMoments(self.a[name], self.b[name], rows[name] / examples) for name in rows}
 
 
-def _add_products(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
+def _zeros(rows: Tensor, dimensions: int) -> Tensor:
+    """Room for sums of rows (n, W): (W,) or (W, W), in float32 or better."""
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    return rows.new_zeros(rows.shape[1:] * dimensions, dtype=dtype)
+
+
+def _add_products(total: Tensor, rows: Tensor) -> None:
     """Add Σ r rᵀ of rows (n, W) to the upper triangle of a sum (W, W)."""
-    dtype = torch.promote_types(rows.dtype, torch.float32)
-    if name not in sums:
-        sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=dtype)
-    add_grams([sums[name]], (rows if rows.is_cuda else rows.to(dtype))[None])
+    add_grams([total], (rows if rows.is_cuda else rows.to(total.dtype))[None])
 
 
-def _add_squares(sums: dict[str, Tensor], name: str, rows: Tensor) -> None:
+def _add_squares(total: Tensor, rows: Tensor) -> None:
     """Add Σ r² of rows (n, W), elementwise, to a sum (W,): a vocabulary's square would not fit."""
-    dtype = torch.promote_types(rows.dtype, torch.float32)
-    if name not in sums:
-        sums[name] = torch.zeros(rows.shape[1], dtype=dtype, device=rows.device)
     for low in range(0, len(rows), _ROWS):  # the squares of all would be one more matrix of the logits' size
-        sums[name] += rows[low : low + _ROWS].to(dtype).square().sum(0)
+        total += rows[low : low + _ROWS].to(total.dtype).square().sum(0)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -68,12 +69,26 @@ class LayerProjection:
         )
 
 
+def without_copies(projections: Mapping[str, LayerProjection]) -> dict[str, LayerProjection]:
+    """Return the same projections, with one tensor for all input sides on one device that are equal to the last bit.
+
+    Those fitted to the same inputs are: of an attention's queries, keys and values, for one.
+    """
+    known: dict[tuple[bytes, torch.Size, torch.device], Tensor] = {}
+
+    def one(p_in: Tensor) -> Tensor:
+        content = p_in.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        return known.setdefault((hashlib.sha256(content).digest(), p_in.shape, p_in.device), p_in)
+
+    return {name: p if p.p_in is None else LayerProjection(one(p.p_in), p.p_out) for name, p in projections.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class LayerMoments:
     """Uncentred second moments of a layer over a sample, in float32 or better.
 
     Attributes:
-        a: (I, I), mean over tokens of x xᵀ.
+        a: (I, I), mean over tokens of x xᵀ. Layers that see the same inputs have one tensor for it.
         b: (O, O), mean over tokens of δ δᵀ; of a head (O,), mean of δ² of each token of the vocabulary.
         tokens_per_example: mean number of tokens of an example.
     """
@@ -148,9 +163,10 @@ def pca_projections(
         vectors: Tensor = _eigenvectors(moment)[:, -rank:].flip(1).mT.contiguous()
         return vectors.to(moment.dtype)
 
+    p_in = lru_cache(maxsize=1)(side)  # layers that see the same inputs follow each other
     return {
         shape.name: LayerProjection(
-            side(moments[shape.name].a, input_side.rank),
+            p_in(moments[shape.name].a, input_side.rank),
             vocabulary_hashing(output_side) if shape.is_head else side(moments[shape.name].b, output_side.rank),
         )
         for shape in shapes
@@ -217,8 +233,9 @@ def rotated_to_eigenbasis(
             return projection
         return side(projection, moment)
 
+    p_in = lru_cache(maxsize=1)(side)
     return {
-        name: LayerProjection(side(p.p_in, moments[name].a), p_out(p.p_out, moments[name].b))
+        name: LayerProjection(p_in(p.p_in, moments[name].a), p_out(p.p_out, moments[name].b))
         for name, p in projections.items()
     }
 
@@ -287,7 +304,7 @@ def projections_to_tensors(projections: Mapping[str, LayerProjection]) -> dict[s
     tensors = {}
     for name, projection in projections.items():
         if projection.p_in is not None:
-            tensors[f"{name}|in"] = projection.p_in
+            tensors[f"{name}|in"] = projection.p_in.clone()  # of several layers one, which a file cannot hold
         if isinstance(projection.p_out, Hashing):
             tensors[f"{name}|out|buckets"] = projection.p_out.buckets
             tensors[f"{name}|out|weights"] = projection.p_out.weights
