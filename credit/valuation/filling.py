@@ -25,7 +25,7 @@ from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
 from credit.valuation.passes import gradient_batches, not_finite, tokens_in_batch
-from credit.valuation.probe import Work, probe
+from credit.valuation.probe import Work, probe, storing_seconds
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
 from credit.valuation.rows import RowLayout, Unit, lay_out_rows
@@ -101,7 +101,8 @@ class Build:
             tokens_per_batch=tokens_in_batch(self.running.tokens_per_batch, device_of(self.task)),
             fitted=fitted,
         )
-        needs = replace(self.needs, seconds=probed.seconds(work), batch_bytes=probed.batch_bytes)
+        storing = storing_seconds(self.out, round(self.needs.disk_bytes * self._rows_left()), device_of(self.task))
+        needs = replace(self.needs, seconds=probed.seconds(work) + storing, batch_bytes=probed.batch_bytes)
         self.running, needs = self.running.within_memory(needs, self.data.examples, device_of(self.task))
         return needs
 
@@ -118,6 +119,11 @@ class Build:
             summed=sum(len(unit.new) for unit in counted),
             weighed=sum(len(unit.members) for unit in empty) if self.surveys else 0,
         )
+
+    def _rows_left(self) -> float:
+        """Part of the rows that are not stored yet, 0 to 1."""
+        empty = sum(unit.high - unit.low for unit in self.units() if unit.shard not in self.state.shards)
+        return empty / len(self.rows.counts)
 
     def _tokens(self, members: Sequence[int]) -> int:
         return sum(self.data.examples[i].size for i in members)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
@@ -27,6 +31,8 @@ _BUDGET_SECONDS = 2.0
 _SHARE = 20
 """A probe goes through at most one part in so many of the data, or a single example."""
 _GROWTH = 4
+_STORED = 1 << 25
+"""Bytes that are written to see how fast a disk is, at most."""
 _SIDE = 512
 """Width of the matrix whose decomposition is timed; the time grows with the cube of the width."""
 
@@ -245,6 +251,30 @@ def _stand_ins(
         )
         for shape in layers.shapes
     }
+
+
+def storing_seconds(folder: Path, size: int, device: torch.device) -> float:
+    """Seconds to store `size` bytes of a device in a folder's files and take their checksums, from a part of them.
+
+    What is written for it has no name and is gone at once. Where nothing can be written, no time is known: the build
+    will say so.
+    """
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    part = min(_STORED, size // _SHARE)
+    values = torch.randint(256, (part,), dtype=torch.uint8, device=device)
+
+    def store() -> None:
+        content = values.cpu().numpy().data
+        with TemporaryFile(dir=place) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        hashlib.sha256(content)
+
+    try:
+        return timed(store, device) * size / part if part else 0.0
+    except OSError:
+        return 0.0
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:

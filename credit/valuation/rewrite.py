@@ -23,7 +23,7 @@ from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision
 from credit.valuation.passes import gradient_batches, tokens_in_batch
-from credit.valuation.probe import Work, probe, timed
+from credit.valuation.probe import Work, probe, storing_seconds, timed
 from credit.valuation.projection import gradient_widths
 from credit.valuation.rows import Parts, RowLayout, lay_out_rows
 from credit.valuation.running import Running
@@ -106,10 +106,7 @@ class IndexRewrite:
         return needs
 
     def _copying_seconds(self) -> float:
-        """Seconds to read the old rows, store them as new ones and take their checksums, from one shard of them.
-
-        How long the disk itself takes is not in it: that is found by writing, and a probe writes nothing.
-        """
+        """Seconds to read the old rows, from one shard of them, and to store them as new ones."""
         manifest = self.index.manifest
         sizes = [(self.index.folder / shard).stat().st_size for shard in manifest.shards]
         path, device = self.index.folder / manifest.shards[0], device_of(self.model)
@@ -117,9 +114,8 @@ class IndexRewrite:
         def copy() -> None:
             rows = {name: values.cpu() for name, values in read_rows(path, list(self.widths), device)}
             encode_rows(rows, manifest.settings.rows_dtype)
-            sha256_file(path)
 
-        return timed(copy, device) * sum(sizes) / sizes[0]
+        return timed(copy, device) * sum(sizes) / sizes[0] + storing_seconds(self.index.folder, sum(sizes), device)
 
     def write(self, members: Sequence[tuple[MemberIndex, Manifest]] = (), *, manifest_file: str = MANIFEST) -> Manifest:
         """Write the revised index and return its manifest.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index, estimate, load_model
 from credit.valuation import build as build_module
 from credit.valuation import filling as filling_module
+from credit.valuation.build import plan_index
 from credit.valuation.estimate import Needs, build_needs, check_needs, duration_in_words
 from credit.valuation.layers import LayerShape
-from credit.valuation.probe import Probe
+from credit.valuation.probe import Probe, storing_seconds
 from tests.models import hidden_settings, tiny_tokenizer
 
 SHAPES = tuple(LayerShape(f"l{i}", 4096, 4096) for i in range(24))
@@ -178,6 +180,7 @@ class TestPasses:
             )
 
         monkeypatch.setattr(filling_module, "probe", one_second)
+        monkeypatch.setattr(filling_module, "storing_seconds", lambda *_: 0.0)
 
     def _seconds(self, model, data, out, settings, stop_at=0):
         seen: list[Needs] = []
@@ -222,6 +225,33 @@ class TestPasses:
         settings = hidden_settings(rank=3, rows_per_group=4)
         whole = self._seconds(model, data, out, settings, stop_at=100)
         assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
+
+    def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch):
+        monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
+        monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+        asked: list[int] = []
+        monkeypatch.setattr(filling_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
+        settings = hidden_settings(rank=3, rows_per_group=4)
+        for stop_at in (0, 100, 100):
+            self._seconds(model, data, out, settings, stop_at=stop_at)
+        plan = plan_index(model, data, out.parent / "other", settings)
+        assert asked[0] == asked[3] == plan.needs.disk_bytes
+        assert asked[0] == asked[1] > 1.2 * asked[2] > 0
+
+
+def test_storing_is_timed_in_proportion_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "no" / "such" / "index"
+    assert storing_seconds(folder, 10, CPU) == 0.0, "a part of it is nothing"
+    assert storing_seconds(folder, 10**9, CPU) > 0.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storing_takes_no_known_time_where_nothing_can_be_written(tmp_path, monkeypatch):
+    def full(**_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("credit.valuation.probe.TemporaryFile", full)
+    assert storing_seconds(tmp_path, 10**9, CPU) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_plan_counts_what_the_change_leaves_and_its_needs_are_announced_before
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
 def test_the_time_of_a_change_counts_the_copying_of_all_rows(model, data, more, tmp_path, monkeypatch, dtype):
-    """On a clock on which the first shard takes as many seconds as it has bytes, and nothing else takes any."""
+    """On a clock on which a byte takes one second to read and three to store, and nothing else takes any."""
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
     settings = hidden_settings(rank=3, rows_per_group=4, rows_dtype=dtype, curvature="none")
     build_index(model, data, tmp_path / "index", settings, name="tiny")
@@ -138,7 +138,8 @@ def test_the_time_of_a_change_counts_the_copying_of_all_rows(model, data, more, 
     monkeypatch.setattr(rewrite_module, "timed", lambda run, _device: run() or float(sizes[0]))
     nothing = Probe(gradient=0.0, moment=0.0, summing=0.0, weighing=0.0, once=0.0, batch_bytes=1)
     monkeypatch.setattr(rewrite_module, "probe", lambda *_args, **_options: nothing)
-    assert plan_revision(tmp_path / "index", model, more).needs.seconds == pytest.approx(sum(sizes))
+    monkeypatch.setattr(rewrite_module, "storing_seconds", lambda _folder, size, _device: 3.0 * size)
+    assert plan_revision(tmp_path / "index", model, more).needs.seconds == pytest.approx(4 * sum(sizes))
 
 
 def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, monkeypatch):
