@@ -36,7 +36,7 @@ def pay() -> None:
 )
 @click.option("--out", type=FILE, required=True, help="The file to write; it holds bank details, for its owner alone.")
 @click.option("--currency", help="Which payouts, where a period has several currencies.")
-@click.option("--retry", is_flag=True, help="Put payouts that failed into a new batch, instead of the pending ones.")
+@click.option("--retry", is_flag=True, help="A new batch of payouts that failed or came back, not of pending ones.")
 @click.option("--batch", type=NUMBER, help="Write the file of this batch again, byte for byte.")
 @click.option("--strict", is_flag=True, help="Export nothing if any payout would be set aside.")
 @click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
@@ -125,9 +125,10 @@ def export(
 @workspace_options
 @json_option
 def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) -> None:
-    """Record a bank's results: a CSV file with payout_id, status (paid or failed), and optionally reference, reason.
+    """Record a bank's results: a CSV file with payout_id, status, and optionally reference, reason.
 
-    All of the file counts or nothing; the same file again changes nothing.
+    The status is paid or failed; or returned, for what was paid and came back later. What failed or came back can
+    leave again: credit pay export --retry. All of the file counts or nothing; the same file again changes nothing.
 
     \b
     Example: credit pay confirm results.csv
@@ -138,8 +139,9 @@ def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) 
 
     with workspace.open() as ledger:
         report = confirm_payments(ledger, file, batch_number=batch)
-    text = f"{report.paid} paid, {report.failed} failed, {report.known} known before"
-    if report.failed:
+    back = f", {report.returned} returned" if report.returned else ""
+    text = f"{report.paid} paid, {report.failed} failed{back}, {report.known} known before"
+    if report.failed or report.returned:
         text += "\nnext: correct the details, then credit pay export PERIOD --retry --out FILE"
     say(as_json, asdict(report), text)
 
@@ -160,11 +162,12 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     with workspace.open() as ledger, ledger.read() as conn:
         for item in batches(conn):
             items = batch_items(conn, item)
-            counts = {name: sum(one.outcome == name for one in items) for name in ("paid", "failed", None)}
+            counts = {name: sum(one.outcome == name for one in items) for name in ("paid", "failed", "returned", None)}
+            back = f" {counts['returned']} returned," if counts["returned"] else ""
             total = f"{format_amount(item.amount_minor, item.currency)} {item.currency}"
             lines.append(
                 f"batch {item.id}  {item.period}  {item.format}  {total}: {counts['paid']} paid,"
-                f" {counts['failed']} failed, {counts[None]} waiting"
+                f" {counts['failed']} failed,{back} {counts[None]} waiting"
             )
             facts.append(
                 {

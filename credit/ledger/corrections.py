@@ -143,6 +143,11 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
     is_open = closed is None or header.period_id > closed
     if header.kind == KIND:
         raise LedgerError(f"transaction {txn_id} sets an output aside; take it back: credit outputs restore --help")
+    if header.kind.startswith("payment-"):
+        raise LedgerError(
+            f"transaction {txn_id} ({header.kind}) is not reversed; what became of a payment is recorded, also that it"
+            " came back after it was paid: credit pay confirm --help"
+        )
     if header.kind not in _ALWAYS and not (header.kind in _WHILE_OPEN and is_open):
         state = "" if header.kind not in _WHILE_OPEN else f" of {header.period_id}, which is closed,"
         raise LedgerError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, literal, select
+from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
 from credit.ledger.crosschecks import Problem
@@ -95,9 +95,17 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
 
 def check_events(conn: Connection) -> Iterator[Problem]:
     """Yield every event of a payout that its transaction does not say, or did not move the money of."""
+    before = payout_event.alias("before")
+    paid_before = exists().where(
+        before.c.payout_id == payout_event.c.payout_id,
+        before.c.batch_id == payout_event.c.batch_id,
+        before.c.status == "paid",
+        before.c.id < payout_event.c.id,
+    )
     query = (
         select(
             payout_event,
+            paid_before.label("paid_before"),
             payout.c.amount_minor,
             payout.c.currency,
             payout_batch.c.reference.label("batch_reference"),
@@ -122,7 +130,9 @@ def check_events(conn: Connection) -> Iterator[Problem]:
 def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
     details = json.loads(row.details_json)
     exported = row.status == "exported"
-    kind = "payment-export" if exported else f"payment-{row.status}"
+    kind = {"exported": "payment-export", "paid": "payment-paid"}.get(row.status, "payment-failed")
+    if row.status == "failed" and row.paid_before:
+        kind = "payment-returned"
     if (row.kind, row.posted_at, details.get("batch")) != (kind, row.recorded_at, row.batch_id):
         return f"transaction {row.txn_id} says something else"
     if not exported and details != {

@@ -5,6 +5,7 @@
 | a batch is exported | `money:payout:<provider>` | `money:payout:<provider>/exported` | exported |
 | the bank has paid | `money:payout:<provider>/exported` | `money:external` | paid |
 | the bank has not | `money:payout:<provider>/exported` | `money:payout:<provider>` | failed |
+| what was paid came back | `money:external` | `money:payout:<provider>` | failed |
 
 Each step is a transaction of the ledger and an event of the payout; the database refuses a status that is not that of
 the last event, and an event out of its turn. A failed payout may leave again, in a new batch. Nothing leaves twice:
@@ -32,7 +33,7 @@ from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
 
 BatchFormat = Literal["csv", "pain001", "paypal", "wise"]
-Outcome = Literal["paid", "failed"]
+Outcome = Literal["paid", "failed", "returned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,6 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchItem:
-    """A payout in a batch, with the version of the details that it is paid to, and what became of it there.
-
-    `reference` is the payout's id in the file, the same in no other batch.
-    """
-
-    payout: Payout
-    details_id: int
-    reference: str
-    outcome: Outcome | None
-    bank_reference: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """What a bank reports of a payout."""
 
@@ -74,6 +60,25 @@ class Result:
     outcome: Outcome
     bank_reference: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """A payout in a batch, with the version of the details that it is paid to, and what became of it there.
+
+    `reference` is the payout's id in the file, the same in no other batch. `results` is what the bank reported, in
+    order: nothing yet, one outcome, or that it was paid and then returned.
+    """
+
+    payout: Payout
+    details_id: int
+    reference: str
+    results: tuple[Result, ...]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The last thing that the bank reported; None while there is nothing."""
+        return self.results[-1].outcome if self.results else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +190,28 @@ def record_results(conn: Connection, batch: Batch, results: Sequence[Result], *,
     """Record what became of payouts of a batch: each a transaction of its own, and an event.
 
     Raises:
-        LedgerError: one of the payouts is not exported, or left in another batch.
+        LedgerError: one of the payouts is not exported (or, to be returned, not paid), or left in another batch.
     """
     items = {item.payout.id: item.payout for item in batch_items(conn, batch)}
     steps = []
     for result in results:
         item = items[result.payout_id]
+        source = EXTERNAL if result.outcome == "returned" else exported_account(item.provider)
         to = EXTERNAL if result.outcome == "paid" else payout_account(item.provider)
-        lines = [
-            Entry(exported_account(item.provider), item.currency, -item.amount_minor),
-            Entry(to, item.currency, item.amount_minor),
-        ]
+        lines = [Entry(source, item.currency, -item.amount_minor), Entry(to, item.currency, item.amount_minor)]
         details = {"batch": batch.id, "payout": item.id, "reference": result.bank_reference, "reason": result.reason}
-        steps.append((f"payment-{result.outcome}", f"payment-result:{batch.id}:{item.id}", lines, details))
+        name = "return" if result.outcome == "returned" else "result"
+        steps.append((f"payment-{result.outcome}", f"payment-{name}:{batch.id}:{item.id}", lines, details))
     posted = _post(conn, steps, now)
     events = [
-        (result.payout_id, result.outcome, None, result.bank_reference, result.reason, txn_id)
+        (
+            result.payout_id,
+            "paid" if result.outcome == "paid" else "failed",
+            None,
+            result.bank_reference,
+            result.reason,
+            txn_id,
+        )
         for result, txn_id in zip(results, posted, strict=True)
     ]
     _add_events(conn, batch.id, events, now)
@@ -253,14 +264,17 @@ def batch_items(conn: Connection, item: Batch) -> list[BatchItem]:
     for row in rows:
         one = Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id)
         (_, version, _, _), *later = events[row.id]
-        outcome, _, bank_reference, reason = later[0] if later else (None, None, "", "")
-        reference = payout_reference(item.reference, row.id)
-        found.append(BatchItem(one, int(version or 0), reference, _outcome(outcome), bank_reference, reason))
+        results = tuple(
+            Result(row.id, _outcome(status, first=place == 0), bank_reference, reason)
+            for place, (status, _, bank_reference, reason) in enumerate(later)
+        )
+        found.append(BatchItem(one, int(version or 0), payout_reference(item.reference, row.id), results))
     return found
 
 
-def _outcome(status: str | None) -> Outcome | None:
-    return "paid" if status == "paid" else "failed" if status == "failed" else None
+def _outcome(status: str, *, first: bool) -> Outcome:
+    """Return what an event after the export says: what fails after it was paid came back."""
+    return "paid" if status == "paid" else "failed" if first else "returned"
 
 
 def _post(

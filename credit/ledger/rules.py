@@ -294,8 +294,8 @@ def _payment_rules() -> Iterator[Rule]:
     yield Rule(
         "payout_event",
         "INSERT",
-        "only a payout that is exported, and in its last batch, can be paid or fail",
-        f"NEW.status <> 'exported' AND ({now} <> 'exported'"
+        "a payout is paid or fails once, in its last batch; one that was paid can still come back",
+        f"NEW.status <> 'exported' AND (NOT ({now} = 'exported' OR ({now} = 'paid' AND NEW.status = 'failed'))"
         f" OR NEW.batch_id <> (SELECT e.batch_id {last.format('NEW.payout_id')}))",
     )
     yield Rule(

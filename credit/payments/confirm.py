@@ -1,9 +1,12 @@
-"""A bank's results → what became of every payout; a file counts whole or not at all, and once."""
+"""A bank's results → what became of every payout; a file counts whole or not at all, and once.
+
+A payout was paid, or it failed; one that was paid can still be returned, weeks later, which a later file says.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,15 +26,17 @@ COLUMNS = ("payout_id", "status", "reference", "reason")
 
 _REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
 _LONGEST = 200
+_OUTCOMES: Mapping[str, Outcome] = {"paid": "paid", "failed": "failed", "returned": "returned"}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmReport:
-    """How many payouts were recorded as paid and as failed, and how many the ledger knew already."""
+    """How many payouts were recorded as paid, failed and returned, and how many results the ledger knew already."""
 
     paid: int
     failed: int
     known: int
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,10 @@ class _Row:
 def confirm_payments(
     ledger: Ledger, path: Path, *, batch_number: int | None = None, now: datetime | None = None
 ) -> ConfirmReport:
-    """Record the results in a CSV file: payout_id, status (paid or failed), and optionally reference and reason.
+    """Record the results in a CSV file: payout_id, status, and optionally reference and reason.
 
-    `payout_id` is the id that the payment file gave the payout. The same result again changes nothing.
+    `payout_id` is the id that the payment file gave the payout; `status` is paid or failed, or returned for what was
+    paid and came back. The same result again changes nothing.
 
     Args:
         ledger: the ledger.
@@ -60,8 +66,8 @@ def confirm_payments(
 
     Raises:
         InputError: a row cannot be used: an unknown payout, one of another batch, another result than the one that
-            was recorded, twice in the file, a failure without a reason, a text that repeats personal data. Nothing
-            of the file is recorded.
+            was recorded, a return of what was not paid, twice in the file, a failure or return without a reason, a
+            text that repeats personal data. Nothing of the file is recorded.
         LedgerError: there is no batch with this number.
     """
     rows = list(_read(path))
@@ -78,8 +84,7 @@ def confirm_payments(
             of, item = found
             if wanted is not None and of.id != wanted.id:
                 raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
-            if item.outcome is not None:
-                _check_same(row, item)
+            if _is_known(row, item):
                 known += 1
                 continue
             _check_texts(conn, row, item)
@@ -88,7 +93,7 @@ def confirm_payments(
         for of, results in fresh.values():
             record_results(conn, of, results, now=moment)
     outcomes = [result.outcome for _, results in fresh.values() for result in results]
-    return ConfirmReport(outcomes.count("paid"), outcomes.count("failed"), known)
+    return ConfirmReport(outcomes.count("paid"), outcomes.count("failed"), known, outcomes.count("returned"))
 
 
 def _read(path: Path) -> Iterator[_Row]:
@@ -110,16 +115,16 @@ def _read(path: Path) -> Iterator[_Row]:
 def _row(row: Row) -> _Row:
     texts = {name: str(row.record.get(name, "")).strip() for name in COLUMNS}
     unknown = sorted(row.record.keys() - set(COLUMNS))
-    status = texts["status"].lower()
-    item = _Row(row.place, texts["payout_id"], "paid" if status == "paid" else "failed", *_texts(texts))
+    outcome = _OUTCOMES.get(texts["status"].lower())
+    item = _Row(row.place, texts["payout_id"], outcome or "failed", *_texts(texts))
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
-    if status not in {"paid", "failed"}:
-        raise _refusal(item, f"the status {texts['status']!r} is neither paid nor failed")
+    if outcome is None:
+        raise _refusal(item, f"the status {texts['status']!r} is neither paid nor failed, nor returned")
     if not _REFERENCE.fullmatch(item.payout_id):
         raise _refusal(item, f"{item.payout_id[:40]!r} is not a payout's id, as in CR1-0a1b2c3d-7")
-    if item.outcome == "failed" and not item.reason:
-        raise _refusal(item, "a payout that failed needs a reason")
+    if item.outcome != "paid" and not item.reason:
+        raise _refusal(item, f"a payout that {'failed' if item.outcome == 'failed' else 'came back'} needs a reason")
     return item
 
 
@@ -131,11 +136,22 @@ def _items(conn: Connection) -> dict[str, tuple[Batch, BatchItem]]:
     return {item.reference: (one, item) for one in batches(conn) for item in batch_items(conn, one)}
 
 
-def _check_same(row: _Row, item: BatchItem) -> None:
-    if item.outcome != row.outcome:
-        raise _refusal(row, f"payout {row.payout_id} is recorded as {item.outcome}, not as {row.outcome}")
-    if row.reference and item.bank_reference and row.reference != item.bank_reference:
-        raise _refusal(row, f"payout {row.payout_id} is recorded with another reference")
+def _is_known(row: _Row, item: BatchItem) -> bool:
+    """Whether a result was recorded before; a refusal where it is neither that nor what can come next."""
+    for result in item.results:
+        if result.outcome == row.outcome:
+            if row.reference and result.bank_reference and row.reference != result.bank_reference:
+                raise _refusal(row, f"payout {row.payout_id} is recorded with another reference")
+            return True
+    if row.outcome == "returned" and item.outcome != "paid":
+        was = "has no result yet" if item.outcome is None else "is recorded as failed"
+        raise _refusal(
+            row, f"payout {row.payout_id} {was}: only what was paid is returned; what never arrived has failed"
+        )
+    if row.outcome != "returned" and item.outcome is not None:
+        remedy = "; if the money came back, its status is returned" if item.outcome == "paid" else ""
+        raise _refusal(row, f"payout {row.payout_id} is recorded as {item.outcome}, not as {row.outcome}{remedy}")
+    return False
 
 
 def _check_texts(conn: Connection, row: _Row, item: BatchItem) -> None:

@@ -295,13 +295,16 @@ def test_periods_providers_and_payouts_change_only_as_agreed(populated: Ledger, 
 
 PAID = f"INSERT INTO payout_event VALUES (2, 1, 1, 'paid', NULL, '', '', 1, '{MOMENT}')"
 REACHED = "UPDATE payout SET status = 'paid'"
+FAILED, BACK = (statement.replace("'paid'", "'failed'") for statement in (PAID, REACHED))
 
 
 @pytest.mark.parametrize(
     ("statements", "match"),
     [
-        ((PAID, REACHED, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "exported, and in its last batch"),
-        ((PAID, REACHED, PAID.replace("(2,", "(3,")), "exported, and in its last batch|exists already"),
+        ((PAID, REACHED, PAID.replace("(2,", "(3,")), "paid or fails once|exists already"),
+        ((FAILED, BACK, FAILED.replace("(2,", "(3,").replace("'failed'", "'paid'")), "paid or fails once"),
+        ((FAILED, BACK, FAILED.replace("(2,", "(3,")), "paid or fails once|exists already"),
+        ((PAID, REACHED, FAILED.replace("(2, 1, 1,", "(3, 1, 9,")), "in its last batch"),
         ((PAID, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "has not reached"),
         ((PAID, "UPDATE payout SET status = 'failed'"), "that of its last event"),
         ((PAID.replace("1, 1, 'paid'", "1, 9, 'paid'"),), "in its last batch"),
@@ -309,6 +312,17 @@ REACHED = "UPDATE payout SET status = 'paid'"
 )
 def test_a_payout_has_one_outcome_in_a_batch(populated: Ledger, statements: tuple[str, ...], match: str) -> None:
     refuse(populated, match, *(re.sub(":", r"\\:", statement) for statement in statements))
+
+
+def test_a_payout_that_was_paid_can_come_back_once(populated: Ledger) -> None:
+    returned = FAILED.replace("(2,", "(3,")
+    with samples.undone(populated) as conn:
+        for statement in (PAID, REACHED, returned, BACK):
+            conn.execute(text(re.sub(":", r"\\:", statement)))
+    again = returned.replace("(3,", "(4,")
+    for late in (again, again.replace("'failed'", "'paid'")):
+        refused = (re.sub(":", r"\\:", item) for item in (PAID, REACHED, returned, BACK, late))
+        refuse(populated, "paid or fails once|exists already", *refused)
 
 
 def test_a_provider_may_be_renamed(populated: Ledger) -> None:

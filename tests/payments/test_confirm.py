@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from credit.errors import CreditError, InputError
-from credit.ledger import integrity
+from credit.ledger import balances, integrity
 from credit.ledger.engine import Ledger
 from credit.ledger.payments import batches
 from credit.payments.confirm import ConfirmReport, confirm_payments
@@ -47,7 +47,9 @@ def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path
         ("{}-9,paid,,", "there is no payout"),
         ("CR9-00000000-1,paid,,", "there is no payout"),
         ("1,paid,,", "not a payout's id"),
-        ("{}-2,sent,,", "neither paid nor failed"),
+        ("{}-2,sent,,", "neither paid nor failed, nor returned"),
+        ("{}-2,returned,R-1,", "came back needs a reason"),
+        ("{}-2,returned,R-1,AC04", "only what was paid is returned"),
         ("{}-2,failed,,", "needs a reason"),
         ("{}-1,failed,,no", "given before"),
         ("{}-2,paid,FR14 2004 1010 0505 0001 3M02 606,", "repeats the provider's iban"),
@@ -74,10 +76,45 @@ def test_results_of_another_batch_are_refused(owing: Ledger, reference: str, tmp
 
 def test_another_result_than_the_recorded_one_is_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
     confirm(owing, tmp_path, f"{reference}-1,paid,B-1,")
-    with pytest.raises(InputError, match="recorded as paid, not as failed"):
+    with pytest.raises(
+        InputError, match="recorded as paid, not as failed; if the money came back, its status is returned"
+    ):
         confirm(owing, tmp_path, f"{reference}-1,failed,,no")
     with pytest.raises(InputError, match="another reference"):
         confirm(owing, tmp_path, f"{reference}-1,paid,B-2,")
+
+
+def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(
+    owing: Ledger, reference: str, tmp_path: Path
+) -> None:
+    def holds(*accounts: str) -> list[int]:
+        with owing.read() as conn:
+            return [balances.balance(conn, account, "EUR") for account in accounts]
+
+    accounts = ("money:external", "money:payout:ada/exported", "money:payout:ada")
+    before = holds(*accounts)
+    paid, back = f"{reference}-1,paid,B-1,", f"{reference}-1,returned,R-9,account closed"
+    confirm(owing, tmp_path, paid)
+    assert holds(*accounts) == [before[0] + 12_345, before[1] - 12_345, before[2]]
+    assert confirm(owing, tmp_path, back) == ConfirmReport(0, 0, 0, returned=1)
+    assert holds(*accounts) == [before[0], before[1] - 12_345, before[2] + 12_345]
+    for line in (paid, back):
+        assert confirm(owing, tmp_path, line) == ConfirmReport(0, 0, 1)
+    with pytest.raises(InputError, match="another reference"):
+        confirm(owing, tmp_path, f"{reference}-1,returned,R-8,account closed")
+    with pytest.raises(InputError, match="recorded as returned, not as failed"):
+        confirm(owing, tmp_path, f"{reference}-1,failed,,no")
+    again = export_payments(owing, ExportRequest(SEPTEMBER, "csv", tmp_path / "again", "EUR", retry=True), now=NOW)
+    assert [(item.provider, item.amount_minor) for item in again.payouts] == [("ada", 12_345)]
+    assert confirm(owing, tmp_path, back) == ConfirmReport(0, 0, 1)
+    assert holds(*accounts) == before
+    assert integrity.verify(owing, None).problems == ()
+
+
+def test_what_failed_does_not_come_back(owing: Ledger, reference: str, tmp_path: Path) -> None:
+    confirm(owing, tmp_path, f"{reference}-1,failed,,account closed")
+    with pytest.raises(InputError, match="is recorded as failed: only what was paid is returned"):
+        confirm(owing, tmp_path, f"{reference}-1,returned,,account closed")
 
 
 def test_a_file_without_results_or_with_unknown_columns_is_refused(

@@ -94,27 +94,30 @@ class AfterTheClose(TwoLedgers):
                 assert export_payments(ledger, ask, now=self.now).again
             assert self.read(journal.chain_head) == heads
 
-    @precondition(lambda self: any(item.status == "exported" for item in self.model.payouts))
-    @rule(data=st.data(), status=st.sampled_from(["paid", "paid", "failed"]))
-    def confirm(self, data: st.DataObject, status: str) -> None:
-        """A result counts once; another one for the same payout is refused."""
-        one = data.draw(st.sampled_from([item for item in self.model.payouts if item.status == "exported"]))
+    @precondition(lambda self: any(item.status in {"exported", "paid"} for item in self.model.payouts))
+    @rule(data=st.data(), outcome=st.sampled_from(["paid", "paid", "failed"]))
+    def confirm(self, data: st.DataObject, outcome: str) -> None:
+        """A result counts once, and another one for the same payout is refused; what was paid can come back, once."""
+        one = data.draw(st.sampled_from([item for item in self.model.payouts if item.status in {"exported", "paid"}]))
         self.now += timedelta(minutes=1)
-        names = [item.reference for item in self._waiting(one)]
+        came_back = one.status == "paid"
+        name = self._left(one, "paid" if came_back else None).reference
         file = self.books.data_dir / "results.csv"
 
-        def act(outcome: str) -> list[ConfirmReport]:
-            file.write_text(f"payout_id,status,reason\n{names[0]},{outcome},{'x' if outcome == 'failed' else ''}\n")
+        def act(status: str) -> list[ConfirmReport]:
+            file.write_text(f"payout_id,status,reason\n{name},{status},{'' if status == 'paid' else 'x'}\n")
             return [confirm_payments(ledger, file, now=self.now) for ledger in self.ledgers]
 
-        first = act(status)
-        assert first[0] == first[1] == ConfirmReport(int(status == "paid"), int(status == "failed"), 0)
+        status = "returned" if came_back else outcome
+        self.refused(lambda: act("failed" if came_back else "returned"))
+        counts = {name: int(name == status) for name in ("paid", "failed", "returned")}
+        assert act(status) == [ConfirmReport(**counts, known=0)] * 2
         self.model.confirm(one, status)
         assert act(status) == [ConfirmReport(0, 0, 1)] * 2
-        self.refused(lambda: act("failed" if status == "paid" else "paid"))
+        self.refused(lambda: act("paid" if status == "failed" else "failed"))
 
-    def _waiting(self, one: Payout) -> list[payments.BatchItem]:
-        """Return a payout in the batch in which it waits for its result."""
+    def _left(self, one: Payout, outcome: str | None) -> payments.BatchItem:
+        """Return a payout in the one batch in which it has this outcome, or (None) waits for one."""
 
         def ask(conn: Connection) -> list[payments.BatchItem]:
             items = [item for batch in payments.batches(conn) for item in payments.batch_items(conn, batch)]
@@ -122,10 +125,10 @@ class AfterTheClose(TwoLedgers):
             return [
                 item
                 for item in items
-                if item.outcome is None and (item.payout.period, item.payout.provider, item.payout.currency) == key
+                if item.outcome == outcome and (item.payout.period, item.payout.provider, item.payout.currency) == key
             ]
 
         (found, other) = self.read(ask)
         assert found == other
         assert len(found) == 1
-        return found
+        return found[0]

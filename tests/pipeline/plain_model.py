@@ -313,8 +313,9 @@ class Model:
         return left
 
     def confirm(self, item: Payout, status: str) -> None:
-        item.status = status
-        self.move(f"money:payout:{item.provider}/exported", item.currency, -item.amount)
+        item.status = "failed" if status == "returned" else status
+        source = "money:external" if status == "returned" else f"money:payout:{item.provider}/exported"
+        self.move(source, item.currency, -item.amount)
         to = "money:external" if status == "paid" else f"money:payout:{item.provider}"
         self.move(to, item.currency, item.amount)
 
