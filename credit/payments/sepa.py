@@ -21,6 +21,9 @@ from credit.payments.lines import PaymentLine, safe
 SCHEMA = "pain.001.001.09"
 CURRENCY = "EUR"
 
+NO_BIC = "NOTPROVIDED"
+"""What the EPC's guidelines (EPC132-08) have identify the payer's bank where its BIC is not given."""
+
 _NAMESPACE = f"urn:iso:std:iso:20022:tech:xsd:{SCHEMA}"
 _LATIN = re.compile(r"[A-Za-z0-9/?:().,'+ -]+")
 _LARGEST_MINOR = 99_999_999_999
@@ -29,7 +32,7 @@ _LARGEST_MINOR = 99_999_999_999
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Who pays, and on which day; `bic` may be empty."""
+    """Who pays, and on which day; `bic` may be empty, and is `NO_BIC` once it was checked."""
 
     name: str
     iban: str
@@ -61,7 +64,7 @@ def check_payer(payer: Payer) -> Payer:
         day = date.fromisoformat(payer.execute_on)
     except ValueError:
         raise InvalidRequestError(f"{payer.execute_on!r} is not a day; write YYYY-MM-DD") from None
-    return Payer(clean.legal_name, clean.iban, clean.bic, clean.town, clean.country, day.isoformat())
+    return Payer(clean.legal_name, clean.iban, clean.bic or NO_BIC, clean.town, clean.country, day.isoformat())
 
 
 def sepa_payment(line: PaymentLine, execute_on: date) -> dict[str, object]:
@@ -115,15 +118,18 @@ def render_pain001(reference: str, created_at: datetime, payer: Payer, lines: Se
         "currency": CURRENCY,
         "address": {"town": payer.town, "country": payer.country},
     }
-    if payer.bic:
+    if payer.bic and payer.bic != NO_BIC:
         config["BIC"] = payer.bic
     transfer = SepaTransfer(config, schema=SCHEMA, clean=False)
     for line in lines:
         transfer.add_payment(sepa_payment(line, date.fromisoformat(payer.execute_on)))
     root = ET.fromstring(transfer.export(validate=False))  # noqa: S314 - the library's own output, a line above
-    _set(root, "GrpHdr/MsgId", reference)
-    _set(root, "GrpHdr/CreDtTm", created_at.strftime("%Y-%m-%dT%H:%M:%S"))
-    _set(root, "PmtInf/PmtInfId", reference)
+    _only(root, "GrpHdr/MsgId").text = reference
+    _only(root, "GrpHdr/CreDtTm").text = created_at.strftime("%Y-%m-%dT%H:%M:%S")
+    _only(root, "PmtInf/PmtInfId").text = reference
+    if payer.bic == NO_BIC:  # sepaxml leaves the element empty; so do the batches that left before, byte for byte
+        agent = _only(root, "PmtInf/DbtrAgt/FinInstnId")
+        ET.SubElement(ET.SubElement(agent, f"{{{_NAMESPACE}}}Othr"), f"{{{_NAMESPACE}}}Id").text = NO_BIC
     ET.register_namespace("", _NAMESPACE)
     ET.indent(root)
     content: bytes = b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, "utf-8") + b"\n"
@@ -144,12 +150,12 @@ def _check_sums(root: ET.Element, reference: str, lines: Sequence[PaymentLine]) 
         raise IntegrityError(f"the amounts in the file of {reference} are not those of the ledger")
 
 
-def _set(root: ET.Element, path: str, text: str) -> None:
+def _only(root: ET.Element, path: str) -> ET.Element:
     full = "/".join(f"{{{_NAMESPACE}}}{name}" for name in ("CstmrCdtTrfInitn", *path.split("/")))
     found = root.findall(full)
     if len(found) != 1:
         raise IntegrityError(f"sepaxml wrote {len(found)} elements {path}; one was expected")
-    found[0].text = text
+    return found[0]
 
 
 def _latin(line: PaymentLine, field: str, value: str, remedy: str | None = None) -> str:

@@ -21,7 +21,7 @@ from credit.payments.confirm import confirm_payments
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.files import LAYOUTS, render_csv
 from credit.payments.lines import PaymentLine, safe
-from credit.payments.sepa import render_pain001
+from credit.payments.sepa import NO_BIC, check_payer, render_pain001
 from tests.payments.conftest import NOW, PAYER, SEPTEMBER, details_of
 
 NS = "{urn:iso:std:iso:20022:tech:xsd:pain.001.001.09}"
@@ -70,6 +70,23 @@ def xml(lines: list[PaymentLine]) -> ET.Element:
 
 def texts(root: ET.Element, name: str) -> list[str | None]:
     return [item.text for item in root.iter(NS + name)]
+
+
+def test_the_payers_bank_is_named_or_said_not_to_be() -> None:
+    """The EPC's guidelines want one of the two in the place of the debtor's agent, never an empty element."""
+    for payer, bic, other in (
+        (check_payer(PAYER), [], [NO_BIC]),
+        (check_payer(replace(PAYER, bic="SOLADEST600")), ["SOLADEST600"], []),
+    ):
+        root = ET.fromstring(render_pain001("CR1-0a1b2c3d", NOW, payer, [line()]))
+        (agent,) = root.iter(f"{NS}DbtrAgt")
+        assert [item.text for item in agent.iter(f"{NS}BICFI")] == bic
+        assert [item.text for item in agent.findall(f"{NS}FinInstnId/{NS}Othr/{NS}Id")] == other
+
+
+def test_a_batch_that_left_with_an_empty_element_is_written_again_as_it_left() -> None:
+    (agent,) = xml([line()]).iter(f"{NS}DbtrAgt")
+    assert [len(item) for item in agent] == [0]
 
 
 def test_a_sepa_file_has_the_amounts_sums_and_addresses() -> None:
