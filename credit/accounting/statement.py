@@ -11,6 +11,7 @@ import rfc8785
 from credit.accounting.fx import exact_text
 from credit.accounting.money import format_amount
 from credit.accounting.waterfall import HeldCollection, Waterfall
+from credit.records import Terms
 
 FORMAT = "credit.statement.v1"
 
@@ -106,8 +107,8 @@ class StatementInput:
     """Everything that a statement says of one provider and period.
 
     `collections` maps each collection to its micro-credits by the month in which the outputs occurred: an output that
-    came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all
-    providers' credits. `agreements` names the contract by currency. `chain_head` is the hash of the ledger's last
+    came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all providers'
+    credits. `terms` is what was agreed, by currency, where anything was. `chain_head` is the hash of the ledger's last
     transaction when the statement was made, `seal_head` that of the last seal of its other rows. `certainty` is None
     where no output's credits are known. `outputs_set_aside` counts the outputs of all providers that could not be
     valued, and distribute nothing. `issuer` is who issues it, by name, address and legal text, or empty.
@@ -121,7 +122,7 @@ class StatementInput:
     shares: Sequence[PoolShare]
     waterfalls: Sequence[Waterfall]
     corrections: Sequence[CorrectionLine]
-    agreements: Mapping[str, str]
+    terms: Mapping[str, Terms]
     policies: Sequence[str]
     indexes: Sequence[str]
     chain_head: str
@@ -162,7 +163,7 @@ def statement_json(facts: StatementInput) -> str:
             **({"outputs_set_aside": facts.outputs_set_aside} if facts.outputs_set_aside else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
-        "balances": [_balance(fall, facts.agreements.get(fall.currency, "")) for fall in facts.waterfalls],
+        "balances": [_balance(fall, facts.terms.get(fall.currency, Terms())) for fall in facts.waterfalls],
         "corrections": [_correction(line) for line in facts.corrections],
         **({"on_hold": on_hold} if on_hold else {}),
         **_conversions(facts.waterfalls),
@@ -199,13 +200,26 @@ def _pool(share: PoolShare) -> dict[str, Any]:
     }
 
 
-def _balance(fall: Waterfall, agreement: str) -> dict[str, Any]:
+def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
+    """Return the lines of a balance, with the agreed part behind each line that is a part of something."""
     lines = fall.lines | {
         "reserve_balance": fall.reserve_balance_minor,
         "advance_balance": fall.advance_balance_minor,
     }
     amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
-    return {"currency": fall.currency, "agreement": agreement, "reason": fall.reason, **amounts}
+    agreed = {
+        "reserve_ppm": terms.reserve_ppm if fall.reserve_held_minor else 0,
+        "recoupment_ppm": terms.recoupment_ppm if fall.recouped_minor else 0,
+        "withholding_ppm": terms.withholding_ppm if fall.withheld_minor else 0,
+    }
+    parts = {name: ppm for name, ppm in agreed.items() if ppm}
+    return {
+        "currency": fall.currency,
+        "agreement": terms.agreement_reference,
+        "reason": fall.reason,
+        **amounts,
+        **parts,
+    }
 
 
 def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:

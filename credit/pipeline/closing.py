@@ -247,7 +247,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
         own = falls.get(key, ())
-        agreements = {fall.currency: facts.terms.get((key, fall.currency), Terms()).agreement_reference for fall in own}
+        agreed = {fall.currency: facts.terms.get((key, fall.currency), Terms()) for fall in own}
         statement = StatementInput(
             provider=key,
             name=facts.known[key].name,
@@ -257,7 +257,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             shares=shares.get(key, ()),
             waterfalls=own,
             corrections=corrected.get(key, ()),
-            agreements=agreements,
+            terms=agreed,
             policies=tuple({method.policy_json for method in methods}),
             indexes=tuple({method.index_fingerprint for method in methods}),
             chain_head=head,

@@ -16,6 +16,7 @@ import jinja2
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
+from credit.accounting.money import format_percent
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period
@@ -216,6 +217,7 @@ def _environment() -> jinja2.Environment:
         "fraction": _fraction_text,
         "day": lambda moment: moment.date().isoformat(),
         "month": _month_text,
+        "percent": lambda ppm: format_percent(ppm).replace("%", " %"),
         "nats": lambda nats: _minus(nats_text(nats)),
         "plain": printable,
         "share": lambda share: _minus(share_text(share)),

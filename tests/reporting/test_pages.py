@@ -12,6 +12,7 @@ import pytest
 
 from credit.errors import LedgerError
 from credit.ledger import terms
+from credit.ledger.corrections import pay_advance
 from credit.ledger.engine import Ledger
 from credit.records import Group, Provider, Terms
 from credit.reporting.charts import BAR
@@ -190,3 +191,31 @@ def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(
     assert shown in head
     assert ("likely" in head) == ("The interval counts in" in rest)
     assert ("likely" in head) != ("The error of the estimate itself comes on top" in rest)
+
+
+def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) -> None:
+    """Everything on the page can be computed again from the page: the part, of what, and how it is rounded."""
+    agreed = Terms(
+        rate_ppm=700_000,
+        reserve_ppm=100_000,
+        reserve_release_periods=2,
+        recoupment_ppm=500_000,
+        withholding_ppm=158_250,
+    )
+    with month.write() as conn:
+        terms.agree(conn, "ada", "EUR", agreed, at(1, 1).date(), now=ledgers.NOW)
+        pay_advance(conn, "ada", 500_000_00, "EUR", paid_on=at(10, 2).date(), reference="A-1", now=ledgers.NOW)
+    ledgers.close(month, OCTOBER, net_minor=1_000_000_01)
+    text = Reader(statement(month, "ada")[0]).text
+    earned = 580_000_01 - 580_000_01 * 3 // 10
+    held, recouped = earned // 10, earned // 2
+    owed = earned - held - recouped
+    for label, minor in (
+        ("Held in reserve (10 % of what was earned)", held),
+        ("Towards advances paid before (50 % of what was earned, at most)", recouped),
+        ("Tax withheld (15.825 % of what the lines above come to)", owed * 15_825 // 100_000),
+    ):
+        assert f"−{minor // 100:,}.{minor % 100:02d}" in text.split(label)[1][:40]
+    assert "406,000.01 70 %" in " ".join(text.split())
+    assert "rounded down" in text
+    assert "Held in reserve" not in Reader(statement(month, "bell")[0]).text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,20 @@ def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
             path.chmod(0o600)
         with pytest.raises(InvalidRequestError, match=message):
             load_key(path)
+
+
+def test_the_commands_beside_a_statement_check_it_without_this_program(folder: Path) -> None:
+    """The README's lines are run as they stand there; OpenSSL knows the key and the signature by itself."""
+    version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False).stdout.split()
+    if not version or version[0] != "OpenSSL" or int(version[1].split(".")[0]) < 3:
+        pytest.skip("needs OpenSSL 3")
+    said = textwrap.dedent((folder / "README.txt").read_text("utf-8").split('Successfully":\n')[1].split("\nOnly")[0])
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["sh", "-c", said], cwd=folder, capture_output=True, text=True, check=False)
+
+    assert (run().returncode, run().stdout) == (0, "Signature Verified Successfully\n")
+    path = folder / "statement.json"
+    path.write_bytes(path.read_bytes().replace(b'"payable":"580.00"', b'"payable":"580.01"'))
+    assert b"580.01" in path.read_bytes()
+    assert run().returncode == 1
