@@ -104,8 +104,10 @@ def export(
     else:
         done = report.batch
         total = f"{format_amount(done.amount_minor, done.currency)} {done.currency}"
-        state = "written again" if report.again else "exported"
+        state = f"written again, as it left on {done.created_at:%Y-%m-%d}" if report.again else "exported"
         lines.append(f"batch {done.id} {state}: {done.payout_count} payouts, {total}, {out}")
+        if report.again:
+            lines.append("pay it once: if its file reached the bank before, this one must not")
     facts = {
         "batch": report.batch.id if report.batch else None,
         "reference": report.batch.reference if report.batch else None,
@@ -125,10 +127,11 @@ def export(
 @workspace_options
 @json_option
 def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) -> None:
-    """Record a bank's results: a CSV file with payout_id, status, and optionally reference, reason.
+    """Record a bank's results: a CSV file with payout_id, status (paid, failed, returned), reference and reason.
 
-    The status is paid or failed; or returned, for what was paid and came back later. What failed or came back can
-    leave again: credit pay export --retry. All of the file counts or nothing; the same file again changes nothing.
+    The last two may be left out, but what failed or came back has a reason. Returned is what was paid and came back
+    later. What failed or came back can leave again: credit pay export --retry. All of the file counts or nothing; the
+    same file again changes nothing.
 
     \b
     Example: credit pay confirm results.csv

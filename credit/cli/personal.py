@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def details(workspace: Workspace, key: str, as_json: bool, **values: str | None) -> None:
     """Record what is needed to pay provider KEY, or show (masked) what is known.
 
-    Details lie in a table of their own and can be erased. An empty text forgets one: --bic "".
+    Details lie in a table of their own and can be erased. An empty text leaves one out from now on:
+    --bic "". What it said before stays with the payments that left by it, until credit providers erase.
 
     \b
     Example: credit providers details anna-books --legal-name "Anna Berg" --receiver person

@@ -29,7 +29,7 @@ _OPEN = frozenset({"receiver", "country", "town"})
 
 
 def checked(values: Mapping[str, str], base: Details | None = None) -> Details:
-    """Return details with the given fields changed; an empty text forgets a field.
+    """Return details with the given fields changed; an empty text leaves a field out.
 
     Raises:
         InvalidRequestError: a value cannot be right. The message names the field, never the value.

@@ -117,3 +117,24 @@ def test_details_are_shown_masked(credit: Command) -> None:
     assert "iban: DE…51" in said
     assert IBANS["ada"] not in said
     assert "no details are known" in credit("providers details house")
+
+
+def test_a_file_that_is_written_again_is_said_to_have_left(credit: Command) -> None:
+    credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv")
+    said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/other.csv")
+    assert "batch 1 written again, as it left on 20" in said
+    assert "pay it once: if its file reached the bank before, this one must not" in said
+    assert (credit.folder / "other.csv").read_bytes() == (credit.folder / "pay.csv").read_bytes()
+
+
+def test_what_came_back_is_counted_and_can_leave_again(credit: Command) -> None:
+    said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv --json")
+    batch = json.loads(said[said.index("{") :])["reference"]
+    for status, counts in (("paid", "1 paid, 0 failed, 0"), ("returned", "0 paid, 0 failed, 1 returned, 0")):
+        (credit.folder / "results.csv").write_text(f"payout_id,status,reason\n{batch}-1,{status},AC04 closed\n")
+        said = credit("pay confirm FOLDER/results.csv")
+        assert f"{counts} known before" in said
+    assert "credit pay export PERIOD --retry" in said
+    assert "0 paid, 0 failed, 1 returned, 2 waiting" in credit("pay list")
+    assert "credit pay confirm --help" in credit("reverse 7 --reason x", code=1)
+    assert "batch 2 exported: 1 payouts" in credit(f"pay export {SEPTEMBER} --retry --out FOLDER/again.csv")

@@ -72,6 +72,9 @@ def test_every_line_moves_its_own_account(account: Account) -> None:
     assert balance(account, JANUARY) == {
         "currency": "EUR",
         "agreement": "A-17",
+        "reserve_ppm": 100_000,
+        "recoupment_ppm": 500_000,
+        "withholding_ppm": 150_000,
         "earned": f"{earned / 100:.2f}",
         "reserve_held": f"{held / 100:.2f}",
         "advances_recouped": f"{recouped / 100:.2f}",
