@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option("--reason", required=True, help="Printed on the statement.")
 @click.option("--cites", type=NUMBER, metavar="TXN", help="The transaction that it corrects.")
 @click.option("--key", help="Tells apart two adjustments that say the same.")
+@click.option(
+    "--from-escrow", is_flag=True, help="Out of what closes with --house escrow hold, not of the house's own."
+)
 @workspace_options
 @json_option
 def adjust(
@@ -34,12 +37,17 @@ def adjust(
     reason: str,
     cites: int | None,
     key: str | None,
+    from_escrow: bool,
     as_json: bool,
 ) -> None:
     """Correct what is owed to PROVIDER by AMOUNT (negative: in the house's favour). Again changes nothing.
 
+    With --from-escrow, what nobody earned and was held is paid to who has a claim to it, or given to `house`, the
+    owner, where nobody has: credit balance money:escrow.
+
     \b
     Example: credit adjust anna-books -12.50 EUR --period 2026-11 --reason "counted twice in October" --cites 118
+             credit adjust anna-books 40.00 EUR --period 2026-11 --reason "claim of 2026-10-12" --from-escrow
     """
     from datetime import UTC
 
@@ -49,9 +57,19 @@ def adjust(
     minor = parse_amount(amount, currency, allow_negative=True)
     with workspace.open() as ledger, ledger.write() as conn:
         done = post_adjustment(
-            conn, provider, minor, currency, period=period, reason=reason, cites=cites, key=key, now=datetime.now(UTC)
+            conn,
+            provider,
+            minor,
+            currency,
+            period=period,
+            reason=reason,
+            cites=cites,
+            key=key,
+            from_escrow=from_escrow,
+            now=datetime.now(UTC),
         )
-    _report(as_json, done, f"the adjustment of {provider} by {amount} {currency}")
+    source = " out of escrow" if from_escrow else ""
+    _report(as_json, done, f"the adjustment of {provider} by {amount} {currency}{source}")
 
 
 @click.command()

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError
-from credit.ledger.accounts import ADVANCE_KIND, EXTERNAL, HELD_KIND, advance_account, payable
+from credit.ledger.accounts import ADVANCE_KIND, ESCROW, EXTERNAL, HELD_KIND, advance_account, payable
+from credit.ledger.balances import balance
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
@@ -42,9 +43,12 @@ def adjust(
     reason: str,
     cites: int | None = None,
     key: str | None = None,
+    from_escrow: bool = False,
     now: datetime,
 ) -> Posted:
     """Move money between the house and a provider; the same call again returns the first result.
+
+    With `from_escrow`, what was held for whoever may claim it goes to a provider, or to the house.
 
     Args:
         conn: from `Ledger.write`.
@@ -55,10 +59,12 @@ def adjust(
         reason: why, in words; printed on the statement.
         cites: the id of the transaction that it corrects.
         key: tells apart two corrections that say the same.
+        from_escrow: the money comes from escrow, not from the house; the house may be who gets it.
         now: when the ledger records it.
 
     Raises:
-        LedgerError: a reason or the provider is missing, the period is in the future, or there is nothing to cite.
+        LedgerError: a reason or the provider is missing, the period is in the future, there is nothing to cite, or less
+            in escrow than is to be taken out of it.
         PeriodClosedError: the period is closed.
     """
     where = f"an adjustment of {provider_key}"
@@ -66,19 +72,27 @@ def adjust(
         raise LedgerError(f"{where} needs a reason, in words that a database can keep: --reason")
     if not is_period(period) or period > period_of(now):
         raise LedgerError(f"{where} belongs into a month YYYY-MM that has begun, not into {period!r}")
-    _check_payee(conn, provider_key, amount_minor, currency, where)
+    if not (from_escrow and provider_key == HOUSE):
+        _check_payee(conn, provider_key, amount_minor, currency, where)
+    if from_escrow and amount_minor <= 0:
+        raise LedgerError(f"{where} out of escrow is of more than 0; a close alone puts something into it")
     keep_erasable(conn, reason, "the reason")
     details: dict[str, object] = {}
     if cites is not None:
         details = {CITES: cites, "cites_hash": _header(conn, cites).hash}
     entries = (
-        Entry(payable(HOUSE), currency, -amount_minor),
+        Entry(ESCROW if from_escrow else payable(HOUSE), currency, -amount_minor),
         Entry(payable(provider_key), currency, amount_minor),
     )
-    said = f"{provider_key}:{currency}:{amount_minor}:{cites}:{_digest(reason)}"
+    said = f"{provider_key}:{currency}:{amount_minor}:{cites}:{_digest(reason)}{':escrow' if from_escrow else ''}"
     name = f"adjust:{period}:{said}" if key is None else f"adjust:key:{key}"
     posting = Posting("adjustment", period, first_day(period), name, entries, memo=reason, details=details)
-    return post(conn, posting, now=now)
+    done = post(conn, posting, now=now)
+    left = balance(conn, ESCROW, currency) if from_escrow and not done.replayed else 0
+    if left < 0:
+        held = max(left + amount_minor, 0)
+        raise LedgerError(f"{where}: escrow holds {held} {currency} (minor units), and {amount_minor} were to leave it")
+    return done
 
 
 def pay_advance(

@@ -41,6 +41,32 @@ def test_the_same_adjustment_twice_is_one_and_another_one_says_so(conn: Connecti
         adjust(conn, 5, key="a second one")
 
 
+def test_what_is_in_escrow_goes_to_who_claims_it_or_to_the_house_and_no_more_than_there_is(conn: Connection) -> None:
+    samples.add_providers(conn)
+    lines = (journal.Entry("money:external", "EUR", -100), journal.Entry("money:escrow", "EUR", 100))
+    journal.post(conn, journal.Posting("allocation", OCTOBER, date(2026, 10, 31), "escrow", lines), now=NOW)
+
+    def told() -> tuple[int, int, int]:
+        return owed(conn, "ada"), owed(conn, "house"), balances.balance(conn, "money:escrow", "EUR")
+
+    claim = adjust(conn, 70, from_escrow=True)
+    assert told() == (70, 0, 30)
+    assert adjust(conn, 70, from_escrow=True).replayed
+    assert not adjust(conn, 70).replayed, "the same out of the house's own is another adjustment"
+    corrections.adjust(conn, "house", 30, "EUR", period=OCTOBER, reason="lapsed", from_escrow=True, now=NOW)
+    assert told() == (140, -70 + 30, 0)
+    assert adjust(conn, 70, from_escrow=True).replayed, "also when nothing is left"
+    corrections.undo(conn, claim.txn_id, reason="no claim", now=NOW)
+    assert told() == (70, -40, 70)
+    with pytest.raises(LedgerError, match="of more than 0"):
+        adjust(conn, -1, from_escrow=True)
+    with conn.begin_nested() as nested:
+        with pytest.raises(LedgerError, match=r"escrow holds 70 EUR .*, and 71 were to leave"):
+            adjust(conn, 71, from_escrow=True)
+        nested.rollback()
+    assert told() == (70, -40, 70)
+
+
 def test_an_adjustment_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
     samples.add_providers(conn)
     first = adjust(conn)
