@@ -5,7 +5,8 @@ change afterwards, because something new is recorded at or before it, and moment
 chain. So the ledger keeps a clock of its own, as Lamport's clocks do: it shows what the machine's does, and where that
 has not passed the last recorded moment, a microsecond more than it. All that one database transaction writes is
 recorded at one moment, because nobody ever sees half of it. A clock that was ahead by mistake keeps the ledger's ahead
-until time has caught up: moments are then wrong by that much, but never out of order.
+until time has caught up: moments are then wrong by that much, but never out of order. One that is ahead by more than
+ten years, as clocks are that lost count, is refused: files for a bank carry these moments, and no bank takes them.
 
 Holds and closes are no transactions, and have moments too: `after_closes` and `after_holds` keep those in the order in
 which they came, so that it can be told at any time later what was on hold at a close.
@@ -19,17 +20,23 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from credit.errors import LedgerError
 from credit.ledger.schema import hold, ledger_txn, period
 from credit.ledger.values import utc_moment
 
 _FLOOR = "credit.ledger.clock"
 _TICK = timedelta(microseconds=1)
+_LONGEST_REST = timedelta(days=3653)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def recorded_moment(conn: Connection, now: datetime) -> datetime:
-    """Return when the database transaction that `conn` is in, alone among writers, records what it writes at `now`."""
-    last = last_recorded(conn) or _NEVER
+    """Return when the database transaction that `conn` is in, alone among writers, records what it writes at `now`.
+
+    Raises:
+        LedgerError: the clock is ahead of the last transaction by more than ten years.
+    """
+    last = _last_before(conn, now) or _NEVER
     kept: tuple[object, datetime] = conn.info.get(_FLOOR, (None, _NEVER))
     if kept[0] is not conn.get_transaction():
         kept = conn.info[_FLOOR] = (conn.get_transaction(), last + _TICK)
@@ -43,13 +50,26 @@ def last_recorded(conn: Connection) -> datetime | None:
     return None if text is None else utc_moment(text)
 
 
+def _last_before(conn: Connection, now: datetime) -> datetime | None:
+    """Return when the last transaction was recorded, which a right clock has not left behind for many years."""
+    last = last_recorded(conn)
+    if last is not None and now.astimezone(UTC) > last + _LONGEST_REST:
+        raise LedgerError(
+            f"this machine's clock says {now:%Y-%m-%d}, more than ten years after the last transaction"
+            f" ({last:%Y-%m-%d}); set it right: what is recorded by it stays ahead of all that follows"
+        )
+    return last
+
+
 def after_closes(conn: Connection, now: datetime) -> datetime:
     """Return when a hold is recorded: after the last close, which did not know of it."""
+    _last_before(conn, now)
     closed = conn.execute(select(func.max(period.c.closed_at))).scalar()
     return max(now.astimezone(UTC), _NEVER if closed is None else utc_moment(closed) + _TICK)
 
 
 def after_holds(conn: Connection, now: datetime) -> datetime:
     """Return when a period is closed: not before the last hold, which its close knew."""
+    _last_before(conn, now)
     held = conn.execute(select(func.max(hold.c.created_at))).scalar()
     return max(now.astimezone(UTC), _NEVER if held is None else utc_moment(held))

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from credit.ledger import balances, clock, integrity, journal, payments, set_aside
+from credit.errors import LedgerError
+from credit.ledger import balances, clock, holds, integrity, journal, payments, set_aside
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
 from credit.ledger.schema import ledger_txn
@@ -52,6 +53,27 @@ def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(
             assert balances.balances(conn, "ada", recorded=moment) == known
         chain = list(conn.execute(select(ledger_txn.c.recorded_at).order_by(ledger_txn.c.seq)).scalars())
     assert chain == sorted(chain)
+
+
+def test_a_clock_that_lost_count_records_nothing(ledger: Ledger) -> None:
+    """One wrong moment would stay ahead of all that follows, in the files for a bank too."""
+    with ledger.write() as conn:
+        samples.populate(conn)
+        last = clock.last_recorded(conn)
+    assert last is not None
+    wrong, right = last + timedelta(days=3654), last + timedelta(days=3653)
+    acts = (
+        lambda conn, now: journal.post(conn, credit_posting("late"), now=now),
+        lambda conn, now: holds.place_hold(conn, "ada", None, "a doubt", now=now),
+        payments.next_batch,
+    )
+    for act in acts:
+        with pytest.raises(LedgerError, match=r"clock says 2036-.*set it right"), ledger.write() as conn:
+            act(conn, wrong)
+    with ledger.write() as conn:
+        for act in acts:
+            act(conn, right)
+    assert integrity.verify(ledger, None).problems == ()
 
 
 def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) -> None:
