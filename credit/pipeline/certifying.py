@@ -171,7 +171,8 @@ def _text(value: Estimate | None) -> str:
 def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, Certainty]:
     """Return how sure the share of every credited provider is, from the score books of a period.
 
-    What validations found of the error of shares is about outputs that pay alone, and not about sums over a period.
+    A single output says nothing of others of its kind: then nobody's share has an interval. What validations found of
+    the error of shares is about outputs that pay alone, and not about sums over a period.
 
     Raises:
         IntegrityError: a score book is missing or changed, or says something else than the ledger.
@@ -181,6 +182,8 @@ def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, C
     bootstrap = ShareBootstrap(["provider"], error or 0.0)
     for book, rows in standing_scores(conn, books, period):
         bootstrap.add(rows, Policy.from_json(book.policy_json))
+    if bootstrap.outputs < 2:
+        return {}
     house = {item.key for item in providers(conn) if item.kind == "house"}
     alike = bootstrap.alike()
     return {

@@ -226,6 +226,19 @@ def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: A
     assert not [name for name in ("ben", "Ben", "own", "Own data") if json.dumps(name) in json.dumps(ann)]
 
 
+def test_a_single_output_tells_nobody_how_sure_a_share_is(ledger: Ledger, tmp_path: Path) -> None:
+    """Drawn again, it gives the same share every time: an interval of no width, which would look like certainty."""
+    account = Account(ledger).start()
+    credit_outputs(ledger, tmp_path / "books", outputs(1, 1))
+    account.pool(JANUARY, 100)
+    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
+    close_period(ledger, JANUARY, settings, now=NOW)
+    assert account.statement(JANUARY, "ann")["credits"]["certainty"] is None
+    page, _ = faces(account, "ann")
+    assert "How sure your share is cannot be told from so few outputs." in page
+    assert "nine times in ten" not in page
+
+
 def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
     account: Account, tmp_path: Path
 ) -> None:
