@@ -149,6 +149,14 @@ def _iban(value: str) -> str:
         ) from None
 
 
+def in_sepa(iban: str) -> bool:
+    """Whether the country of a valid IBAN takes part in SEPA."""
+    need_sepa()
+    from schwifty import IBAN
+
+    return bool(IBAN(iban).in_sepa_zone)
+
+
 def _bic(value: str) -> str:
     need_sepa()
     from schwifty import BIC

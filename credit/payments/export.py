@@ -36,7 +36,7 @@ from credit.ledger.periods import periods
 from credit.ledger.personal import current_details, details_version
 from credit.payments.files import LAYOUTS, render_csv, write_file
 from credit.payments.lines import PaymentLine
-from credit.payments.sepa import CURRENCY, Payer, check_payer, render_pain001, sepa_payment
+from credit.payments.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
 
 _MOST_SEPA = 100_000
 """Payments in a SEPA file; banks set lower limits of their own."""
@@ -199,6 +199,7 @@ def _check_line(request: ExportRequest, line: PaymentLine) -> None:
     """Raise InputError if a line cannot stand in the file as it is."""
     if request.format == "pain001" and request.payer is not None:
         sepa_payment(line, date.fromisoformat(request.payer.execute_on))
+        check_reach(line)
     else:
         LAYOUTS[request.format].cells(line)
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from credit.accounting.money import format_amount
 from credit.errors import InputError, IntegrityError, InvalidRequestError
-from credit.payments.details import checked, need_sepa
+from credit.payments.details import checked, in_sepa, need_sepa
 from credit.payments.lines import PaymentLine, safe
 
 SCHEMA = "pain.001.001.09"
@@ -60,6 +60,8 @@ def check_payer(payer: Payer) -> Payer:
     for name, value in (("name", clean.legal_name), ("town", clean.town)):
         if not _LATIN.fullmatch(value) or len(value) > 70:
             raise InvalidRequestError(f"the payer's {name} must be of at most 70 Latin characters without accents")
+    if not in_sepa(clean.iban):
+        raise InvalidRequestError(f"the payer's iban is of {clean.iban[:2]}, which takes no part in SEPA")
     try:
         day = date.fromisoformat(payer.execute_on)
     except ValueError:
@@ -95,6 +97,18 @@ def sepa_payment(line: PaymentLine, execute_on: date) -> dict[str, object]:
         "address": address,
     }
     return {**payment, "BIC": details.bic} if details.bic else payment
+
+
+def check_reach(line: PaymentLine) -> None:
+    """Raise InputError where the account is in a country that takes no part in SEPA: banks refuse the whole file.
+
+    Apart from `sepa_payment`, so that a batch that left is written again as it left, wherever SEPA has spread since.
+    """
+    if not in_sepa(line.details.iban):
+        raise InputError(
+            f"{line.provider}: iban is of {line.details.iban[:2]}, which takes no part in SEPA; pay it in another file:"
+            " --format csv, paypal or wise"
+        )
 
 
 def render_pain001(reference: str, created_at: datetime, payer: Payer, lines: Sequence[PaymentLine]) -> bytes:

@@ -20,6 +20,9 @@ from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
 from tests.payments.conftest import IBANS, NOW, OWED, PAYER, SEPTEMBER
 
+BRAZIL = "BR1800360305000010009795493C1"
+"""An IBAN of a country that takes no part in SEPA."""
+
 
 def request(to: Path, **changes: object) -> ExportRequest:
     return replace(ExportRequest(SEPTEMBER, "csv", to, "EUR"), **changes)
@@ -46,6 +49,16 @@ def confirm(ledger: Ledger, path: Path, status: str, *numbers: int) -> None:
     lines = [f"{item.reference},{status},no such account" for item in items if item.payout.id in numbers]
     path.write_text("\n".join(["payout_id,status,reason", *lines]))
     confirm_payments(ledger, path, now=NOW)
+
+
+def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owing: Ledger, out: Path) -> None:
+    set_provider_details(owing, "ada", {"iban": BRAZIL}, now=NOW)
+    report = export(owing, out, format="pain001", payer=PAYER)
+    assert [item.provider for item in report.payouts] == ["bell", "cho_7"]
+    (aside,) = report.set_aside
+    assert aside.startswith("ada: iban is of BR, which takes no part in SEPA")
+    export(owing, out.with_suffix(".csv"))
+    assert [row["iban"] for row in rows(out.with_suffix(".csv"))] == [BRAZIL]
 
 
 def test_a_file_says_what_the_ledger_says(owing: Ledger, out: Path) -> None:
@@ -164,6 +177,7 @@ def test_processes_that_export_at_once_write_one_batch(owing: Ledger, database_u
         ({"format": "pain001"}, InvalidRequestError, "needs the payer"),
         ({"format": "pain001", "payer": replace(PAYER, iban="DE1")}, InvalidRequestError, "payer's iban"),
         ({"format": "pain001", "payer": replace(PAYER, town="")}, InvalidRequestError, "--payer-town"),
+        ({"format": "pain001", "payer": replace(PAYER, iban=BRAZIL)}, InvalidRequestError, "payer's iban is of BR"),
         ({"batch": 7}, LedgerError, "no batch 7"),
         ({"out": Path("nowhere/at/all")}, InvalidRequestError, "does not exist"),
     ],
