@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Clock, Table, describe, environment, median
+from credit.valuation.gradients import project
 from credit.valuation.gram import add_grams, mirror
 from credit.valuation.losses import sequence_losses
 
@@ -26,7 +27,7 @@ def milliseconds(work: Callable[[], Any], repeats: int = 5) -> str:
         with clock.running():
             work()
         clocks.append(clock)
-    return f"{1e3 * median(clocks).cpu:.0f}"
+    return f"{1e3 * median(clocks).cpu:.1f}"
 
 
 def plain_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,6 +57,16 @@ def main() -> None:
         expected = rows.double().mT @ rows.double()
         add_grams([total.zero_()], rows[None])
         assert torch.allclose(mirror(total).double(), expected, rtol=1e-3, atol=1e-2), "the sums differ"
+    for width in (576, 2048):
+        x = torch.randn(4096, width)
+        sides = [torch.randn(64, width) for _ in range(3)]
+        together = torch.cat(sides)
+        expected = torch.cat([project(x, side) for side in sides], -1)
+        assert torch.allclose(project(x, together), expected, rtol=1e-4, atol=1e-3), "the projections differ"
+        each = milliseconds(lambda x=x, sides=sides: [project(x, side) for side in sides])
+        title = f"4096 inputs of width {width} projected to rank 64 by three layers"
+        table.row(title, milliseconds(lambda x=x, together=together: project(x, together)), each)
+        table.row(f"{title}, all alike", milliseconds(lambda x=x, sides=sides: project(x, sides[0])), each)
 
 
 if __name__ == "__main__":
