@@ -20,7 +20,7 @@ from credit.accounting.money import format_amount
 from credit.ledger.catalog import provider_id, providers
 from credit.ledger.periods import Period
 from credit.ledger.queries import credit_rows
-from credit.ledger.sources import book_scores, existing_period
+from credit.ledger.sources import book_scores, existing_period, reversed_transactions, standing_rows
 from credit.pipeline.pooling import checked_pooling, moved_credits
 from credit.pipeline.retracing import CurrencySteps, balance_steps
 from credit.records import Group, Provider, period_of
@@ -165,8 +165,12 @@ def _verdict(
 def _outputs(
     conn: Connection, books_folder: Path, provider_key: str, period: str, top: int
 ) -> tuple[list[OutputLine], int, int]:
-    """Return the outputs that gave most, how many outputs the provider was valued for, and for how many credited."""
+    """Return the outputs that gave most, how many outputs the provider was valued for, and for how many credited.
+
+    An output whose credits were reversed gave none.
+    """
     valued = credited = 0
+    undone = reversed_transactions(conn)
     best: list[tuple[int, str, str, OutputLine]] = []
     for book, rows in book_scores(conn, books_folder, period):
         measure = Policy.from_json(book.policy_json).measure
@@ -176,7 +180,7 @@ def _outputs(
         )
         own = rows.filter(pl.col("provider") == provider_key)
         valued += own["output_id"].n_unique()
-        paid = own.filter(pl.col("credit_micro") > 0)
+        paid = standing_rows(book, own, undone).filter(pl.col("credit_micro") > 0)
         credited += paid["output_id"].n_unique()
         columns = ("name", "day", "collection", measure, "positive_sum", "weight_micro", "credit_micro")
         for name, day, collection, value, positive, weight, micro in (

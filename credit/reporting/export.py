@@ -19,7 +19,7 @@ from credit.errors import IntegrityError, InvalidRequestError
 from credit.files import sync_folder
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
-from credit.ledger.sources import MEASURES, scores
+from credit.ledger.sources import MEASURES, standing_scores
 from credit.ledger.statements import Statement
 from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals
 from credit.reporting.pages import readme_text, statement_page
@@ -71,7 +71,7 @@ def export_period(
             raise IntegrityError(f"{silent[0]} earned credits in {period} and has no statement; run credit verify")
         out.mkdir(parents=True, exist_ok=True)
         staged = {name: _fresh(out / f".{name}.partial") for name in told}
-        for rows in scores(conn, books_folder, period):
+        for _, rows in standing_scores(conn, books_folder, period):
             _spill(rows, staged)
     for name, statement in told.items():
         _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)

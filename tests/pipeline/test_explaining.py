@@ -100,6 +100,17 @@ def test_it_explains_the_past_as_it_was_whatever_came_later(account: Account, tm
     ]
 
 
+def test_an_output_whose_credits_were_taken_back_gave_none(account: Account, tmp_path: Path) -> None:
+    before = explain(account, tmp_path, "ann")
+    with account.ledger.write() as conn:
+        corrections.undo(conn, 1, reason="a test output", now=NOW)
+    after = explain(account, tmp_path, "ann")
+    assert after.outputs_valued == before.outputs_valued
+    gone = {item.output for item in before.outputs} - {item.output for item in after.outputs}
+    assert after.outputs_credited == before.outputs_credited - len(gone) < before.outputs_credited
+    assert sum(item.credit_micro for item in after.outputs) == sum(item.credit_micro for item in after.collections)
+
+
 def test_it_says_why_somebody_was_not_paid(account: Account, tmp_path: Path) -> None:
     assert "is open: nothing is paid before it is closed" in explain(account, tmp_path, "ann").verdict
     account.agree("ann", minimum_payout_minor=100_000)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
+from credit.ledger.corrections import undo
 from credit.ledger.engine import Ledger, upgrade
 from credit.ledger.statements import statements
 from credit.records import Group, Provider
@@ -70,6 +71,20 @@ def test_its_tables_hold_its_own_credits(closed: Ledger, books: Path, tmp_path: 
     stated = json.loads((folder / "statement.json").read_bytes())["credits"]["credit_micro"]
     assert sum(int(row["credit_micro"]) for row in credited) == int(stated)
     assert sum(int(row["credit_micro"]) for row in daily) == int(stated)
+
+
+def test_an_output_whose_credits_were_taken_back_is_not_listed(month: Ledger, books: Path, tmp_path: Path) -> None:
+    """Otherwise the outputs would add up to more than the statement says."""
+    with month.write() as conn:
+        undo(conn, 3, reason="logged by mistake", now=ledgers.NOW)
+    ledgers.close(month, OCTOBER)
+    (folder, _) = export_period(month, books, OCTOBER, tmp_path / "out")
+    credited, daily = rows(folder / "outputs.csv"), rows(folder / "attribution.csv")
+    assert "openai:chat-1" not in {row["output_id"] for row in credited}
+    stated = int(json.loads((folder / "statement.json").read_bytes())["credits"]["credit_micro"])
+    assert sum(int(row["credit_micro"]) for row in credited) == stated
+    assert sum(int(row["credit_micro"]) for row in daily) == stated
+    assert ("1", "0") in {(row["outputs"], row["credit_micro"]) for row in daily if row["day"] == "2026-10-31"}
 
 
 def test_a_folder_holds_nothing_of_any_other_provider(ledger: Ledger, books: Path, tmp_path: Path) -> None:
