@@ -12,7 +12,7 @@ import pytest
 
 from credit.errors import LedgerError
 from credit.ledger import terms
-from credit.ledger.corrections import pay_advance
+from credit.ledger.corrections import adjust, pay_advance
 from credit.ledger.engine import Ledger
 from credit.records import Group, Provider, Terms
 from credit.reporting.charts import BAR
@@ -219,3 +219,13 @@ def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) 
     assert "406,000.01 70 %" in " ".join(text.split())
     assert "rounded down" in text
     assert "Held in reserve" not in Reader(statement(month, "bell")[0]).text
+
+
+def test_a_correction_is_named_once_with_what_it_corrects(month: Ledger) -> None:
+    with month.write() as conn:
+        for reason in ("adjustment of a typing error", "counted twice"):
+            adjust(conn, "ada", 100, "EUR", period=OCTOBER, reason=reason, cites=2, now=ledgers.NOW)
+    ledgers.close(month, OCTOBER)
+    text = " ".join(Reader(statement(month, "ada")[0]).text.split())
+    assert "corrects 2adjustment of a typing errorEUR" in text, "cells stand side by side"
+    assert "adjustment: counted twice" in text
