@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -67,6 +68,9 @@ def test_the_wheel_runs_the_demo_from_an_empty_folder_and_again(installed, tmp_p
     assert "problem" not in _run(installed, folder, "-m", "credit", "verify")
     exported = sorted(path.name for path in (folder / "export-2026-01").iterdir())
     assert exported == ["click", "jinja2", "polars", "rich", "sqlalchemy", "torch", "transformers"]
+    with (folder / "export-2026-01" / "click" / "outputs.csv").open(newline="") as file:
+        names = {row["output_id"] for row in csv.DictReader(file)}
+    assert all(re.fullmatch(r"[0-9]{3}-(model|true)", name) for name in names), "an id tells of whose file it was"
     again = _run(installed, tmp_path, "-m", "credit", "demo")
     assert "Resuming" in again
     assert again.split("$ credit compute")[1] == printed.split("$ credit compute")[1], "the same model, another result"

@@ -45,7 +45,6 @@ Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 class Cut:
     """A place in a held-back file: what the model is given, and how the file really goes on."""
 
-    id: str
     provider: str
     prompt: str
     continuation: str
@@ -177,9 +176,10 @@ def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, bar: Bar) -
         day = f"{period}-{1 + number // len(POOLS) % 28:02d}T12:00:00Z"
         for kind, text in (("model", completion), ("true", cut.continuation)):
             if text.strip():
-                record = {"id": f"{cut.id}:{kind}", "occurred_at": day, "model": MODEL_NAME}
+                # A number, as a service gives one: whoever is sent its outputs learns nothing of others from their ids.
+                record = {"id": f"{number + 1:03d}-{kind}", "occurred_at": day, "model": MODEL_NAME}
                 logs[period].append(record | {"prompt": cut.prompt, "completion": text})
-        origins[f"{cut.id}:true"] = cut.provider
+        origins[f"{number + 1:03d}-true"] = cut.provider
     for period, records in logs.items():
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / "logs" / f"{period}.jsonl").write_text(lines, encoding="utf-8")
@@ -192,13 +192,13 @@ def _cuts(files: Sequence[SourceFile]) -> Iterator[Cut]:
     for file in files:
         rng = random.Random(f"{SEED}/{file.id}")  # noqa: S311  # a selection, not a secret
         room = len(file.text) - _PROMPT_CHARACTERS - _CONTINUATION_CHARACTERS
-        for number in range(_PROMPTS_PER_FILE):
+        for _ in range(_PROMPTS_PER_FILE):
             low = rng.randrange(max(room, 1))
             low = file.text.rfind("\n", 0, low + 1) + 1
             middle = low + _PROMPT_CHARACTERS
             continuation = file.text[middle : middle + _CONTINUATION_CHARACTERS]
             if continuation.strip():
-                yield Cut(f"{file.id}:{number}", file.provider, file.text[low:middle], continuation)
+                yield Cut(file.provider, file.text[low:middle], continuation)
 
 
 def _commands(folder: Path, say: Say) -> None:
