@@ -124,7 +124,7 @@ class Place:
         """Everything that the ledger and its folder hold, but for moments and what is hashed from them."""
         found: dict[str, object] = {}
         with Ledger.open(self.url) as ledger:
-            integrity.verify(ledger, self.folder / "data").raise_for_problems()
+            integrity.verify(ledger, self.folder / "data" / "books").raise_for_problems()
             with ledger.read() as conn:
                 for table in metadata.sorted_tables:
                     columns = [item for item in table.columns if item.name not in _VOLATILE]

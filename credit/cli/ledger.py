@@ -96,7 +96,7 @@ def verify(ctx: click.Context, workspace: Workspace, heads: tuple[str, ...], as_
     from credit.ledger.integrity import verify as check
 
     with workspace.open() as ledger:
-        report = check(ledger, workspace.data_dir, heads=heads)
+        report = check(ledger, workspace.books, heads=heads)
     if report.problems:
         text = "\n".join(str(problem) for problem in report.problems)
     else:

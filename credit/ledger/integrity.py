@@ -8,7 +8,6 @@ anybody who kept the heads that an earlier report named.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import CreditError, IntegrityError
+from credit.files import sha256_file
 from credit.ledger import certificates, closechecks, crosschecks, paychecks, sealchecks, seals, set_aside
+from credit.ledger.books import book_path
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
@@ -26,9 +27,6 @@ from credit.ledger.values import GENESIS
 
 MAX_PROBLEMS = 20
 """Problems reported of each kind of check: the first ones name the place, thousands more would not help."""
-
-BOOKS = "books"
-"""Folder of the score books inside the data directory."""
 
 _STREAM = {"yield_per": 5000}
 
@@ -80,12 +78,12 @@ class VerifyReport:
             raise IntegrityError(f"{self.problems[0]}{more}")
 
 
-def verify(ledger: Ledger, data_dir: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
+def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
     """Recompute the ledger: guards, chain, balances, references, hashes, sums, payouts and score book files.
 
     Args:
         ledger: the ledger.
-        data_dir: where the score books lie (in `books/`); None leaves the files unchecked.
+        books: where the score books lie; None leaves the files unchecked.
         heads: of the chain of transactions or that of seals, as somebody kept them; they must be there still.
     """
     with ledger.read() as conn:
@@ -102,8 +100,8 @@ def verify(ledger: Ledger, data_dir: Path | None, *, heads: Sequence[str] = ()) 
             table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
             for table in metadata.sorted_tables
         }
-        if data_dir is not None:
-            problems += islice(_check_books(conn, data_dir / BOOKS), MAX_PROBLEMS)
+        if books is not None:
+            problems += islice(_check_books(conn, books), MAX_PROBLEMS)
             checked["score_book files"] = checked[score_book.name]
     return VerifyReport(checked, chain.seq, chain.head, seal_head, tuple(problems))
 
@@ -199,12 +197,10 @@ class _Lines:
 def _check_books(conn: Connection, folder: Path) -> Iterator[Problem]:
     query = select(score_book.c.sha256, score_book.c.byte_count).order_by(score_book.c.id)
     for digest, size in conn.execute(query):
-        path = folder / f"{digest}.parquet"
+        path = book_path(folder, digest)
         if not path.is_file():
             yield Problem(str(path), "is missing")
         elif path.stat().st_size != size:
             yield Problem(str(path), f"has {path.stat().st_size} bytes; {size} were registered")
-        else:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    yield Problem(str(path), "does not have the SHA-256 of its name")
+        elif sha256_file(path) != digest:
+            yield Problem(str(path), "does not have the SHA-256 of its name")

@@ -27,7 +27,7 @@ from credit.ledger.schema import (
 )
 from credit.ledger.seals import add_rows, seal_row
 from credit.ledger.values import MAX_AMOUNT, canonical_json, is_storable, utc_moment, utc_text
-from credit.records import LoggedOutput, Message, is_period, output_name
+from credit.records import OWN_SOURCE, LoggedOutput, Message, is_period, output_name
 
 _BATCH = 500
 
@@ -162,14 +162,6 @@ def has_outputs(conn: Connection, period: str) -> bool:
     return bool(conn.execute(query).scalar_one())
 
 
-def outputs_of_period(conn: Connection, period: str) -> Iterator[StoredOutput]:
-    """Yield the outputs that occurred in a month, by id, in memory for a few at a time."""
-    low, high = month_bounds(period)
-    query = _stored().where(output.c.occurred_at >= low, output.c.occurred_at < high).order_by(output.c.id)
-    for row in conn.execute(query, execution_options={"yield_per": 1000}):
-        yield _to_stored(row)
-
-
 def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
     """Return the outputs with these ids, in their order; an id that is unknown is left out."""
     found: list[StoredOutput] = []
@@ -179,10 +171,25 @@ def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
     return found
 
 
-def all_outputs(conn: Connection) -> Iterator[StoredOutput]:
-    """Yield every output, by id, a few at a time."""
-    for row in conn.execute(_stored().order_by(output.c.id), execution_options={"yield_per": 1000}):
-        yield _to_stored(row)
+def output_names(conn: Connection, model_name: str) -> dict[int, str]:
+    """Return what reports call the outputs of a model, by id."""
+    query = select(output.c.id, output.c.source, output.c.external_id).join_from(output, model)
+    rows = conn.execute(query.where(model.c.name == model_name).order_by(output.c.id))
+    return {number: output_name(source, external_id) for number, source, external_id in rows}
+
+
+def output_called(conn: Connection, name: str) -> StoredOutput | None:
+    """Return the output that reports call `name`, or None."""
+    row = conn.execute(called(_stored(), name)).one_or_none()
+    return None if row is None else _to_stored(row)
+
+
+def called(query: Select[Any], name: str) -> Select[Any]:
+    """Restrict a query over outputs to the one that reports call `name`; of the own format, an id may hold a colon."""
+    source, _, external_id = name.partition(":")
+    own = (output.c.source == OWN_SOURCE) & (output.c.external_id == name)
+    other = (output.c.source == source) & (output.c.external_id == external_id)
+    return query.where(own | other).order_by(own.desc()).limit(1)
 
 
 def changed_outputs(conn: Connection) -> Iterator[int]:

@@ -45,18 +45,6 @@ class CreditRow:
 
 
 @dataclass(frozen=True, slots=True)
-class BookRef:
-    """A registered score book, and how many of its outputs occurred in the period that was asked for."""
-
-    sha256: str
-    index_fingerprint: str
-    run_fingerprint: str
-    policy_json: str
-    output_count: int
-    outputs_in_period: int
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """What there is in the ledger, in numbers. `outputs` counts by the month of occurrence."""
 
@@ -118,29 +106,18 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     return totals
 
 
-def books_of_period(conn: Connection, period: str) -> list[BookRef]:
-    """Return the score books that value outputs of a month, in order of registration."""
+def books_of_period(conn: Connection, period: str) -> list[str]:
+    """Return the SHA-256 of the score books that value outputs of a month, in order of registration."""
     low, high = month_bounds(period)
-    count = func.count().label("outputs_in_period")
-    columns = (
-        score_book.c.id,
-        score_book.c.sha256,
-        attribution_index.c.fingerprint.label("index_fingerprint"),
-        compute_run.c.fingerprint.label("run_fingerprint"),
-        compute_run.c.policy_json,
-        score_book.c.output_count,
-    )
     rows = conn.execute(
-        select(*columns, count)
+        select(score_book.c.id, score_book.c.sha256)
+        .distinct()
         .join_from(output, valuation, valuation.c.output_id == output.c.id)
         .join(score_book, score_book.c.id == valuation.c.score_book_id)
-        .join(compute_run, compute_run.c.id == score_book.c.compute_run_id)
-        .join(attribution_index, attribution_index.c.id == compute_run.c.index_id)
         .where(output.c.occurred_at >= low, output.c.occurred_at < high)
-        .group_by(*columns)
         .order_by(score_book.c.id)
     )
-    return [BookRef(*row[1:]) for row in rows]
+    return [sha256 for _, sha256 in rows]
 
 
 @dataclass(frozen=True, slots=True, order=True)

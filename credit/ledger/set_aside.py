@@ -22,13 +22,13 @@ from credit.ledger.clock import recorded_moment
 from credit.ledger.crosschecks import Problem
 from credit.ledger.engine import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
-from credit.ledger.outputs import is_set_aside
+from credit.ledger.outputs import called, is_set_aside
 from credit.ledger.periods import first_day, open_period_for
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text
-from credit.records import CREDIT, OWN_SOURCE, output_name
+from credit.records import CREDIT, output_name
 
 KIND = "set-aside"
 """Kind of the transactions that set an output aside; those that take it back are reversals of them."""
@@ -150,13 +150,10 @@ def _begin(conn: Connection, name: str, reason: str, what: str) -> Row[Any]:
     keep_erasable(conn, reason, "the reason")
     valued = exists().where(valuation.c.output_id == output.c.id).label("valued")
     events = select(func.count()).where(schema.set_aside.c.output_id == output.c.id).scalar_subquery().label("events")
-    source, _, external_id = name.partition(":")
-    for pair in ((OWN_SOURCE, name), (source, external_id)):
-        query = select(output, valued, events).where(output.c.source == pair[0], output.c.external_id == pair[1])
-        found = conn.execute(query).one_or_none()
-        if found is not None:
-            return found
-    raise LedgerError(f"there is no output {name!r}; credit outputs list shows what waits to be valued")
+    found = conn.execute(called(select(output, valued, events), name)).one_or_none()
+    if found is None:
+        raise LedgerError(f"there is no output {name!r}; credit outputs list shows what waits to be valued")
+    return found
 
 
 def _record(conn: Connection, output_id: int, action: Action, reason: str, txn_id: int, now: datetime) -> SetAside:

@@ -67,7 +67,7 @@ def existing_period(conn: Connection, name: str) -> Period:
 
 def posted_books(conn: Connection, period: str) -> list[PostedBook]:
     """Return the books with outputs in a period, in order of registration."""
-    days: dict[str, dict[str, int]] = {item.sha256: {} for item in books_of_period(conn, period)}
+    days: dict[str, dict[str, int]] = {sha256: {} for sha256 in books_of_period(conn, period)}
     query = (
         select(ledger_txn.c.id, ledger_txn.c.effective_on, ledger_txn.c.details_json)
         .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == _CREDITS_KIND)

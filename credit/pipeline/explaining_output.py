@@ -9,7 +9,7 @@ from pathlib import Path
 
 from credit.errors import InputError, LedgerError
 from credit.ledger.catalog import indexes
-from credit.ledger.outputs import all_outputs
+from credit.ledger.outputs import output_called
 from credit.pipeline.compute import index_folder
 from credit.pipeline.indexing import read_indexed
 from credit.pipeline.workspace import Workspace
@@ -63,10 +63,11 @@ def explain_logged_output(
         MismatchError: the data or model is not that of the index.
     """
     with workspace.open() as ledger, ledger.read() as conn:
-        found = next((stored.output for stored in all_outputs(conn) if stored.output.name == name), None)
+        stored = output_called(conn, name)
         registered = {index.model: index for index in indexes(conn)}
-    if found is None:
+    if stored is None:
         raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
+    found = stored.output
     index = AttributionIndex.open(index_folder(registered[found.model]))
     groups = [group for group in index.groups if not providers or group.provider in providers]
     if not groups:

@@ -16,7 +16,7 @@ from credit.fidelity.quick import validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ledger.certificates import register_certificate
-from credit.ledger.outputs import all_outputs
+from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.set_aside import standing
 from credit.pipeline.compute import register
 from credit.pipeline.indexing import read_indexed
@@ -146,12 +146,13 @@ def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, cou
     What is set aside, or cannot be tokenised, has no value that could be checked, and is passed over.
     """
     with workspace.open() as ledger, ledger.read() as conn:
-        aside = {item.output for item in standing(conn)}
-        found = [stored.output for stored in all_outputs(conn) if stored.output.model == manifest.name]
-    encoder = model.encoder(manifest.max_length)
-    ranked = sorted(found, key=lambda output: hashlib.sha256(output.name.encode()).digest())
-    usable = (output for output in ranked if output.name not in aside and _has_tokens(encoder, output))
-    return list(islice(usable, count))
+        names, aside = output_names(conn, manifest.name), {item.output for item in standing(conn)}
+        ranked = sorted(names, key=lambda number: hashlib.sha256(names[number].encode()).digest())
+        drawn = (
+            item.output for number in ranked if names[number] not in aside for item in outputs_by_id(conn, [number])
+        )
+        encoder = model.encoder(manifest.max_length)
+        return list(islice((output for output in drawn if _has_tokens(encoder, output)), count))
 
 
 def _has_tokens(encoder: Encoder, output: LoggedOutput) -> bool:

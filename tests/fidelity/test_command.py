@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from credit.cli.main import cli
 from credit.ledger.certificates import certificates
 from credit.ledger.engine import Ledger
-from credit.ledger.queries import books_of_period
+from credit.ledger.queries import credit_methods
 from tests.fidelity.test_validate import LEXICONS, outputs, recipe, records
 
 __all__ = ["outputs", "recipe", "records"]  # fixtures
@@ -87,8 +87,8 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     path.write_text(json.dumps(certificate))
     run("compute")
     with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
-        (book,) = books_of_period(conn, "2026-01")
-    policy = json.loads(book.policy_json)
+        (method,) = credit_methods(conn, "2026-01")
+    policy = json.loads(method.policy_json)
     scores = {score["method"]: score for score in certificate["methods"]}
     fitted, plain = scores["effect, calibrated"], scores["effect"]
     better = (

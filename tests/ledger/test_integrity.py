@@ -64,8 +64,7 @@ def places(ledger: Ledger) -> list[str]:
 
 
 def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> None:
-    (tmp_path / "books").mkdir()
-    (tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
+    (tmp_path / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
     report = integrity.verify(ledger, tmp_path)
     report.raise_for_problems()
     assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 11, 11)
@@ -369,8 +368,7 @@ def test_a_lost_constraint_is_found(ledger: Ledger, database_url: str, engine_na
     [(None, "is missing"), (b"short", "5 bytes"), (samples.BOOK[::-1], "does not have the SHA-256")],
 )
 def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "books" / f"{samples.BOOK_SHA256}.parquet"
-    path.parent.mkdir()
+    path = tmp_path / f"{samples.BOOK_SHA256}.parquet"
     if content is not None:
         path.write_bytes(content)
     (problem,) = integrity.verify(ledger, tmp_path).problems

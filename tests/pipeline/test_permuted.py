@@ -135,7 +135,7 @@ def told(story: Story, url: str, folder: Path, order: Random | None) -> dict[tup
         policy = ClosePolicy(house=story.house, unvalidated="a test")
         for month in (JANUARY, FEBRUARY):
             close_period(ledger, month, CloseSettings(policy, books=workspace.books), now=NOW)
-        assert integrity.verify(ledger, workspace.data_dir).problems == ()
+        assert integrity.verify(ledger, workspace.books).problems == ()
         with ledger.read() as conn:
             return {
                 (item.period, item.provider, item.version): _plain(item.body_json)

@@ -80,7 +80,7 @@ def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Wor
     assert int(said["credits"]["credit_micro"]) == by_sums(policy)["ben"]
     sure = said["credits"]["certainty"]
     assert (sure["outputs"], sure["interval_over"]) == (len(OUTPUTS), ["outputs"])
-    assert integrity.verify(account.ledger, workspace.data_dir).problems == ()
+    assert integrity.verify(account.ledger, workspace.books).problems == ()
 
 
 @pooled
@@ -130,7 +130,7 @@ def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, s
     assert account.statements() == before
     account.pool(FEBRUARY, 0)
     account.close(FEBRUARY)
-    assert integrity.verify(account.ledger, workspace.data_dir).problems == ()
+    assert integrity.verify(account.ledger, workspace.books).problems == ()
 
 
 @pooled
@@ -187,7 +187,7 @@ def test_a_pooling_that_takes_more_than_was_earned_is_found(account: Account, wo
     entries = (Entry(earned(Group("ann", "none")), CREDIT, -5), Entry(earned(BEN), CREDIT, 5))
     with account.ledger.write() as conn:
         post(conn, Posting(queries.POOLING_KIND, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
-    (problem,) = integrity.verify(account.ledger, workspace.data_dir).problems
+    (problem,) = integrity.verify(account.ledger, workspace.books).problems
     assert str(problem) == "transaction 4: leaves credits:earned:ann/none with -5 micro-credits in 2026-01"
 
 
