@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, terminal_width, workspace_options
+from credit.cli.options import PERIOD, json_option, say, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option(
     "--house",
     type=click.Choice(["return", "redistribute", "escrow"]),

@@ -76,10 +76,13 @@ def compute(
     \b
     Example: credit compute
     """
+    from dataclasses import asdict
+
     from credit.accounting.credits import Policy
+    from credit.accounting.money import amount_text
     from credit.pipeline.compute import ComputeSettings
     from credit.pipeline.compute import compute as run
-    from credit.records import MICRO
+    from credit.records import CREDIT
 
     weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
     chosen = {name: weight for name, weight in weights.items() if weight is not None}
@@ -98,18 +101,13 @@ def compute(
         report = run(workspace, settings, update)
     warn([f"not valued: {reason}" for reason in report.refused])
     text = (
-        f"{report.valued} outputs valued, {report.credit_micro / MICRO:.6f} credits posted, {report.books} score books"
+        f"{report.valued} outputs valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"
+        f" {report.books} score books"
         if report.valued
         else "nothing to do"
     )
     if report.refused:
         text += f"; {len(report.refused)} cannot be valued, and hold up a close: credit outputs set-aside --help"
-    facts = {
-        "valued": report.valued,
-        "credit_micro": report.credit_micro,
-        "books": report.books,
-        "refused": report.refused,
-    }
-    say(as_json, facts, text)
+    say(as_json, asdict(report), text)
     if report.refused:
         ctx.exit(EXIT_PARTIAL)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import NUMBER, json_option, say, workspace_options
-from credit.cli.terms import DAY
+from credit.cli.options import DAY, NUMBER, PERIOD, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.ledger.journal import Posted
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("provider")
 @click.argument("amount")
 @click.argument("currency")
-@click.option("--period", required=True, help="The open period (YYYY-MM) whose statement shows it.")
+@click.option("--period", type=PERIOD, required=True, help="The open period (YYYY-MM) whose statement shows it.")
 @click.option("--reason", required=True, help="Printed on the statement.")
 @click.option("--cites", type=NUMBER, metavar="TXN", help="The transaction that it corrects.")
 @click.option("--key", help="Tells apart two adjustments that say the same.")

@@ -24,8 +24,9 @@ def demo(out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from credit.accounting.money import amount_text
     from credit.demo.run import run_demo, share
-    from credit.records import MICRO
+    from credit.records import CREDIT
 
     result = run_demo(out, click.echo, progress_bar)
     table = Table(title="Who earned what, both months", box=SIMPLE_HEAD)
@@ -36,7 +37,7 @@ def demo(out: Path) -> None:
             line.provider,
             str(line.outputs),
             f"{line.effect:,.1f}",
-            f"{line.credit_micro / MICRO:.6f}",
+            amount_text(line.credit_micro, CREDIT),
             f"{share(line, result.lines):.1%}",
             line.payout,
         )

@@ -11,6 +11,7 @@ import click
 from credit.cli.options import (
     FILE,
     NUMBER,
+    PERIOD,
     Group,
     field_mapping,
     field_option,
@@ -39,7 +40,7 @@ def explain() -> None:
 
 @explain.command()
 @click.argument("provider")
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Outputs to name.")
 @workspace_options
 @json_option
@@ -213,5 +214,7 @@ def _currency_lines(item: CurrencySteps) -> Iterator[str]:
 
 
 def _credits(micro: int) -> str:
-    whole, rest = divmod(abs(micro), 1_000_000)
-    return f"{'-' if micro < 0 else ''}{whole}.{rest:06d}"
+    from credit.accounting.money import amount_text
+    from credit.records import CREDIT
+
+    return amount_text(micro, CREDIT)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, PERIOD, json_option, say, warn, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
 @click.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option("--out", type=FILE, required=True, help="Folder that gets one folder per provider.")
 @click.option(
     "--signing-key",

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, Group, intake_line, json_option, say, warn, workspace_options
+from credit.cli.options import DAY, FILE, PERIOD, Group, intake_line, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from credit.ledger.fx import RecordedRate
     from credit.pipeline.workspace import Workspace
-
-DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.group(cls=Group)
@@ -90,7 +88,7 @@ def import_file(
 
 
 @fx.command(name="list")
-@click.argument("period", required=False)
+@click.argument("period", type=PERIOD, required=False)
 @workspace_options
 @json_option
 def list_all(workspace: Workspace, period: str | None, as_json: bool) -> None:
@@ -99,13 +97,9 @@ def list_all(workspace: Workspace, period: str | None, as_json: bool) -> None:
     \b
     Example: credit fx list 2026-01
     """
-    from credit.errors import InvalidRequestError
     from credit.ledger.fx import recorded_rates
     from credit.ledger.periods import first_day, last_day
-    from credit.records import is_period
 
-    if period is not None and not is_period(period):
-        raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
     bounds = (first_day(period), last_day(period)) if period else (None, None)
     with workspace.open() as ledger, ledger.read() as conn:
         found = recorded_rates(conn, since=bounds[0], until=bounds[1])

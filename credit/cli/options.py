@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from credit.printable import printable_lines
+from credit.records import is_period
 
 if TYPE_CHECKING:
     from credit.pipeline.intake import IntakeReport
@@ -24,6 +25,21 @@ FILE = click.Path(path_type=Path, readable=False)
 """A path as it is: one that cannot be read is an error of its own, and must not keep other files out."""
 NUMBER = click.IntRange(1, 2**63 - 1)
 """Of a row in the ledger."""
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+class _Period(click.ParamType[str]):
+    """A calendar month, as the ledger names it."""
+
+    name = "YYYY-MM"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_period(str(value)):
+            self.fail(f"{value!r} is not a period; a period is a month, written YYYY-MM", param, ctx)
+        return str(value)
+
+
+PERIOD = _Period()
 
 _JSON = "credit.json"
 

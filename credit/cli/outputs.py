@@ -97,11 +97,11 @@ def _report(as_json: bool, done: list[SetAside]) -> None:
 
 
 def _line(item: SetAside) -> str:
-    from credit.records import MICRO
+    from credit.accounting.money import amount_text
+    from credit.records import CREDIT
 
     what = "set aside" if item.action == "set-aside" else "taken back"
-    weight = f"{item.weight_micro // MICRO}.{item.weight_micro % MICRO:06d}"
     return (
-        f"{item.output} ({weight} credits, {item.period}): {what} on {item.recorded_at:%Y-%m-%d},"
-        f" transaction {item.txn_id}: {item.reason}"
+        f"{item.output} ({amount_text(item.weight_micro, CREDIT)} credits, {item.period}): {what} on"
+        f" {item.recorded_at:%Y-%m-%d}, transaction {item.txn_id}: {item.reason}"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import FILE, NUMBER, Group, json_option, say, warn, workspace_options
+from credit.cli.options import FILE, NUMBER, PERIOD, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def pay() -> None:
 
 
 @pay.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option(
     "--format",
     "file_format",

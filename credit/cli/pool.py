@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import Group, json_option, say, workspace_options
+from credit.cli.options import PERIOD, Group, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -22,7 +22,7 @@ def pool() -> None:
 
 
 @pool.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.argument("amount")
 @click.argument("currency")
 @click.option("--deductions", default="0", show_default=True, metavar="AMOUNT", help="Taken off before distribution.")
@@ -41,12 +41,8 @@ def add(
     from datetime import UTC, datetime
 
     from credit.accounting.money import format_amount, parse_amount
-    from credit.errors import InvalidRequestError
     from credit.ledger.pools import add_pool
-    from credit.records import is_period
 
-    if not is_period(period):
-        raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
     gross, less = parse_amount(amount, currency), parse_amount(deductions, currency)
     with workspace.open() as ledger, ledger.write() as conn:
         item = add_pool(
@@ -63,7 +59,7 @@ def add(
 
 
 @pool.command(name="list")
-@click.argument("period", required=False)
+@click.argument("period", type=PERIOD, required=False)
 @workspace_options
 @json_option
 def list_all(workspace: Workspace, period: str | None, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, Group, json_option, note_json, terminal_width, workspace_options
+from credit.cli.options import FILE, PERIOD, Group, json_option, note_json, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -59,7 +59,7 @@ def report() -> None:
 
 
 @report.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option(
     "--by",
     type=click.Choice(["provider", "collection", "output", "day"]),
@@ -96,7 +96,7 @@ def attribution(
 
 
 @report.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @_output_options("table", "csv", "json")
 @workspace_options
 def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "json"], out: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, json_option, say, workspace_options
+from credit.cli.options import FILE, PERIOD, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.restating import Restatement
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("period")
+@click.argument("period", type=PERIOD)
 @click.option("--reason", required=True, help="Printed on the statements of the open period.")
 @click.option("--measure", type=click.Choice(["effect", "support", "influence"]), help="Pay for another measure.")
 @click.option("--alpha", type=float, help="Weight of influence in effect.")

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import DAY, json_option, say, workspace_options
 
 if TYPE_CHECKING:
     from credit.ledger.terms import Agreement
     from credit.pipeline.workspace import Workspace
-
-DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
@@ -62,6 +60,7 @@ def terms(
              credit providers terms anna-books --currency EUR --rate 70% --reserve 10% --release-after 3
              credit providers terms anna-books --currency USD --pay-in EUR
     """
+    from dataclasses import asdict
     from datetime import UTC
 
     from credit.accounting.money import currency_digits, parse_amount, parse_percent
@@ -94,13 +93,7 @@ def terms(
     lines = [_line(item) for item in found] or [
         f"nothing is agreed with {key}: it gets its whole share, unconditionally"
     ]
-    say(as_json, {"provider": key, "terms": [_facts(item) for item in found]}, "\n".join(lines))
-
-
-def _facts(item: Agreement) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(item)
+    say(as_json, {"provider": key, "terms": [asdict(item) for item in found]}, "\n".join(lines))
 
 
 def _line(item: Agreement) -> str:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, terminal_width, workspace_options
+from credit.cli.options import PERIOD, json_option, say, terminal_width, workspace_options
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
 @click.command()
-@click.option("--period", metavar="YYYY-MM", help="Only what counts in this month.")
+@click.option("--period", type=PERIOD, help="Only what counts in this month.")
 @click.option("--provider", metavar="KEY", help="Only what moves something of this provider.")
 @click.option("--kind", help="Only this kind, such as adjustment, advance, allocation, credits, payout or pool.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The last so many.")
@@ -32,13 +32,9 @@ def transactions(
     """
     from dataclasses import asdict
 
-    from credit.errors import InvalidRequestError
     from credit.ledger.transactions import transactions as find
-    from credit.records import is_period
     from credit.reporting.layout import Column, fitted
 
-    if period is not None and not is_period(period):
-        raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
     with workspace.open() as ledger, ledger.read() as conn:
         # One more than asked for tells whether there are others.
         found = find(conn, period=period, provider=provider, kind=kind, limit=limit + 1)
