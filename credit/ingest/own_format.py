@@ -18,9 +18,7 @@ from credit.ingest.fields import (
     validate,
 )
 from credit.ingest.reading import Reading
-from credit.records import MICRO, LoggedOutput
-
-NAME = "own"
+from credit.records import MICRO, OWN_SOURCE, LoggedOutput
 
 
 class _Fields(InputModel):
@@ -49,7 +47,7 @@ def parse_own(record: Mapping[str, object], reading: Reading) -> list[Found]:
         raise InputError("`prompt` and `messages` are both given; which of them the model saw would be a guess")
     return [
         LoggedOutput(
-            source=reading.source or fields.source or NAME,
+            source=reading.source or fields.source or OWN_SOURCE,
             external_id=fields.id,
             occurred_at=fields.occurred_at,
             model=fields.model,

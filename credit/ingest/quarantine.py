@@ -69,7 +69,7 @@ class QuarantineFile:
         before: those of them that an earlier run had set aside, for the same reason.
 
     Example:
-        with QuarantineFile(folder, Path("outputs.jsonl"), file_sha256(path)) as quarantine:
+        with QuarantineFile(folder, Path("outputs.jsonl"), sha256_file(path)) as quarantine:
             quarantine.add(item)
     """
 

@@ -30,7 +30,7 @@ from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
 BUSY_TIMEOUT_MS = 30_000
 """How long a SQLite writer waits for another one, and a scrub for others on either engine, before it gives up."""
 
-CACHE_KIB = 65_536
+_CACHE_KIB = 65_536
 """Page cache of a SQLite connection: the keys of the journal are hashes, which land anywhere in their indexes."""
 
 _SECRETS = frozenset({"password", "sslpassword"})
@@ -62,8 +62,8 @@ class Ledger:
             raise LedgerError(f"there is no ledger at {redact(target)}; create it: {_INIT}")
         engine = _engine(target)
         try:
-            with translated(engine.url), engine.connect() as conn:
-                found = current_revision(conn)
+            with _translated(engine.url), engine.connect() as conn:
+                found = _current_revision(conn)
         except BaseException:
             engine.dispose()
             raise
@@ -110,7 +110,7 @@ class Ledger:
         options: dict[str, Any] = {"credit_begin": "BEGIN"}
         if self._engine.dialect.name == "postgresql":
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with translated(self._engine.url), self._engine.connect() as conn:
+        with _translated(self._engine.url), self._engine.connect() as conn:
             conn.execution_options(**options)
             with conn.begin():
                 if self._engine.dialect.name == "sqlite":
@@ -127,7 +127,7 @@ class Ledger:
             LockHeldError: another session may still read what was deleted, or is in the way; the deletion stands.
             LedgerError: the files cannot be written anew; the deletion stands.
         """
-        with translated(self._engine.url), self._engine.connect() as conn:
+        with _translated(self._engine.url), self._engine.connect() as conn:
             if self._engine.dialect.name == "sqlite":
                 scrub_sqlite(conn, self.url)
             else:
@@ -152,7 +152,7 @@ class Ledger:
             finally:
                 lock.release()
             return
-        with translated(self._engine.url), self._engine.connect() as conn:
+        with _translated(self._engine.url), self._engine.connect() as conn:
             # Outside a transaction, so that an hour's work does not hold back the server's clean-up.
             conn.execution_options(isolation_level="AUTOCOMMIT")
             key = {"key": _lock_key(name)}
@@ -186,7 +186,7 @@ def upgrade(url: str, *, now: datetime | None = None) -> str:
     engine = _engine(target)
     try:
         with _writing(engine) as conn:
-            found = current_revision(conn)
+            found = _current_revision(conn)
             if found is not None and found not in REVISIONS:
                 raise LedgerError(_revision_message(redact(target), found))
             config = Config()
@@ -216,7 +216,7 @@ def serialise_writers(conn: Connection) -> None:
         conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(_WRITER_LOCK)})
 
 
-def current_revision(conn: Connection) -> str | None:
+def _current_revision(conn: Connection) -> str | None:
     """Return the revision of the schema that `conn` reaches, or None where there is no ledger."""
     if not sa.inspect(conn).has_table("alembic_version"):
         return None
@@ -224,7 +224,7 @@ def current_revision(conn: Connection) -> str | None:
 
 
 @contextmanager
-def translated(url: URL) -> Iterator[None]:
+def _translated(url: URL) -> Iterator[None]:
     """Turn what a driver raises into an error of `credit.errors` with a text for people."""
     try:
         yield
@@ -312,7 +312,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         "synchronous = FULL",
         "foreign_keys = ON",
         "recursive_triggers = ON",
-        f"cache_size = -{CACHE_KIB}",
+        f"cache_size = -{_CACHE_KIB}",
         "secure_delete = ON",  # what is deleted (personal data, nothing else) is overwritten at once
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -324,7 +324,7 @@ def _begin_sqlite(conn: Connection) -> None:
 
 @contextmanager
 def _writing(engine: Engine, *, sorting: bool = False) -> Iterator[Connection]:
-    with translated(engine.url), engine.connect() as conn:
+    with _translated(engine.url), engine.connect() as conn:
         if not sorting:
             _keep_in_memory(conn)
         with conn.begin():

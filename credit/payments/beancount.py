@@ -14,11 +14,11 @@ from datetime import date, timedelta
 from sqlalchemy import Connection, select
 
 from credit.accounting.money import format_amount
-from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL
 from credit.ledger.engine import Ledger
-from credit.ledger.periods import first_day, last_day, periods
+from credit.ledger.periods import first_day, last_day
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.sources import existing_period
 from credit.records import CREDIT
 
 _STREAM = {"yield_per": 5000}
@@ -42,8 +42,7 @@ def beancount_text(ledger: Ledger, period: str) -> str:
         LedgerError: the ledger has no such period.
     """
     with ledger.read() as conn:
-        if period not in {item.id for item in periods(conn)}:
-            raise LedgerError(f"there is no period {period}; credit status shows those that there are")
+        existing_period(conn, period)
         opening = _balances(conn, before=period)
         lines = list(_lines(conn, period))
     closing = dict(opening)

@@ -116,7 +116,7 @@ def _row(row: Row) -> _Row:
     texts = {name: str(row.record.get(name, "")).strip() for name in COLUMNS}
     unknown = sorted(row.record.keys() - set(COLUMNS))
     outcome = _OUTCOMES.get(texts["status"].lower())
-    item = _Row(row.place, texts["payout_id"], outcome or "failed", *_texts(texts))
+    item = _Row(row.place, texts["payout_id"], outcome or "failed", texts["reference"], texts["reason"])
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
     if outcome is None:
@@ -126,10 +126,6 @@ def _row(row: Row) -> _Row:
     if item.outcome != "paid" and not item.reason:
         raise _refusal(item, f"a payout that {'failed' if item.outcome == 'failed' else 'came back'} needs a reason")
     return item
-
-
-def _texts(texts: dict[str, str]) -> tuple[str, str]:
-    return texts["reference"], texts["reason"]
 
 
 def _items(conn: Connection) -> dict[str, tuple[Batch, BatchItem]]:

@@ -15,6 +15,7 @@ from credit.errors import CreditError, InputError, InvalidRequestError, LedgerEr
 from credit.ingest.sources import read_csv
 from credit.ledger.engine import Ledger
 from credit.ledger.personal import Details, current_details, erase_details, set_details
+from credit.printable import printable
 from credit.records import Quarantined
 
 FIELDS = tuple(item.name for item in fields(Details))
@@ -23,7 +24,6 @@ FIELDS = tuple(item.name for item in fields(Details))
 _LONGEST = {"country": 2, "postcode": 16, "building": 16, "town": 35, "street": 70, "tax_id": 35}
 """Characters that ISO 20022 leaves a field (pain.001.001.09); every other one has at most 140."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _EMAIL = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~][A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _OPEN = frozenset({"receiver", "country", "town"})
 
@@ -117,7 +117,7 @@ def _set(conn: Connection, provider: str, values: Mapping[str, str], now: dateti
 def _checked(name: str, value: str) -> str:
     if not value:
         return ""
-    if _CONTROL.search(value):
+    if printable(value) != value:
         raise InvalidRequestError(f"{name} holds a control character")
     if name == "iban":
         return _iban(value)

@@ -25,7 +25,7 @@ class Layout:
     most_lines: int
 
 
-def own_cells(line: PaymentLine) -> tuple[str, ...]:
+def _own_cells(line: PaymentLine) -> tuple[str, ...]:
     """Cells of our own layout: everything that a person needs to make the payment, the account or PayPal named."""
     details = line.details
     if not (details.iban or details.paypal or details.email):
@@ -38,7 +38,7 @@ def own_cells(line: PaymentLine) -> tuple[str, ...]:
     return (line.reference, line.provider, line.period, line.amount, line.currency, holder, *texts)
 
 
-def paypal_cells(line: PaymentLine) -> tuple[str, ...]:
+def _paypal_cells(line: PaymentLine) -> tuple[str, ...]:
     """Cells of a row of PayPal's Payouts Web UI: recipient, amount, currency, customer ID, note, wallet.
 
     Source: https://developer.paypal.com/payouts/use-payouts/send-money/use-web-ui (updated 2026-09-10): no header,
@@ -48,7 +48,7 @@ def paypal_cells(line: PaymentLine) -> tuple[str, ...]:
     return (recipient, line.amount, line.currency, line.reference, f"Statement {line.period}", "PAYPAL")
 
 
-def wise_cells(line: PaymentLine) -> tuple[str, ...]:
+def _wise_cells(line: PaymentLine) -> tuple[str, ...]:
     """Cells of a row of Wise's batch template for recipients with an IBAN.
 
     `amountCurrency` is `target`: the recipient gets the exact amount, the payer bears the fees. Source:
@@ -69,9 +69,9 @@ _WISE_PERSON = ("name", "recipientEmail", "paymentReference", "receiverType")
 _WISE_MONEY = ("amountCurrency", "amount", "sourceCurrency", "targetCurrency", "IBAN")
 
 LAYOUTS = {
-    "csv": Layout(("payout_id", "provider", "period", "amount", "currency", "name", *_OPTIONAL), own_cells, 1_000_000),
-    "paypal": Layout(None, paypal_cells, 5_000),
-    "wise": Layout((*_WISE_PERSON, *_WISE_MONEY), wise_cells, 1_000),
+    "csv": Layout(("payout_id", "provider", "period", "amount", "currency", "name", *_OPTIONAL), _own_cells, 1_000_000),
+    "paypal": Layout(None, _paypal_cells, 5_000),
+    "wise": Layout((*_WISE_PERSON, *_WISE_MONEY), _wise_cells, 1_000),
 }
 """Every CSV layout, by the name of its format."""
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from credit.accounting.money import format_amount
 from credit.errors import InputError
 from credit.ledger.personal import Details
+from credit.printable import printable
 
 _RUNNABLE = re.compile(r"\s*'*[=+\-@]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def safe(line: PaymentLine, field: str, value: str, *, longest: int = 140) -> st
         raise InputError(f"{line.provider}: {field} is missing; {remedy}")
     if len(value) > longest:
         raise InputError(f"{line.provider}: {field} has more than {longest} characters; {remedy}")
-    if _CONTROL.search(value):
+    if printable(value) != value or _BYTE_ORDER_MARK in value:
         raise InputError(f"{line.provider}: {field} holds a control character; {remedy}")
     if _RUNNABLE.match(value):
         raise InputError(f"{line.provider}: {field} starts like a formula; {remedy}")

@@ -124,7 +124,7 @@ def _compute_index(
             "name the right folder with --index"
         )
     with ledger.read() as conn:
-        _check_providers(conn, index)
+        check_providers(conn, index)
     policy = _calibrated(index, settings)
     model = index.load_model(*settings.model_paths, dtype=settings.dtype, device=settings.device)
     encoder = model.encoder(index.output_length(model))
@@ -162,7 +162,12 @@ def index_folder(registered: RegisteredIndex) -> Path:
     return folder
 
 
-def _check_providers(conn: Connection, index: AttributionIndex) -> None:
+def check_providers(conn: Connection, index: AttributionIndex) -> None:
+    """Refuse an index that credits providers whom the ledger does not know.
+
+    Raises:
+        LedgerError: naming them.
+    """
     known = {provider.key for provider in providers(conn)}
     missing = sorted({group.provider for group in index.groups} - known)
     if missing:
@@ -251,7 +256,7 @@ def _post_chunk(
     policy: Policy,
     report: ComputeReport,
 ) -> None:
-    scores = list(score_outputs(chunk, groups, valuation, policy))
+    scores = list(_score_outputs(chunk, groups, valuation, policy))
     book = write_book(workspace.books, scores)
     run = _run_fingerprint(registered.fingerprint, policy)
     now = datetime.now(UTC)
@@ -281,7 +286,7 @@ def _post_chunk(
     report.credit_micro += sum(score.credit_micro for score in scores)
 
 
-def score_outputs(
+def _score_outputs(
     chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy
 ) -> Iterator[Score]:
     """Yield a score for every output and group; what nobody earned is one more score, of the house.

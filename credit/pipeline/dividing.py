@@ -14,7 +14,7 @@ from credit.accounting.waterfall import provider_part
 from credit.errors import LedgerError
 from credit.ledger.accounts import ESCROW, held_account, payable, pool_account
 from credit.ledger.holds import HoldEvent
-from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
 from credit.ledger.pools import NewAllocation, Pool, add_allocations
 from credit.ledger.settlement import ProviderCurrency
@@ -121,7 +121,7 @@ def post_allocations(
                 entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
                 details={"pool": pool.reference, "house": house, **reasons},
             )
-            txn_id = post_all(conn, [posting], now=now)[0].txn_id
+            txn_id = post(conn, posting, now=now).txn_id
         shares = [item.share for item in earnings]
         add_allocations(
             conn,

@@ -1,4 +1,4 @@
-"""Files of logged outputs and of providers → the ledger; what cannot be used is set aside, by file and line."""
+"""Files of logged outputs, providers and rates → the ledger; what cannot be used is set aside, by file and line."""
 
 from __future__ import annotations
 

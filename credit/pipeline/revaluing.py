@@ -12,15 +12,12 @@ import polars as pl
 from credit.accounting.credits import Policy
 from credit.accounting.pooling import MeasuredOutput
 from credit.errors import LedgerError
-from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.sources import PostedBook
-from credit.pipeline.compute import paid_measures
+from credit.pipeline.compute import DEFAULT_CHUNK, check_providers, paid_measures
 from credit.pipeline.restating import Rescore
 from credit.valuation import AttributionIndex
-
-_CHUNK = 256
 
 
 def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[Rescore, str]:
@@ -40,17 +37,14 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
     index = AttributionIndex.open(folder, damping=changes.get("damping"))
     model = index.load_model()
     with ledger.read() as conn:
-        known = {item.key for item in providers(conn)}
-    missing = sorted({group.provider for group in index.groups} - known)
-    if missing:
-        raise LedgerError(f"{folder} credits providers that the ledger does not know: {', '.join(missing)}")
+        check_providers(conn, index)
 
     def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[MeasuredOutput]:
         policy = replace(Policy.from_json(book.policy_json), **changes)
         ids = rows["output_id"].unique().sort().to_list()
-        for start in range(0, len(ids), _CHUNK):
+        for start in range(0, len(ids), DEFAULT_CHUNK):
             with ledger.read() as conn:
-                chunk = outputs_by_id(conn, ids[start : start + _CHUNK])
+                chunk = outputs_by_id(conn, ids[start : start + DEFAULT_CHUNK])
             others = sorted({stored.output.model for stored in chunk} - {index.manifest.name})
             if others:
                 raise LedgerError(

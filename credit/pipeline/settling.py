@@ -44,10 +44,10 @@ from credit.ledger.settlement import (
 from credit.pipeline.dividing import Earning
 from credit.records import Group, Provider, Terms
 
-LINE_KINDS = (RELEASE_KIND, "reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
+_LINE_KINDS = (RELEASE_KIND, "reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
 """Kinds of the transactions that stand for a waterfall's lines, each posted once for a provider and currency."""
 
-CLOSE_KINDS = ("allocation", *LINE_KINDS)
+CLOSE_KINDS = ("allocation", *_LINE_KINDS)
 """Kinds of the transactions that a close posts."""
 
 
@@ -238,10 +238,10 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
         if amount:
             yield line(kind, (Entry(own, fall.currency, -amount), Entry(account, fall.currency, amount)))
     if fall.conversion is not None:
-        yield line("conversion", conversion_entries(fall.provider, fall.conversion), rate_details(fall.conversion))
+        yield line("conversion", _conversion_entries(fall.provider, fall.conversion), _rate_details(fall.conversion))
 
 
-def conversion_entries(provider: str, item: Conversion) -> tuple[Entry, ...]:
+def _conversion_entries(provider: str, item: Conversion) -> tuple[Entry, ...]:
     """Return the entries of a conversion: what is owed changes its currency through the account of the pair."""
     own, exchange = payable(provider), fx_account(item.given.base, item.given.quote)
     return (
@@ -252,7 +252,7 @@ def conversion_entries(provider: str, item: Conversion) -> tuple[Entry, ...]:
     )
 
 
-def rate_details(item: Conversion) -> dict[str, Any]:
+def _rate_details(item: Conversion) -> dict[str, Any]:
     """Return what a conversion's transaction says of its rate."""
     given = item.given
     on, rate = given.on.isoformat(), str(given.rate)

@@ -25,7 +25,7 @@ from credit.ledger.sources import existing_period, posted_books
 from credit.ledger.statements import Statement
 from credit.printable import printable
 from credit.records import HOUSE, UNATTRIBUTED
-from credit.reporting.charts import HOUSE_GREY, HUES, INK, MUTED, RULE, daily_chart, share_chart
+from credit.reporting.charts import PALETTE, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
 from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
 from credit.resources import resource
@@ -36,13 +36,7 @@ _MONTHS = (
 )  # fmt: skip
 """Spelled here, because the calendar's names change with the locale."""
 
-_COLOUR_NAMES = dict(
-    zip(
-        (INK, MUTED, RULE, HOUSE_GREY, *HUES),
-        ("ink", "muted", "rule", "grey", "h1", "h2", "h3", "h4", "h5"),
-        strict=True,
-    )
-)
+_COLOUR_NAMES = dict(zip(PALETTE, ("ink", "muted", "rule", "grey", "h1", "h2", "h3", "h4", "h5"), strict=True))
 """The style sheet's name of every colour of the charts."""
 
 
