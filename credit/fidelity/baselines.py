@@ -13,7 +13,7 @@ from credit.fidelity.metrics import Floats
 from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.tokens import Encoder, Window
+from credit.valuation.tokens import Window
 
 _NEAREST = 100
 _BATCH_TOKENS = 4096
@@ -37,7 +37,7 @@ def bm25(records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], pro
     retriever = bm25s.BM25()
     retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
     queries = bm25s.tokenize([output.completion for output in outputs], show_progress=False, return_ids=False)
-    owned = owned_shares([record.shares for record in records], providers)
+    owned = _owned_shares([record.shares for record in records], providers)
     result = np.zeros((len(outputs), len(providers)))
     for row, words in enumerate(queries):
         if not words:
@@ -73,17 +73,17 @@ def hidden_similarity(
     output_length: int,
 ) -> Floats:
     """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest, by its shares."""
-    encoder = Encoder(model.tokenizer, max_length)
+    encoder = model.encoder(max_length)
     examples: list[Window] = []
     shares: list[tuple[Share, ...]] = []
     for record in records:
         for example in encoder.training(record):
             examples.append(example)
             shares.append(record.shares)
-    reader = Encoder(model.tokenizer, output_length)
+    reader = model.encoder(output_length)
     queries = [reader.output(output)[0] for output in outputs]
     similarity = _states(model, queries) @ _states(model, examples).T
-    owned = owned_shares(shares, providers)
+    owned = _owned_shares(shares, providers)
     result = np.zeros((len(outputs), len(providers)))
     for row, line in enumerate(similarity):
         best = np.argsort(-line, kind="stable")[:_NEAREST]
@@ -91,7 +91,7 @@ def hidden_similarity(
     return result
 
 
-def owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str]) -> Floats:
+def _owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str]) -> Floats:
     """Return what share of each of N records each provider has: (N, P)."""
     owned = np.zeros((len(shares), len(providers)))
     for row, parts in enumerate(shares):

@@ -17,7 +17,7 @@ from credit.fidelity.retrain import recipe_fingerprint
 from credit.records import TrainingRecord
 from credit.valuation.batching import make_batch
 from credit.valuation.model import load_model, without_progress_bars
-from credit.valuation.tokens import Encoder, Window
+from credit.valuation.tokens import Window
 
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-5, 2e-4
 
@@ -55,7 +55,7 @@ class FineTuning:
         model = load_model(self.base, dtype="fp32", device=self.device)
         torch.manual_seed(seed)
         module: Any = model.module if self.lora is None else _with_adapter(model.module, self.lora)
-        encoder = Encoder(model.tokenizer, self.max_length)
+        encoder = model.encoder(self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
         trainer = HuggingFaceTrainer(
             model=module, args=self._arguments(seed, out, model.device), train_dataset=examples, data_collator=_collate

@@ -32,7 +32,7 @@ from credit.fidelity.validate import (
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batching import make_batch, plan_batches
-from credit.valuation.tokens import Encoder, Window
+from credit.valuation.tokens import Window
 
 STEP = 1e-4
 """How far every weight moves. Ten times as far gave the same where it was tried."""
@@ -87,7 +87,7 @@ def step_falls(
     progress: Progress | None = None,
 ) -> Floats:
     """What each output loses (Q, P), in nats, by one step away from each provider's data; the model is put back."""
-    encoder = Encoder(model.tokenizer, max_length)
+    encoder = model.encoder(max_length)
     before = log_likelihoods(model, outputs, output_length)
     columns = []
     for number, name in enumerate(providers, start=1):

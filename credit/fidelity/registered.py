@@ -21,8 +21,8 @@ def counting(registered: Sequence[RegisteredCertificate], method: CreditMethod) 
 def period_attribution_error(conn: Connection, period: str) -> float | None:
     """Return the error of a period's shares that validation found, the largest where several methods were used.
 
-    None where some credits of the period were computed by what no retraining has checked. See
-    `credit.fidelity.metrics.attribution_error`.
+    None where some credits of the period were computed by what no retraining has checked, or follow sums over the
+    period: what validations find is about outputs that pay alone. See `credit.fidelity.metrics.attribution_error`.
 
     Raises:
         IntegrityError: a certificate is not what was registered.
@@ -30,10 +30,10 @@ def period_attribution_error(conn: Connection, period: str) -> float | None:
     registered = certificates(conn)
     errors = []
     for method in credit_methods(conn, period):
-        found = counting(registered, method)
-        if found is None or found.kind != "retraining":
+        found, policy = counting(registered, method), Policy.from_json(method.policy_json)
+        if found is None or found.kind != "retraining" or policy.is_pooled:
             return None
-        score = Certificate.from_json(found.body_json).score(Policy.from_json(method.policy_json))
+        score = Certificate.from_json(found.body_json).score(policy)
         if score is None or score.attribution_error is None:
             return None
         errors.append(score.attribution_error)

@@ -29,7 +29,6 @@ from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.losses import sequence_losses
 from credit.valuation.model import LanguageModel, load_model, without_progress_bars
-from credit.valuation.tokens import Encoder
 
 Trainer = Callable[[Sequence[TrainingRecord], int, Path], None]
 """Trains on records with a seed and saves model and tokenizer in a folder, in Hugging Face layout."""
@@ -70,7 +69,7 @@ class Recipe:
         if self.scratch:
             anew: Any = AutoModelForCausalLM  # untyped in transformers
             module = anew.from_config(AutoConfig.from_pretrained(str(self.start))).to(model.device)
-        encoder = Encoder(model.tokenizer, self.max_length)
+        encoder = model.encoder(self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
         generator = torch.Generator().manual_seed(seed)
         lengths = [len(example.tokens) for example in examples]
@@ -162,7 +161,7 @@ def trainer_fingerprint(name: str, trainer: Trainer) -> str:
 
 def log_likelihoods(model: LanguageModel, outputs: Sequence[LoggedOutput], max_length: int) -> NDArray[np.float64]:
     """Log-likelihood of each output's completion given its prompt, in nats: (Q,)."""
-    encoder = Encoder(model.tokenizer, max_length)
+    encoder = model.encoder(max_length)
     examples, owners = [], []
     for number, output in enumerate(outputs):
         for example in encoder.output(output):

@@ -171,14 +171,12 @@ def _text(value: Estimate | None) -> str:
 def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, Certainty]:
     """Return how sure the share of every credited provider is, from the score books of a period.
 
-    A single output says nothing of others of its kind: then nobody's share has an interval. What validations found of
-    the error of shares is about outputs that pay alone, and not about sums over a period.
+    A single output says nothing of others of its kind: then nobody's share has an interval.
 
     Raises:
         IntegrityError: a score book is missing or changed, or says something else than the ledger.
     """
-    pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
-    error = None if pooled else period_attribution_error(conn, period)
+    error = period_attribution_error(conn, period)
     bootstrap = ShareBootstrap(["provider"], error or 0.0)
     for book, rows in standing_scores(conn, books, period):
         bootstrap.add(rows, Policy.from_json(book.policy_json))

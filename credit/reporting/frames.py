@@ -27,7 +27,7 @@ from credit.fidelity.registered import period_attribution_error
 from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
-from credit.ledger.queries import CreditRow, credit_methods, credit_rows
+from credit.ledger.queries import CreditRow, credit_rows
 from credit.ledger.sources import (
     MEASURES,
     book_scores,
@@ -147,8 +147,7 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     """
     closed = existing_period(conn, period).status == "closed"
     sums: dict[Key, dict[tuple[str, ...], _Sum]] = {key: {} for key in keys}
-    pooled = any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period))
-    error = None if pooled else period_attribution_error(conn, period)
+    error = period_attribution_error(conn, period)
     bootstraps = {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
     undone = reversed_transactions(conn)
     outputs = booked = 0
