@@ -52,7 +52,6 @@ class LayerChoice:
     watched: Mapping[str, nn.Module]
     shapes: tuple[LayerShape, ...]
     skipped: tuple[SkippedLayer, ...]
-    watched_share: float
 
     @property
     def heads(self) -> frozenset[str]:
@@ -97,7 +96,7 @@ def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice
     if not watched:
         raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
     skipped = _skipped(model, watched, replaced, by_default=not patterns)
-    return LayerChoice(watched, tuple(shapes), skipped, 1.0 - sum(layer.share for layer in skipped))
+    return LayerChoice(watched, tuple(shapes), skipped)
 
 
 def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:

@@ -139,19 +139,6 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def example_gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample]) -> Gradients:
-    """Projected gradients of a batch of examples: for each layer (N, S·R), vec in row-major order.
-
-    Raises:
-        ValuationError: an example's gradient is not finite; the message names the example.
-    """
-    gradients = _gradients(task, tap, examples, readings(examples))
-    for example, finite in zip(examples, gradients.finite().tolist(), strict=True):
-        if not finite:
-            raise ValuationError(not_finite(example, task))
-    return gradients
-
-
 def not_finite(example: AnyExample, task: Task) -> str:
     """Say that an example's gradient is not finite, and what might help."""
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"

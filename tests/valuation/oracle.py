@@ -100,8 +100,3 @@ def pooled_sigma(groups: list[list[tuple[float, int]]]) -> float:
         squares += sum((s - m * mu) ** 2 / m for s, m in folds)
         freedom += len(folds) - 1
     return math.sqrt(squares / freedom)
-
-
-def modules_of(model: nn.Module, kinds: tuple[type, ...]) -> dict[str, nn.Module]:
-    """All modules of the given types by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}

@@ -13,12 +13,12 @@ from credit.valuation import build_index
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.model import load_model
-from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
 from tests.models import EVERY, HIDDEN, hidden_settings, records, tiny_tokenizer
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
+from tests.valuation.engine import example_gradients
 
 COMMON = {
     "vocab_size": 320,

@@ -8,11 +8,11 @@ from credit.errors import ValuationError
 from credit.valuation.batching import make_batch
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
-from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
 from tests.models import EVERY, HIDDEN
 from tests.valuation import oracle
+from tests.valuation.engine import example_gradients
 
 
 def _examples(model, data):

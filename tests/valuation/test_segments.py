@@ -16,7 +16,7 @@ from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import choose_sample
-from credit.valuation.passes import example_gradients, gradient_batches
+from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import random_projections
 from credit.valuation.readings import readings
 from credit.valuation.recording import GradientRecorder
@@ -26,6 +26,7 @@ from credit.valuation.tokens import Encoder, Segment, Window, cut_window, window
 from tests.models import EVERY, HIDDEN, hidden_settings, sentence
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
+from tests.valuation.engine import example_gradients
 from tests.valuation.stopping import stopped_often
 
 LENGTH = 7

@@ -16,12 +16,12 @@ from credit.valuation import filling as build_module
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
-from credit.valuation.passes import example_gradients
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import fold_key
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
+from tests.valuation.engine import example_gradients
 from tests.valuation.test_passes import memory_for
 
 LENGTH = 7
