@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what identifies them. Every part of the product writes through here."""
+"""Files that are whole or absent, what identifies them, and locks. Every part of the product writes through here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from credit.errors import LockHeldError
 
 _NO_ROOM = {
     errno.ENOSPC: "no space is left on the device",
@@ -50,6 +52,30 @@ def removed_on_failure(beside: Path, path: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def only_one(lock: Path, held: str) -> Iterator[None]:
+    """Context that one process at a time is in; the operating system lets the next one in, however this one ends.
+
+    Args:
+        lock: the file that stands for it, created where it is missing.
+        held: what to say where another process is in it, and what to do about it.
+
+    Raises:
+        LockHeldError: another one is.
+    """
+    from filelock import FileLock, Timeout
+
+    mine = FileLock(lock, timeout=0)
+    try:
+        mine.acquire()
+    except Timeout:
+        raise LockHeldError(held) from None
+    try:
+        yield
+    finally:
+        mine.release()
 
 
 def is_left_over(name: str) -> bool:

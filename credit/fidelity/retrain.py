@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from credit import __version__
-from credit.errors import InvalidRequestError, LockHeldError, ValuationError
+from credit.errors import InvalidRequestError, ValuationError
 from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.workers import map_in_processes
-from credit.files import write_whole
+from credit.files import only_one, write_whole
 from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.losses import sequence_losses
@@ -224,20 +223,18 @@ class Laboratory:
         Raises:
             LockHeldError: another validation is at work in the same folder.
         """
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                # Halves and their complements come in pairs: the same retraining may be asked for twice.
-                missing = list({self._path(run): run for run in runs if not self._path(run).is_file()}.values())
-                done = len(runs) - len(missing)
+        held = f"another validation is at work in {self.folder}; wait for it to end"
+        with only_one(self.folder / ".lock", held):
+            # Halves and their complements come in pairs: the same retraining may be asked for twice.
+            missing = list({self._path(run): run for run in runs if not self._path(run).is_file()}.values())
+            done = len(runs) - len(missing)
+            if progress:
+                progress(done, len(runs))
+            made = map_in_processes(self.outcome, missing, workers) if workers > 1 else map(self.outcome, missing)
+            for number, _ in enumerate(made, start=done + 1):
                 if progress:
-                    progress(done, len(runs))
-                made = map_in_processes(self.outcome, missing, workers) if workers > 1 else map(self.outcome, missing)
-                for number, _ in enumerate(made, start=done + 1):
-                    if progress:
-                        progress(number, len(runs))
-                return {run: self.outcome(run) for run in runs}
-        except Timeout as error:
-            raise LockHeldError(f"another validation is at work in {self.folder}; wait for it to end") from error
+                    progress(number, len(runs))
+            return {run: self.outcome(run) for run in runs}
 
     def _path(self, run: Counterfactual) -> Path:
         key = hashlib.sha256(json.dumps([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import filelock
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
+from credit.files import only_one
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS
 from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
@@ -142,15 +142,8 @@ class Ledger:
         held = f"another run holds the lock {name!r} of {self.url}; let it finish, then run this again"
         path = self.sqlite_path
         if path is not None:
-            lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"), timeout=0)
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                raise LockHeldError(held) from None
-            try:
+            with only_one(path.with_name(f"{path.name}.{name}.lock"), held):
                 yield
-            finally:
-                lock.release()
             return
         with _translated(self._engine.url), self._engine.connect() as conn:
             # Outside a transaction, so that an hour's work does not hold back the server's clean-up.

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from credit.errors import InputError, LockHeldError
-from credit.files import is_left_over
+from credit.errors import InputError
+from credit.files import is_left_over, only_one
 from credit.valuation.checkpoint import STATE
 from credit.valuation.manifest import MANIFEST
 
@@ -21,11 +19,8 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         LockHeldError: somebody does.
     """
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise LockHeldError(f"another build is at work in {out}; wait for it or choose another --out") from error
+    with only_one(out / ".lock", f"another build is at work in {out}; wait for it or choose another --out"):
+        yield
 
 
 def prepare_folder(out: Path) -> None:

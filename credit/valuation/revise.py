@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from credit.errors import InputError, LockHeldError, MismatchError, ValuationError
+from credit.errors import InputError, MismatchError, ValuationError
+from credit.files import only_one
 from credit.records import Group, Share
 from credit.valuation.assemble import versioned
 from credit.valuation.build import BuildPlan
@@ -239,17 +238,14 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
     manifest = read_manifest(folder)
     verify_files(folder, manifest)  # says what is wrong before the lock makes a file
     _check_revisable(folder, manifest)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            index = AttributionIndex.open(folder)
-            _clear(index)
-            try:
-                with room_on_disk(folder, 2 * _bytes_of(folder, manifest), "the index is as it was before"):
-                    yield index
-            finally:
-                _clear(AttributionIndex.open(folder))
-    except Timeout as error:
-        raise LockHeldError(f"another run is changing {folder}; wait for it") from error
+    with only_one(folder / ".lock", f"another run is changing {folder}; wait for it"):
+        index = AttributionIndex.open(folder)
+        _clear(index)
+        try:
+            with room_on_disk(folder, 2 * _bytes_of(folder, manifest), "the index is as it was before"):
+                yield index
+        finally:
+            _clear(AttributionIndex.open(folder))
 
 
 def _bytes_of(folder: Path, manifest: Manifest) -> int:
