@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -9,11 +10,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import settings
 
+from credit.ledger import engine
 from credit.ledger.engine import Ledger, upgrade
 
 # How long an example takes says how busy the machine is.
@@ -21,9 +24,27 @@ settings.register_profile("credit", deadline=None)
 settings.load_profile("credit")
 
 ENGINES = ("sqlite", "postgresql")
+ON_SQLITE, ON_POSTGRESQL = (pytest.mark.parametrize("engine_name", [name], indirect=True) for name in ENGINES)
+"""Mark a test that is about one engine alone."""
 _TEMPLATE = "credit_template"
 CREATED = datetime(2025, 12, 31, 12, tzinfo=UTC)
 """When the templates are made: the house's row and its seal say so, and with them every statement."""
+CONFIGURE_SQLITE = engine._configure_sqlite
+"""What the product does with a connection, before `nothing_waits_for_the_disk`."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """Sync nothing: what is written here must survive the death of any process, but no crash of the machine."""
+
+    def configure(connection: Any, record: object) -> None:
+        CONFIGURE_SQLITE(connection, record)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _handle: None)
+        patch.setattr(engine, "_configure_sqlite", configure)
+        yield
 
 
 class PostgresServer:
@@ -32,7 +53,6 @@ class PostgresServer:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._numbers = count(1)
-        # These databases need not survive a crash of the machine, and the tests run in half the time.
         self._execute(f"CREATE DATABASE {_TEMPLATE}", "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         upgrade(self._url(_TEMPLATE), now=CREATED)
 

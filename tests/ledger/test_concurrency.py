@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from credit.errors import PeriodClosedError
 from credit.ledger import integrity, journal, periods, pools
 from credit.ledger.engine import Ledger
+from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
 from tests.ledger.test_guards import ENTRY
@@ -138,12 +139,11 @@ def write_second(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize(("line", "count"), [(4, 4), (4, 3), (0, 3)])
+@ON_POSTGRESQL
 def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
-    ledger: Ledger, database_url: str, engine_name: str, line: int, count: int
+    ledger: Ledger, database_url: str, line: int, count: int
 ) -> None:
     """The rival writes its entry while the transaction is not yet committed, where no trigger can see it."""
-    if engine_name == "sqlite":
-        return  # one writer at a time: there is no such moment
     rival = Rival(database_url)
     with ledger.write() as conn:
         write_second(conn)
@@ -160,11 +160,8 @@ def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
     assert integrity.verify(ledger, None).problems == ()
 
 
-def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(
-    ledger: Ledger, database_url: str, engine_name: str
-) -> None:
-    if engine_name == "sqlite":
-        return
+@ON_POSTGRESQL
+def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(ledger: Ledger, database_url: str) -> None:
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as conn:
@@ -177,9 +174,8 @@ def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(
     assert integrity.verify(ledger, None).problems == ()
 
 
-def test_a_sqlite_writer_shuts_out_every_other(ledger: Ledger, database_url: str, engine_name: str) -> None:
-    if engine_name != "sqlite":
-        return
+@ON_SQLITE
+def test_a_sqlite_writer_shuts_out_every_other(ledger: Ledger, database_url: str) -> None:
     import sqlite3
 
     other = sqlite3.connect(database_url.removeprefix("sqlite:///"), timeout=0)
@@ -193,12 +189,9 @@ def test_a_sqlite_writer_shuts_out_every_other(ledger: Ledger, database_url: str
 CLOSE = "UPDATE period SET status = 'closed', closed_at = opened_at, close_policy_json = '{}' WHERE id = '2026-10'"
 
 
-def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(
-    ledger: Ledger, database_url: str, engine_name: str
-) -> None:
+@ON_POSTGRESQL
+def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(ledger: Ledger, database_url: str) -> None:
     """Also a closer that takes none of our locks: the header's trigger holds the period's row."""
-    if engine_name == "sqlite":
-        return
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as conn:
@@ -212,11 +205,8 @@ def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(
         journal.post(conn, credit_posting("third"), now=NOW)
 
 
-def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(
-    ledger: Ledger, database_url: str, engine_name: str
-) -> None:
-    if engine_name == "sqlite":
-        return
+@ON_POSTGRESQL
+def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(ledger: Ledger, database_url: str) -> None:
     rival = Rival(database_url)
     rival.run(CLOSE)
     started: list[int] = []
@@ -238,12 +228,9 @@ def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(
     rival.connection.close()
 
 
-def test_two_posters_without_our_locks_cannot_fork_the_chain(
-    ledger: Ledger, database_url: str, engine_name: str
-) -> None:
+@ON_POSTGRESQL
+def test_two_posters_without_our_locks_cannot_fork_the_chain(ledger: Ledger, database_url: str) -> None:
     """The second one waits on the unique keys of the first one and is refused when that one commits."""
-    if engine_name == "sqlite":
-        return
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as conn:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from credit.ledger import catalog
 from credit.ledger.engine import Ledger, _parse, redact, upgrade
 from credit.ledger.schema import REVISIONS
 from credit.records import Provider
+from tests.conftest import CONFIGURE_SQLITE, ON_SQLITE
 from tests.ledger.samples import NOW, undone
 
 
@@ -122,39 +124,38 @@ def test_a_reader_cannot_write(ledger: Ledger) -> None:
         catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
 
 
+@ON_SQLITE
 def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
-    ledger: Ledger, engine_name: str, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if engine_name != "sqlite":
-        return  # PostgreSQL waits until the other one is done
+    # PostgreSQL waits until the other one is done.
     monkeypatch.setattr("credit.ledger.engine.BUSY_TIMEOUT_MS", 1)
     with ledger.write(), pytest.raises(LockHeldError, match="another run is writing"), ledger.write():
         pass
 
 
-def test_sqlite_keeps_what_it_promises(ledger: Ledger, engine_name: str) -> None:
-    if engine_name != "sqlite":
-        return
+def test_sqlite_is_asked_for_what_the_ledger_promises(tmp_path: Path) -> None:
     wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
-    with ledger.write() as conn:
-        assert {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted} == wanted
+    with closing(sqlite3.connect(tmp_path / "credit.db")) as connection:
+        CONFIGURE_SQLITE(connection, None)
+        assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(
     ("pragma", "said"),
     [("max_page_count = 1", "is full, or a quota is used up"), ("query_only = ON", "must be writable for whoever")],
 )
-def test_what_a_disk_refuses_is_said_with_the_remedy(ledger: Ledger, engine_name: str, pragma: str, said: str) -> None:
-    if engine_name == "sqlite":
-        long = Provider("ada", 10**6 * "x")
+@ON_SQLITE
+def test_what_a_disk_refuses_is_said_with_the_remedy(ledger: Ledger, pragma: str, said: str) -> None:
+    long = Provider("ada", 10**6 * "x")
 
-        def write() -> None:
-            with ledger.write() as conn:
-                conn.exec_driver_sql(f"PRAGMA {pragma}")
-                catalog.add_provider(conn, long, NOW)
+    def write() -> None:
+        with ledger.write() as conn:
+            conn.exec_driver_sql(f"PRAGMA {pragma}")
+            catalog.add_provider(conn, long, NOW)
 
-        with pytest.raises(LedgerError, match=rf"cannot use sqlite:.*{said}"):
-            write()
+    with pytest.raises(LedgerError, match=rf"cannot use sqlite:.*{said}"):
+        write()
 
 
 def test_a_file_that_cannot_be_opened_is_said_with_the_remedy(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, metadata
 from credit.records import Provider, Terms
 from credit.resources import resource
+from tests.conftest import ON_SQLITE
 from tests.ledger import samples
 
 
@@ -47,11 +48,11 @@ def test_no_migration_loses_a_guard(empty_url: str) -> None:
         before = after
 
 
-def test_sqlite_tables_are_strict(ledger: Ledger, engine_name: str) -> None:
-    if engine_name == "sqlite":
-        with ledger.read() as conn:
-            strict = {row.name: row.strict for row in conn.exec_driver_sql("PRAGMA table_list")}
-        assert all(strict[name] for name in metadata.tables)
+@ON_SQLITE
+def test_tables_are_strict(ledger: Ledger) -> None:
+    with ledger.read() as conn:
+        strict = {row.name: row.strict for row in conn.exec_driver_sql("PRAGMA table_list")}
+    assert all(strict[name] for name in metadata.tables)
 
 
 def test_the_code_knows_every_revision() -> None:
