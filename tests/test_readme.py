@@ -1,4 +1,4 @@
-"""The README is true: its files are read, its commands run, its Python runs, its demo is the demo's."""
+"""The README and the pages beside it are true: files are read, commands and Python run, the demo is the demo's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ import pytest
 from credit.cli.main import _COMMANDS
 from tests.models import save_tiny_model
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").iterdir()))}
+
+
+COMMANDS = PAGES[ROOT / "docs" / "commands.md"]
 
 
 def _blocks(marker: str) -> list[str]:
-    return re.findall(rf"<!-- {marker} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"<!-- {marker} -->\n```\w+\n(.*?)```", "".join(PAGES.values()), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,18 @@ def test_the_python_examples_run(folder, block):
 
 def test_every_command_is_named():
     for command in _COMMANDS:
-        assert f"credit {command}" in README or f"`{command}`" in README, f"README does not mention credit {command}"
+        assert f"`credit {command}`" in COMMANDS, f"docs/commands.md does not mention credit {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", PAGES[page])
+    for target, heading in links:
+        place = page.parent / target if target else page
+        assert place.exists(), f"{page.name} links to {target}, which is not there"
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, heading
 
 
 def test_the_demos_commands_are_those_that_the_demo_types():
