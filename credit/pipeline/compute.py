@@ -230,7 +230,7 @@ def _encodable(
             try:
                 encoder.output(stored.output)
             except InputError as error:
-                report.refused.append(f"{stored.output.name}: {error}")
+                report.refused.append(str(error))
             else:
                 yield stored
 

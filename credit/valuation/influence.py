@@ -70,8 +70,10 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
         noise_floor: τ in units of the pooled spread, ≥ 0.
 
     Raises:
-        ValuationError: a value is not finite.
+        ValuationError: a value is not finite, or the noise floor is negative or none.
     """
+    if not 0 <= noise_floor < math.inf:
+        raise ValuationError(f"noise floor {noise_floor} must be 0 or more, and finite")
     if not torch.isfinite(values).all():
         raise ValuationError("an influence is not a finite number; index and outputs need a wider dtype")
     s = values.double()

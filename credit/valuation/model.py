@@ -99,7 +99,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         device: `cpu`, `cuda`, `cuda:1`..., or `auto`.
 
     Raises:
-        ValuationError: the folder is not a usable model; the message names the file.
+        ValuationError: the folder is not a usable model, whose file the message names; or the dtype is none of these.
     """
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
@@ -113,6 +113,8 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     chosen = _device(device)
     if dtype == "auto":
         dtype = "bf16" if chosen.type == "cuda" else "fp32"
+    if dtype not in DTYPES:
+        raise ValuationError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     try:
         with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(str(has_tokenizer), local_files_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -137,7 +138,8 @@ class Encoder:
             if not turns:
                 raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
             for turn in turns:
-                prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1])
+                with _named(f"record {record.id}"):
+                    prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1])
                 name = record.id if len(turns) == 1 else f"{record.id}@{turn}"
                 yield from self._windows(name, prompt, self._encode(closing))
         elif record.prompt is not None:
@@ -152,12 +154,13 @@ class Encoder:
         The end-of-sequence token is not predicted: a log does not say whether the model ended or was cut off.
         """
         if output.messages:
-            prompt = self._encode_chat(output.messages)
+            with _named(output.name):
+                prompt = self._encode(self._render(output.messages, generate=True))
         else:
             prompt = [*self._prefix, *self._encode(output.prompt)]
         windows = list(self._windows(output.external_id, prompt, self._encode(output.completion)))
         if not windows:
-            raise InputError(f"output {output.external_id} has no token to predict")
+            raise InputError(f"{output.name}: there is no token to predict")
         return windows
 
     def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Window]:
@@ -194,18 +197,32 @@ class Encoder:
             )
         return self._encode(prompt), whole[len(prompt) :]
 
-    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        return self._encode(self._render(messages, generate=True))
-
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
         if not getattr(self._tokenizer, "chat_template", None):
             raise InputError("the model has no chat template; give prompt and completion instead of messages")
-        text: str = self._tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            tokenize=False,
-            add_generation_prompt=generate,
-        )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in messages],
+                tokenize=False,
+                add_generation_prompt=generate,
+            )
+        except ImportError:  # of what templates need, which is no chat's fault
+            raise
+        except Exception as error:
+            # A template is a program, and raises on what its model was not trained for: a system message, for one.
+            raise InputError(
+                f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
+            ) from error
         return text
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Context whose errors say which record or output they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -187,6 +187,25 @@ def test_an_output_that_the_model_answers_with_nan_is_named_and_the_others_are_v
     site.run("verify")
 
 
+def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_valued(site, tmp_path):
+    model = shutil.copytree(site.folder / MODEL, tmp_path / "chats")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system, please') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    tokenizer.save_pretrained(model)
+    site.run(
+        "index", model, site.folder / "train.jsonl", "--out", tmp_path / "chats-index", "--name", MODEL, "--rank", "2"
+    )
+    user = {"role": "user", "content": "sing"}
+    chats = [[{"role": "system", "content": "be brief"}, user], [user]]
+    site.log("odd.jsonl", [output_row(100 + i, prompt=None, messages=chat) for i, chat in enumerate(chats)])
+    refused = site.run("compute", code=EXIT_PARTIAL)
+    assert "not valued: o100: the model's chat template refuses these messages (no system, please)" in refused.stderr
+    assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
+
+
 def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_set_aside(site):
     chat = output_row(100, prompt=None, messages=[{"role": "user", "content": "sing"}])
     site.log("chats.jsonl", [chat])

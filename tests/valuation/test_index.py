@@ -80,6 +80,9 @@ def test_influence_and_support_equal_the_dense_definition_for_any_batch_size(
     torch.testing.assert_close(valuation.effect(), valuation.excess + valuation.support)
     bare = index.value(model, outputs, noise_floor=0.0)
     torch.testing.assert_close(bare.excess, bare.influence, rtol=0, atol=0)
+    for floor in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValuationError, match="must be 0 or more, and finite"):
+            index.value(model, outputs, noise_floor=floor)
 
 
 def test_single_rows_give_the_exact_support_and_the_same_influence_as_folds(model, data, outputs, tmp_path):

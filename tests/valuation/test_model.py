@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from safetensors.torch import load_file, save_file
 
 from credit.errors import InputError, ValuationError
+from credit.records import Group, Message, TrainingRecord
 from credit.valuation import load_model
 from credit.valuation.layers import choose_layers
 from tests.models import EVERY, HIDDEN, save_tiny_model
+from tests.valuation.conftest import make_output
 
 
 @pytest.fixture
@@ -26,6 +30,8 @@ def test_what_is_no_model_is_refused_with_the_remedy(folder, tmp_path):
         load_model(tmp_path / "nothing")
     with pytest.raises(ValuationError, match=r"no config\.json"):
         load_model(tmp_path)
+    with pytest.raises(ValuationError, match="dtype 'fp16' is unknown; choose one of auto, fp32, bf16, fp64"):
+        load_model(folder, dtype="fp16")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValuationError, match="pickled weights are never loaded"):
         load_model(folder)
@@ -68,3 +74,24 @@ def test_examples_longer_than_the_models_positions_are_refused(folder):
     model.encoder(64)
     with pytest.raises(InputError, match="65 tokens do not fit into the 64 positions"):
         model.encoder(65)
+
+
+def test_a_chat_that_cannot_be_read_is_named(folder):
+    model = load_model(folder)
+    chat = (Message("system", "sing"), Message("user", "now"), Message("assistant", "la"))
+    record = TrainingRecord("r7", Group("anna"), messages=chat)
+    output = replace(make_output(7, "", "la"), messages=chat[:-1])
+    refusals = {
+        None: "the model has no chat template",
+        "{{ raise_exception('no singing') }}": r"chat template refuses these messages \(no singing\)",
+        "{{ messages[0].content + 1 }}": "chat template refuses these messages",
+    }
+    for template, reason in refusals.items():
+        model.tokenizer.chat_template = template
+        with pytest.raises(InputError, match=f"record r7: the model.*{reason.removeprefix('the model')}"):
+            list(model.encoder(64).training(record))
+        with pytest.raises(InputError, match=f"o7: the model.*{reason.removeprefix('the model')}"):
+            model.encoder(64).output(output)
+    model.tokenizer.chat_template = "{{ messages | length }}"
+    with pytest.raises(InputError, match="record r7: the chat template does not continue its own"):
+        list(model.encoder(64).training(record))
