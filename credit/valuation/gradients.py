@@ -193,7 +193,7 @@ class ModelTap:
             if self._freeze:
                 self._model.eval()
             for name, module in self._layers.items():
-                self._handles.append(module.register_forward_hook(self._hook(name)))
+                self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
         except BaseException:
             self._restore()
             raise
@@ -257,11 +257,11 @@ class ModelTap:
         for use, sink in zip(uses, sinks, strict=True):
             use.sink = sink
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> Tensor | None:
             if not (self._batch and torch.is_grad_enabled()):
                 return None
-            x = args[0]
+            x = [*args, *named.values()][0]  # a linear layer takes one input, by place or by name
             if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "

@@ -16,7 +16,7 @@ ANN, BEN = Group("ann"), Group("ben")
 
 
 class Patches(nn.Module):
-    """Linear layers over samples (N, 6), over positions (N, 4, 6), and over a grid of them (N, 2, 2, 6)."""
+    """Linear layers over samples (N, 6), over positions (N, 4, 6), by name, and over a grid of them (N, 2, 2, 6)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Patches(nn.Module):
 
     def forward(self, x):
         y = self.grid(x.unflatten(1, (2, 2))).tanh().flatten(1, 2)
-        return self.pooled(self.row(y).tanh().mean(1))
+        return self.pooled(self.row(input=y).tanh().mean(1))
 
 
 def mlp() -> nn.Module:
