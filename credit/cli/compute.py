@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--index", "index_dirs", type=FILE, multiple=True, help="An index to register first, or its new place.")
+@click.option(
+    "--index",
+    "index_dirs",
+    type=FILE,
+    multiple=True,
+    help="The index to value by, or its new place. [default: the newest of each model]",
+)
 @click.option(
     "--model",
     "models",

@@ -71,7 +71,7 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
     """Value every pending output and post its credits, a chunk at a time, each in one atomic step.
 
     A run that is killed loses at most the chunk it was at; the next run goes on from there and ends with the same
-    ledger. An output is valued once: by the newest index of its model.
+    ledger. An output is valued once: by the newest index of its model, or of those that the settings name.
 
     Raises:
         LockHeldError: another run is computing on this ledger.
@@ -81,10 +81,10 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
     """
     report = ComputeReport()
     with workspace.open() as ledger, ledger.exclusive("compute"):
-        for folder in settings.index_dirs:
-            register(ledger, folder)
+        named = {register(ledger, folder).id for folder in settings.index_dirs}
         with ledger.read() as conn:
-            newest = {index.model: index for index in indexes(conn)}  # in order of registration: the last one wins
+            known = indexes(conn)  # in order of registration: the last one wins, and what was named before all others
+            newest = {index.model: index for index in sorted(known, key=lambda index: index.id in named)}
             total = pending_count(conn)
         for index in newest.values():
             with ledger.read() as conn:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from credit.cli.main import cli
-from credit.errors import EXIT_LOCKED, EXIT_PARTIAL, ValuationError
+from credit.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_PARTIAL, ValuationError
 from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO
@@ -185,6 +185,30 @@ def test_an_output_that_the_model_answers_with_nan_is_named_and_the_others_are_v
     assert "not valued: o100: its gradient or influence is not a finite number" in refused.stderr
     assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
     site.run("verify")
+
+
+def test_outputs_are_valued_by_the_index_that_is_named_and_else_by_the_newest(new_site, tmp_path):
+    site = new_site("site")
+    newer = tmp_path / "newer"
+    site.run("index", site.folder / MODEL, site.folder / "train.jsonl", "--out", newer, "--name", MODEL, "--rank", "2")
+    site.run("compute", "--index", site.folder / "index")
+    site.log("later.jsonl", [output_row(100)])
+    site.run("compute")
+    older, newest = (row["id"] for row in site.named("attribution_index"))
+    assert [row["index_id"] for row in site.named("compute_run")] == [older, newest]
+
+
+def test_a_provider_taken_out_of_an_index_and_put_back_leaves_one_that_can_be_named(new_site, tmp_path):
+    site = new_site("site")
+    folder = shutil.copytree(site.folder / "index", tmp_path / "index")
+    revise = ("index", site.folder / MODEL, site.folder / "train.jsonl", "--out", folder, "--name", MODEL)
+    provider = AttributionIndex.open(folder).groups[0].provider
+    site.run(*revise, "--withdraw", provider)
+    site.run(*revise, "--update")
+    refused = site.run("compute", code=EXIT_FAILED)
+    assert "name the right folder with --index" in refused.stderr
+    site.run("compute", "--index", folder)
+    assert site.json("status")["pending"] == 0
 
 
 def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_valued(site, tmp_path):
