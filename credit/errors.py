@@ -17,7 +17,6 @@ warned of where money could follow a wrong number.
 
 from __future__ import annotations
 
-EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3

@@ -1,8 +1,14 @@
 """The SQL ledger: double entry, append-only, hash-chained, on SQLite and PostgreSQL; knows nothing of models.
 
-Read in this order: `schema` (the tables), `rules` and `guards` (what the database itself refuses), `engine` (opening,
-transactions, locks, migrations), `journal` (posting), `catalog` (providers, models, indexes), `terms`, `outputs`
-(logged outputs and their score books), `periods`, `pools`, `settlement`, `statements` and `payouts` (what a close
-decides), `payments` (what becomes of payouts), `balances` and `queries` (what reports read) and `integrity`
-(recomputing all of it).
+Read in this order:
+
+- what there is: `values`, `schema` (the tables), `rules` and `guards` (what the database itself refuses);
+- how it is written: `engine` (opening, transactions, locks, migrations), `clock`, `bulk`, `accounts`, `journal`
+  (posting, a chain of hashes), `seals` (a chain over all other rows), `scrubbing` (what was erased leaves the files);
+- what is recorded: `catalog` (providers, models, indexes), `terms`, `holds`, `personal`, `issuers`, `fx`, `outputs`
+  (logged outputs), `books` (their scores), `set_aside`, `certificates`;
+- what a close works with and decides: `periods`, `pools`, `settlement`, `statements`, `payouts`; `payments` (what
+  becomes of payouts), `corrections` (what people post by hand);
+- what is read: `balances`, `transactions`, `queries`, `sources` (score books, held against what was posted);
+- `integrity`, which recomputes all of it, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
 """
