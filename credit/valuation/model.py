@@ -73,7 +73,18 @@ class LanguageModel:
         return Encoder(self.tokenizer, max_length)
 
     def batch(self, examples: Sequence[Window]) -> LossBatch:
-        """Pad examples to one length, on the model's device."""
+        """Pad examples to one length, on the model's device.
+
+        Raises:
+            ValuationError: an example holds a token that the model has no embedding of.
+        """
+        known = self.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # every transformers model has them
+        for example in examples:
+            if (highest := int(example.tokens.max())) >= known:
+                raise ValuationError(
+                    f"{example.id} holds the token {highest}, but {self.path} has embeddings of {known}: its tokenizer "
+                    "was given tokens that the model was not; save both after model.resize_token_embeddings()"
+                )
         batch = make_batch(examples).to(self.device)
         return LossBatch(batch.size, lambda: self.loss(batch), batch.real)
 
@@ -82,8 +93,17 @@ class LanguageModel:
         return self.losses(batch).sum()
 
     def losses(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each example of the batch, in nats: (N,)."""
+        """Negative log-likelihood of each example of the batch, in nats: (N,).
+
+        Raises:
+            ValuationError: the model puts out more positions than it was given tokens.
+        """
         logits: Tensor = self.module(input_ids=batch.input_ids, use_cache=False).logits
+        if logits.shape[:2] != batch.labels.shape:
+            raise ValuationError(
+                f"{self.path} puts out {logits.shape[1]} positions for {batch.labels.shape[1]} tokens, as an adapter "
+                "of virtual tokens does (prompt tuning, p-tuning), which cannot be valued; give the model without it"
+            )
         return sequence_losses(logits, batch.labels)
 
 

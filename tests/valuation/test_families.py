@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -147,6 +149,19 @@ def test_a_layer_whose_weight_is_used_without_running_it_is_named_with_the_remed
         build_index(model, records({FOLDED: 2}), tmp_path / "index", settings, name="tiny")
     settings = hidden_settings(rank=2, curvature=curvature, layers=("!lm_head", "!*dt_proj"))
     assert build_index(model, records({FOLDED: 2}), tmp_path / "other", settings, name="tiny").manifest.examples == 2
+
+
+def test_an_adapter_of_virtual_tokens_is_refused(tmp_path):
+    _save(tmp_path / "base", "llama", FAMILIES["llama"])
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    model = load_model(tmp_path / "adapter", dtype="fp64", device="cpu")
+    warnings.simplefilter("ignore")  # of PEFT, about a cache that is not used; pytest puts filters back
+    with pytest.raises(ValuationError, match="as an adapter of virtual tokens does"):
+        build_index(model, records({FOLDED: 4}), tmp_path / "index", hidden_settings(layers=()), name="tiny")
 
 
 def test_an_adapter_without_its_base_is_refused_with_the_remedy(tmp_path):

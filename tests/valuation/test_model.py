@@ -95,3 +95,11 @@ def test_a_chat_that_cannot_be_read_is_named(folder):
     model.tokenizer.chat_template = "{{ messages | length }}"
     with pytest.raises(InputError, match="record r7: the chat template does not continue its own"):
         list(model.encoder(64).training(record))
+
+
+def test_a_token_without_an_embedding_is_named(folder):
+    model = load_model(folder)
+    model.tokenizer.add_tokens(["zebra"])
+    (window,) = model.encoder(64).training(TrainingRecord("r7", Group("anna"), "a zebra sat"))
+    with pytest.raises(ValuationError, match=r"r7 holds the token 3\d\d, but .* has embeddings of 320"):
+        model.batch([window])
