@@ -8,7 +8,7 @@ from pathlib import Path
 
 from credit.errors import MismatchError, ValuationError
 from credit.files import sha256_file, write_whole
-from credit.valuation.checkpoint import STATE
+from credit.valuation.build_state import STATE
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training
 from credit.valuation.estimate import Needs, check_needs, room_on_disk
@@ -88,7 +88,7 @@ def build_index(
 ) -> BuildResult:
     """Build the attribution index of a model's training data in the folder `out`.
 
-    A build that was killed continues from its last checkpoint; a finished index of the same inputs is left as it
+    A build that was killed goes on from what it had saved; a finished index of the same inputs is left as it
     is. The batch size changes nothing beyond float rounding.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 from credit.errors import ValuationError
 from credit.files import is_left_over, sha256_file
 from credit.valuation.assemble import complete_index
-from credit.valuation.checkpoint import STATE, BuildState
+from credit.valuation.build_state import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
 from credit.valuation.data import Member, TrainingData, left_out, listing
 from credit.valuation.estimate import Needs, build_needs
@@ -37,7 +37,7 @@ from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
 _OURS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
 _SHARD_BYTES = 256 * 2**20
-_CHECKPOINT_SECONDS = 120.0
+_SAVE_SECONDS = 120.0
 
 
 class Build:
@@ -129,7 +129,7 @@ class Build:
         return sum(self.data.examples[i].size for i in members)
 
     def run(self) -> None:
-        """Go through all units that no checkpoint covers."""
+        """Go through all units that the saved state does not cover."""
         settings = self.settings
         self._clear()
         self.open_projections()
@@ -138,7 +138,7 @@ class Build:
             if self.surveys:
                 once = [replace(unit, members=unit.new) for unit in units]
                 self._pass(once, lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
-                assert self.state.sums is not None  # noqa: S101  # the pass ended with a checkpoint
+                assert self.state.sums is not None  # noqa: S101  # the pass ended with its state saved
                 sums, examples = StoredTensors(self.out / self.state.sums, device_of(self.task)), self._included()
                 self.statistic = make_statistic("none")  # its sums are stored, and make room for the factors
                 self.curvature = make_curvature(settings.curvature, sums, examples, settings.damping)
@@ -174,7 +174,7 @@ class Build:
             trained: the model of the index, where the task was trained to it while its gradients were taken.
         """
         model = trained or self.task
-        assert self.state.sums is not None  # noqa: S101  # run() ended with a checkpoint
+        assert self.state.sums is not None  # noqa: S101  # run() ended with its state saved
         assert self.state.projections is not None  # noqa: S101  # written before run()
         self._included()
         excluded = frozenset(self.state.excluded)
@@ -235,7 +235,7 @@ class Build:
     def _pass(
         self, units: Sequence[Unit], is_done: Callable[[Unit], bool], work: Callable[[Unit, int, int], BuildState]
     ) -> None:
-        """Do the work of every unit that is not done, with a checkpoint now and then and at the end.
+        """Do the work of every unit that is not done, and save the state now and then and at the end.
 
         Of the work, the last two arguments are the tokens done before it, and the tokens of all units.
         """
@@ -244,9 +244,9 @@ class Build:
         for unit in units:
             if not is_done(unit):
                 self.state = work(unit, done, total)
-                self.statistic.flush()  # its blocks end here, not with a checkpoint: the same sums to the last bit
-                if unit is units[-1] or time.monotonic() - last > _CHECKPOINT_SECONDS:
-                    self.checkpoint(unit.number)
+                self.statistic.flush()  # its blocks end here, whenever the state is saved: the same sums to the last bit
+                if unit is units[-1] or time.monotonic() - last > _SAVE_SECONDS:
+                    self.save(unit.number)
                     last = time.monotonic()
             done += self._tokens(unit.members)
 
@@ -273,7 +273,7 @@ class Build:
         return self.store(unit, sums.layers, total_size)
 
     def store(self, unit: Unit, sums: Mapping[str, Tensor], sizes: float) -> BuildState:
-        """Write a unit's rows; they count from the next checkpoint on.
+        """Write a unit's rows; they count once the state is saved.
 
         Args:
             unit: the unit.
@@ -315,8 +315,8 @@ class Build:
         excluded = frozenset(self.state.excluded)
         return [i for i in unit.members if self.data.examples[i].id not in excluded]
 
-    def checkpoint(self, number: int) -> None:
-        """Make what was done since the last checkpoint count, together with its curvature."""
+    def save(self, number: int) -> None:
+        """Make what was done since the state was last saved count, together with its curvature."""
         before = self.state.sums
         if not (self.surveys and self.state.shards):  # the second of two passes adds nothing to the sums
             sums = f"curvature-{number:05d}.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from credit.errors import InputError
 from credit.files import is_left_over, only_one
-from credit.valuation.checkpoint import STATE
+from credit.valuation.build_state import STATE
 from credit.valuation.manifest import MANIFEST
 
 

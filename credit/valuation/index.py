@@ -49,7 +49,7 @@ class AttributionIndex:
 
     Attributes:
         rows: how rows belong to groups.
-        members: weight and index of each further checkpoint.
+        further: weight and index of each further checkpoint.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, damping: float | None = None) -> None:
@@ -66,7 +66,7 @@ class AttributionIndex:
         self.rows = GroupRows(owner, counts["counts"], len(manifest.groups), counts["mass"], counts["squares"])
         self._curvature: Curvature | None = None
         self._models: dict[str, Task] = {}
-        self.members: tuple[tuple[float, AttributionIndex], ...] = tuple(
+        self.further: tuple[tuple[float, AttributionIndex], ...] = tuple(
             (member.weight, AttributionIndex.open(path.parent, damping=damping, manifest=path.name))
             for member in manifest.checkpoints
             for path in [self._file(f"{member.folder}/{member.manifest}")]
@@ -139,7 +139,7 @@ class AttributionIndex:
         return load_models(self.folder, self._manifests_of_checkpoints(), moved, dtype=dtype, device=device)
 
     def _manifests_of_checkpoints(self) -> list[Manifest]:
-        return [part.manifest for _, part in self.members]
+        return [part.manifest for _, part in self.further]
 
     def add_models(self, *models: Task) -> None:
         """Give the index the models of its further checkpoints, in any order, to be asked beside its own."""
@@ -153,7 +153,7 @@ class AttributionIndex:
         """
         self.check_model(model)
         found: list[tuple[float, AttributionIndex, Task]] = [(1.0, self, model)]
-        for weight, part in self.members:
+        for weight, part in self.further:
             found.append((weight, part, self._models[part.manifest.model_sha256]))
         total = sum(weight for weight, _, _ in found)
         return [(weight / total, part, own) for weight, part, own in found]
@@ -168,7 +168,7 @@ class AttributionIndex:
             raise MismatchError(f"{model.location} is not the model that {self.folder} was built with")
         if model.tokenizer_sha256 != self.manifest.tokenizer_sha256:
             raise MismatchError(f"{model.location} has another tokenizer than the one {self.folder} was built with")
-        for _, part in self.members:
+        for _, part in self.further:
             if part.manifest.model_sha256 not in self._models:
                 raise MismatchError(
                     f"{part.folder} is of the model {part.manifest.model_path}, which was not given; "

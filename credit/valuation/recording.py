@@ -26,7 +26,7 @@ import torch
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.valuation.build import check_settings, inputs_of
-from credit.valuation.checkpoint import STATE
+from credit.valuation.build_state import STATE
 from credit.valuation.data import encode_training
 from credit.valuation.estimate import check_needs
 from credit.valuation.filling import Build
@@ -199,7 +199,7 @@ class GradientRecorder:
             rows = {name: values[unit.low : unit.high] for name, values in self._rows.layers.items()}
             build.state = build.store(unit, rows, self._sizes if unit.number == 0 else 0.0)
             last = unit.number
-        build.checkpoint(last)
+        build.save(last)
         return build.finish(self._name, trained=trained)
 
     def _weights(self) -> list[int]:

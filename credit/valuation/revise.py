@@ -258,7 +258,7 @@ def _bytes_of(folder: Path, manifest: Manifest) -> int:
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
     """Delete what an index's manifest does not name, in its folder and in those of its checkpoints."""
     members = index.manifest.checkpoints
-    for member, (_, part) in zip(members, index.members, strict=True):
+    for member, (_, part) in zip(members, index.further, strict=True):
         _clear(part, member.manifest)
     kept = set(index.manifest.files) | {manifest, ".lock"} | {member.folder for member in members}
     for path in index.folder.iterdir():
@@ -268,7 +268,7 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
 
 def _probed_needs(index: AttributionIndex, model: Task, rewrite: IndexRewrite) -> Needs:
     """Return what a change takes, by a short probe: the time of all models, and room for the old index and the new."""
-    needs, models = rewrite.probed_needs(), 1 + len(index.members)
+    needs, models = rewrite.probed_needs(), 1 + len(index.further)
     there = _bytes_of(index.folder, index.manifest)
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 

@@ -113,7 +113,7 @@ def test_a_build_that_is_stopped_between_checkpoints_goes_on(model, seeds, check
     build_index(model, data, tmp_path / "index", SETTINGS, name="tiny")
     with pytest.raises(KeyboardInterrupt):
         add_checkpoint(tmp_path / "index", checkpoints[0], data, progress=stop)
-    assert AttributionIndex.open(tmp_path / "index").members == ()
+    assert AttributionIndex.open(tmp_path / "index").further == ()
     result = build_index(model, data, tmp_path / "index", SETTINGS, name="tiny", checkpoints=checkpoints)
     assert not result.existed
     assert result.manifest.fingerprint == whole.manifest.fingerprint

@@ -67,7 +67,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
     model, data, tmp_path, settings, shard_bytes, monkeypatch
 ):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", shard_bytes)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     whole, full = tmp_path / "whole", tmp_path / "full"
     build_index(model, data, whole, settings, name="tiny")
     failed_at = set()
@@ -95,7 +95,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
 
 def test_what_was_finished_is_not_done_again(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     manifest = AttributionIndex.open(tmp_path / "whole").manifest

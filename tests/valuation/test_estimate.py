@@ -221,14 +221,14 @@ class TestPasses:
 
     def test_what_is_done_is_not_counted_again(self, model, data, out, monkeypatch):
         monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-        monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)
         whole = self._seconds(model, data, out, settings, stop_at=100)
         assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
 
     def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch):
         monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-        monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
         asked: list[int] = []
         monkeypatch.setattr(filling_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)

@@ -87,7 +87,7 @@ def test_two_builds_and_two_valuations_are_the_same_to_the_last_bit(folder, data
 
 def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     build_index(gpu, data, tmp_path / "whole", KINDS["fisher"], name="tiny")
     _, steps = stopped_often(
         lambda stop: build_index(gpu, data, tmp_path / "stopped", KINDS["fisher"], name="tiny", progress=stop), most=100

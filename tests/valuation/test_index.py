@@ -114,7 +114,7 @@ def test_lower_precision_stays_close_to_float64(model, data, outputs, tmp_path, 
 
 def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     whole = AttributionIndex.open(tmp_path / "whole")

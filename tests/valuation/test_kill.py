@@ -40,7 +40,7 @@ def small(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 500)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
 
 
 def _kill_at_change(folder, number):
@@ -187,6 +187,6 @@ def test_a_revision_killed_at_any_change_of_a_file_is_done_by_the_next_run(small
 
 def test_how_often_a_build_has_kept_its_state_changes_no_bit(small, data, tmp_path, monkeypatch):
     build_index(small, data, tmp_path / "often", SETTINGS["one pass"], name="tiny")
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 1e9)
     build_index(small, data, tmp_path / "once", SETTINGS["one pass"], name="tiny")
     assert _content(tmp_path / "often") == _content(tmp_path / "once")

@@ -183,7 +183,7 @@ def test_an_index_of_segments_equals_itself_however_it_is_sharded_or_stopped(
     settings = hidden_settings(rank=3, rows_per_group=4, example_length=LENGTH, curvature=curvature)
     build_index(model, long_data, tmp_path / "one", settings, name="tiny")
     monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     _, steps = stopped_often(
         lambda stop: build_index(model, long_data, tmp_path / "many", settings, name="tiny", progress=stop),
         most=60,

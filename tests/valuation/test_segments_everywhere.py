@@ -145,7 +145,7 @@ def test_checkpoints_hold_the_same_segments_and_influence_is_their_mean(model, s
     assert all(
         part.manifest.groups == both_now.manifest.groups
         for both_now in [AttributionIndex.open(tmp_path / "both")]
-        for _, part in both_now.members
+        for _, part in both_now.further
     )
 
 

@@ -263,7 +263,7 @@ def test_recorded_from_a_users_loop_shared_records_are_as_in_a_build(model, shar
 def test_a_build_that_is_stopped_anywhere_counts_a_shared_record_once_all_the_same(
     model, shared, tmp_path, small_shards, monkeypatch, name
 ):
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
     whole = build_index(model, shared, tmp_path / "whole", SETTINGS[name], name="tiny")
     stopped, steps = stopped_often(
         lambda stop: build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop),

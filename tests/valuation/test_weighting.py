@@ -117,7 +117,7 @@ class _Halving:
 
 def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(filling_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
     settings = hidden_settings(rank=3, rows_per_group=4, weighting="relatif")
     phases: list[str] = []
     whole = build_index(
