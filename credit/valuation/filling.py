@@ -244,7 +244,7 @@ class Build:
         for unit in units:
             if not is_done(unit):
                 self.state = work(unit, done, total)
-                self.statistic.flush()  # its blocks end here, whenever the state is saved: the same sums to the last bit
+                self.statistic.flush()  # its blocks end here, saved or not: the same sums to the last bit
                 if unit is units[-1] or time.monotonic() - last > _SAVE_SECONDS:
                     self.save(unit.number)
                     last = time.monotonic()

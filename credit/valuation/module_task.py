@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from credit.errors import InputError
+from credit.errors import InputError, ValuationError
 from credit.records import Group, Share, agreed_shares
 from credit.valuation.task import LossBatch, device_of
 from credit.valuation.transfer import upload
+
+_ROUNDING = 0.05
+"""Of a loss, by how much that of two samples may differ from the sum of theirs: bf16 rounds, a mean is half."""
 
 
 class Loss(Protocol):
@@ -118,6 +122,7 @@ class ModuleTask:
     collate: Collate = field(default_factory=lambda: stacked)
     real: Real | None = None
     model_sha256: str = field(init=False)
+    _loss_is_sum: bool = field(init=False, default=False, repr=False, compare=False)
     tokenizer_sha256: ClassVar[str] = hashlib.sha256(b"tensors").hexdigest()
     flat_inputs: ClassVar[bool] = True
     max_length: ClassVar[int] = 1
@@ -136,10 +141,51 @@ class ModuleTask:
         return _AsTheyAre()
 
     def batch(self, examples: Sequence[Sample]) -> LossBatch:
-        """Put samples together on the model's device."""
-        tensors = [upload(tensor, device_of(self)) for tensor in self.collate(examples)]
+        """Put samples together on the model's device.
+
+        Raises:
+            ValuationError: the loss of the first two that come together is not the sum of theirs.
+        """
+        if len(examples) > 1 and not self._loss_is_sum:
+            self._check_loss(*examples[:2])
+            object.__setattr__(self, "_loss_is_sum", True)
+        tensors = self._tensors(examples)
         real = None if self.real is None else self.real(*tensors)
         return LossBatch(len(examples), lambda: self.loss(self.module, *tensors), real)
+
+    def _tensors(self, samples: Sequence[Sample]) -> list[Tensor]:
+        return [upload(tensor, device_of(self)) for tensor in self.collate(samples)]
+
+    def _check_loss(self, first: Sample, second: Sample) -> None:
+        """Refuse a loss that is a mean, torch's default, or in which examples depend on each other in another way.
+
+        Influence would silently be that of other losses, which change with the batch. A loss that draws random numbers
+        cannot be checked so.
+        """
+        with _evaluating(self.module), torch.no_grad():
+            pairs = ((first, second), (first, second), (first,), (second,))
+            losses = [self.loss(self.module, *self._tensors(samples)) for samples in pairs]
+        if any(loss.dim() for loss in losses):
+            return  # no sum at all, which is refused where it is differentiated
+        both, again, one, other = (float(loss) for loss in losses)
+        if both == again and abs(both - one - other) > _ROUNDING * max(abs(one) + abs(other), abs(both)):
+            raise ValuationError(
+                f"the loss of samples {first.id} and {second.id} together is {both:.6g}, not the sum of theirs, "
+                f"{one:.6g} + {other:.6g}: an example's gradient would depend on its batch; sum over the examples "
+                "(reduction='sum')"
+            )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Context in which a module and all in it are in evaluation mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 class _AsTheyAre:

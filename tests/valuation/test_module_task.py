@@ -115,6 +115,51 @@ def test_projections_are_fitted_and_indexes_revised_as_those_of_language_models(
         update_index(tmp_path / "index", task, [Sample(samples[0].id, samples[1].tensors, samples[0].group)])
 
 
+def mean_loss(module, x, y):
+    return nn.functional.cross_entropy(module(x), y)
+
+
+def contrasted(module, x, _y):
+    return (module(x) @ module(x).mT).logsumexp(1).sum()
+
+
+def mean_of_positions(module, x, y):
+    return nn.functional.cross_entropy(module(x), y, reduction="sum") / x[0].numel()
+
+
+@pytest.mark.parametrize("loss", [mean_loss, contrasted])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loss_that_is_no_sum_over_the_examples_is_refused(out, loss, training):
+    module = mlp().double().train(training)
+    task = ModuleTask(module, loss)
+    with pytest.raises(ValuationError, match=r"s0-\d+ and s0-\d+ together is .*reduction='sum'"):
+        build_index(task, _samples((), 8), out, dense_settings(rank=3), name="own")
+    assert {part.training for part in module.modules()} == {training}
+    index_of_sums = ModuleTask(module, mean_of_positions)
+    build_index(index_of_sums, _samples((), 8), out.parent / "sums", dense_settings(rank=3), name="own")
+    with pytest.raises(ValuationError, match="together is"):
+        AttributionIndex.open(out.parent / "sums").value(task, _samples((), 2, seed=1))
+
+
+def test_a_loss_is_checked_once_without_dropout_and_not_where_it_is_drawn():
+    calls = []
+
+    def counted(module, x, y):
+        assert not module.training
+        calls.append(len(x))
+        return classify(module, x, y)
+
+    def drawn(module, x, y):
+        return classify(module, x + torch.randn_like(x), y)
+
+    task, samples = ModuleTask(mlp().double(), counted), _samples((), 3)
+    for _ in range(3):
+        task.batch(samples)
+        task.batch(samples[:1])
+    assert calls == [2, 2, 1, 1]
+    ModuleTask(mlp().double(), drawn).batch(samples)
+
+
 def test_a_task_is_known_by_its_weights(out):
     torch.manual_seed(0)
     module = mlp()
