@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from credit.ledger.payments import payable_payouts
 from credit.ledger.payouts import PayoutStatus, payout_counts
 from credit.ledger.periods import Period, last_day
 from credit.ledger.pools import Pool, standing_pools
@@ -39,10 +40,12 @@ def overview(conn: Connection, *, now: datetime) -> Overview:
     periods = tuple(
         PeriodOverview(item, tuple(standing_pools(conn, item.id)), counts.get(item.id, {})) for item in found.periods
     )
-    return Overview(found, periods, tuple(_next_steps(found, periods, now)))
+    return Overview(found, periods, tuple(_next_steps(conn, found, periods, now)))
 
 
-def _next_steps(found: Status, periods: tuple[PeriodOverview, ...], now: datetime) -> Iterator[str]:
+def _next_steps(
+    conn: Connection, found: Status, periods: tuple[PeriodOverview, ...], now: datetime
+) -> Iterator[str]:
     if found.providers == 1:  # the house, which every ledger has
         yield "credit providers import FILE"
     if not found.indexes:
@@ -59,8 +62,16 @@ def _next_steps(found: Status, periods: tuple[PeriodOverview, ...], now: datetim
     for item in periods:
         name = item.period.id
         if item.payouts.get("pending"):
-            yield f"credit pay export {name} --out FILE"
+            yield from _exports(conn, name, retry=False)
         if item.payouts.get("failed"):
-            yield f"credit pay export {name} --retry --out FILE"
+            yield from _exports(conn, name, retry=True)
         if item.payouts.get("exported"):
             yield f"credit pay confirm FILE, of what the bank says of {name}"
+
+
+def _exports(conn: Connection, period: str, *, retry: bool) -> Iterator[str]:
+    """Yield what exports the payouts that can leave: a file has one currency, named where there are several."""
+    command = f"credit pay export {period}{' --retry' if retry else ''}"
+    currencies = sorted({item.currency for item in payable_payouts(conn, period, retry=retry)})
+    for currency in currencies:
+        yield f"{command} --currency {currency} --out FILE" if len(currencies) > 1 else f"{command} --out FILE"

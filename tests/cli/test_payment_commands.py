@@ -61,6 +61,28 @@ def test_payouts_leave_and_results_come_back(credit: Command) -> None:
     assert "everything is as it was written" in credit("verify")
 
 
+def test_every_export_that_status_suggests_is_accepted(credit: Command) -> None:
+    def exports() -> list[str]:
+        return [step for step in json.loads(credit("status --json"))["next"] if "pay export" in step]
+
+    def export(step: str, name: str) -> None:
+        assert "exported: " in credit(step.removeprefix("credit ").replace("FILE", f"FOLDER/{name}"))
+
+    waiting = [f"credit pay export {SEPTEMBER} --currency {code} --out FILE" for code in ("EUR", "USD")]
+    assert exports() == waiting
+    export(waiting[0], "eur.csv")
+    assert exports() == [f"credit pay export {SEPTEMBER} --out FILE"]
+    export(exports()[0], "usd.csv")
+    batches = [batch["payouts"] for batch in json.loads(credit("pay list --json"))["batches"]]
+    lines = [f"{reference},failed,closed" for payouts in batches for reference in payouts]
+    (credit.folder / "results.csv").write_text("\n".join(["payout_id,status,reason", *lines]))
+    credit("pay confirm FOLDER/results.csv")
+    again = [step.replace(SEPTEMBER, f"{SEPTEMBER} --retry") for step in waiting]
+    assert exports() == again
+    for step in again:
+        export(step, f"{step.split()[6]}.csv")
+
+
 def test_a_sepa_file_leaves(credit: Command) -> None:
     payer = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"
     said = credit(f"pay export {SEPTEMBER} --format pain001 --out FOLDER/sepa.xml {payer}")
