@@ -43,9 +43,7 @@ def overview(conn: Connection, *, now: datetime) -> Overview:
     return Overview(found, periods, tuple(_next_steps(conn, found, periods, now)))
 
 
-def _next_steps(
-    conn: Connection, found: Status, periods: tuple[PeriodOverview, ...], now: datetime
-) -> Iterator[str]:
+def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, ...], now: datetime) -> Iterator[str]:
     if found.providers == 1:  # the house, which every ledger has
         yield "credit providers import FILE"
     if not found.indexes:
