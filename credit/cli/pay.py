@@ -45,7 +45,7 @@ def pay() -> None:
 @click.option("--payer-bic", envvar="CREDIT_PAYER_BIC", default="", help="SEPA: its bank, if that asks for it.")
 @click.option("--payer-town", envvar="CREDIT_PAYER_TOWN", help="SEPA: the payer's town.")
 @click.option("--payer-country", envvar="CREDIT_PAYER_COUNTRY", help="SEPA: the payer's country, such as DE.")
-@click.option("--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD; today if not given.")
+@click.option("--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC; today if not given.")
 @workspace_options
 @json_option
 @click.pass_context
@@ -188,11 +188,8 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
 def _payer(
     name: str | None, iban: str | None, bic: str, town: str | None, country: str | None, execute_on: str | None
 ) -> Payer | None:
-    from datetime import UTC, datetime
-
     from credit.payments.sepa import Payer
 
     if not any((name, iban, town, country)):
         return None
-    day = execute_on or datetime.now(UTC).date().isoformat()
-    return Payer(name or "", iban or "", bic, town or "", country or "", day)
+    return Payer(name or "", iban or "", bic, town or "", country or "", execute_on or "")

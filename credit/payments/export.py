@@ -88,7 +88,8 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
     A payout that is on hold, or whose details cannot stand in the file, is set aside, and stays as it was.
 
     Raises:
-        InvalidRequestError: the request makes no sense: a currency that the format does not carry, no payer.
+        InvalidRequestError: the request makes no sense: a currency that the format does not carry, no payer, a new
+            batch that is to be paid on a day that is past.
         LedgerError: the period is not closed, or the file's name is taken by another file.
         InputError: `strict`, and a payout was set aside.
         IntegrityError: a batch cannot be written again as it was.
@@ -148,6 +149,9 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
     candidates = payable_payouts(conn, request.period, retry=request.retry)
     currency, others = _currency(request, candidates)
     new = next_batch(conn, now)
+    today = new.created_at.date()
+    if request.payer is not None and not request.payer.execute_on:
+        request = replace(request, payer=replace(request.payer, execute_on=today.isoformat()))
     held = holds(conn)
     items: list[tuple[Payout, int]] = []
     lines: list[PaymentLine] = []
@@ -175,11 +179,20 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
                 continue
             items.append((item, details[0]))
             lines.append(line)
+    if items and request.format == "pain001":
+        _check_day(request, today)
     notices = [f"{left} payouts are left for another batch: {request.format} takes {len(items)}"] if left else []
     notices += [f"payouts in {other} are left: export them with --currency {other}" for other in others]
     notices += _notices_of_batches(conn, request.period)
     payer_json = json.dumps(asdict(request.payer), sort_keys=True) if request.payer else "{}"
     return _Plan(new, currency, payer_json, tuple(items), tuple(lines), tuple(aside), tuple(notices))
+
+
+def _check_day(request: ExportRequest, today: date) -> None:
+    if request.payer is not None and date.fromisoformat(request.payer.execute_on) < today:
+        raise InvalidRequestError(
+            f"{request.payer.execute_on} is past, and banks refuse such files; name {today} or later: --execute-on DAY"
+        )
 
 
 def _currency(request: ExportRequest, candidates: Sequence[Payout]) -> tuple[str, list[str]]:

@@ -32,7 +32,11 @@ _LARGEST_MINOR = 99_999_999_999
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Who pays, and on which day; `bic` may be empty, and is `NO_BIC` once it was checked."""
+    """Who pays, and on which day.
+
+    `bic` may be empty, and is `NO_BIC` once it was checked. `execute_on` may be empty, for the day on which the batch
+    is recorded.
+    """
 
     name: str
     iban: str
@@ -50,7 +54,7 @@ def check_payer(payer: Payer) -> Payer:
     """
     need_sepa()
     for name, value in asdict(payer).items():
-        if not value and name != "bic":
+        if not value and name not in {"bic", "execute_on"}:
             raise InvalidRequestError(f"a SEPA file needs the payer's {name}: --payer-{name}")
     given = {"legal_name": payer.name, **{name: getattr(payer, name) for name in ("iban", "bic", "town", "country")}}
     try:
@@ -63,10 +67,10 @@ def check_payer(payer: Payer) -> Payer:
     if not in_sepa(clean.iban):
         raise InvalidRequestError(f"the payer's iban is of {clean.iban[:2]}, which takes no part in SEPA")
     try:
-        day = date.fromisoformat(payer.execute_on)
+        day = date.fromisoformat(payer.execute_on).isoformat() if payer.execute_on else ""
     except ValueError:
         raise InvalidRequestError(f"{payer.execute_on!r} is not a day; write YYYY-MM-DD") from None
-    return Payer(clean.legal_name, clean.iban, clean.bic or NO_BIC, clean.town, clean.country, day.isoformat())
+    return Payer(clean.legal_name, clean.iban, clean.bic or NO_BIC, clean.town, clean.country, day)
 
 
 def sepa_payment(line: PaymentLine, execute_on: date) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,30 @@ def test_a_request_that_makes_no_sense_writes_nothing(
     with pytest.raises(error, match=match):
         export_payments(owing, request(out, **changes), now=NOW)
     assert (integrity.verify(owing, None).chain_head, out.exists()) == (head, False)
+
+
+def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
+    def sepa(to: Path, day: str, **changes: object) -> ExportReport:
+        payer = replace(PAYER, execute_on=day)
+        return export_payments(owing, request(to, format="pain001", payer=payer, **changes), now=later)
+
+    later = NOW
+    head = integrity.verify(owing, None).chain_head
+    for dry_run in (True, False):
+        with pytest.raises(InvalidRequestError, match=r"2026-10-04 is past.*2026-10-05 or later: --execute-on"):
+            sepa(out, "2026-10-04", dry_run=dry_run)
+    assert (integrity.verify(owing, None).chain_head, out.exists()) == (head, False)
+    assert sepa(out, "2026-10-05").batch is not None
+    assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
+    later = NOW + timedelta(days=40)
+    for number, changes in enumerate(({}, {"batch": 1})):
+        assert sepa(tmp_path / f"{number}", "2026-10-05", **changes).again
+        assert (tmp_path / f"{number}").read_bytes() == out.read_bytes()
+
+
+def test_without_a_day_a_batch_is_paid_on_the_day_it_is_recorded(owing: Ledger, out: Path) -> None:
+    export(owing, out, format="pain001", payer=replace(PAYER, execute_on=""))
+    assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
 
 
 def test_a_batch_whose_details_were_erased_is_not_made_up(owing: Ledger, out: Path, tmp_path: Path) -> None:
