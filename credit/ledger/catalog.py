@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.schema import account, attribution_index, index_location, model, next_id, provider
@@ -117,7 +117,8 @@ def register_index(
     """Register an attribution index under the name that logs call its model; again does nothing.
 
     An index is its fingerprint. Its path is only where it lay when it was registered: registered from another
-    path, the new one is appended and holds from then on.
+    path, or from one where another index lay since, the place is appended and holds from then on. So an index that was
+    changed and changed back is the newest again.
 
     Raises:
         LedgerError: the index is registered for another model name.
@@ -139,26 +140,27 @@ def register_index(
         add_rows(conn, attribution_index, [{**row, "manifest_json": manifest_json, "registered_at": moment}])
     else:
         number = found.id
-    if _last_path(conn, number) != path:
+    if _last(conn, index_location.c.path, index_location.c.index_id == number) != path or (
+        _last(conn, index_location.c.index_id, index_location.c.path == path) != number
+    ):
         place = {"id": next_id(conn, index_location), "index_id": number, "path": path, "registered_at": moment}
         add_rows(conn, index_location, [place])
     return next(item for item in indexes(conn) if item.id == number)
 
 
 def indexes(conn: Connection) -> list[RegisteredIndex]:
-    """Return every registered index in the order of first registration."""
-    rows = conn.execute(
-        select(attribution_index, model.c.name.label("model"))
-        .join_from(attribution_index, model)
-        .order_by(attribution_index.c.id)
-    ).all()
+    """Return every registered index, in the order in which each was last found in a new place."""
+    query = select(attribution_index, model.c.name.label("model")).join_from(attribution_index, model)
+    rows = {row.id: row for row in conn.execute(query)}
     order = select(index_location.c.index_id, index_location.c.path).order_by(index_location.c.id)
-    paths = {number: path for number, path in conn.execute(order)}
+    places: dict[int, str] = {}
+    for number, path in conn.execute(order):
+        places.pop(number, None)
+        places[number] = path
     return [
-        RegisteredIndex(
-            row.id, row.model, row.fingerprint, paths[row.id], row.manifest_json, utc_moment(row.registered_at)
-        )
-        for row in rows
+        RegisteredIndex(number, row.model, row.fingerprint, path, row.manifest_json, utc_moment(row.registered_at))
+        for number, path in places.items()
+        for row in [rows[number]]
     ]
 
 
@@ -184,10 +186,9 @@ def _ensure_model(conn: Connection, name: str) -> int:
     return number
 
 
-def _last_path(conn: Connection, index_id: int) -> str | None:
-    order = index_location.c.id.desc()
-    query = select(index_location.c.path).where(index_location.c.index_id == index_id).order_by(order)
-    return conn.execute(query.limit(1)).scalar()
+def _last(conn: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
+    """Return a column of the last place of an index that meets a condition."""
+    return conn.execute(select(column).where(where).order_by(index_location.c.id.desc()).limit(1)).scalar()
 
 
 def _credited(conn: Connection, number: int) -> bool:

@@ -184,6 +184,12 @@ def output_called(conn: Connection, name: str) -> StoredOutput | None:
     return None if row is None else _to_stored(row)
 
 
+def valued_by(conn: Connection, output_id: int) -> int | None:
+    """Return the id of the index that an output was last valued by, or None."""
+    query = select(valuation.c.index_id).where(valuation.c.output_id == output_id)
+    return conn.execute(query.order_by(valuation.c.score_book_id.desc()).limit(1)).scalar()
+
+
 def called(query: Select[Any], name: str) -> Select[Any]:
     """Restrict a query over outputs to the one that reports call `name`; of the own format, an id may hold a colon."""
     source, _, external_id = name.partition(":")

@@ -83,7 +83,7 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
     with workspace.open() as ledger, ledger.exclusive("compute"):
         named = {register(ledger, folder).id for folder in settings.index_dirs}
         with ledger.read() as conn:
-            known = indexes(conn)  # in order of registration: the last one wins, and what was named before all others
+            known = indexes(conn)  # the newest last, which wins, and what was named before all others
             newest = {index.model: index for index in sorted(known, key=lambda index: index.id in named)}
             total = pending_count(conn)
         for index in newest.values():
@@ -117,12 +117,7 @@ def _compute_index(
     total: int,
     progress: Progress | None,
 ) -> None:
-    index = AttributionIndex.open(index_folder(registered), damping=settings.policy.damping)
-    if index.manifest.fingerprint != registered.fingerprint:
-        raise LedgerError(
-            f"{index.folder} holds another index than the one registered for {registered.model}; "
-            "name the right folder with --index"
-        )
+    index = open_registered(registered, damping=settings.policy.damping)
     with ledger.read() as conn:
         check_providers(conn, index)
     policy = _calibrated(index, settings)
@@ -147,11 +142,11 @@ def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 
 
-def index_folder(registered: RegisteredIndex) -> Path:
-    """Return the folder of a registered index.
+def open_registered(registered: RegisteredIndex, damping: float | None = None) -> AttributionIndex:
+    """Open a registered index where it lay last.
 
     Raises:
-        LedgerError: it is gone.
+        LedgerError: it is gone, or another lies there.
     """
     folder = Path(registered.path)
     if not folder.is_dir():
@@ -159,7 +154,13 @@ def index_folder(registered: RegisteredIndex) -> Path:
             f"the index for {registered.model} was registered at {folder}, which is gone; "
             "name its new place: credit compute --index DIR"
         )
-    return folder
+    index = AttributionIndex.open(folder, damping=damping)
+    if index.manifest.fingerprint != registered.fingerprint:
+        raise LedgerError(
+            f"{folder} holds another index than the one registered for {registered.model} "
+            f"({registered.fingerprint[:12]}...); name the folder of the right one: credit compute --index DIR"
+        )
+    return index
 
 
 def check_providers(conn: Connection, index: AttributionIndex) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from credit.errors import InputError, LedgerError
 from credit.ledger.catalog import indexes
-from credit.ledger.outputs import output_called
-from credit.pipeline.compute import index_folder
+from credit.ledger.outputs import output_called, valued_by
+from credit.pipeline.compute import open_registered
 from credit.pipeline.indexing import read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, LanguageModel, Manifest
+from credit.valuation import LanguageModel, Manifest
 from credit.valuation.data import examples_of
 from credit.valuation.explain import ExampleInfluence, explain_output
 from credit.valuation.tokens import window_of
@@ -44,7 +44,7 @@ def explain_logged_output(
     fields: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OutputExplanation:
-    """Rank the training examples behind a logged output, by the newest index of its model.
+    """Rank the training examples behind a logged output, by the index that valued it, or else its model's newest.
 
     Args:
         workspace: the ledger.
@@ -58,17 +58,18 @@ def explain_logged_output(
         progress: called with examples done and in all.
 
     Raises:
-        LedgerError: there is no such output, or no index of its model.
+        LedgerError: there is no such output, or the index is gone.
         InputError: data is needed and was not given, or is not complete.
         MismatchError: the data or model is not that of the index.
     """
     with workspace.open() as ledger, ledger.read() as conn:
         stored = output_called(conn, name)
-        registered = {index.model: index for index in indexes(conn)}
-    if stored is None:
-        raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
-    found = stored.output
-    index = AttributionIndex.open(index_folder(registered[found.model]))
+        if stored is None:
+            raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
+        found, valued = stored.output, valued_by(conn, stored.id)
+        # An output is only logged of a model that has an index; the newest comes last.
+        *_, registered = [index for index in indexes(conn) if index.model == found.model and valued in {None, index.id}]
+    index = open_registered(registered)
     groups = [group for group in index.groups if not providers or group.provider in providers]
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")

@@ -77,6 +77,20 @@ def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connectio
     assert catalog.models(conn) == {"tiny": catalog.model_id(conn, "tiny")}
 
 
+def test_an_index_that_is_back_where_another_lay_is_the_newest(conn: Connection) -> None:
+    number = {name: catalog.register_index(conn, "tiny", name, "here", "{}", NOW).id for name in ("f1", "f2")}
+    order = lambda: [item.id for item in catalog.indexes(conn)]  # noqa: E731
+    assert order() == [number["f1"], number["f2"]]
+    for _ in range(2):
+        catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW)
+        assert order() == [number["f2"], number["f1"]]
+    elsewhere = catalog.register_index(conn, "tiny", "f3", "elsewhere", "{}", NOW).id
+    catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW)
+    assert order() == [number["f2"], number["f1"], elsewhere], "nothing has changed"
+    catalog.register_index(conn, "tiny", "f2", "here", "{}", NOW)
+    assert order() == [number["f1"], elsewhere, number["f2"]]
+
+
 def test_an_index_serves_one_model_name(conn: Connection) -> None:
     samples.add_index(conn, "tiny", "f1")
     with pytest.raises(LedgerError, match="registered for the model 'tiny'"):

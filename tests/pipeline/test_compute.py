@@ -198,17 +198,22 @@ def test_outputs_are_valued_by_the_index_that_is_named_and_else_by_the_newest(ne
     assert [row["index_id"] for row in site.named("compute_run")] == [older, newest]
 
 
-def test_a_provider_taken_out_of_an_index_and_put_back_leaves_one_that_can_be_named(new_site, tmp_path):
+def test_a_provider_taken_out_of_an_index_and_put_back_leaves_the_newest_one(new_site, tmp_path):
     site = new_site("site")
     folder = shutil.copytree(site.folder / "index", tmp_path / "index")
     revise = ("index", site.folder / MODEL, site.folder / "train.jsonl", "--out", folder, "--name", MODEL)
     provider = AttributionIndex.open(folder).groups[0].provider
     site.run(*revise, "--withdraw", provider)
+    site.run("compute")
     site.run(*revise, "--update")
-    refused = site.run("compute", code=EXIT_FAILED)
-    assert "name the right folder with --index" in refused.stderr
-    site.run("compute", "--index", folder)
+    site.log("later.jsonl", [output_row(100)])
+    site.run("compute")
     assert site.json("status")["pending"] == 0
+    back, without = (row["id"] for row in site.named("attribution_index"))
+    assert [row["index_id"] for row in site.named("compute_run")] == [without, back]
+    gone = site.run("explain", "output", site.named("output")[0]["external_id"], code=EXIT_FAILED)
+    assert "holds another index than the one registered" in gone.stderr, "not explained by what did not value it"
+    assert site.run("explain", "output", "o100", site.folder / "train.jsonl").output
 
 
 def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_valued(site, tmp_path):
