@@ -1,4 +1,4 @@
-"""Text from outside, made safe to show to people."""
+"""Text made fit to show to people: what comes from outside is made safe, and counts agree with their nouns."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return `printable` text that keeps its line ends."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s in the plural: `1 output`, `2 outputs`."""
+    return f"{count} {noun if count == 1 else noun + 's'}"

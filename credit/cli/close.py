@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import PERIOD, json_option, say, terminal_width, workspace_options
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall
@@ -99,11 +100,11 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
     if report.set_aside:
         yield f"set aside, because they cannot be valued: {', '.join(report.set_aside)}"
     if report.left_pending:
-        yield f"{report.left_pending} outputs are left for a later period"
+        yield f"{counted(report.left_pending, 'output')} left for a later period"
     if report.dry_run:
         yield f"period {report.period} would be closed (dry run, nothing written)"
     else:
-        yield f"period {report.period} is closed, {report.statements} statements written"
+        yield f"period {report.period} is closed, {counted(report.statements, 'statement')} written"
 
 
 def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
@@ -186,6 +187,5 @@ def _total(currency: str, falls: Sequence[Waterfall]) -> str:
 
     paid = [fall.payable_minor for fall in falls if fall.payable_minor]
     carried = format_amount(sum(fall.carried_minor for fall in falls), currency)
-    return (
-        f"{format_amount(sum(paid), currency)} {currency} payable to {len(paid)} providers, {carried} carried forward"
-    )
+    payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
+    return f"{payable}, {carried} carried forward"

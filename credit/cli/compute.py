@@ -9,6 +9,7 @@ import click
 
 from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -107,8 +108,8 @@ def compute(
         report = run(workspace, settings, update)
     warn([f"not valued: {reason}" for reason in report.refused])
     text = (
-        f"{report.valued} outputs valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"
-        f" {report.books} score books"
+        f"{counted(report.valued, 'output')} valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"
+        f" {counted(report.books, 'score book')}"
         if report.valued
         else "nothing to do"
     )

@@ -20,6 +20,7 @@ from credit.cli.options import (
     workspace_options,
 )
 from credit.errors import EXIT_PARTIAL
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,7 +234,7 @@ def index(
     rows = sum(group.stop - group.start for group in manifest.groups)
     watched = 1 - sum(layer.share for layer in manifest.skipped)
     verb = "was there already" if report.existed else "revised" if update or withdraw else "built"
-    counts = f"{manifest.examples} examples, {manifest.tokens} tokens, {len(manifest.groups)} groups, {rows} rows"
+    counts = _counts(manifest.examples, manifest.tokens, len(manifest.groups), rows)
     layers_in_words = manifest.layers[0].name if len(manifest.layers) == 1 else f"{len(manifest.layers)} layers"
     scope = f"{layers_in_words}, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
     lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
@@ -243,7 +244,7 @@ def index(
     if excluded:
         lines.append(f"left out, as their gradient is not finite: {', '.join(excluded)}")
     if report.quarantine_file:
-        lines.append(f"{report.quarantined} records were set aside in {report.quarantine_file}")
+        lines.append(f"{counted(report.quarantined, 'record')} set aside in {report.quarantine_file}")
     facts = {
         "out": out,
         "name": manifest.name,
@@ -262,6 +263,11 @@ def index(
         ctx.exit(EXIT_PARTIAL)
 
 
+def _counts(examples: int, tokens: int, groups: int, rows: int) -> str:
+    counts = {"example": examples, "token": tokens, "group": groups, "row": rows}
+    return ", ".join(counted(count, noun) for noun, count in counts.items())
+
+
 def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, as_json: bool) -> None:
     """Print what a build would take."""
     from dataclasses import asdict
@@ -271,8 +277,10 @@ def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, a
     plan = plan_training_data(workspace, request)
     warn([*plan.notices, *plan.problems])
     build = plan.build
-    counts = f"{build.examples} examples, {build.tokens} tokens, {build.groups} groups, {build.rows} rows"
-    verb = "would be built" if build.changing is None else f"would be revised, by {build.changing} examples, to"
+    counts = _counts(build.examples, build.tokens, build.groups, build.rows)
+    verb = (
+        "would be built" if build.changing is None else f"would be revised, by {counted(build.changing, 'example')}, to"
+    )
     if build.existed:
         verb = "is there already" if build.changing is None else "would stay as it is"
     records: Counter[str] = Counter()
@@ -281,7 +289,7 @@ def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, a
     lines = [f"{request.out} {verb}: {counts}"]
     lines.append(f"records: {', '.join(f'{provider} {count}' for provider, count in records.items())}")
     if plan.counts.quarantined:
-        lines.append(f"{plan.counts.quarantined} records would be set aside")
+        lines.append(f"{counted(plan.counts.quarantined, 'record')} would be set aside")
     lines += [f"the index needs {build.needs}", "dry run: nothing was written"]
     facts = asdict(build) | {
         "memory_bytes": build.needs.memory_bytes,

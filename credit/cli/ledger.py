@@ -8,6 +8,7 @@ import click
 
 from credit.cli.options import json_option, say, workspace_options
 from credit.errors import EXIT_INTEGRITY
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.overview import PeriodOverview
@@ -51,7 +52,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
     now = found.status
     lines = [
         f"providers     {now.providers}",
-        f"indexes       {now.indexes} of {now.models} models",
+        f"indexes       {now.indexes} of {counted(now.models, 'model')}",
         f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet"
         + (f", {now.set_aside} set aside" if now.set_aside else ""),
         *(f"  {month}     {count}" for month, count in now.outputs.items()),

@@ -18,6 +18,7 @@ from credit.cli.options import (
     warn,
 )
 from credit.errors import EXIT_PARTIAL
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +108,6 @@ def _lines(found: Overlap, least: float, records: Path | None) -> Iterator[str]:
         yield f"\nfrom one shingle in {1 / found.sampled:.0f}: fractions of short records are rough"
     count = len(found.records)
     if count:
-        where = f"; they are in {records}" if records else "; --records FILE lists them"
-        found_in = "stand in others' text, or before in their provider's own"
-        yield f"\n{count} records {found_in}, to {least:.0%} or more{where}"
+        where = f"; listed in {records}" if records else "; --records FILE lists them"
+        found_in = "found in others' text, or before in their provider's own"
+        yield f"\n{counted(count, 'record')} {found_in}, to {least:.0%} or more{where}"

@@ -9,6 +9,7 @@ import click
 
 from credit.cli.options import FILE, NUMBER, PERIOD, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.payments.sepa import Payer
@@ -100,12 +101,14 @@ def export(
         if dry_run
     ]
     if report.batch is None:
-        lines.append(f"{len(report.payouts)} payouts would leave (dry run)" if dry_run else "nothing to export")
+        lines.append(
+            f"{counted(len(report.payouts), 'payout')} would leave (dry run)" if dry_run else "nothing to export"
+        )
     else:
         done = report.batch
         total = f"{format_amount(done.amount_minor, done.currency)} {done.currency}"
         state = f"written again, as it left on {done.created_at:%Y-%m-%d}" if report.again else "exported"
-        lines.append(f"batch {done.id} {state}: {done.payout_count} payouts, {total}, {out}")
+        lines.append(f"batch {done.id} {state}: {counted(done.payout_count, 'payout')}, {total}, {out}")
         if report.again:
             lines.append("pay it once: if its file reached the bank before, this one must not")
     facts = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import FILE, json_option, say, workspace_options
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -78,7 +79,7 @@ def import_details(workspace: Workspace, file: Path, as_json: bool) -> None:
 
     with workspace.open() as ledger:
         count = read(ledger, file, now=datetime.now(UTC))
-    say(as_json, {"file": file, "providers": count}, f"{file}: details of {count} providers are recorded")
+    say(as_json, {"file": file, "providers": count}, f"{file}: details of {counted(count, 'provider')} are recorded")
 
 
 @click.command()
@@ -103,5 +104,5 @@ def erase(workspace: Workspace, key: str, reason: str, as_json: bool) -> None:
 
     with workspace.open() as ledger:
         count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
-    done = f"{count} versions of details are erased" if count else "there are no details; the files are clean"
+    done = f"{counted(count, 'version')} of details erased" if count else "there are no details; the files are clean"
     say(as_json, {"provider": key, "erased": count}, f"{key}: {done}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import DAY, json_option, say, workspace_options
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.ledger.terms import Agreement
@@ -103,7 +104,9 @@ def _line(item: Agreement) -> str:
     parts = [f"rate {format_percent(agreed.rate_ppm)}"]
     parts.append(f"minimum payout {format_amount(agreed.minimum_payout_minor, item.currency)}")
     if agreed.reserve_ppm:
-        parts.append(f"reserve {format_percent(agreed.reserve_ppm)} for {agreed.reserve_release_periods} months")
+        parts.append(
+            f"reserve {format_percent(agreed.reserve_ppm)} for {counted(agreed.reserve_release_periods, 'month')}"
+        )
     parts.append(f"recoupment up to {format_percent(agreed.recoupment_ppm)}")
     if agreed.withholding_ppm:
         parts.append(f"withholding {format_percent(agreed.withholding_ppm)}")

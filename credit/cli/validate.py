@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
+from credit.printable import counted
 
 if TYPE_CHECKING:
     from credit.fidelity.certificate import Certificate
@@ -124,8 +125,8 @@ def validate(
 
 def _lines(certificate: Certificate) -> Iterator[str]:
     quick = certificate.kind == "quick"
-    made = "no retraining" if quick else f"{certificate.retrainings} retrainings"
-    yield f"{made}, {len(certificate.providers)} providers, {certificate.outputs} outputs"
+    made = "no retraining" if quick else counted(certificate.retrainings, "retraining")
+    yield f"{made}, {counted(len(certificate.providers), 'provider')}, {counted(certificate.outputs, 'output')}"
     yield _table(certificate)
     if quick:
         yield from _quick_words()

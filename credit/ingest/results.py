@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from credit.printable import counted
 from credit.records import Place, Quarantined
 
 T_co = TypeVar("T_co", covariant=True)
@@ -35,4 +36,6 @@ class ReadResult(Generic[T_co]):
 
 def notices_of_ignored(ignored: Counter[str]) -> tuple[str, ...]:
     """Say which fields were not read: a misspelt `weigth` must not vanish in silence."""
-    return tuple(f"field `{name}` is not used (in {count} records)" for name, count in sorted(ignored.items()))
+    return tuple(
+        f"field `{name}` is not used (in {counted(count, 'record')})" for name, count in sorted(ignored.items())
+    )

@@ -15,6 +15,7 @@ from credit.ingest.fields import InputModel, validate
 from credit.ingest.results import notices_of_ignored
 from credit.ingest.seen import SeenRecords, owners_in_words
 from credit.ingest.sources import Row, check_input, read_rows
+from credit.printable import counted
 from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Quarantined, Share, TrainingRecord, agreed_shares
 
 _EXAMPLES = 5
@@ -109,15 +110,17 @@ class TrainingReader:
         """What the iteration wants known, in words."""
         notices = list(notices_of_ignored(self._ignored))
         if self._duplicates:
-            notices.append(f"{self._duplicates} records came twice, with the same id and content; each counts once")
+            notices.append(
+                f"{counted(self._duplicates, 'record')} came twice, with the same id and content: counted once"
+            )
         if self._repeats:
             notices.append(
-                f"{self._repeats} records repeat, under another id, what their provider contributed before; "
-                "what is contributed twice is paid once, so they are left out"
+                f"{counted(self._repeats, 'record')} left out, which the same provider gave before, under another id; "
+                "what is contributed twice is paid once"
             )
         if self._shared:
             notices.append(
-                f"{self._shared} records have the content of another provider's: {'; '.join(self._examples)}"
+                f"{counted(self._shared, 'record')} with the content of another provider's: {'; '.join(self._examples)}"
             )
         return tuple(notices)
 

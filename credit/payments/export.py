@@ -37,6 +37,7 @@ from credit.ledger.personal import current_details, details_version
 from credit.payments.files import LAYOUTS, render_csv, write_file
 from credit.payments.lines import PaymentLine
 from credit.payments.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
+from credit.printable import counted
 
 _MOST_SEPA = 100_000
 """Payments in a SEPA file; banks set lower limits of their own."""
@@ -181,7 +182,7 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
             lines.append(line)
     if items and request.format == "pain001":
         _check_day(request, today)
-    notices = [f"{left} payouts are left for another batch: {request.format} takes {len(items)}"] if left else []
+    notices = [f"{counted(left, 'payout')} left for another batch: {request.format} takes {len(items)}"] if left else []
     notices += [f"payouts in {other} are left: export them with --currency {other}" for other in others]
     notices += _notices_of_batches(conn, request.period)
     payer_json = json.dumps(asdict(request.payer), sort_keys=True) if request.payer else "{}"
@@ -223,7 +224,7 @@ def _notices_of_batches(conn: Connection, period: str) -> list[str]:
         open_items = sum(one.outcome is None for one in batch_items(conn, item))
         if open_items:
             notices.append(
-                f"batch {item.id} ({item.format}, {item.currency}) waits for {open_items} results;"
+                f"batch {item.id} ({item.format}, {item.currency}) waits for {counted(open_items, 'result')};"
                 f" its file again: credit pay export {period} --batch {item.id} --out FILE"
             )
     return notices

@@ -40,6 +40,7 @@ from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_cert
 from credit.pipeline.dividing import Earning, HousePolicy, divide, post_allocations
 from credit.pipeline.pooling import post_pooling
 from credit.pipeline.settling import post_lines, settle_all
+from credit.printable import counted
 from credit.records import Group, Provider, Terms, is_period
 
 _NAMED = 5
@@ -172,8 +173,8 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
         names = pending_names(conn, through=period, limit=_NAMED)
         more = ", ..." if pending > len(names) else ""
         raise LedgerError(
-            f"{pending} outputs {which} are not valued yet ({', '.join(names)}{more}); run credit compute, or credit"
-            " them in a later period with --leave-pending; what can never be valued is set aside:"
+            f"not valued yet: {counted(pending, 'output')} {which} ({', '.join(names)}{more}); run credit compute, or"
+            " credit them in a later period with --leave-pending; what can never be valued is set aside:"
             f' credit outputs set-aside {names[0]} --reason "..."'
         )
     facts = _settle(conn, period, settings, now)

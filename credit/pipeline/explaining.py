@@ -23,6 +23,7 @@ from credit.ledger.queries import credit_rows
 from credit.ledger.sources import book_scores, existing_period, reversed_transactions, standing_rows
 from credit.pipeline.pooling import checked_pooling, moved_credits
 from credit.pipeline.retracing import CurrencySteps, balance_steps
+from credit.printable import counted
 from credit.records import Group, Provider, period_of
 
 TOP = 10
@@ -156,7 +157,7 @@ def _verdict(
         if valued == 0:
             said.append("its data was valued for no output: it is not in the index that was used")
         elif credited == 0:
-            said.append(f"it earned no credits: none of {valued} outputs was supported by its data")
+            said.append(f"it earned no credits: none of {counted(valued, 'output')} was supported by its data")
     if not currencies:
         said.append("there was no money for it to be paid from: no pool, no balance from before")
     return "; ".join(said)

@@ -226,9 +226,9 @@ def test_verify_exits_4_and_names_what_was_changed(site):
 def test_a_period_is_closed_only_when_it_is_over_in_order_valued_funded_and_once(site):
     assert "is not over; it can be closed from 3000-01-01" in _refused(site, "2999-12")
     assert "there is no period 2019-12; it opens with its first output or pool" in _refused(site, "2019-12")
-    assert f"20 outputs of {FIRST} are not valued yet (" in _refused(site, FIRST)
+    assert f"not valued yet: 20 outputs of {FIRST} (" in _refused(site, FIRST)
     site.run("pool", "add", FIRST, "100", "EUR")
-    assert f"20 outputs of {FIRST} are not valued yet (" in _refused(site, FIRST)
+    assert f"not valued yet: 20 outputs of {FIRST} (" in _refused(site, FIRST)
     site.run("compute")
     assert f"period {FIRST} is still open; close it first" in _refused(site, SECOND)
     site.close(FIRST)
@@ -290,7 +290,7 @@ def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_ow
     frozen = site.named("allocation"), site.named("statement")
     site.log("late.jsonl", [output_row(60, occurred_at=f"{FIRST}-17T10:00:00Z")])
     site.run("pool", "add", SECOND, "50", "EUR")
-    stopped = f"1 outputs up to the end of {SECOND} (1 of earlier months) are not valued yet ("
+    stopped = f"not valued yet: 1 output up to the end of {SECOND} (1 of earlier months) ("
     assert stopped in _refused(site, SECOND)
     assert site.json("compute")["valued"] == 1
     assert (site.named("allocation"), site.named("statement")) == frozen
@@ -305,7 +305,7 @@ def test_outputs_that_come_late_are_credited_in_the_next_open_period_on_their_ow
 
 def test_outputs_left_pending_at_a_close_are_credited_later(site):
     site.run("pool", "add", FIRST, "0", "EUR")
-    assert "20 outputs are left for a later period" in site.close(FIRST, "--leave-pending").stdout
+    assert "20 outputs left for a later period" in site.close(FIRST, "--leave-pending").stdout
     site.run("compute")
     assert {row["period_id"] for row in site.named("ledger_txn") if row["kind"] == "credits"} == {SECOND}
     site.run("verify")

@@ -89,7 +89,7 @@ def test_a_close_converts_and_shows_how(credit: Command) -> None:
     assert arithmetic in " ".join(said.split())
     ann = [line.split() for line in said.splitlines() if line.startswith(" ann ")]
     assert ann[1] == ["ann", "USD", "0.00", "0.00", "0.00", "108.47", "0.00", "108.47"]
-    assert "108.47 USD payable to 1 providers, 0.00 carried forward" in said
+    assert "108.47 USD payable to 1 provider, 0.00 carried forward" in said
     assert credit("close 2026-01").splitlines()[:-1] == said.splitlines()[:-1]
     assert "comes too late: period 2026-01 is closed" in credit(
         "fx add 2026-01-31 EUR USD 1.1 --source x --supersede", code=1

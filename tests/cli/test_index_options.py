@@ -182,7 +182,7 @@ def test_a_dry_run_of_a_change_says_what_it_would_take_and_the_change_says_so_to
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(json.dumps(prompted) + "\n")
     planned = run("--dry-run", "--update").stdout
-    assert "would be revised, by 1 examples, to: 11 examples" in planned
+    assert "would be revised, by 1 example, to: 11 examples" in planned
     assert re.search(r"the index needs (less than|about) .* on this machine, .* of memory .*, .* of disk", planned)
     found = json.loads(run("--dry-run", "--withdraw", "ben", "--json").stdout)
     assert (found["examples"], found["groups"], found["changing"], found["existed"]) == (7, 1, 3, False)

@@ -53,7 +53,7 @@ def test_payouts_leave_and_results_come_back(credit: Command) -> None:
     (credit.folder / "results.csv").write_text(f"payout_id,status,reason\n{facts['reference']}-1,failed,closed\n")
     assert "0 paid, 1 failed, 0 known before" in credit("pay confirm FOLDER/results.csv")
     assert "0 paid, 0 failed, 1 known before" in credit("pay confirm FOLDER/results.csv")
-    assert "batch 2 exported: 1 payouts, 123.45 EUR" in credit(
+    assert "batch 2 exported: 1 payout, 123.45 EUR" in credit(
         f"pay export {SEPTEMBER} --format paypal --retry --out FOLDER/paypal.csv"
     )
     listed = json.loads(credit("pay list --json"))["batches"]
@@ -159,4 +159,4 @@ def test_what_came_back_is_counted_and_can_leave_again(credit: Command) -> None:
     assert "credit pay export PERIOD --retry" in said
     assert "0 paid, 0 failed, 1 returned, 2 waiting" in credit("pay list")
     assert "credit pay confirm --help" in credit("reverse 7 --reason x", code=1)
-    assert "batch 2 exported: 1 payouts" in credit(f"pay export {SEPTEMBER} --retry --out FOLDER/again.csv")
+    assert "batch 2 exported: 1 payout" in credit(f"pay export {SEPTEMBER} --retry --out FOLDER/again.csv")

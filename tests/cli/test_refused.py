@@ -114,7 +114,7 @@ REFUSED = {
     "a period closed in the future": (f"close {THIS_MONTH}", 1, "is not over; it can be closed from"),
     "a period that there is not": ("close 2019-05", 1, "is closed already|there is no period 2019-05"),
     "no month closed": ("close february", 2, "'february' is not a period"),
-    "a close that waits for an output": ("close 2026-02", 1, "1 outputs of 2026-02 are not valued yet (late)"),
+    "a close that waits for an output": ("close 2026-02", 1, "not valued yet: 1 output of 2026-02 (late)"),
     "a grace of less than nothing": ("close 2026-02 --grace-days -1", 2, "-1"),
     "a confirm file for another batch": ("pay confirm {folder}/other.csv", 1, "other.csv:2: there is no payout"),
     "a confirm file for a batch that is not named": ("pay confirm {folder}/mine.csv --batch 99", 1, "99"),

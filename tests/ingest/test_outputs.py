@@ -289,9 +289,9 @@ def test_a_field_that_is_not_used_is_named_and_counted(tmp_path):
     for _ in range(2):
         assert len(list(reader)) == 2
         assert reader.notices == (
-            "field `user` is not used (in 1 records)",
-            "field `weight` is not used (in 1 records)",
-            "field `weigth` is not used (in 1 records)",
+            "field `user` is not used (in 1 record)",
+            "field `weight` is not used (in 1 record)",
+            "field `weigth` is not used (in 1 record)",
         )
 
 
@@ -407,6 +407,6 @@ def test_fields_that_a_log_names_otherwise_are_read_by_a_mapping(tmp_path, name)
     reader = read_outputs(path, fields=fields)
     (found,) = [item.record for item in reader]
     assert (found.external_id, found.completion, found.prompt) == ("a1", " Ships sang.", "Sing.")
-    assert reader.notices == ("field `choices` is not used (in 1 records)", "field `prompt` is not used (in 1 records)")
+    assert reader.notices == ("field `choices` is not used (in 1 record)", "field `prompt` is not used (in 1 record)")
     with pytest.raises(InvalidRequestError, match="no such field: text; known are id, occurred_at, model"):
         read_outputs(path, fields={"text": "answer"})

@@ -165,7 +165,7 @@ def test_the_command_shows_who_shares_with_whom_and_writes_the_records(tmp_path)
     assert done.exit_code == 3, done.output
     assert "ben 1 100.00 % 100.00 % 0.00 % ann 100.00 %" in " ".join(done.stdout.split())
     assert (
-        f"2 records stand in others' text, or before in their provider's own, to 80% or more; they are in {out}"
+        f"2 records found in others' text, or before in their provider's own, to 80% or more; listed in {out}"
         in done.stdout
     )
     assert ":4: " in done.stderr, "what cannot be read is named"

@@ -96,7 +96,7 @@ def test_a_quotation_mark_that_is_never_closed_takes_the_rest_with_it_and_loses_
 
 def test_columns_that_are_not_used_are_named(tmp_path):
     result = read_providers(write(tmp_path, "key,name,vat\nann,Ann,DE1\nbob,Bob,\n"))
-    assert result.notices == ("field `vat` is not used (in 1 records)",)
+    assert result.notices == ("field `vat` is not used (in 1 record)",)
 
 
 @pytest.mark.parametrize(

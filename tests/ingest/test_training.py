@@ -83,7 +83,7 @@ def test_field_names_can_be_mapped(tmp_path):
     row = {"uid": 1, "owner": "ann", "content": "Once upon a time", "text": "a summary"}
     reader = read_training([write(tmp_path, row)], fields={"id": "uid", "provider": "owner", "text": "content"})
     assert list(reader) == RECORDS[:1]
-    assert reader.notices == ("field `text` is not used (in 1 records)",)
+    assert reader.notices == ("field `text` is not used (in 1 record)",)
     swapped = {"id": "2", "provider": "bob", "collection": "Q & A", "completion": "Why?", "prompt": "Because."}
     mapping = {"prompt": "completion", "completion": "prompt"}
     assert list(read_training([write(tmp_path, swapped)], fields=mapping)) == RECORDS[1:2]
@@ -190,7 +190,7 @@ def test_a_record_that_comes_twice_counts_once_and_is_reported(tmp_path):
     reader = read_training([write(tmp_path, TEXT, TEXT), write(tmp_path, {**TEXT, "license": "x"}, name="b.jsonl")])
     assert list(reader) == RECORDS[:1]
     assert (reader.counts.duplicates, reader.counts.quarantined) == (2, 0)
-    assert reader.notices == ("2 records came twice, with the same id and content; each counts once",)
+    assert reader.notices == ("2 records came twice, with the same id and content: counted once",)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_content_of_two_providers_is_kept_counted_and_shown(tmp_path):
     assert len(list(reader)) == 3
     assert reader.counts.shared == 1
     assert reader.counts.shared_examples == (f"{path}:2 (bob) = {path}:1 (ann)",)
-    assert "1 records have the content of another provider's" in reader.notices[0]
+    assert "1 record with the content of another provider's" in reader.notices[0]
 
 
 def test_what_a_provider_contributes_twice_is_read_once_whoever_else_has_it_too(tmp_path):
@@ -218,7 +218,7 @@ def test_what_a_provider_contributes_twice_is_read_once_whoever_else_has_it_too(
     reader = read_training([path])
     assert [record.id for record in reader] == ["0", "a0"]
     assert (reader.counts.repeats, reader.counts.shared) == (10, 1)
-    assert reader.notices[0].startswith("10 records repeat, under another id, what their provider contributed before")
+    assert reader.notices[0].startswith("10 records left out, which the same provider gave before, under another id")
 
 
 def test_a_dataset_with_one_split_is_read_and_with_several_must_be_named(tmp_path):

@@ -119,7 +119,7 @@ def test_what_cannot_be_paid_is_set_aside_and_leaves_later(owing: Ledger, out: P
     set_provider_details(owing, "ada", {"legal_name": "Ada"}, now=NOW)
     later = export(owing, tmp_path / "later")
     assert [item.provider for item in later.payouts] == ["ada"]
-    assert any("batch 1 (csv, EUR) waits for 1 results" in notice for notice in later.notices)
+    assert any("batch 1 (csv, EUR) waits for 1 result;" in notice for notice in later.notices)
 
 
 def test_a_provider_without_details_is_set_aside(owing: Ledger, out: Path) -> None:
