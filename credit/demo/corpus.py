@@ -45,7 +45,6 @@ class SourceFile:
     id: str
     provider: str
     collection: str
-    license: str
     text: str
 
 
@@ -107,9 +106,7 @@ def _choose(contributor: Contributor, rng: random.Random) -> list[SourceFile]:
         text = path.read_text(encoding="utf-8", errors="strict")
         inside = path.relative_to(root)
         collection = inside.parts[0].removesuffix(".py").strip("_") or "core"
-        chosen.append(
-            SourceFile(f"{contributor.key}/{inside.as_posix()}", contributor.key, collection, contributor.license, text)
-        )
+        chosen.append(SourceFile(f"{contributor.key}/{inside.as_posix()}", contributor.key, collection, text))
         size += len(text) if len(chosen) > _HELD_BACK else 0
         if size >= _BYTES_PER_PROVIDER:
             break

@@ -134,7 +134,6 @@ def _write_inputs(folder: Path, corpus: Corpus) -> None:
                 "id": source.id,
                 "provider": source.provider,
                 "collection": source.collection,
-                "license": source.license,
                 "text": source.text,
             }
             file.write(json.dumps(record) + "\n")

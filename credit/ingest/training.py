@@ -29,9 +29,7 @@ class _Fields(InputModel):
     completion: kinds.FilledText | None = None
     messages: kinds.Messages | None = None
     collection: kinds.Collection = DEFAULT_COLLECTION
-    license: kinds.Text | None = None
     splits: kinds.Splits | None = None
-    agreement_ref: kinds.Text | None = None
 
 
 FIELDS = tuple(_Fields.model_fields)
@@ -209,11 +207,12 @@ def read_training(
 ) -> TrainingReader:
     """Read tagged training data: JSON Lines, CSV, Parquet, or data sets saved with `save_to_disk`.
 
-    Each record has `id`, `provider` and one of `text`, `prompt` + `completion`, `messages`; optionally
-    `collection`, `license`, `agreement_ref`. One that several contributed has `splits` in place of `provider`:
-    `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "essays"}]`, exact decimal
-    fractions that sum to 1. Ids are unique over all files: a second record with an id is left out if it is the same,
-    and quarantined if it is not.
+    Each record has `id`, `provider` and one of `text`, `prompt` + `completion`, `messages`; optionally `collection`.
+    Others may be there, such as `license` and `agreement_ref`, and a notice says that they are not used: what is agreed
+    with a provider is in the ledger (`credit providers terms`). One that several contributed has, in place of
+    `provider`, `splits`: `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "x"}]`,
+    exact decimal fractions that sum to 1. Ids are unique over all files: a second record with an id is left out if it
+    is the same, and quarantined if it is not.
 
     Args:
         paths: files and folders, read in this order.

@@ -20,8 +20,6 @@ CHAT = {
     "id": "3",
     "provider": "ann",
     "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
-    "license": "CC-BY-4.0",
-    "agreement_ref": "A-7",
 }
 RECORDS = [
     TrainingRecord("1", Group("ann"), "Once upon a time"),
@@ -190,7 +188,24 @@ def test_a_record_that_comes_twice_counts_once_and_is_reported(tmp_path):
     reader = read_training([write(tmp_path, TEXT, TEXT), write(tmp_path, {**TEXT, "license": "x"}, name="b.jsonl")])
     assert list(reader) == RECORDS[:1]
     assert (reader.counts.duplicates, reader.counts.quarantined) == (2, 0)
-    assert reader.notices == ("2 records came twice, with the same id and content: counted once",)
+    assert reader.notices == (
+        "field `license` is not used (in 1 record)",
+        "2 records came twice, with the same id and content: counted once",
+    )
+
+
+def test_terms_in_the_data_are_said_not_to_be_used(tmp_path):
+    records = [{**TEXT, "license": "CC-BY-4.0", "agreement_ref": "A-7"}, {**PAIR, "license": 4}]
+    jsonl = write(tmp_path, *records)
+    parquet = tmp_path / "data.parquet"
+    pl.DataFrame([{**record, "license": "x", "agreement_ref": "y"} for record in records]).write_parquet(parquet)
+    for path, agreements in ((jsonl, "1 record"), (parquet, "2 records")):
+        reader = read_training([path])
+        assert list(reader) == RECORDS[:2]
+        assert reader.notices == (
+            f"field `agreement_ref` is not used (in {agreements})",
+            "field `license` is not used (in 2 records)",
+        )
 
 
 @pytest.mark.parametrize(
