@@ -18,7 +18,7 @@ from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.set_aside import KIND
 from credit.ledger.settlement import CITES, provider_balances
-from credit.ledger.values import is_currency, is_storable
+from credit.ledger.values import check_currency, is_storable
 from credit.records import HOUSE, is_period, period_of
 
 _ALWAYS = frozenset({"adjustment", "restatement", "advance"})
@@ -193,8 +193,7 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
         raise LedgerError(f"unknown provider {provider_key!r}; add it first: credit providers add {provider_key} NAME")
     if kind == "house":
         raise LedgerError(f"{where} makes no sense: what it earns is the house's")
-    if not is_currency(currency):
-        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    check_currency(currency)
     if amount_minor == 0:
         raise LedgerError(f"{where} of nothing makes no sense")
 

@@ -17,7 +17,7 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed, last_day
 from credit.ledger.schema import fx_rate, next_id
 from credit.ledger.seals import add_rows
-from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
+from credit.ledger.values import check_currency, is_storable, utc_moment, utc_text
 from credit.records import GivenRate, Rate
 
 
@@ -46,8 +46,7 @@ def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, no
     """
     where = f"the rate of {given.base} in {given.quote} on {given.on}"
     for code in (given.base, given.quote):
-        if not is_currency(code):
-            raise LedgerError(f"{code!r} is not an ISO 4217 code such as USD")
+        check_currency(code)
     if given.base == given.quote:
         raise LedgerError(f"{where} makes no sense: it is one currency")
     if not given.source.strip() or not is_storable(given.source):

@@ -21,7 +21,7 @@ from credit.ledger.engine import serialise_writers
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import account, next_id, provider
 from credit.ledger.seals import add_rows
-from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
+from credit.ledger.values import check_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Group
 
 Scope = tuple[str, str | None, str | None]
@@ -124,8 +124,8 @@ def _record(
     what = f"{provider_key} ({collection or currency or 'all currencies'})"
     if not reason.strip() or not is_storable(reason):
         raise LedgerError(f"the {action} of {what} needs a reason, in words that a database can keep")
-    if currency is not None and not is_currency(currency):
-        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    if currency is not None:
+        check_currency(currency)
     if currency is not None and collection is not None:
         raise LedgerError(f"a collection is held in all currencies: {collection!r} cannot be held in {currency} alone")
     if provider_key == HOUSE:

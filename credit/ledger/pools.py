@@ -26,7 +26,7 @@ from credit.ledger.schema import (
     provider,
 )
 from credit.ledger.seals import add_rows
-from credit.ledger.values import is_currency
+from credit.ledger.values import check_currency
 from credit.records import CREDIT, period_of
 
 _MONTHS_AHEAD = 12
@@ -93,8 +93,7 @@ def add_pool(
         PeriodClosedError: the period is closed.
     """
     where = f"pool {reference!r} of {name}"
-    if not is_currency(currency):
-        raise LedgerError(f"{where}: {currency!r} is not an ISO 4217 code such as USD")
+    check_currency(currency)
     if not reference:
         raise LedgerError(f"a pool of {name} needs a reference that tells it from others")
     net = gross_minor - deductions_minor

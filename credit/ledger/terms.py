@@ -21,7 +21,7 @@ from credit.ledger.periods import first_day, following, last_closed
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import contract_term, next_id, provider
 from credit.ledger.seals import add_rows
-from credit.ledger.values import is_currency, is_storable, utc_moment, utc_text
+from credit.ledger.values import check_currency, is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
 
 _VALUES = tuple(Terms.__dataclass_fields__)
@@ -73,8 +73,7 @@ def agree(
         PeriodClosedError: it begins in a period that is closed.
     """
     where = f"terms of {provider_key} in {currency}"
-    if not is_currency(currency):
-        raise LedgerError(f"{currency!r} is not an ISO 4217 code such as USD")
+    check_currency(currency)
     if provider_key == HOUSE:
         raise LedgerError(f"{HOUSE!r} keeps what nobody earned; nothing is agreed with it")
     if valid_to is not None and valid_to < valid_from:

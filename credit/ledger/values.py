@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from credit.errors import LedgerError
+
 MAX_AMOUNT = 2**63 - 1
 """Largest amount of one entry, either side of zero: whatever fits can be reversed."""
 
@@ -30,6 +32,12 @@ def utc_moment(text: str) -> datetime:
 def is_currency(text: str) -> bool:
     """Whether `text` has the form of an ISO 4217 code: three capital letters."""
     return len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()
+
+
+def check_currency(text: str) -> None:
+    """Raise LedgerError where `text` has not the form of an ISO 4217 code."""
+    if not is_currency(text):
+        raise LedgerError(f"{text!r} is not an ISO 4217 code such as USD")
 
 
 def is_storable(text: str) -> bool:

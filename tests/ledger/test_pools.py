@@ -55,6 +55,12 @@ def test_a_pool_that_is_no_money_is_refused(conn: Connection, gross: int, less: 
         add_pool(conn, gross=gross, less=less)
 
 
+@pytest.mark.parametrize("currency", ["usd", "US", "EURO", "ÜSD", ""])
+def test_a_pool_in_what_is_no_currency_is_refused(conn: Connection, currency: str) -> None:
+    with pytest.raises(LedgerError, match=f"'{currency}' is not an ISO 4217 code such as USD"):
+        pools.add_pool(conn, OCTOBER, currency, 100, 10, "ads", NOW)
+
+
 def test_a_pool_more_than_a_year_ahead_is_refused(conn: Connection) -> None:
     assert add_pool(conn, "2027-10").period == "2027-10"
     with pytest.raises(LedgerError, match="more than a year from now"):
