@@ -1,13 +1,13 @@
 """${message}
 
-Revision: ${up_revision}; follows: ${down_revision | comma,n}
+The SQL lies beside this file, frozen as that of 0001 is.
 """
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
-${imports if imports else ""}
+
+from credit.ledger.frozen_sql import run_frozen_sql
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "raise NotImplementedError"}
+    run_frozen_sql(op.get_bind(), __file__, revision)
 
 
 def downgrade() -> None:

@@ -9,10 +9,11 @@ Statements are parted by empty lines.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import context, op
+
+from credit.ledger.frozen_sql import run_frozen_sql
 
 revision = "0001"
 down_revision = None
@@ -22,10 +23,7 @@ depends_on = None
 
 def upgrade() -> None:
     connection = op.get_bind()
-    script = Path(__file__).with_name(f"{revision}_{connection.dialect.name}.sql").read_text("utf-8")
-    for statement in script.strip().split("\n\n"):
-        # Without parameters, so that the driver reads no % as a placeholder.
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    run_frozen_sql(connection, __file__, revision)
     moment = context.config.attributes.get("now") or datetime.now(UTC)
     now = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     connection.execute(

@@ -5,9 +5,9 @@ The SQL lies beside this file, frozen as that of 0001 is. SQLite cannot change a
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
+
+from credit.ledger.frozen_sql import run_frozen_sql
 
 revision = "0004"
 down_revision = "0003"
@@ -16,11 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    script = Path(__file__).with_name(f"{revision}_{connection.dialect.name}.sql").read_text("utf-8")
-    for statement in script.strip().split("\n\n"):
-        # Without parameters, so that the driver reads no % as a placeholder.
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    run_frozen_sql(op.get_bind(), __file__, revision)
 
 
 def downgrade() -> None:

@@ -6,11 +6,10 @@ The SQL lies beside this file, frozen as that of 0001 is. What the rows say is t
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
 from sqlalchemy import text
 
+from credit.ledger.frozen_sql import run_frozen_sql
 from credit.ledger.seals import seal_rows
 
 revision = "0007"
@@ -47,10 +46,7 @@ _ROWS = 1000
 
 def upgrade() -> None:
     connection = op.get_bind()
-    script = Path(__file__).with_name(f"{revision}_{connection.dialect.name}.sql").read_text("utf-8")
-    for statement in script.strip().split("\n\n"):
-        # Without parameters, so that the driver reads no % as a placeholder.
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    run_frozen_sql(connection, __file__, revision)
     for table in _TABLES:
         last: str | int = "" if table == "period" else 0
         while True:

@@ -7,11 +7,11 @@ because neither engine promises to draw them well enough. As at 0007, what the r
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 from alembic import op
 from sqlalchemy import text
 
+from credit.ledger.frozen_sql import run_frozen_sql
 from credit.ledger.seals import seal_rows
 
 revision = "0008"
@@ -27,10 +27,7 @@ def upgrade() -> None:
     if known:
         salts = [{"id": number, "salt": secrets.token_hex(32)} for number in known]
         connection.execute(text("INSERT INTO salt_0008 VALUES (:id, :salt)"), salts)
-    script = Path(__file__).with_name(f"{revision}_{connection.dialect.name}.sql").read_text("utf-8")
-    for statement in script.strip().split("\n\n"):
-        # Without parameters, so that the driver reads no % as a placeholder.
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    run_frozen_sql(connection, __file__, revision)
     rows = connection.execute(text("SELECT * FROM provider_pii ORDER BY id")).mappings().all()
     seal_rows(connection, "provider_pii", rows)
 
