@@ -78,6 +78,11 @@ def only_one(lock: Path, held: str) -> Iterator[None]:
         mine.release()
 
 
+def nearest_folder(folder: Path) -> Path:
+    """Return a folder, or the nearest above it that is there: what is to be made lies on the same disk."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+
+
 def is_left_over(name: str) -> bool:
     """Whether a file's name is that of one which was being written beside its place when its process was killed."""
     return name.startswith(".") and name.endswith(".tmp")

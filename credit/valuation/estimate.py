@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from credit.errors import ValuationError
-from credit.files import why_disk_is_full
+from credit.files import nearest_folder, why_disk_is_full
 from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
@@ -133,7 +133,7 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
         ValuationError: there is not enough disk or memory.
     """
     # What an unfinished build has left in the folder is used again, or makes room.
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    place = nearest_folder(folder)
     free = shutil.disk_usage(place).free + _bytes_in(folder)
     if needs.disk_bytes > free:
         raise ValuationError(

@@ -101,15 +101,16 @@ class Build:
             tokens_per_batch=tokens_in_batch(self.running.tokens_per_batch, device_of(self.task)),
             fitted=fitted,
         )
-        storing = storing_seconds(self.out, round(self.needs.disk_bytes * self._rows_left()), device_of(self.task))
-        needs = replace(self.needs, seconds=probed.seconds(work) + storing, batch_bytes=probed.batch_bytes)
+        seconds = probed.seconds(work) + storing_seconds(self.out, work.stored, device_of(self.task))
+        needs = replace(self.needs, seconds=seconds, batch_bytes=probed.batch_bytes)
         self.running, needs = self.running.within_memory(needs, self.data.examples, device_of(self.task))
         return needs
 
     def _left_to_do(self) -> Work:
         """Add up what is left of every pass."""
-        unread = [unit for unit in self.units() if unit.number >= self.state.surveyed] if self.surveys else []
-        empty = [unit for unit in self.units() if unit.shard not in self.state.shards]
+        units = list(self.units())
+        unread = [unit for unit in units if unit.number >= self.state.surveyed] if self.surveys else []
+        empty = [unit for unit in units if unit.shard not in self.state.shards]
         counted = unread if self.surveys else empty
         fits = needs_moments(self.settings) and self.state.projections is None
         sample = choose_sample(self.data.examples, self.settings.sample) if fits else []
@@ -118,12 +119,8 @@ class Build:
             passes=sum(self._tokens(unit.new) for unit in unread) + sum(self._tokens(unit.members) for unit in empty),
             summed=sum(len(unit.new) for unit in counted),
             weighed=sum(len(unit.members) for unit in empty) if self.surveys else 0,
+            stored=self.needs.disk_bytes * sum(unit.high - unit.low for unit in empty) // len(self.rows.counts),
         )
-
-    def _rows_left(self) -> float:
-        """Part of the rows that are not stored yet, 0 to 1."""
-        empty = sum(unit.high - unit.low for unit in self.units() if unit.shard not in self.state.shards)
-        return empty / len(self.rows.counts)
 
     def _tokens(self, members: Sequence[int]) -> int:
         return sum(self.data.examples[i].size for i in members)

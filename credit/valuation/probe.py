@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
+from credit.files import nearest_folder
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
@@ -46,12 +47,14 @@ class Work:
         passes: tokens of all passes that take gradients, together.
         summed: examples whose gradients go into the curvature's sums.
         weighed: examples whose self-influence is asked of the curvature.
+        stored: bytes of the index that are not written yet.
     """
 
     fitting: int
     passes: int
     summed: int
     weighed: int
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +262,7 @@ def storing_seconds(folder: Path, size: int, device: torch.device) -> float:
     What is written for it has no name and is gone at once. Where nothing can be written, no time is known: the build
     will say so.
     """
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    place = nearest_folder(folder)
     part = min(_STORED, size // _SHARE)
     values = torch.randint(256, (part,), dtype=torch.uint8, device=device)
 

@@ -79,7 +79,10 @@ def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connectio
 
 def test_an_index_that_is_back_where_another_lay_is_the_newest(conn: Connection) -> None:
     number = {name: catalog.register_index(conn, "tiny", name, "here", "{}", NOW).id for name in ("f1", "f2")}
-    order = lambda: [item.id for item in catalog.indexes(conn)]  # noqa: E731
+
+    def order() -> list[int]:
+        return [item.id for item in catalog.indexes(conn)]
+
     assert order() == [number["f1"], number["f2"]]
     for _ in range(2):
         catalog.register_index(conn, "tiny", "f1", "here", "{}", NOW)
