@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.measure import Table, describe, environment, save_results
 from benchmarks.models import HIDDEN
-from credit.files import write_whole
+from credit.storage import write_whole
 from credit.valuation import AttributionIndex, IndexSettings, Valuation, build_index, load_model
 from credit.valuation.manifest import MANIFEST
 from credit.valuation.store import encode_rows, save_tensors

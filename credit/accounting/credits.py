@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from credit.accounting.apportion import apportion_doubles
 from credit.errors import InvalidRequestError, ValuationError
 from credit.records import HOUSE, UNATTRIBUTED, Group
+from credit.storage import canonical_json
 
 Measure = Literal["effect", "support", "influence"]
 
@@ -73,7 +74,7 @@ class Policy:
     def to_json(self) -> str:
         """Return the policy as canonical JSON: sorted keys, no spaces, shortest exact numbers."""
         said = {name: value for name, value in asdict(self).items() if _LATER.get(name, "") != value}
-        return json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical_json(said)
 
     @classmethod
     def from_json(cls, text: str) -> Policy:

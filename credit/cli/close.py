@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import PERIOD, json_option, say, terminal_width, workspace_options
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall

@@ -20,7 +20,7 @@ from credit.cli.options import (
     workspace_options,
 )
 from credit.errors import EXIT_PARTIAL
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

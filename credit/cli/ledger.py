@@ -8,7 +8,7 @@ import click
 
 from credit.cli.options import json_option, say, workspace_options
 from credit.errors import EXIT_INTEGRITY
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.overview import PeriodOverview

@@ -10,8 +10,8 @@ import click
 from credit import __version__
 from credit.cli.options import say_error
 from credit.errors import CreditError
-from credit.files import why_disk_is_full
-from credit.printable import printable_lines
+from credit.storage import why_disk_is_full
+from credit.text import printable_lines
 
 _COMMANDS = {
     "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from credit.printable import printable_lines
 from credit.records import is_period
+from credit.text import printable_lines
 
 if TYPE_CHECKING:
     from credit.pipeline.intake import IntakeReport

@@ -18,7 +18,7 @@ from credit.cli.options import (
     warn,
 )
 from credit.errors import EXIT_PARTIAL
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +58,9 @@ def overlap(
     """
     from dataclasses import asdict
 
-    from credit.files import write_whole
     from credit.ingest.overlap import find_overlap
     from credit.ingest.training import read_training
+    from credit.storage import write_whole
 
     reader = read_training(data, fields=field_mapping(fields))
     with progress_bar("comparing", "records") as update:

@@ -9,7 +9,7 @@ import click
 
 from credit.cli.options import FILE, NUMBER, PERIOD, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.payments.sepa import Payer

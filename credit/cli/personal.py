@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import FILE, json_option, say, workspace_options
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import DAY, json_option, say, workspace_options
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.ledger.terms import Agreement

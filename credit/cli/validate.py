@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
-from credit.printable import counted
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.fidelity.certificate import Certificate

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from credit.accounting.credits import Policy
 from credit.errors import IntegrityError
 from credit.fidelity.metrics import Estimate
+from credit.storage import canonical_json
 
 CERTIFICATE = "certificate.json"
 QUICK_CERTIFICATE = "certificate-quick.json"
@@ -122,7 +123,7 @@ class Certificate:
     @property
     def canonical(self) -> str:
         """The certificate as one line of JSON with sorted keys: what its hash is taken of."""
-        return json.dumps(self._body(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical_json(self._body())
 
     @property
     def sha256(self) -> str:

@@ -23,8 +23,8 @@ from credit import __version__
 from credit.errors import InvalidRequestError, ValuationError
 from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.workers import map_in_processes
-from credit.files import only_one, write_whole
 from credit.records import PPM, LoggedOutput, TrainingRecord
+from credit.storage import canonical_json, only_one, write_whole
 from credit.valuation.batching import make_batch, plan_batches
 from credit.valuation.losses import sequence_losses
 from credit.valuation.model import LanguageModel, load_model, without_progress_bars
@@ -104,7 +104,7 @@ class Recipe:
 def recipe_fingerprint(settings: Mapping[str, Any]) -> str:
     """Identity of a recipe: everything but data and seed that decides what model comes out."""
     software = {"credit": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    return hashlib.sha256(json.dumps({**settings, "software": software}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(canonical_json({**settings, "software": software}).encode()).hexdigest()
 
 
 def _shuffled(lengths: Sequence[int], budget: int, generator: torch.Generator) -> list[list[int]]:
@@ -237,7 +237,7 @@ class Laboratory:
             return {run: self.outcome(run) for run in runs}
 
     def _path(self, run: Counterfactual) -> Path:
-        key = hashlib.sha256(json.dumps([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()
+        key = hashlib.sha256(canonical_json([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()
         return self.folder / f"{key[:32]}.json"
 
 

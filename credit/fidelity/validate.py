@@ -40,8 +40,8 @@ from credit.fidelity.metrics import (
     top_one,
 )
 from credit.fidelity.retrain import Laboratory
-from credit.files import write_whole
 from credit.records import LoggedOutput, TrainingRecord
+from credit.storage import write_whole
 from credit.valuation import AttributionIndex, LanguageModel
 
 Progress = Callable[[int, int], None]

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from credit.files import rename_whole
 from credit.records import Quarantined
+from credit.storage import rename_whole
 
 _DIGITS = 16
 """Of the input's hash, in the name of its quarantine file."""

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from credit.printable import counted
 from credit.records import Place, Quarantined
+from credit.text import counted
 
 T_co = TypeVar("T_co", covariant=True)
 

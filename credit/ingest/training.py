@@ -15,8 +15,8 @@ from credit.ingest.fields import InputModel, validate
 from credit.ingest.results import notices_of_ignored
 from credit.ingest.seen import SeenRecords, owners_in_words
 from credit.ingest.sources import Row, check_input, read_rows
-from credit.printable import counted
 from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Quarantined, Share, TrainingRecord, agreed_shares
+from credit.text import counted
 
 _EXAMPLES = 5
 

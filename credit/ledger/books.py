@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from credit.errors import IntegrityError
-from credit.files import write_whole
+from credit.storage import write_whole
 
 SCHEMA = {
     "output_id": pl.Int64,

@@ -22,10 +22,10 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
-from credit.files import only_one
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS
 from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
+from credit.storage import only_one
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a SQLite writer waits for another one, and a scrub for others on either engine, before it gives up."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import CreditError, IntegrityError
-from credit.files import sha256_file
 from credit.ledger import certificates, closechecks, crosschecks, paychecks, sealchecks, seals, set_aside
 from credit.ledger.books import book_path
 from credit.ledger.crosschecks import Problem
@@ -24,6 +23,7 @@ from credit.ledger.engine import Ledger
 from credit.ledger.journal import Header, chain_hash
 from credit.ledger.schema import account, ledger_entry, ledger_txn, metadata, score_book
 from credit.ledger.values import GENESIS
+from credit.storage import sha256_file
 
 MAX_PROBLEMS = 20
 """Problems reported of each kind of check: the first ones name the place, thousands more would not help."""

@@ -21,8 +21,9 @@ from credit.ledger.clock import recorded_moment
 from credit.ledger.engine import serialise_writers
 from credit.ledger.schema import account, ledger_entry, ledger_txn, period
 from credit.ledger.seals import add_rows
-from credit.ledger.values import GENESIS, MAX_AMOUNT, canonical_json, is_currency, is_storable, utc_text
+from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
 from credit.records import CREDIT, is_period
+from credit.storage import canonical_json
 
 ENCODING = "credit.ledger.1"
 """First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""

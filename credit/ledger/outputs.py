@@ -26,8 +26,9 @@ from credit.ledger.schema import (
     valuation,
 )
 from credit.ledger.seals import add_rows, seal_row
-from credit.ledger.values import MAX_AMOUNT, canonical_json, is_storable, utc_moment, utc_text
+from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, is_period, output_name
+from credit.storage import canonical_json
 
 _BATCH = 500
 

@@ -22,7 +22,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, in
 from credit.ledger import schema
 from credit.ledger.bulk import insert_rows
 from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
-from credit.ledger.values import GENESIS, canonical_json
+from credit.ledger.values import GENESIS
+from credit.storage import canonical_json
 
 ENCODING = "credit.seal.1"
 """First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from credit.errors import LedgerError
@@ -12,9 +11,6 @@ MAX_AMOUNT = 2**63 - 1
 
 GENESIS = "0" * 64
 """`prev_hash` of the first transaction, and of the first seal."""
-
-canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-"""JSON with sorted keys, without spaces, in ASCII: the same value gives the same bytes."""
 
 
 def utc_text(moment: datetime) -> str:

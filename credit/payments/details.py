@@ -15,8 +15,8 @@ from credit.errors import CreditError, InputError, InvalidRequestError, LedgerEr
 from credit.ingest.sources import read_csv
 from credit.ledger.engine import Ledger
 from credit.ledger.personal import Details, current_details, erase_details, set_details
-from credit.printable import printable
 from credit.records import Quarantined
+from credit.text import printable
 
 FIELDS = tuple(item.name for item in fields(Details))
 """Every field of a provider's details, as options, columns and `Details` name it."""

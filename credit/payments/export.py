@@ -37,7 +37,7 @@ from credit.ledger.personal import current_details, details_version
 from credit.payments.files import LAYOUTS, render_csv, write_file
 from credit.payments.lines import PaymentLine
 from credit.payments.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
-from credit.printable import counted
+from credit.text import counted
 
 _MOST_SEPA = 100_000
 """Payments in a SEPA file; banks set lower limits of their own."""

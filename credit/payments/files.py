@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.files import write_whole
 from credit.payments.lines import PaymentLine, safe
+from credit.storage import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from credit.accounting.money import format_amount
 from credit.errors import InputError
 from credit.ledger.personal import Details
-from credit.printable import printable
+from credit.text import printable
 
 _RUNNABLE = re.compile(r"\s*'*[=+\-@]")
 _BYTE_ORDER_MARK = "\ufeff"

@@ -40,8 +40,9 @@ from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_cert
 from credit.pipeline.dividing import Earning, HousePolicy, divide, post_allocations
 from credit.pipeline.pooling import post_pooling
 from credit.pipeline.settling import post_lines, settle_all
-from credit.printable import counted
 from credit.records import Group, Provider, Terms, is_period
+from credit.storage import canonical_json
+from credit.text import counted
 
 _NAMED = 5
 """Outputs that are named of those that hold up a close."""
@@ -77,7 +78,7 @@ class ClosePolicy:
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return canonical_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> ClosePolicy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -25,6 +24,7 @@ from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pendi
 from credit.ledger.periods import open_period_for
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
+from credit.storage import canonical_json
 from credit.valuation import AttributionIndex, Valuation, read_manifest
 from credit.valuation.tokens import Encoder
 
@@ -354,4 +354,4 @@ def _postings(
 
 def _run_fingerprint(index_fingerprint: str, policy: Policy) -> str:
     parts = [index_fingerprint, policy.to_json(), __version__]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

@@ -23,8 +23,8 @@ from credit.ledger.queries import credit_rows
 from credit.ledger.sources import book_scores, existing_period, reversed_transactions, standing_rows
 from credit.pipeline.pooling import checked_pooling, moved_credits
 from credit.pipeline.retracing import CurrencySteps, balance_steps
-from credit.printable import counted
 from credit.records import Group, Provider, period_of
+from credit.text import counted
 
 TOP = 10
 """Outputs that are shown."""

@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 from credit.accounting.fx import parse_rate
 from credit.accounting.money import currency_digits, parse_amount
 from credit.errors import CreditError, InputError
-from credit.files import sha256_file
 from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import Problems, QuarantineFile
@@ -26,6 +25,7 @@ from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, LoggedOutput, Quarantined, Terms
+from credit.storage import sha256_file
 
 Row = TypeVar("Row")
 

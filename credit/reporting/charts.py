@@ -17,9 +17,9 @@ from typing import Any, Literal
 import altair as alt
 import vl_convert
 
-from credit.printable import printable
 from credit.records import MICRO
 from credit.reporting.tables import share_text
+from credit.text import printable
 
 INK = "#1c2530"
 MUTED = "#69747f"

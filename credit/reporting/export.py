@@ -16,7 +16,6 @@ import polars as pl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
-from credit.files import sync_folder
 from credit.ledger.catalog import providers
 from credit.ledger.engine import Ledger
 from credit.ledger.sources import MEASURES, standing_scores
@@ -25,6 +24,7 @@ from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, to
 from credit.reporting.pages import readme_text, statement_page
 from credit.reporting.signatures import SIGNATURE_FILE, public_text, signature_text
 from credit.reporting.tables import to_csv
+from credit.storage import sync_folder
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
 """What a provider's folder holds; and `SIGNATURE_FILE`, if its statement is signed."""

@@ -23,12 +23,12 @@ from credit.ledger.periods import Period
 from credit.ledger.set_aside import standing
 from credit.ledger.sources import existing_period, posted_books
 from credit.ledger.statements import Statement
-from credit.printable import printable
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import PALETTE, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
 from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
 from credit.resources import resource
+from credit.text import printable
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August",

@@ -19,10 +19,10 @@ import polars as pl
 
 from credit.errors import InvalidRequestError
 from credit.ledger.sources import MEASURES
-from credit.printable import printable
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
 from credit.reporting.layout import Column, fitted
+from credit.text import printable
 
 Format = Literal["table", "csv", "json"]
 

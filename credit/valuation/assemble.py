@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from credit.files import write_whole
+from credit.storage import write_whole
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest

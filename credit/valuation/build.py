@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from credit.errors import MismatchError, ValuationError
-from credit.files import sha256_file, write_whole
+from credit.storage import sha256_file, write_whole
 from credit.valuation.build_state import STATE
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.data import TrainingData, encode_training

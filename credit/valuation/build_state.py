@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from credit.errors import MismatchError
-from credit.files import write_whole
+from credit.storage import write_whole
 
 STATE = "build.json"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from credit.errors import InputError, MismatchError
-from credit.files import sha256_file, write_whole
 from credit.records import PPM, Group, Share
+from credit.storage import sha256_file, write_whole
 from credit.valuation.manifest import ExcludedExample
 from credit.valuation.rows import RowLayout
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest

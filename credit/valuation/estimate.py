@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from credit.errors import ValuationError
-from credit.files import nearest_folder, why_disk_is_full
+from credit.storage import nearest_folder, why_disk_is_full
 from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.files import is_left_over, sha256_file
+from credit.storage import is_left_over, sha256_file
 from credit.valuation.assemble import complete_index
 from credit.valuation.build_state import STATE, BuildState
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic

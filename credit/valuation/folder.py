@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.files import is_left_over, only_one
+from credit.storage import is_left_over, only_one
 from credit.valuation.build_state import STATE
 from credit.valuation.manifest import MANIFEST
 

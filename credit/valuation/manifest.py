@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from credit.errors import InputError, IntegrityError, MismatchError
-from credit.files import sha256_file
 from credit.records import PPM, Group, Share
+from credit.storage import canonical_json, sha256_file
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
@@ -101,7 +101,7 @@ class IndexInputs:
             parts.append({"checkpoints": sorted(checkpoints)})
         if recorded_from:
             parts.append({"recorded_from": recorded_from})
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def differences(self, asked: IndexInputs) -> str:
         """Say in words in what an index of these inputs differs from one of those that are asked for."""

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from credit.errors import InputError, ValuationError
-from credit.files import sha256_file
+from credit.storage import canonical_json, sha256_file
 from credit.valuation.batching import Batch, make_batch
 from credit.valuation.losses import sequence_losses
 from credit.valuation.task import LossBatch
@@ -236,7 +236,7 @@ def fingerprint_tokenizer(path: Path) -> str:
 
 def _digest(files: Iterable[Path]) -> str:
     parts = {file.name: sha256_file(file) for file in files}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def _check_weights(path: Path) -> None:

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
-from credit.files import nearest_folder
+from credit.storage import nearest_folder
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.files import only_one
 from credit.records import Group, Share
+from credit.storage import only_one
 from credit.valuation.assemble import versioned
 from credit.valuation.build import BuildPlan
 from credit.valuation.data import (

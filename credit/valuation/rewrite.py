@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from credit.errors import MismatchError, ValuationError
-from credit.files import sha256_file
 from credit.records import PPM
+from credit.storage import sha256_file
 from credit.valuation.assemble import complete_index, versioned
 from credit.valuation.curvature import make_statistic
 from credit.valuation.data import Member, left_out, listing

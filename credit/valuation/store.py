@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from credit.files import removed_on_failure, rename_whole, sha256_file
+from credit.storage import removed_on_failure, rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 

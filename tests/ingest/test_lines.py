@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
-from credit.files import sha256_file
 from credit.ingest.lines import Line, read_lines
+from credit.storage import sha256_file
 
 
 @given(st.binary(min_size=1))

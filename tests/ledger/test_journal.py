@@ -16,8 +16,8 @@ from credit.ledger import balances, integrity, journal
 from credit.ledger.engine import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
-from credit.ledger.values import canonical_json
 from credit.records import CREDIT
+from credit.storage import canonical_json
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER, credit_posting
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from credit.errors import ValuationError
-from credit.files import why_disk_is_full, write_whole
+from credit.storage import why_disk_is_full, write_whole
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider

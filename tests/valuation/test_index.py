@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from credit.errors import InputError, IntegrityError, MismatchError, ValuationError
-from credit.files import sha256_file
 from credit.records import TrainingRecord
+from credit.storage import sha256_file
 from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers

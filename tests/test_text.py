@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from credit.printable import counted
+from credit.text import counted
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 outputs"), (1, "1 output"), (2, "2 outputs"), (11, "11 outputs")])

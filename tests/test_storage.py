@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from credit.errors import LockHeldError
-from credit.files import only_one
+from credit.storage import only_one
 
 
 def test_a_second_one_is_refused_at_once_and_let_in_when_the_first_has_left(tmp_path: Path) -> None:

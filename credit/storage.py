@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from credit.errors import LockHeldError
+
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""JSON with sorted keys, no spaces, in ASCII: equal values give equal bytes. Integers of any size stay exact.
+
+Everything hashed is written by it, except statements: these follow RFC 8785, so that programs of others can check them.
+"""
 
 _NO_ROOM = {
     errno.ENOSPC: "no space is left on the device",
