@@ -32,7 +32,7 @@ from sqlalchemy import select
 
 from credit.cli.main import cli
 from credit.ledger import integrity
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.payments import batch_items, batches
 from credit.ledger.schema import metadata
 

@@ -31,7 +31,7 @@ from typing import Any
 import psycopg
 
 from credit.ledger import catalog, integrity, pools
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.pipeline.closing import CloseSettings, close_period
 from credit.records import CREDIT, Provider

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs inside the transaction that `credit.ledger.engine.upgrade` opened.
+"""Alembic's environment: runs inside the transaction that `credit.ledger.database.upgrade` opened.
 
 There is no alembic.ini and no offline mode: `credit init` is the way in, so that a migration and the record of it
 are one transaction on both engines.

@@ -25,7 +25,7 @@ from credit.ledger import catalog, journal, outputs, pools, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.certificates import register_certificate
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import CloseSettings, close_period
 from credit.records import CREDIT, Group, LoggedOutput, Provider, Terms

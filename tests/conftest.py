@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from credit.ledger import engine
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger import database
+from credit.ledger.database import Ledger, upgrade
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("credit", deadline=None)
@@ -29,7 +29,7 @@ ON_SQLITE, ON_POSTGRESQL = (pytest.mark.parametrize("engine_name", [name], indir
 _TEMPLATE = "credit_template"
 CREATED = datetime(2025, 12, 31, 12, tzinfo=UTC)
 """When the templates are made: the house's row and its seal say so, and with them every statement."""
-CONFIGURE_SQLITE = engine._configure_sqlite
+CONFIGURE_SQLITE = database._configure_sqlite
 """What the product does with a connection, before `nothing_waits_for_the_disk`."""
 
 
@@ -43,7 +43,7 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: None)
-        patch.setattr(engine, "_configure_sqlite", configure)
+        patch.setattr(database, "_configure_sqlite", configure)
         yield
 
 

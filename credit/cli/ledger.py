@@ -25,7 +25,7 @@ def init(workspace: Workspace, as_json: bool) -> None:
     Example: credit init
              credit init --database postgresql://accounts@db/credit
     """
-    from credit.ledger.engine import redact, upgrade
+    from credit.ledger.database import redact, upgrade
 
     revision = upgrade(workspace.database)
     workspace.data_dir.mkdir(parents=True, exist_ok=True)

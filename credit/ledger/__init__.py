@@ -2,8 +2,8 @@
 
 Read in this order:
 
-- what there is: `values`, `schema` (the tables), `rules` and `guards` (what the database itself refuses);
-- how it is written: `engine` (opening, transactions, locks, migrations: `frozen_sql`), `clock`, `bulk`, `accounts`,
+- what there is: `values`, `schema` (the tables), `rules` and `triggers` (what the database itself refuses);
+- how it is written: `database` (opening, transactions, locks, migrations: `frozen_sql`), `clock`, `bulk`, `accounts`,
   `journal` (posting, a chain of hashes), `seals` (a chain over all other rows), `scrubbing` (what was erased leaves
   the files);
 - what is recorded: `catalog` (providers, models, indexes), `terms`, `holds`, `personal`, `issuers`, `fx`, `outputs`

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.crosschecks import Problem
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.schema import attribution_index, certificate, next_id, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from credit.errors import IdempotencyError, LedgerError
 from credit.ledger.accounts import ADVANCE_KIND, ESCROW, EXTERNAL, HELD_KIND, advance_account, payable
 from credit.ledger.balances import balance
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.personal import keep_erasable

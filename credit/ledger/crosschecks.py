@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from credit.errors import LedgerError
-from credit.ledger import guards
+from credit.ledger import triggers
 from credit.ledger.accounts import parse_account
 from credit.ledger.outputs import changed_outputs
 from credit.ledger.rules import Dialect
@@ -52,7 +52,7 @@ class Problem:
 def check_guards(conn: Connection) -> Iterator[Problem]:
     """Yield every guard or named constraint that is missing or not as `credit` made it."""
     dialect: Dialect = "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
-    expected, installed = guards.expected(dialect), guards.installed(conn)
+    expected, installed = triggers.expected(dialect), triggers.installed(conn)
     for name in sorted(expected.keys() | installed.keys()):
         if name not in installed:
             yield Problem(f"trigger {name}", "is missing: the database no longer refuses what it guarded")

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from sqlalchemy import Connection, Row, Select, select
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed, last_day
 from credit.ledger.schema import fx_rate, next_id
 from credit.ledger.seals import add_rows

@@ -17,7 +17,7 @@ from credit.ledger import schema
 from credit.ledger.accounts import EARNED_KIND
 from credit.ledger.catalog import provider_id
 from credit.ledger.clock import after_closes
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import account, next_id, provider
 from credit.ledger.seals import add_rows

@@ -19,7 +19,7 @@ from credit.errors import CreditError, IntegrityError
 from credit.ledger import certificates, closechecks, crosschecks, paychecks, sealchecks, seals, set_aside
 from credit.ledger.books import book_path
 from credit.ledger.crosschecks import Problem
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Header, chain_hash
 from credit.ledger.schema import account, ledger_entry, ledger_txn, metadata, score_book
 from credit.ledger.values import GENESIS

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.clock import after_closes
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import issuer, next_id
 from credit.ledger.seals import add_rows

@@ -18,7 +18,7 @@ from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import account_ids
 from credit.ledger.bulk import insert_rows
 from credit.ledger.clock import recorded_moment
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.schema import account, ledger_entry, ledger_txn, period
 from credit.ledger.seals import add_rows
 from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text

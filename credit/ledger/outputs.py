@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 
 from credit.errors import LedgerError
 from credit.ledger.catalog import models
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.schema import (
     compute_run,
     ingest_file,

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from credit.errors import LedgerError
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
 from credit.ledger.clock import recorded_moment
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.payouts import Payout
 from credit.ledger.periods import open_period_for

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select
 
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.schema import next_id, payout, provider
 from credit.ledger.seals import add_rows
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select, update
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.clock import after_holds
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.journal import ensure_period
 from credit.ledger.outputs import has_outputs
 from credit.ledger.schema import period

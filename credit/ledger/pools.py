@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.periods import later
 from credit.ledger.personal import keep_erasable

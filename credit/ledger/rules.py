@@ -1,4 +1,4 @@
-"""The rules that the database keeps by itself, whoever asks; `credit.ledger.guards` makes triggers of them.
+"""The rules that the database keeps by itself, whoever asks; `credit.ledger.triggers` makes triggers of them.
 
 A `Rule` is a condition over NEW and OLD in SQL that both engines read alike, and the sentence with which the
 database refuses when it holds. `rules()` is the whole list. One refusal is for SQLite alone: `INSERT OR REPLACE`, whose

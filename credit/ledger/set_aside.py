@@ -20,7 +20,7 @@ from credit.ledger import schema
 from credit.ledger.accounts import ISSUED, SET_ASIDE
 from credit.ledger.clock import recorded_moment
 from credit.ledger.crosschecks import Problem
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
 from credit.ledger.outputs import called, is_set_aside
 from credit.ledger.periods import first_day, open_period_for

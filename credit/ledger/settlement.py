@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import HELD_KIND, PAYABLE_KIND
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.schema import (
     account,
     exact_sum,

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, Select, or_, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.catalog import provider_id
-from credit.ledger.engine import serialise_writers
+from credit.ledger.database import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed
 from credit.ledger.personal import keep_erasable
 from credit.ledger.schema import contract_term, next_id, provider

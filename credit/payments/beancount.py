@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 
 from credit.accounting.money import format_amount
 from credit.ledger.accounts import EXTERNAL
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.periods import first_day, last_day
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.sources import existing_period

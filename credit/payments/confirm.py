@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from credit.errors import InputError
 from credit.ingest.sources import Row, read_csv
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.payments import Batch, BatchItem, Outcome, Result, batch, batch_items, batches, record_results
 from credit.ledger.personal import personal_field_in
 from credit.ledger.values import is_storable

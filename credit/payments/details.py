@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
 from credit.ingest.sources import read_csv
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.personal import Details, current_details, erase_details, set_details
 from credit.records import Quarantined
 from credit.text import printable

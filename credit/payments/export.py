@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.holds import hold_on, holds
 from credit.ledger.payments import (
     Batch,

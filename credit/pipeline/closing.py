@@ -22,7 +22,7 @@ from credit.accounting.statement import (
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.catalog import providers
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.issuers import issuers
 from credit.ledger.journal import chain_head

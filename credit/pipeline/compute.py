@@ -18,7 +18,7 @@ from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.catalog import RegisteredIndex, indexes, providers, register_index
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pending_outputs, register_book
 from credit.ledger.periods import open_period_for

@@ -20,7 +20,7 @@ from credit.accounting.pooling import MeasuredOutput, PeriodCredits
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import HELD_KIND, parse_account, payable
 from credit.ledger.catalog import providers
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import Period, first_day, last_day, open_period_for

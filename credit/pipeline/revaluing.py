@@ -12,7 +12,7 @@ import polars as pl
 from credit.accounting.credits import Policy
 from credit.accounting.pooling import MeasuredOutput
 from credit.errors import LedgerError
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.sources import PostedBook
 from credit.pipeline.compute import DEFAULT_CHUNK, check_providers, paid_measures

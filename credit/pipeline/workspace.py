@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 
 
 @dataclass(frozen=True, slots=True)

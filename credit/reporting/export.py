@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.ledger.catalog import providers
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.sources import MEASURES, standing_scores
 from credit.ledger.statements import Statement
 from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals

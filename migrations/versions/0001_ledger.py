@@ -1,7 +1,7 @@
 """Create the ledger: tables, guards and the house.
 
 The SQL lies beside this file, one file for each engine, as it was on the day of release: generated from
-`credit.ledger.schema` and `credit.ledger.guards`, then frozen. This revision imports neither, so that later edits
+`credit.ledger.schema` and `credit.ledger.triggers`, then frozen. This revision imports neither, so that later edits
 to them cannot change what it did; a test compares what all revisions together build with what the two modules say.
 Statements are parted by empty lines.
 """

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from credit.cli.main import cli
 from credit.ledger import integrity
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.payments.conftest import IBANS, SEPTEMBER, owe
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection
 
 from credit.cli.main import cli
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.schema import metadata
 from credit.records import Group
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, Account

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Connection
 
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.ledger import samples
 
 

@@ -27,7 +27,7 @@ from credit.ledger import (
     statements,
     terms,
 )
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.records import CREDIT, GivenRate, LoggedOutput, Message, Provider, Rate, Terms
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from credit.errors import LedgerError
 from credit.ledger import catalog, journal, sealchecks
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.schema import index_location
 from credit.records import Provider
 from tests.ledger import samples

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from credit.errors import LedgerError
 from credit.ledger import certificates, integrity
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.statements import add_statements
 from tests.ledger import samples
 from tests.ledger.test_integrity import unguarded

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from credit.errors import LedgerError
 from credit.ledger import balances, clock, holds, integrity, journal, payments, set_aside
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Header, chain_hash
 from credit.ledger.schema import ledger_txn
 from credit.ledger.values import utc_moment, utc_text

@@ -13,11 +13,11 @@ from sqlalchemy import Connection, text
 
 from credit.errors import PeriodClosedError
 from credit.ledger import integrity, journal, periods, pools
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
-from tests.ledger.test_guards import ENTRY
+from tests.ledger.test_triggers import ENTRY
 
 
 @pytest.fixture(autouse=True)

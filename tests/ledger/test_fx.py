@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger import fx, journal
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.records import GivenRate, Rate
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DatabaseError
 
 from credit.errors import LedgerError
 from credit.ledger import holds, journal, periods
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.records import Group
 from tests.ledger import samples
 from tests.ledger.samples import NOW

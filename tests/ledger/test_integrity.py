@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from credit.errors import IntegrityError
-from credit.ledger import guards, integrity, journal, statements
-from credit.ledger.engine import Ledger
+from credit.ledger import integrity, journal, statements, triggers
+from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
 from tests.conftest import ON_POSTGRESQL
@@ -36,13 +36,13 @@ def unguarded(url: str) -> Iterator[Connection]:
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
     with engine.connect() as conn:
         if conn.dialect.name == "sqlite":
-            triggers = guards.installed(conn)
+            made = triggers.installed(conn)
             conn.rollback()
             conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
-            for name in triggers:
+            for name in made:
                 conn.exec_driver_sql(f"DROP TRIGGER {name}")
             yield conn
-            for definition in triggers.values():
+            for definition in made.values():
                 conn.exec_driver_sql(definition)
         else:
             conn.exec_driver_sql("SET session_replication_role = replica")

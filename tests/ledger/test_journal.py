@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger import balances, integrity, journal
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
 from credit.records import CREDIT

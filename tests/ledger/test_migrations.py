@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import catalog, crosschecks, engine, guards, integrity, seals, terms
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger import catalog, crosschecks, database, integrity, seals, terms, triggers
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, metadata
 from credit.records import Provider, Terms
@@ -29,7 +29,7 @@ def test_migrations_build_what_the_schema_says(ledger: Ledger) -> None:
 
 def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: Dialect) -> None:
     with ledger.read() as conn:
-        assert guards.installed(conn) == guards.expected(engine_name)
+        assert triggers.installed(conn) == triggers.expected(engine_name)
         assert list(crosschecks.check_guards(conn)) == []
 
 
@@ -38,9 +38,9 @@ def test_no_migration_loses_a_guard(empty_url: str) -> None:
     before: set[str] = set()
     for revision in REVISIONS:
         upgrade_to(empty_url, revision)
-        made = engine._engine(engine._parse(empty_url))
+        made = database._engine(database._parse(empty_url))
         with made.connect() as conn:
-            after = set(guards.installed(conn))
+            after = set(triggers.installed(conn))
             tables = set(inspect(conn).get_table_names()) - {"alembic_version"}
         made.dispose()
         assert before <= after
@@ -79,8 +79,8 @@ def upgrade_to(url: str, revision: str) -> None:
     """Bring a ledger to a revision that may not be the last one."""
     config = Config()
     config.set_main_option("script_location", str(resource("migrations")))
-    made = engine._engine(engine._parse(url))
-    with engine._writing(made) as conn:
+    made = database._engine(database._parse(url))
+    with database._writing(made) as conn:
         config.attributes["connection"] = conn
         command.upgrade(config, revision)
     made.dispose()
@@ -90,8 +90,8 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upgrade_to(empty_url, "0001")
-    made = engine._engine(engine._parse(empty_url))
-    with engine._writing(made) as conn, monkeypatch.context() as at_0001:
+    made = database._engine(database._parse(empty_url))
+    with database._writing(made) as conn, monkeypatch.context() as at_0001:
         # What that release did not have.
         at_0001.setattr(seals, "seal_rows", lambda *_: None)
         at_0001.setattr("credit.ledger.pools.keep_erasable", lambda *_: None)
@@ -140,7 +140,7 @@ def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path, mo
     monkeypatch.setattr("credit.resources.resource", lambda name: broken)
     with pytest.raises(LedgerError):
         upgrade(empty_url)
-    made = engine._engine(engine._parse(empty_url))
+    made = database._engine(database._parse(empty_url))
     with made.connect() as conn:
         assert inspect(conn).get_table_names() == []
     made.dispose()

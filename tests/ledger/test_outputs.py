@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from credit.errors import LedgerError
 from credit.ledger import outputs
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.outputs import Verdict
 from credit.records import LoggedOutput, Message
 from tests.ledger import samples

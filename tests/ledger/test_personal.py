@@ -22,7 +22,7 @@ from credit.ledger import (
     set_aside,
     terms,
 )
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.personal import Details
 from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
 from credit.ledger.values import utc_text
@@ -113,7 +113,7 @@ def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
         {**dict.fromkeys(known, ""), "id": 2, "provider_id": 2, "iban": "DE02120300000000202051", "town": "Zürich"},
     ]
     with monkeypatch.context() as at_0007:
-        at_0007.setattr("credit.ledger.engine.REVISIONS", REVISIONS[: REVISIONS.index("0007") + 1])
+        at_0007.setattr("credit.ledger.database.REVISIONS", REVISIONS[: REVISIONS.index("0007") + 1])
         with Ledger.open(empty_url) as ledger, ledger.write() as conn:
             samples.add_providers(conn)
             for row in rows:

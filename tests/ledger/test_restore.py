@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from credit.ledger import integrity, journal
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.ledger import samples
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, text
 
 from credit.errors import LedgerError
 from credit.ledger import balances, corrections, integrity, outputs, periods, set_aside
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.ledger import samples
 from tests.ledger.samples import MODEL, NOW, OCTOBER, SEPTEMBER
 

@@ -16,8 +16,8 @@ from sqlalchemy import CheckConstraint, Column, Connection, Table, TextClause, c
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from credit.ledger import crosschecks, guards, holds, integrity, paychecks, sealchecks, seals, statements
-from credit.ledger.engine import Ledger
+from credit.ledger import crosschecks, holds, integrity, paychecks, sealchecks, seals, statements, triggers
+from credit.ledger.database import Ledger
 from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, seal, valuation
 from tests.ledger import samples
 
@@ -65,7 +65,7 @@ def unguarded(url: str) -> Iterator[Connection]:
             conn.connection.driver_connection.isolation_level = None
             conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
             conn.exec_driver_sql("BEGIN")
-            for name in guards.installed(conn):
+            for name in triggers.installed(conn):
                 conn.exec_driver_sql(f"DROP TRIGGER {name}")
         else:
             conn.exec_driver_sql("SET session_replication_role = replica")

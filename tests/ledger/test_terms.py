@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
 from credit.ledger import journal, terms
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.records import Terms
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER

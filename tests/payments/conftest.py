@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from credit.ledger import catalog, journal, payouts, periods
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.payments.details import set_provider_details
 from credit.payments.sepa import Payer

@@ -8,7 +8,7 @@ import pytest
 
 from credit.errors import CreditError, InputError
 from credit.ledger import balances, integrity
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.payments import batches
 from credit.payments.confirm import ConfirmReport, confirm_payments
 from credit.payments.export import ExportRequest, export_payments

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
-from credit.ledger import engine, integrity
-from credit.ledger.engine import Ledger
+from credit.ledger import database, integrity
+from credit.ledger.database import Ledger
 from credit.ledger.personal import personal_events
 from credit.ledger.schema import provider_pii
 from tests.payments.conftest import details_of
@@ -38,12 +38,12 @@ def run_command(url: str, line: str, said: Path, last_step: int | None, largest_
 
     from credit.cli.main import cli
 
-    engine.BUSY_TIMEOUT_MS = 100
+    database.BUSY_TIMEOUT_MS = 100
     if largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if last_step is not None:
-        configure = engine._configure_sqlite
+        configure = database._configure_sqlite
         steps = iter(range(last_step))
 
         def step() -> int:
@@ -55,7 +55,7 @@ def run_command(url: str, line: str, said: Path, last_step: int | None, largest_
             configure(connection, record)
             connection.set_progress_handler(step, 1)
 
-        engine._configure_sqlite = configured
+        database._configure_sqlite = configured
     os.environ["CREDIT_DATABASE_URL"] = url
     with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         cli(shlex.split(line), prog_name="credit")

@@ -13,7 +13,7 @@ import pytest
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import holds, integrity
 from credit.ledger.balances import balance
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.payments import batch_items, batches
 from credit.ledger.payouts import payouts
 from credit.payments.confirm import confirm_payments

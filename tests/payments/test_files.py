@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.personal import Details
 from credit.payments.beancount import account_name, beancount_text
 from credit.payments.confirm import confirm_payments

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from credit.ledger import integrity
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.payments import batches
 from credit.payments import confirm, details, export
 from credit.payments.confirm import confirm_payments

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from credit.ledger import balances, catalog, journal, periods, pools, settlement, statements, terms
 from credit.ledger.accounts import ISSUED, earned
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import ClosePolicy, CloseReport, CloseSettings, close_period
 from credit.records import CREDIT, Group, Provider, Terms

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import select
 
 from credit.cli.main import cli
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.schema import metadata
 from credit.records import Group, TrainingRecord
 from tests.models import records, save_tiny_model, sentence

@@ -13,7 +13,7 @@ from credit.accounting.credits import Policy, output_credits
 from credit.ledger import catalog, outputs, periods
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.records import CREDIT, MICRO, OWN_SOURCE, Group, LoggedOutput
 from tests.pipeline.books_of_account import NOW

@@ -13,7 +13,7 @@ from credit.accounting.credits import Policy
 from credit.errors import InvalidRequestError, LedgerError
 from credit.fidelity.certificate import Certificate
 from credit.ledger import integrity, journal, periods, statements
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.pipeline.certifying import share_certainties
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.restating import by_policy, restate

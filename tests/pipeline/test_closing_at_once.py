@@ -13,7 +13,7 @@ import pytest
 
 from credit.errors import PeriodClosedError
 from credit.ledger import corrections, integrity, pools
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.pipeline.books_of_account import JANUARY, NOW, Account
 
 _SPAWN = multiprocessing.get_context("spawn")

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger import fx, holds, integrity
 from credit.ledger.corrections import adjust, pay_advance, undo
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_txn
 from credit.payments.beancount import beancount_text
 from credit.pipeline.explaining import explain_payout

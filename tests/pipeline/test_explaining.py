@@ -12,7 +12,7 @@ from sqlalchemy import text
 from credit.cli.main import cli
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger import corrections, holds
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.pipeline.explaining import PayoutExplanation, explain_payout
 from credit.records import Group
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account

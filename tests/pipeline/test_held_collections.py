@@ -14,7 +14,7 @@ from credit.cli.main import cli
 from credit.errors import LedgerError
 from credit.ledger import closechecks, corrections, holds, integrity, periods
 from credit.ledger.accounts import held_account, payable
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.statements import statements
 from credit.payments.beancount import beancount_text

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from credit.cli.main import cli
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.statements import statements
 from credit.reporting.pages import readme_text, statement_page
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, Account

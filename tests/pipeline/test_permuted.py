@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from credit.accounting.credits import Policy
 from credit.ledger import catalog, corrections, fx, holds, integrity, pools, statements, terms
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.intake import ingest_outputs
 from credit.pipeline.workspace import Workspace

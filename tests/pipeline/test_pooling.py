@@ -13,7 +13,7 @@ from credit.accounting.pooling import MeasuredOutput, PeriodCredits
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger import corrections, integrity, pools, queries
 from credit.ledger.accounts import earned
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.pipeline.explaining import explain_payout
 from credit.pipeline.restating import by_policy, restate

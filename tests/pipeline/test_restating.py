@@ -10,7 +10,7 @@ from credit.accounting.credits import Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import corrections, integrity, journal, periods
 from credit.ledger.books import book_path
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.pipeline.restating import Restatement, by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group

@@ -8,7 +8,7 @@ import pytest
 
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
 from credit.ledger import holds, integrity, journal, periods
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.closing import ClosePolicy
 from tests.ledger import samples

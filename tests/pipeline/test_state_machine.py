@@ -35,7 +35,7 @@ from credit.ledger import (
     terms,
 )
 from credit.ledger.accounts import PAYABLE_KIND
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.explaining import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms

@@ -24,7 +24,7 @@ from credit.ledger import (
     journal,
     statements,
 )
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.payments.details import set_provider_details
 from credit.pipeline.workspace import Workspace
 from tests.pipeline.books_of_account import PROVIDERS as RECORDS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from tests.reporting import ledgers
 
 

@@ -13,7 +13,7 @@ from credit.accounting.credits import Policy
 from credit.ledger import catalog, outputs, periods, pools
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider

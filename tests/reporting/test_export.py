@@ -12,7 +12,7 @@ import pytest
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
 from credit.ledger.corrections import undo
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.statements import statements
 from credit.records import Group, Provider
 from credit.reporting.export import FILES, export_period

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import catalog, journal, terms
-from credit.ledger.engine import Ledger, upgrade
+from credit.ledger.database import Ledger, upgrade
 from credit.ledger.queries import credits_by_group
 from credit.records import Provider, Terms
 from credit.reporting.frames import (

@@ -13,7 +13,7 @@ import pytest
 from credit.errors import LedgerError
 from credit.ledger import terms
 from credit.ledger.corrections import adjust, pay_advance
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.records import Group, Provider, Terms
 from credit.reporting.charts import BAR
 from credit.reporting.frames import latest_statements

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.cli.main import cli
 from credit.errors import EXIT_INTEGRITY, InvalidRequestError
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.reporting.export import FILES, export_period
 from credit.reporting.signatures import SIGNATURE_FILE, create_key, load_key, public_text, signature_text
 from tests.reporting import ledgers

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
 from credit.ledger import catalog
-from credit.ledger.engine import Ledger, _parse, redact, upgrade
+from credit.ledger.database import Ledger, _parse, redact, upgrade
 from credit.ledger.schema import REVISIONS
 from credit.records import Provider
 from tests.conftest import CONFIGURE_SQLITE, ON_SQLITE
@@ -49,7 +49,7 @@ def test_a_newer_ledger_is_refused_and_left_alone(database_url: str) -> None:
 
 
 def test_an_older_ledger_is_refused(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("credit.ledger.engine.REVISIONS", (*REVISIONS, "9999"))
+    monkeypatch.setattr("credit.ledger.database.REVISIONS", (*REVISIONS, "9999"))
     with pytest.raises(LedgerError, match=r"needs 9999; run: credit init"):
         Ledger.open(database_url)
 
@@ -129,7 +129,7 @@ def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # PostgreSQL waits until the other one is done.
-    monkeypatch.setattr("credit.ledger.engine.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("credit.ledger.database.BUSY_TIMEOUT_MS", 1)
     with ledger.write(), pytest.raises(LockHeldError, match="another run is writing"), ledger.write():
         pass
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, UniqueConstraint, text
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger import rules
-from credit.ledger.engine import Ledger
+from credit.ledger.database import Ledger
 from credit.ledger.schema import metadata
 from tests.conftest import ON_SQLITE
 from tests.ledger import samples
