@@ -26,7 +26,7 @@ from benchmarks.fidelity.cases import CASES, SEED, Case, held_out_prose
 from benchmarks.fidelity.grid import DEFAULT, Features, Variant, reduce_rows, row_influence
 from credit.fidelity.membership import what_was_learned
 from credit.fidelity.metrics import Floats, shares
-from credit.ingest.overlap import find_overlap
+from credit.fidelity.overlap import find_overlap
 from credit.records import Group, TrainingRecord
 from credit.valuation import LanguageModel, load_model
 

@@ -83,7 +83,7 @@ def import_file(
     report = import_rates(workspace, file, supersede=supersede, strict=strict)
     warn([*report.notices, *report.problems])
     say(as_json, asdict(report), intake_line(report, "added", "known already"))
-    if report.set_aside_now:
+    if report.quarantined_now:
         ctx.exit(EXIT_PARTIAL)
 
 

@@ -244,7 +244,7 @@ def index(
     if excluded:
         lines.append(f"left out, as their gradient is not finite: {', '.join(excluded)}")
     if report.quarantine_file:
-        lines.append(f"{counted(report.quarantined, 'record')} set aside in {report.quarantine_file}")
+        lines.append(f"{counted(report.quarantined, 'record')} quarantined in {report.quarantine_file}")
     facts = {
         "out": out,
         "name": manifest.name,
@@ -289,7 +289,7 @@ def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, a
     lines = [f"{request.out} {verb}: {counts}"]
     lines.append(f"records: {', '.join(f'{provider} {count}' for provider, count in records.items())}")
     if plan.counts.quarantined:
-        lines.append(f"{counted(plan.counts.quarantined, 'record')} would be set aside")
+        lines.append(f"{counted(plan.counts.quarantined, 'record')} would be quarantined")
     lines += [f"the index needs {build.needs}", "dry run: nothing was written"]
     facts = asdict(build) | {
         "memory_bytes": build.needs.memory_bytes,

@@ -43,7 +43,7 @@ def ingest_outputs(
     and results in one call), LiteLLM's logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse observations, MLflow
     traces.
 
-    Bad records are set aside with file, line and reason; the good ones go in. Logging a file again changes nothing.
+    Bad records are quarantined with file, line and reason; the good ones go in. Logging a file again changes nothing.
 
     \b
     Example: credit ingest-outputs logs/2026-10-*.jsonl
@@ -52,7 +52,7 @@ def ingest_outputs(
     """
     from dataclasses import asdict
 
-    from credit.ingest.requests import read_batch_requests
+    from credit.ingest.batch_requests import read_batch_requests
     from credit.pipeline.intake import ingest_outputs as ingest
 
     mapping, moment = field_mapping(fields), _moment(occurred_at)
@@ -76,7 +76,7 @@ def ingest_outputs(
     say(as_json, facts, "\n".join(lines))
     if failures and not reports:
         ctx.exit(failures[0].exit_code)
-    if failures or any(report.set_aside_now for report in reports):
+    if failures or any(report.quarantined_now for report in reports):
         ctx.exit(EXIT_PARTIAL)
 
 

@@ -109,7 +109,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in
-    part, some input set aside; 4 stored data was changed; 11 another run is
+    part, some input quarantined; 4 stored data was changed; 11 another run is
     at work. Any command may run twice, at once, or be killed: nothing is
     counted twice.
 

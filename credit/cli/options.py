@@ -116,9 +116,10 @@ def say(as_json: bool, facts: dict[str, Any], text: str) -> None:
 
 def intake_line(report: IntakeReport, accepted: str, known: str) -> str:
     """Say what became of a file; `accepted` and `known` are words for what it brought, and did not."""
-    text = f"{report.file}: {report.accepted} {accepted}, {report.duplicates} {known}, {report.set_aside_now} set aside"
-    if report.set_aside_before:
-        text += f", {report.set_aside_before} set aside before"
+    text = f"{report.file}: {report.accepted} {accepted}, {report.duplicates} {known}"
+    text += f", {report.quarantined_now} quarantined"
+    if report.quarantined_before:
+        text += f", {report.quarantined_before} quarantined before"
     if report.quarantine_file:
         text += f" in {report.quarantine_file}"
     return text + "".join(f"\n  {count} skipped: {reason}" for reason, count in report.skipped.items())

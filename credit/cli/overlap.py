@@ -23,7 +23,7 @@ from credit.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from credit.ingest.overlap import Overlap
+    from credit.fidelity.overlap import Overlap
 
 _SHOWN = 3
 
@@ -58,7 +58,7 @@ def overlap(
     """
     from dataclasses import asdict
 
-    from credit.ingest.overlap import find_overlap
+    from credit.fidelity.overlap import find_overlap
     from credit.ingest.training import read_training
     from credit.storage import write_whole
 
@@ -78,7 +78,7 @@ def _csv(found: Overlap) -> str:
 
     import polars as pl
 
-    from credit.ingest.overlap import RecordOverlap
+    from credit.fidelity.overlap import RecordOverlap
     from credit.reporting.tables import to_csv
 
     names = [item.name for item in fields(RecordOverlap)]

@@ -84,7 +84,7 @@ def import_file(ctx: click.Context, workspace: Workspace, file: Path, strict: bo
     report = import_providers(workspace, file, strict=strict)
     warn([*report.notices, *report.problems])
     say(as_json, asdict(report), intake_line(report, "added or changed", "unchanged"))
-    if report.set_aside_now:
+    if report.quarantined_now:
         ctx.exit(EXIT_PARTIAL)
 
 

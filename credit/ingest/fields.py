@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 
 from credit.errors import InputError, InvalidRequestError
-from credit.ingest.strict_json import parse_json
+from credit.ingest.json_documents import parse_json
 from credit.records import Message, is_collection, is_provider_key
 
 _NAME_LIMIT = 512

@@ -9,14 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.ingest import own_format
-from credit.ingest.answers import Found, Piece, Refused, Skipped
+from credit.ingest.batch_requests import BatchRequests
+from credit.ingest.calls import Found, Piece, Refused, Skipped
 from credit.ingest.fields import field_names
-from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, Format, Record, format_of
-from credit.ingest.reading import Reading
-from credit.ingest.requests import BatchRequests
-from credit.ingest.results import Parsed, notices_of_ignored
-from credit.ingest.sources import Row, check_input, read_rows
+from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, read_rows
+from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, Format, Record, format_of, own
+from credit.ingest.spans import Reading
 from credit.records import LoggedOutput, Quarantined
 
 _UNKNOWN = f"is of no known format; looked for {'; '.join(known.title for known in FORMATS)}"
@@ -40,7 +38,7 @@ class OutputReader:
         requests: BatchRequests,
         occurred_at: datetime | None,
     ) -> None:
-        self._names = field_names(own_format.FIELDS, fields) if fields else None
+        self._names = field_names(own.FIELDS, fields) if fields else None
         check_input(path)
         self._path = path
         self._shared = source, requests, occurred_at
@@ -129,7 +127,7 @@ def read_outputs(
             the name of the format.
         fields: names in the file that differ from those of the own format, as ours to theirs; with it, every record is
             of the own format.
-        requests: requests of batches, for results: `credit.ingest.requests.read_batch_requests`.
+        requests: requests of batches, for results: `credit.ingest.batch_requests.read_batch_requests`.
         occurred_at: when outputs occurred whose log does not say so (Anthropic's message batches).
 
     Raises:

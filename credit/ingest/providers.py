@@ -13,8 +13,7 @@ from pydantic import AfterValidator
 
 from credit.errors import InputError
 from credit.ingest.fields import InputModel, Name, ProviderKey, validate
-from credit.ingest.results import Parsed, ReadResult, notices_of_ignored
-from credit.ingest.sources import Row, read_csv
+from credit.ingest.files import Parsed, ReadResult, Row, notices_of_ignored, read_csv
 from credit.records import HOUSE, Provider, Quarantined
 
 _REQUIRED = ("key", "name")

@@ -12,8 +12,7 @@ from pydantic import AfterValidator
 
 from credit.errors import InputError
 from credit.ingest.fields import FilledText, InputModel, validate
-from credit.ingest.results import Parsed, ReadResult, notices_of_ignored
-from credit.ingest.sources import read_csv
+from credit.ingest.files import Parsed, ReadResult, notices_of_ignored, read_csv
 from credit.records import Quarantined
 
 _REQUIRED = ("day", "base", "quote", "rate", "source")

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.errors import InputError
-from credit.ingest.sources import Row, read_csv
+from credit.ingest.files import Row, read_csv
 from credit.ledger.database import Ledger
 from credit.ledger.payments import Batch, BatchItem, Outcome, Result, batch, batch_items, batches, record_results
 from credit.ledger.personal import personal_field_in

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
-from credit.ingest.sources import read_csv
+from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
 from credit.ledger.personal import Details, current_details, erase_details, set_details
 from credit.records import Quarantined

@@ -65,7 +65,7 @@ class IndexRequest:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What was built. `existed`: the same index was there already. `problems`: why records were set aside."""
+    """What was built. `existed`: the same index was there already. `problems`: why records were quarantined."""
 
     manifest: Manifest
     existed: bool
@@ -77,7 +77,7 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """What would be built, from which records, and which of them would be set aside for which `problems`."""
+    """What would be built, from which records, and which of them would be quarantined for which `problems`."""
 
     build: BuildPlan
     counts: TrainingCounts
@@ -142,7 +142,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 
 
 def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
-    """Return the records of training data as `index_training_data` takes them: what it set aside is passed over."""
+    """Return the records of training data as `index_training_data` takes them: what it quarantined is passed over."""
     return list(read_training(data, fields=fields, known_providers=_known_providers(workspace)))
 
 

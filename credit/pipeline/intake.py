@@ -1,4 +1,4 @@
-"""Files of logged outputs, providers and rates → the ledger; what cannot be used is set aside, by file and line."""
+"""Files of logged outputs, providers and rates → the ledger; bad records are quarantined by file and line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from credit.accounting.fx import parse_rate
 from credit.accounting.money import currency_digits, parse_amount
 from credit.errors import CreditError, InputError
+from credit.ingest.batch_requests import BatchRequests
+from credit.ingest.files import Parsed, ReadResult
 from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.rates import RateRow, read_rates
-from credit.ingest.requests import BatchRequests
-from credit.ingest.results import Parsed, ReadResult
 from credit.ledger.catalog import add_provider, models
 from credit.ledger.fx import give_rate, recorded_rates
 from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
@@ -41,9 +41,9 @@ class IntakeReport:
         duplicates: records that the ledger had already.
         skipped: what the file holds that is no output although nothing is wrong with it, by reason.
         quarantined: records that could not be used.
-        set_aside_before: those of them that an earlier run had set aside, for the same reason.
+        quarantined_before: those that an earlier run had quarantined, for the same reason.
         quarantine_file: where they are.
-        problems: why records were set aside now, with the first for each reason.
+        problems: why records were quarantined now, with the first for each reason.
         notices: what else is to be known.
     """
 
@@ -52,20 +52,20 @@ class IntakeReport:
     duplicates: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     quarantined: int = 0
-    set_aside_before: int = 0
+    quarantined_before: int = 0
     quarantine_file: Path | None = None
     problems: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
-    def set_aside_now(self) -> int:
-        """Records that could not be used, and that no earlier run had set aside for the same reason."""
-        return self.quarantined - self.set_aside_before
+    def quarantined_now(self) -> int:
+        """Records that this run quarantined, and no earlier one for the same reason."""
+        return self.quarantined - self.quarantined_before
 
     @property
     def is_old(self) -> bool:
         """Whether the file was here before, and brought nothing new."""
-        return not self.accepted and not self.set_aside_now and self.duplicates + self.set_aside_before > 0
+        return not self.accepted and not self.quarantined_now and self.duplicates + self.quarantined_before > 0
 
 
 def ingest_outputs(
@@ -113,7 +113,7 @@ def ingest_outputs(
                 _add(conn, batch, file_id, report, refuse)
                 batch = []
         _add(conn, batch, file_id, report, refuse)
-        report.quarantined, report.set_aside_before = quarantine.count, quarantine.before
+        report.quarantined, report.quarantined_before = quarantine.count, quarantine.before
         if report.accepted:  # a file that brought nothing new leaves no trace: twice is once
             record_file(
                 conn,
@@ -216,7 +216,7 @@ def _import(
                 raise InputError(f"{item}; nothing of this file was imported (--strict)")
             if quarantine.add(item):
                 problems.add(item)
-    report.quarantined, report.set_aside_before = quarantine.count, quarantine.before
+    report.quarantined, report.quarantined_before = quarantine.count, quarantine.before
     report.quarantine_file = quarantine.path if bad else None
     report.problems = problems.lines()
     return report

@@ -1,4 +1,4 @@
-"""What commands do with input that cannot be used: it is named by file and line, set aside, and the rest goes in."""
+"""What commands do with input that cannot be used: it is named by file and line, quarantined, and the rest goes in."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ BAD_OUTPUTS = {
 
 
 @pytest.mark.parametrize("case", BAD_OUTPUTS)
-def test_a_bad_output_is_named_and_set_aside_and_the_good_ones_go_in(site: Site, tmp_path, case):
+def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site: Site, tmp_path, case):
     bad, reason = BAD_OUTPUTS[case]
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\n".join([_line(output_row(60)), bad, _line(output_row(62))]) + b"\n")
     result = site.run("ingest-outputs", log, code=EXIT_PARTIAL)
     assert f"{log}:2: " in result.stderr
     assert reason in result.stderr
-    assert "2 logged, 0 known already, 1 set aside" in result.stdout
+    assert "2 logged, 0 known already, 1 quarantined" in result.stdout
     assert len(site.tables()["output"]) == OUTPUTS + 2
     (quarantine,) = (site.data_dir / "quarantine").iterdir()
     assert str(quarantine) in result.stdout
@@ -51,7 +51,7 @@ def test_a_bad_output_is_named_and_set_aside_and_the_good_ones_go_in(site: Site,
     assert reason in item["error"]
     assert (base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode()) == bad
     again = site.run("ingest-outputs", log)
-    assert f"0 logged, 2 known already, 0 set aside, 1 set aside before in {quarantine}" in again.stdout
+    assert f"0 logged, 2 known already, 0 quarantined, 1 quarantined before in {quarantine}" in again.stdout
     assert again.stderr == ""
     assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]
 
@@ -63,15 +63,15 @@ def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one
     for end, bad, code in ((2, 1, EXIT_PARTIAL), (2, 0, 0), (4, 2, EXIT_PARTIAL), (4, 0, 0)):
         log.write_bytes(b"\n".join(lines[:end]) + b"\n")
         result = site.run("ingest-outputs", log, code=code)
-        assert f"{bad} set aside" in result.stdout
+        assert f"{bad} quarantined" in result.stdout
         assert len([line for line in result.stderr.splitlines() if line.startswith(f"{log}:")]) == bad
         (quarantine,) = folder.iterdir()
         seen.append(len(quarantine.read_text().splitlines()))
     assert seen == [1, 1, 3, 3]
     found = json.loads(site.run("ingest-outputs", log, "--json").stdout)["files"][0]
-    assert (found["quarantined"], found["set_aside_before"], found["problems"]) == (3, 3, [])
+    assert (found["quarantined"], found["quarantined_before"], found["problems"]) == (3, 3, [])
     log.write_bytes(b"\n" + b"\n".join(lines) + b"\n")  # everything is in another line: who knows what else changed
-    assert "3 set aside in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
+    assert "3 quarantined in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
 
 
 def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site: Site, tmp_path):
@@ -85,8 +85,8 @@ def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site:
     assert "the request 'request-0' is missing; give the batch's input file in the same call" in alone.stderr
     assert "does not say when it was answered" in site.run("ingest-outputs", *files, code=EXIT_PARTIAL).stderr
     both = site.run("ingest-outputs", results, requests, "--occurred-at", "2025-03-01T09:30:00Z")
-    assert f"{results}: 2 logged, 0 known already, 0 set aside\n  2 skipped: the call failed\n  2 skip" in both.stdout
-    assert f"{requests}: 0 logged, 0 known already, 0 set aside\n  1 skipped: requests of a batch" in both.stdout
+    assert f"{results}: 2 logged, 0 known already, 0 quarantined\n  2 skipped: the call failed\n  2 skip" in both.stdout
+    assert f"{requests}: 0 logged, 0 known already, 0 quarantined\n  1 skipped: requests of a batch" in both.stdout
     assert not list((site.data_dir / "quarantine").glob("anthropic*"))
     again = site.json("ingest-outputs", results, requests, traces, "--occurred-at", "2025-03-01T09:30:00Z")
     assert [file["accepted"] for file in again["files"]] == [0, 0, 0]
@@ -103,7 +103,7 @@ def test_a_table_that_is_partly_bad_alarms_once(site: Site, tmp_path):
     table.write_text("key,name\nzoe,Zoe\nBad Key,X\n")
     site.run("providers", "import", table, code=EXIT_PARTIAL)
     assert (
-        "0 added or changed, 1 unchanged, 0 set aside, 1 set aside before"
+        "0 added or changed, 1 unchanged, 0 quarantined, 1 quarantined before"
         in site.run("providers", "import", table).stdout
     )
     site.run("providers", "import", table, "--strict", code=EXIT_FAILED)
@@ -176,7 +176,7 @@ def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site: S
     assert said[5:] == ["and 2 more, for other reasons"]
 
 
-def test_a_dry_run_names_what_an_index_would_set_aside(site: Site, tmp_path):
+def test_a_dry_run_names_what_an_index_would_quarantine(site: Site, tmp_path):
     table = tmp_path / "more.csv"
     table.write_text("id,provider,content\n" + "".join(f"c{i},ben,some text {i}\n" for i in range(3)))
     lines = write_jsonl(
@@ -187,7 +187,7 @@ def test_a_dry_run_names_what_an_index_would_set_aside(site: Site, tmp_path):
     assert f"{table}:2: exactly one is needed of `text`" in dry.stderr
     assert "(and 2 more like it)" in dry.stderr
     assert "field `content` is not used (in 3 records)" in dry.stderr
-    assert "3 records would be set aside" in dry.stdout
+    assert "3 records would be quarantined" in dry.stdout
     found = json.loads(site.run(*arguments, "--dry-run", "--json", code=EXIT_PARTIAL).stdout)
     assert found["quarantined"] == 3
     assert sum(found["records"].values()) == found["examples"] == 4
@@ -196,7 +196,7 @@ def test_a_dry_run_names_what_an_index_would_set_aside(site: Site, tmp_path):
     assert "records: ben 3" in mapped.stdout
 
 
-def test_bad_training_records_are_named_and_set_aside_and_the_rest_is_indexed(site: Site, tmp_path):
+def test_bad_training_records_are_named_and_quarantined_and_the_rest_is_indexed(site: Site, tmp_path):
     good = [{"id": f"g{i}", "provider": "ann", "text": f"the cat sat on a mat {i}"} for i in range(6)]
     bad = [
         (b'{"id": 1', "malformed JSON"),

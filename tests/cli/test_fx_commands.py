@@ -53,7 +53,7 @@ def test_what_is_no_rate_is_refused_and_nothing_is_written(credit: Command, line
     assert credit("fx list") == "no rates are given\n"
 
 
-def test_rates_come_from_a_file_and_bad_rows_are_set_aside(credit: Command, tmp_path: Path) -> None:
+def test_rates_come_from_a_file_and_bad_rows_are_quarantined(credit: Command, tmp_path: Path) -> None:
     file = tmp_path / "rates.csv"
     rows = ["2026-01-30,EUR,USD,1.0842,ECB", "2026-01-30,EUR,USD,1.09,bank", "30.01.2026,EUR,GBP,0.8,ECB",
             "2026-01-30,EUR,JPY,163.20,ECB", "2026-01-30,EUR,XXX,1,ECB", "2026-01-30,EUR,GBP,,ECB"]  # fmt: skip
@@ -62,11 +62,11 @@ def test_rates_come_from_a_file_and_bad_rows_are_set_aside(credit: Command, tmp_
     assert "nothing of this file was imported" in before
     assert credit("fx list") == "no rates are given\n"
     said = credit("fx import", str(file), code=3)
-    assert "2 added, 0 known already, 4 set aside" in said
+    assert "2 added, 0 known already, 4 quarantined" in said
     for line, reason in ((3, "was given already"), (4, "is not a day"), (6, "XXX has no minor unit"), (7, "`rate`")):
         assert f"{file}:{line}: " in said
         assert reason in said
-    assert "0 added, 2 known already, 0 set aside, 4 set aside before" in credit("fx import", str(file))
+    assert "0 added, 2 known already, 0 quarantined, 4 quarantined before" in credit("fx import", str(file))
     assert credit("fx list").count("\n") == 2
 
 

@@ -58,7 +58,7 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
 
     rows = [json.loads(line) for line in (workspace / "train.jsonl").read_text().splitlines()]
     messy = [{"ident" if name == "id" else name: row[name] for name in row} for row in rows]
-    messy.append({"ident": "x", "provider": "nobody", "text": "set aside when the index was built, and here"})
+    messy.append({"ident": "x", "provider": "nobody", "text": "quarantined when the index was built, and here"})
     (workspace / "messy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in messy))
     quick = run("validate", "index", "messy.jsonl", "--quick", "--field", "id=ident")
     assert "no retraining, 4 providers, 12 outputs" in quick

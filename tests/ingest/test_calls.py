@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.ingest.files import Parsed
 from credit.ingest.outputs import read_outputs
-from credit.ingest.reading import Calls
-from credit.ingest.results import Parsed
+from credit.ingest.spans import Calls
 from credit.records import Message, Quarantined
 
 trees = st.lists(st.tuples(st.integers(-1, 20), st.booleans()), min_size=1, max_size=12)
@@ -172,14 +172,14 @@ def test_ids_in_base64_are_those_in_hexadecimal(tmp_path):
         ),
     ],
 )
-def test_a_span_that_cannot_be_used_is_set_aside_alone(tmp_path, attributes, error):
+def test_a_span_that_cannot_be_used_is_quarantined_alone(tmp_path, attributes, error):
     found, bad, _ = read(tmp_path, document(span(1), span(2, **attributes), span(3)))
     assert len(found) == 2
     assert len(bad) == 1
     assert bad[0].startswith(error)
 
 
-def test_what_is_set_aside_of_a_document_is_the_span(tmp_path):
+def test_what_is_quarantined_of_a_document_is_the_span(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(json.dumps(document(span(1), span(2, output__messages=None)), indent=1))
     (bad,) = [item for item in read_outputs(path) if isinstance(item, Quarantined)]
@@ -203,7 +203,7 @@ def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
     assert skipped == {"calls that were logged before in the same file": 1}
 
 
-def test_attributes_that_are_nested_without_end_are_set_aside(tmp_path, monkeypatch):
+def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkeypatch):
     deep = value("A")
     for _ in range(60):
         deep = {"kvlistValue": {"values": [{"key": "a", "value": deep}]}}
@@ -215,7 +215,7 @@ def test_attributes_that_are_nested_without_end_are_set_aside(tmp_path, monkeypa
     def too_deep(_span):
         raise RecursionError
 
-    monkeypatch.setattr("credit.ingest.otlp._attributes", too_deep)
+    monkeypatch.setattr("credit.ingest.formats.otlp._attributes", too_deep)
     found, bad, _ = read(tmp_path, document(span(1)), {**OWN})
     assert bad == ["is nested too deeply"]
     assert len(found) == 1
@@ -233,7 +233,7 @@ def test_texts_that_litellm_redacted_are_no_texts(tmp_path):
 @pytest.mark.parametrize(
     "attributes", [{"gen_ai.request.model": "m", "gen_ai.completion.0.content": "A"}, {"llm.model_name": "m"}]
 )
-def test_a_call_by_other_conventions_is_set_aside_and_not_passed_over(tmp_path, attributes):
+def test_a_call_by_other_conventions_is_quarantined_and_not_passed_over(tmp_path, attributes):
     other = span(1)
     other["attributes"] = [{"key": key, "value": value(content)} for key, content in attributes.items()]
     _, bad, skipped = read(tmp_path, document(other))
@@ -270,7 +270,7 @@ def test_a_trace_of_langfuse_counts_its_innermost_generations(tmp_path):
         ({"startTime": "2026-11-01T00:00:00"}, "`startTime` has no time zone"),
     ],
 )
-def test_an_observation_that_cannot_be_used_is_set_aside(tmp_path, fields, error):
+def test_an_observation_that_cannot_be_used_is_quarantined(tmp_path, fields, error):
     found, bad, _ = read(tmp_path, observation(1, **fields))
     assert not found
     assert len(bad) == 1

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
+from credit.ingest.batch_requests import read_batch_requests
+from credit.ingest.files import Parsed
 from credit.ingest.formats import FORMATS, format_of
+from credit.ingest.json_documents import parse_json
 from credit.ingest.outputs import OutputReader, read_outputs
-from credit.ingest.requests import read_batch_requests
-from credit.ingest.results import Parsed
-from credit.ingest.strict_json import parse_json
 from credit.records import MICRO, LoggedOutput, Message, Quarantined
 
 LOGS = Path(__file__).parent / "logs"
@@ -198,7 +198,7 @@ def test_a_request_that_cannot_be_used_is_named_with_its_result_alone(tmp_path):
         {"meta": 1},
     ],
 )
-def test_a_record_of_no_format_is_set_aside_with_what_was_looked_for(record, tmp_path):
+def test_a_record_of_no_format_is_quarantined_with_what_was_looked_for(record, tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(record))
     (item,) = read_outputs(path)
@@ -217,7 +217,7 @@ def test_a_weight_in_a_log_of_other_software_is_named_because_it_counts_nothing(
     assert found.notices == ("field `weight` is not used (in 8 records)",)
 
 
-# Whatever stands in the place of whatever there is: each record is read, skipped or set aside, and nothing is raised.
+# Whatever stands in the place of whatever there is: each record is read, skipped or quarantined, and nothing is raised.
 
 HOSTILE = st.sampled_from(
     [

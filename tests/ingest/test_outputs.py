@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.fields import weight_micro
+from credit.ingest.files import Parsed
 from credit.ingest.lines import read_lines
 from credit.ingest.outputs import read_outputs
-from credit.ingest.results import Parsed
 from credit.records import MICRO, LoggedOutput, Message, Place, Quarantined
 
 OWN = {"id": "o1", "occurred_at": "2026-10-31T23:59:00+02:00", "model": "m", "prompt": "Q", "completion": "A"}
@@ -264,7 +264,7 @@ def test_a_call_that_cannot_be_used_is_quarantined_with_the_reason(tmp_path, res
         ({"error": {"message": "overloaded"}}, "the call failed"),
     ],
 )
-def test_a_call_without_a_text_is_counted_and_not_set_aside(tmp_path, response, reason):
+def test_a_call_without_a_text_is_counted_and_not_quarantined(tmp_path, response, reason):
     reader = read_outputs(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
     assert list(reader) == []
     assert reader.skipped == {reason: 1}
@@ -371,7 +371,7 @@ ROW = b",".join(value.encode() for value in OWN.values())
 
 
 def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("credit.ingest.sources.LINE_LIMIT", 1000)
+    monkeypatch.setattr("credit.ingest.files.LINE_LIMIT", 1000)
     path = write(tmp_path, HEADER, ROW, b'"' + b"x" * 999, b"rest", name="outputs.csv")
     good, bad = read_outputs(path)
     assert isinstance(good, Parsed)
@@ -380,7 +380,7 @@ def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(
 
 
 def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("credit.ingest.sources.read_lines", lambda path: read_lines(path, limit=1000))
+    monkeypatch.setattr("credit.ingest.files.read_lines", lambda path: read_lines(path, limit=1000))
     path = write(tmp_path, HEADER, b'"' + b"x" * 5000, ROW, name="outputs.csv")
     bad, good = read_outputs(path)
     assert isinstance(good, Parsed)

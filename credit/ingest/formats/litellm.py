@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.answers import FAILED, Call, Found, Skipped
+from credit.ingest.calls import FAILED, Call, Found, Skipped
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixSeconds, validate
-from credit.ingest.openai_chat import answers_of_choices
-from credit.ingest.reading import Reading
+from credit.ingest.formats.openai_chat import answers_of_choices
+from credit.ingest.spans import Reading
 
 NAME = "litellm"
 FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response"})

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from credit.errors import InputError
-from credit.ingest.answers import FAILED, Call, Found, Skipped, answer_of
+from credit.ingest.calls import FAILED, Call, Found, Skipped, answer_of
 from credit.ingest.fields import Identifier, InputModel, Name, validate
-from credit.ingest.reading import Reading
+from credit.ingest.spans import Reading
 
 NAME = "anthropic-batch"
 FIELDS = frozenset({"custom_id", "result"})

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from credit.cli.main import cli
 from credit.errors import InvalidRequestError
-from credit.ingest import overlap
-from credit.ingest.overlap import SHINGLE, find_overlap
+from credit.fidelity import overlap
+from credit.fidelity.overlap import SHINGLE, find_overlap
 from credit.records import Group, Message, Share, TrainingRecord
 
 

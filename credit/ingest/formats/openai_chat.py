@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from credit.errors import InputError
-from credit.ingest.answers import FAILED, Answer, Call, Found, Skipped, answer_of
+from credit.ingest.calls import FAILED, Answer, Call, Found, Skipped, answer_of
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixTime, validate
-from credit.ingest.reading import Reading
+from credit.ingest.spans import Reading
 from credit.records import Message
 
 NAME = "openai"

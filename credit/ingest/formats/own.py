@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from credit.errors import InputError
-from credit.ingest.answers import Found
+from credit.ingest.calls import Found
 from credit.ingest.fields import (
     FilledText,
     Identifier,
@@ -17,7 +17,7 @@ from credit.ingest.fields import (
     WeightMicro,
     validate,
 )
-from credit.ingest.reading import Reading
+from credit.ingest.spans import Reading
 from credit.records import MICRO, OWN_SOURCE, LoggedOutput
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from credit.ingest import anthropic_batch, langfuse, litellm, mlflow_traces, openai_batch, openai_chat, otlp, own_format
-from credit.ingest.answers import Found, Piece
-from credit.ingest.reading import Reading
-from credit.ingest.requests import FIELDS as REQUEST_FIELDS
-from credit.ingest.requests import is_batch_request, parse_batch_request
+from credit.ingest.batch_requests import FIELDS as REQUEST_FIELDS
+from credit.ingest.batch_requests import is_batch_request, parse_batch_request
+from credit.ingest.calls import Found, Piece
+from credit.ingest.formats import anthropic_batch, langfuse, litellm, mlflow, openai_batch, openai_chat, otlp, own
+from credit.ingest.spans import Reading
 
 Record = Mapping[str, object]
 
@@ -39,9 +39,9 @@ class Format:
 
 OWN = Format(
     "credit's own (completion, occurred_at)",
-    own_format.is_own,
-    own_format.parse_own,
-    frozenset(own_format.FIELDS),
+    own.is_own,
+    own.parse_own,
+    frozenset(own.FIELDS),
     names_unread=True,
 )
 FORMATS = (
@@ -62,7 +62,7 @@ FORMATS = (
         "LiteLLM (call_type, startTime)", litellm.is_litellm, litellm.parse_litellm, litellm.FIELDS, says_again=True
     ),
     Format("OpenTelemetry (resourceSpans)", otlp.is_otlp, otlp.parse_otlp, otlp.FIELDS, says_again=True),
-    Format("MLflow (info, data)", mlflow_traces.is_mlflow, mlflow_traces.parse_mlflow, mlflow_traces.FIELDS),
+    Format("MLflow (info, data)", mlflow.is_mlflow, mlflow.parse_mlflow, mlflow.FIELDS),
     Format("Langfuse (type, traceId, startTime)", langfuse.is_langfuse, langfuse.parse_langfuse, langfuse.FIELDS),
     Format(
         "OpenAI chat (request and response)",

@@ -2,7 +2,7 @@
 
 The API writes `startTime`, `traceId` and `model`, exports `start_time`, `trace_id` and `provided_model_name`, with
 times of UTC that do not say so. An observation of type GENERATION is a call; input and output may be JSON in a text.
-Langfuse's clients write spans of OpenTelemetry, which a collector may keep: `credit.ingest.otlp` reads them.
+Langfuse's clients write spans of OpenTelemetry, which a collector may keep: `credit.ingest.formats.otlp` reads them.
 Of a time milliseconds are kept, which is what the API has, so that an observation is the same from wherever it comes.
 https://api.reference.langfuse.com, https://langfuse.com/docs/api-and-data-platform/features/blob-storage-export-fields
 """
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.answers import (
+from credit.ingest.calls import (
     FAILED,
     NO_CALL,
     TOLD_TWICE,
@@ -28,7 +28,7 @@ from credit.ingest.answers import (
     read,
 )
 from credit.ingest.fields import Identifier, InputModel, Name, Timestamp, span_id, validate
-from credit.ingest.reading import Reading, pieces
+from credit.ingest.spans import Reading, pieces
 
 NAME = "langfuse"
 _API = ("traceId", "parentObservationId", "startTime", "model")

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest import langfuse
-from credit.ingest.answers import (
+from credit.ingest.calls import (
     FAILED,
     NO_CALL,
     TOLD_TWICE,
@@ -27,8 +26,9 @@ from credit.ingest.answers import (
     as_text_parts,
 )
 from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, unix_nanos, validate
-from credit.ingest.reading import Reading, pieces
-from credit.ingest.strict_json import parse_json
+from credit.ingest.formats import langfuse
+from credit.ingest.json_documents import parse_json
+from credit.ingest.spans import Reading, pieces
 from credit.records import Message
 
 NAME = "otel"

@@ -1,14 +1,17 @@
-"""JSON that is not in lines: lists of records, and records that go over several lines, one after the other."""
+"""JSON: one value parsed strictly, and files that hold a list of records, or records over several lines."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from credit.errors import InputError
 from credit.ingest.lines import LINE_LIMIT, Line, damaged_gzip, open_bytes, without_bom
@@ -19,6 +22,61 @@ _DOCUMENT = re.compile(rb'\[\s*\{|\{[^\S\n]*\n\s*["}]')
 _BETWEEN = re.compile(rb"[\s,]*")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
 """A text, with its closing quote if that is there, or a bracket."""
+
+
+def parse_json_object(raw: bytes) -> dict[str, object]:
+    """Parse one JSON object from UTF-8 bytes; fractions become Decimal.
+
+    Raises:
+        InputError: with the reason; the caller knows the place.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8; write the file as UTF-8"
+        ) from error
+    value = parse_json(text)
+    if isinstance(value, list):
+        raise InputError("a record must be a JSON object in one line: {...}; make lines of a list: jq -c '.[]'")
+    if not isinstance(value, dict):
+        raise InputError("a record must be a JSON object in one line: {...}")
+    return value
+
+
+def parse_json(text: str) -> object:
+    """Parse any JSON value, as strictly as `parse_json_object`."""
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"malformed JSON: {error.msg} at character {error.pos + 1}") from error
+    except RecursionError as error:
+        raise InputError("malformed JSON: nested too deeply") from error
+    except (ValueError, ArithmeticError) as error:
+        # The decoder's hooks and Python's own limits on the length of numbers.
+        raise InputError(f"malformed JSON: {error or 'a number is out of all range'}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return keys
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _exact(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except ArithmeticError as error:
+        raise ValueError("a number's exponent is out of all range") from error
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_exact, parse_constant=_no_constant)
 
 
 def is_in_lines(path: Path) -> bool:

@@ -6,16 +6,49 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import polars as pl
 
 from credit.errors import InputError
-from credit.ingest.documents import is_in_lines, read_documents
+from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
 from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
-from credit.ingest.results import Parsed
-from credit.ingest.strict_json import parse_json_object
 from credit.records import Place, Quarantined
+from credit.text import counted
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[T_co]):
+    """A record with the place and the bytes that it was read from, so that it can still be set aside later."""
+
+    record: T_co
+    place: Place
+    raw: bytes
+
+    def refuse(self, error: str) -> Quarantined:
+        """Return the quarantined form of a record that turned out to be unusable."""
+        return Quarantined(self.place, error, self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult(Generic[T_co]):
+    """A small file, read whole: the good records, the others, and what the reader wants known."""
+
+    records: tuple[T_co, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def notices_of_ignored(ignored: Counter[str]) -> tuple[str, ...]:
+    """Say which fields were not read: a misspelt `weigth` must not vanish in silence."""
+    return tuple(
+        f"field `{name}` is not used (in {counted(count, 'record')})" for name, count in sorted(ignored.items())
+    )
+
 
 Row = Parsed[dict[str, object]]
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.ingest import documents
-from credit.ingest.documents import is_in_lines, read_documents
+from credit.errors import InputError
+from credit.ingest import json_documents
+from credit.ingest.files import Parsed
+from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
 from credit.ingest.outputs import read_outputs
-from credit.ingest.results import Parsed
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(['"', "\\", '\\"', "[{", "]}", "\u2028"]),
@@ -37,7 +40,7 @@ def test_every_object_comes_back_as_it_stands_wherever_a_piece_of_the_file_ends(
     raw = text.encode(errors="surrogatepass")
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + raw) if packed else raw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_PIECE", piece)
+        patch.setattr(json_documents, "_PIECE", piece)
         found = list(read_documents(path))
     assert not [line for line in found if line.problem]
     bare = [{name: value for name, value in json.loads(line.raw).items() if name} for line in found]
@@ -64,7 +67,7 @@ GOOD = b'{"a": "\\"}{", "b": [{}]}'
     ],
 )
 def test_what_is_no_object_is_named_and_what_surrounds_it_is_read(tmp_path, monkeypatch, content, expected):
-    monkeypatch.setattr(documents, "_PIECE", 3)
+    monkeypatch.setattr(json_documents, "_PIECE", 3)
     path = tmp_path / "log.json"
     path.write_bytes(content)
     found = list(read_documents(path, limit=30))
@@ -111,3 +114,47 @@ def test_a_list_of_outputs_says_the_same_as_lines_of_them(tmp_path):
     assert lines[3].error == listed[3].error
     assert [item.place.line for item in listed] == [2, 8, 14, 20]
     assert json.loads(listed[3].raw) == {"id": "bad"}
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"))
+objects = st.dictionaries(st.text(st.characters(codec="utf-8")), scalars | st.lists(scalars))
+
+
+@given(objects)
+def test_json_objects_are_read_as_they_were_written(value):
+    assert parse_json_object(json.dumps(value).encode()) == value
+
+
+def test_fractions_stay_exact():
+    assert parse_json_object(b'{"weight": 0.1}') == {"weight": Decimal("0.1")}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'{"id": "1"', "malformed JSON: Expecting ',' delimiter at character 11"),
+        (b"", "malformed JSON"),
+        (b'{"id": 1} {"id": 2}', "malformed JSON: Extra data"),
+        (b'{"id": "a\tb"}', "malformed JSON: Invalid control character"),
+        (b'{"id": "caf\xe9"}', "byte 0xe9 at position 12 is not UTF-8"),
+        (b'{"weight": NaN}', "NaN is not a JSON number"),
+        (b'{"weight": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"id": 1, "id": 2}', "the key 'id' stands there twice"),
+        (b'{"a": {"b": 1, "b": 1}}', "the key 'b' stands there twice"),
+        (b'{"weight": 1e99999999999999999999}', "exponent is out of all range"),
+        (b'{"id": %s}' % (b"9" * 5000), "malformed JSON: Exceeds the limit"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'["id"]', "must be a JSON object in one line"),
+        (b"null", "must be a JSON object in one line"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_with_the_reason(raw, message):
+    with pytest.raises(InputError) as refusal:
+        parse_json_object(raw)
+    assert message in str(refusal.value)
+
+
+@given(st.binary())
+def test_any_bytes_are_an_object_or_an_input_error(raw):
+    with contextlib.suppress(InputError):
+        assert isinstance(parse_json_object(raw), dict)

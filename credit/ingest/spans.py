@@ -8,8 +8,8 @@ from datetime import datetime
 from hashlib import blake2b
 
 from credit.errors import InputError
-from credit.ingest.answers import Found, Piece, Refused
-from credit.ingest.requests import BatchRequests
+from credit.ingest.batch_requests import BatchRequests
+from credit.ingest.calls import Found, Piece, Refused
 from credit.records import LoggedOutput
 
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.ingest.answers import Found, Skipped, request_messages
+from credit.ingest.calls import Found, Skipped, request_messages
 from credit.ingest.fields import FieldError
-from credit.ingest.results import Parsed
-from credit.ingest.sources import read_rows
+from credit.ingest.files import Parsed, read_rows
 from credit.records import Message, Place
 
 FIELDS = frozenset({"custom_id", "method", "url", "body", "params", "requests"})

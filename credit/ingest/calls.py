@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from credit.errors import InputError
 from credit.ingest.fields import FieldError, filled, messages_of, storable, text_of
-from credit.ingest.strict_json import parse_json
+from credit.ingest.json_documents import parse_json
 from credit.records import LoggedOutput, Message
 
 T = TypeVar("T")

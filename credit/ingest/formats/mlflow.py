@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.answers import (
+from credit.ingest.calls import (
     FAILED,
     NO_CALL,
     TOLD_TWICE,
@@ -24,8 +24,8 @@ from credit.ingest.answers import (
     read,
 )
 from credit.ingest.fields import Identifier, InputModel, Name, UnixNanos, span_id, validate
-from credit.ingest.reading import Reading, pieces
-from credit.ingest.strict_json import parse_json
+from credit.ingest.json_documents import parse_json
+from credit.ingest.spans import Reading, pieces
 
 NAME = "mlflow"
 FIELDS = frozenset({"info", "data"})

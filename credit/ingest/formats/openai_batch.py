@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from credit.ingest.answers import FAILED, Found, Skipped
+from credit.ingest.calls import FAILED, Found, Skipped
 from credit.ingest.fields import Identifier, InputModel, validate
-from credit.ingest.openai_chat import completion_outputs
-from credit.ingest.reading import Reading
+from credit.ingest.formats.openai_chat import completion_outputs
+from credit.ingest.spans import Reading
 
 NAME = "openai-batch"
 FIELDS = frozenset({"id", "custom_id", "response", "error"})
