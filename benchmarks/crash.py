@@ -51,7 +51,7 @@ LIFE = (
     "index ../inputs/tiny ../inputs/train.jsonl --out index --name tiny --rank 4",
     "ingest-outputs ../inputs/outputs.jsonl",
     "ingest-outputs ../inputs/chats.jsonl",
-    "compute --index index --basis pool --negative net",
+    "compute --index index --basis period --negative net",
     'outputs set-aside o100 o102 --reason "no chat template"',
     'outputs restore o100 --reason "the wrong one"',
     'outputs set-aside o100 --reason "no chat template either"',

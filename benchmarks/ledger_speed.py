@@ -33,7 +33,7 @@ import psycopg
 from credit.ledger import catalog, integrity, pools
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.pipeline.closing import CloseSettings, close_period
+from credit.pipeline.close import CloseSettings, close_period
 from credit.records import CREDIT, Provider
 
 NOW = datetime(2026, 11, 5, tzinfo=UTC)

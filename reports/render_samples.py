@@ -27,7 +27,7 @@ from credit.ledger.books import Score, write_book
 from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
-from credit.pipeline.closing import CloseSettings, close_period
+from credit.pipeline.close import CloseSettings, close_period
 from credit.records import CREDIT, Group, LoggedOutput, Provider, Terms
 from credit.reporting.export import export_period
 from credit.reporting.frames import attribution, payouts

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from credit.accounting.money import currency_digits, format_amount
+from credit.accounting.amounts import currency_digits, format_amount
 from credit.errors import InvalidRequestError, LedgerError
 from credit.records import GivenRate, Rate
 

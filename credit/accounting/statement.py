@@ -8,8 +8,8 @@ from typing import Any
 
 import rfc8785
 
+from credit.accounting.amounts import format_amount
 from credit.accounting.fx import exact_text
-from credit.accounting.money import format_amount
 from credit.accounting.waterfall import HeldCollection, Waterfall
 from credit.records import Terms
 

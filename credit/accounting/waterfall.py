@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from credit.accounting.amounts import format_amount
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
-from credit.accounting.money import format_amount
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
 

@@ -14,8 +14,8 @@ from credit.text import counted
 if TYPE_CHECKING:
     from credit.accounting.waterfall import Waterfall
     from credit.ledger.pools import Pool
-    from credit.pipeline.closing import CloseReport
-    from credit.pipeline.dividing import Earning, HousePolicy
+    from credit.pipeline.close import CloseReport
+    from credit.pipeline.close_pools import Earning, HousePolicy
     from credit.pipeline.workspace import Workspace
 
 
@@ -68,7 +68,7 @@ def close(
     """
     from dataclasses import asdict
 
-    from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+    from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 
     policy = ClosePolicy(
         house=house,
@@ -109,7 +109,7 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
 
 def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
     """Yield how a pool is divided: its table, and what of it is whose."""
-    from credit.accounting.money import format_amount, format_percent
+    from credit.accounting.amounts import format_amount, format_percent
     from credit.reporting.layout import Column, fitted
     from credit.reporting.tables import credits_text
 
@@ -136,7 +136,7 @@ def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator
 
 def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
     """Return every provider's balances; columns that are usually zero only where one is not."""
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
     from credit.reporting.layout import Column, fitted
 
     lines = [_amounts(fall) for fall in falls]
@@ -154,7 +154,7 @@ def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
 
 def _on_hold(fall: Waterfall) -> Iterator[str]:
     """Yield what is said of each collection that is on hold."""
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
 
     for item in fall.collections:
         if item.reason:
@@ -183,7 +183,7 @@ def _amounts(fall: Waterfall) -> dict[str, int]:
 
 
 def _total(currency: str, falls: Sequence[Waterfall]) -> str:
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
 
     paid = [fall.payable_minor for fall in falls if fall.payable_minor]
     carried = format_amount(sum(fall.carried_minor for fall in falls), currency)

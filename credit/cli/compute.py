@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--gamma", type=float, help="Weight of volume in effect. [default: the certificate's, or 0]")
 @click.option(
     "--basis",
-    type=click.Choice(["output", "pool"]),
+    type=click.Choice(["output", "period"]),
     default="output",
     show_default=True,
     help="Each output distributes its own weight, or measures are added up over the period.",
@@ -65,7 +65,7 @@ def compute(
     alpha: float | None,
     beta: float | None,
     gamma: float | None,
-    basis: Literal["output", "pool"],
+    basis: Literal["output", "period"],
     negative: Literal["zero", "net"],
     noise_floor: float,
     damping: float | None,
@@ -77,7 +77,7 @@ def compute(
     """Value the outputs that are not valued yet, and post what they credit.
 
     Each chunk is one atomic step: killed at any moment, the next run goes on, and nothing is counted twice. With
-    --basis pool or --negative net, credits are what each output gives by itself until the close of their period moves
+    --basis period or --negative net, credits are what each output gives by itself until the close of their period moves
     them to where its sums put them.
 
     \b
@@ -85,8 +85,8 @@ def compute(
     """
     from dataclasses import asdict
 
+    from credit.accounting.amounts import amount_text
     from credit.accounting.credits import Policy
-    from credit.accounting.money import amount_text
     from credit.pipeline.compute import ComputeSettings
     from credit.pipeline.compute import compute as run
     from credit.records import CREDIT

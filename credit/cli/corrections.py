@@ -50,7 +50,7 @@ def adjust(
     """
     from datetime import UTC
 
-    from credit.accounting.money import parse_amount
+    from credit.accounting.amounts import parse_amount
     from credit.ledger.corrections import adjust as post_adjustment
 
     minor = parse_amount(amount, currency, allow_negative=True)
@@ -113,7 +113,7 @@ def balance(workspace: Workspace, whose: str, effective: datetime | None, record
     Example: credit balance anna-books
              credit balance money:payable:anna-books --effective 2026-09-30 --recorded 2026-10-05T12:00:00Z
     """
-    from credit.accounting.money import amount_text
+    from credit.accounting.amounts import amount_text
     from credit.ledger.balances import balances
 
     known_by = None if recorded is None else _moment(recorded)

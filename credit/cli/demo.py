@@ -24,7 +24,7 @@ def demo(out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from credit.accounting.money import amount_text
+    from credit.accounting.amounts import amount_text
     from credit.demo.run import run_demo, share
     from credit.records import CREDIT
 

@@ -24,8 +24,8 @@ from credit.cli.options import (
 
 if TYPE_CHECKING:
     from credit.ledger.transactions import Transaction
+    from credit.pipeline.explain_balances import CurrencySteps
     from credit.pipeline.explaining import PayoutExplanation
-    from credit.pipeline.retracing import CurrencySteps
     from credit.pipeline.workspace import Workspace
 
 
@@ -148,7 +148,7 @@ def transaction(workspace: Workspace, txn: int, as_json: bool) -> None:
 def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
     import json
 
-    from credit.accounting.money import amount_text
+    from credit.accounting.amounts import amount_text
     from credit.reporting.layout import Column, fitted
 
     head = found.header
@@ -200,7 +200,7 @@ def _lines(found: PayoutExplanation) -> Iterator[str]:
 
 
 def _currency_lines(item: CurrencySteps) -> Iterator[str]:
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
 
     yield ""
     yield f"{item.currency}:"
@@ -214,7 +214,7 @@ def _currency_lines(item: CurrencySteps) -> Iterator[str]:
 
 
 def _credits(micro: int) -> str:
-    from credit.accounting.money import amount_text
+    from credit.accounting.amounts import amount_text
     from credit.records import CREDIT
 
     return amount_text(micro, CREDIT)

@@ -48,8 +48,8 @@ def add(
     """
     from datetime import UTC
 
+    from credit.accounting.amounts import currency_digits
     from credit.accounting.fx import parse_rate
-    from credit.accounting.money import currency_digits
     from credit.ledger.fx import give_rate
     from credit.records import GivenRate
 

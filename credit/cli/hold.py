@@ -45,7 +45,7 @@ def place(
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from credit.accounting.money import currency_digits
+    from credit.accounting.amounts import currency_digits
     from credit.ledger.holds import place_hold
 
     if currency is not None:

@@ -65,7 +65,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
 
 
 def _period_line(item: PeriodOverview) -> str:
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
 
     money = [f"{format_amount(pool.net_minor, pool.currency)} {pool.currency}" for pool in item.pools]
     parts = [f"pools: {', '.join(money)}"] if money else []

@@ -97,7 +97,7 @@ def _report(as_json: bool, done: list[SetAside]) -> None:
 
 
 def _line(item: SetAside) -> str:
-    from credit.accounting.money import amount_text
+    from credit.accounting.amounts import amount_text
     from credit.records import CREDIT
 
     what = "set aside" if item.action == "set-aside" else "taken back"

@@ -12,7 +12,7 @@ from credit.errors import EXIT_PARTIAL
 from credit.text import counted
 
 if TYPE_CHECKING:
-    from credit.payments.sepa import Payer
+    from credit.payments.channels.sepa import Payer
     from credit.pipeline.workspace import Workspace
 
 
@@ -79,10 +79,10 @@ def export(
              credit pay export 2026-10 --format pain001 --out sepa.xml --payer-name "Example GmbH"
                --payer-iban DE02120300000000202051 --payer-town Berlin --payer-country DE
     """
-    from credit.accounting.money import format_amount
-    from credit.payments.beancount import beancount_text
+    from credit.accounting.amounts import format_amount
+    from credit.payments.channels.layouts import write_file
     from credit.payments.export import ExportRequest, export_payments
-    from credit.payments.files import write_file
+    from credit.reporting.books import beancount_text
 
     if file_format == "beancount":
         with workspace.open() as ledger:
@@ -141,7 +141,7 @@ def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) 
     """
     from dataclasses import asdict
 
-    from credit.payments.confirm import confirm_payments
+    from credit.payments.results import confirm_payments
 
     with workspace.open() as ledger:
         report = confirm_payments(ledger, file, batch_number=batch)
@@ -161,7 +161,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     \b
     Example: credit pay list
     """
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
     from credit.ledger.payments import batch_items, batches
 
     lines, facts = [], []
@@ -191,7 +191,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
 def _payer(
     name: str | None, iban: str | None, bic: str, town: str | None, country: str | None, execute_on: str | None
 ) -> Payer | None:
-    from credit.payments.sepa import Payer
+    from credit.payments.channels.sepa import Payer
 
     if not any((name, iban, town, country)):
         return None

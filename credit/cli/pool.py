@@ -40,7 +40,7 @@ def add(
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from credit.accounting.money import format_amount, parse_amount
+    from credit.accounting.amounts import format_amount, parse_amount
     from credit.ledger.pools import add_pool
 
     gross, less = parse_amount(amount, currency), parse_amount(deductions, currency)
@@ -70,7 +70,7 @@ def list_all(workspace: Workspace, period: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
     from credit.ledger.periods import periods
     from credit.ledger.pools import pools, undone_pools
 

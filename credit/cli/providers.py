@@ -49,7 +49,7 @@ def add(
     """
     from datetime import UTC, datetime
 
-    from credit.accounting.money import parse_amount
+    from credit.accounting.amounts import parse_amount
     from credit.ledger.catalog import add_provider
     from credit.pipeline.intake import agree_minimum
     from credit.records import Provider

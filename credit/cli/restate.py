@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--alpha", type=float, help="Weight of influence in effect.")
 @click.option("--beta", type=float, help="Weight of support in effect.")
 @click.option("--gamma", type=float, help="Weight of volume in effect.")
-@click.option("--basis", type=click.Choice(["output", "pool"]), help="Pay each output alone, or the period's sums.")
+@click.option("--basis", type=click.Choice(["output", "period"]), help="Pay each output alone, or the period's sums.")
 @click.option("--negative", type=click.Choice(["zero", "net"]), help="Set negative measures off within the period.")
 @click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
 @click.option("--index", "index_dir", type=FILE, help="Value the outputs again, by this index and its model.")
@@ -74,7 +74,7 @@ def restate(
 
 
 def _lines(report: Restatement) -> Iterator[str]:
-    from credit.accounting.money import format_amount
+    from credit.accounting.amounts import format_amount
 
     for credited in report.credits:
         yield f"{credited.provider}: {credited.posted_micro} micro-credits, restated {credited.restated_micro}"

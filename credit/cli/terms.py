@@ -64,7 +64,7 @@ def terms(
     from dataclasses import asdict
     from datetime import UTC
 
-    from credit.accounting.money import currency_digits, parse_amount, parse_percent
+    from credit.accounting.amounts import currency_digits, parse_amount, parse_percent
     from credit.ledger.terms import amend, history
 
     for code in (currency, pay_in):
@@ -98,7 +98,7 @@ def terms(
 
 
 def _line(item: Agreement) -> str:
-    from credit.accounting.money import format_amount, format_percent
+    from credit.accounting.amounts import format_amount, format_percent
 
     agreed = item.terms
     parts = [f"rate {format_percent(agreed.rate_ppm)}"]
@@ -141,7 +141,7 @@ def advance(
     """
     from datetime import UTC
 
-    from credit.accounting.money import parse_amount
+    from credit.accounting.amounts import parse_amount
     from credit.ledger.corrections import pay_advance
 
     minor = parse_amount(amount, currency)

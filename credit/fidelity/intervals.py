@@ -36,7 +36,7 @@ class ShareBootstrap:
     Every output counts in each replicate as often as a Poisson variable of mean 1 says (Hanley and MacGibbon 2006):
     in the limit the same as drawing outputs with replacement. The draw follows from the output's name, so that a
     report made again says the same, and is the same for all keys, so that their shares can be compared within each
-    replicate. By policies that add up the period (`credit.accounting.pooling`), each replicate is a period of its own:
+    replicate. By policies that add up the period (`credit.accounting.credits`), each replicate is a period of its own:
     its sums are taken first, and clipped and divided at the end.
 
     The error of the valuation comes on top, as a normal deviate for each key and replicate: what a validation by
@@ -67,7 +67,7 @@ class ShareBootstrap:
             block = names[first : first + _BLOCK]
             own = rows.filter(pl.col("name").is_in(block)) if len(names) > _BLOCK else rows
             counts = np.stack([_weights(name) for name in block])
-            if policy.is_pooled:
+            if policy.needs_period:
                 self._together.setdefault(policy, _PeriodSums(policy)).add(own, block, counts)
             else:
                 _add_lines(self._alone, own, self._key, "credit_micro", block, counts)
@@ -119,7 +119,7 @@ class ShareBootstrap:
 
 
 class _PeriodSums:
-    """What `credit.accounting.pooling` adds up of the outputs of one policy, in every replicate."""
+    """What `credit.accounting.credits` adds up of the outputs of one policy, in every replicate."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -136,10 +136,10 @@ class _PeriodSums:
         positive = pl.col("measure").clip(lower_bound=0.0)
         by_output = rows.group_by("name", maintain_order=True).agg(pl.col("weight").first(), positive.sum())
         weights = by_output["weight"].to_numpy().astype(np.float64)
-        pays = (by_output["measure"].to_numpy() > 0) | (self._policy.basis == "pool")
+        pays = (by_output["measure"].to_numpy() > 0) | (self._policy.basis == "period")
         self._weight += (weights * pays) @ counts
         self._unearned += (weights * ~pays) @ counts
-        if self._policy.basis == "pool":
+        if self._policy.basis == "period":
             line = pl.col("weight") * (pl.col("measure") if self._policy.negative == "net" else positive)
         else:
             negative = (-pl.col("measure")).clip(lower_bound=0.0)

@@ -31,7 +31,7 @@ def period_attribution_error(conn: Connection, period: str) -> float | None:
     errors = []
     for method in credit_methods(conn, period):
         found, policy = counting(registered, method), Policy.from_json(method.policy_json)
-        if found is None or found.kind != "retraining" or policy.is_pooled:
+        if found is None or found.kind != "retraining" or policy.needs_period:
             return None
         score = Certificate.from_json(found.body_json).score(policy)
         if score is None or score.attribution_error is None:

@@ -34,9 +34,9 @@ from credit.ledger.payments import (
 from credit.ledger.payouts import Payout
 from credit.ledger.periods import periods
 from credit.ledger.personal import current_details, details_version
-from credit.payments.files import LAYOUTS, render_csv, write_file
-from credit.payments.lines import PaymentLine
-from credit.payments.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
+from credit.payments.channels.layouts import LAYOUTS, render_csv, write_file
+from credit.payments.channels.payment import PaymentLine
+from credit.payments.channels.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
 from credit.text import counted
 
 _MOST_SEPA = 100_000

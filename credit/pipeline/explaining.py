@@ -15,14 +15,14 @@ from pathlib import Path
 import polars as pl
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
-from credit.accounting.money import format_amount
 from credit.ledger.catalog import provider_id, providers
 from credit.ledger.periods import Period
 from credit.ledger.queries import credit_rows
 from credit.ledger.sources import book_scores, existing_period, reversed_transactions, standing_rows
-from credit.pipeline.pooling import checked_pooling, moved_credits
-from credit.pipeline.retracing import CurrencySteps, balance_steps
+from credit.pipeline.explain_balances import CurrencySteps, balance_steps
+from credit.pipeline.period_basis import checked_pooling, moved_credits
 from credit.records import Group, Provider, period_of
 from credit.text import counted
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import currency_digits, parse_amount
 from credit.accounting.fx import parse_rate
-from credit.accounting.money import currency_digits, parse_amount
 from credit.errors import CreditError, InputError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.files import Parsed, ReadResult

@@ -15,8 +15,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, select
 
-from credit.accounting.credits import Policy
-from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import HELD_KIND, parse_account, payable
 from credit.ledger.catalog import providers
@@ -31,9 +30,9 @@ from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, led
 from credit.ledger.settlement import RELEASE_KIND
 from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
-from credit.pipeline.closing import ClosePolicy
-from credit.pipeline.dividing import Earning, divide, owed_to
-from credit.pipeline.pooling import measured_outputs, pooled_entries
+from credit.pipeline.close import ClosePolicy
+from credit.pipeline.close_pools import Earning, divide, owed_to
+from credit.pipeline.period_basis import measured_outputs, pooled_entries
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from credit.accounting.credits import Policy
-from credit.accounting.pooling import MeasuredOutput
+from credit.accounting.credits import MeasuredOutput, Policy
 from credit.errors import LedgerError
 from credit.ledger.database import Ledger
 from credit.ledger.outputs import outputs_by_id

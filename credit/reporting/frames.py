@@ -18,8 +18,8 @@ from typing import Any, Literal
 import polars as pl
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
-from credit.accounting.money import format_amount
 from credit.accounting.waterfall import SOMETIMES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap

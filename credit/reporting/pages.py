@@ -15,8 +15,8 @@ from pathlib import Path
 import jinja2
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
-from credit.accounting.money import format_percent
 from credit.ledger.catalog import indexes, providers
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.accounting.amounts import CURRENCY_DIGITS, format_amount, parse_amount
 from credit.accounting.fx import Conversion, PeriodRates, convert, exact_text, parse_rate
-from credit.accounting.money import CURRENCY_DIGITS, format_amount, parse_amount
 from credit.errors import InvalidRequestError, LedgerError
 from credit.records import GivenRate, Rate
 

@@ -4,8 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from credit.accounting.credits import Policy, output_credits
-from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy, output_credits
 from credit.fidelity.intervals import REPLICATES, ShareBootstrap, _weights
 from credit.records import Group
 
@@ -129,8 +128,8 @@ def test_shares_that_differ_by_less_than_the_error_of_attribution_are_not_told_a
     assert found[0.1] == {("a",): [("b",)], ("b",): [("a",)], ("c",): []}
 
 
-POOLED = [Policy("influence", basis="pool"), Policy("influence", negative="net"),
-          Policy("influence", basis="pool", negative="net")]  # fmt: skip
+POOLED = [Policy("influence", basis="period"), Policy("influence", negative="net"),
+          Policy("influence", basis="period", negative="net")]  # fmt: skip
 pooled = pytest.mark.parametrize("policy", POOLED, ids=lambda policy: f"{policy.basis}-{policy.negative}")
 
 
@@ -231,7 +230,7 @@ def test_a_share_that_the_sums_clip_to_nothing_has_an_interval_that_begins_there
     groups = [Group("a"), Group("b")]
     rng = np.random.default_rng(8)
     own = {f"o{n}": {groups[0]: 1.0, groups[1]: float(rng.normal(-0.05, 1.0))} for n in range(60)}
-    policy = Policy("influence", basis="pool", negative="net")
+    policy = Policy("influence", basis="period", negative="net")
     bootstrap = ShareBootstrap(["provider"])
     bootstrap.add(_scored(own, dict.fromkeys(own, 1_000_000)), policy)
     low, high = bootstrap.intervals()["b",]

@@ -171,7 +171,7 @@ def test_a_run_is_its_fingerprint(conn: Connection) -> None:
 
     assert run("{}") == run("{}")
     with pytest.raises(LedgerError, match="another index or policy"):
-        run('{"basis":"pool"}')
+        run('{"basis":"period"}')
 
 
 def test_a_default_record_is_storable(conn: Connection) -> None:

@@ -10,8 +10,8 @@ import pytest
 from credit.ledger import catalog, journal, payouts, periods
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
+from credit.payments.channels.sepa import Payer
 from credit.payments.details import set_provider_details
-from credit.payments.sepa import Payer
 from credit.records import Provider
 
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)

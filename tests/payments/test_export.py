@@ -16,9 +16,9 @@ from credit.ledger.balances import balance
 from credit.ledger.database import Ledger
 from credit.ledger.payments import batch_items, batches
 from credit.ledger.payouts import payouts
-from credit.payments.confirm import confirm_payments
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
+from credit.payments.results import confirm_payments
 from tests.payments.conftest import IBANS, NOW, OWED, PAYER, SEPTEMBER
 
 BRAZIL = "BR1800360305000010009795493C1"

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from credit.errors import InputError
 from credit.ledger.database import Ledger
 from credit.ledger.personal import Details
-from credit.payments.beancount import account_name, beancount_text
-from credit.payments.confirm import confirm_payments
+from credit.payments.channels.layouts import LAYOUTS, render_csv
+from credit.payments.channels.payment import PaymentLine, safe
+from credit.payments.channels.sepa import NO_BIC, check_payer, render_pain001
 from credit.payments.export import ExportRequest, export_payments
-from credit.payments.files import LAYOUTS, render_csv
-from credit.payments.lines import PaymentLine, safe
-from credit.payments.sepa import NO_BIC, check_payer, render_pain001
+from credit.payments.results import confirm_payments
+from credit.reporting.books import account_name, beancount_text
 from tests.payments.conftest import NOW, PAYER, SEPTEMBER, details_of
 
 NS = "{urn:iso:std:iso:20022:tech:xsd:pain.001.001.09}"

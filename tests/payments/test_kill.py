@@ -14,9 +14,9 @@ import pytest
 from credit.ledger import integrity
 from credit.ledger.database import Ledger
 from credit.ledger.payments import batches
-from credit.payments import confirm, details, export
-from credit.payments.confirm import confirm_payments
+from credit.payments import details, export, results
 from credit.payments.export import ExportRequest, export_payments
+from credit.payments.results import confirm_payments
 from tests.payments.conftest import NOW, SEPTEMBER
 
 
@@ -49,7 +49,7 @@ def exporter(url: str, out: Path, point: str) -> None:
 
 
 def confirmer(url: str, path: Path) -> None:
-    confirm.record_results = then_die(confirm.record_results)
+    results.record_results = then_die(results.record_results)
     with Ledger.open(url) as ledger:
         confirm_payments(ledger, path, now=NOW)
 
@@ -88,11 +88,11 @@ def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
     head = integrity.verify(owing, None).chain_head
     references = [line.split(",")[0] for line in out.read_text().splitlines()[1:]]
-    results = tmp_path / "results.csv"
-    results.write_text("\n".join(["payout_id,status", *(f"{item},paid" for item in references)]))
-    killed(confirmer, database_url, results)
+    reported = tmp_path / "results.csv"
+    reported.write_text("\n".join(["payout_id,status", *(f"{item},paid" for item in references)]))
+    killed(confirmer, database_url, reported)
     assert integrity.verify(owing, None, heads=[head]).chain_head == head
-    assert confirm_payments(owing, results, now=NOW).paid == 3
+    assert confirm_payments(owing, reported, now=NOW).paid == 3
 
 
 def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing: Ledger, database_url: str) -> None:

@@ -17,8 +17,8 @@ from credit.ledger import (
     payments,
     statements,
 )
-from credit.payments.confirm import ConfirmReport, confirm_payments
 from credit.payments.export import ExportRequest, export_payments
+from credit.payments.results import ConfirmReport, confirm_payments
 from credit.pipeline.restating import Restatement, by_policy, restate
 from tests.pipeline.plain_model import (
     Payout,
@@ -30,7 +30,7 @@ from tests.pipeline.two_ledgers import TwoLedgers
 
 changes = st.fixed_dictionaries(
     {"measure": st.sampled_from(["support", "influence"])},
-    optional={"basis": st.sampled_from(["output", "pool"]), "negative": st.sampled_from(["zero", "net"])},
+    optional={"basis": st.sampled_from(["output", "period"]), "negative": st.sampled_from(["zero", "net"])},
 )
 """Of a policy, for a restatement."""
 

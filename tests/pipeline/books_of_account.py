@@ -12,7 +12,7 @@ from credit.ledger import balances, catalog, journal, periods, pools, settlement
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.pipeline.closing import ClosePolicy, CloseReport, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, CloseReport, CloseSettings, close_period
 from credit.records import CREDIT, Group, Provider, Terms
 
 NOW = datetime(2026, 12, 20, 9, tzinfo=UTC)

@@ -19,8 +19,8 @@ from tests.pipeline.two_ledgers import TwoLedgers
 
 KEYS = (*PROVIDERS, "ann/x", *HOUSE)
 
-paid = st.sampled_from([Paid()] * 4 + [Paid("influence", *sums) for sums in (("pool", "zero"), ("output", "net"))] * 2
-                       + [Paid("influence"), Paid("influence", "pool", "net")])  # fmt: skip
+paid = st.sampled_from([Paid()] * 4 + [Paid("influence", *sums) for sums in (("period", "zero"), ("output", "net"))] * 2
+                       + [Paid("influence"), Paid("influence", "period", "net")])  # fmt: skip
 micro = st.lists(st.integers(0, 5_000_000), min_size=5, max_size=5)
 influence = st.lists(st.one_of(st.integers(-9, 9), st.integers(-(10**6), 10**6)), min_size=5, max_size=5)
 reason = st.sampled_from(["it has no token", "it is not ours"])

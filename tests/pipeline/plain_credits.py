@@ -22,13 +22,13 @@ class Paid(NamedTuple):
     negative: str = "zero"
 
     @property
-    def is_pooled(self) -> bool:
+    def needs_period(self) -> bool:
         return self[1:] != ("output", "zero")
 
     @property
     def text(self) -> str:
         """The policy as it is stored; it breaks ties between those whom it divides a month among."""
-        basis = '"basis":"pool",' if self.basis == "pool" else ""
+        basis = '"basis":"period",' if self.basis == "period" else ""
         negative = '"negative":"net",' if self.negative == "net" else ""
         return (
             f'{{"alpha":1.0,{basis}"beta":1.0,"damping":null,"gamma":0.0,"measure":"{self.measure}",'
@@ -88,7 +88,7 @@ def month_credits(month: str, outputs: Sequence[tuple[Output, Paid]]) -> dict[st
     found: dict[str, int] = defaultdict(int)
     for paid in {paid for _, paid in outputs}:
         own = [output for output, other in outputs if other == paid]
-        parts = [_together(month, own, paid)] if paid.is_pooled else [output.alone(paid) for output in own]
+        parts = [_together(month, own, paid)] if paid.needs_period else [output.alone(paid) for output in own]
         for part in parts:
             for key, micro in part.items():
                 found[key] += micro
@@ -108,7 +108,7 @@ def _together(month: str, outputs: Sequence[Output], paid: Paid) -> dict[str, in
         divided += output.weight
         alone = output.alone(paid)
         for key, value in measures.items():
-            if paid.basis == "pool":
+            if paid.basis == "period":
                 sums[key] += output.weight * (value if paid.negative == "net" else max(value, 0))
             else:
                 lost = Fraction(output.weight * -value, max(positive, negative)) if value < 0 else 0

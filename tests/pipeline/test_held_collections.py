@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from credit.accounting.money import parse_amount
+from credit.accounting.amounts import parse_amount
 from credit.cli.main import cli
 from credit.errors import LedgerError
 from credit.ledger import closechecks, corrections, holds, integrity, periods
@@ -17,11 +17,11 @@ from credit.ledger.accounts import held_account, payable
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.statements import statements
-from credit.payments.beancount import beancount_text
 from credit.pipeline.explaining import explain_payout
 from credit.pipeline.restating import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
+from credit.reporting.books import beancount_text
 from credit.reporting.frames import payouts
 from credit.reporting.pages import statement_page
 from tests.ledger.test_tamper import unguarded

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from credit.accounting.credits import Policy
 from credit.ledger import catalog, corrections, fx, holds, integrity, pools, statements, terms
 from credit.ledger.database import Ledger
-from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.intake import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, Group, Provider, Rate, Terms
@@ -39,7 +39,7 @@ PEOPLE = (*(Provider(key, key.title()) for key in KEYS), Provider("own", "Own da
 POLICIES = [
     Policy(measure, basis=basis, negative=negative)
     for measure in ("effect", "support", "influence")
-    for basis in ("output", "pool")
+    for basis in ("output", "period")
     for negative in ("zero", "net")
 ]
 AGREED = (

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, text
 
-from credit.accounting.money import parse_amount
+from credit.accounting.amounts import parse_amount
 from credit.ledger import (
     balances,
     clock,
@@ -36,7 +36,7 @@ from credit.ledger import (
 )
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.database import Ledger
-from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.explaining import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms
 from tests.conftest import PostgresServer

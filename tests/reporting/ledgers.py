@@ -15,7 +15,7 @@ from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
 
 NOW = datetime(2026, 12, 5, 12, tzinfo=UTC)

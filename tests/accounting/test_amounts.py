@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.accounting.money import (
+from credit.accounting.amounts import (
     CODES_WITHOUT_MINOR_UNIT,
     CURRENCY_DIGITS,
     currency_digits,

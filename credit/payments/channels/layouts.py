@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.payments.lines import PaymentLine, safe
+from credit.payments.channels.payment import PaymentLine, safe
 from credit.storage import write_whole
 
 

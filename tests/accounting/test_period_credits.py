@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.accounting.allocation import allocate
-from credit.accounting.credits import UNEARNED, Policy, output_credits
-from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.accounting.apportion import allocate
+from credit.accounting.credits import UNEARNED, MeasuredOutput, PeriodCredits, Policy, output_credits
 from credit.errors import ValuationError
 from credit.records import Group
 
 GROUPS = tuple(Group(f"p{number}", name) for number in range(3) for name in ("a", "b"))
 POOLED = (
-    Policy("influence", basis="pool"),
-    Policy("influence", basis="pool", negative="net"),
+    Policy("influence", basis="period"),
+    Policy("influence", basis="period", negative="net"),
     Policy("influence", negative="net"),
 )
 ALONE = Policy("influence")
@@ -47,7 +46,7 @@ def sums(policy: Policy, items: Sequence[tuple[int, Sequence[float]]]) -> tuple[
     for number, (micro, measures) in enumerate(items):
         exact = [Fraction(value) for value in measures]
         positive = sum((value for value in exact if value > 0), Fraction(0))
-        if policy.basis == "pool":
+        if policy.basis == "period":
             divided += micro
             for group, value in zip(GROUPS, exact, strict=True):
                 found[group] += micro * (value if policy.negative == "net" else max(value, Fraction(0)))
@@ -106,7 +105,7 @@ def test_by_sums_the_period_is_one_output_that_has_them(items):
         sum(micro for micro, _ in whole),
         GROUPS,
         added,
-        tie_key='2026-01\0{"alpha":1.0,"basis":"pool","beta":1.0,"damping":null,"gamma":0.0,"measure":"influence",'
+        tie_key='2026-01\0{"alpha":1.0,"basis":"period","beta":1.0,"damping":null,"gamma":0.0,"measure":"influence",'
         '"negative":"net","noise_floor":1.0}',
     )
     assert total(POOLED[1], whole) == {group: micro for group, micro in one if micro}
@@ -154,8 +153,8 @@ def test_what_the_words_say_in_numbers():
     p0, p1 = GROUPS[0], GROUPS[2]
     assert named == {
         "output zero": {p0: 100, p1: 100},
-        "pool zero": {p0: 160, p1: 40},  # 8 to 2
-        "pool net": {p0: 156, p1: 44},  # 7 to 2
+        "period zero": {p0: 160, p1: 40},  # 8 to 2
+        "period net": {p0: 156, p1: 44},  # 7 to 2
         "output net": {p0: 67, p1: 133},  # 100 − 100 × 1/2 to 100
     }
 

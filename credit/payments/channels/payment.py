@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from credit.accounting.money import format_amount
+from credit.accounting.amounts import format_amount
 from credit.errors import InputError
 from credit.ledger.personal import Details
 from credit.text import printable

@@ -14,10 +14,10 @@ from credit.ledger import fx, holds, integrity
 from credit.ledger.corrections import adjust, pay_advance, undo
 from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_txn
-from credit.payments.beancount import beancount_text
+from credit.pipeline.close_balances import CLOSE_KINDS
 from credit.pipeline.explaining import explain_payout
-from credit.pipeline.settling import CLOSE_KINDS
 from credit.records import GivenRate, Group, Rate, Terms
+from credit.reporting.books import beancount_text
 from credit.reporting.frames import payouts
 from tests.ledger.test_integrity import unguarded
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, NOW, Account

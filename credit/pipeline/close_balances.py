@@ -41,7 +41,7 @@ from credit.ledger.settlement import (
     provider_balances,
     reserves,
 )
-from credit.pipeline.dividing import Earning
+from credit.pipeline.close_pools import Earning
 from credit.records import Group, Provider, Terms
 
 _LINE_KINDS = (RELEASE_KIND, "reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")

@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from credit.accounting.credits import Policy
-from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger import corrections, integrity, pools, queries
 from credit.ledger.accounts import earned
@@ -30,7 +29,7 @@ OUTPUTS = (
     Scored("o3", at(1, 9), {ANN: (-1.0, 0.0), BEN: (-0.5, 0.0), OWN: (-1.0, 0.0)}, 7),
     Scored("o4", at(1, 20), {ANN: (1.0, 1.0), BEN: (1.0, 1.0), OWN: (1.0, 1.0)}, 2_500_000),
 )
-POOLED = [{"basis": "pool"}, {"negative": "net"}, {"basis": "pool", "negative": "net"}]
+POOLED = [{"basis": "period"}, {"negative": "net"}, {"basis": "period", "negative": "net"}]
 pooled = pytest.mark.parametrize("sums", POOLED, ids=lambda sums: "-".join(sums.values()))
 
 
@@ -148,7 +147,7 @@ def test_a_period_closed_by_sums_is_restated_to_what_each_output_gives(
 
 
 def test_outputs_whose_credits_were_reversed_are_not_in_the_sums(account: Account, workspace: Workspace) -> None:
-    policy = Policy("influence", basis="pool")
+    policy = Policy("influence", basis="period")
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
     with account.ledger.write() as conn:
         corrections.undo(conn, 1, reason="a test of ours", now=NOW)  # the output of January 3
@@ -160,16 +159,16 @@ def test_outputs_whose_credits_were_reversed_are_not_in_the_sums(account: Accoun
 def test_what_each_output_pays_alone_is_left_alone(account: Account, workspace: Workspace) -> None:
     late = tuple(Scored(f"alone {item.name}", item.moment, item.measures, item.weight_micro) for item in OUTPUTS)
     credit_outputs(account.ledger, workspace.books, late, Policy("influence"))
-    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="pool"))
+    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
     account.pool(JANUARY, 1_000)
     account.close(JANUARY)
-    alone, together = by_sums(Policy("influence"), late), by_sums(Policy("influence", basis="pool"))
+    alone, together = by_sums(Policy("influence"), late), by_sums(Policy("influence", basis="period"))
     keys = alone.keys() | together.keys()
     assert credited(account) == {key: alone.get(key, 0) + together.get(key, 0) for key in keys}
 
 
 def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account: Account, workspace: Workspace) -> None:
-    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="pool"))
+    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
     account.pool(JANUARY, 1_000)
     account.books = None
     with pytest.raises(LedgerError, match="follow sums over the period, which needs its score books"):
@@ -192,7 +191,7 @@ def test_a_pooling_that_takes_more_than_was_earned_is_found(account: Account, wo
 
 
 def test_credits_that_were_moved_elsewhere_are_found(account: Account, workspace: Workspace) -> None:
-    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="pool"))
+    credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
     account.pool(JANUARY, 1_000)
     account.close(JANUARY)
     with account.ledger.write() as conn:

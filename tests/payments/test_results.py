@@ -10,8 +10,8 @@ from credit.errors import CreditError, InputError
 from credit.ledger import balances, integrity
 from credit.ledger.database import Ledger
 from credit.ledger.payments import batches
-from credit.payments.confirm import ConfirmReport, confirm_payments
 from credit.payments.export import ExportRequest, export_payments
+from credit.payments.results import ConfirmReport, confirm_payments
 from tests.payments.conftest import NOW, SEPTEMBER
 
 

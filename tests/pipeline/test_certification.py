@@ -14,8 +14,8 @@ from credit.errors import InvalidRequestError, LedgerError
 from credit.fidelity.certificate import Certificate
 from credit.ledger import integrity, journal, periods, statements
 from credit.ledger.database import Ledger
-from credit.pipeline.certifying import share_certainties
-from credit.pipeline.closing import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.certification import share_certainties
+from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.restating import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group

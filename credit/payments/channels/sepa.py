@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from xml.etree import ElementTree as ET
 
-from credit.accounting.money import format_amount
+from credit.accounting.amounts import format_amount
 from credit.errors import InputError, IntegrityError, InvalidRequestError
+from credit.payments.channels.payment import PaymentLine, safe
 from credit.payments.details import checked, in_sepa, need_sepa
-from credit.payments.lines import PaymentLine, safe
 
 SCHEMA = "pain.001.001.09"
 CURRENCY = "EUR"

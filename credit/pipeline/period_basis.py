@@ -14,8 +14,7 @@ from pathlib import Path
 import polars as pl
 from sqlalchemy import Connection, select
 
-from credit.accounting.credits import UNEARNED, Policy
-from credit.accounting.pooling import MeasuredOutput, PeriodCredits
+from credit.accounting.credits import UNEARNED, MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import EARNED_KIND, earned
 from credit.ledger.journal import Entry, Posting, post
@@ -43,7 +42,7 @@ def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Gro
         LedgerError: the score books are needed and not at hand.
         IntegrityError: a score book is missing or changed.
     """
-    if not any(Policy.from_json(method.policy_json).is_pooled for method in credit_methods(conn, period)):
+    if not any(Policy.from_json(method.policy_json).needs_period for method in credit_methods(conn, period)):
         return {}
     if books is None:
         raise LedgerError(f"the credits of {period} follow sums over the period, which needs its score books")
@@ -51,7 +50,7 @@ def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Gro
     moved: dict[Group, int] = {}
     for book, rows in standing_scores(conn, books, period):
         policy = Policy.from_json(book.policy_json)
-        if not policy.is_pooled:
+        if not policy.needs_period:
             continue
         for key, collection, micro in rows.select("provider", "collection", "credit_micro").iter_rows():
             group = Group(key, collection)

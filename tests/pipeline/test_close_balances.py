@@ -10,7 +10,7 @@ from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
 from credit.ledger import holds, integrity, journal, periods
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.pipeline.closing import ClosePolicy
+from credit.pipeline.close import ClosePolicy
 from tests.ledger import samples
 from tests.ledger.test_integrity import unguarded
 from tests.pipeline.books_of_account import APRIL, FEBRUARY, JANUARY, MARCH, NOW, Account

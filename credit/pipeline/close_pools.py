@@ -9,7 +9,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from credit.accounting.allocation import Share, allocate
+from credit.accounting.apportion import AllocatedShare, allocate
 from credit.accounting.waterfall import provider_part
 from credit.errors import LedgerError
 from credit.ledger.accounts import ESCROW, held_account, payable, pool_account
@@ -32,7 +32,7 @@ class Earning:
     `held_minor` is what of that its collections on hold earned, by collection.
     """
 
-    share: Share
+    share: AllocatedShare
     rate_ppm: int
     earned_minor: int
     held_minor: Mapping[str, int] = field(default_factory=dict)

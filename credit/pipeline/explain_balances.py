@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_amount, format_percent
 from credit.accounting.fx import PeriodRates
-from credit.accounting.money import format_amount, format_percent
 from credit.accounting.statement import on_hold_rows
 from credit.accounting.waterfall import SOMETIMES, Waterfall, provider_part, settle
 from credit.errors import IntegrityError
@@ -31,8 +31,8 @@ from credit.ledger.settlement import (
 )
 from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
-from credit.pipeline.dividing import held_parts
-from credit.pipeline.settling import CLOSE_KINDS, held_collections_of
+from credit.pipeline.close_balances import CLOSE_KINDS, held_collections_of
+from credit.pipeline.close_pools import held_parts
 from credit.records import PPM, Group, Provider, Terms
 
 

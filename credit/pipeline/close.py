@@ -36,10 +36,10 @@ from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections
 from credit.ledger.statements import add_statements
 from credit.ledger.terms import terms_on
-from credit.pipeline.certifying import DEFAULT_MIN_FIDELITY, certify, share_certainties
-from credit.pipeline.dividing import Earning, HousePolicy, divide, post_allocations
-from credit.pipeline.pooling import post_pooling
-from credit.pipeline.settling import post_lines, settle_all
+from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
+from credit.pipeline.close_balances import post_lines, settle_all
+from credit.pipeline.close_pools import Earning, HousePolicy, divide, post_allocations
+from credit.pipeline.period_basis import post_pooling
 from credit.records import Group, Provider, Terms, is_period
 from credit.storage import canonical_json
 from credit.text import counted

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 
 from sqlalchemy import Connection, select
 
-from credit.accounting.money import format_amount
+from credit.accounting.amounts import format_amount
 from credit.ledger.accounts import EXTERNAL
 from credit.ledger.database import Ledger
 from credit.ledger.periods import first_day, last_day

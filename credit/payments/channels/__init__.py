@@ -1,0 +1,1 @@
+"""Payment channels: how payouts leave, one file a channel."""
