@@ -25,7 +25,7 @@ from credit.cli.options import (
 if TYPE_CHECKING:
     from credit.ledger.transactions import Transaction
     from credit.pipeline.explain_balances import CurrencySteps
-    from credit.pipeline.explaining import PayoutExplanation
+    from credit.pipeline.explain_payout import PayoutExplanation
     from credit.pipeline.workspace import Workspace
 
 
@@ -54,7 +54,7 @@ def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: 
     """
     from dataclasses import asdict
 
-    from credit.pipeline.explaining import explain_payout
+    from credit.pipeline.explain_payout import explain_payout
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = explain_payout(conn, workspace.books, provider, period, top=top)
@@ -97,7 +97,7 @@ def output(
     """
     from dataclasses import asdict
 
-    from credit.pipeline.explaining_output import explain_logged_output
+    from credit.pipeline.explain_output import explain_logged_output
     from credit.records import PPM, shares_in_words
     from credit.reporting.layout import Column, fitted
 

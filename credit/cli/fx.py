@@ -78,7 +78,7 @@ def import_file(
     """
     from dataclasses import asdict
 
-    from credit.pipeline.intake import import_rates
+    from credit.pipeline.ingest import import_rates
 
     report = import_rates(workspace, file, supersede=supersede, strict=strict)
     warn([*report.notices, *report.problems])

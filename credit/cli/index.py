@@ -25,7 +25,7 @@ from credit.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from credit.pipeline.indexing import IndexRequest
+    from credit.pipeline.index import IndexRequest
     from credit.pipeline.workspace import Workspace
     from credit.valuation.layers import SkippedLayer
 
@@ -183,7 +183,7 @@ def index(
             "--update and --withdraw change all checkpoints that the index holds, and no weight; --checkpoint DIR says "
             "where one was moved"
         )
-    from credit.pipeline.indexing import IndexRequest, index_training_data
+    from credit.pipeline.index import IndexRequest, index_training_data
     from credit.valuation import IndexSettings
 
     rank, rules = _split_ranks(ranks)
@@ -272,7 +272,7 @@ def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, a
     """Print what a build would take."""
     from dataclasses import asdict
 
-    from credit.pipeline.indexing import plan_training_data
+    from credit.pipeline.index import plan_training_data
 
     plan = plan_training_data(workspace, request)
     warn([*plan.notices, *plan.problems])

@@ -53,7 +53,7 @@ def ingest_outputs(
     from dataclasses import asdict
 
     from credit.ingest.batch_requests import read_batch_requests
-    from credit.pipeline.intake import ingest_outputs as ingest
+    from credit.pipeline.ingest import ingest_outputs as ingest
 
     mapping, moment = field_mapping(fields), _moment(occurred_at)
     requests = read_batch_requests(files)

@@ -11,7 +11,7 @@ from credit.errors import EXIT_INTEGRITY
 from credit.text import counted
 
 if TYPE_CHECKING:
-    from credit.pipeline.overview import PeriodOverview
+    from credit.pipeline.status import PeriodOverview
     from credit.pipeline.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from credit.pipeline.overview import overview
+    from credit.pipeline.status import overview
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = overview(conn, now=datetime.now(UTC))

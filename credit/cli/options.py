@@ -17,7 +17,7 @@ from credit.records import is_period
 from credit.text import printable_lines
 
 if TYPE_CHECKING:
-    from credit.pipeline.intake import IntakeReport
+    from credit.pipeline.ingest import IntakeReport
 
 R = TypeVar("R")
 

@@ -51,7 +51,7 @@ def add(
 
     from credit.accounting.amounts import parse_amount
     from credit.ledger.catalog import add_provider
-    from credit.pipeline.intake import agree_minimum
+    from credit.pipeline.ingest import agree_minimum
     from credit.records import Provider
 
     if (currency is None) != (minimum_payout is None):
@@ -79,7 +79,7 @@ def import_file(ctx: click.Context, workspace: Workspace, file: Path, strict: bo
     """
     from dataclasses import asdict
 
-    from credit.pipeline.intake import import_providers
+    from credit.pipeline.ingest import import_providers
 
     report = import_providers(workspace, file, strict=strict)
     warn([*report.notices, *report.problems])

@@ -11,7 +11,7 @@ import click
 from credit.cli.options import FILE, PERIOD, json_option, say, workspace_options
 
 if TYPE_CHECKING:
-    from credit.pipeline.restating import Restatement
+    from credit.pipeline.restate import Restatement
     from credit.pipeline.workspace import Workspace
 
 
@@ -54,8 +54,8 @@ def restate(
     """
     from dataclasses import asdict
 
-    from credit.pipeline.restating import by_policy
-    from credit.pipeline.restating import restate as run
+    from credit.pipeline.restate import by_policy
+    from credit.pipeline.restate import restate as run
 
     named = {"measure": measure, "alpha": alpha, "beta": beta, "gamma": gamma, "noise_floor": noise_floor}
     named |= {"basis": basis, "negative": negative}
@@ -65,7 +65,7 @@ def restate(
         if index_dir is None:
             rescore = by_policy(changes)
         else:
-            from credit.pipeline.revaluing import by_index
+            from credit.pipeline.restate import by_index
 
             rescore, fingerprint = by_index(ledger, index_dir, changes)
             method["index"] = fingerprint

@@ -89,7 +89,7 @@ def validate(
              credit validate my-index train.jsonl --finetune base-model --lora 16 --steps 500
              PYTHONPATH=. credit validate my-index train.jsonl --trainer my_recipe:train
     """
-    from credit.pipeline.validating import ValidationRequest, register_certificates, validate_index
+    from credit.pipeline.validate import ValidationRequest, register_certificates, validate_index
 
     if only_register:
         made = register_certificates(workspace, index)

@@ -13,19 +13,20 @@ from sqlalchemy import Connection
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
-from credit.errors import InputError, LedgerError, MismatchError, ValuationError
+from credit.errors import InputError, MismatchError, ValuationError
 from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.books import Score, write_book
-from credit.ledger.catalog import RegisteredIndex, indexes, providers, register_index
+from credit.ledger.catalog import RegisteredIndex, indexes
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pending_outputs, register_book
 from credit.ledger.periods import open_period_for
+from credit.pipeline.index import check_providers, open_registered, register
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
 from credit.storage import canonical_json
-from credit.valuation import AttributionIndex, Valuation, read_manifest
+from credit.valuation import AttributionIndex, Valuation
 from credit.valuation.tokens import Encoder
 
 DEFAULT_CHUNK = 256
@@ -94,20 +95,6 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
     return report
 
 
-def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
-    """Make an index known to the ledger, under the name that logs call its model."""
-    manifest = read_manifest(folder)
-    with ledger.write() as conn:
-        return register_index(
-            conn,
-            manifest.name,
-            manifest.fingerprint,
-            str(folder.resolve()),
-            manifest.to_json(),
-            now=datetime.now(UTC),
-        )
-
-
 def _compute_index(
     workspace: Workspace,
     ledger: Ledger,
@@ -140,42 +127,6 @@ def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
     if fit is None:
         return settings.policy
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
-
-
-def open_registered(registered: RegisteredIndex, damping: float | None = None) -> AttributionIndex:
-    """Open a registered index where it lay last.
-
-    Raises:
-        LedgerError: it is gone, or another lies there.
-    """
-    folder = Path(registered.path)
-    if not folder.is_dir():
-        raise LedgerError(
-            f"the index for {registered.model} was registered at {folder}, which is gone; "
-            "name its new place: credit compute --index DIR"
-        )
-    index = AttributionIndex.open(folder, damping=damping)
-    if index.manifest.fingerprint != registered.fingerprint:
-        raise LedgerError(
-            f"{folder} holds another index than the one registered for {registered.model} "
-            f"({registered.fingerprint[:12]}...); name the folder of the right one: credit compute --index DIR"
-        )
-    return index
-
-
-def check_providers(conn: Connection, index: AttributionIndex) -> None:
-    """Refuse an index that credits providers whom the ledger does not know.
-
-    Raises:
-        LedgerError: naming them.
-    """
-    known = {provider.key for provider in providers(conn)}
-    missing = sorted({group.provider for group in index.groups} - known)
-    if missing:
-        raise LedgerError(
-            f"{index.folder} credits providers that the ledger does not know: {', '.join(missing)}; "
-            "add them: credit providers add KEY NAME"
-        )
 
 
 def _valued_chunks(

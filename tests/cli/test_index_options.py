@@ -104,7 +104,7 @@ def test_a_full_disk_is_named_wherever_it_is_met(run, monkeypatch):
     def write(*_args):
         raise OSError(errno.ENOSPC, "No space left on device", "data/quarantine/x.jsonl")
 
-    monkeypatch.setattr("credit.pipeline.indexing.index_training_data", write)
+    monkeypatch.setattr("credit.pipeline.index.index_training_data", write)
     said = run(code=EXIT_FAILED)
     assert said.stderr.strip() == "Error: data/quarantine/x.jsonl cannot be written: no space is left on the device"
 

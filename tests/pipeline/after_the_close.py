@@ -19,7 +19,7 @@ from credit.ledger import (
 )
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
-from credit.pipeline.restating import Restatement, by_policy, restate
+from credit.pipeline.restate import Restatement, by_policy, restate
 from tests.pipeline.plain_model import (
     Payout,
     Posted,

@@ -16,7 +16,7 @@ from credit.ledger import integrity, journal, periods, statements
 from credit.ledger.database import Ledger
 from credit.pipeline.certification import share_certainties
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
-from credit.pipeline.restating import by_policy, restate
+from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 from credit.reporting.frames import attribution

@@ -17,8 +17,8 @@ from credit.ledger.accounts import held_account, payable
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.statements import statements
-from credit.pipeline.explaining import explain_payout
-from credit.pipeline.restating import by_policy, restate
+from credit.pipeline.explain_payout import explain_payout
+from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 from credit.reporting.books import beancount_text

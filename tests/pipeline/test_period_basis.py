@@ -14,8 +14,8 @@ from credit.ledger import corrections, integrity, pools, queries
 from credit.ledger.accounts import earned
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post
-from credit.pipeline.explaining import explain_payout
-from credit.pipeline.restating import by_policy, restate
+from credit.pipeline.explain_payout import explain_payout
+from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
 from credit.reporting import frames

@@ -23,7 +23,7 @@ from credit.accounting.credits import Policy
 from credit.ledger import catalog, corrections, fx, holds, integrity, pools, statements, terms
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
-from credit.pipeline.intake import ingest_outputs
+from credit.pipeline.ingest import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, Group, Provider, Rate, Terms
 from tests.conftest import PostgresServer

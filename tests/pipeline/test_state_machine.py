@@ -37,7 +37,7 @@ from credit.ledger import (
 from credit.ledger.accounts import PAYABLE_KIND
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
-from credit.pipeline.explaining import explain_payout
+from credit.pipeline.explain_payout import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms
 from tests.conftest import PostgresServer
 from tests.pipeline.after_the_close import AfterTheClose

@@ -13,7 +13,7 @@ from credit.cli.main import cli
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger import corrections, holds
 from credit.ledger.database import Ledger
-from credit.pipeline.explaining import PayoutExplanation, explain_payout
+from credit.pipeline.explain_payout import PayoutExplanation, explain_payout
 from credit.records import Group
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account
 from tests.pipeline.scored import Scored, at, credit_outputs

@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from credit.errors import InputError, InvalidRequestError, MismatchError, ValuationError
+from sqlalchemy import Connection
+
+from credit.errors import InputError, InvalidRequestError, LedgerError, MismatchError, ValuationError
 from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.training import TrainingCounts, TrainingReader, read_training
-from credit.ledger.catalog import providers
-from credit.pipeline.compute import register
+from credit.ledger.catalog import RegisteredIndex, providers, register_index
+from credit.ledger.database import Ledger
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (
@@ -144,6 +147,56 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
     """Return the records of training data as `index_training_data` takes them: what it quarantined is passed over."""
     return list(read_training(data, fields=fields, known_providers=_known_providers(workspace)))
+
+
+def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
+    """Make an index known to the ledger, under the name that logs call its model."""
+    manifest = read_manifest(folder)
+    with ledger.write() as conn:
+        return register_index(
+            conn,
+            manifest.name,
+            manifest.fingerprint,
+            str(folder.resolve()),
+            manifest.to_json(),
+            now=datetime.now(UTC),
+        )
+
+
+def open_registered(registered: RegisteredIndex, damping: float | None = None) -> AttributionIndex:
+    """Open a registered index where it lay last.
+
+    Raises:
+        LedgerError: it is gone, or another lies there.
+    """
+    folder = Path(registered.path)
+    if not folder.is_dir():
+        raise LedgerError(
+            f"the index for {registered.model} was registered at {folder}, which is gone; "
+            "name its new place: credit compute --index DIR"
+        )
+    index = AttributionIndex.open(folder, damping=damping)
+    if index.manifest.fingerprint != registered.fingerprint:
+        raise LedgerError(
+            f"{folder} holds another index than the one registered for {registered.model} "
+            f"({registered.fingerprint[:12]}...); name the folder of the right one: credit compute --index DIR"
+        )
+    return index
+
+
+def check_providers(conn: Connection, index: AttributionIndex) -> None:
+    """Refuse an index that credits providers whom the ledger does not know.
+
+    Raises:
+        LedgerError: naming them.
+    """
+    known = {provider.key for provider in providers(conn)}
+    missing = sorted({group.provider for group in index.groups} - known)
+    if missing:
+        raise LedgerError(
+            f"{index.folder} credits providers that the ledger does not know: {', '.join(missing)}; "
+            "add them: credit providers add KEY NAME"
+        )
 
 
 def _reader(

@@ -11,7 +11,7 @@ from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import corrections, integrity, journal, periods
 from credit.ledger.books import book_path
 from credit.ledger.database import Ledger
-from credit.pipeline.restating import Restatement, by_policy, restate
+from credit.pipeline.restate import Restatement, by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW, Account

@@ -18,8 +18,7 @@ from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.set_aside import standing
-from credit.pipeline.compute import register
-from credit.pipeline.indexing import read_indexed
+from credit.pipeline.index import read_indexed, register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel, Manifest, load_model, read_manifest

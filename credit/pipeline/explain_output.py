@@ -10,8 +10,7 @@ from pathlib import Path
 from credit.errors import InputError, LedgerError
 from credit.ledger.catalog import indexes
 from credit.ledger.outputs import output_called, valued_by
-from credit.pipeline.compute import open_registered
-from credit.pipeline.indexing import read_indexed
+from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import LanguageModel, Manifest
