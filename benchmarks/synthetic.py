@@ -65,7 +65,6 @@ def write_index(
         tokenizer_sha256=model.tokenizer_sha256,
         data_sha256="0" * 64,
         fitted_sha256="0" * 64,
-        recorded_from="",
         dtype="float32",
         settings=IndexSettings(
             rank=rank,

@@ -21,7 +21,6 @@ from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
 from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.module_task import ModuleTask, Sample
-from credit.valuation.recording import GradientRecorder
 from credit.valuation.task import Task
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "BuildPlan",
     "BuildResult",
     "Checkpoint",
-    "GradientRecorder",
     "GroupRows",
     "IndexSettings",
     "LanguageModel",

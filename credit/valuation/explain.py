@@ -55,7 +55,7 @@ def explain_output(
         progress: called with examples done and examples in all.
 
     Raises:
-        InputError: a group is not in the index, or a folded one is asked about without its data, or was recorded.
+        InputError: a group is not in the index, or a folded one is asked about without its data.
         MismatchError: the data given for a folded group is not what was indexed.
     """
     index.check_model(model)
@@ -64,8 +64,11 @@ def explain_output(
         raise InputError(f"{unknown[0]} is not in {index.folder}; its groups are listed in its manifest.json")
     layouts = [layout for layout in index.manifest.groups if layout.group in asked]
     folded = {layout.group for layout in layouts if layout.stop - layout.start < layout.examples}
-    if folded:
-        _check_folded(index, min(folded), has_data=records is not None)
+    if folded and records is None:
+        raise InputError(
+            f"{min(folded)} is folded in {index.folder}: give its training data, or build an index with "
+            "--rows-per-group all"
+        )
     found: list[ExampleInfluence] = []
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
@@ -85,19 +88,6 @@ def explain_output(
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
         found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
     return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
-
-
-def _check_folded(index: AttributionIndex, group: Group, *, has_data: bool) -> None:
-    """Refuse a folded group whose gradients cannot be computed again."""
-    if not has_data:
-        raise InputError(
-            f"{group} is folded in {index.folder}: give its training data, or build an index with --rows-per-group all"
-        )
-    if index.manifest.recorded_from:
-        raise InputError(
-            f"{group} is folded in {index.folder}, which was recorded while its model was trained: its gradients "
-            "cannot be had again; record with rows_per_group=None to see single examples"
-        )
 
 
 def _recomputed(

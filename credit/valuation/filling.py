@@ -54,16 +54,13 @@ class Build:
         out: Path,
         inputs: IndexInputs,
         running: Running,
-        *,
-        recorded: bool = False,
     ) -> None:
         self.task, self.data, self.out, self.inputs, self.running = task, data, out, inputs, running
         settings = self.settings = inputs.settings
         layers = self.layers = choose_layers(task.module, settings.layers)
-        self.recorded_from = task.model_sha256 if recorded else ""
         self.rows = self._lay_out()
         self.widths = projected_widths(resolve_ranks(layers.shapes, settings.rank, settings.ranks))
-        self.state = BuildState.open(out, inputs.fingerprint(recorded_from=self.recorded_from))
+        self.state = BuildState.open(out, inputs.fingerprint())
         self.projections: dict[str, LayerProjection] = {}
         self.statistic = make_statistic(settings.curvature)
         if self.state.sums is not None:
@@ -163,14 +160,8 @@ class Build:
             raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
         return left
 
-    def finish(self, name: str, *, trained: Task | None = None) -> Manifest:
-        """Write everything that is left, and the manifest last.
-
-        Args:
-            name: what logs call the model.
-            trained: the model of the index, where the task was trained to it while its gradients were taken.
-        """
-        model = trained or self.task
+    def finish(self, name: str) -> Manifest:
+        """Write everything that is left, and the manifest last; `name` is what logs call the model."""
         assert self.state.sums is not None  # noqa: S101  # run() ended with its state saved
         assert self.state.projections is not None  # noqa: S101  # written before run()
         self._included()
@@ -178,12 +169,11 @@ class Build:
         rows = self._lay_out(excluded)
         draft = Manifest(
             name=name,
-            model_path=model.location,
-            model_sha256=model.model_sha256,
-            tokenizer_sha256=model.tokenizer_sha256,
+            model_path=self.task.location,
+            model_sha256=self.task.model_sha256,
+            tokenizer_sha256=self.task.tokenizer_sha256,
             data_sha256=self.inputs.data_sha256,
             fitted_sha256=self.inputs.fitted_sha256,
-            recorded_from=self.recorded_from if trained else "",
             dtype=self.inputs.dtype,
             settings=self.settings,
             max_length=self.inputs.max_length,

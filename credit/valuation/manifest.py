@@ -80,15 +80,12 @@ class IndexInputs:
     settings: IndexSettings
     max_length: int
 
-    def fingerprint(
-        self, excluded: Sequence[str] = (), checkpoints: Sequence[tuple[str, float]] = (), recorded_from: str = ""
-    ) -> str:
+    def fingerprint(self, excluded: Sequence[str] = (), checkpoints: Sequence[tuple[str, float]] = ()) -> str:
         """Identity of an index: the hash of everything that could change its numbers.
 
         Args:
             excluded: ids of examples that were left out because their gradient was not finite.
             checkpoints: fingerprints and weights of the indexes of further checkpoints.
-            recorded_from: the model that was trained while gradients were recorded.
         """
         settings = self.settings
         # Random projections are fitted to nothing: an updated index then is the same as one built anew.
@@ -99,8 +96,6 @@ class IndexInputs:
             parts.append({"excluded": sorted(excluded)})
         if checkpoints:
             parts.append({"checkpoints": sorted(checkpoints)})
-        if recorded_from:
-            parts.append({"recorded_from": recorded_from})
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def differences(self, asked: IndexInputs) -> str:
@@ -165,8 +160,7 @@ class Manifest:
 
     `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
     made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build. `sizes` is the
-    sum of what the examples were divided by (see `weighting`), 0 where they were not. `recorded_from` is empty, or the
-    SHA-256 of the model that was trained while its gradients were recorded, which are then not those of the model.
+    sum of what the examples were divided by (see `weighting`), 0 where they were not.
     """
 
     name: str
@@ -175,7 +169,6 @@ class Manifest:
     tokenizer_sha256: str
     data_sha256: str
     fitted_sha256: str
-    recorded_from: str
     dtype: str
     settings: IndexSettings
     max_length: int
@@ -225,7 +218,6 @@ class Manifest:
         return self.inputs.fingerprint(
             [example.id for example in self.excluded],
             [(member.fingerprint, member.weight) for member in self.checkpoints],
-            self.recorded_from,
         )
 
     def to_json(self) -> str:

@@ -220,11 +220,6 @@ def _check_revisable(folder: Path, manifest: Manifest) -> None:
         ValuationError: saying why.
     """
     settings = manifest.settings
-    if manifest.recorded_from:
-        raise ValuationError(
-            f"{folder} was recorded while its model was trained: gradients at those weights cannot be had again. Build "
-            "it again, or build an index of the trained model: credit index"
-        )
     if needs_curvature(settings.weighting, settings.curvature):
         raise ValuationError(
             f"{folder} is weighted by relatif: a change of its data changes the curvature, and with it the weight of "

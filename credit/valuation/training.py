@@ -7,8 +7,7 @@
 
 When training ends, the index is that of the model as it was saved last (or of the best, where the Trainer loads it),
 and of the checkpoints at `steps`, as further checkpoints of equal weight. Each is one pass over the records at weights
-that stand still, so that every number is the gradient of a model that is on disk and can be asked again; what the
-Trainer's own steps compute on the way, at weights that move, is `recording`'s business.
+that stand still, so that every number is the gradient of a model that is on disk and can be asked again.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from credit.errors import ValuationError
 from credit.records import Share, TrainingRecord
-from credit.valuation import AttributionIndex, IndexSettings, build_index
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation import filling as build_module
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
@@ -19,7 +19,6 @@ from credit.valuation.moments import choose_sample
 from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import random_projections
 from credit.valuation.readings import readings
-from credit.valuation.recording import GradientRecorder
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from credit.valuation.tokens import Encoder, Segment, Window, cut_window, window_of
@@ -275,12 +274,6 @@ def build_cut(segments, window):
     from credit.valuation.readings import make_cut
 
     return make_cut([r for r in readings(segments) if r.window is window], segments, torch.device("cpu"))
-
-
-def test_a_recorder_refuses_to_cut_what_it_cannot_see(model, long_data, tmp_path):
-    with pytest.raises(ValuationError, match=r"would be cut into \d+ examples.*example_length=None"):
-        GradientRecorder(model, long_data, tmp_path / "r", IndexSettings(rank=3, example_length=LENGTH), name="tiny")
-    GradientRecorder(model, long_data, tmp_path / "r", IndexSettings(rank=3, example_length=None), name="tiny")
 
 
 def test_examples_of_no_length_are_refused(model, long_data, out):

@@ -14,7 +14,6 @@ from credit.records import PPM, Group, Share, TrainingRecord, agreed_shares
 from credit.valuation import (
     AttributionIndex,
     Checkpoint,
-    GradientRecorder,
     GroupRows,
     IndexSettings,
     build_index,
@@ -29,7 +28,6 @@ from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 from tests.valuation.stopping import stopped_often
 from tests.valuation.test_non_finite import BAD, poisoned
-from tests.valuation.test_recording import _batches
 from tests.valuation.test_revise import _assert_equal
 
 DORA = Group("dora", "letters")
@@ -242,21 +240,6 @@ def test_explained_from_rows_and_from_data_every_group_has_its_share(model, shar
     assert of_one[DORA].influence * 7 == pytest.approx(of_one[FOLDED].influence * 3)
     total = every.value(model, outputs[:1]).influence[0, every.groups.index(DORA)].item()
     assert sum(item.influence for item in direct if item.group == DORA) == pytest.approx(total)
-
-
-def test_recorded_from_a_users_loop_shared_records_are_as_in_a_build(model, shared, outputs, tmp_path):
-    settings = SETTINGS["fisher"]
-    built = _built(model, shared, tmp_path / "built", settings)
-    with GradientRecorder(model, shared, tmp_path / "recorded", settings, name="tiny") as recorder:
-        for ids, batch in _batches(model, shared):
-            with recorder.batch(ids):
-                model.loss(batch).backward()
-        recorder.write()
-    model.module.zero_grad()
-    recorded = AttributionIndex.open(tmp_path / "recorded")
-    assert recorded.manifest.groups == built.manifest.groups
-    a, b = recorded.value(model, outputs), built.value(model, outputs)
-    torch.testing.assert_close(a.effect(), b.effect(), rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["fisher", "relatif"])
