@@ -36,17 +36,16 @@ from torch import nn
 
 from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
 from benchmarks.models import HIDDEN, MODELS, make_model
-from credit.valuation.batching import make_batch
+from credit.valuation.batches import gradient_batches, make_batch
 from credit.valuation.curvature import BLOCK_ROWS, make_statistic
-from credit.valuation.estimate import moment_bytes
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.model import DTYPES, LanguageModel
 from credit.valuation.moments import needs_moments, second_moments
-from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import LayerProjection
+from credit.valuation.requirements import moment_bytes
 from credit.valuation.rows import Parts
 from credit.valuation.running import Running
 from credit.valuation.stacked import RowSums

@@ -26,7 +26,7 @@ from benchmarks.models import HIDDEN
 from credit.storage import write_whole
 from credit.valuation import AttributionIndex, IndexSettings, Valuation, build_index, load_model
 from credit.valuation.manifest import MANIFEST
-from credit.valuation.store import encode_rows, save_tensors
+from credit.valuation.shards import encode_rows, save_tensors
 from tests.known_sources import known_outputs, known_records
 from tests.smollm2 import NAME, smollm2
 

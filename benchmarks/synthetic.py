@@ -15,14 +15,13 @@ import torch
 from benchmarks.models import HIDDEN
 from credit.records import PPM, Group
 from credit.valuation.assemble import complete_index
-from credit.valuation.data import IndexedExample
-from credit.valuation.filling import plan_shards
+from credit.valuation.examples import IndexedExample
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
 from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projected_shape, projections_to_tensors, random_projections
 from credit.valuation.rows import GroupLayout, RowCounts
-from credit.valuation.store import encode_rows, save_tensors
+from credit.valuation.shards import encode_rows, plan_shards, save_tensors
 
 
 def write_index(

@@ -27,7 +27,7 @@ from benchmarks.models import HIDDEN, MODELS, save_model, words
 from benchmarks.synthetic import write_index
 from credit.records import LoggedOutput
 from credit.valuation import AttributionIndex, LanguageModel, load_model
-from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.layers import choose_layers
 from credit.valuation.tokens import Encoder
 

@@ -69,6 +69,6 @@ class Ours:
 
 def _names(index: AttributionIndex) -> list[str]:
     """Ids of the examples in the order of their rows."""
-    from credit.valuation.data import EXAMPLES_FILE, read_listing
+    from credit.valuation.examples import EXAMPLES_FILE, read_listing
 
     return [example.id for example in read_listing(index.path(EXAMPLES_FILE))]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from credit.fidelity.metrics import Floats
 from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
-from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.tokens import Window
 
 _NEAREST = 100

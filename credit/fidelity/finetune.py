@@ -15,7 +15,7 @@ from transformers import Trainer as HuggingFaceTrainer
 from credit.errors import ValuationError
 from credit.fidelity.retrain import recipe_fingerprint
 from credit.records import TrainingRecord
-from credit.valuation.batching import make_batch
+from credit.valuation.batches import make_batch
 from credit.valuation.model import load_model, without_progress_bars
 from credit.valuation.tokens import Window
 

@@ -20,7 +20,7 @@ import torch
 from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.metrics import Estimate, Floats
 from credit.records import TrainingRecord
-from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.model import LanguageModel
 from credit.valuation.tokens import Encoder, Window
 

@@ -31,7 +31,7 @@ from credit.fidelity.validate import (
 )
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
-from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.tokens import Window
 
 STEP = 1e-4

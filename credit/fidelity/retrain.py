@@ -25,7 +25,7 @@ from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.workers import map_in_processes
 from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.storage import canonical_json, only_one, write_whole
-from credit.valuation.batching import make_batch, plan_batches
+from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.losses import sequence_losses
 from credit.valuation.model import LanguageModel, load_model, without_progress_bars
 

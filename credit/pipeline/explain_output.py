@@ -14,7 +14,7 @@ from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import LanguageModel, Manifest
-from credit.valuation.data import examples_of
+from credit.valuation.examples import examples_of
 from credit.valuation.explain import ExampleInfluence, explain_output
 from credit.valuation.tokens import window_of
 

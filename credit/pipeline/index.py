@@ -32,7 +32,7 @@ from credit.valuation import (
     plan_index,
     read_manifest,
 )
-from credit.valuation.estimate import Needs
+from credit.valuation.requirements import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 
 Progress = Callable[[str, int, int], None]

@@ -10,10 +10,10 @@ import torch
 
 from credit.storage import write_whole
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
-from credit.valuation.data import EXAMPLES_FILE, IndexedExample, write_listing
+from credit.valuation.examples import EXAMPLES_FILE, IndexedExample, write_listing
 from credit.valuation.manifest import MANIFEST, Manifest
 from credit.valuation.rows import RowCounts
-from credit.valuation.store import StoredTensors, save_tensors
+from credit.valuation.shards import StoredTensors, save_tensors
 
 
 def versioned(name: str, version: int) -> str:

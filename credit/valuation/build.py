@@ -8,10 +8,8 @@ from pathlib import Path
 
 from credit.errors import MismatchError, ValuationError
 from credit.storage import sha256_file, write_whole
-from credit.valuation.build_state import STATE
 from credit.valuation.curvature import CURVATURES
-from credit.valuation.data import TrainingData, encode_training
-from credit.valuation.estimate import Needs, check_needs, room_on_disk
+from credit.valuation.examples import TrainingData, encode_training
 from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS
 from credit.valuation.folder import check_folder, locked, prepare_folder
@@ -23,8 +21,10 @@ from credit.valuation.manifest import (
     MemberIndex,
     read_manifest,
 )
+from credit.valuation.requirements import Needs, check_needs, room_on_disk
+from credit.valuation.resume_state import STATE
 from credit.valuation.running import Progress, Running
-from credit.valuation.store import ROW_DTYPES
+from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import WEIGHTINGS
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from credit.errors import InputError
 from credit.records import PPM, Group, Share
-from credit.valuation.data import EXAMPLES_FILE, match_members, read_listing
+from credit.valuation.batches import gradient_batches
+from credit.valuation.examples import EXAMPLES_FILE, match_members, read_listing
 from credit.valuation.index import AttributionIndex
-from credit.valuation.passes import gradient_batches
 from credit.valuation.task import AnyExample, Tagged, Task, device_of
 from credit.valuation.weighting import divided
 

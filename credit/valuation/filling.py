@@ -14,30 +14,29 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.storage import is_left_over, sha256_file
+from credit.valuation import resume_state, shards
 from credit.valuation.assemble import complete_index
-from credit.valuation.build_state import STATE, BuildState
+from credit.valuation.batches import gradient_batches, not_finite, tokens_in_batch
 from credit.valuation.curvature import Curvature, make_curvature, make_statistic
-from credit.valuation.data import Member, TrainingData, left_out, listing
-from credit.valuation.estimate import Needs, build_needs
+from credit.valuation.examples import Member, TrainingData, left_out, listing
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexInputs, IndexSettings, Manifest
 from credit.valuation.moments import choose_sample, needs_moments
-from credit.valuation.passes import gradient_batches, not_finite, tokens_in_batch
 from credit.valuation.probe import Work, probe, storing_seconds
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
+from credit.valuation.requirements import Needs, build_needs
+from credit.valuation.resume_state import STATE, BuildState
 from credit.valuation.rows import RowLayout, Unit, lay_out_rows
 from credit.valuation.running import Running
+from credit.valuation.shards import StoredTensors, encode_rows, keep_rows, plan_shards, save_tensors
 from credit.valuation.stacked import Gradients, RowSums
-from credit.valuation.store import StoredTensors, encode_rows, keep_rows, save_tensors
 from credit.valuation.task import AnyExample, Task, device_of, short_digest
 from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
 _OURS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
-_SHARD_BYTES = 256 * 2**20
-_SAVE_SECONDS = 120.0
 
 
 class Build:
@@ -232,7 +231,7 @@ class Build:
             if not is_done(unit):
                 self.state = work(unit, done, total)
                 self.statistic.flush()  # its blocks end here, saved or not: the same sums to the last bit
-                if unit is units[-1] or time.monotonic() - last > _SAVE_SECONDS:
+                if unit is units[-1] or time.monotonic() - last > resume_state.SAVE_SECONDS:
                     self.save(unit.number)
                     last = time.monotonic()
             done += self._tokens(unit.members)
@@ -270,8 +269,8 @@ class Build:
         kept = np.unique(self.rows.parts(self._left(unit), unit.low, unit.high).row)
         rows = keep_rows(sums, kept.tolist(), unit.high - unit.low, self.widths)
         digest = save_tensors(self.out / unit.shard, encode_rows(rows, self.settings.rows_dtype))
-        shards = {**self.state.shards, unit.shard: digest}
-        return replace(self.state, shards=shards, sizes=self.state.sizes + sizes)
+        written = {**self.state.shards, unit.shard: digest}
+        return replace(self.state, shards=written, sizes=self.state.sizes + sizes)
 
     def _gradients(
         self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
@@ -333,28 +332,4 @@ class Build:
 
 def index_needs(examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings) -> Needs:
     """Add up what an index of `examples` examples in `rows` rows needs, from shapes alone."""
-    return build_needs(examples, rows, shapes, settings, _SHARD_BYTES)
-
-
-def plan_shards(stops: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
-    """Yield (first row, last row + 1) of each shard of rows of `width` numbers.
-
-    A window's examples lie all over the rows of its group, and it is read once for each shard that has one. So a shard
-    ends where a group does, unless the group is too large for one.
-
-    Args:
-        stops: last row + 1 of each group, in order.
-        width: numbers in a row.
-    """
-    most = max(1, _SHARD_BYTES // (4 * width))
-    low = before = 0
-    for stop in stops:
-        if stop - low > most and before > low:
-            yield low, before
-            low = before
-        for cut in range(low + most, stop, most):
-            yield low, cut
-            low = cut
-        before = stop
-    if before > low:
-        yield low, before
+    return build_needs(examples, rows, shapes, settings, shards.SHARD_BYTES)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from credit.errors import InputError
 from credit.storage import is_left_over, only_one
-from credit.valuation.build_state import STATE
 from credit.valuation.manifest import MANIFEST
+from credit.valuation.resume_state import STATE
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 from credit.errors import IntegrityError, MismatchError, ValuationError
 from credit.records import Group
 from credit.valuation.assemble import versioned
+from credit.valuation.batches import gradient_batches
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, summarise
@@ -27,12 +28,11 @@ from credit.valuation.manifest import (
     verify_file,
 )
 from credit.valuation.model import LanguageModel
-from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import gradient_widths, projections_from_tensors
 from credit.valuation.relocate import load_models
 from credit.valuation.rows import Parts
+from credit.valuation.shards import StoredTensors, read_rows
 from credit.valuation.stacked import RowSums
-from credit.valuation.store import StoredTensors, read_rows
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import Weighting, needs_curvature
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from credit.valuation.batching import IGNORED
+from credit.valuation.batches import IGNORED
 from credit.valuation.transfer import upload
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**26}

@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 
 from credit.errors import InputError, ValuationError
 from credit.storage import canonical_json, sha256_file
-from credit.valuation.batching import Batch, make_batch
+from credit.valuation.batches import Batch, make_batch
 from credit.valuation.losses import sequence_losses
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import Encoder, Window

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.valuation.batching import plan_batches
+from credit.valuation.batches import (
+    is_out_of_memory,
+    not_finite,
+    plan_batches,
+    readings,
+    release_memory,
+    tokens_in_batch,
+)
 from credit.valuation.gradients import ModelTap, Sink
 from credit.valuation.gram import add_grams, mirror
 from credit.valuation.layers import LayerChoice, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.passes import is_out_of_memory, not_finite, release_memory, tokens_in_batch
 from credit.valuation.projection import LayerMoments
-from credit.valuation.readings import readings
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
 

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from credit.storage import nearest_folder
+from credit.valuation.batches import Reading, is_out_of_memory, make_cut, readings, release_memory
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import needs_moments, sum_moments
-from credit.valuation.passes import is_out_of_memory, release_memory
 from credit.valuation.projection import LayerProjection, Side, SideSpec, vocabulary_hashing
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
-from credit.valuation.readings import Reading, make_cut, readings
 from credit.valuation.task import AnyExample, Task, device_of
 from credit.valuation.weighting import needs_curvature
 

@@ -21,7 +21,7 @@ from credit.records import Group, Share
 from credit.storage import only_one
 from credit.valuation.assemble import versioned
 from credit.valuation.build import BuildPlan
-from credit.valuation.data import (
+from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
     Member,
@@ -31,10 +31,10 @@ from credit.valuation.data import (
     match_members,
     read_listing,
 )
-from credit.valuation.estimate import Needs, check_needs, room_on_disk
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
 from credit.valuation.projection import gradient_widths
+from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.rewrite import Change, IndexRewrite
 from credit.valuation.running import Progress, Running
 from credit.valuation.task import Tagged, Task, device_of, short_digest

@@ -14,21 +14,21 @@ from credit.errors import MismatchError, ValuationError
 from credit.records import PPM
 from credit.storage import sha256_file
 from credit.valuation.assemble import complete_index, versioned
+from credit.valuation.batches import gradient_batches, tokens_in_batch
 from credit.valuation.curvature import make_statistic
-from credit.valuation.data import Member, left_out, listing
-from credit.valuation.estimate import Needs
-from credit.valuation.filling import index_needs, plan_shards
+from credit.valuation.examples import Member, left_out, listing
+from credit.valuation.filling import index_needs
 from credit.valuation.gradients import GradientTap
 from credit.valuation.index import AttributionIndex
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision
-from credit.valuation.passes import gradient_batches, tokens_in_batch
 from credit.valuation.probe import Work, probe, storing_seconds, timed
 from credit.valuation.projection import gradient_widths
+from credit.valuation.requirements import Needs
 from credit.valuation.rows import Parts, RowLayout, lay_out_rows
 from credit.valuation.running import Running
+from credit.valuation.shards import count_rows, encode_rows, keep_rows, plan_shards, read_rows, save_tensors
 from credit.valuation.stacked import Gradients, RowSums
-from credit.valuation.store import count_rows, encode_rows, keep_rows, read_rows, save_tensors
 from credit.valuation.task import Task, device_of
 from credit.valuation.weighting import weighted
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from credit.valuation.estimate import Needs, available_memory
-from credit.valuation.passes import tokens_in_batch
-from credit.valuation.readings import readings
+from credit.valuation.batches import readings, tokens_in_batch
+from credit.valuation.requirements import Needs, available_memory
 from credit.valuation.task import AnyExample
 
 _USED = 0.9

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from credit.records import Group, LoggedOutput, TrainingRecord
+from credit.valuation import resume_state, shards
 from credit.valuation.model import LanguageModel, load_model
 from tests.models import records, save_tiny_model, sentence
 
@@ -38,3 +40,16 @@ def outputs() -> list[LoggedOutput]:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "index"
+
+
+@pytest.fixture
+def write_limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set how large a shard may be, in bytes of float32, and how often a build saves its state, in seconds."""
+
+    def limit(*, shard_bytes: int | None = None, save_seconds: float | None = None) -> None:
+        if shard_bytes is not None:
+            monkeypatch.setattr(shards, "SHARD_BYTES", shard_bytes)
+        if save_seconds is not None:
+            monkeypatch.setattr(resume_state, "SAVE_SECONDS", save_seconds)
+
+    return limit

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from credit.valuation.batches import gradient_batches
 from credit.valuation.gradients import GradientTap
-from credit.valuation.passes import gradient_batches
 from credit.valuation.stacked import Gradients
 from credit.valuation.task import AnyExample, Task
 

@@ -16,9 +16,8 @@ from torch import nn
 
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
-from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, Sample, build_index
-from credit.valuation import filling as build_module
-from credit.valuation.data import read_listing
+from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, Sample, build_index, shards
+from credit.valuation.examples import read_listing
 from credit.valuation.rows import fold_key
 
 _INPUTS = 3
@@ -123,7 +122,7 @@ def cases(draw):
 
 def _built(case, folder, samples=None):
     """Build the index of a case, or return None where a fold would hold all of a group."""
-    with patch.object(build_module, "_SHARD_BYTES", case.shard_bytes):
+    with patch.object(shards, "SHARD_BYTES", case.shard_bytes):
         try:
             build_index(
                 case.task(),

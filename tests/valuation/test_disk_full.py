@@ -19,9 +19,8 @@ import torch
 from credit.errors import ValuationError
 from credit.storage import why_disk_is_full, write_whole
 from credit.valuation import AttributionIndex, build_index
-from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.store import save_tensors
+from credit.valuation.shards import save_tensors
 from tests.models import hidden_settings, records
 from tests.valuation.conftest import FOLDED
 
@@ -64,10 +63,9 @@ def _sizes(folder):
     ids=["one-pass", "two-passes"],
 )
 def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room(
-    model, data, tmp_path, settings, shard_bytes, monkeypatch
+    model, data, tmp_path, settings, shard_bytes, write_limits
 ):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", shard_bytes)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+    write_limits(shard_bytes=shard_bytes, save_seconds=0.0)
     whole, full = tmp_path / "whole", tmp_path / "full"
     build_index(model, data, whole, settings, name="tiny")
     failed_at = set()
@@ -93,9 +91,8 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
     assert _sizes(full) == _sizes(whole), "something was left over"
 
 
-def test_what_was_finished_is_not_done_again(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+def test_what_was_finished_is_not_done_again(model, data, tmp_path, write_limits):
+    write_limits(shard_bytes=1, save_seconds=0.0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     manifest = AttributionIndex.open(tmp_path / "whole").manifest

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from credit.valuation import filling as build_module
-from credit.valuation.batching import IGNORED
+from credit.valuation.batches import IGNORED, make_cut, readings
 from credit.valuation.gradients import GradientTap, projected_gradient
 from credit.valuation.gram import add_grams, mirror
 from credit.valuation.layers import choose_layers
@@ -24,7 +23,6 @@ from credit.valuation.losses import sequence_losses
 from credit.valuation.manifest import verify_files
 from credit.valuation.projection import SideSpec as Side
 from credit.valuation.projection import random_projections, vocabulary_hashing
-from credit.valuation.readings import make_cut, readings
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.tokens import cut_window
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
@@ -85,9 +83,8 @@ def test_two_builds_and_two_valuations_are_the_same_to_the_last_bit(folder, data
     assert torch.equal(*effects)
 
 
-def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_path, write_limits):
+    write_limits(shard_bytes=1, save_seconds=0.0)
     build_index(gpu, data, tmp_path / "whole", KINDS["fisher"], name="tiny")
     _, steps = stopped_often(
         lambda stop: build_index(gpu, data, tmp_path / "stopped", KINDS["fisher"], name="tiny", progress=stop), most=100

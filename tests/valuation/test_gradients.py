@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from credit.errors import ValuationError
-from credit.valuation.batching import make_batch
+from credit.valuation.batches import make_batch
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from credit.valuation import AttributionIndex, IndexSettings, build_index
-from credit.valuation.estimate import build_needs
 from credit.valuation.gradients import GradientTap, project, projected_gradient
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.moments import second_moments
@@ -23,6 +22,7 @@ from credit.valuation.projection import (
 )
 from credit.valuation.projection import SideSpec as Side
 from credit.valuation.ranks import VOCABULARY_BUCKETS, LayerRank, resolve_ranks
+from credit.valuation.requirements import build_needs
 from tests.models import EVERY
 from tests.valuation import oracle
 from tests.valuation.engine import example_gradients

@@ -12,7 +12,6 @@ from credit.errors import InputError, IntegrityError, MismatchError, ValuationEr
 from credit.records import TrainingRecord
 from credit.storage import sha256_file
 from credit.valuation import AttributionIndex, build_index, load_model
-from credit.valuation import filling as build_module
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import verify_files
 from credit.valuation.projection import random_projections
@@ -112,9 +111,8 @@ def test_lower_precision_stays_close_to_float64(model, data, outputs, tmp_path, 
         assert error < bound, f"{dtype}: relative error {error:.3g}"
 
 
-def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outputs, tmp_path, write_limits):
+    write_limits(shard_bytes=1, save_seconds=0.0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     whole = AttributionIndex.open(tmp_path / "whole")

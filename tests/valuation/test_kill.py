@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from credit.valuation import AttributionIndex, build_index, load_model
-from credit.valuation import filling as build_module
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
@@ -38,9 +37,8 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _small_shards(monkeypatch):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 500)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+def _small_shards(write_limits):
+    write_limits(shard_bytes=500, save_seconds=0.0)
 
 
 def _kill_at_change(folder, number):
@@ -185,8 +183,8 @@ def test_a_revision_killed_at_any_change_of_a_file_is_done_by_the_next_run(small
     assert change > 10, f"only {change} moments were tried"
 
 
-def test_how_often_a_build_has_kept_its_state_changes_no_bit(small, data, tmp_path, monkeypatch):
+def test_how_often_a_build_has_kept_its_state_changes_no_bit(small, data, tmp_path, write_limits):
     build_index(small, data, tmp_path / "often", SETTINGS["one pass"], name="tiny")
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 1e9)
+    write_limits(save_seconds=1e9)
     build_index(small, data, tmp_path / "once", SETTINGS["one pass"], name="tiny")
     assert _content(tmp_path / "often") == _content(tmp_path / "once")

@@ -12,7 +12,6 @@ import torch
 from credit.errors import ValuationError
 from credit.records import Group, TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
-from credit.valuation import filling as filling_module
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, save_tiny_model, sentence
@@ -107,9 +106,8 @@ def test_the_first_is_named_with_the_remedy_and_the_build_can_go_on_from_there(m
 
 
 @pytest.mark.parametrize("weighting", ["none", "relatif"])
-def test_a_stopped_build_knows_again_what_it_left_out(model, data, outputs, tmp_path, monkeypatch, weighting):
-    monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
+def test_a_stopped_build_knows_again_what_it_left_out(model, data, outputs, tmp_path, write_limits, weighting):
+    write_limits(shard_bytes=1, save_seconds=0.0)
     settings = hidden_settings(rank=3, rows_per_group=5, weighting=weighting)
     steps = 0
 

@@ -9,7 +9,6 @@ import torch
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.valuation import AttributionIndex, build_index
-from credit.valuation import filling as build_module
 from credit.valuation import rewrite as rewrite_module
 from credit.valuation.probe import Probe
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
@@ -88,8 +87,8 @@ def test_fitted_projections_stay_those_of_the_first_data(model, data, more, outp
     assert AttributionIndex.open(tmp_path / "index").value(model, outputs).influence.isfinite().all()
 
 
-def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+def test_many_small_shards_change_nothing(model, data, more, outputs, tmp_path, write_limits):
+    write_limits(shard_bytes=1)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "index", settings, name="tiny")
     update_index(tmp_path / "index", model, more)
@@ -127,9 +126,11 @@ def test_a_plan_counts_what_the_change_leaves_and_its_needs_are_announced_before
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
-def test_the_time_of_a_change_counts_the_copying_of_all_rows(model, data, more, tmp_path, monkeypatch, dtype):
+def test_the_time_of_a_change_counts_the_copying_of_all_rows(
+    model, data, more, tmp_path, monkeypatch, dtype, write_limits
+):
     """On a clock on which a byte takes one second to read and three to store, and nothing else takes any."""
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+    write_limits(shard_bytes=1)
     settings = hidden_settings(rank=3, rows_per_group=4, rows_dtype=dtype, curvature="none")
     build_index(model, data, tmp_path / "index", settings, name="tiny")
     index = AttributionIndex.open(tmp_path / "index")
@@ -144,7 +145,7 @@ def test_the_time_of_a_change_counts_the_copying_of_all_rows(model, data, more, 
 
 def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, monkeypatch):
     build_index(model, data, tmp_path / "index", hidden_settings(rank=3), name="tiny")
-    monkeypatch.setattr("credit.valuation.estimate.available_memory", lambda _device: 10_000)
+    monkeypatch.setattr("credit.valuation.requirements.available_memory", lambda _device: 10_000)
     for change in (
         lambda: plan_revision(tmp_path / "index", model, more),
         lambda: update_index(tmp_path / "index", model, more, announce=print),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.row_precision import errors, row_bytes, store_otherwise
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from credit.valuation.store import SCALE_BLOCK, encode_rows, read_rows, save_tensors
+from credit.valuation.shards import SCALE_BLOCK, encode_rows, read_rows, save_tensors
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
 

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from credit.errors import ValuationError
 from credit.records import Share, TrainingRecord
-from credit.valuation import AttributionIndex, build_index
-from credit.valuation import filling as build_module
+from credit.valuation import AttributionIndex, build_index, shards
+from credit.valuation.batches import gradient_batches, readings
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import choose_sample
-from credit.valuation.passes import gradient_batches
 from credit.valuation.projection import random_projections
-from credit.valuation.readings import readings
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from credit.valuation.tokens import Encoder, Segment, Window, cut_window, window_of
@@ -126,7 +124,7 @@ def test_below_the_head_a_segment_has_what_passes_through_its_positions(model, l
 
 
 def model_batch(window):
-    from credit.valuation.batching import make_batch
+    from credit.valuation.batches import make_batch
 
     return make_batch([window])
 
@@ -156,8 +154,8 @@ def test_batches_and_absent_neighbours_change_nothing(model, long_data):
 def test_shards_end_with_groups_that_fit_into_them(groups, most):
     stops = np.cumsum(groups).tolist()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "_SHARD_BYTES", 4 * 10 * most)
-        plan = list(build_module.plan_shards(stops, 10))
+        patch.setattr(shards, "SHARD_BYTES", 4 * 10 * most)
+        plan = list(shards.plan_shards(stops, 10))
     assert [low for low, _ in plan] + stops[-1:] == [0] * bool(groups) + [high for _, high in plan]
     assert all(0 < high - low <= most for low, high in plan)
     for start, stop in zip([0, *stops], stops, strict=False):
@@ -177,12 +175,11 @@ def test_single_rows_of_a_window_lie_together_so_that_it_is_read_once_a_shard(mo
 
 @pytest.mark.parametrize("curvature", ["fisher", "ekfac"])
 def test_an_index_of_segments_equals_itself_however_it_is_sharded_or_stopped(
-    model, long_data, outputs, tmp_path, monkeypatch, curvature
+    model, long_data, outputs, tmp_path, write_limits, curvature
 ):
     settings = hidden_settings(rank=3, rows_per_group=4, example_length=LENGTH, curvature=curvature)
     build_index(model, long_data, tmp_path / "one", settings, name="tiny")
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+    write_limits(shard_bytes=1, save_seconds=0.0)
     _, steps = stopped_often(
         lambda stop: build_index(model, long_data, tmp_path / "many", settings, name="tiny", progress=stop),
         most=60,
@@ -271,7 +268,7 @@ def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data
 
 
 def build_cut(segments, window):
-    from credit.valuation.readings import make_cut
+    from credit.valuation.batches import make_cut
 
     return make_cut([r for r in readings(segments) if r.window is window], segments, torch.device("cpu"))
 

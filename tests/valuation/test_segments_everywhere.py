@@ -12,7 +12,6 @@ from torch import nn
 from credit.errors import ValuationError
 from credit.records import PPM, Share, TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, ModuleTask, Sample, build_index, load_model
-from credit.valuation import filling as build_module
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
@@ -73,9 +72,9 @@ def _influence_by_definition(model, data, index, outputs, weighting):
 @pytest.mark.parametrize("weighting", ["none", "unit", "relatif"])
 @pytest.mark.parametrize("rows", [None, 3])
 def test_every_weighting_of_segments_is_its_definition_from_rows_and_from_data(
-    model, shared_data, outputs, tmp_path, monkeypatch, weighting, rows
+    model, shared_data, outputs, tmp_path, write_limits, weighting, rows
 ):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)  # windows have segments in many shards
+    write_limits(shard_bytes=1)  # windows have segments in many shards
     settings = hidden_settings(rank=3, rows_per_group=rows, example_length=LENGTH, weighting=weighting, damping=DAMPING)
     build_index(model, shared_data, tmp_path / "index", settings, name="tiny", tokens_per_batch=60)
     index = AttributionIndex.open(tmp_path / "index")
@@ -100,8 +99,10 @@ def test_every_weighting_of_segments_is_its_definition_from_rows_and_from_data(
 
 
 @pytest.mark.parametrize("weighting", ["none", "unit"])
-def test_segments_that_are_shared_join_and_leave_exactly(model, shared_data, outputs, tmp_path, monkeypatch, weighting):
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+def test_segments_that_are_shared_join_and_leave_exactly(
+    model, shared_data, outputs, tmp_path, write_limits, weighting
+):
+    write_limits(shard_bytes=1)
     settings = hidden_settings(rank=3, rows_per_group=3, example_length=LENGTH, weighting=weighting)
     before = [record for record in shared_data if all(share.group != LONE for share in record.shares)]
     build_index(model, before, tmp_path / "changed", settings, name="tiny")

@@ -20,7 +20,6 @@ from credit.valuation import (
     load_model,
     summarise,
 )
-from credit.valuation import filling as build_module
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
@@ -66,9 +65,9 @@ def settings(request) -> IndexSettings:
 
 
 @pytest.fixture
-def small_shards(monkeypatch):
+def small_shards(write_limits):
     """A shard for every row: parts of one record then lie in several."""
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+    write_limits(shard_bytes=1)
 
 
 def _built(model, records, folder, settings):
@@ -128,11 +127,11 @@ def test_a_shared_record_is_one_example_of_the_curvature_the_sizes_and_the_count
 
 
 def test_neither_the_order_of_records_nor_that_of_shares_matters_nor_do_shards(
-    model, shared, tmp_path, settings, monkeypatch
+    model, shared, tmp_path, settings, write_limits
 ):
     turned = [replace(r, splits=tuple(reversed(r.splits))) for r in reversed(shared)]
     one = _built(model, shared, tmp_path / "one", settings)
-    monkeypatch.setattr(build_module, "_SHARD_BYTES", 1)
+    write_limits(shard_bytes=1)
     two = _built(model, turned, tmp_path / "two", settings)
     assert one.manifest.fingerprint == two.manifest.fingerprint
     assert one.manifest.groups == two.manifest.groups
@@ -244,9 +243,9 @@ def test_explained_from_rows_and_from_data_every_group_has_its_share(model, shar
 
 @pytest.mark.parametrize("name", ["fisher", "relatif"])
 def test_a_build_that_is_stopped_anywhere_counts_a_shared_record_once_all_the_same(
-    model, shared, tmp_path, small_shards, monkeypatch, name
+    model, shared, tmp_path, small_shards, write_limits, name
 ):
-    monkeypatch.setattr(build_module, "_SAVE_SECONDS", 0.0)
+    write_limits(save_seconds=0.0)
     whole = build_index(model, shared, tmp_path / "whole", SETTINGS[name], name="tiny")
     stopped, steps = stopped_often(
         lambda stop: build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop),

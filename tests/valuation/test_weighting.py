@@ -7,7 +7,6 @@ import torch
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index
-from credit.valuation import filling as filling_module
 from credit.valuation.explain import explain_output
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
@@ -115,9 +114,8 @@ class _Halving:
         return gradients / 2
 
 
-def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-    monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
+def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, write_limits):
+    write_limits(shard_bytes=1, save_seconds=0.0)
     settings = hidden_settings(rank=3, rows_per_group=4, weighting="relatif")
     phases: list[str] = []
     whole = build_index(

@@ -1,20 +1,25 @@
-"""Passes over examples, batch after batch; a batch that does not fit into memory is split, and the pass goes on."""
+"""Batches of windows, and passes over them that yield the projected gradients of the examples in them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.valuation.batching import plan_batches
-from credit.valuation.gradients import GradientTap
-from credit.valuation.readings import Reading, make_cut, readings
+from credit.valuation.gradients import Cut, GradientTap
 from credit.valuation.stacked import Gradients
 from credit.valuation.task import AnyExample, Task, device_of
-from credit.valuation.transfer import Download, one_behind
+from credit.valuation.tokens import Segment, Window
+from credit.valuation.transfer import Download, one_behind, upload
+
+IGNORED = -100
+"""Label of a token that is not predicted."""
 
 _TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
 """Padded tokens in a batch unless told: on a GPU enough that it computes for longer than the host takes to launch."""
@@ -22,6 +27,119 @@ _TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples padded on the right to one length.
+
+    No attention mask goes to the model: in a causal model nothing real attends to what comes after it, and a mask
+    would leave padding that has nothing to attend to (beyond a sliding window, say), which some kernels answer
+    with NaN.
+
+    Attributes:
+        input_ids: (N, T) token ids.
+        real: (N, T) whether a position is a token rather than padding.
+        labels: (N, T) token ids where they are predicted, else -100.
+    """
+
+    input_ids: Tensor
+    real: Tensor
+    labels: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of examples N."""
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on another device."""
+        return Batch(upload(self.input_ids, device), upload(self.real, device), upload(self.labels, device))
+
+
+def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Group positions into batches of at most `tokens_per_batch` tokens, padding included.
+
+    Sorted by length, ties by position, so that the plan is a function of its inputs. A sequence longer than the
+    budget makes a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    batches: list[list[int]] = []
+    current: list[int] = []
+    for position in order:
+        if current and lengths[position] * (len(current) + 1) > tokens_per_batch:
+            batches.append(current)
+            current = []
+        current.append(position)
+    if current:
+        batches.append(current)
+    return batches
+
+
+def make_batch(examples: Sequence[Window]) -> Batch:
+    """Pad examples on the right. Nothing real attends to padding, and it is not predicted: its id does not matter."""
+    width = max(len(example.tokens) for example in examples)
+    input_ids = np.zeros((len(examples), width), dtype=np.int64)
+    real = np.zeros((len(examples), width), dtype=np.bool_)
+    labels = np.full((len(examples), width), IGNORED, dtype=np.int64)
+    for row, example in enumerate(examples):
+        length = len(example.tokens)
+        input_ids[row, :length] = example.tokens
+        real[row, :length] = True
+        labels[row, example.start : length] = example.tokens[example.start :]
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A window, and the places in a sequence of examples of those that are read in it."""
+
+    window: AnyExample
+    places: list[int]
+
+
+def readings(examples: Sequence[AnyExample]) -> list[Reading]:
+    """Gather segments by the very window that they were cut from; whatever is whole is read by itself.
+
+    Windows come in the order of their first appearance. Ids do not matter: those of outputs need not be unique.
+    """
+    found: dict[int, Reading] = {}
+    for place, example in enumerate(examples):
+        if isinstance(example, Segment):
+            found.setdefault(id(example.window), Reading(example.window, [])).places.append(place)
+        else:
+            found[-1 - place] = Reading(example, [place])
+    return list(found.values())
+
+
+def make_cut(batch: Sequence[Reading], examples: Sequence[AnyExample], device: torch.device) -> Cut | None:
+    """Say whose every position of a batch of windows is; None where every window is one example.
+
+    The examples of the batch are numbered in the order of its readings.
+    """
+    own = [[examples[place] for place in reading.places] for reading in batch]
+    segments = [example for parts in own for example in parts if isinstance(example, Segment)]
+    if not segments:
+        return None
+    length = segments[0].length
+    width = max(reading.window.size for reading in batch)
+    each = -(-width // length)
+    number = 0
+    cells: list[int] = []
+    owner: list[int] = []
+    for row, parts in enumerate(own):
+        for example in parts:
+            taken = _cells(example, length) if isinstance(example, Segment) else range(each)
+            cells += [row * each + cell for cell in taken]
+            owner += [number] * len(taken)
+            number += 1
+    every = owner == list(range(len(batch) * each)) == cells
+    numbers = None if every else upload(torch.tensor(cells), device)
+    return Cut(length, width, numbers, upload(torch.tensor(owner), device), number)
+
+
+def _cells(segment: Segment, length: int) -> range:
+    return range(segment.positions.start // length, (segment.positions.stop - 1) // length + 1)
 
 
 def gradient_batches(

@@ -13,6 +13,9 @@ from credit.storage import write_whole
 
 STATE = "build.json"
 
+SAVE_SECONDS = 120.0
+"""Seconds of work after which a build saves its state, at the end of the unit that it is at."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildState:

@@ -1,6 +1,6 @@
 """Indexes what a Hugging Face `Trainer` trains: a callback that needs two lines.
 
-    from credit.valuation.training import IndexCallback
+    from credit.valuation.trainer_callback import IndexCallback
 
     index = IndexCallback(records, Path("my-index"), IndexSettings(rank=64), name="my-llm", steps=[500, 1000])
     Trainer(model, args, train_dataset=..., processing_class=tokenizer, callbacks=[index]).train()

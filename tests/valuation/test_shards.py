@@ -5,9 +5,9 @@ import weakref
 import pytest
 import torch
 
-from credit.valuation import AttributionIndex, build_index, filling
+from credit.valuation import AttributionIndex, build_index
 from credit.valuation.curvature import make_curvature
-from credit.valuation.store import StoredTensors, read_rows, save_tensors
+from credit.valuation.shards import StoredTensors, read_rows, save_tensors
 from tests.models import hidden_settings
 
 
@@ -50,8 +50,10 @@ def test_factorising_holds_the_sums_of_a_layer_or_two_whatever_their_number(stor
     assert most == 2
 
 
-def test_valuing_holds_the_rows_of_a_layer_or_two_however_many_shards_there_are(model, data, outputs, out, monkeypatch):
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 1)
+def test_valuing_holds_the_rows_of_a_layer_or_two_however_many_shards_there_are(
+    model, data, outputs, out, write_limits, monkeypatch
+):
+    write_limits(shard_bytes=1)
     build_index(model, data, out, hidden_settings(rank=3, rows_per_group=4), name="tiny")
     index = AttributionIndex.open(out)
     alive: list[weakref.ref[torch.Tensor]] = []

@@ -18,7 +18,7 @@ from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import needs_moments
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
-from credit.valuation.store import scales_of
+from credit.valuation.shards import scales_of
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _FLOAT_BYTES = 4

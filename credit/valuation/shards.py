@@ -16,6 +16,9 @@ from credit.storage import removed_on_failure, rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
+SHARD_BYTES = 256 * 2**20
+"""Bytes of a shard's rows in float32, at most."""
+
 SCALE_BLOCK = 64
 """Entries of a row of int8 that have a scale in common. Of a head's row these are two buckets of the vocabulary."""
 
@@ -130,3 +133,27 @@ def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterat
                 for block, scale in zip(_blocks(rows), scales.split(rows.shape[1] // SCALE_BLOCK or 1, 1), strict=True):
                     block.mul_(scale[..., None])
             yield name, rows
+
+
+def plan_shards(stops: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
+    """Yield (first row, last row + 1) of each shard of rows of `width` numbers.
+
+    A window's examples lie all over the rows of its group, and it is read once for each shard that has one. So a shard
+    ends where a group does, unless the group is too large for one.
+
+    Args:
+        stops: last row + 1 of each group, in order.
+        width: numbers in a row.
+    """
+    most = max(1, SHARD_BYTES // (4 * width))
+    low = before = 0
+    for stop in stops:
+        if stop - low > most and before > low:
+            yield low, before
+            low = before
+        for cut in range(low + most, stop, most):
+            yield low, cut
+            low = cut
+        before = stop
+    if before > low:
+        yield low, before

@@ -11,13 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import peak_bytes
 from credit.errors import ValuationError
-from credit.valuation import AttributionIndex, build_index, estimate, load_model
+from credit.valuation import AttributionIndex, build_index, load_model, requirements
 from credit.valuation import build as build_module
 from credit.valuation import filling as filling_module
 from credit.valuation.build import plan_index
-from credit.valuation.estimate import Needs, build_needs, check_needs, duration_in_words
 from credit.valuation.layers import LayerShape
 from credit.valuation.probe import Probe, storing_seconds
+from credit.valuation.requirements import Needs, build_needs, check_needs, duration_in_words
 from tests.models import hidden_settings, tiny_tokenizer
 
 SHAPES = tuple(LayerShape(f"l{i}", 4096, 4096) for i in range(24))
@@ -114,7 +114,7 @@ def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, set
 def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_path, monkeypatch):
     with pytest.raises(ValuationError, match=r"1000000\.0 TB of disk.*--rows-per-group.*--rows-dtype int8"):
         check_needs(Needs(1, 10**18), tmp_path, CPU)
-    monkeypatch.setattr(estimate, "available_memory", lambda _device: 10**9)
+    monkeypatch.setattr(requirements, "available_memory", lambda _device: 10**9)
     for needs, remedy in (
         (
             Needs(1, 0, curvature_bytes=2 * 10**9),
@@ -131,7 +131,7 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_p
 
 def test_where_memory_is_short_batches_are_smaller(model, data, out, tmp_path, monkeypatch):
     (memory := tmp_path / "meminfo").write_text("")
-    monkeypatch.setattr(estimate, "_MEMINFO", memory)
+    monkeypatch.setattr(requirements, "_MEMINFO", memory)
     settings = hidden_settings(rank=3)
 
     def build(folder, available):
@@ -154,7 +154,7 @@ def test_where_memory_is_short_batches_are_smaller(model, data, out, tmp_path, m
 
 
 def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(requirements.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1000))
     with pytest.raises(ValuationError, match="of disk"):
         check_needs(Needs(1, 1500), tmp_path, CPU)
     (tmp_path / "rows-00000.safetensors").write_bytes(bytes(600))
@@ -162,7 +162,7 @@ def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, m
 
 
 def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, monkeypatch):
-    monkeypatch.setattr(estimate, "available_memory", lambda _device: 1000)
+    monkeypatch.setattr(requirements, "available_memory", lambda _device: 1000)
     with pytest.raises(ValuationError, match="--rank"):
         build_index(model, data, out, hidden_settings(rank=8), name="tiny")
     monkeypatch.undo()
@@ -219,16 +219,14 @@ class TestPasses:
         # Stopped in the last pass, it has its projections and its first pass behind it.
         assert self._seconds(model, data, out, settings) == total
 
-    def test_what_is_done_is_not_counted_again(self, model, data, out, monkeypatch):
-        monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-        monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
+    def test_what_is_done_is_not_counted_again(self, model, data, out, write_limits):
+        write_limits(shard_bytes=1, save_seconds=0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)
         whole = self._seconds(model, data, out, settings, stop_at=100)
         assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
 
-    def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch):
-        monkeypatch.setattr(filling_module, "_SHARD_BYTES", 1)
-        monkeypatch.setattr(filling_module, "_SAVE_SECONDS", 0.0)
+    def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch, write_limits):
+        write_limits(shard_bytes=1, save_seconds=0.0)
         asked: list[int] = []
         monkeypatch.setattr(filling_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)

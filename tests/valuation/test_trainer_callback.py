@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
-from credit.valuation.training import IndexCallback
+from credit.valuation.trainer_callback import IndexCallback
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, SINGLE, make_output
 

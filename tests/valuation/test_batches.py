@@ -17,10 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index, load_model
+from credit.valuation.batches import in_batches, is_out_of_memory, readings
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
-from credit.valuation.passes import in_batches, is_out_of_memory
-from credit.valuation.readings import readings
 from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
 
 GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
