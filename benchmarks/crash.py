@@ -33,7 +33,7 @@ from sqlalchemy import select
 from credit.cli.main import cli
 from credit.ledger import integrity
 from credit.ledger.database import Ledger
-from credit.ledger.payments import batch_items, batches
+from credit.ledger.payouts import batch_items, batches
 from credit.ledger.schema import metadata
 
 PAYER = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"

@@ -30,7 +30,7 @@ from typing import Any
 
 import psycopg
 
-from credit.ledger import catalog, integrity, pools
+from credit.ledger import integrity, pools
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.pipeline.close import CloseSettings, close_period
@@ -83,7 +83,7 @@ def fill(url: str, transactions: int, lines: int, providers: int) -> Clock:
     with Ledger.open(url) as ledger:
         with ledger.write() as conn:
             named = [Provider(f"p{number}", f"Provider {number}") for number in range(providers)]
-            catalog.import_providers(conn, named, now=NOW)
+            providers.import_providers(conn, named, now=NOW)
         postings = credits_of(transactions, lines, providers)
         clock = Clock()
         while batch := list(islice(postings, max(1, AT_ONCE // lines))):

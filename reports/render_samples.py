@@ -21,9 +21,9 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
-from credit.ledger import catalog, journal, outputs, pools, terms
+from credit.ledger import indexes, journal, outputs, pools, providers, score_books, terms
 from credit.ledger.accounts import ISSUED, earned
-from credit.ledger.books import Score, write_book
+from credit.ledger.score_books import Score, write_book
 from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
@@ -119,9 +119,9 @@ def build(ledger: Ledger, books: Path) -> None:
     """Fill a ledger with one month: outputs, their score book, a pool, terms; and close it."""
     logged = list(_logged())
     with ledger.write() as conn:
-        catalog.import_providers(conn, PROVIDERS, now=NOW)
+        providers.import_providers(conn, PROVIDERS, now=NOW)
         terms.agree(conn, "dune-recipes", "EUR", Terms(minimum_payout_minor=10_000), date(2026, 1, 1), now=NOW)
-        index = catalog.register_index(conn, MODEL, INDEX, "indexes/sample-model", "{}", now=NOW)
+        index = indexes.register_index(conn, MODEL, INDEX, "indexes/sample-model", "{}", now=NOW)
         file_id = outputs.start_file(conn)
         outputs.add_outputs(conn, logged, file_id)
         outputs.record_file(
@@ -153,10 +153,10 @@ def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOu
     """Write one score book, register it and post its credits by day, as `credit compute` does."""
     scores = [score for item in stored for score in _scores(item)]
     book = write_book(books, scores)
-    run = outputs.ensure_run(
+    run = score_books.ensure_run(
         conn, "sample-run", index_id=index_id, policy_json=Policy().to_json(), software_version="sample", now=NOW
     )
-    outputs.register_book(
+    score_books.register_book(
         conn,
         sha256=book.sha256,
         compute_run_id=run,

@@ -162,7 +162,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     Example: credit pay list
     """
     from credit.accounting.amounts import format_amount
-    from credit.ledger.payments import batch_items, batches
+    from credit.ledger.payouts import batch_items, batches
 
     lines, facts = [], []
     with workspace.open() as ledger, ledger.read() as conn:

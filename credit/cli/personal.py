@@ -43,8 +43,8 @@ def details(workspace: Workspace, key: str, as_json: bool, **values: str | None)
     """
     from datetime import UTC, datetime
 
-    from credit.ledger.catalog import provider_id
-    from credit.ledger.personal import Details, current_details
+    from credit.ledger.personal_data import Details, current_details
+    from credit.ledger.providers import provider_id
     from credit.payments.details import masked, set_provider_details
 
     given = {name: value for name, value in values.items() if value is not None}

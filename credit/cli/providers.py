@@ -50,7 +50,7 @@ def add(
     from datetime import UTC, datetime
 
     from credit.accounting.amounts import parse_amount
-    from credit.ledger.catalog import add_provider
+    from credit.ledger.providers import add_provider
     from credit.pipeline.ingest import agree_minimum
     from credit.records import Provider
 
@@ -99,7 +99,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from credit.ledger.catalog import providers as read_providers
+    from credit.ledger.providers import providers as read_providers
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = read_providers(conn)

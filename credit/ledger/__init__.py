@@ -6,10 +6,10 @@ Read in this order:
 - how it is written: `database` (opening, transactions, locks, migrations: `frozen_sql`), `clock`, `bulk`, `accounts`,
   `journal` (posting, a chain of hashes), `seals` (a chain over all other rows), `scrubbing` (what was erased leaves
   the files);
-- what is recorded: `catalog` (providers, models, indexes), `terms`, `holds`, `personal`, `issuers`, `fx`, `outputs`
-  (logged outputs), `books` (their scores), `set_aside`, `certificates`;
-- what a close works with and decides: `periods`, `pools`, `settlement`, `statements`, `payouts`; `payments` (what
-  becomes of payouts), `corrections` (what people post by hand);
-- what is read: `balances`, `transactions`, `queries`, `sources` (score books, held against what was posted);
+- what is recorded: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `issuers`, `fx`, `outputs` (logged
+  outputs), `score_books` (how their credit was shared out), `set_aside`, `certificates`;
+- what a close works with and decides: `periods`, `pools`, `settlement`, `statements`, `payouts` (and what becomes of
+  them), `corrections` (what people post by hand);
+- what is read: `balances`, `transactions`, `queries`;
 - `integrity`, which recomputes all of it, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
 """

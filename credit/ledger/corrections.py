@@ -14,7 +14,7 @@ from credit.ledger.balances import balance
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.set_aside import KIND
 from credit.ledger.settlement import CITES, provider_balances

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, select
 from credit.errors import LedgerError
 from credit.ledger import schema
 from credit.ledger.accounts import EARNED_KIND
-from credit.ledger.catalog import provider_id
 from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
+from credit.ledger.providers import provider_id
 from credit.ledger.schema import account, next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import check_currency, is_storable, utc_moment, utc_text

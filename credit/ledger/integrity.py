@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Row, func, select
 
 from credit.errors import CreditError, IntegrityError
 from credit.ledger import certificates, closechecks, crosschecks, paychecks, sealchecks, seals, set_aside
-from credit.ledger.books import book_path
 from credit.ledger.crosschecks import Problem
 from credit.ledger.database import Ledger
-from credit.ledger.journal import Header, chain_hash
+from credit.ledger.journal import HashedFields, chain_hash
 from credit.ledger.schema import account, ledger_entry, ledger_txn, metadata, score_book
+from credit.ledger.score_books import book_path
 from credit.ledger.values import GENESIS
 from credit.storage import sha256_file
 
@@ -129,11 +129,11 @@ class _Chain:
 
     def check(self, conn: Connection) -> Iterator[Problem]:
         """Yield what is wrong with the chain, from its start."""
-        columns = [ledger_txn.c[name] for name in Header._fields]
+        columns = [ledger_txn.c[name] for name in HashedFields._fields]
         query = select(ledger_txn.c.hash, ledger_txn.c.id, *columns).order_by(ledger_txn.c.seq)
         lines = _Lines(conn)
         for digest, number, *fields in conn.execute(query, execution_options=_STREAM):
-            header = Header(*fields)
+            header = HashedFields(*fields)
             for orphan in lines.before(header.seq):
                 yield Problem(f"entry {orphan.txn_id}/{orphan.line_no}", "belongs to no transaction")
             entries = lines.of(header.seq)
@@ -144,11 +144,11 @@ class _Chain:
         for orphan in lines.before(None):
             yield Problem(f"entry {orphan.txn_id}/{orphan.line_no}", "belongs to no transaction")
 
-    def _fault(self, header: Header, number: int, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
+    def _fault(self, header: HashedFields, number: int, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
         """Return the first thing that is wrong with a transaction, its place in the chain first."""
         return self._misplaced(header, number) or self._changed(header, digest, entries)
 
-    def _misplaced(self, header: Header, number: int) -> str | None:
+    def _misplaced(self, header: HashedFields, number: int) -> str | None:
         if header.seq != self.seq + 1 or number != header.seq:
             return f"follows transaction {self.seq}: one is missing or out of order"
         if header.prev_hash != self.head:
@@ -157,7 +157,7 @@ class _Chain:
             return f"was recorded at {header.recorded_at}, before transaction {self.seq} at {self._recorded_at}"
         return None
 
-    def _changed(self, header: Header, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
+    def _changed(self, header: HashedFields, digest: str, entries: list[Row[tuple[int, ...]]]) -> str | None:
         if [row.line_no for row in entries] != list(range(1, header.entry_count + 1)):
             return f"has {len(entries)} entries; its header says {header.entry_count}"
         sums: dict[str, int] = {}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from credit.errors import LedgerError
 from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import issuer, next_id
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text

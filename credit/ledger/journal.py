@@ -71,7 +71,7 @@ class Posted:
     replayed: bool
 
 
-class Header(NamedTuple):
+class HashedFields(NamedTuple):
     """All fields of a transaction but its hash, as they are stored and in the order in which they are hashed."""
 
     prev_hash: str
@@ -91,7 +91,7 @@ class Header(NamedTuple):
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def chain_hash(header: Header, entries: Iterable[tuple[str, str, int]]) -> str:
+def chain_hash(header: HashedFields, entries: Iterable[tuple[str, str, int]]) -> str:
     """Return the hash of a transaction: SHA-256 of a JSON array of its fields and of its entries in order.
 
     JSON in ASCII is unambiguous: strings are quoted and escaped, so that no field runs into the next one.
@@ -122,7 +122,7 @@ def _details_json(posting: Posting) -> str:
     return canonical_json(posting.details) if posting.details else "{}"
 
 
-def _chain_hash(header: Header, entries_json: str) -> str:
+def _chain_hash(header: HashedFields, entries_json: str) -> str:
     prev, seq, count, kind, period_id, key, digest, effective, recorded, undone, memo, details = header
     texts = ",".join(map(_quoted, (kind, period_id, key, digest, effective, recorded)))
     tail = f"{'null' if undone is None else undone},{_quoted(memo)},{_quoted(details)},{entries_json}"
@@ -167,7 +167,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     seq, prev = chain_head(conn)
     recorded = utc_text(recorded_moment(conn, now))
     results: list[Posted] = []
-    fresh: list[tuple[Posting, Header, str]] = []
+    fresh: list[tuple[Posting, HashedFields, str]] = []
     for item in postings:
         lines = _lines_json(item.entries)
         details = _details_json(item)
@@ -251,13 +251,13 @@ def chain_head(conn: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
-def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> Header:
+def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> HashedFields:
     day, key = item.effective_on.isoformat(), item.idempotency_key
     said = (item.kind, item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
-    return Header(prev, seq, len(item.entries), *said)
+    return HashedFields(prev, seq, len(item.entries), *said)
 
 
-def _write(conn: Connection, fresh: list[tuple[Posting, Header, str]]) -> None:
+def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> None:
     """Write entries before headers, because the header's guard judges the whole."""
     ids = account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
     rows: list[tuple[object, ...]] = []

@@ -1,4 +1,4 @@
-"""Logged outputs, and the score books that say how their credit was shared out."""
+"""Logged outputs: what models wrote, once each, and which of it waits to be valued."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
 
 from credit.errors import LedgerError
-from credit.ledger.catalog import models
 from credit.ledger.database import serialise_writers
+from credit.ledger.indexes import models
 from credit.ledger.schema import (
-    compute_run,
     ingest_file,
     model,
     next_id,
     output,
-    score_book,
     set_aside,
     valuation,
 )
-from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.seals import add_rows
 from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, is_period, output_name
 from credit.storage import canonical_json
@@ -209,64 +207,6 @@ def changed_outputs(conn: Connection) -> Iterator[int]:
             digest = ""
         if digest != row.content_sha256:
             yield row.id
-
-
-def ensure_run(
-    conn: Connection, fingerprint: str, *, index_id: int, policy_json: str, software_version: str, now: datetime
-) -> int:
-    """Return the id of the compute run with this fingerprint, recording it when it is new.
-
-    Raises:
-        LedgerError: the fingerprint is recorded with another index or policy.
-    """
-    serialise_writers(conn)
-    found = conn.execute(select(compute_run).where(compute_run.c.fingerprint == fingerprint)).one_or_none()
-    if found is None:
-        number = next_id(conn, compute_run)
-        row = {"id": number, "fingerprint": fingerprint, "index_id": index_id, "policy_json": policy_json}
-        add_rows(conn, compute_run, [{**row, "software_version": software_version, "created_at": utc_text(now)}])
-        return number
-    if (found.index_id, found.policy_json) != (index_id, policy_json):
-        raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy")
-    return int(found.id)
-
-
-def register_book(
-    conn: Connection,
-    *,
-    sha256: str,
-    compute_run_id: int,
-    output_ids: Sequence[int],
-    row_count: int,
-    byte_count: int,
-    now: datetime,
-) -> int:
-    """Register a score book and the valuation of its outputs under the index of its run; return its id.
-
-    Raises:
-        LedgerError: the book is registered already, or the index has valued one of the outputs before.
-    """
-    serialise_writers(conn)
-    index_id = conn.execute(select(compute_run.c.index_id).where(compute_run.c.id == compute_run_id)).scalar()
-    if index_id is None:
-        raise LedgerError(f"there is no compute run {compute_run_id}")
-    if conn.execute(select(score_book.c.id).where(score_book.c.sha256 == sha256)).scalar() is not None:
-        raise LedgerError(f"score book {sha256} is registered already")
-    for start in range(0, len(output_ids), _BATCH):
-        some = output_ids[start : start + _BATCH]
-        twice = valuation.c.output_id.in_(some) & (valuation.c.index_id == index_id)
-        found = conn.execute(select(func.min(valuation.c.output_id)).where(twice)).scalar()
-        if found is not None:
-            raise LedgerError(f"output {found} has been valued by index {index_id} before; it is valued once")
-    number = next_id(conn, score_book)
-    row = {"id": number, "sha256": sha256, "compute_run_id": compute_run_id, "output_count": len(output_ids)}
-    counts = {"row_count": row_count, "byte_count": byte_count, "registered_at": utc_text(now)}
-    conn.execute(insert(score_book), {**row, **counts})
-    links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
-    if links:
-        conn.execute(insert(valuation), links)
-    seal_row(conn, score_book, number)
-    return number
 
 
 def month_bounds(period: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
 from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
 from credit.ledger.crosschecks import Problem
-from credit.ledger.payments import payout_reference
+from credit.ledger.payouts import payout_reference
 from credit.ledger.schema import (
     account,
     ledger_entry,

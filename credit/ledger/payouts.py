@@ -1,18 +1,39 @@
-"""Money that a close decides to pay; what becomes of it is in `credit.ledger.payments`."""
+"""Payouts: money that a close decided to pay, the batches in which it leaves, and the bank's results.
+
+| step | from | to | status of the payout |
+|---|---|---|---|
+| a batch is exported | `money:payout:<provider>` | `money:payout:<provider>/exported` | exported |
+| the bank has paid | `money:payout:<provider>/exported` | `money:external` | paid |
+| the bank has not | `money:payout:<provider>/exported` | `money:payout:<provider>` | failed |
+| what was paid came back | `money:external` | `money:payout:<provider>` | failed |
+
+Each step is a transaction of the ledger and an event of the payout; the database refuses a status that is not that of
+the last event, and an event out of its turn. A failed payout may leave again, in a new batch. Nothing leaves twice:
+only what is pending or failed can be exported, and one writer at a time decides that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select, update
 
+from credit.errors import LedgerError
+from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
+from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
-from credit.ledger.schema import next_id, payout, provider
+from credit.ledger.journal import Entry, Posting, chain_head, post_all
+from credit.ledger.periods import open_period_for
+from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
 from credit.ledger.seals import add_rows
+from credit.ledger.values import utc_moment, utc_text
 
 PayoutStatus = Literal["pending", "exported", "paid", "failed"]
+BatchFormat = Literal["csv", "pain001", "paypal", "wise"]
+Outcome = Literal["paid", "failed", "returned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +99,278 @@ def payouts(conn: Connection, name: str) -> list[Payout]:
     return [
         Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id) for row in rows
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutBatch:
+    """Payouts of a period and currency that left in one file; `payer_json` is what the payer said of itself."""
+
+    id: int
+    period: str
+    currency: str
+    format: BatchFormat
+    reference: str
+    payer_json: str
+    payout_count: int
+    amount_minor: int
+    file_sha256: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BankResult:
+    """What a bank reports of a payout."""
+
+    payout_id: int
+    outcome: Outcome
+    bank_reference: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedPayout:
+    """A payout in a batch, with the version of the details that it is paid to, and what became of it there.
+
+    `reference` is the payout's id in the file, the same in no other batch. `results` is what the bank reported, in
+    order: nothing yet, one outcome, or that it was paid and then returned.
+    """
+
+    payout: Payout
+    details_id: int
+    reference: str
+    results: tuple[BankResult, ...]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The last thing that the bank reported; None while there is nothing."""
+        return self.results[-1].outcome if self.results else None
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """The identity of a batch that is about to be recorded: what its file is made from."""
+
+    id: int
+    reference: str
+    created_at: datetime
+
+
+def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
+    """Return a period's payouts that can leave: the pending ones, or those that failed; by provider and currency."""
+    wanted = "failed" if retry else "pending"
+    rows = conn.execute(
+        select(payout, provider.c.key)
+        .join_from(payout, provider)
+        .where(payout.c.period_id == period, payout.c.status == wanted)
+        .order_by(provider.c.key, payout.c.currency)
+    )
+    return [
+        Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id) for row in rows
+    ]
+
+
+def next_batch(conn: Connection, now: datetime) -> NewBatch:
+    """Return the identity of the next batch.
+
+    Its reference carries the head of the chain, so that no other ledger's batch has the same one.
+    """
+    serialise_writers(conn)
+    number = next_id(conn, payout_batch)
+    _, head = chain_head(conn)
+    return NewBatch(number, f"CR{number}-{head[:8]}", recorded_moment(conn, now))
+
+
+def payout_reference(batch_reference: str, payout_id: int) -> str:
+    """Return a payout's id in the file of a batch: at most 35 characters that every payment service takes."""
+    return f"{batch_reference}-{payout_id}"
+
+
+def record_batch(
+    conn: Connection,
+    new: NewBatch,
+    *,
+    period: str,
+    currency: str,
+    format: BatchFormat,  # noqa: A002 - the column's name, and always given by keyword
+    payer_json: str,
+    items: Sequence[tuple[Payout, int]],
+    file_sha256: str,
+) -> PayoutBatch:
+    """Record that payouts left in a file: the batch, the transaction that moves their money, their events.
+
+    Args:
+        conn: from `Ledger.write`, the transaction in which `next_batch` was called.
+        new: from `next_batch`.
+        period: the payouts' period.
+        currency: the payouts' currency.
+        format: of the file.
+        payer_json: what the file says of the payer.
+        items: each payout, with the version of the details that the file has of its provider.
+        file_sha256: of the file.
+
+    Raises:
+        LedgerError: one of the payouts cannot leave.
+    """
+    lines = [
+        entry
+        for item, _ in items
+        for entry in (
+            Entry(payout_account(item.provider), currency, -item.amount_minor),
+            Entry(exported_account(item.provider), currency, item.amount_minor),
+        )
+    ]
+    details = {
+        "batch": new.id,
+        "reference": new.reference,
+        "format": format,
+        "period": period,
+        "payer": payer_json,
+        "payouts": [item.id for item, _ in items],
+        "details": [version for _, version in items],
+        "file_sha256": file_sha256,
+    }
+    txn_id = _post(conn, [("payment-export", f"payment-export:{new.id}", lines, details)], new.created_at)[0]
+    batch = PayoutBatch(
+        new.id,
+        period,
+        currency,
+        format,
+        new.reference,
+        payer_json,
+        len(items),
+        sum(item.amount_minor for item, _ in items),
+        file_sha256,
+        new.created_at,
+    )
+    row = {"id": batch.id, "period_id": period, "currency": currency, "format": format, "reference": batch.reference}
+    counts = {"payer_json": payer_json, "payout_count": batch.payout_count, "amount_minor": batch.amount_minor}
+    made = {"file_sha256": file_sha256, "txn_id": txn_id, "created_at": utc_text(new.created_at)}
+    add_rows(conn, payout_batch, [{**row, **counts, **made}])
+    events = [(item.id, "exported", details_id, "", "", txn_id) for item, details_id in items]
+    _add_events(conn, new.id, events, new.created_at)
+    return batch
+
+
+def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankResult], *, now: datetime) -> None:
+    """Record what became of payouts of a batch: each a transaction of its own, and an event.
+
+    Raises:
+        LedgerError: one of the payouts is not exported (or, to be returned, not paid), or left in another batch.
+    """
+    items = {item.payout.id: item.payout for item in batch_items(conn, batch)}
+    steps = []
+    for result in results:
+        item = items[result.payout_id]
+        source = EXTERNAL if result.outcome == "returned" else exported_account(item.provider)
+        to = EXTERNAL if result.outcome == "paid" else payout_account(item.provider)
+        lines = [Entry(source, item.currency, -item.amount_minor), Entry(to, item.currency, item.amount_minor)]
+        details = {"batch": batch.id, "payout": item.id, "reference": result.bank_reference, "reason": result.reason}
+        name = "return" if result.outcome == "returned" else "result"
+        steps.append((f"payment-{result.outcome}", f"payment-{name}:{batch.id}:{item.id}", lines, details))
+    posted = _post(conn, steps, now)
+    events = [
+        (
+            result.payout_id,
+            "paid" if result.outcome == "paid" else "failed",
+            None,
+            result.bank_reference,
+            result.reason,
+            txn_id,
+        )
+        for result, txn_id in zip(results, posted, strict=True)
+    ]
+    _add_events(conn, batch.id, events, now)
+
+
+def batches(conn: Connection, period: str | None = None) -> list[PayoutBatch]:
+    """Return the batches of a period, or all of them, in the order in which they left."""
+    query = select(payout_batch).order_by(payout_batch.c.id)
+    if period is not None:
+        query = query.where(payout_batch.c.period_id == period)
+    return [
+        PayoutBatch(
+            row.id,
+            row.period_id,
+            row.currency,
+            row.format,
+            row.reference,
+            row.payer_json,
+            row.payout_count,
+            row.amount_minor,
+            row.file_sha256,
+            utc_moment(row.created_at),
+        )
+        for row in conn.execute(query)
+    ]
+
+
+def batch(conn: Connection, number: int) -> PayoutBatch:
+    """Return a batch; LedgerError when there is none with this number."""
+    found = [item for item in batches(conn) if item.id == number]
+    if not found:
+        raise LedgerError(f"there is no batch {number}; credit pay list shows those that there are")
+    return found[0]
+
+
+def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
+    """Return the payouts of a batch, in the order of its file."""
+    events: dict[int, list[tuple[str, int | None, str, str]]] = {}
+    query = select(payout_event).where(payout_event.c.batch_id == item.id).order_by(payout_event.c.id)
+    for row in conn.execute(query):
+        events.setdefault(row.payout_id, []).append((row.status, row.details_id, row.reference, row.reason))
+    rows = conn.execute(
+        select(payout, provider.c.key)
+        .join_from(payout, provider)
+        .join(payout_event, payout_event.c.payout_id == payout.c.id)
+        .where(payout_event.c.batch_id == item.id, payout_event.c.status == "exported")
+        .order_by(payout_event.c.id)
+    )
+    found = []
+    for row in rows:
+        one = Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id)
+        (_, version, _, _), *later = events[row.id]
+        results = tuple(
+            BankResult(row.id, _outcome(status, first=place == 0), bank_reference, reason)
+            for place, (status, _, bank_reference, reason) in enumerate(later)
+        )
+        found.append(BatchedPayout(one, int(version or 0), payout_reference(item.reference, row.id), results))
+    return found
+
+
+def _outcome(status: str, *, first: bool) -> Outcome:
+    """Return what an event after the export says: what fails after it was paid came back."""
+    return "paid" if status == "paid" else "failed" if first else "returned"
+
+
+def _post(
+    conn: Connection, steps: Sequence[tuple[str, str, Sequence[Entry], dict[str, object]]], now: datetime
+) -> list[int]:
+    """Post each step in the first period that is open, effective today; return the transactions' ids."""
+    today: date = now.date()
+    period = open_period_for(conn, today)
+    postings = [Posting(kind, period, today, key, tuple(lines), details=details) for kind, key, lines, details in steps]
+    return [item.txn_id for item in post_all(conn, postings, now=now)]
+
+
+def _add_events(
+    conn: Connection, batch_id: int, events: Sequence[tuple[int, str, int | None, str, str, int]], now: datetime
+) -> None:
+    first = next_id(conn, payout_event)
+    recorded = utc_text(recorded_moment(conn, now))
+    rows = [
+        {
+            "id": first + offset,
+            "payout_id": payout_id,
+            "batch_id": batch_id,
+            "status": status,
+            "details_id": details_id,
+            "reference": reference,
+            "reason": reason,
+            "txn_id": txn_id,
+            "recorded_at": recorded,
+        }
+        for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events)
+    ]
+    add_rows(conn, payout_event, rows)
+    reached = [{"of": payout_id, "to": status} for payout_id, status, *_ in events]
+    conn.execute(update(payout).where(payout.c.id == bindparam("of")).values(status=bindparam("to")), reached)

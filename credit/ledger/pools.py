@@ -13,7 +13,7 @@ from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.periods import later
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import (
     account,
     allocation,

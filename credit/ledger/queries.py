@@ -106,20 +106,6 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     return totals
 
 
-def books_of_period(conn: Connection, period: str) -> list[str]:
-    """Return the SHA-256 of the score books that value outputs of a month, in order of registration."""
-    low, high = month_bounds(period)
-    rows = conn.execute(
-        select(score_book.c.id, score_book.c.sha256)
-        .distinct()
-        .join_from(output, valuation, valuation.c.output_id == output.c.id)
-        .join(score_book, score_book.c.id == valuation.c.score_book_id)
-        .where(output.c.occurred_at >= low, output.c.occurred_at < high)
-        .order_by(score_book.c.id)
-    )
-    return [sha256 for _, sha256 in rows]
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class CreditMethod:
     """How credits came about: the index and the policy (JSON) by which outputs were valued."""

@@ -24,7 +24,7 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
 from credit.ledger.outputs import called, is_set_aside
 from credit.ledger.periods import first_day, open_period_for
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text

@@ -10,8 +10,8 @@ from itertools import islice
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.catalog import provider_id
 from credit.ledger.database import serialise_writers
+from credit.ledger.providers import provider_id
 from credit.ledger.schema import next_id, provider, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text

@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, or_, select
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger.catalog import provider_id
 from credit.ledger.database import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
+from credit.ledger.providers import provider_id
 from credit.ledger.schema import contract_term, next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import check_currency, is_currency, is_storable, utc_moment, utc_text

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, exists, select
 
 from credit.errors import LedgerError
-from credit.ledger.catalog import provider_id
 from credit.ledger.journal import Entry
+from credit.ledger.providers import provider_id
 from credit.ledger.schema import account, ledger_entry, ledger_txn
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class TransactionHeader:
     """A transaction without its entries; `reverses` and `reversed_by` are the ids of other ones."""
 
     id: int
@@ -34,7 +34,7 @@ class Header:
 class Transaction:
     """A transaction with all that it says."""
 
-    header: Header
+    header: TransactionHeader
     entries: tuple[Entry, ...]
     details: Mapping[str, Any]
     idempotency_key: str
@@ -64,7 +64,7 @@ def transactions(
     provider: str | None = None,
     kind: str | None = None,
     limit: int | None = None,
-) -> list[Header]:
+) -> list[TransactionHeader]:
     """Return transactions in the order of the chain; of more than `limit` (at least 1) the last ones.
 
     Args:
@@ -90,7 +90,7 @@ def transactions(
         moved = (ledger_entry.c.txn_id == ledger_txn.c.id) & ledger_entry.c.account_id.in_(own)
         query = query.where(exists().where(moved))
     last = query.order_by(ledger_txn.c.id.desc()).limit(limit)
-    return [Header(*row) for row in reversed(conn.execute(last).all())]
+    return [TransactionHeader(*row) for row in reversed(conn.execute(last).all())]
 
 
 def transaction(conn: Connection, txn_id: int) -> Transaction:
@@ -120,4 +120,4 @@ def transaction(conn: Connection, txn_id: int) -> Transaction:
         .order_by(ledger_entry.c.line_no)
     )
     headed, (details, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
-    return Transaction(Header(*headed), tuple(Entry(*line) for line in entries), json.loads(details), *rest)
+    return Transaction(TransactionHeader(*headed), tuple(Entry(*line) for line in entries), json.loads(details), *rest)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
 from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
-from credit.ledger.personal import Details, current_details, erase_details, set_details
+from credit.ledger.personal_data import Details, current_details, erase_details, set_details
 from credit.records import Quarantined
 from credit.text import printable
 
@@ -80,7 +80,7 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
     Run again after it was killed, it finishes the cleaning of the files.
 
     Raises:
-        LedgerError: see `credit.ledger.personal.erase_details`; or the files cannot be cleaned, see LockHeldError.
+        LedgerError: see `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned, see LockHeldError.
         LockHeldError: another run writes, and nothing was done; or the details are erased, but another session keeps
             their bytes in the files. The message says which, and the same command goes on from there.
     """

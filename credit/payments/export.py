@@ -19,10 +19,11 @@ from sqlalchemy import Connection
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.database import Ledger
 from credit.ledger.holds import hold_on, holds
-from credit.ledger.payments import (
-    Batch,
+from credit.ledger.payouts import (
     BatchFormat,
     NewBatch,
+    Payout,
+    PayoutBatch,
     batch,
     batch_items,
     batches,
@@ -31,9 +32,8 @@ from credit.ledger.payments import (
     payout_reference,
     record_batch,
 )
-from credit.ledger.payouts import Payout
 from credit.ledger.periods import periods
-from credit.ledger.personal import current_details, details_version
+from credit.ledger.personal_data import current_details, details_version
 from credit.payments.channels.layouts import LAYOUTS, render_csv, write_file
 from credit.payments.channels.payment import PaymentLine
 from credit.payments.channels.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
@@ -62,7 +62,7 @@ class ExportRequest:
 class ExportReport:
     """What left. `again`: the batch had left before. `batch` is None when there was nothing to pay, or a dry run."""
 
-    batch: Batch | None
+    batch: PayoutBatch | None
     again: bool
     payouts: tuple[Payout, ...]
     set_aside: tuple[str, ...]
@@ -230,7 +230,7 @@ def _notices_of_batches(conn: Connection, period: str) -> list[str]:
     return notices
 
 
-def _unconfirmed(conn: Connection, request: ExportRequest) -> Batch | None:
+def _unconfirmed(conn: Connection, request: ExportRequest) -> PayoutBatch | None:
     same = [item for item in batches(conn, request.period) if item.format == request.format]
     if request.currency is not None:
         same = [item for item in same if item.currency == request.currency]
@@ -239,7 +239,7 @@ def _unconfirmed(conn: Connection, request: ExportRequest) -> Batch | None:
 
 
 def _again(
-    conn: Connection, request: ExportRequest, done: Batch, set_aside: tuple[str, ...], notices: tuple[str, ...]
+    conn: Connection, request: ExportRequest, done: PayoutBatch, set_aside: tuple[str, ...], notices: tuple[str, ...]
 ) -> ExportReport:
     """Write the file of a batch again, byte for byte."""
     if done.period != request.period:

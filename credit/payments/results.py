@@ -16,8 +16,17 @@ from sqlalchemy import Connection
 from credit.errors import InputError
 from credit.ingest.files import Row, read_csv
 from credit.ledger.database import Ledger
-from credit.ledger.payments import Batch, BatchItem, Outcome, Result, batch, batch_items, batches, record_results
-from credit.ledger.personal import personal_field_in
+from credit.ledger.payouts import (
+    BankResult,
+    BatchedPayout,
+    Outcome,
+    PayoutBatch,
+    batch,
+    batch_items,
+    batches,
+    record_results,
+)
+from credit.ledger.personal_data import personal_field_in
 from credit.ledger.values import is_storable
 from credit.records import Place, Quarantined
 
@@ -75,7 +84,7 @@ def confirm_payments(
     with ledger.write() as conn:
         wanted = None if batch_number is None else batch(conn, batch_number)
         items = _items(conn)
-        fresh: dict[int, tuple[Batch, list[Result]]] = {}
+        fresh: dict[int, tuple[PayoutBatch, list[BankResult]]] = {}
         known = 0
         for row in rows:
             found = items.get(row.payout_id)
@@ -88,7 +97,7 @@ def confirm_payments(
                 known += 1
                 continue
             _check_texts(conn, row, item)
-            result = Result(item.payout.id, row.outcome, row.reference, row.reason)
+            result = BankResult(item.payout.id, row.outcome, row.reference, row.reason)
             fresh.setdefault(of.id, (of, []))[1].append(result)
         for of, results in fresh.values():
             record_results(conn, of, results, now=moment)
@@ -128,11 +137,11 @@ def _row(row: Row) -> _Row:
     return item
 
 
-def _items(conn: Connection) -> dict[str, tuple[Batch, BatchItem]]:
+def _items(conn: Connection) -> dict[str, tuple[PayoutBatch, BatchedPayout]]:
     return {item.reference: (one, item) for one in batches(conn) for item in batch_items(conn, one)}
 
 
-def _is_known(row: _Row, item: BatchItem) -> bool:
+def _is_known(row: _Row, item: BatchedPayout) -> bool:
     """Whether a result was recorded before; a refusal where it is neither that nor what can come next."""
     for result in item.results:
         if result.outcome == row.outcome:
@@ -150,7 +159,7 @@ def _is_known(row: _Row, item: BatchItem) -> bool:
     return False
 
 
-def _check_texts(conn: Connection, row: _Row, item: BatchItem) -> None:
+def _check_texts(conn: Connection, row: _Row, item: BatchedPayout) -> None:
     """Refuse what would stay in the ledger for ever and must not."""
     for name, text in (("reference", row.reference), ("reason", row.reason)):
         if len(text) > _LONGEST or not is_storable(text):

@@ -16,10 +16,11 @@ from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodSc
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
 from credit.fidelity.registered import counting, period_attribution_error
-from credit.ledger.catalog import indexes, providers
 from credit.ledger.certificates import RegisteredCertificate, certificates
+from credit.ledger.indexes import indexes
+from credit.ledger.providers import providers
 from credit.ledger.queries import CreditMethod, credit_methods, standing_restatements
-from credit.ledger.sources import standing_scores
+from credit.ledger.score_books import standing_scores
 
 DEFAULT_MIN_FIDELITY = 0.5
 """LDS that a close demands, as a fraction of the noise ceiling, unless it is told otherwise."""

@@ -21,15 +21,15 @@ from credit.accounting.statement import (
 )
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger.catalog import providers
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.issuers import issuers
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import Pool, credit_totals, standing_pools
+from credit.ledger.providers import providers
 from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing

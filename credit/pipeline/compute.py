@@ -16,12 +16,12 @@ from credit.accounting.credits import Policy, output_credits
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import ISSUED, earned
-from credit.ledger.books import Score, write_book
-from credit.ledger.catalog import RegisteredIndex, indexes
 from credit.ledger.database import Ledger
+from credit.ledger.indexes import RegisteredIndex, indexes
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.ledger.outputs import StoredOutput, ensure_run, pending_count, pending_outputs, register_book
+from credit.ledger.outputs import StoredOutput, pending_count, pending_outputs
 from credit.ledger.periods import open_period_for
+from credit.ledger.score_books import Score, ensure_run, register_book, write_book
 from credit.pipeline.index import check_providers, open_registered, register
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError, LedgerError
-from credit.ledger.catalog import indexes
+from credit.ledger.indexes import indexes
 from credit.ledger.outputs import output_called, valued_by
 from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 from credit.errors import InputError, InvalidRequestError, LedgerError, MismatchError, ValuationError
 from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.training import TrainingCounts, TrainingReader, read_training
-from credit.ledger.catalog import RegisteredIndex, providers, register_index
 from credit.ledger.database import Ledger
+from credit.ledger.indexes import RegisteredIndex, register_index
+from credit.ledger.providers import providers
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (

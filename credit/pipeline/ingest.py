@@ -19,9 +19,10 @@ from credit.ingest.outputs import read_outputs
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import Problems, QuarantineFile
 from credit.ingest.rates import RateRow, read_rates
-from credit.ledger.catalog import add_provider, models
 from credit.ledger.fx import give_rate, recorded_rates
+from credit.ledger.indexes import models
 from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
+from credit.ledger.providers import add_provider
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, LoggedOutput, Quarantined, Terms

@@ -21,7 +21,7 @@ from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
 from credit.ledger.queries import POOLING_KIND, credit_methods
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
-from credit.ledger.sources import standing_scores
+from credit.ledger.score_books import standing_scores
 from credit.records import CREDIT, Group
 
 

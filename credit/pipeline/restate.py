@@ -19,18 +19,18 @@ from sqlalchemy import Connection, select
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import HELD_KIND, parse_account, payable
-from credit.ledger.catalog import providers
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.periods import Period, first_day, last_day, open_period_for
-from credit.ledger.personal import keep_erasable
+from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import allocations, standing_pools
+from credit.ledger.providers import providers
 from credit.ledger.queries import credits_by_group
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.score_books import PostedBook, existing_period, standing_scores
 from credit.ledger.settlement import RELEASE_KIND
-from credit.ledger.sources import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.pipeline.close import ClosePolicy
 from credit.pipeline.close_pools import Earning, divide, owed_to

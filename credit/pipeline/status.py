@@ -8,8 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from credit.ledger.payments import payable_payouts
-from credit.ledger.payouts import PayoutStatus, payout_counts
+from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
 from credit.ledger.periods import Period, last_day
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.queries import Status, status

@@ -18,7 +18,7 @@ from credit.ledger.accounts import EXTERNAL
 from credit.ledger.database import Ledger
 from credit.ledger.periods import first_day, last_day
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
-from credit.ledger.sources import existing_period
+from credit.ledger.score_books import existing_period
 from credit.records import CREDIT
 
 _STREAM = {"yield_per": 5000}

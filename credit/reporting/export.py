@@ -16,9 +16,9 @@ import polars as pl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
-from credit.ledger.catalog import providers
 from credit.ledger.database import Ledger
-from credit.ledger.sources import MEASURES, standing_scores
+from credit.ledger.providers import providers
+from credit.ledger.score_books import MEASURES, standing_scores
 from credit.ledger.statements import Statement
 from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, totals
 from credit.reporting.pages import readme_text, statement_page

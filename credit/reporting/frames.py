@@ -1,6 +1,6 @@
 """Reports as frames: who earned what in a period, by provider, collection, day or output, and what is paid.
 
-Which outputs belong to a period is decided in `credit.ledger.sources`. Credits of an output come from its score
+Which outputs belong to a period is decided in `credit.ledger.score_books`. Credits of an output come from its score
 book; those of a provider, collection or day come from the ledger's entries, and every book is checked against the
 entries that were posted from it. A correction (a reversal or adjustment posted in the period) moves the credits of its
 group and day; it belongs to no single output, so that no row by output shows it.
@@ -24,11 +24,11 @@ from credit.accounting.waterfall import SOMETIMES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.registered import period_attribution_error
-from credit.ledger.catalog import providers
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
+from credit.ledger.providers import providers
 from credit.ledger.queries import CreditRow, credit_rows
-from credit.ledger.sources import (
+from credit.ledger.score_books import (
     MEASURES,
     book_scores,
     existing_period,

@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
-from credit.ledger.catalog import indexes, providers
+from credit.ledger.indexes import indexes
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period
+from credit.ledger.providers import providers
+from credit.ledger.score_books import existing_period, posted_books
 from credit.ledger.set_aside import standing
-from credit.ledger.sources import existing_period, posted_books
 from credit.ledger.statements import Statement
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import PALETTE, daily_chart, share_chart

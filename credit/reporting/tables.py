@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from credit.errors import InvalidRequestError
-from credit.ledger.sources import MEASURES
+from credit.ledger.score_books import MEASURES
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
 from credit.reporting.layout import Column, fitted

@@ -10,18 +10,19 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection
 
 from credit.ledger import (
-    catalog,
     certificates,
     fx,
     holds,
+    indexes,
     issuers,
     journal,
     outputs,
-    payments,
     payouts,
     periods,
-    personal,
+    personal_data,
     pools,
+    providers,
+    score_books,
     set_aside,
     settlement,
     statements,
@@ -51,7 +52,7 @@ def undone(ledger: Ledger) -> Iterator[Connection]:
 
 
 def add_providers(conn: Connection) -> None:
-    catalog.import_providers(conn, [Provider("ada", "Ada Press"), Provider("bell", "Bell & Sons")], now=NOW)
+    providers.import_providers(conn, [Provider("ada", "Ada Press"), Provider("bell", "Bell & Sons")], now=NOW)
 
 
 def credit_posting(
@@ -97,15 +98,15 @@ def add_outputs(conn: Connection, items: list[LoggedOutput]) -> list[outputs.Ver
     return verdicts
 
 
-def add_index(conn: Connection, name: str = MODEL, fingerprint: str = "f" * 64) -> catalog.RegisteredIndex:
-    return catalog.register_index(conn, name, fingerprint, "indexes/tiny", '{"rank": 64}', now=NOW)
+def add_index(conn: Connection, name: str = MODEL, fingerprint: str = "f" * 64) -> indexes.RegisteredIndex:
+    return indexes.register_index(conn, name, fingerprint, "indexes/tiny", '{"rank": 64}', now=NOW)
 
 
 def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str = BOOK_SHA256) -> int:
-    run = outputs.ensure_run(
+    run = score_books.ensure_run(
         conn, f"run-{index_id}", index_id=index_id, policy_json="{}", software_version="0.1.0", now=NOW
     )
-    return outputs.register_book(
+    return score_books.register_book(
         conn,
         sha256=sha256,
         compute_run_id=run,
@@ -168,14 +169,14 @@ def populate(conn: Connection) -> None:
     export(conn, SEPTEMBER)
 
 
-def export(conn: Connection, period: str) -> payments.Batch:
+def export(conn: Connection, period: str) -> payouts.PayoutBatch:
     """Put the pending payouts of a period into a batch."""
-    items = payments.payable_payouts(conn, period, retry=False)
-    paid_to = personal.Details(legal_name="Ada Lovelace", paypal="ada@example.org", town="London", country="GB")
-    version = personal.set_details(conn, "ada", paid_to, now=NOW)
-    return payments.record_batch(
+    items = payouts.payable_payouts(conn, period, retry=False)
+    paid_to = personal_data.Details(legal_name="Ada Lovelace", paypal="ada@example.org", town="London", country="GB")
+    version = personal_data.set_details(conn, "ada", paid_to, now=NOW)
+    return payouts.record_batch(
         conn,
-        payments.next_batch(conn, NOW),
+        payouts.next_batch(conn, NOW),
         period=period,
         currency=items[0].currency,
         format="csv",

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from credit.errors import LedgerError
-from credit.ledger import balances, clock, holds, integrity, journal, payments, set_aside
+from credit.ledger import balances, clock, holds, integrity, journal, payouts, set_aside
 from credit.ledger.database import Ledger
-from credit.ledger.journal import Header, chain_hash
+from credit.ledger.journal import HashedFields, chain_hash
 from credit.ledger.schema import ledger_txn
 from credit.ledger.values import utc_moment, utc_text
 from tests.ledger import samples
@@ -65,7 +65,7 @@ def test_a_clock_that_lost_count_records_nothing(ledger: Ledger) -> None:
     acts = (
         lambda conn, now: journal.post(conn, credit_posting("late"), now=now),
         lambda conn, now: holds.place_hold(conn, "ada", None, "a doubt", now=now),
-        payments.next_batch,
+        payouts.next_batch,
     )
     for act in acts:
         with pytest.raises(LedgerError, match=r"clock says 2036-.*set it right"), ledger.write() as conn:
@@ -85,11 +85,11 @@ def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) ->
         set_aside.restore(conn, "log:out-3", "a mistake", now=earlier)
         set_aside.set_aside(conn, "log:out-3", "no mistake", now=earlier)
     with ledger.write() as conn:
-        (batch,) = payments.batches(conn)
+        (batch,) = payouts.batches(conn)
         results = [
-            payments.Result(item.payout.id, "failed", "", "closed") for item in payments.batch_items(conn, batch)
+            payouts.BankResult(item.payout.id, "failed", "", "closed") for item in payouts.batch_items(conn, batch)
         ]
-        payments.record_results(conn, batch, results, now=earlier)
+        payouts.record_results(conn, batch, results, now=earlier)
     assert integrity.verify(ledger, None).problems == ()
 
 
@@ -103,7 +103,7 @@ def test_a_transaction_that_is_recorded_before_the_last_one_is_found(
     with unguarded(database_url) as conn:
         *_, before, last = conn.execute(select(ledger_txn).order_by(ledger_txn.c.seq)).all()
         moment = utc_text(utc_moment(before.recorded_at) - earlier)
-        header = Header(*(getattr(last, name) for name in Header._fields))._replace(recorded_at=moment)
+        header = HashedFields(*(getattr(last, name) for name in HashedFields._fields))._replace(recorded_at=moment)
         entries = conn.execute(
             text("SELECT a.key, e.commodity, e.amount FROM ledger_entry e JOIN account a ON a.id = e.account_id"
                  " WHERE e.txn_id = :id ORDER BY e.line_no"), {"id": last.id}

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
-from credit.ledger import catalog
+from credit.ledger import providers
 from credit.ledger.database import Ledger, _parse, redact, upgrade
 from credit.ledger.schema import REVISIONS
 from credit.records import Provider
@@ -102,26 +102,26 @@ def test_a_url_is_printed_without_its_secrets(url: str, shown: str) -> None:
 
 def test_a_write_that_raises_leaves_nothing(ledger: Ledger) -> None:
     with undone(ledger) as conn:
-        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+        providers.add_provider(conn, Provider("ada", "Ada"), now=NOW)
     with ledger.read() as conn:
-        assert [item.key for item in catalog.providers(conn)] == ["house"]
+        assert [item.key for item in providers.providers(conn)] == ["house"]
 
 
 def test_a_reader_sees_one_moment_throughout(ledger: Ledger) -> None:
     with ledger.read() as conn:
-        before = catalog.providers(conn)
+        before = providers.providers(conn)
         with ledger.write() as other:
-            catalog.add_provider(other, Provider("ada", "Ada"), now=NOW)
-        assert catalog.providers(conn) == before
+            providers.add_provider(other, Provider("ada", "Ada"), now=NOW)
+        assert providers.providers(conn) == before
     with ledger.read() as conn:
-        assert len(catalog.providers(conn)) == len(before) + 1
+        assert len(providers.providers(conn)) == len(before) + 1
 
 
 def test_a_reader_cannot_write(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match=r"read-?only"), ledger.read() as conn:
-        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+        providers.add_provider(conn, Provider("ada", "Ada"), now=NOW)
     with ledger.write() as conn:
-        catalog.add_provider(conn, Provider("ada", "Ada"), now=NOW)
+        providers.add_provider(conn, Provider("ada", "Ada"), now=NOW)
 
 
 @ON_SQLITE
@@ -152,7 +152,7 @@ def test_what_a_disk_refuses_is_said_with_the_remedy(ledger: Ledger, pragma: str
     def write() -> None:
         with ledger.write() as conn:
             conn.exec_driver_sql(f"PRAGMA {pragma}")
-            catalog.add_provider(conn, long, NOW)
+            providers.add_provider(conn, long, NOW)
 
     with pytest.raises(LedgerError, match=rf"cannot use sqlite:.*{said}"):
         write()

@@ -96,7 +96,7 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(
     posting = Posting(kind, OCTOBER, date(2026, 10, 5), key, entries, memo, details, reverses)
     said = (journal.ENCODING, kind, OCTOBER, "2026-10-05", lines, memo, details, reverses)
     assert journal.input_sha256(posting) == sha256(said)
-    header = journal.Header(
+    header = journal.HashedFields(
         "p" * 64,
         7,
         2,

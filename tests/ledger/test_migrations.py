@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import catalog, crosschecks, database, integrity, seals, terms, triggers
+from credit.ledger import crosschecks, database, integrity, providers, seals, terms, triggers
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, metadata
@@ -64,7 +64,7 @@ def test_the_code_knows_every_revision() -> None:
 
 def test_a_fresh_ledger_has_the_house(ledger: Ledger) -> None:
     with ledger.read() as conn:
-        assert catalog.providers(conn) == [Provider("house", "House", "house")]
+        assert providers.providers(conn) == [Provider("house", "House", "house")]
 
 
 def test_upgrading_twice_changes_nothing(database_url: str) -> None:
@@ -72,7 +72,7 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
         samples.populate(conn)
     assert upgrade(database_url) == REVISIONS[-1]
     with Ledger.open(database_url) as ledger, ledger.read() as conn:
-        assert len(catalog.providers(conn)) == 3
+        assert len(providers.providers(conn)) == 3
 
 
 def upgrade_to(url: str, revision: str) -> None:

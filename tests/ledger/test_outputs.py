@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError
-from credit.ledger import outputs
+from credit.ledger import outputs, score_books
 from credit.ledger.database import Ledger
 from credit.ledger.outputs import Verdict
 from credit.records import LoggedOutput, Message
@@ -158,7 +158,7 @@ def test_a_book_is_registered_once(conn: Connection) -> None:
 
 def test_a_book_needs_its_run(conn: Connection) -> None:
     with pytest.raises(LedgerError, match="no compute run 7"):
-        outputs.register_book(
+        score_books.register_book(
             conn, sha256="a" * 64, compute_run_id=7, output_ids=[], row_count=0, byte_count=0, now=NOW
         )
 
@@ -167,7 +167,7 @@ def test_a_run_is_its_fingerprint(conn: Connection) -> None:
     index = samples.add_index(conn)
 
     def run(policy: str) -> int:
-        return outputs.ensure_run(conn, "run", index_id=index.id, policy_json=policy, software_version="1", now=NOW)
+        return score_books.ensure_run(conn, "run", index_id=index.id, policy_json=policy, software_version="1", now=NOW)
 
     assert run("{}") == run("{}")
     with pytest.raises(LedgerError, match="another index or policy"):

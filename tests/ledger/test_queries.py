@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Connection
 
-from credit.ledger import journal, queries
+from credit.ledger import journal, queries, score_books
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER, credit_posting
 
@@ -34,6 +34,6 @@ def test_the_books_of_a_month_are_those_that_value_its_outputs(conn: Connection)
     samples.add_outputs(conn, [samples.logged(n, occurred_at=moment) for n, moment in enumerate(moments)])
     samples.value(conn, index.id, [1, 2], sha256="a" * 64)
     samples.value(conn, index.id, [3], sha256="b" * 64)
-    found = {name: queries.books_of_period(conn, name) for name in (SEPTEMBER, OCTOBER, "2026-11")}
+    found = {name: score_books.books_of_period(conn, name) for name in (SEPTEMBER, OCTOBER, "2026-11")}
     assert found == {SEPTEMBER: ["a" * 64], OCTOBER: ["a" * 64, "b" * 64], "2026-11": []}
     assert [queries.outputs_valued(conn, name) for name in (SEPTEMBER, OCTOBER)] == [1, 2]

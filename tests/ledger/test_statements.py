@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError
-from credit.ledger import catalog, journal, sealchecks, statements
+from credit.ledger import journal, providers, sealchecks, statements
 from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER
@@ -27,7 +27,7 @@ def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn: Co
 def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "_AT_ONCE", 3)
     keys = [f"p{number}" for number in range(10)]
-    catalog.import_providers(conn, [Provider(key, key) for key in keys], now=NOW)
+    providers.import_providers(conn, [Provider(key, key) for key in keys], now=NOW)
     journal.ensure_period(conn, OCTOBER, now=NOW)
     statements.add_statements(conn, OCTOBER, [(key, "{}") for key in keys[::2]], now=NOW)
     told = [(key, f'{{"of":"{key}"}}') for key in keys]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from credit.ledger import catalog, journal, payouts, periods
+from credit.ledger import journal, payouts, periods, providers
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.payments.channels.sepa import Payer
@@ -40,7 +40,7 @@ def details_of(key: str) -> dict[str, str]:
 def owe(ledger: Ledger) -> None:
     """Close September with the payouts in `OWED`."""
     with ledger.write() as conn:
-        catalog.import_providers(conn, [Provider(key, key.title()) for key in IBANS], now=NOW)
+        providers.import_providers(conn, [Provider(key, key.title()) for key in IBANS], now=NOW)
         day = date(2026, 9, 30)
         for (key, currency), amount in OWED.items():
             lines = (Entry("money:external", currency, -amount), Entry(f"money:payout:{key}", currency, amount))

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from credit.errors import InputError, InvalidRequestError, LedgerError
 from credit.ledger import integrity
 from credit.ledger.database import Ledger
-from credit.ledger.personal import Details, current_details, personal_events
+from credit.ledger.personal_data import Details, current_details, personal_events
 from credit.payments.details import (
     checked,
     erase_provider_details,

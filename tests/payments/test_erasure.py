@@ -21,7 +21,7 @@ from sqlalchemy import select, text
 
 from credit.ledger import database, integrity
 from credit.ledger.database import Ledger
-from credit.ledger.personal import personal_events
+from credit.ledger.personal_data import personal_events
 from credit.ledger.schema import provider_pii
 from tests.payments.conftest import details_of
 

@@ -14,8 +14,7 @@ from credit.errors import InputError, IntegrityError, InvalidRequestError, Ledge
 from credit.ledger import holds, integrity
 from credit.ledger.balances import balance
 from credit.ledger.database import Ledger
-from credit.ledger.payments import batch_items, batches
-from credit.ledger.payouts import payouts
+from credit.ledger.payouts import batch_items, batches, payouts
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
 from credit.payments.results import confirm_payments

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from credit.errors import InputError
 from credit.ledger.database import Ledger
-from credit.ledger.personal import Details
+from credit.ledger.personal_data import Details
 from credit.payments.channels.layouts import LAYOUTS, render_csv
 from credit.payments.channels.payment import PaymentLine, safe
 from credit.payments.channels.sepa import NO_BIC, check_payer, render_pain001

@@ -13,7 +13,7 @@ import pytest
 
 from credit.ledger import integrity
 from credit.ledger.database import Ledger
-from credit.ledger.payments import batches
+from credit.ledger.payouts import batches
 from credit.payments import details, export, results
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments

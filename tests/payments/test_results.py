@@ -9,7 +9,7 @@ import pytest
 from credit.errors import CreditError, InputError
 from credit.ledger import balances, integrity
 from credit.ledger.database import Ledger
-from credit.ledger.payments import batches
+from credit.ledger.payouts import batches
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
 from tests.payments.conftest import NOW, SEPTEMBER

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from credit.ledger import (
     journal,
-    payments,
+    payouts,
     statements,
 )
 from credit.payments.export import ExportRequest, export_payments
@@ -116,11 +116,11 @@ class AfterTheClose(TwoLedgers):
         assert act(status) == [ConfirmReport(0, 0, 1)] * 2
         self.refused(lambda: act("paid" if status == "failed" else "failed"))
 
-    def _left(self, one: Payout, outcome: str | None) -> payments.BatchItem:
+    def _left(self, one: Payout, outcome: str | None) -> payouts.BatchedPayout:
         """Return a payout in the one batch in which it has this outcome, or (None) waits for one."""
 
-        def ask(conn: Connection) -> list[payments.BatchItem]:
-            items = [item for batch in payments.batches(conn) for item in payments.batch_items(conn, batch)]
+        def ask(conn: Connection) -> list[payouts.BatchedPayout]:
+            items = [item for batch in payouts.batches(conn) for item in payouts.batch_items(conn, batch)]
             key = (month_name(one.month), one.provider, one.currency)
             return [
                 item

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from credit.ledger import balances, catalog, journal, periods, pools, settlement, statements, terms
+from credit.ledger import balances, journal, periods, pools, providers, settlement, statements, terms
 from credit.ledger.accounts import ISSUED, earned
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
@@ -31,7 +31,7 @@ class Account:
 
     def start(self) -> Account:
         with self.ledger.write() as conn:
-            catalog.import_providers(conn, PROVIDERS, now=NOW)
+            providers.import_providers(conn, PROVIDERS, now=NOW)
         return self
 
     def credits(self, period: str, credited: Mapping[str, int], day: date | None = None) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
-from credit.ledger import catalog, outputs, periods
+from credit.ledger import indexes, outputs, periods, score_books
 from credit.ledger.accounts import ISSUED, earned
-from credit.ledger.books import Score, write_book
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.score_books import Score, write_book
 from credit.records import CREDIT, MICRO, OWN_SOURCE, Group, LoggedOutput
 from tests.pipeline.books_of_account import NOW
 
@@ -55,7 +55,7 @@ def credit_outputs(
 def log_outputs(ledger: Ledger, items: Sequence[Scored], now: datetime = NOW) -> None:
     """Log outputs that wait to be valued."""
     with ledger.write() as conn:
-        catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
+        indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
         _log(conn, items, now)
 
 
@@ -64,7 +64,7 @@ def post_scores(
 ) -> str:
     """Write the score book of outputs that are logged and not valued, and post their credits."""
     with ledger.write() as conn:
-        index = catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
+        index = indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
         pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
         ids = [pending[item.name] for item in items]
         scores = [
@@ -72,11 +72,11 @@ def post_scores(
         ]
         book = write_book(books, scores)
         text = paid_by.to_json()
-        run = outputs.ensure_run(
+        run = score_books.ensure_run(
             conn, paid_by.fingerprint, index_id=index.id, policy_json=text, software_version="0", now=now
         )
         sizes = {"row_count": book.row_count, "byte_count": book.byte_count}
-        outputs.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=now)
+        score_books.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=now)
         days = dict(zip(ids, (item.moment.date() for item in items), strict=True))
         totals: dict[date, dict[Group, int]] = {}
         for score in scores:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from credit.accounting.credits import Policy
-from credit.ledger import catalog, corrections, fx, holds, integrity, pools, statements, terms
+from credit.ledger import corrections, fx, holds, indexes, integrity, pools, providers, statements, terms
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.ingest import ingest_outputs
@@ -110,8 +110,8 @@ def told(story: Story, url: str, folder: Path, order: Random | None) -> dict[tup
     with Ledger.open(url) as ledger:
         with ledger.write() as conn:
             for item in some(PEOPLE):
-                catalog.add_provider(conn, item, now=NOW)
-            catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
+                providers.add_provider(conn, item, now=NOW)
+            indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
         for number, part in enumerate(_parts(some(story.outputs), order)):
             ingest_outputs(workspace, write_jsonl(folder / f"log{number}.jsonl", map(_row, part)), strict=True)
         for part in _parts(some(story.outputs), order):

@@ -9,8 +9,8 @@ import pytest
 from credit.accounting.credits import Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import corrections, integrity, journal, periods
-from credit.ledger.books import book_path
 from credit.ledger.database import Ledger
+from credit.ledger.score_books import book_path
 from credit.pipeline.restate import Restatement, by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group

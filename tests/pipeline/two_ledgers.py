@@ -17,13 +17,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from credit.errors import CreditError
-from credit.ledger import (
-    balances,
-    catalog,
-    integrity,
-    journal,
-    statements,
-)
+from credit.ledger import balances, integrity, journal, providers, statements
 from credit.ledger.database import Ledger
 from credit.payments.details import set_provider_details
 from credit.pipeline.workspace import Workspace
@@ -57,9 +51,9 @@ class TwoLedgers(RuleBasedStateMachine):
         self.advanced: dict[tuple[str, str], int] = {}
         self.last: dict[tuple[str, str], int] = {}
         self.told: dict[str, list[statements.Statement]] = {}
-        self.write(lambda conn: catalog.import_providers(conn, RECORDS, now=self.now))
+        self.write(lambda conn: providers.import_providers(conn, RECORDS, now=self.now))
         # Salts are all that a ledger draws at random; with equal ones its seals can be compared too.
-        with patch("credit.ledger.personal.secrets.token_hex", return_value=64 * "5"):
+        with patch("credit.ledger.personal_data.secrets.token_hex", return_value=64 * "5"):
             for ledger, key in product(self.ledgers, PROVIDERS):
                 set_provider_details(ledger, key, {"legal_name": f"{key} ltd", "paypal": f"{key}@a.org"}, now=self.now)
 

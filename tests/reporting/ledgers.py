@@ -10,11 +10,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.ledger import catalog, outputs, periods, pools
+from credit.ledger import indexes, outputs, periods, pools, score_books
 from credit.ledger.accounts import ISSUED, earned
-from credit.ledger.books import Score, write_book
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.score_books import Score, write_book
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
 
@@ -68,8 +68,8 @@ MONTH = (
 
 def add(ledger: Ledger, providers: Sequence[Provider] = PROVIDERS) -> None:
     with ledger.write() as conn:
-        catalog.import_providers(conn, providers, now=NOW)
-        catalog.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
+        providers.import_providers(conn, providers, now=NOW)
+        indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
 
 
 def value(ledger: Ledger, books: Path, items: Sequence[Valued], *, posted: Mapping[Group, int] | None = None) -> str:
@@ -82,9 +82,11 @@ def value(ledger: Ledger, books: Path, items: Sequence[Valued], *, posted: Mappi
             for group, (effect, micro) in item.scores.items()
         ]
         book = write_book(books, scores)
-        run = outputs.ensure_run(conn, "run", index_id=1, policy_json=Policy().to_json(), software_version="0", now=NOW)
+        run = score_books.ensure_run(
+            conn, "run", index_id=1, policy_json=Policy().to_json(), software_version="0", now=NOW
+        )
         sizes = {"row_count": book.row_count, "byte_count": book.byte_count}
-        outputs.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=NOW)
+        score_books.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=NOW)
         totals: dict[date, dict[Group, int]] = {}
         for item in items:
             of_day = totals.setdefault(item.moment.date(), {})

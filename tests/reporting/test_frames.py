@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import catalog, journal, terms
+from credit.ledger import journal, providers, terms
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.queries import credits_by_group
 from credit.records import Provider, Terms
@@ -215,7 +215,7 @@ def test_payouts_state_what_the_statements_and_payouts_say(month: Ledger) -> Non
 def test_payouts_name_a_provider_as_its_statement_does(month: Ledger) -> None:
     ledgers.close(month, OCTOBER)
     with month.write() as conn:
-        catalog.add_provider(conn, Provider("ada", "Ada Press Ltd"), now=ledgers.NOW)
+        providers.add_provider(conn, Provider("ada", "Ada Press Ltd"), now=ledgers.NOW)
     with month.read() as conn:
         assert payouts(conn, OCTOBER)["name"].to_list() == ["Ada Press", "Bell & Sons"]
 

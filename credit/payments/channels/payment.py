@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from credit.accounting.amounts import format_amount
 from credit.errors import InputError
-from credit.ledger.personal import Details
+from credit.ledger.personal_data import Details
 from credit.text import printable
 
 _RUNNABLE = re.compile(r"\s*'*[=+\-@]")

@@ -1,45 +1,202 @@
-"""The score book rows of a period, book by book, each checked against what the ledger posted from it.
+"""Score books: the credit that every output gave to every group, in Parquet files named by their SHA-256.
 
-**Which outputs belong to a period.** Those whose credits were posted in it. A book's credits are posted in one
-transaction per day (UTC) of its outputs, which names the book and takes effect on that day; so an output belongs to
-the period of the transaction of its book and day, also when its own month was closed by then. Outputs of a day on
-which a book credited nobody (all of weight 0) are posted nowhere and belong to the month in which they occurred.
+The life of a book, in the order of this file: `write_book` writes it whole; `register_book` makes it count; `compute`
+posts its credits, one transaction for each day (UTC) of its outputs; reports read it with `book_scores`, which holds
+it against the credits that were posted. A book that a killed run left unregistered is a file without effect.
+
+**Which outputs belong to a period.** Those whose credits were posted in it. The transaction of a book and a day names
+the book and takes effect on that day; its period is the period of the outputs, also when their own month was closed by
+then. A day on which a book credited nobody (all outputs of weight 0) is posted nowhere; its outputs belong to the month
+in which they occurred.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, insert, select
 
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import EARNED_KIND
-from credit.ledger.books import read_book
+from credit.ledger.database import serialise_writers
 from credit.ledger.outputs import month_bounds
 from credit.ledger.periods import Period, periods
-from credit.ledger.queries import books_of_period
 from credit.ledger.schema import (
     account,
     attribution_index,
     compute_run,
     ledger_entry,
     ledger_txn,
+    next_id,
     output,
     provider,
     score_book,
     valuation,
 )
+from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.values import utc_text
 from credit.records import CREDIT, output_name
+from credit.storage import write_whole
 
 MEASURES = ("influence", "support", "effect")
 """The three numbers of an output and a group, in nats."""
 
 _CREDITS_KIND = "credits"
 """Kind of the transactions that post a book's credits."""
+
+_BATCH = 500
+"""Outputs looked up at a time."""
+
+SCHEMA = {
+    "output_id": pl.Int64,
+    "provider": pl.String,
+    "collection": pl.String,
+    "influence": pl.Float64,
+    "support": pl.Float64,
+    "effect": pl.Float64,
+    "credit_micro": pl.Int64,
+}
+"""Columns of a score book. The three measures are in nats; `output_id` is the output's id in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One row of a score book: an output and a group."""
+
+    output_id: int
+    provider: str
+    collection: str
+    influence: float
+    support: float
+    effect: float
+    credit_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBook:
+    """A written score book."""
+
+    sha256: str
+    row_count: int
+    byte_count: int
+
+
+def book_path(folder: Path, sha256: str) -> Path:
+    """Return the path of the book with this SHA-256 in the folder of books."""
+    return folder / f"{sha256}.parquet"
+
+
+def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
+    """Write a score book, whole or not at all; the same scores give the same file."""
+    columns = {
+        name: pl.Series(name, [getattr(score, name) for score in scores], dtype=dtype) for name, dtype in SCHEMA.items()
+    }
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(buffer, compression="zstd", statistics=True)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = book_path(folder, digest)
+    if not path.is_file():
+        write_whole(path, content)
+    return WrittenBook(digest, len(scores), len(content))
+
+
+def read_book(folder: Path, sha256: str) -> pl.DataFrame:
+    """Read a score book after checking that it is the one that was written.
+
+    Raises:
+        IntegrityError: the file is missing or differs.
+    """
+    path = book_path(folder, sha256)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise IntegrityError(
+            f"score book {path} is missing; restore it from a backup, or name its folder with --data-dir"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise IntegrityError(f"score book {path} is not the file that was registered; restore it from a backup")
+    return pl.read_parquet(io.BytesIO(content))
+
+
+def ensure_run(
+    conn: Connection, fingerprint: str, *, index_id: int, policy_json: str, software_version: str, now: datetime
+) -> int:
+    """Return the id of the compute run with this fingerprint, recording it when it is new.
+
+    Raises:
+        LedgerError: the fingerprint is recorded with another index or policy.
+    """
+    serialise_writers(conn)
+    found = conn.execute(select(compute_run).where(compute_run.c.fingerprint == fingerprint)).one_or_none()
+    if found is None:
+        number = next_id(conn, compute_run)
+        row = {"id": number, "fingerprint": fingerprint, "index_id": index_id, "policy_json": policy_json}
+        add_rows(conn, compute_run, [{**row, "software_version": software_version, "created_at": utc_text(now)}])
+        return number
+    if (found.index_id, found.policy_json) != (index_id, policy_json):
+        raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy")
+    return int(found.id)
+
+
+def register_book(
+    conn: Connection,
+    *,
+    sha256: str,
+    compute_run_id: int,
+    output_ids: Sequence[int],
+    row_count: int,
+    byte_count: int,
+    now: datetime,
+) -> int:
+    """Register a score book and the valuation of its outputs under the index of its run; return its id.
+
+    Raises:
+        LedgerError: the book is registered already, or the index has valued one of the outputs before.
+    """
+    serialise_writers(conn)
+    index_id = conn.execute(select(compute_run.c.index_id).where(compute_run.c.id == compute_run_id)).scalar()
+    if index_id is None:
+        raise LedgerError(f"there is no compute run {compute_run_id}")
+    if conn.execute(select(score_book.c.id).where(score_book.c.sha256 == sha256)).scalar() is not None:
+        raise LedgerError(f"score book {sha256} is registered already")
+    for start in range(0, len(output_ids), _BATCH):
+        some = output_ids[start : start + _BATCH]
+        twice = valuation.c.output_id.in_(some) & (valuation.c.index_id == index_id)
+        found = conn.execute(select(func.min(valuation.c.output_id)).where(twice)).scalar()
+        if found is not None:
+            raise LedgerError(f"output {found} has been valued by index {index_id} before; it is valued once")
+    number = next_id(conn, score_book)
+    row = {"id": number, "sha256": sha256, "compute_run_id": compute_run_id, "output_count": len(output_ids)}
+    counts = {"row_count": row_count, "byte_count": byte_count, "registered_at": utc_text(now)}
+    conn.execute(insert(score_book), {**row, **counts})
+    links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
+    if links:
+        conn.execute(insert(valuation), links)
+    seal_row(conn, score_book, number)
+    return number
+
+
+def books_of_period(conn: Connection, period: str) -> list[str]:
+    """Return the SHA-256 of the score books that value outputs of a month, in order of registration."""
+    low, high = month_bounds(period)
+    rows = conn.execute(
+        select(score_book.c.id, score_book.c.sha256)
+        .distinct()
+        .join_from(output, valuation, valuation.c.output_id == output.c.id)
+        .join(score_book, score_book.c.id == valuation.c.score_book_id)
+        .where(output.c.occurred_at >= low, output.c.occurred_at < high)
+        .order_by(score_book.c.id)
+    )
+    return [sha256 for _, sha256 in rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import Literal
 from sqlalchemy import Connection, delete, select
 
 from credit.errors import LedgerError
-from credit.ledger.catalog import provider_id
 from credit.ledger.database import serialise_writers
+from credit.ledger.providers import provider_id
 from credit.ledger.schema import next_id, payout, personal_event, provider, provider_pii
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text

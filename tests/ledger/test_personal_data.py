@@ -15,7 +15,7 @@ from credit.ledger import (
     holds,
     integrity,
     journal,
-    personal,
+    personal_data,
     pools,
     sealchecks,
     seals,
@@ -23,7 +23,7 @@ from credit.ledger import (
     terms,
 )
 from credit.ledger.database import Ledger, upgrade
-from credit.ledger.personal import Details
+from credit.ledger.personal_data import Details
 from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
 from credit.ledger.values import utc_text
 from credit.records import Terms
@@ -46,8 +46,8 @@ def sealed(conn: Connection) -> list[str]:
 def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, database_url: str) -> None:
     with ledger.write() as conn:
         samples.add_providers(conn)
-        personal.set_details(conn, "ada", ADA, now=samples.NOW)
-        personal.set_details(conn, "ada", Details(iban="NL91ABNA0417164300"), now=samples.NOW)
+        personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
+        personal_data.set_details(conn, "ada", Details(iban="NL91ABNA0417164300"), now=samples.NOW)
     assert integrity.verify(ledger, None).problems == ()
     for version in (1, 2):
         with unguarded(database_url) as conn:
@@ -65,19 +65,19 @@ def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, 
 def test_the_same_details_have_another_seal_each_time(conn: Connection) -> None:
     samples.add_providers(conn)
     for key, _ in itertools.product(("ada", "bell"), range(3)):
-        personal.set_details(conn, key, ADA, now=samples.NOW)
-        personal.erase_details(conn, key, reason="asked to", now=samples.NOW)
+        personal_data.set_details(conn, key, ADA, now=samples.NOW)
+        personal_data.erase_details(conn, key, reason="asked to", now=samples.NOW)
     assert len(set(sealed(conn))) == 6
 
 
 def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn: Connection) -> None:
     """Every column is known but the salt; of that, nothing is left in any table."""
     samples.add_providers(conn)
-    version = personal.set_details(conn, "ada", ADA, now=samples.NOW)
+    version = personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
     row = conn.execute(select(provider_pii)).mappings().one()
     (digest,) = sealed(conn)
     assert seals.row_sha256(conn, provider_pii.name, row) == digest
-    personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+    personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
     assert sealed(conn) == [digest]
     for guess in ({**row, "salt": None}, {**row, "salt": ""}, {**row, "salt": 64 * "0"}, {**row, "salt": digest}):
         assert seals.row_sha256(conn, provider_pii.name, guess) != digest
@@ -89,9 +89,9 @@ def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn: Co
 def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger: Ledger, database_url: str) -> None:
     with ledger.write() as conn:
         samples.add_providers(conn)
-        personal.set_details(conn, "ada", ADA, now=samples.NOW)
+        personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
         kept = dict(conn.execute(select(provider_pii)).mappings().one())
-        personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+        personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
     assert integrity.verify(ledger, None).problems == ()
     with pytest.raises(LedgerError, match="belong to the last event"), ledger.write() as conn:
         conn.execute(insert(provider_pii), kept)
@@ -142,7 +142,7 @@ def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
         assert {len(salt) for salt in salts} == {64}
         assert integrity.verify(ledger, None).problems == ()
         with ledger.write() as conn:
-            assert personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
+            assert personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
         assert integrity.verify(ledger, None).problems == ()
 
 
@@ -174,11 +174,11 @@ def test_what_stays_for_ever_must_not_repeat_what_can_be_erased(
     samples.add_index(conn)
     samples.add_outputs(conn, [samples.logged(1)])
     pools.add_pool(conn, "2026-10", "USD", 9, 0, reference="subscriptions", now=samples.NOW)
-    personal.set_details(conn, "ada", ADA, now=samples.NOW)
+    personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
     head = journal.chain_head(conn)
     with pytest.raises(LedgerError, match="holds the iban of ada, which must stay erasable") as caught:
         write(conn)
     assert "1203" not in str(caught.value)
     assert journal.chain_head(conn) == head
-    personal.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
+    personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
     write(conn)

@@ -1,0 +1,106 @@
+"""Models, and the attribution indexes that are registered under their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from credit.errors import LedgerError
+from credit.ledger.schema import attribution_index, index_location, model, next_id
+from credit.ledger.seals import add_rows
+from credit.ledger.values import utc_moment, utc_text
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredIndex:
+    """An attribution index that the ledger knows; `path` is where it was registered last."""
+
+    id: int
+    model: str
+    fingerprint: str
+    path: str
+    manifest_json: str
+    registered_at: datetime
+
+
+def register_index(
+    conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, now: datetime
+) -> RegisteredIndex:
+    """Register an attribution index under the name that logs call its model; again does nothing.
+
+    An index is its fingerprint. Its path is only where it lay when it was registered: registered from another
+    path, or from one where another index lay since, the place is appended and holds from then on. So an index that was
+    changed and changed back is the newest again.
+
+    Raises:
+        LedgerError: the index is registered for another model name.
+    """
+    found = conn.execute(
+        select(attribution_index.c.id, model.c.name)
+        .join_from(attribution_index, model)
+        .where(attribution_index.c.fingerprint == fingerprint)
+    ).one_or_none()
+    if found is not None and found.name != model_name:
+        raise LedgerError(
+            f"the index at {path} is registered for the model {found.name!r} and cannot serve {model_name!r} too;"
+            " build one with its own --name"
+        )
+    moment = utc_text(now)
+    if found is None:
+        number = next_id(conn, attribution_index)
+        row = {"id": number, "model_id": _ensure_model(conn, model_name), "fingerprint": fingerprint}
+        add_rows(conn, attribution_index, [{**row, "manifest_json": manifest_json, "registered_at": moment}])
+    else:
+        number = found.id
+    if _last(conn, index_location.c.path, index_location.c.index_id == number) != path or (
+        _last(conn, index_location.c.index_id, index_location.c.path == path) != number
+    ):
+        place = {"id": next_id(conn, index_location), "index_id": number, "path": path, "registered_at": moment}
+        add_rows(conn, index_location, [place])
+    return next(item for item in indexes(conn) if item.id == number)
+
+
+def indexes(conn: Connection) -> list[RegisteredIndex]:
+    """Return every registered index, in the order in which each was last found in a new place."""
+    query = select(attribution_index, model.c.name.label("model")).join_from(attribution_index, model)
+    rows = {row.id: row for row in conn.execute(query)}
+    order = select(index_location.c.index_id, index_location.c.path).order_by(index_location.c.id)
+    places: dict[int, str] = {}
+    for number, path in conn.execute(order):
+        places.pop(number, None)
+        places[number] = path
+    return [
+        RegisteredIndex(number, row.model, row.fingerprint, path, row.manifest_json, utc_moment(row.registered_at))
+        for number, path in places.items()
+        for row in [rows[number]]
+    ]
+
+
+def models(conn: Connection) -> dict[str, int]:
+    """Return the id of every model that has an index, by the name that logs call it."""
+    return {name: number for name, number in conn.execute(select(model.c.name, model.c.id).order_by(model.c.name))}
+
+
+def model_id(conn: Connection, name: str) -> int:
+    """Return a model's id; LedgerError when no index is registered under the name."""
+    found = conn.execute(select(model.c.id).where(model.c.name == name)).scalar()
+    if found is None:
+        raise LedgerError(f"unknown model {name!r}; index it first: credit index MODEL DATA --out DIR --name {name}")
+    return int(found)
+
+
+def _ensure_model(conn: Connection, name: str) -> int:
+    found = conn.execute(select(model.c.id).where(model.c.name == name)).scalar()
+    if found is not None:
+        return int(found)
+    number = next_id(conn, model)
+    add_rows(conn, model, [{"id": number, "name": name}])
+    return number
+
+
+def _last(conn: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
+    """Return a column of the last place of an index that meets a condition."""
+    return conn.execute(select(column).where(where).order_by(index_location.c.id.desc()).limit(1)).scalar()

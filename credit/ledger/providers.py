@@ -1,0 +1,102 @@
+"""Providers: who can be credited, by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from typing import Literal
+
+from sqlalchemy import Connection, select, update
+
+from credit.errors import LedgerError
+from credit.ledger.schema import account, next_id, provider
+from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.values import is_storable, utc_text
+from credit.records import HOUSE, Provider, is_provider_key
+
+Change = Literal["added", "changed", "unchanged"]
+
+_AT_ONCE = 500
+"""Providers looked up and written at a time."""
+
+
+def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
+    """Add a provider, or rename it when its key is known.
+
+    Raises:
+        LedgerError: the key is none, or the kind differs and the provider has been credited.
+    """
+    return import_providers(conn, [item], now)[item.key]
+
+
+def import_providers(conn: Connection, items: Iterable[Provider], now: datetime) -> dict[str, Change]:
+    """Add or rename many providers, all or none; return what happened to each key, last of all.
+
+    Raises:
+        LedgerError: a key is none, or a kind differs and the provider has been credited.
+    """
+    changes: dict[str, Change] = {}
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        keys = {_checked(item).key for item in some}
+        rows = conn.execute(select(provider).where(provider.c.key.in_(keys)))
+        known = {row.key: Provider(row.key, row.name, row.kind) for row in rows}
+        # A key that comes again in the same batch finds what it was given before.
+        fresh: dict[str, Provider] = {}
+        for item in some:
+            before = fresh.get(item.key) or known.get(item.key)
+            if item.key not in known:
+                fresh[item.key] = item
+                changes[item.key] = "added" if before is None else "unchanged" if before == item else "changed"
+            elif before == item:
+                changes[item.key] = "unchanged"
+            else:
+                _change(conn, known[item.key], item)
+                known[item.key], changes[item.key] = item, "changed"
+        first, moment = next_id(conn, provider), utc_text(now)
+        rows_of_new = [
+            {"id": first + offset, "key": item.key, "name": item.name, "kind": item.kind, "created_at": moment}
+            for offset, item in enumerate(fresh.values())
+        ]
+        add_rows(conn, provider, rows_of_new)
+    return changes
+
+
+def _checked(item: Provider) -> Provider:
+    if not is_provider_key(item.key):
+        raise LedgerError(f"{item.key!r} is not a provider's key; keys are [a-z0-9][a-z0-9_-]{{0,63}}")
+    if item.key == HOUSE and item.kind != "house":
+        raise LedgerError(f"{HOUSE!r} is the reserved key of the house; give the provider another key")
+    if not is_storable(item.name):
+        raise LedgerError(f"the name of {item.key} holds a character that a database cannot keep")
+    return item
+
+
+def _change(conn: Connection, before: Provider, item: Provider) -> None:
+    number = provider_id(conn, item.key)
+    if before.kind != item.kind and _credited(conn, number):
+        raise LedgerError(
+            f"provider {item.key} has been credited as kind {before.kind!r} and cannot become {item.kind!r};"
+            " add a provider with another key"
+        )
+    conn.execute(update(provider).where(provider.c.id == number).values(name=item.name, kind=item.kind))
+    seal_row(conn, provider, number)
+
+
+def providers(conn: Connection) -> list[Provider]:
+    """Return every provider, the house included, sorted by key."""
+    rows = conn.execute(select(provider.c.key, provider.c.name, provider.c.kind).order_by(provider.c.key))
+    return [Provider(key, name, kind) for key, name, kind in rows]
+
+
+def provider_id(conn: Connection, key: str) -> int:
+    """Return a provider's id; LedgerError when it is unknown."""
+    found = conn.execute(select(provider.c.id).where(provider.c.key == key)).scalar()
+    if found is None:
+        raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
+    return int(found)
+
+
+def _credited(conn: Connection, number: int) -> bool:
+    return conn.execute(select(account.c.id).where(account.c.provider_id == number).limit(1)).scalar() is not None
