@@ -71,10 +71,10 @@ def membership(
     from functools import partial
 
     from credit.fidelity.membership import what_was_learned
-    from credit.ingest.training import read_training
+    from credit.ingest.training import TrainingReader
     from credit.valuation import load_model
 
-    reader = read_training(data, fields=field_mapping(fields))
+    reader = TrainingReader(data, fields=field_mapping(fields))
     load = [partial(load_model, path, dtype=dtype, device=device) for path in (earlier, model)]
     with progress_bar("reading", "windows") as update:
         found = what_was_learned(load, reader, max_length=max_length, tokens=tokens, progress=update)

@@ -59,10 +59,10 @@ def overlap(
     from dataclasses import asdict
 
     from credit.fidelity.overlap import find_overlap
-    from credit.ingest.training import read_training
+    from credit.ingest.training import TrainingReader
     from credit.storage import write_whole
 
-    reader = read_training(data, fields=field_mapping(fields))
+    reader = TrainingReader(data, fields=field_mapping(fields))
     with progress_bar("comparing", "records") as update:
         found = find_overlap(reader, least=least, progress=update)
     warn([*reader.notices, *(str(item) for item in reader.quarantined)])

@@ -1,112 +1,136 @@
-"""What a logged call was asked and answered, in the ways in which the loggers of language models write it."""
+"""Calls of a model as logs tell of them: the one record that every log format is read as, and its texts.
+
+A reader of a format returns entries. An entry is a `Call`, or `Skipped` (no output, and nothing wrong), or `Unusable`
+(an output should be there and cannot be read). Loggers write prompts, messages and answers in a few shapes; the
+functions of this module read them all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from credit.errors import InputError
 from credit.ingest.fields import FieldError, filled, messages_of, storable, text_of
 from credit.ingest.json_documents import parse_json
-from credit.records import LoggedOutput, Message
+from credit.records import MICRO, LoggedOutput, Message
 
 T = TypeVar("T")
 
-CALLED_A_TOOL = "the model called a tool; only text can be valued"
-REFUSED = "the model refused"
-FAILED = "the call failed"
-NO_CALL = "spans that are no call of a model"
-TOLD_TWICE = "calls that another span tells of"
-
 _TOOL_PARTS = ("tool_use", "server_tool_use", "tool_call")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-"""Parts that are no answer, whatever they hold."""
+"""Parts of an answer that are never paid for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Why something in a log cannot be used: it is set aside."""
+class Unusable:
+    """Reason why part of a log should give an output and cannot. The part is quarantined."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Why something in a log is no output, although nothing is wrong with it: it is counted."""
+    """Reason why part of a log gives no output although nothing is wrong with it. It is counted."""
 
     reason: str
 
 
-Answer = str | Refused | Skipped
-Found = LoggedOutput | Refused | Skipped
+CALLED_A_TOOL = Skipped("the model called a tool; only text can be valued")
+REFUSED = Skipped("the model refused")
+FAILED = Skipped("the call failed")
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one of several spans in a record holds, with the span: what is set aside is that, and not all of them."""
-
-    found: Found
-    span: Mapping[str, object]
+Answer = str | Unusable | Skipped
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the outputs of one call share. `source` is the log's format, or what the user calls it."""
+    """One call of a model.
 
-    source: str
+    Attributes:
+        id: the log's name for the call, unique within `source`.
+        occurred_at: start of the call, UTC.
+        model: name of the model.
+        answers: text of each choice by its index, or the reason why it has none.
+        prompt: plain prompt; empty where there are messages.
+        messages: chat prompt.
+        weight_micro: weight of each output in micro-credits.
+        source: scope of `id` where the record names one; empty: the format.
+    """
+
     id: str
     occurred_at: datetime
     model: str
+    answers: Mapping[int, Answer]
     prompt: str = ""
     messages: tuple[Message, ...] = ()
+    weight_micro: int = MICRO
+    source: str = field(default="", kw_only=True)
 
-    def outputs(self, answers: Sequence[Answer], indexes: Sequence[int] | None = None) -> list[Found]:
-        """Return one output for each answer; of several, the id gets the answer's index: `chatcmpl-1#0`."""
-        numbers = range(len(answers)) if indexes is None else indexes
-        found: list[Found] = []
-        for number, answer in zip(numbers, answers, strict=True):
+    def outputs(self, source: str) -> list[LoggedOutput | Unusable | Skipped]:
+        """Return one output for each answer; of several, the id ends in the answer's index: `chatcmpl-1#0`."""
+        found: list[LoggedOutput | Unusable | Skipped] = []
+        for index, answer in self.answers.items():
             if isinstance(answer, Skipped):
                 found.append(answer)
-            elif isinstance(answer, Refused):
-                found.append(replace(answer, reason=f"choice {number}: {answer.reason}"))
-            else:
-                name = self.id if len(answers) == 1 else f"{self.id}#{number}"
-                moment, model = self.occurred_at, self.model
-                found.append(
-                    LoggedOutput(self.source, name, moment, model, answer, prompt=self.prompt, messages=self.messages)
-                )
+                continue
+            if isinstance(answer, Unusable):
+                found.append(Unusable(f"choice {index}: {answer.reason}"))
+                continue
+            output = LoggedOutput(
+                source=source,
+                external_id=self.id if len(self.answers) == 1 else f"{self.id}#{index}",
+                occurred_at=self.occurred_at,
+                model=self.model,
+                completion=answer,
+                prompt=self.prompt,
+                messages=self.messages,
+                weight_micro=self.weight_micro,
+            )
+            found.append(output)
         return found
 
 
+Entry = Call | Unusable | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEntry:
+    """Entry of one of several spans in a record. Quarantine keeps this span instead of the whole record."""
+
+    entry: Entry
+    span: Mapping[str, object]
+
+
 def answer_of(message: object) -> Answer:
-    """Return the text of an assistant's message, as OpenAI or Anthropic write it: `content` is a text or has parts."""
+    """Return the text of an assistant's message in the shape of OpenAI or Anthropic: `content` is a text or parts."""
     if not isinstance(message, dict):
-        return Refused("`message` is missing")
+        return Unusable("`message` is missing")
     if message.get("tool_calls") or message.get("function_call"):
-        return Skipped(CALLED_A_TOOL)
+        return CALLED_A_TOOL
     content = message.get("content")
     if content is None:
-        return Skipped(REFUSED) if message.get("refusal") else Refused("`content` is null")
+        return REFUSED if message.get("refusal") else Unusable("`content` is null")
     if isinstance(content, list):
         return answer_of_parts(content, "text")
     return _filled(content)
 
 
 def answer_of_parts(parts: Sequence[object], text_field: str) -> Answer:
-    """Return the text of an answer's parts; a part of type `text` has it in `text_field`. Thoughts are no answer."""
+    """Return the text of an answer in parts. A part of type `text` has it in `text_field`; thoughts are left out."""
     kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
     if any(kind in _TOOL_PARTS for kind in kinds):
-        return Skipped(CALLED_A_TOOL)
+        return CALLED_A_TOOL
     if "refusal" in kinds:
-        return Skipped(REFUSED)
+        return REFUSED
     spoken = [part for part, kind in zip(parts, kinds, strict=True) if kind not in _THOUGHTS]
     return _filled(as_text_parts(spoken, text_field))
 
 
 def as_text_parts(parts: Sequence[object], text_field: str) -> list[object]:
-    """Return parts as OpenAI writes them, with the text in `text`."""
+    """Return parts in OpenAI's shape, with the text in `text`."""
     return [
         {"type": part.get("type"), "text": part.get(text_field)} if isinstance(part, dict) else part for part in parts
     ]
@@ -116,37 +140,53 @@ def _filled(content: object) -> Answer:
     try:
         return filled(text_of(content))
     except FieldError as error:
-        return Refused(f"`content` {error}")
+        return Unusable(f"`content` {error}")
 
 
-def answers_of(output: object) -> list[Answer]:
-    """Return the answers in what a tracer logged as an output, with one for each choice.
+def answers_of_choices(choices: Sequence[Mapping[str, object]]) -> dict[int, Answer]:
+    """Return the answers in the choices of an OpenAI completion, by index.
 
-    It is a text, a message, a list of messages (one for each choice), a response of OpenAI's API, or the JSON of one of
-    these but the first.
+    Raises:
+        InputError: there are none, or two have one index.
+    """
+    if not choices:
+        raise InputError("`choices` is empty")
+    indexes = [choice.get("index", position) for position, choice in enumerate(choices)]
+    whole = [index for index in indexes if isinstance(index, int) and not isinstance(index, bool)]
+    if len(set(whole)) < len(indexes):
+        raise InputError("`choices` need indexes that are whole numbers and differ")
+    return {index: answer_of(choice.get("message")) for index, choice in zip(whole, choices, strict=True)}
+
+
+def answers_of(output: object) -> dict[int, Answer]:
+    """Return the answers in the output that a tracer logged, by position.
+
+    The output is a text, a message, a list of messages (one for each choice) or a response of OpenAI's API. All but
+    the text may be JSON within a text.
 
     Raises:
         FieldError: it is something else.
     """
     output = _decoded(output)
     if isinstance(output, str):
-        return [_filled(output)]
+        return {0: _filled(output)}
     if isinstance(output, dict) and isinstance(output.get("choices"), list):
-        return [answer_of(choice.get("message") if isinstance(choice, dict) else None) for choice in output["choices"]]
+        messages = [choice.get("message") if isinstance(choice, dict) else None for choice in output["choices"]]
+        return dict(enumerate(map(answer_of, messages)))
     messages = output if isinstance(output, list) else [output]
     roles = [item.get("role") if isinstance(item, dict) else None for item in messages]
     if not roles or None in roles:
         raise FieldError("must be a text, a message, or a list of messages")
     if any(role != "assistant" for role in roles):
         raise FieldError("holds a message that is not the assistant's")
-    return [answer_of(item) for item in messages]
+    return dict(enumerate(map(answer_of, messages)))
 
 
 def prompt_of(value: object) -> tuple[str, tuple[Message, ...]]:
-    """Return what a tracer logged as an input: a plain prompt, or messages.
+    """Return the plain prompt and the messages in the input that a tracer logged; one of the two is empty.
 
-    It is a text, a list of messages, an object with `messages` (and `system`, as for Anthropic's API), or the JSON of
-    one of these but the first.
+    The input is a text, a list of messages, or an object with `messages` (and `system`, as in Anthropic's API). All but
+    the text may be JSON within a text.
 
     Raises:
         FieldError: it is something else.
@@ -162,10 +202,10 @@ def prompt_of(value: object) -> tuple[str, tuple[Message, ...]]:
 
 
 def request_messages(request: Mapping[str, object]) -> tuple[Message, ...]:
-    """Return the messages of a request to a model, with what Anthropic's API takes as `system` before them.
+    """Return the messages of a request, after the `system` text of Anthropic's API if there is one.
 
     Raises:
-        FieldError: they are missing, or hold what is no text.
+        FieldError: they are missing, or hold more than text.
     """
     if request.get("messages") is None:
         raise FieldError("`messages` is missing")
@@ -181,11 +221,11 @@ def request_messages(request: Mapping[str, object]) -> tuple[Message, ...]:
         raise FieldError(f"`system` {error}") from error
 
 
-def read(part: Callable[[object], T], value: object, name: str) -> T:
-    """Read a field by `answers_of` or `prompt_of`.
+def read_part(part: Callable[[object], T], value: object, name: str) -> T:
+    """Read a field of a trace by `answers_of` or `prompt_of`.
 
     Raises:
-        InputError: it cannot be read, or is missing.
+        InputError: the field is missing or cannot be read.
     """
     if value is None:
         raise InputError(f"`{name}` is missing")
@@ -196,7 +236,7 @@ def read(part: Callable[[object], T], value: object, name: str) -> T:
 
 
 def _decoded(value: object) -> object:
-    """Return what the JSON text of messages, or of an object that has some, stands for; any other value as it is."""
+    """Return messages, or an object that holds some, from their JSON text; return any other value as it is."""
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:

@@ -1,6 +1,6 @@
-"""The kinds of field that input records are made of, and what is wrong with them in words.
+"""Kinds of fields in input records, and the words for everything that can be wrong with them.
 
-Validators raise FieldError with the remedy in it; pydantic adds where the field is.
+Validators raise FieldError with the remedy in it; pydantic adds the name of the field.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from hashlib import blake2b
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
@@ -27,7 +28,7 @@ _WHOLE = re.compile(r"[0-9]{1,30}")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-"""A time before this one is a placeholder (0 seconds since 1970), not when a model answered."""
+"""Earlier times are placeholders (0 seconds since 1970): no model answered then."""
 _LATEST_MICROS = 253_402_300_800 * 1_000_000
 """The year 10000, in microseconds since 1970."""
 
@@ -35,17 +36,17 @@ Model = TypeVar("Model", bound="InputModel")
 
 
 class FieldError(ValueError):
-    """What is wrong with one field, in words that follow its name."""
+    """Fault of one field, in words that follow its name."""
 
 
 class InputModel(BaseModel):
-    """What input records are checked with: exact types, nothing converted in silence."""
+    """Base of the models that check input records: exact types, nothing converted in silence."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, arbitrary_types_allowed=True)
 
 
 def validate(model: type[Model], record: Mapping[str, object]) -> Model:
-    """Check a record; every field that is wrong is named in one InputError."""
+    """Check a record. One InputError names every wrong field."""
     try:
         return model.model_validate(record)
     except ValidationError as error:
@@ -60,7 +61,7 @@ def _in_words(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Return the text if every database and file can hold it."""
+    """Return a text that every database and file can hold; raise FieldError for any other."""
     if "\x00" in text:
         raise FieldError("holds a NUL character, which databases cannot store")
     if not text.isascii():
@@ -72,7 +73,7 @@ def storable(text: str) -> str:
 
 
 def filled(text: str) -> str:
-    """Return the text if it holds more than white space."""
+    """Return a text of more than white space; raise FieldError for any other."""
     if not text or text.isspace():
         raise FieldError("is empty")
     return storable(text)
@@ -87,7 +88,7 @@ def _name(text: str) -> str:
 
 
 def _identifier(value: object) -> object:
-    """Take whole numbers as ids: they have one spelling."""
+    """Accept whole numbers as ids: they have one spelling."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -106,7 +107,7 @@ def _collection(text: str) -> str:
 
 
 def to_decimal(value: object) -> Decimal:
-    """Return a number of JSON, CSV or Parquet as the decimal that was written, or raise FieldError."""
+    """Return a number of JSON, CSV or Parquet as the decimal in the file; raise FieldError for anything else."""
     if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
         return Decimal(value)
     if isinstance(value, float):
@@ -129,7 +130,7 @@ def weight_micro(value: object) -> int:
 
 
 def _millionths(number: Decimal) -> int:
-    """Return a number times 10⁶, which must be whole; of any exponent, without computing a power of it."""
+    """Return a number of at most 6 decimal places times 10⁶; huge exponents cost nothing."""
     _, digits, exponent = number.as_tuple()
     text = "".join(map(str, digits))
     places = -int(exponent)
@@ -142,7 +143,7 @@ def _millionths(number: Decimal) -> int:
 
 
 def timestamp(value: object) -> datetime:
-    """Return a moment in UTC from ISO 8601 text or a Parquet timestamp; both must carry their time zone."""
+    """Return a moment in UTC from ISO 8601 text or a Parquet timestamp, each with its time zone."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -170,14 +171,14 @@ def unix_time(value: object) -> datetime:
 
 
 def unix_seconds(value: object) -> datetime:
-    """Return a moment in UTC from seconds since 1970 with their fraction, which is cut to microseconds."""
+    """Return a moment in UTC from seconds since 1970 with their fraction, cut to microseconds."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise FieldError("must be a number of seconds since 1970")
     return _unix_micros(Decimal(value) * 1_000_000)
 
 
 def unix_nanos(value: object) -> datetime:
-    """Return a moment in UTC from whole nanoseconds since 1970, a number or its digits, cut to microseconds."""
+    """Return a moment in UTC from whole nanoseconds since 1970 (a number or its digits), cut to microseconds."""
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -192,7 +193,7 @@ def _unix_micros(value: Decimal) -> datetime:
 
 
 def span_id(value: object) -> str:
-    """Return the id of a span or trace in hexadecimal digits, as OTLP's JSON has it; protobuf's JSON has base64."""
+    """Return the id of a span or trace in hexadecimal digits, from those (OTLP's JSON) or base64 (protobuf's JSON)."""
     if not isinstance(value, str):
         return ""
     if value.endswith("="):
@@ -203,15 +204,25 @@ def span_id(value: object) -> str:
     return value.lower() if _HEX.fullmatch(value) else value
 
 
+def digest(*parts: str | bytes) -> bytes:
+    """Return 16 bytes that stand for texts. Lengths count: ("ab", "c") and ("a", "bc") differ."""
+    hasher = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
+    return hasher.digest()
+
+
 def _plausible(moment: datetime) -> datetime:
-    """Return the moment if a language model can have answered then."""
+    """Return a moment at which a language model can have answered; raise FieldError for any other."""
     if moment < _EARLIEST:
         raise FieldError(f"{moment:%Y-%m-%d} is before any logged output; a placeholder?")
     return moment
 
 
 def text_of(content: object) -> str:
-    """Return the text of a message's content: a text, or a list of text parts, joined."""
+    """Return the text of a message's content: a text, or text parts, joined."""
     if isinstance(content, str):
         return storable(content)
     if not isinstance(content, list):
@@ -250,7 +261,7 @@ def messages_of(value: object) -> tuple[Message, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A provider's share of a record, in parts per million; without a collection, it is in the record's."""
+    """A provider's share of a record, in parts per million. Without a collection of its own the record's holds."""
 
     provider: str
     collection: str | None
@@ -313,14 +324,14 @@ Splits = Annotated[tuple[Split, ...], PlainValidator(splits_of)]
 
 
 def field_names(ours: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
-    """Return which field of the files is read for each of ours.
+    """Return the field of the files to read for each of ours.
 
     Raises:
-        InvalidRequestError: the mapping names a field that is none of ours, or one of the files for two.
+        InvalidRequestError: the mapping names an unknown field of ours, or one field of the files for two of ours.
     """
     if unknown := sorted(set(fields) - set(ours)):
         raise InvalidRequestError(f"no such field: {', '.join(unknown)}; known are {', '.join(ours)}")
-    # A name that was mapped to another of ours is not read for its own as well.
+    # A field that is mapped to another of ours no longer counts under its own name.
     names = {name: fields.get(name, name) for name in ours if name in fields or name not in fields.values()}
     if len(set(names.values())) < len(names):
         raise InvalidRequestError("two fields are mapped to the same name")

@@ -1,11 +1,11 @@
-"""Files of any supported kind as one stream of rows: JSON, CSV, Parquet, data sets saved on disk."""
+"""Files of any supported kind as one stream of rows: JSON, CSV, Parquet, data sets saved to disk."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,25 +18,26 @@ from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_li
 from credit.records import Place, Quarantined
 from credit.text import counted
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Generic[T_co]):
-    """A record with the place and the bytes that it was read from, so that it can still be set aside later."""
+    """A record with its place and its bytes in the file, so that a later step can still quarantine it."""
 
     record: T_co
     place: Place
     raw: bytes
 
-    def refuse(self, error: str) -> Quarantined:
-        """Return the quarantined form of a record that turned out to be unusable."""
+    def quarantined(self, error: str) -> Quarantined:
+        """Return the record as a quarantined one, with the reason."""
         return Quarantined(self.place, error, self.raw)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadResult(Generic[T_co]):
-    """A small file, read whole: the good records, the others, and what the reader wants known."""
+    """A small file, read whole: good records, quarantined ones, and notices in words."""
 
     records: tuple[T_co, ...]
     quarantined: tuple[Quarantined, ...] = ()
@@ -44,7 +45,7 @@ class ReadResult(Generic[T_co]):
 
 
 def notices_of_ignored(ignored: Counter[str]) -> tuple[str, ...]:
-    """Say which fields were not read: a misspelt `weigth` must not vanish in silence."""
+    """Name the fields that nothing reads: a misspelt `weigth` must not vanish in silence."""
     return tuple(
         f"field `{name}` is not used (in {counted(count, 'record')})" for name, count in sorted(ignored.items())
     )
@@ -57,14 +58,14 @@ _BATCH_ROWS = 1024
 
 
 def read_rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
-    """Yield the rows of a file or saved data set, whatever its kind.
+    """Yield the rows of a file or saved data set of any supported kind.
 
     Args:
-        path: JSON (in lines, as a list, or one record after the other) or CSV, also gzipped, Parquet, or a folder
-            written by `save_to_disk`.
-        known: the fields that the caller uses; columns of Parquet and Arrow files beyond them are not read, while rows
-            of JSON and CSV have all their fields.
-        ignored: counts, by name, the columns that were not read.
+        path: JSON (in lines, as a list, or one record after the other) or CSV, plain or gzipped; Parquet; or a folder
+            written by `save_to_disk` of Hugging Face `datasets`.
+        known: fields that the caller uses. Other columns of Parquet and Arrow files are left unread; rows of JSON and
+            CSV come with all their fields.
+        ignored: gets the counts of the columns left unread, by name.
 
     Raises:
         InputError: the input as a whole cannot be used.
@@ -90,7 +91,7 @@ def _rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator
 
 
 def check_input(path: Path) -> None:
-    """Raise InputError if it can be seen at once that an input cannot be used."""
+    """Raise InputError for an input that is unusable at first sight."""
     if path.is_dir():
         _arrow_files(path)
     else:
@@ -113,12 +114,12 @@ def _json(path: Path) -> Iterator[Row | Quarantined]:
 
 
 def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Quarantined]:
-    """Yield the rows of a CSV file (RFC 4180, a header first, comma); empty cells are left out.
+    """Yield the rows of a CSV file (RFC 4180: header first, commas), without their empty cells.
 
-    A row is named by the line on which it begins: the header is line 1, and cells may hold line breaks.
+    The place of a row is the line on which it begins. The header is line 1; cells may hold line breaks.
 
     Raises:
-        InputError: the file cannot be used, or lacks a column that is required.
+        InputError: the file cannot be used, or a required column is missing.
     """
     # The module's limit for a cell is 128 KiB, too little for a long answer; the line reader keeps memory bounded.
     csv.field_size_limit(LINE_LIMIT)
@@ -150,8 +151,40 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
             yield Parsed({name: cell for name, cell in zip(header, cells, strict=True) if cell}, place, raw)
 
 
+def read_table(
+    path: Path, columns: Collection[str], read_row: Callable[[Row], T], *, required: Collection[str], holds: str
+) -> ReadResult[Parsed[T]]:
+    """Read a small CSV file whole.
+
+    Args:
+        path: the file.
+        columns: those in use; notices name all others.
+        read_row: turns a row into a record; raises InputError for a bad one, which is quarantined.
+        required: columns without which the file is refused.
+        holds: what its rows are, in words, for a file without any.
+
+    Raises:
+        InputError: the file as a whole cannot be used.
+    """
+    good: list[Parsed[T]] = []
+    bad: list[Quarantined] = []
+    ignored: Counter[str] = Counter()
+    for row in read_csv(path, required=required):
+        if isinstance(row, Quarantined):
+            bad.append(row)
+            continue
+        ignored.update(row.record.keys() - set(columns))
+        try:
+            good.append(Parsed(read_row(row), row.place, row.raw))
+        except InputError as error:
+            bad.append(row.quarantined(str(error)))
+    if not good and not bad:
+        raise InputError(f"{path} holds no {holds}")
+    return ReadResult(tuple(good), tuple(bad), notices_of_ignored(ignored))
+
+
 class _LineFeed:
-    """Feeds lines to the csv module as text and remembers where the row began that is being read, and its bytes."""
+    """Lines for the csv module, as text. Remembers the first line and the bytes of the row that it reads."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self.begin = 0
@@ -170,7 +203,7 @@ class _LineFeed:
                 raise csv.Error(f"a row is longer than {LINE_LIMIT} bytes (an open quote?); the rest is not read")
             problem = line.problem
             try:
-                # Of a line that is too long only the head is there; a quote in it must not swallow what follows.
+                # Only the head of an over-long line is here. A quote in it must not swallow the lines after it.
                 text = "" if problem else line.content.decode()
             except UnicodeDecodeError as error:
                 problem = f"byte 0x{line.content[error.start]:02x} is not UTF-8; write the file as UTF-8"
@@ -214,7 +247,7 @@ def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) 
         try:
             names = pl.read_ipc_stream(path, n_rows=0).columns
             columns = _used_columns(path, names, known)
-            # Streams have no index of their batches: a shard is read whole, but only the columns that are used.
+            # Streams have no index of their batches, so a shard is read whole, but only in the columns used.
             frame = pl.read_ipc_stream(path, columns=columns)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a whole Arrow stream: {error}; save the data set again") from error
@@ -223,7 +256,7 @@ def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) 
 
 
 def _arrow_files(folder: Path) -> list[Path]:
-    """Return the shards of a data set that Hugging Face `datasets` saved with `save_to_disk`, in order."""
+    """Return the shards of a data set in the layout of `save_to_disk`, in order."""
     splits = folder / "dataset_dict.json"
     if splits.is_file():
         names = _json_file(splits).get("splits")

@@ -1,4 +1,4 @@
-"""JSON: one value parsed strictly, and files that hold a list of records, or records over several lines."""
+"""JSON: the strict parser of one value, and files that hold a list of records or records over several lines."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from typing import IO, NoReturn
 from credit.errors import InputError
 from credit.ingest.lines import LINE_LIMIT, Line, damaged_gzip, open_bytes, without_bom
 
-_PIECE = 1 << 20
+PIECE = 1 << 20
+"""Bytes that are read at a time, at least."""
 _HEAD = 1024
 _DOCUMENT = re.compile(rb'\[\s*\{|\{[^\S\n]*\n\s*["}]')
 _BETWEEN = re.compile(rb"[\s,]*")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
-"""A text, with its closing quote if that is there, or a bracket."""
+"""A text (with its closing quote, if that has been read) or a bracket."""
 
 
 def parse_json_object(raw: bytes) -> dict[str, object]:
     """Parse one JSON object from UTF-8 bytes; fractions become Decimal.
 
     Raises:
-        InputError: with the reason; the caller knows the place.
+        InputError: with the reason; the caller adds the place.
     """
     try:
         text = raw.decode()
@@ -80,27 +81,27 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_float=_exact, 
 
 
 def is_in_lines(path: Path) -> bool:
-    """Whether a file of JSON is in lines; one that begins with a list of objects, or an object over lines, is not.
+    """Return True if a file of JSON is in lines: it begins with neither a list of objects nor an object over lines.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
         with closing(open_bytes(path)) as stream:
-            head = without_bom(stream.read(_PIECE)).lstrip()
+            head = without_bom(stream.read(PIECE)).lstrip()
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        return True  # reported with its place when the first line is read
+        return True  # the reader of the first line reports it with its place
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return _DOCUMENT.match(head) is None
 
 
 def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
-    """Yield the objects of a list, or those that follow one another, as they stand there: number of the line, bytes.
+    """Yield the objects of a list, or objects one after the other, each with the number of its first line.
 
-    Only brackets and texts are looked at, so that an object which is malformed within ends where it should, and those
-    around it can be read. What is no object comes as one that holds what is left of its line. Memory holds one object,
-    of at most `limit` bytes, and a piece of what follows it.
+    The reader looks at brackets and texts alone. A malformed object therefore ends where it should, and its neighbours
+    are readable. Anything else comes as the rest of its line. Memory holds one object of at most `limit` bytes, and a
+    piece of the file after it.
 
     Raises:
         InputError: the file cannot be read.
@@ -113,7 +114,7 @@ def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
 
 
 class _Objects:
-    """Cuts a stream into its objects. What was not handed out yet begins at `_at`, in line `_line`."""
+    """The objects of a stream, cut out one by one. The next one begins at `_at` of the buffer, in line `_line`."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self._stream, self._limit = stream, limit
@@ -156,11 +157,11 @@ class _Objects:
         return len(self._buffer) - self._at
 
     def _more(self) -> bool:
-        """Read as much again as is held, so that what is scanned twice stays in proportion; False at the end."""
+        """Read as much again as is held, so that scanning twice stays cheap. Return False at the end."""
         if self._ended:
             return False
         try:
-            piece = self._stream.read(max(_PIECE, self._held()))
+            piece = self._stream.read(max(PIECE, self._held()))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             self._damage, piece = damaged_gzip(error), b""
         self._ended = not piece
@@ -174,7 +175,7 @@ class _Objects:
         return self._buffer[begin : self._at]
 
     def _blank(self) -> int:
-        """Return how many bytes there are before the next object, bracket or other mark."""
+        """Return the number of bytes before the next object, bracket or other mark."""
         while True:
             found = _BETWEEN.match(self._buffer, self._at)
             size = found.end() - self._at if found else 0
@@ -182,7 +183,7 @@ class _Objects:
                 return size
 
     def _rest_of_line(self) -> int | None:
-        """Return how many bytes the rest of the line has; None: it is too long."""
+        """Return the number of bytes in the rest of the line; None: it is too long."""
         while (end := self._buffer.find(b"\n", self._at)) < 0:
             if self._held() > self._limit:
                 return None
@@ -191,7 +192,7 @@ class _Objects:
         return end - self._at
 
     def _object(self) -> int | None:
-        """Return how many bytes the object has that begins here; None: it is too long, or the file ends before it."""
+        """Return the number of bytes of the object here; None: it is too long, or the file ends within it."""
         depth = size = 0
         while True:
             for token in _TOKEN.finditer(self._buffer, self._at + size):

@@ -1,4 +1,4 @@
-"""Reading a file line by line as bytes, in flat memory, whatever the file holds."""
+"""Lines of a file as bytes, plain or gzipped, in flat memory for files of any content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO
 from credit.errors import InputError
 
 LINE_LIMIT = 64 * 1024 * 1024
-"""The longest line that is read, in bytes; a longer one is a mistake, and would fill the memory."""
+"""Bytes of the longest line that is read. A longer one is a mistake and would fill the memory."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -26,7 +26,7 @@ _HEAD = 1024
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its ending (LF or CRLF) and its 1-based number; `problem` says why it cannot be used."""
+    """A line without its ending (LF or CRLF), and its 1-based number. A `problem` makes it unusable."""
 
     number: int
     raw: bytes
@@ -34,7 +34,7 @@ class Line:
 
     @property
     def content(self) -> bytes:
-        """The line without the byte order mark that some editors put before the first one."""
+        """The line without a byte order mark, which some editors put at the start of a file."""
         return without_bom(self.raw) if self.number == 1 else self.raw
 
 
@@ -64,13 +64,13 @@ def read_head(path: Path, size: int) -> bytes:
 
 
 def read_lines(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
-    """Yield the lines of a file; gzip is recognised by its first bytes, not by its name.
+    """Yield the lines of a file. Its first bytes tell gzip, not its name.
 
-    A line longer than `limit` is skipped without being held in memory: it comes with its first bytes and a
-    problem. So does the place where a gzip stream is damaged; what precedes it is good.
+    A line longer than `limit` is never held in memory: it comes as its first bytes with a problem. A damaged gzip
+    stream gives a line with a problem at its place; the lines before it are good.
 
     Raises:
-        InputError: the file is missing, not a file, empty, or in a compression that is not supported.
+        InputError: the file is missing, not a file, empty, or in an unsupported compression.
     """
     check_file(path)
     try:
@@ -84,7 +84,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading, through gzip if its first bytes say so.
 
     Raises:
-        InputError: it is empty within its compression, or in an encoding or compression that is not supported.
+        InputError: it is empty within its compression, or in an unsupported encoding or compression.
     """
     head = read_head(path, 4)
     if head.startswith(_ZSTD_MAGIC):
@@ -96,7 +96,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         try:
             empty = not stream.peek(1)
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            empty = False  # reported with its place when the first line is read
+            empty = False  # the reader of the first line reports it with its place
         if empty:
             stream.close()
             raise InputError(f"{path} holds an empty file, compressed; remove it, or write it again")
@@ -105,7 +105,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def damaged_gzip(error: Exception) -> str:
-    """Say that a gzip stream ends in the wrong place."""
+    """Return the problem of a gzip stream that is cut or damaged."""
     return f"the gzip stream is damaged here, and what follows is lost: {error}; write the file again"
 
 
@@ -128,7 +128,7 @@ def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
 
 
 def _skip_line(stream: IO[bytes], limit: int) -> int:
-    """Read on to the end of a line, a piece at a time; return how many bytes it had."""
+    """Read to the end of a line, a piece at a time, and return the number of bytes."""
     size = 0
     while piece := stream.readline(min(limit, 1 << 20)):
         size += len(piece)

@@ -1,4 +1,4 @@
-"""Logged outputs from files of any known format, record by record."""
+"""Logged outputs: a file of any known log format, read call by call, each call once."""
 
 from __future__ import annotations
 
@@ -10,128 +10,128 @@ from pathlib import Path
 
 from credit.errors import InputError
 from credit.ingest.batch_requests import BatchRequests
-from credit.ingest.calls import Found, Piece, Refused, Skipped
-from credit.ingest.fields import field_names
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, Unusable
+from credit.ingest.fields import digest, field_names
 from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, read_rows
-from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, Format, Record, format_of, own
-from credit.ingest.spans import Reading
+from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record, format_of, own
+from credit.ingest.spans import LogContext
 from credit.records import LoggedOutput, Quarantined
 
 _UNKNOWN = f"is of no known format; looked for {'; '.join(known.title for known in FORMATS)}"
-_MEANT_FOR_US = frozenset({"weight"})
-"""Fields that, in whatever log, somebody put there in vain."""
-_SAID_AGAIN = Skipped("calls that were logged before in the same file")
+_MEANT_FOR_CREDIT = frozenset({"weight"})
+"""Fields that somebody put into a log of other software in vain."""
+_LOGGED_BEFORE = "calls that were logged before in the same file"
 
 
 class OutputReader:
-    """Streams a file's outputs; iterating again starts again.
+    """Outputs of a file. Each item is an output with its place, or a quarantined record; iterating again starts again.
 
-    Each item is an output with its place, or a quarantined record. Ids are not compared with those of other files: the
-    ledger knows all outputs, a file only its own.
+    The format is recognised record by record. A call with several choices gives several outputs. Ids are compared
+    within the file only; the ledger compares them with those of all others.
+
+    Args:
+        path: the file; JSON and CSV may be gzipped.
+        source: scope of the ids; None: the record's own `source`, or the format's name.
+        fields: names in the file that differ from those of the own format, as ours to theirs. Every record is then of
+            the own format.
+        requests: requests of batches, for results: `read_batch_requests`.
+        occurred_at: time of outputs whose log has none (Anthropic's message batches).
+
+    Raises:
+        InvalidRequestError: the mapping of fields makes no sense.
+        InputError: the file as a whole cannot be used (some faults show only while it is read).
     """
 
     def __init__(
         self,
         path: Path,
-        source: str | None,
-        fields: Mapping[str, str] | None,
-        requests: BatchRequests,
-        occurred_at: datetime | None,
+        *,
+        source: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        requests: BatchRequests | None = None,
+        occurred_at: datetime | None = None,
     ) -> None:
         self._names = field_names(own.FIELDS, fields) if fields else None
         check_input(path)
-        self._path = path
-        self._shared = source, requests, occurred_at
-        self._reading = Reading(*self._shared)
+        self._path, self._source = path, source
+        self._requests, self._occurred_at = requests or BatchRequests(), occurred_at
+        self._restart()
+
+    def _restart(self) -> None:
+        self._context = LogContext(self._requests, self._occurred_at)
+        self._logged: dict[bytes, bytes] = {}
         self._ignored: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
 
     @property
     def skipped(self) -> dict[str, int]:
-        """What the last iteration met that is no output although nothing is wrong with it: how often, by reason."""
+        """Counts of what the last iteration passed over, by reason: nothing was wrong, and there was no output."""
         return dict(sorted(self._skipped.items()))
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the last iteration wants known: the fields that it found and did not use."""
+        """Fields that the last iteration found and did not use, in words."""
         return notices_of_ignored(self._ignored)
 
     def __iter__(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
-        self._ignored.clear()
-        self._skipped.clear()
-        self._reading = Reading(*self._shared)
+        self._restart()
         known = frozenset(self._names.values()) if self._names else KNOWN_FIELDS
         for row in read_rows(self._path, known, self._ignored):
             if isinstance(row, Quarantined):
                 yield row
                 continue
             try:
-                log, found = self._parse(row.record)
+                log, entries = self._read(row.record)
             except InputError as error:
-                yield row.refuse(str(error))
+                yield row.quarantined(str(error))
                 continue
-            except RecursionError:  # what the parser of JSON took may still be too deep for who walks through it
-                yield row.refuse("is nested too deeply")
+            except RecursionError:  # the JSON parser takes deeper nesting than a walk through its result
+                yield row.quarantined("is nested too deeply")
                 continue
-            for item in found:
-                yield from self._handed_out(item, row, log)
+            for entry in entries:
+                yield from self._outputs(entry, row, log)
 
-    def _parse(self, record: Record) -> tuple[Format, Sequence[Found | Piece]]:
-        """Return the format of a record, and what it holds."""
+    def _read(self, record: Record) -> tuple[LogFormat, Sequence[Entry | SpanEntry]]:
+        """Return the format of a record, and its entries."""
         if self._names:  # a mapping is about the own format
             self._ignored.update(record.keys() - self._names.values())
             record = {ours: record[theirs] for ours, theirs in self._names.items() if theirs in record}
-            return OWN, OWN.parse(record, self._reading)
-        known = format_of(record)
-        if known is None:
+            return OWN, OWN.read(record, self._context)
+        log = format_of(record)
+        if log is None:
             raise InputError(_UNKNOWN)
-        found = known.parse(record, self._reading)
-        unread = record.keys() - known.fields
-        self._ignored.update(unread if known.names_unread else unread & _MEANT_FOR_US)
-        return known, found
+        entries = log.read(record, self._context)
+        unread = record.keys() - log.fields
+        self._ignored.update(unread if log.names_unread else unread & _MEANT_FOR_CREDIT)
+        return log, entries
 
-    def _handed_out(self, item: Found | Piece, row: Row, known: Format) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
-        found = item.found if isinstance(item, Piece) else item
-        if isinstance(found, LoggedOutput) and known.says_again and self._reading.calls.is_said_again(found):
-            found = _SAID_AGAIN
-        if isinstance(found, Skipped):
-            self._skipped[found.reason] += 1
-            return
-        raw = _bytes_of(item.span) if isinstance(item, Piece) else row.raw
-        if isinstance(found, Refused):
-            yield Quarantined(row.place, found.reason, raw)
-        else:
-            yield Parsed(found, row.place, raw)
+    def _outputs(
+        self, item: Entry | SpanEntry, row: Row, log: LogFormat
+    ) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
+        """Yield the outputs of an entry; count what is skipped."""
+        entry = item.entry if isinstance(item, SpanEntry) else item
+        found = entry.outputs(self._source or entry.source or log.source) if isinstance(entry, Call) else [entry]
+        for output in found:
+            if isinstance(output, Unusable):
+                yield Quarantined(row.place, output.reason, _bytes_of(item, row))
+            elif isinstance(output, Skipped):
+                self._skipped[output.reason] += 1
+            elif log.repeats and self._was_logged(output):
+                self._skipped[_LOGGED_BEFORE] += 1
+            else:
+                yield Parsed(output, row.place, _bytes_of(item, row))
+
+    def _was_logged(self, output: LoggedOutput) -> bool:
+        """Return True if the file had an output of this id, model and text before, at whatever time; else note it."""
+        key, said = digest(output.source, output.external_id), digest(output.model, output.completion)
+        if key in self._logged:
+            return self._logged[key] == said
+        self._logged[key] = said
+        return False
 
 
-def _bytes_of(span: Record) -> bytes:
-    """Return a part of a record as JSON, numbers as they were."""
-    return json.dumps(span, default=str, ensure_ascii=False).encode(errors="surrogatepass")
-
-
-def read_outputs(
-    path: Path,
-    *,
-    source: str | None = None,
-    fields: Mapping[str, str] | None = None,
-    requests: BatchRequests | None = None,
-    occurred_at: datetime | None = None,
-) -> OutputReader:
-    """Read logged outputs, of any of `credit.ingest.formats`.
-
-    The format is told for every record apart. One call with several choices becomes several outputs.
-
-    Args:
-        path: the file; JSON and CSV may be gzipped.
-        source: what the ids are unique within; given, it goes before the records' own `source`. By default it is
-            the name of the format.
-        fields: names in the file that differ from those of the own format, as ours to theirs; with it, every record is
-            of the own format.
-        requests: requests of batches, for results: `credit.ingest.batch_requests.read_batch_requests`.
-        occurred_at: when outputs occurred whose log does not say so (Anthropic's message batches).
-
-    Raises:
-        InvalidRequestError: the mapping of fields makes no sense.
-        InputError: the file as a whole cannot be used (some faults show only while it is read).
-    """
-    return OutputReader(path, source, fields, requests or BatchRequests(), occurred_at)
+def _bytes_of(item: Entry | SpanEntry, row: Row) -> bytes:
+    """Return the bytes of a row, or one span of it as JSON with its numbers as they were."""
+    if not isinstance(item, SpanEntry):
+        return row.raw
+    return json.dumps(item.span, default=str, ensure_ascii=False).encode(errors="surrogatepass")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +12,8 @@ from pydantic import AfterValidator
 
 from credit.errors import InputError
 from credit.ingest.fields import InputModel, Name, ProviderKey, validate
-from credit.ingest.files import Parsed, ReadResult, Row, notices_of_ignored, read_csv
-from credit.records import HOUSE, Provider, Quarantined
+from credit.ingest.files import Parsed, ReadResult, Row, read_table
+from credit.records import HOUSE, Provider
 
 _REQUIRED = ("key", "name")
 _KNOWN = {"key", "name", "kind", "currency", "minimum_payout"}
@@ -26,8 +25,7 @@ _AMOUNT = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,6})?")
 class ProviderRow:
     """A row of a providers file.
 
-    `minimum_payout` is in units of `currency` (never given without one); how many digits the currency has is for
-    accounting to check.
+    `minimum_payout` is in units of `currency`, and never without one. Accounting checks its digits.
     """
 
     provider: Provider
@@ -53,7 +51,7 @@ def _amount(text: str) -> str:
     return text
 
 
-class _Fields(InputModel):
+class _ProviderFields(InputModel):
     key: Annotated[ProviderKey, AfterValidator(_free_key)]
     name: Name
     kind: Literal["provider", "house"] = "provider"
@@ -64,36 +62,23 @@ class _Fields(InputModel):
 def read_providers(path: Path) -> ReadResult[Parsed[ProviderRow]]:
     """Read a CSV file with the columns key and name, and optionally kind, currency and minimum_payout.
 
-    Rows that cannot be used are quarantined: a bad or reserved key, a key that an earlier row has, an empty name,
-    an unknown kind, a minimum payout without its currency. Columns that are not used are listed in the notices.
+    Quarantined are rows with a bad or reserved key, a key of an earlier row, an empty name, an unknown kind, or a
+    minimum payout without its currency. Notices list unused columns.
 
     Raises:
         InputError: the file as a whole cannot be used, or a required column is missing.
     """
-    good: dict[str, Parsed[ProviderRow]] = {}
-    bad: list[Quarantined] = []
-    ignored: Counter[str] = Counter()
-    for row in read_csv(path, required=_REQUIRED):
-        if isinstance(row, Quarantined):
-            bad.append(row)
-            continue
-        ignored.update(row.record.keys() - _KNOWN)
-        try:
-            provider = _provider_row(row, good)
-        except InputError as error:
-            bad.append(row.refuse(str(error)))
-            continue
-        good[provider.provider.key] = Parsed(provider, row.place, row.raw)
-    if not good and not bad:
-        raise InputError(f"{path} holds no providers; each needs a row with its key and name")
-    return ReadResult(tuple(good.values()), tuple(bad), notices_of_ignored(ignored))
+    lines: dict[str, int] = {}
 
+    def read_row(row: Row) -> ProviderRow:
+        fields = validate(_ProviderFields, row.record)
+        if fields.key in lines:
+            raise InputError(f"`key` {fields.key} was given before, in line {lines[fields.key]}")
+        if fields.minimum_payout is not None and fields.currency is None:
+            raise InputError("`minimum_payout` is given without its `currency`")
+        lines[fields.key] = row.place.line
+        minimum = None if fields.minimum_payout is None else Decimal(fields.minimum_payout)
+        return ProviderRow(Provider(fields.key, fields.name, fields.kind), fields.currency, minimum)
 
-def _provider_row(row: Row, before: dict[str, Parsed[ProviderRow]]) -> ProviderRow:
-    fields = validate(_Fields, row.record)
-    if fields.key in before:
-        raise InputError(f"`key` {fields.key} was given before, in line {before[fields.key].place.line}")
-    if fields.minimum_payout is not None and fields.currency is None:
-        raise InputError("`minimum_payout` is given without its `currency`")
-    minimum = None if fields.minimum_payout is None else Decimal(fields.minimum_payout)
-    return ProviderRow(Provider(fields.key, fields.name, fields.kind), fields.currency, minimum)
+    holds = "providers; each needs a row with its key and name"
+    return read_table(path, _KNOWN, read_row, required=_REQUIRED, holds=holds)

@@ -1,4 +1,4 @@
-"""Where records go that could not be used: a file beside the report, whole or absent."""
+"""Quarantine: one file for each input with its bad records and the reasons, and a summary for the report."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from credit.records import Quarantined
 from credit.storage import rename_whole
 
 _DIGITS = 16
-"""Of the input's hash, in the name of its quarantine file."""
+"""Digits of the input's hash in the name of its quarantine file."""
 _SHOWN = 5
 _TRACKED = 200
-"""Reasons that are told apart, so that memory stays flat where every record has one of its own."""
+"""Reasons counted one by one. Memory stays flat even where every record has its own."""
 
 
-class Problems:
-    """What was set aside, in a few lines: the first record with each of the most frequent reasons."""
+class QuarantineSummary:
+    """The quarantined records in a few lines: the first one of each of the most frequent reasons."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
@@ -40,8 +40,8 @@ class Problems:
         self._counts[item.error] += 1
 
     def lines(self) -> tuple[str, ...]:
-        """Return the most frequent reasons in the order in which they were met, and what they do not cover."""
-        shown = {error for error, _ in self._counts.most_common(_SHOWN)}  # of equals those that came first
+        """Return a line for each of the most frequent reasons, in the order of the records, and one for the rest."""
+        shown = {error for error, _ in self._counts.most_common(_SHOWN)}  # of equal counts, the earliest
         lines = []
         for error, first in self._first.items():
             if error in shown:
@@ -52,21 +52,20 @@ class Problems:
 
 
 class QuarantineFile:
-    """Collects the quarantined records of one input and writes them as JSON Lines.
+    """Quarantined records of one input, written as JSON Lines when the block ends without an error.
 
-    Each line is `{"file", "line", "error", "raw"}`, with `raw_base64` in place of `raw` where the bytes are not
-    UTF-8, so that the input can be put together again byte for byte. The file is written beside its place,
-    synced and renamed when the block is left without an error; when nothing was quarantined there is no file,
-    also none from an earlier run.
+    Each line is `{"file", "line", "error", "raw"}`, with `raw_base64` in place of `raw` where the bytes are not UTF-8:
+    the input can be put together again byte for byte. The file is whole or absent; with no quarantined record there
+    is none, and one of an earlier run is removed.
 
-    What earlier runs set aside of inputs of this name is known by file, line, reason and bytes. A log that has grown
-    since is another input, with a file of its own; an earlier one that holds nothing else is removed. Memory: about
-    100 bytes for every record that was, or is, set aside.
+    Records of earlier runs over inputs of this name are known by file, line, reason and bytes. A log that has grown
+    is another input with its own file; an earlier file whose records are all in the new one is removed. Memory: about
+    100 bytes for each record, new or old.
 
     Attributes:
-        path: where the file will be.
-        count: records set aside.
-        before: those of them that an earlier run had set aside, for the same reason.
+        path: place of the file.
+        count: quarantined records.
+        before: those that an earlier run had quarantined for the same reason.
 
     Example:
         with QuarantineFile(folder, Path("outputs.jsonl"), sha256_file(path)) as quarantine:
@@ -82,7 +81,7 @@ class QuarantineFile:
         self._found: set[bytes] = set()
 
     def add(self, item: Quarantined) -> bool:
-        """Set one record aside; return whether that is new: no earlier run did so, for this reason."""
+        """Quarantine a record. Return True if that is new: no earlier run did so for this reason."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._earlier = {path: set(_identities(path)) for path in _files_of_name(self.path)}
@@ -119,7 +118,7 @@ class QuarantineFile:
 
 
 def quarantine_name(source: Path, sha256: str) -> str:
-    """Return the file name for an input: the same input always gets the same, another content another."""
+    """Return the name of the file for an input: always the same for the same content, another for another."""
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', source.name).lstrip('.')[:100]}.{sha256[:_DIGITS]}.jsonl"
 
 
@@ -130,12 +129,12 @@ def quarantine_line(item: Quarantined) -> bytes:
         line["raw"] = item.raw.decode()
     except UnicodeDecodeError:
         line["raw_base64"] = base64.b64encode(item.raw).decode()
-    # ASCII on purpose: names of files and pieces of records may hold what UTF-8 cannot (lone surrogates).
+    # ASCII on purpose: names of files and pieces of records may hold lone surrogates, which UTF-8 cannot.
     return json.dumps(line).encode() + b"\n"
 
 
 def _files_of_name(path: Path) -> list[Path]:
-    """Return the quarantine files of inputs that have the same name as that of `path`, itself included."""
+    """Return the quarantine files of all inputs with the name of the one of `path`, itself included."""
     end = len(".jsonl") + _DIGITS + 1
     pattern = re.compile(re.escape(path.name[:-end]) + rf"\.[0-9a-f]{{{_DIGITS}}}\.jsonl")
     return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
@@ -148,5 +147,5 @@ def _identities(path: Path) -> Iterator[bytes]:
 
 
 def _identity(line: bytes) -> bytes:
-    """Return what is the same when a record is set aside again for the same reason: its line in the file, hashed."""
+    """Return the hash of a line: the same when a record is quarantined again for the same reason."""
     return blake2b(line, digest_size=16).digest()

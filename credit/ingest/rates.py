@@ -1,8 +1,7 @@
-"""Rates of exchange from a CSV file."""
+"""Exchange rates from a CSV file."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,17 +9,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from credit.errors import InputError
 from credit.ingest.fields import FilledText, InputModel, validate
-from credit.ingest.files import Parsed, ReadResult, notices_of_ignored, read_csv
-from credit.records import Quarantined
+from credit.ingest.files import Parsed, ReadResult, Row, read_table
 
-_REQUIRED = ("day", "base", "quote", "rate", "source")
+_COLUMNS = ("day", "base", "quote", "rate", "source")
 
 
 @dataclass(frozen=True, slots=True)
 class RateRow:
-    """A row of a file of rates; what is a currency, and what a rate, is for accounting to say."""
+    """A row of a file of rates. Accounting checks the currencies and the rate."""
 
     on: date
     base: str
@@ -39,7 +36,7 @@ def _day(text: str) -> str:
     return text
 
 
-class _Fields(InputModel):
+class _RateFields(InputModel):
     day: Annotated[str, AfterValidator(_day)]
     base: str
     quote: str
@@ -48,26 +45,15 @@ class _Fields(InputModel):
 
 
 def read_rates(path: Path) -> ReadResult[Parsed[RateRow]]:
-    """Read a CSV file with the columns day, base, quote, rate and source; rows without them are quarantined.
+    """Read a CSV file with the columns day, base, quote, rate and source; quarantine incomplete rows.
 
     Raises:
         InputError: the file as a whole cannot be used, or a column is missing.
     """
-    good: list[Parsed[RateRow]] = []
-    bad: list[Quarantined] = []
-    ignored: Counter[str] = Counter()
-    for row in read_csv(path, required=_REQUIRED):
-        if isinstance(row, Quarantined):
-            bad.append(row)
-            continue
-        ignored.update(row.record.keys() - set(_REQUIRED))
-        try:
-            fields = validate(_Fields, row.record)
-        except InputError as error:
-            bad.append(row.refuse(str(error)))
-            continue
-        item = RateRow(date.fromisoformat(fields.day), fields.base, fields.quote, fields.rate, fields.source)
-        good.append(Parsed(item, row.place, row.raw))
-    if not good and not bad:
-        raise InputError(f"{path} holds no rates; each needs a row with day, base, quote, rate and source")
-    return ReadResult(tuple(good), tuple(bad), notices_of_ignored(ignored))
+    holds = "rates; each needs a row with day, base, quote, rate and source"
+    return read_table(path, _COLUMNS, _read_row, required=_COLUMNS, holds=holds)
+
+
+def _read_row(row: Row) -> RateRow:
+    fields = validate(_RateFields, row.record)
+    return RateRow(date.fromisoformat(fields.day), fields.base, fields.quote, fields.rate, fields.source)

@@ -1,43 +1,78 @@
-"""What the formats of logs share while a file is read."""
+"""Spans of tracers: which of those within one another is the call, so that each call counts once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 
 from credit.errors import InputError
 from credit.ingest.batch_requests import BatchRequests
-from credit.ingest.calls import Found, Piece, Refused
-from credit.records import LoggedOutput
+from credit.ingest.calls import FAILED, Entry, Skipped, SpanEntry, Unusable
+from credit.ingest.fields import digest
+
+_NO_CALL = Skipped("spans that are no call of a model")
+_TOLD_TWICE = Skipped("calls that another span tells of")
 
 
-class Calls:
-    """Tells which calls a log tells of twice, so that they count once. Memory: about 300 bytes for every span.
+@dataclass(frozen=True, slots=True)
+class LoggedSpan:
+    """A span, as far as it decides whether there is a call to read.
 
-    Two tracers in one process (a framework's and its client's, say) both write a span for the same call, one within the
-    other. The inner one is the call, the outer ones its wrappers; which of them a file has first does not matter but
-    for this: an outer one that was handed out already stands for those within it.
+    Attributes:
+        trace: id of the trace.
+        id: id of the span within the trace.
+        parent: id of the span around it; empty: none.
+        is_call: the tracer says that it is a call of a model.
+        failed: the tracer says that it failed.
+        answered: it holds an output.
+    """
+
+    trace: str
+    id: str
+    parent: str
+    is_call: bool
+    failed: bool
+    answered: bool
+
+
+class SpansMet:
+    """The spans of a file so far. Memory: about 300 bytes for each.
+
+    Two tracers in one process (of a framework and of its client, say) both write a span for one call, one within the
+    other. The inner one is the call; the outer ones wrap it. The order in the file does not matter, with one
+    exception: an outer span that was handed out before the inner one came stands for those within it.
     """
 
     def __init__(self) -> None:
         self._parents: dict[bytes, bytes] = {}
         self._calls: set[bytes] = set()
         self._wrappers: set[bytes] = set()
-        self._said: dict[bytes, bytes] = {}
 
-    def span(self, trace: str, span: str, parent: str, *, is_call: bool) -> bool:
-        """Note a span; return whether it is a call that no other span of the file tells of."""
-        key, above = _digest(trace, span), _digest(trace, parent)
-        if parent:
+    def reason_to_skip(self, span: LoggedSpan) -> Skipped | None:
+        """Note a span, and return why it gives no call; None: read it.
+
+        A call that neither failed nor has an output is to be read too: its reader says what is missing.
+        """
+        is_new = self._is_new_call(span)
+        if not span.is_call:
+            return _NO_CALL
+        if span.failed:
+            return FAILED
+        return _TOLD_TWICE if span.answered and not is_new else None
+
+    def _is_new_call(self, span: LoggedSpan) -> bool:
+        """Note a span. Return True if it is a whole call, and no other span of the file tells of the same one."""
+        key, above = digest(span.trace, span.id), digest(span.trace, span.parent)
+        if span.parent:
             self._parents[key] = above
             if key in self._wrappers:
                 self._wrap(above)
-        if not is_call or key in self._wrappers or self._is_within_a_call(key):
+        whole = span.is_call and span.answered and not span.failed
+        if not whole or key in self._wrappers or self._is_within_a_call(key):
             return False
         self._calls.add(key)
-        if parent:
+        if span.parent:
             self._wrap(above)
         return True
 
@@ -47,62 +82,51 @@ class Calls:
             key = self._parents.get(key)
 
     def _is_within_a_call(self, key: bytes) -> bool:
-        seen = {key}
+        passed = {key}  # broken logs hold spans that are their own ancestors
         above = self._parents.get(key)
-        while above is not None and above not in seen:
+        while above is not None and above not in passed:
             if above in self._calls:
                 return True
-            seen.add(above)
+            passed.add(above)
             above = self._parents.get(above)
-        return False
-
-    def is_said_again(self, output: LoggedOutput) -> bool:
-        """Whether an output of this id and text came before in the file, at whatever time; if none did, note it."""
-        key, said = _digest(output.source, output.external_id), _digest(output.model, output.completion)
-        if key in self._said:
-            return self._said[key] == said
-        self._said[key] = said
         return False
 
 
 @dataclass(slots=True)
-class Reading:
-    """What is known beside a record.
+class LogContext:
+    """Facts beside a record that a reader of a log format may need.
 
     Attributes:
-        source: what the ids are unique within; None: the format's name, or what the record says.
-        requests: requests of batches, from all files of the call.
-        occurred_at: when outputs occurred whose log does not say so.
-        calls: the calls of the file so far.
+        requests: requests of batches, from all files of the command.
+        occurred_at: time of outputs whose log has none.
+        spans: spans of the file so far.
     """
 
-    source: str | None = None
     requests: BatchRequests = field(default_factory=BatchRequests)
     occurred_at: datetime | None = None
-    calls: Calls = field(default_factory=Calls)
+    spans: SpansMet = field(default_factory=SpansMet)
 
 
-def pieces(
-    spans: Iterable[Mapping[str, object]], outputs: Callable[[Mapping[str, object]], list[Found]], start: str
-) -> list[Piece]:
-    """Return what the spans of a record hold; one that cannot be used is refused, and stops no other.
+def read_spans(
+    spans: Iterable[Mapping[str, object]], read: Callable[[Mapping[str, object]], Entry], start: str
+) -> list[SpanEntry]:
+    """Read the spans of one record; a bad one stops no other.
 
-    Spans within others start later, and are read before them, so that `Calls` takes them for the calls.
+    Inner spans start later than the outer ones. They are read first, so that `SpansMet` takes them for the calls.
 
     Args:
         spans: in any order.
-        outputs: reads one; raises InputError if it cannot be used.
-        start: the field with the moment at which it started, which sorts as its text does.
+        read: reads one span; raises InputError if it cannot be used.
+        start: name of the field with the start of a span; its text sorts as the moment does.
+
+    Returns:
+        Entries in the order of their starts.
     """
-    found: list[list[Piece]] = []
+    found = []
     for span in sorted(reversed(list(spans)), key=lambda span: str(span.get(start)), reverse=True):
         try:
-            items = outputs(span)
+            entry = read(span)
         except InputError as error:
-            items = [Refused(str(error))]
-        found.append([Piece(item, span) for item in items])
-    return [piece for some in reversed(found) for piece in some]
-
-
-def _digest(*parts: str) -> bytes:
-    return blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=16).digest()
+            entry = Unusable(str(error))
+        found.append(SpanEntry(entry, span))
+    return found[::-1]

@@ -1,4 +1,4 @@
-"""Training records, tagged with who contributed them, streamed from files of any size."""
+"""Training records, tagged with their providers, streamed from files of any size; repeats are left out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -14,7 +13,7 @@ from typing import Self
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest import fields as kinds
-from credit.ingest.fields import InputModel, validate
+from credit.ingest.fields import InputModel, digest, validate
 from credit.ingest.files import Row, check_input, notices_of_ignored, read_rows
 from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Place, Quarantined, Share, TrainingRecord, agreed_shares
 from credit.text import counted
@@ -22,7 +21,7 @@ from credit.text import counted
 _EXAMPLES = 5
 
 
-class _Fields(InputModel):
+class _TrainingFields(InputModel):
     id: kinds.Identifier
     provider: kinds.ProviderKey | None = None
     text: kinds.FilledText | None = None
@@ -33,20 +32,20 @@ class _Fields(InputModel):
     splits: kinds.Splits | None = None
 
 
-FIELDS = tuple(_Fields.model_fields)
+FIELDS = tuple(_TrainingFields.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingCounts:
-    """What an iteration over training data met.
+    """Counts of an iteration over training data.
 
     Attributes:
         records: records handed out.
-        records_by_group: the same, by provider and collection; one that several share counts in each.
-        quarantined: records that could not be used.
+        records_by_group: the same by provider and collection; a shared record counts in each group.
+        quarantined: records that cannot be used.
         duplicates: records left out because the same record came before.
-        repeats: records left out because their provider had contributed the same content before, under another id.
-        shared: records whose content another provider contributed too; they are handed out.
+        repeats: records left out because their provider gave the same content before, under another id.
+        shared: records with the content of another provider's record; they are handed out.
         shared_examples: some of them, with their places.
     """
 
@@ -60,17 +59,32 @@ class TrainingCounts:
 
 
 class TrainingReader:
-    """Streams training records; iterating again starts again, and counts again.
+    """Tagged training records of files; iterating again starts again, and counts again.
 
-    Records that cannot be used go to `on_quarantined`; without one, they are collected in `quarantined`.
+    Each record has `id`, `provider` and one of `text`, `prompt` with `completion`, and `messages`; optionally
+    `collection`. A record of several providers has `splits` in place of `provider`: exact decimal fractions that sum
+    to 1, as in `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "x"}]`. A notice
+    names all other fields, such as `license`: terms live in the ledger (`credit providers terms`). Ids are unique over
+    all files. A second record with an id is left out if it is the same, and quarantined if it differs.
+
+    Args:
+        paths: files (JSON, CSV, Parquet) and folders written by `save_to_disk`, read in this order.
+        fields: names in the files that differ, as ours to theirs: `{"text": "content"}`.
+        known_providers: providers that may be tagged; None: any.
+        on_quarantined: gets each quarantined record at once; None: they are collected in `quarantined`.
+
+    Raises:
+        InputError: a file as a whole cannot be used (some faults show only while it is read).
+        InvalidRequestError: the mapping of fields makes no sense, or there are no paths.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        fields: Mapping[str, str] | None,
-        known_providers: Collection[str] | None,
-        on_quarantined: Callable[[Quarantined], None] | None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        known_providers: Collection[str] | None = None,
+        on_quarantined: Callable[[Quarantined], None] | None = None,
     ) -> None:
         if not paths:
             raise InvalidRequestError("no training data was named")
@@ -93,7 +107,7 @@ class TrainingReader:
 
     @property
     def counts(self) -> TrainingCounts:
-        """What the iteration has met so far."""
+        """Counts of the iteration so far."""
         return TrainingCounts(
             records=self._records,
             records_by_group=MappingProxyType(dict(sorted(self._groups.items()))),
@@ -106,7 +120,7 @@ class TrainingReader:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the iteration wants known, in words."""
+        """Notices of the iteration, in words."""
         notices = list(notices_of_ignored(self._ignored))
         if self._duplicates:
             notices.append(
@@ -135,7 +149,7 @@ class TrainingReader:
                     record = self._record(row)
                     first = seen.first_with_id(record, row.place)
                 except InputError as error:
-                    self._quarantine(row.refuse(str(error)))
+                    self._quarantine(row.quarantined(str(error)))
                     continue
                 if first is not None:
                     self._duplicates += 1
@@ -163,7 +177,7 @@ class TrainingReader:
         self._ignored.update(row.record.keys() - self._read)
         found = {name: row.record.get(source) for name, source in self._names.items()}
         values = {name: value for name, value in found.items() if value is not None}
-        fields = validate(_Fields, values)
+        fields = validate(_TrainingFields, values)
         shares = _shares(fields)
         for provider in (share.group.provider for share in shares):
             if provider == HOUSE:
@@ -173,8 +187,8 @@ class TrainingReader:
         return _training_record(fields, shares)
 
 
-def _shares(fields: _Fields) -> tuple[Share, ...]:
-    """Return who contributed a record: its provider, or those of its splits, also those whose share is nothing."""
+def _shares(fields: _TrainingFields) -> tuple[Share, ...]:
+    """Return the shares of a record: all for its provider, or those of its splits, also where they are 0."""
     if fields.provider is not None and fields.splits is not None:
         raise InputError("`provider` and `splits` both say whose the record is; keep one of them")
     if fields.provider is not None:
@@ -184,7 +198,7 @@ def _shares(fields: _Fields) -> tuple[Share, ...]:
     return tuple(Share(Group(s.provider, s.collection or fields.collection), s.ppm) for s in fields.splits)
 
 
-def _training_record(fields: _Fields, shares: tuple[Share, ...]) -> TrainingRecord:
+def _training_record(fields: _TrainingFields, shares: tuple[Share, ...]) -> TrainingRecord:
     try:
         splits = agreed_shares(shares)
     except InputError as error:
@@ -199,48 +213,16 @@ def _training_record(fields: _Fields, shares: tuple[Share, ...]) -> TrainingReco
     return TrainingRecord(fields.id, None, fields.text or fields.completion or "", fields.prompt, splits=splits)
 
 
-def read_training(
-    paths: Sequence[Path],
-    *,
-    fields: Mapping[str, str] | None = None,
-    known_providers: Collection[str] | None = None,
-    on_quarantined: Callable[[Quarantined], None] | None = None,
-) -> TrainingReader:
-    """Read tagged training data: JSON Lines, CSV, Parquet, or data sets saved with `save_to_disk`.
-
-    Each record has `id`, `provider` and one of `text`, `prompt` + `completion`, `messages`; optionally `collection`.
-    Others may be there, such as `license` and `agreement_ref`, and a notice says that they are not used: what is agreed
-    with a provider is in the ledger (`credit providers terms`). One that several contributed has, in place of
-    `provider`, `splits`: `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "x"}]`,
-    exact decimal fractions that sum to 1. Ids are unique over all files: a second record with an id is left out if it
-    is the same, and quarantined if it is not.
-
-    Args:
-        paths: files and folders, read in this order.
-        fields: names in the files that differ, as ours to theirs: `{"text": "content"}`.
-        known_providers: who may be tagged; None: anybody.
-        on_quarantined: gets what cannot be used, as it is met.
-
-    Raises:
-        InputError: a file as a whole cannot be used (some faults show only while it is read).
-        InvalidRequestError: the mapping of fields makes no sense, or there are no paths.
-    """
-    return TrainingReader(paths, fields, known_providers, on_quarantined)
-
-
-_DIGEST = 16
-
-
 @dataclass(frozen=True, slots=True)
 class FirstSeen:
-    """Where some content came first, and whose it was there: a provider, or several with a comma between them."""
+    """Place of the first record with some content, and its provider, or several with commas between them."""
 
     provider: str
     place: str
 
 
 class SeenRecords:
-    """Remembers ids and contents; memory stays below some tens of megabytes."""
+    """Ids and contents of all records so far. Memory stays below some tens of megabytes for corpora of any size."""
 
     def __enter__(self) -> Self:
         # The empty name is SQLite's temporary database: private, on disk only when it outgrows its cache.
@@ -253,7 +235,7 @@ class SeenRecords:
             CREATE TABLE ids (id TEXT PRIMARY KEY, digest BLOB, place TEXT) WITHOUT ROWID;
             CREATE TABLE contents (digest BLOB, provider TEXT, place TEXT);
             CREATE INDEX contents_by_digest ON contents (digest);
-            BEGIN;  -- never committed: a commit for every record would write its pages out each time
+            BEGIN;  -- never committed: a commit for each record would write its pages out
             """
         )
         return self
@@ -264,51 +246,41 @@ class SeenRecords:
         self._db.close()
 
     def first_with_id(self, record: TrainingRecord, place: Place) -> str | None:
-        """Return where the same record came before, or None and remember it.
+        """Return the place of the same record if it came before; else note this one and return None.
 
         Raises:
-            InputError: another record has the id.
+            InputError: a different record has the id.
         """
         owners = (part for s in record.shares for part in (s.group.provider, s.group.collection, str(s.ppm)))
-        digest = _digest(*owners, _content(record))
-        inserted = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (record.id, digest, str(place)))
+        content = digest(*owners, _content(record))
+        inserted = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (record.id, content, str(place)))
         if inserted.rowcount:
             return None
         before, first = self._db.execute("SELECT digest, place FROM ids WHERE id = ?", (record.id,)).fetchone()
-        if before != digest:
+        if before != content:
             raise InputError(f"`id` {record.id!r} was used before, at {first}, with another content or provider")
         return str(first)
 
     def first_with_content(self, record: TrainingRecord, place: Place) -> FirstSeen | None:
-        """Return who contributed the same content before, and where, or None and remember the record.
+        """Return the first record with the same content; if it is another provider's or there is none, note this one.
 
-        A provider's own record is found before another's, whoever came first. Those who share one are another provider
-        than each of them.
+        A provider's own record is found before another's, whoever came first. Providers who share a record together
+        count as another provider than each of them alone.
         """
-        digest, provider = _content(record), owners_in_words(record)
+        content, provider = _content(record), owners_in_words(record)
         query = "SELECT provider, place FROM contents WHERE digest = ? ORDER BY provider <> ?, rowid LIMIT 1"
-        row = self._db.execute(query, (digest, provider)).fetchone()
+        row = self._db.execute(query, (content, provider)).fetchone()
         if row is None or row[0] != provider:
-            self._db.execute("INSERT INTO contents VALUES (?, ?, ?)", (digest, provider, str(place)))
+            self._db.execute("INSERT INTO contents VALUES (?, ?, ?)", (content, provider, str(place)))
         return None if row is None else FirstSeen(*row)
 
 
 def owners_in_words(record: TrainingRecord) -> str:
-    """Return the provider of a record, or all of one that is shared, with a comma between them."""
+    """Return the providers of a record, with commas between them."""
     return ",".join(sorted({share.group.provider for share in record.shares}))
 
 
 def _content(record: TrainingRecord) -> bytes:
     turns = (part for message in record.messages for part in (message.role, message.content))
     kind = "chat" if record.messages else "text" if record.prompt is None else "prompt"
-    return _digest(kind, record.prompt or "", record.completion, *turns)
-
-
-def _digest(*parts: str | bytes) -> bytes:
-    """Hash a sequence of parts; the length before each keeps ("ab", "c") and ("a", "bc") apart."""
-    digest = blake2b(digest_size=_DIGEST)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
-    return digest.digest()
+    return digest(kind, record.prompt or "", record.completion, *turns)

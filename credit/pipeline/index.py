@@ -13,8 +13,8 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.errors import InputError, InvalidRequestError, LedgerError, MismatchError, ValuationError
-from credit.ingest.quarantine import Problems, QuarantineFile
-from credit.ingest.training import TrainingCounts, TrainingReader, read_training
+from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
+from credit.ingest.training import TrainingCounts, TrainingReader
 from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, register_index
 from credit.ledger.providers import providers
@@ -147,7 +147,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 
 def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
     """Return the records of training data as `index_training_data` takes them: what it quarantined is passed over."""
-    return list(read_training(data, fields=fields, known_providers=_known_providers(workspace)))
+    return list(TrainingReader(data, fields=fields, known_providers=_known_providers(workspace)))
 
 
 def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
@@ -202,10 +202,10 @@ def check_providers(conn: Connection, index: AttributionIndex) -> None:
 
 def _reader(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
-) -> tuple[TrainingReader, Problems, QuarantineFile]:
+) -> tuple[TrainingReader, QuarantineSummary, QuarantineFile]:
     """Return what reads the training data, the problems that it will find, and where all of them are kept."""
     known = _known_providers(workspace) if request.register else None
-    problems = Problems()
+    problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
     quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths)
 
@@ -216,12 +216,12 @@ def _reader(
             quarantine.add(item)
         problems.add(item)
 
-    reader = read_training(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
+    reader = TrainingReader(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
     return reader, problems, quarantine
 
 
 @contextmanager
-def _with_reasons(problems: Problems) -> Iterator[None]:
+def _with_reasons(problems: QuarantineSummary) -> Iterator[None]:
     """Context in which nothing that can be indexed may be found, because of those problems."""
     try:
         yield

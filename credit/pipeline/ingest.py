@@ -15,9 +15,9 @@ from credit.accounting.fx import parse_rate
 from credit.errors import CreditError, InputError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.files import Parsed, ReadResult
-from credit.ingest.outputs import read_outputs
+from credit.ingest.outputs import OutputReader
 from credit.ingest.providers import ProviderRow, read_providers
-from credit.ingest.quarantine import Problems, QuarantineFile
+from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.rates import RateRow, read_rates
 from credit.ledger.fx import give_rate, recorded_rates
 from credit.ledger.indexes import models
@@ -82,15 +82,15 @@ def ingest_outputs(
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
     A record that the ledger has already is counted as a duplicate and changes nothing. The other arguments are those of
-    `credit.ingest.outputs.read_outputs`.
+    `credit.ingest.outputs.OutputReader`.
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad.
     """
-    reader = read_outputs(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at)
+    reader = OutputReader(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at)
     digest = sha256_file(path)
     report = IntakeReport(str(path))
-    problems = Problems()
+    problems = QuarantineSummary()
     with (
         workspace.open() as ledger,
         QuarantineFile(workspace.quarantine, path, digest) as quarantine,
@@ -148,15 +148,13 @@ def _add(
             case Verdict.DUPLICATE:
                 report.duplicates += 1
             case Verdict.CONFLICT:
-                refuse(item.refuse(f"output {output.name!r} is in the ledger with another content; give it another id"))
+                error = f"output {output.name!r} is in the ledger with another content; give it another id"
+                refuse(item.quarantined(error))
             case Verdict.UNKNOWN_MODEL:
-                refuse(
-                    item.refuse(
-                        f"model {output.model!r} has no index (known: {known}); build it with credit index --name"
-                    )
-                )
+                error = f"model {output.model!r} has no index (known: {known}); build it with credit index --name"
+                refuse(item.quarantined(error))
             case Verdict.UNSTORABLE:
-                refuse(item.refuse(f"output {output.name!r} holds text or a weight that no database can store"))
+                refuse(item.quarantined(f"output {output.name!r} holds text or a weight that no database can store"))
 
 
 def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) -> IntakeReport:
@@ -198,7 +196,7 @@ def _import(
     """Add the records of a file in one transaction; `add` says whether it changed anything."""
     report = IntakeReport(str(path), notices=result.notices)
     bad: list[Quarantined] = list(result.quarantined)
-    problems = Problems()
+    problems = QuarantineSummary()
     with (
         workspace.open() as ledger,
         QuarantineFile(workspace.quarantine, path, sha256_file(path)) as quarantine,
@@ -208,7 +206,7 @@ def _import(
             try:
                 changed = add(conn, parsed.record)
             except CreditError as error:
-                bad.append(parsed.refuse(str(error)))
+                bad.append(parsed.quarantined(str(error)))
                 continue
             report.accepted += changed
             report.duplicates += not changed

@@ -9,20 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.ingest import formats
 from credit.ingest.files import Parsed
-from credit.ingest.outputs import read_outputs
-from credit.ingest.spans import Calls
+from credit.ingest.formats import LogFormat
+from credit.ingest.outputs import OutputReader
+from credit.ingest.spans import LoggedSpan, SpansMet
 from credit.records import Message, Quarantined
 
 trees = st.lists(st.tuples(st.integers(-1, 20), st.booleans()), min_size=1, max_size=12)
 """Parent and whether it is a call, by number; a parent that is not before it is none."""
 
 
+def is_read(met: SpansMet, trace: str, name: str, parent: str, is_call: bool) -> bool:
+    return met.reason_to_skip(LoggedSpan(trace, name, parent, is_call, failed=False, answered=True)) is None
+
+
 def counted(spans, order):
-    calls = Calls()
-    return {
-        n for n in order if calls.span("t", str(n), "" if spans[n][0] < 0 else str(spans[n][0]), is_call=spans[n][1])
-    }
+    met = SpansMet()
+    return {n for n in order if is_read(met, "t", str(n), "" if spans[n][0] < 0 else str(spans[n][0]), spans[n][1])}
 
 
 def ancestors(spans, number):
@@ -57,11 +61,11 @@ def _hidden(spans, order):
 
 
 def test_spans_that_are_their_own_parents_end():
-    calls = Calls()
-    assert calls.span("t", "a", "a", is_call=True)
-    assert not calls.span("t", "a", "b", is_call=True)
-    assert calls.span("u", "b", "a", is_call=True)
-    assert calls.span("u", "a", "b", is_call=False) is False
+    met = SpansMet()
+    assert is_read(met, "t", "a", "a", True)
+    assert not is_read(met, "t", "a", "b", True)
+    assert is_read(met, "u", "b", "a", True)
+    assert not is_read(met, "u", "a", "b", False)
 
 
 OWN = {"id": "o1", "occurred_at": "2026-11-01T00:00:00Z", "model": "m", "completion": "A"}
@@ -96,7 +100,7 @@ def span(number: int, parent: int | None = None, **attributes: object) -> dict[s
 def read(tmp_path, *documents):
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    found = read_outputs(path)
+    found = OutputReader(path)
     items = list(found)
     return [item.record for item in items if isinstance(item, Parsed)], [
         item.error for item in items if isinstance(item, Quarantined)
@@ -182,7 +186,7 @@ def test_a_span_that_cannot_be_used_is_quarantined_alone(tmp_path, attributes, e
 def test_what_is_quarantined_of_a_document_is_the_span(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(json.dumps(document(span(1), span(2, output__messages=None)), indent=1))
-    (bad,) = [item for item in read_outputs(path) if isinstance(item, Quarantined)]
+    (bad,) = [item for item in OutputReader(path) if isinstance(item, Quarantined)]
     assert json.loads(bad.raw) == span(2, output__messages=None)
 
 
@@ -212,10 +216,11 @@ def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkey
     _, bad, _ = read(tmp_path, document(other))
     assert "must be a list of messages" in bad[0]
 
-    def too_deep(_span):
+    def too_deep(_record, _context):
         raise RecursionError
 
-    monkeypatch.setattr("credit.ingest.formats.otlp._attributes", too_deep)
+    deep_log = LogFormat("deep", "deep", lambda record: "resourceSpans" in record, too_deep, frozenset())
+    monkeypatch.setattr(formats, "FORMATS", (deep_log, *formats.FORMATS))
     found, bad, _ = read(tmp_path, document(span(1)), {**OWN})
     assert bad == ["is nested too deeply"]
     assert len(found) == 1

@@ -17,7 +17,7 @@ from credit.ingest.batch_requests import read_batch_requests
 from credit.ingest.files import Parsed
 from credit.ingest.formats import FORMATS, format_of
 from credit.ingest.json_documents import parse_json
-from credit.ingest.outputs import OutputReader, read_outputs
+from credit.ingest.outputs import OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Quarantined
 
 LOGS = Path(__file__).parent / "logs"
@@ -83,7 +83,7 @@ EXPECTED = {
 
 
 def reader(path: Path, *others: Path) -> OutputReader:
-    return read_outputs(path, requests=read_batch_requests(others), occurred_at=TOLD)
+    return OutputReader(path, requests=read_batch_requests(others), occurred_at=TOLD)
 
 
 def asked(name: str) -> list[Path]:
@@ -143,7 +143,7 @@ def test_an_observation_is_the_same_from_wherever_it_comes(tmp_path):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_source_that_is_given_goes_before_the_formats_own(name):
-    found = read_outputs(LOGS / name, source="shop", requests=read_batch_requests(asked(name)), occurred_at=TOLD)
+    found = OutputReader(LOGS / name, source="shop", requests=read_batch_requests(asked(name)), occurred_at=TOLD)
     assert {output.source for output in outputs(found)} == {"shop"}
 
 
@@ -169,7 +169,7 @@ def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path
 
 def test_a_message_batch_needs_a_time(tmp_path):
     name = "anthropic-batch-results.jsonl"
-    found = list(read_outputs(LOGS / name, requests=read_batch_requests(asked(name))))
+    found = list(OutputReader(LOGS / name, requests=read_batch_requests(asked(name))))
     assert len(found) == 4
     assert all("does not say when it was answered" in item.error for item in found)
 
@@ -201,7 +201,7 @@ def test_a_request_that_cannot_be_used_is_named_with_its_result_alone(tmp_path):
 def test_a_record_of_no_format_is_quarantined_with_what_was_looked_for(record, tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(record))
-    (item,) = read_outputs(path)
+    (item,) = OutputReader(path)
     assert isinstance(item, Quarantined)
     for known in FORMATS:
         assert known.title in item.error
@@ -260,7 +260,7 @@ def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_fa
     def check(found):
         lines = [json.dumps(record) for record in found]
         path.write_text("".join(line + "\n" for line in lines))
-        reading = read_outputs(path, requests=requests, occurred_at=TOLD)
+        reading = OutputReader(path, requests=requests, occurred_at=TOLD)
         for item in reading:
             assert 1 <= item.place.line <= len(lines)
             if isinstance(item, Quarantined):

@@ -13,7 +13,7 @@ from credit.errors import InputError
 from credit.ingest import json_documents
 from credit.ingest.files import Parsed
 from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
-from credit.ingest.outputs import read_outputs
+from credit.ingest.outputs import OutputReader
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(['"', "\\", '\\"', "[{", "]}", "\u2028"]),
@@ -40,7 +40,7 @@ def test_every_object_comes_back_as_it_stands_wherever_a_piece_of_the_file_ends(
     raw = text.encode(errors="surrogatepass")
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + raw) if packed else raw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_documents, "_PIECE", piece)
+        patch.setattr(json_documents, "PIECE", piece)
         found = list(read_documents(path))
     assert not [line for line in found if line.problem]
     bare = [{name: value for name, value in json.loads(line.raw).items() if name} for line in found]
@@ -67,7 +67,7 @@ GOOD = b'{"a": "\\"}{", "b": [{}]}'
     ],
 )
 def test_what_is_no_object_is_named_and_what_surrounds_it_is_read(tmp_path, monkeypatch, content, expected):
-    monkeypatch.setattr(json_documents, "_PIECE", 3)
+    monkeypatch.setattr(json_documents, "PIECE", 3)
     path = tmp_path / "log.json"
     path.write_bytes(content)
     found = list(read_documents(path, limit=30))
@@ -109,7 +109,7 @@ def test_a_list_of_outputs_says_the_same_as_lines_of_them(tmp_path):
     ] + [{"id": "bad"}]
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "list.json").write_text(json.dumps(rows, indent=2))
-    lines, listed = list(read_outputs(tmp_path / "lines.jsonl")), list(read_outputs(tmp_path / "list.json"))
+    lines, listed = list(OutputReader(tmp_path / "lines.jsonl")), list(OutputReader(tmp_path / "list.json"))
     assert [item.record for item in lines[:3]] == [item.record for item in listed[:3] if isinstance(item, Parsed)]
     assert lines[3].error == listed[3].error
     assert [item.place.line for item in listed] == [2, 8, 14, 20]

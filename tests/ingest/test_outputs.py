@@ -17,7 +17,7 @@ from credit.errors import InputError, InvalidRequestError
 from credit.ingest.fields import weight_micro
 from credit.ingest.files import Parsed
 from credit.ingest.lines import read_lines
-from credit.ingest.outputs import read_outputs
+from credit.ingest.outputs import OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Place, Quarantined
 
 OWN = {"id": "o1", "occurred_at": "2026-10-31T23:59:00+02:00", "model": "m", "prompt": "Q", "completion": "A"}
@@ -45,20 +45,20 @@ def write(tmp_path: Path, *lines: bytes | Mapping[str, object], name: str = "out
 
 
 def outputs(path: Path, **options: str) -> list[LoggedOutput]:
-    items = list(read_outputs(path, **options))
+    items = list(OutputReader(path, **options))
     assert all(isinstance(item, Parsed) for item in items), items
     return [item.record for item in items if isinstance(item, Parsed)]
 
 
 def refused(path: Path) -> Quarantined:
-    (item,) = read_outputs(path)
+    (item,) = OutputReader(path)
     assert isinstance(item, Quarantined)
     return item
 
 
 def test_a_record_of_the_own_format_is_read_with_its_place_and_bytes(tmp_path):
     path = write(tmp_path, OWN)
-    assert list(read_outputs(path)) == [Parsed(PARSED, Place(str(path), 1), json.dumps(OWN).encode())]
+    assert list(OutputReader(path)) == [Parsed(PARSED, Place(str(path), 1), json.dumps(OWN).encode())]
 
 
 def test_optional_fields_are_read_and_null_means_absent(tmp_path):
@@ -99,7 +99,7 @@ def test_csv_parquet_gzip_and_json_lines_say_the_same(tmp_path):
     ]
     for name in ("outputs.csv", "outputs.csv.gz", "outputs.parquet", "outputs.jsonl.gz"):
         assert outputs(tmp_path / name) == expected, name
-    reader = read_outputs(tmp_path / "outputs.parquet")
+    reader = OutputReader(tmp_path / "outputs.parquet")
     assert [item.place.line for item in reader] == [1, 2]
     assert reader.notices == ("field `junk` is not used (in 2 records)",)
 
@@ -143,7 +143,7 @@ def test_csv_parquet_gzip_and_json_lines_say_the_same(tmp_path):
 def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read(tmp_path, change, error):
     bad = json.dumps({**OWN, **change}).encode()
     path = write(tmp_path, OWN, bad, {**OWN, "id": "o3"})
-    first, second, third = read_outputs(path)
+    first, second, third = OutputReader(path)
     assert isinstance(first, Parsed)
     assert isinstance(third, Parsed)
     assert isinstance(second, Quarantined)
@@ -221,7 +221,7 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
     parts = [{"type": "text", "text": "B"}, {"type": "text", "text": "C"}]
     choices = [choice(0, "A"), choice(1, parts), choice(2, None, refusal="no"), choice(3, None)]
     path = write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, "choices": choices}})
-    reader = read_outputs(path)
+    reader = OutputReader(path)
     first, second, third = reader
     assert isinstance(first, Parsed)
     assert isinstance(second, Parsed)
@@ -265,7 +265,7 @@ def test_a_call_that_cannot_be_used_is_quarantined_with_the_reason(tmp_path, res
     ],
 )
 def test_a_call_without_a_text_is_counted_and_not_quarantined(tmp_path, response, reason):
-    reader = read_outputs(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
+    reader = OutputReader(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
     assert list(reader) == []
     assert reader.skipped == {reason: 1}
 
@@ -285,7 +285,7 @@ def test_half_a_call_is_quarantined(tmp_path, line, error):
 
 def test_a_field_that_is_not_used_is_named_and_counted(tmp_path):
     path = write(tmp_path, {**OWN, "weigth": 5}, {"request": REQUEST, "response": RESPONSE, "weight": 2, "user": "u"})
-    reader = read_outputs(path)
+    reader = OutputReader(path)
     for _ in range(2):
         assert len(list(reader)) == 2
         assert reader.notices == (
@@ -299,7 +299,7 @@ def test_a_file_that_cannot_be_used_is_refused_before_anything_is_read(tmp_path)
     (tmp_path / "empty.jsonl").touch()
     for name, message in (("gone.jsonl", "does not exist"), ("empty.jsonl", "is empty"), (".", "is a folder")):
         with pytest.raises(InputError, match=message):
-            read_outputs(tmp_path / name)
+            OutputReader(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1"])
@@ -307,24 +307,24 @@ def test_a_damaged_parquet_file_is_an_error_that_names_it(tmp_path, content):
     path = tmp_path / "outputs.parquet"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"outputs.parquet is not a whole Parquet file"):
-        list(read_outputs(path))
+        list(OutputReader(path))
 
 
 def test_a_parquet_file_without_rows_or_columns_of_use_is_an_error(tmp_path):
     path = tmp_path / "outputs.parquet"
     pl.DataFrame(schema={"id": pl.String}).write_parquet(path)
     with pytest.raises(InputError, match="holds no records"):
-        list(read_outputs(path))
+        list(OutputReader(path))
     pl.DataFrame({"x": [1]}).write_parquet(path)
     with pytest.raises(InputError, match="none of the columns that are read; found x"):
-        list(read_outputs(path))
+        list(OutputReader(path))
 
 
 def test_a_parquet_row_of_the_wrong_type_is_named_by_its_number(tmp_path):
     path = tmp_path / "outputs.parquet"
     rows = [{**OWN, "occurred_at": MOMENT, "weight": 1.0}, {**OWN, "occurred_at": MOMENT, "weight": float("nan")}]
     pl.DataFrame(rows).write_parquet(path)
-    good, bad = read_outputs(path)
+    good, bad = OutputReader(path)
     assert isinstance(good, Parsed)
     assert isinstance(bad, Quarantined)
     assert (bad.place, bad.error) == (Place(str(path), 2), "`weight` must be a plain finite number, like 1 or 0.25")
@@ -352,7 +352,7 @@ def test_every_line_is_accepted_or_quarantined_or_blank_and_no_byte_is_lost(tmp_
         if raw.removesuffix(b"\r").strip()
     }
     try:
-        found = {item.place.line: item.raw for item in read_outputs(path)}
+        found = {item.place.line: item.raw for item in OutputReader(path)}
     except InputError as error:
         assert "holds no records" in str(error)  # noqa: PT017 - right for a file of blank lines alone
         found = {}
@@ -363,7 +363,7 @@ def test_every_line_is_accepted_or_quarantined_or_blank_and_no_byte_is_lost(tmp_
 def test_a_file_without_a_record_is_an_error_that_names_it(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name} holds no records"):
-        list(read_outputs(tmp_path / name))
+        list(OutputReader(tmp_path / name))
 
 
 HEADER = ",".join(OWN).encode()
@@ -373,7 +373,7 @@ ROW = b",".join(value.encode() for value in OWN.values())
 def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("credit.ingest.files.LINE_LIMIT", 1000)
     path = write(tmp_path, HEADER, ROW, b'"' + b"x" * 999, b"rest", name="outputs.csv")
-    good, bad = read_outputs(path)
+    good, bad = OutputReader(path)
     assert isinstance(good, Parsed)
     assert isinstance(bad, Quarantined)
     assert bad.error == "malformed CSV: a row is longer than 1000 bytes (an open quote?); the rest is not read"
@@ -382,7 +382,7 @@ def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(
 def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr("credit.ingest.files.read_lines", lambda path: read_lines(path, limit=1000))
     path = write(tmp_path, HEADER, b'"' + b"x" * 5000, ROW, name="outputs.csv")
-    bad, good = read_outputs(path)
+    bad, good = OutputReader(path)
     assert isinstance(good, Parsed)
     assert isinstance(bad, Quarantined)
     assert bad.error == "the line is 5002 bytes long; the limit is 1000"
@@ -404,9 +404,9 @@ def test_fields_that_a_log_names_otherwise_are_read_by_a_mapping(tmp_path, name)
     else:
         frame.write_parquet(path)
     fields = {"id": "uid", "occurred_at": "when", "completion": "answer", "prompt": "input"}
-    reader = read_outputs(path, fields=fields)
+    reader = OutputReader(path, fields=fields)
     (found,) = [item.record for item in reader]
     assert (found.external_id, found.completion, found.prompt) == ("a1", " Ships sang.", "Sing.")
     assert reader.notices == ("field `choices` is not used (in 1 record)", "field `prompt` is not used (in 1 record)")
     with pytest.raises(InvalidRequestError, match="no such field: text; known are id, occurred_at, model"):
-        read_outputs(path, fields={"text": "answer"})
+        OutputReader(path, fields={"text": "answer"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.ingest.quarantine import Problems, QuarantineFile, quarantine_line, quarantine_name
+from credit.ingest.quarantine import QuarantineFile, QuarantineSummary, quarantine_line, quarantine_name
 from credit.records import Place, Quarantined
 
 ITEM = Quarantined(Place("in.jsonl", 3), "malformed", b"{")
@@ -89,7 +89,7 @@ def test_names_are_plain_whatever_the_input_is_called(name):
 
 
 def test_the_most_frequent_reason_is_shown_however_late_it_comes_and_every_record_is_counted():
-    problems = Problems()
+    problems = QuarantineSummary()
     for number in range(500):
         problems.add(Quarantined(Place("in.csv", number), f"reason {number}", b""))
     assert problems.lines()[-1] == "and 495 more, for other reasons"
@@ -97,4 +97,4 @@ def test_the_most_frequent_reason_is_shown_however_late_it_comes_and_every_recor
         problems.add(Quarantined(Place("more.csv", number), "reason 7", b""))
     assert "in.csv:7: reason 7 (and 3 more like it)" in problems.lines()
     assert len(problems.lines()) == 6
-    assert Problems().lines() == ()
+    assert QuarantineSummary().lines() == ()

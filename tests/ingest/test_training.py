@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError, InvalidRequestError
-from credit.ingest.training import read_training
+from credit.ingest.training import TrainingReader
 from credit.records import Group, Message, Place, Quarantined, Share, TrainingRecord
 
 TEXT = {"id": "1", "provider": "ann", "text": "Once upon a time"}
@@ -61,14 +61,14 @@ def test_the_three_forms_are_read_from_every_kind_of_file(tmp_path):
     pl.DataFrame([TEXT, PAIR, CHAT], infer_schema_length=None).write_parquet(parquet)
     saved = save_dataset(tmp_path / "saved", [TEXT, PAIR], [CHAT])
     for path in (jsonl, zipped, parquet, saved):
-        reader = read_training([path])
+        reader = TrainingReader([path])
         assert list(reader) == RECORDS, path
         assert reader.quarantined == []
         assert reader.notices == ()
 
 
 def test_files_are_streamed_and_can_be_read_again(tmp_path):
-    reader = read_training([write(tmp_path, TEXT, PAIR, b"{")])
+    reader = TrainingReader([write(tmp_path, TEXT, PAIR, b"{")])
     assert next(iter(reader)) == RECORDS[0]
     for _ in range(2):
         assert list(reader) == RECORDS[:2]
@@ -79,12 +79,12 @@ def test_files_are_streamed_and_can_be_read_again(tmp_path):
 
 def test_field_names_can_be_mapped(tmp_path):
     row = {"uid": 1, "owner": "ann", "content": "Once upon a time", "text": "a summary"}
-    reader = read_training([write(tmp_path, row)], fields={"id": "uid", "provider": "owner", "text": "content"})
+    reader = TrainingReader([write(tmp_path, row)], fields={"id": "uid", "provider": "owner", "text": "content"})
     assert list(reader) == RECORDS[:1]
     assert reader.notices == ("field `text` is not used (in 1 record)",)
     swapped = {"id": "2", "provider": "bob", "collection": "Q & A", "completion": "Why?", "prompt": "Because."}
     mapping = {"prompt": "completion", "completion": "prompt"}
-    assert list(read_training([write(tmp_path, swapped)], fields=mapping)) == RECORDS[1:2]
+    assert list(TrainingReader([write(tmp_path, swapped)], fields=mapping)) == RECORDS[1:2]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_field_names_can_be_mapped(tmp_path):
 )
 def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
     with pytest.raises(InvalidRequestError, match=message):
-        read_training([write(tmp_path, TEXT)], fields=fields)
+        TrainingReader([write(tmp_path, TEXT)], fields=fields)
     with pytest.raises(InvalidRequestError, match="no training data"):
-        read_training([])
+        TrainingReader([])
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
 )
 def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read(tmp_path, record, error):
     path = write(tmp_path, {**PAIR, "id": "0"}, record, {**CHAT, "id": "9"})
-    reader = read_training([path], known_providers={"ann", "bob"})
+    reader = TrainingReader([path], known_providers={"ann", "bob"})
     assert [found.id for found in reader] == ["0", "9"]
     (bad,) = reader.quarantined
     assert bad.error.startswith(error)
@@ -157,7 +157,7 @@ def test_shares_are_read_exactly_from_numbers_texts_and_any_kind_of_file(tmp_pat
         csv.writer(file).writerows([list(row), ["1", row["text"], "tales", json.dumps(shares)]])
     pl.DataFrame([row]).write_parquet(tmp_path / "d.parquet")
     for path in [*paths, tmp_path / "c.csv", tmp_path / "d.parquet"]:
-        reader = read_training([path], known_providers={"ann", "bob"})
+        reader = TrainingReader([path], known_providers={"ann", "bob"})
         assert list(reader) == [expected], (path, reader.quarantined)
     assert reader.counts.records == 1
     assert reader.counts.records_by_group == {Group("ann", "tales"): 1, Group("bob", "Q & A"): 1}
@@ -166,18 +166,18 @@ def test_shares_are_read_exactly_from_numbers_texts_and_any_kind_of_file(tmp_pat
 def test_shared_content_is_told_from_that_of_one_and_a_repeat_is_read_once(tmp_path):
     shared = _split(("ann", 0.5), ("bob", 0.5))
     path = write(tmp_path, TEXT, shared | {"id": "2"}, shared | {"id": "3"}, shared | {"id": "2"})
-    reader = read_training([path])
+    reader = TrainingReader([path])
     assert [record.id for record in reader] == ["1", "2"]
     assert (reader.counts.shared, reader.counts.repeats, reader.counts.duplicates) == (1, 1, 1)
     assert reader.counts.shared_examples == (f"{path}:2 (ann,bob) = {path}:1 (ann)",)
     other = _split(("ann", 0.4), ("bob", 0.6))
-    assert list(again := read_training([write(tmp_path, shared, other)]))
+    assert list(again := TrainingReader([write(tmp_path, shared, other)]))
     assert "was used before" in again.quarantined[0].error
 
 
 def test_quarantined_records_can_be_streamed_instead_of_collected(tmp_path):
     found: list[Quarantined] = []
-    reader = read_training([write(tmp_path, b"{", TEXT, b"}")], on_quarantined=found.append)
+    reader = TrainingReader([write(tmp_path, b"{", TEXT, b"}")], on_quarantined=found.append)
     assert list(reader) == RECORDS[:1]
     assert [item.place.line for item in found] == [1, 3]
     assert reader.quarantined == []
@@ -185,7 +185,7 @@ def test_quarantined_records_can_be_streamed_instead_of_collected(tmp_path):
 
 
 def test_a_record_that_comes_twice_counts_once_and_is_reported(tmp_path):
-    reader = read_training([write(tmp_path, TEXT, TEXT), write(tmp_path, {**TEXT, "license": "x"}, name="b.jsonl")])
+    reader = TrainingReader([write(tmp_path, TEXT, TEXT), write(tmp_path, {**TEXT, "license": "x"}, name="b.jsonl")])
     assert list(reader) == RECORDS[:1]
     assert (reader.counts.duplicates, reader.counts.quarantined) == (2, 0)
     assert reader.notices == (
@@ -200,7 +200,7 @@ def test_terms_in_the_data_are_said_not_to_be_used(tmp_path):
     parquet = tmp_path / "data.parquet"
     pl.DataFrame([{**record, "license": "x", "agreement_ref": "y"} for record in records]).write_parquet(parquet)
     for path, agreements in ((jsonl, "1 record"), (parquet, "2 records")):
-        reader = read_training([path])
+        reader = TrainingReader([path])
         assert list(reader) == RECORDS[:2]
         assert reader.notices == (
             f"field `agreement_ref` is not used (in {agreements})",
@@ -213,14 +213,14 @@ def test_terms_in_the_data_are_said_not_to_be_used(tmp_path):
 )
 def test_an_id_with_another_content_is_quarantined_naming_the_first(tmp_path, change):
     path = write(tmp_path, TEXT, {**TEXT, **change})
-    reader = read_training([path])
+    reader = TrainingReader([path])
     assert list(reader) == RECORDS[:1]
     assert reader.quarantined[0].error == (f"`id` '1' was used before, at {path}:1, with another content or provider")
 
 
 def test_content_of_two_providers_is_kept_counted_and_shown(tmp_path):
     path = write(tmp_path, TEXT, {**TEXT, "id": "2", "provider": "bob"}, PAIR | {"id": "4"})
-    reader = read_training([path])
+    reader = TrainingReader([path])
     assert len(list(reader)) == 3
     assert reader.counts.shared == 1
     assert reader.counts.shared_examples == (f"{path}:2 (bob) = {path}:1 (ann)",)
@@ -230,7 +230,7 @@ def test_content_of_two_providers_is_kept_counted_and_shown(tmp_path):
 def test_what_a_provider_contributes_twice_is_read_once_whoever_else_has_it_too(tmp_path):
     bobs = {**TEXT, "provider": "bob"}
     path = write(tmp_path, bobs | {"id": "0"}, *(TEXT | {"id": f"a{n}"} for n in range(10)), bobs | {"id": "2"})
-    reader = read_training([path])
+    reader = TrainingReader([path])
     assert [record.id for record in reader] == ["0", "a0"]
     assert (reader.counts.repeats, reader.counts.shared) == (10, 1)
     assert reader.notices[0].startswith("10 records left out, which the same provider gave before, under another id")
@@ -242,15 +242,15 @@ def test_a_dataset_with_one_split_is_read_and_with_several_must_be_named(tmp_pat
         save_dataset(folder / split, [TEXT])
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(InputError, match="holds the splits train, test; name those"):
-        read_training([folder])
-    assert list(read_training([folder / "train"])) == RECORDS[:1]
+        TrainingReader([folder])
+    assert list(TrainingReader([folder / "train"])) == RECORDS[:1]
     (folder / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    assert list(read_training([folder])) == RECORDS[:1]
+    assert list(TrainingReader([folder])) == RECORDS[:1]
 
 
 def test_rows_of_a_saved_dataset_are_named_by_shard_and_row(tmp_path):
     folder = save_dataset(tmp_path / "saved", [TEXT], [{**PAIR, "extra": 1}, {**PAIR, "id": None, "extra": 1}])
-    reader = read_training([folder])
+    reader = TrainingReader([folder])
     assert list(reader) == RECORDS[:2]
     assert reader.quarantined[0].place == Place(str(folder / "data-00001-of-00002.arrow"), 2)
     assert reader.notices == ("field `extra` is not used (in 2 records)",)
@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(tmp_path, damage
         case "escape":
             state.write_text('{"_data_files": [{"filename": "../other.arrow"}]}')
     with pytest.raises(InputError, match=message):
-        list(read_training([folder]))
+        list(TrainingReader([folder]))
 
 
 def test_a_missing_or_empty_file_is_an_error_before_anything_is_read(tmp_path):
@@ -292,7 +292,7 @@ def test_a_missing_or_empty_file_is_an_error_before_anything_is_read(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     for name, message in (("gone.jsonl", "gone.jsonl does not exist"), ("empty.jsonl", "empty.jsonl is empty")):
         with pytest.raises(InputError, match=message):
-            read_training([good, tmp_path / name])
+            TrainingReader([good, tmp_path / name])
 
 
 lines = st.lists(
@@ -314,7 +314,7 @@ def test_every_line_is_used_or_left_out_or_quarantined_or_blank(tmp_path_factory
     content = b"\n" + b"\n".join(lines)
     path = tmp_path_factory.mktemp("fuzz") / "data.jsonl"
     path.write_bytes(content)
-    reader = read_training([path])
+    reader = TrainingReader([path])
     try:
         records = list(reader)
     except InputError as error:

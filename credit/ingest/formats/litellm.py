@@ -1,4 +1,4 @@
-"""LiteLLM's standard logging payloads, as its callbacks get them and its storage integrations write them.
+"""Standard logging payloads of LiteLLM, as its callbacks get them and its storage integrations write them.
 
 https://docs.litellm.ai/docs/proxy/logging_spec
 """
@@ -10,21 +10,19 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import FAILED, Call, Found, Skipped
+from credit.ingest.calls import FAILED, Call, Entry, Skipped, answers_of_choices
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixSeconds, validate
-from credit.ingest.formats.openai_chat import answers_of_choices
-from credit.ingest.spans import Reading
+from credit.ingest.spans import LogContext
 
-NAME = "litellm"
 FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response"})
 
 _REDACTED = "redacted-by-litellm"
 _CHATS = frozenset({"completion", "acompletion"})
 _WRITERS = ("completion", "response", "message", "generate_content")
-"""What is in the names of other calls that generate text."""
+"""Pieces of the names of other calls that generate text."""
 
 
-class _Response(InputModel):
+class _PayloadResponse(InputModel):
     choices: list[dict[str, object]]
 
 
@@ -33,23 +31,23 @@ class _Payload(InputModel):
     start_time: UnixSeconds = Field(alias="startTime")
     model: Name
     messages: Messages
-    response: _Response
+    response: _PayloadResponse
 
 
-def is_litellm(record: Mapping[str, object]) -> bool:
-    """Whether a record is a standard logging payload."""
+def matches(record: Mapping[str, object]) -> bool:
+    """Return True if a record is a standard logging payload."""
     return "call_type" in record and "startTime" in record
 
 
-def parse_litellm(record: Mapping[str, object], reading: Reading) -> list[Found]:
-    """Return the outputs of one call, one for each choice.
+def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
+    """Return the call of a payload.
 
     Raises:
         InputError: the call cannot be used.
     """
     kind = record["call_type"]
     if record.get("status") == "failure":
-        return [Skipped(FAILED)]
+        return [FAILED]
     if not isinstance(kind, str):
         raise InputError("`call_type` must be a text")
     if kind not in _CHATS:
@@ -57,8 +55,7 @@ def parse_litellm(record: Mapping[str, object], reading: Reading) -> list[Found]
             raise InputError(f"`call_type` is {kind[:60]!r}; only chat completions can be read")
         return [Skipped("calls that generate no text")]
     call = validate(_Payload, record)
-    answers, indexes = answers_of_choices(call.response.choices)
-    if _REDACTED in answers or any(message.content == _REDACTED for message in call.messages):
+    answers = answers_of_choices(call.response.choices)
+    if _REDACTED in answers.values() or any(message.content == _REDACTED for message in call.messages):
         raise InputError("the texts were redacted by LiteLLM before it logged them (turn_off_message_logging)")
-    source = reading.source or NAME
-    return Call(source, call.id, call.start_time, call.model, messages=call.messages).outputs(answers, indexes)
+    return [Call(call.id, call.start_time, call.model, answers, messages=call.messages)]

@@ -11,94 +11,78 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import (
-    FAILED,
-    NO_CALL,
-    TOLD_TWICE,
-    Call,
-    Found,
-    Piece,
-    Skipped,
-    answers_of,
-    prompt_of,
-    read,
-)
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part
 from credit.ingest.fields import Identifier, InputModel, Name, UnixNanos, span_id, validate
 from credit.ingest.json_documents import parse_json
-from credit.ingest.spans import Reading, pieces
+from credit.ingest.spans import LogContext, LoggedSpan, read_spans
 
-NAME = "mlflow"
 FIELDS = frozenset({"info", "data"})
 
 _CALLS = ("CHAT_MODEL", "LLM")
 
 
-class _Info(InputModel):
+class _TraceInfo(InputModel):
     trace_id: Name
 
 
-class _Data(InputModel):
+class _TraceData(InputModel):
     spans: list[dict[str, object]]
 
 
-class _Trace(InputModel):
-    info: _Info
-    data: _Data
+class _MlflowTrace(InputModel):
+    info: _TraceInfo
+    data: _TraceData
 
 
-class _Span(InputModel):
+class _MlflowSpan(InputModel):
     span_id: Identifier
     started: UnixNanos = Field(alias="start_time_unix_nano")
     model: Name = Field(alias="mlflow.llm.model")
 
 
-def is_mlflow(record: Mapping[str, object]) -> bool:
-    """Whether a record is a trace."""
+def matches(record: Mapping[str, object]) -> bool:
+    """Return True if a record is a trace."""
     info = record.get("info")
     return isinstance(info, dict) and "trace_id" in info and isinstance(record.get("data"), dict)
 
 
-def parse_mlflow(record: Mapping[str, object], reading: Reading) -> Sequence[Found | Piece]:
-    """Return the outputs of a trace's calls, one for each choice.
-
-    Their ids are the trace's and the span's, since a trace can hold several calls.
+def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | SpanEntry]:
+    """Return the calls of a trace, named by trace and span.
 
     Raises:
         InputError: the trace is malformed.
     """
-    trace = validate(_Trace, record)
+    trace = validate(_MlflowTrace, record)
     name = trace.info.trace_id
-    found = pieces(trace.data.spans, lambda span: _outputs(name, span, reading), "start_time_unix_nano")
+    found = read_spans(trace.data.spans, lambda span: _read_span(name, span, context), "start_time_unix_nano")
     return found or [Skipped("traces without spans")]
 
 
-def _outputs(trace: str, span: Mapping[str, object], reading: Reading) -> list[Found]:
-    attributes, status = span.get("attributes"), span.get("status")
+def _read_span(trace: str, record: Mapping[str, object], context: LogContext) -> Entry:
+    attributes, status = record.get("attributes"), record.get("status")
     if not isinstance(attributes, dict):
         raise InputError("`attributes` is missing")
     output = _value(attributes, "mlflow.spanOutputs")
-    is_call = _value(attributes, "mlflow.spanType") in _CALLS
-    failed = isinstance(status, dict) and status.get("code") in ("STATUS_CODE_ERROR", "ERROR")
-    name, parent = span_id(span.get("span_id")), span_id(span.get("parent_span_id"))
-    told = output is not None and not failed
-    is_told_of = reading.calls.span(trace, name, parent, is_call=is_call and told)
-    if not is_call:
-        return [Skipped(NO_CALL)]
-    if failed:
-        return [Skipped(FAILED)]
-    if not told:
+    span = LoggedSpan(
+        trace,
+        span_id(record.get("span_id")),
+        span_id(record.get("parent_span_id")),
+        is_call=_value(attributes, "mlflow.spanType") in _CALLS,
+        failed=isinstance(status, dict) and status.get("code") in ("STATUS_CODE_ERROR", "ERROR"),
+        answered=output is not None,
+    )
+    if skipped := context.spans.reason_to_skip(span):
+        return skipped
+    if output is None:
         raise InputError("`mlflow.spanOutputs` is missing; the call had not ended")
-    if not is_told_of:
-        return [Skipped(TOLD_TWICE)]
-    model = _value(attributes, "mlflow.llm.model")
-    fields = validate(_Span, {**span, "mlflow.llm.model": model})
-    prompt, messages = read(prompt_of, _value(attributes, "mlflow.spanInputs"), "mlflow.spanInputs")
-    call = Call(reading.source or NAME, f"{trace}:{name}", fields.started, fields.model, prompt, messages)
-    return call.outputs(read(answers_of, output, "mlflow.spanOutputs"))
+    fields = validate(_MlflowSpan, {**record, "mlflow.llm.model": _value(attributes, "mlflow.llm.model")})
+    prompt, messages = read_part(prompt_of, _value(attributes, "mlflow.spanInputs"), "mlflow.spanInputs")
+    answers = read_part(answers_of, output, "mlflow.spanOutputs")
+    return Call(f"{trace}:{span.id}", fields.started, fields.model, answers, prompt, messages)
 
 
 def _value(attributes: Mapping[str, object], name: str) -> object:
-    """Return the value that the JSON text of an attribute stands for."""
+    """Return the value of an attribute from its JSON text."""
     value = attributes.get(name)
     if not isinstance(value, str):
         return value

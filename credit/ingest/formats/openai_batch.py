@@ -1,8 +1,8 @@
-"""Results of OpenAI's batch API, as its output and error files hold them.
+"""Results of OpenAI's batch API: its output and error files.
 
-A line is `{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}`, with a chat completion as
-the body. What was asked stands in the batch's input file alone, under the same `custom_id`. That id says nothing beyond
-its batch (`request-1` is in most of them), so the output is known by the completion's.
+A line is `{"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}` with a chat completion as
+the body. The messages stand only in the batch's input file, under the same `custom_id`. That id means nothing outside
+its batch (`request-1` is in most of them), so the completion's id names the call.
 https://platform.openai.com/docs/guides/batch
 """
 
@@ -10,42 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from credit.ingest.calls import FAILED, Found, Skipped
+from credit.ingest.calls import FAILED, Entry
 from credit.ingest.fields import Identifier, InputModel, validate
-from credit.ingest.formats.openai_chat import completion_outputs
-from credit.ingest.spans import Reading
+from credit.ingest.formats.openai_chat import completion_call
+from credit.ingest.spans import LogContext
 
-NAME = "openai-batch"
 FIELDS = frozenset({"id", "custom_id", "response", "error"})
 
 _SUCCESS = 200
 
 
-class _Response(InputModel):
+class _BatchResponse(InputModel):
     status_code: int
     body: dict[str, object]
 
 
-class _Result(InputModel):
+class _OpenAIResult(InputModel):
     custom_id: Identifier
-    response: _Response
+    response: _BatchResponse
 
 
-def is_openai_result(record: Mapping[str, object]) -> bool:
-    """Whether a record is the result of a batch of OpenAI's."""
+def matches(record: Mapping[str, object]) -> bool:
+    """Return True if a record is a result of an OpenAI batch."""
     return "custom_id" in record and "response" in record
 
 
-def parse_openai_result(record: Mapping[str, object], reading: Reading) -> list[Found]:
-    """Return the outputs of one result, one for each choice.
+def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
+    """Return the call of a result.
 
     Raises:
         InputError: the result cannot be used, or its request is missing.
     """
     if record.get("error") is not None:
-        return [Skipped(FAILED)]
-    result = validate(_Result, record)
+        return [FAILED]
+    result = validate(_OpenAIResult, record)
     if result.response.status_code != _SUCCESS:
-        return [Skipped(FAILED)]
-    messages = reading.requests.messages(result.custom_id)
-    return completion_outputs(result.response.body, messages, reading.source or NAME)
+        return [FAILED]
+    return [completion_call(result.response.body, context.requests.messages(result.custom_id))]

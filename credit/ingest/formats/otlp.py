@@ -1,7 +1,7 @@
 """Spans of OpenTelemetry in OTLP's JSON, by the semantic conventions for generative AI (1.37 and later).
 
-A document holds spans by resource and scope; values are tagged with their type, and messages may be structured or JSON
-in a text. Which call a span is of, `gen_ai.operation.name` says: agents and tools are spans around it.
+A document holds spans by resource and scope. Values are tagged with their type; messages are structured, or JSON in a
+text. `gen_ai.operation.name` tells a call of a model from the spans of agents and tools around it.
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding,
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 """
@@ -13,25 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import (
-    FAILED,
-    NO_CALL,
-    TOLD_TWICE,
-    Answer,
-    Call,
-    Found,
-    Piece,
-    Skipped,
-    answer_of_parts,
-    as_text_parts,
-)
+from credit.ingest.calls import Answer, Call, Entry, Skipped, SpanEntry, answer_of_parts, as_text_parts
 from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, unix_nanos, validate
 from credit.ingest.formats import langfuse
 from credit.ingest.json_documents import parse_json
-from credit.ingest.spans import Reading, pieces
+from credit.ingest.spans import LogContext, LoggedSpan, read_spans
 from credit.records import Message
 
-NAME = "otel"
 FIELDS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
 
 _CHATS = ("chat", "generate_content")
@@ -41,7 +29,7 @@ _READ = ("gen_ai.", "error.type", "llm.model_name", "llm.request.type", _LANGFUS
 _OTHERS = frozenset(
     {"gen_ai.output.messages", "gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.type"}
 )
-"""Attributes that tell of a call by other or older conventions, such as OpenInference's."""
+"""Attributes of a call by other or older conventions, such as OpenInference's."""
 _NO_CONTENT = (
     "`gen_ai.output.messages` is missing: content was not recorded; set"
     " OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and"
@@ -49,7 +37,7 @@ _NO_CONTENT = (
 )
 
 
-class _Span(InputModel):
+class _OtlpSpan(InputModel):
     trace_id: Name = Field(alias="traceId")
     span_id: Name = Field(alias="spanId")
     started: UnixNanos = Field(alias="startTimeUnixNano")
@@ -57,18 +45,18 @@ class _Span(InputModel):
     id: Name | None = Field(alias="gen_ai.response.id", default=None)
 
 
-def is_otlp(record: Mapping[str, object]) -> bool:
-    """Whether a record is a document of OTLP."""
+def matches(record: Mapping[str, object]) -> bool:
+    """Return True if a record is a document of OTLP."""
     return not FIELDS.isdisjoint(record)
 
 
-def parse_otlp(record: Mapping[str, object], reading: Reading) -> Sequence[Found | Piece]:
-    """Return the outputs of the spans in a document, one for each choice.
+def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | SpanEntry]:
+    """Return the calls of the spans in a document.
 
     Raises:
         InputError: the document is malformed.
     """
-    found = pieces(_spans(record), lambda span: _outputs(span, reading), "startTimeUnixNano")
+    found = read_spans(_spans(record), lambda span: _read_span(span, context), "startTimeUnixNano")
     return found or [Skipped("documents without spans")]
 
 
@@ -87,34 +75,35 @@ def _list(owner: Mapping[str, object], name: str) -> list[dict[str, object]]:
     return items
 
 
-def _outputs(span: Mapping[str, object], reading: Reading) -> list[Found]:
-    attributes = _attributes(span)
+def _read_span(record: Mapping[str, object], context: LogContext) -> Entry:
+    attributes = _attributes(record)
     if _LANGFUSE + "type" in attributes:
-        return langfuse.parse_observation(_observation(span, attributes), reading)
+        return langfuse.read_observation(_observation(record, attributes), context)
     operation, output = attributes.get("gen_ai.operation.name"), attributes.get("gen_ai.output.messages")
-    is_chat, failed = operation in _CHATS, "error.type" in attributes or _has_failed(span)
-    trace, name, parent = (span_id(span.get(key)) for key in ("traceId", "spanId", "parentSpanId"))
-    is_told_of = reading.calls.span(trace, name, parent, is_call=is_chat and output is not None and not failed)
+    span = LoggedSpan(
+        span_id(record.get("traceId")),
+        span_id(record.get("spanId")),
+        span_id(record.get("parentSpanId")),
+        is_call=operation in _CHATS,
+        failed="error.type" in attributes or _has_failed(record),
+        answered=output is not None,
+    )
+    skipped = context.spans.reason_to_skip(span)
     if operation is None and not _OTHERS.isdisjoint(attributes):
         raise InputError("`gen_ai.operation.name` is missing; only the conventions of 1.37 and later can be read")
     if operation == "text_completion":
         raise InputError("`gen_ai.operation.name` is 'text_completion'; only chats can be read")
-    if not is_chat:
-        return [Skipped(NO_CALL)]
-    if failed:
-        return [Skipped(FAILED)]
+    if skipped:
+        return skipped
     if output is None:
         raise InputError(_NO_CONTENT)
-    if not is_told_of:
-        return [Skipped(TOLD_TWICE)]
-    fields = validate(_Span, {**span, **attributes})
-    source, identity = reading.source or NAME, fields.id or f"{trace}:{name}"
-    call = Call(source, identity, fields.started, fields.model, messages=_asked(attributes))
-    return call.outputs(_answers(output))
+    fields = validate(_OtlpSpan, {**record, **attributes})
+    identity = fields.id or f"{span.trace}:{span.id}"
+    return Call(identity, fields.started, fields.model, _answers(output), messages=_asked(attributes))
 
 
 def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -> dict[str, object]:
-    """Return the observation that Langfuse makes of a span which its own client wrote."""
+    """Return the observation that Langfuse makes of a span of its own client."""
     said = {key.removeprefix(_LANGFUSE): value for key, value in attributes.items() if key.startswith(_LANGFUSE)}
     try:
         started = unix_nanos(span.get("startTimeUnixNano")).isoformat()
@@ -139,7 +128,7 @@ def _has_failed(span: Mapping[str, object]) -> bool:
 
 
 def _attributes(span: Mapping[str, object]) -> dict[str, object]:
-    """Return the attributes of a span that are read, as plain values."""
+    """Return the attributes of a span that matter here, as plain values."""
     return {
         str(item.get("key")): _plain(item.get("value"))
         for item in _list(span, "attributes")
@@ -148,7 +137,7 @@ def _attributes(span: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """Return what a tagged value stands for: `{"stringValue": "a"}` is "a"; structures are lists and objects."""
+    """Return a tagged value without its tags: "a" for `{"stringValue": "a"}`; lists and objects for structures."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
     ((kind, content),) = value.items()
@@ -195,8 +184,8 @@ def _text(number: int, parts: list[object]) -> str:
         raise InputError(f"`gen_ai.input.messages` {number}: {error}") from error
 
 
-def _answers(output: object) -> list[Answer]:
+def _answers(output: object) -> dict[int, Answer]:
     messages = _messages(output, "gen_ai.output.messages")
     if not messages:
         raise InputError("`gen_ai.output.messages` is empty")
-    return [answer_of_parts(parts, "content") for _, parts in messages]
+    return {index: answer_of_parts(parts, "content") for index, (_, parts) in enumerate(messages)}

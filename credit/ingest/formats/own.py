@@ -1,11 +1,11 @@
-"""The product's own format for outputs: one flat record each, in JSON Lines, CSV or Parquet."""
+"""credit's own format: one flat record for each output, in JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from credit.errors import InputError
-from credit.ingest.calls import Found
+from credit.ingest.calls import Call, Entry
 from credit.ingest.fields import (
     FilledText,
     Identifier,
@@ -17,11 +17,11 @@ from credit.ingest.fields import (
     WeightMicro,
     validate,
 )
-from credit.ingest.spans import Reading
-from credit.records import MICRO, OWN_SOURCE, LoggedOutput
+from credit.ingest.spans import LogContext
+from credit.records import MICRO
 
 
-class _Fields(InputModel):
+class _OwnRecord(InputModel):
     id: Identifier
     occurred_at: Timestamp
     model: Name
@@ -32,33 +32,32 @@ class _Fields(InputModel):
     source: Name | None = None
 
 
-FIELDS = tuple(_Fields.model_fields)
+FIELDS = tuple(_OwnRecord.model_fields)
 
 
-def parse_own(record: Mapping[str, object], reading: Reading) -> list[Found]:
-    """Return the output that a record of the own format holds.
+def matches(record: Mapping[str, object]) -> bool:
+    """Return True if a record has any of the format's fields."""
+    return not record.keys().isdisjoint(FIELDS)
+
+
+def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
+    """Return the call of a record.
 
     Raises:
         InputError: the record cannot be used.
     """
-    # None is how JSON and Parquet spell an absent value; a field that is needed is then missing.
-    fields = validate(_Fields, {name: value for name, value in record.items() if value is not None})
+    # JSON and Parquet spell an absent value None; a field that is needed is then missing.
+    fields = validate(_OwnRecord, {name: value for name, value in record.items() if value is not None})
     if fields.prompt and fields.messages:
         raise InputError("`prompt` and `messages` are both given; which of them the model saw would be a guess")
-    return [
-        LoggedOutput(
-            source=reading.source or fields.source or OWN_SOURCE,
-            external_id=fields.id,
-            occurred_at=fields.occurred_at,
-            model=fields.model,
-            completion=fields.completion,
-            prompt=fields.prompt or "",
-            messages=fields.messages or (),
-            weight_micro=MICRO if fields.weight is None else fields.weight,
-        )
-    ]
-
-
-def is_own(record: Mapping[str, object]) -> bool:
-    """Whether a record has any of the format's fields."""
-    return not record.keys().isdisjoint(FIELDS)
+    call = Call(
+        fields.id,
+        fields.occurred_at,
+        fields.model,
+        {0: fields.completion},
+        fields.prompt or "",
+        fields.messages or (),
+        MICRO if fields.weight is None else fields.weight,
+        source=fields.source or "",
+    )
+    return [call]
