@@ -10,6 +10,7 @@ import rfc8785
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.fx import exact_text
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import HeldCollection, Waterfall
 from credit.records import Terms
 
@@ -201,24 +202,19 @@ def _pool(share: PoolShare) -> dict[str, Any]:
 
 
 def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
-    """Return the lines of a balance, with the agreed part behind each line that is a part of something."""
-    lines = fall.lines | {
+    """Return the lines of a balance, with the agreed rate of each line that has one."""
+    lines = fall.amounts | {
         "reserve_balance": fall.reserve_balance_minor,
         "advance_balance": fall.advance_balance_minor,
     }
     amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
-    agreed = {
-        "reserve_ppm": terms.reserve_ppm if fall.reserve_held_minor else 0,
-        "recoupment_ppm": terms.recoupment_ppm if fall.recouped_minor else 0,
-        "withholding_ppm": terms.withholding_ppm if fall.withheld_minor else 0,
-    }
-    parts = {name: ppm for name, ppm in agreed.items() if ppm}
+    rates = {line.rate: getattr(terms, line.rate) for line in STATEMENT_LINES if line.rate and fall.amount(line)}
     return {
         "currency": fall.currency,
         "agreement": terms.agreement_reference,
         "reason": fall.reason,
         **amounts,
-        **parts,
+        **rates,
     }
 
 

@@ -1,21 +1,19 @@
-"""The lines of a statement: from what was owed and earned to what is paid now and what is carried forward.
+"""The waterfall of a balance: from what was owed and earned to what is paid now and what is carried forward.
 
-    opening + earned + adjustments − collections held + collections released
-        − reserve held + reserve released − advances recouped + converted in = owed
-    owed − withholding − fees = payable, or else owed is converted or carried forward whole, with the reason
+`credit.accounting.statement_lines` lists the lines and says how they add up; `settle` computes them.
 
-**Rounding.** Every share is agreed in parts per million and applied once, to an integer, exactly; the fraction of a
-minor unit that is left falls to the provider: what is held, recouped, withheld or kept by the house is rounded down.
-Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an amount
-that was carried forward.
+**Rounding.** Every rate is agreed in parts per million and applied once, to an integer, exactly. The fraction of a
+minor unit that is left falls to the provider: the reserve, advances recouped, withholding and the house's part are
+rounded down. Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from
+an amount that was carried forward.
 
-**Collections on hold.** What a collection earns while it is on hold is not its provider's to dispose of: it is neither
-owed nor set off against a debt, nothing of it is held in reserve, and no advance is recouped from it. When it is
-released it counts as earned then: reserve and recoupment are taken from it by the terms of that period. The rate at
-which it was earned stays that of its own period.
+**Collections on hold.** The provider does not dispose of what a collection earns while it is on hold: that money is
+neither owed nor set off against a debt, no reserve is held from it, and no advance is recouped from it. The first close
+after the release counts it as earned, with the reserve and recoupment of that period; the rate stays that of the period
+in which it was earned.
 
-**Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where it is agreed that a currency is
-paid in another, what is owed at the end of the one waterfall is converted and comes in at the end of the other.
+**Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where the terms say that a currency is
+paid in another, the amount owed at the end of the first waterfall is converted and comes in at the end of the other.
 """
 
 from __future__ import annotations
@@ -25,16 +23,14 @@ from dataclasses import dataclass
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
+from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine, Step
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
-
-SOMETIMES = ("collections_held", "collections_released", "converted_in", "converted_out")
-"""Lines that stand on a statement only where they are not zero: it reads as it did before there could be some."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCollection:
-    """What a collection earned while it was on hold, over one period, in minor units of one currency.
+    """Earnings of a collection on hold, over one period, in minor units of one currency.
 
     Attributes:
         collection: its name.
@@ -54,12 +50,12 @@ class HeldCollection:
 
     @property
     def balance_minor(self) -> int:
-        """What stays held."""
+        """The amount that stays held."""
         return self.opening_minor + self.corrected_minor + self.held_minor - self.released_minor
 
     def __post_init__(self) -> None:
         if min(self.opening_minor, self.held_minor, self.released_minor, self.balance_minor) < 0:
-            raise IntegrityError(f"collection {self.collection}: what is held of it is negative")
+            raise IntegrityError(f"collection {self.collection}: the amount held of it is negative")
         on_hold = bool(self.reason)
         if on_hold == bool(self.released_minor) or (not on_hold and (self.held_minor or self.balance_minor)):
             raise IntegrityError(f"collection {self.collection}: it is held, with a reason, or all of it is released")
@@ -67,27 +63,27 @@ class HeldCollection:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """One provider's balance in one currency over one period, in minor units. Its lines add up, always.
+    """One provider's balance in one currency over one period, in minor units. Its lines always add up.
 
     Attributes:
-        provider: whose balance it is.
+        provider: the provider's key.
         currency: ISO 4217 code.
         opening_minor: carried from the period before; negative is owed by the provider.
-        earned_minor: the provider's part of what was allocated in this period, at least 0.
+        earned_minor: the provider's part of the period's allocations, at least 0.
         adjustments_minor: corrections, of either sign.
         reserve_held_minor: held back of what was earned, at least 0.
         reserve_released_minor: held back earlier and due now, at least 0.
-        recouped_minor: what goes towards advances paid before; at most what was earned and is not on hold.
-        withheld_minor: tax withheld from what is paid, at least 0.
+        advances_recouped_minor: earnings that pay back advances; at most what was earned and is not on hold.
+        withholding_minor: tax withheld from what is paid, at least 0.
         fees_minor: taken from what is paid, at least 0.
         payable_minor: to be paid now, at least 0.
-        carried_minor: the next period's opening.
+        carried_forward_minor: the next period's opening.
         reason: why nothing is paid, in words; empty exactly when something is.
         reserve_balance_minor: all that is held back after this period.
         advance_balance_minor: what is left of advances after this period, at least 0.
-        converted_in_minor: what came from balances in other currencies, at least 0.
-        collections: what of its collections is on hold, or was released, by name.
-        conversion: all that is owed turned into another currency, where it is paid; None where it is not.
+        converted_in_minor: converted from balances in other currencies, at least 0.
+        collections: the provider's collections that are on hold, or were released, by name.
+        conversion: of all that is owed into another currency, where the terms pay in that one; else None.
     """
 
     provider: str
@@ -97,11 +93,11 @@ class Waterfall:
     adjustments_minor: int
     reserve_held_minor: int
     reserve_released_minor: int
-    recouped_minor: int
-    withheld_minor: int
+    advances_recouped_minor: int
+    withholding_minor: int
     fees_minor: int
     payable_minor: int
-    carried_minor: int
+    carried_forward_minor: int
     reason: str
     reserve_balance_minor: int = 0
     advance_balance_minor: int = 0
@@ -111,88 +107,60 @@ class Waterfall:
 
     @property
     def collections_held_minor(self) -> int:
-        """What collections on hold earned in this period, at least 0."""
+        """Earnings of this period by collections on hold, at least 0."""
         return sum(item.held_minor for item in self.collections)
 
     @property
     def collections_released_minor(self) -> int:
-        """What is no longer on hold and counts as earned now, at least 0."""
+        """Earnings that were on hold and count from now on, at least 0."""
         return sum(item.released_minor for item in self.collections)
 
     @property
     def disposable_minor(self) -> int:
-        """Of what was earned, now or while it was on hold, what counts in this period, at least 0."""
+        """Earnings that count in this period, made now or while on hold, at least 0."""
         return self.earned_minor - self.collections_held_minor + self.collections_released_minor
 
     @property
     def converted_out_minor(self) -> int:
-        """What was turned into another currency, at least 0."""
+        """The amount that was converted into another currency, at least 0."""
         return self.conversion.amount_minor if self.conversion else 0
+
+    def amount(self, line: StatementLine) -> int:
+        """Return the amount of a line, as a statement shows it: without the line's sign."""
+        return int(getattr(self, f"{line.name}_minor"))
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """The amounts of all lines, by name, in the order of a statement."""
+        return {line.name: self.amount(line) for line in STATEMENT_LINES}
+
+    def sum_of(self, step: Step) -> int:
+        """Return the sum of the lines of a step, each with its sign."""
+        return sum(line.sign * self.amount(line) for line in STATEMENT_LINES if line.step == step)
 
     @property
     def owed_minor(self) -> int:
-        """What would be paid if there were neither tax nor fee, minimum or hold; negative is a debt."""
-        return (
-            self.opening_minor
-            + self.disposable_minor
-            + self.adjustments_minor
-            - self.reserve_held_minor
-            + self.reserve_released_minor
-            - self.recouped_minor
-            + self.converted_in_minor
-        )
-
-    @property
-    def lines(self) -> dict[str, int]:
-        """What a statement shows of it, by the names that stand there."""
-        lines = {
-            "opening": self.opening_minor,
-            "earned": self.earned_minor,
-            "collections_held": self.collections_held_minor,
-            "collections_released": self.collections_released_minor,
-            "adjustments": self.adjustments_minor,
-            "reserve_held": self.reserve_held_minor,
-            "reserve_released": self.reserve_released_minor,
-            "advances_recouped": self.recouped_minor,
-            "withholding": self.withheld_minor,
-            "fees": self.fees_minor,
-            "payable": self.payable_minor,
-            "carried_forward": self.carried_minor,
-            "converted_in": self.converted_in_minor,
-            "converted_out": self.converted_out_minor,
-        }
-        return {name: minor for name, minor in lines.items() if minor or name not in SOMETIMES}
+        """The payment if there were neither tax nor fee, minimum or hold; negative is a debt."""
+        return self.sum_of("owed")
 
     def __post_init__(self) -> None:
         where = f"statement of {self.provider} in {self.currency}"
-        taken = self.withheld_minor + self.fees_minor
-        if self.owed_minor != taken + self.payable_minor + self.carried_minor + self.converted_out_minor:
+        taken = self.withholding_minor + self.fees_minor
+        if self.owed_minor + self.sum_of("taken") != self.sum_of("outcome"):
             raise IntegrityError(
                 f"{where}: {self.payable_minor} payable, {taken} withheld, {self.converted_out_minor} converted and"
-                f" {self.carried_minor} carried are not {self.owed_minor}"
+                f" {self.carried_forward_minor} carried are not {self.owed_minor}"
             )
-        if self.conversion is not None and (self.payable_minor or self.carried_minor):
+        if self.conversion is not None and (self.payable_minor or self.carried_forward_minor):
             raise IntegrityError(f"{where}: what is converted is neither paid nor carried")
-        never_negative = (
-            self.earned_minor,
-            self.disposable_minor,
-            self.reserve_held_minor,
-            self.reserve_released_minor,
-            self.recouped_minor,
-            self.withheld_minor,
-            self.fees_minor,
-            self.payable_minor,
-            self.reserve_balance_minor,
-            self.advance_balance_minor,
-            self.converted_in_minor,
-        )
-        if min(never_negative) < 0:
+        never_negative = [self.amount(line) for line in STATEMENT_LINES if not line.may_be_negative]
+        if min(*never_negative, self.disposable_minor, self.reserve_balance_minor, self.advance_balance_minor) < 0:
             raise IntegrityError(f"{where}: an amount is negative that cannot be")
-        if max(self.recouped_minor, self.reserve_held_minor) > self.disposable_minor:
+        if max(self.advances_recouped_minor, self.reserve_held_minor) > self.disposable_minor:
             raise IntegrityError(f"{where}: more is recouped or held back than was earned")
         if (self.payable_minor == 0) != bool(self.reason):
             raise IntegrityError(f"{where}: a reason is given exactly when nothing is paid")
-        if (self.payable_minor == 0 and taken) or (self.payable_minor and self.carried_minor):
+        if (self.payable_minor == 0 and taken) or (self.payable_minor and self.carried_forward_minor):
             raise IntegrityError(f"{where}: an amount is paid and carried at once, or taxed without being paid")
 
 
@@ -204,7 +172,7 @@ def part(amount_minor: int, share_ppm: int) -> int:
 
 
 def provider_part(allocated_minor: int, rate_ppm: int) -> int:
-    """Return what of an allocation is the provider's; the house's rest is rounded down."""
+    """Return the provider's part of an allocation; the rest is the house's, rounded down."""
     return allocated_minor - part(allocated_minor, PPM - rate_ppm)
 
 
@@ -224,29 +192,29 @@ def settle(
     hold: str = "",
     rates: PeriodRates = NO_RATES,
 ) -> Waterfall:
-    """Decide what is paid: all that is owed, or nothing, with the reason; or that it is paid in another currency.
+    """Settle a balance: all that is owed is paid, converted into another currency, or carried forward with the reason.
 
-    What is owed is carried forward whole while it is negative, on hold, or below the minimum payout. Nothing is
-    clamped: a debt stays visible and is worked off by later earnings. Advances are recouped from this period's
-    earnings alone, and never so far that the provider would owe.
+    A balance is carried forward whole while it is negative, on hold, or below the minimum payout. A debt stays visible
+    and is worked off by later earnings. Advances are recouped from this period's earnings alone, and never so far that
+    the provider would owe.
 
     Args:
         provider: the provider's key.
-        currency: ISO 4217 code; no other currency's money plays a part.
+        currency: ISO 4217 code.
         opening_minor: carried from the period before.
         earned_minor: the provider's part of this period's allocations.
         adjustments_minor: corrections posted in this period.
-        released_minor: of reserves held earlier, what is due now.
+        released_minor: reserves held earlier that are due now.
         reserve_minor: all that is held back so far, `released_minor` included.
         advance_minor: what is left of advances so far.
-        converted_in_minor: what other currencies' balances were converted to.
-        collections: what of its collections is on hold, or was released.
-        terms: what is agreed; None for the defaults.
+        converted_in_minor: converted from balances in other currencies.
+        collections: the provider's collections that are on hold, or were released.
+        terms: the agreed terms; None for the defaults.
         hold: why the provider is on hold, or empty.
-        rates: by which is converted what is paid in another currency.
+        rates: the period's rates, for a balance that is paid in another currency.
 
     Raises:
-        LedgerError: the rate that is needed was not given.
+        LedgerError: the rate of the conversion is missing.
         InvalidRequestError: an amount is negative that cannot be, or the currency is unknown.
     """
     agreed = terms or Terms()
@@ -278,11 +246,11 @@ def settle(
         adjustments_minor,
         reserve_held_minor=held,
         reserve_released_minor=released_minor,
-        recouped_minor=recouped,
-        withheld_minor=0 if reason else withheld,
+        advances_recouped_minor=recouped,
+        withholding_minor=0 if reason else withheld,
         fees_minor=0 if reason else agreed.fee_minor,
         payable_minor=0 if reason else payable,
-        carried_minor=owed if reason and conversion is None else 0,
+        carried_forward_minor=owed if reason and conversion is None else 0,
         reason=reason,
         reserve_balance_minor=reserve_minor + held - released_minor,
         advance_balance_minor=advance_minor - recouped,

@@ -137,14 +137,14 @@ def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator
 def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
     """Return every provider's balances; columns that are usually zero only where one is not."""
     from credit.accounting.amounts import format_amount
+    from credit.accounting.statement_lines import STATEMENT_LINES
     from credit.reporting.layout import Column, fitted
 
-    lines = [_amounts(fall) for fall in falls]
     columns = [Column("provider", [fall.provider for fall in falls]), Column("currency", [f.currency for f in falls])]
-    for name in lines[0]:
-        if name in {"opening", "earned", "payable"} or any(line[name] for line in lines):
-            cells = [format_amount(line[name], fall.currency) for line, fall in zip(lines, falls, strict=True)]
-            columns.append(Column(name, cells, is_number=True))
+    for line in STATEMENT_LINES:
+        if line.always or any(fall.amount(line) for fall in falls):
+            cells = [format_amount(line.sign * fall.amount(line), fall.currency) for fall in falls]
+            columns.append(Column(line.heading, cells, is_number=True))
     notes = [
         "; ".join(filter(None, (*_on_hold(fall), fall.conversion.arithmetic if fall.conversion else "", fall.reason)))
         for fall in falls
@@ -162,30 +162,10 @@ def _on_hold(fall: Waterfall) -> Iterator[str]:
             yield f"{held} of {item.collection} is on hold: {item.reason}"
 
 
-def _amounts(fall: Waterfall) -> dict[str, int]:
-    """Return the lines of a waterfall by name, in their order, as they add up."""
-    return {
-        "opening": fall.opening_minor,
-        "earned": fall.earned_minor,
-        "collections held": -fall.collections_held_minor,
-        "collections released": fall.collections_released_minor,
-        "adjustments": fall.adjustments_minor,
-        "reserve held": -fall.reserve_held_minor,
-        "reserve released": fall.reserve_released_minor,
-        "advances recouped": -fall.recouped_minor,
-        "converted in": fall.converted_in_minor,
-        "converted out": -fall.converted_out_minor,
-        "withholding": -fall.withheld_minor,
-        "fees": -fall.fees_minor,
-        "payable": fall.payable_minor,
-        "carried forward": fall.carried_minor,
-    }
-
-
 def _total(currency: str, falls: Sequence[Waterfall]) -> str:
     from credit.accounting.amounts import format_amount
 
     paid = [fall.payable_minor for fall in falls if fall.payable_minor]
-    carried = format_amount(sum(fall.carried_minor for fall in falls), currency)
+    carried = format_amount(sum(fall.carried_forward_minor for fall in falls), currency)
     payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
     return f"{payable}, {carried} carried forward"

@@ -10,20 +10,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from credit.accounting.fx import Conversion, PeriodRates
+from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import (
     ADVANCE_KIND,
-    FEES,
     PAYABLE_KIND,
     RESERVE_KIND,
-    advance_account,
-    fx_account,
-    held_account,
     payable,
-    payout_account,
-    reserve_account,
-    withholding_account,
 )
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
@@ -32,7 +26,6 @@ from credit.ledger.payouts import NewPayout, add_payouts
 from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import Pool
 from credit.ledger.settlement import (
-    RELEASE_KIND,
     Correction,
     ProviderCurrency,
     Reserve,
@@ -44,10 +37,7 @@ from credit.ledger.settlement import (
 from credit.pipeline.close_pools import Earning
 from credit.records import Group, Provider, Terms
 
-_LINE_KINDS = (RELEASE_KIND, "reserve", "reserve-release", "recoupment", "conversion", "withholding", "fees", "payout")
-"""Kinds of the transactions that stand for a waterfall's lines, each posted once for a provider and currency."""
-
-CLOSE_KINDS = ("allocation", *_LINE_KINDS)
+CLOSE_KINDS = ("allocation", *(line.transaction for line in STATEMENT_LINES if line.transaction))
 """Kinds of the transactions that a close posts."""
 
 
@@ -198,13 +188,13 @@ def post_lines(
     now: datetime,
 ) -> None:
     """Post every line of every waterfall that moves money, and record what is held back and what is to be paid."""
-    lines = [(fall, kind, posting) for fall in falls for kind, posting in _lines(period, fall)]
+    lines = [(fall, line, posting) for fall in falls for line, posting in _lines(period, fall)]
     posted = post_all(conn, [posting for _, _, posting in lines], now=now)
     held, leaving = [], []
-    for (fall, kind, _), done in zip(lines, posted, strict=True):
-        if kind == "payout":
+    for (fall, line, _), done in zip(lines, posted, strict=True):
+        if line.name == "payable":
             leaving.append(NewPayout(fall.provider, fall.currency, fall.payable_minor, done.txn_id))
-        elif kind == "reserve":
+        elif line.name == "reserve_held":
             months = terms[fall.provider, fall.currency].reserve_release_periods
             due = later(period, months)
             held.append(Reserve(period, fall.provider, fall.currency, fall.reserve_held_minor, due, done.txn_id))
@@ -212,44 +202,45 @@ def post_lines(
     add_reserves(conn, held)
 
 
-def _lines(period: str, fall: Waterfall) -> Iterator[tuple[str, Posting]]:
-    """Yield a waterfall's lines as postings, each out of what is payable (or, released, back to it)."""
-    own = payable(fall.provider)
-    taken = {
-        "reserve": (reserve_account(fall.provider), fall.reserve_held_minor),
-        "reserve-release": (reserve_account(fall.provider), -fall.reserve_released_minor),
-        "recoupment": (advance_account(fall.provider), fall.recouped_minor),
-        "withholding": (withholding_account(fall.provider), fall.withheld_minor),
-        "fees": (FEES, fall.fees_minor),
-        "payout": (payout_account(fall.provider), fall.payable_minor),
-    }
-
-    def line(kind: str, entries: tuple[Entry, ...], details: Mapping[str, Any] | None = None) -> tuple[str, Posting]:
-        key = f"{kind}:{period}:{fall.provider}:{fall.currency}"
-        return kind, Posting(kind, period, last_day(period), key, entries, details=details)
-
-    for item in fall.collections:
-        if item.released_minor:
-            group, amount = Group(fall.provider, item.collection), item.released_minor
-            lines = (Entry(held_account(group), fall.currency, -amount), Entry(own, fall.currency, amount))
-            key = f"{RELEASE_KIND}:{period}:{group}:{fall.currency}"
-            yield RELEASE_KIND, Posting(RELEASE_KIND, period, last_day(period), key, lines)
-    for kind, (account, amount) in taken.items():
-        if amount:
-            yield line(kind, (Entry(own, fall.currency, -amount), Entry(account, fall.currency, amount)))
-    if fall.conversion is not None:
-        yield line("conversion", _conversion_entries(fall.provider, fall.conversion), _rate_details(fall.conversion))
+def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Posting]]:
+    """Yield a posting for every line that moves money: out of what is payable, or back to it."""
+    for line in STATEMENT_LINES:
+        if line.name == "collections_released":
+            for item in fall.collections:
+                if item.released_minor:
+                    group = Group(fall.provider, item.collection)
+                    key = f"{line.transaction}:{period}:{group}:{fall.currency}"
+                    account = line.account.format(provider=fall.provider, collection=item.collection)
+                    yield line, _posting(period, fall, line, key, account, -item.released_minor)
+        elif line.name == "converted_out":
+            if fall.conversion is not None:
+                yield line, _conversion_posting(period, fall, line, fall.conversion)
+        elif line.transaction and fall.amount(line):
+            taken = fall.amount(line) if line.step == "outcome" else -line.sign * fall.amount(line)
+            key = f"{line.transaction}:{period}:{fall.provider}:{fall.currency}"
+            yield line, _posting(period, fall, line, key, line.account.format(provider=fall.provider), taken)
 
 
-def _conversion_entries(provider: str, item: Conversion) -> tuple[Entry, ...]:
-    """Return the entries of a conversion: what is owed changes its currency through the account of the pair."""
-    own, exchange = payable(provider), fx_account(item.given.base, item.given.quote)
-    return (
+def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, account: str, amount_minor: int) -> Posting:
+    """Return the posting that moves an amount from what is owed to the provider into an account."""
+    entries = (
+        Entry(payable(fall.provider), fall.currency, -amount_minor),
+        Entry(account, fall.currency, amount_minor),
+    )
+    return Posting(line.transaction, period, last_day(period), key, entries)
+
+
+def _conversion_posting(period: str, fall: Waterfall, line: StatementLine, item: Conversion) -> Posting:
+    """Return the posting of a conversion: what is owed changes its currency through the account of the pair."""
+    own, exchange = payable(fall.provider), line.account.format(base=item.given.base, quote=item.given.quote)
+    entries = (
         Entry(own, item.currency, -item.amount_minor),
         Entry(exchange, item.currency, item.amount_minor),
         Entry(exchange, item.into, -item.converted_minor),
         Entry(own, item.into, item.converted_minor),
     )
+    key = f"{line.transaction}:{period}:{fall.provider}:{fall.currency}"
+    return Posting(line.transaction, period, last_day(period), key, entries, details=_rate_details(item))
 
 
 def _rate_details(item: Conversion) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from credit.accounting.amounts import format_amount, format_percent
 from credit.accounting.fx import PeriodRates
 from credit.accounting.statement import on_hold_rows
-from credit.accounting.waterfall import SOMETIMES, Waterfall, provider_part, settle
+from credit.accounting.statement_lines import STATEMENT_LINES
+from credit.accounting.waterfall import Waterfall, provider_part, settle
 from credit.errors import IntegrityError
 from credit.ledger.accounts import ADVANCE_KIND, PAYABLE_KIND, RESERVE_KIND
 from credit.ledger.fx import rates_of_period
@@ -89,11 +90,11 @@ def balance_steps(conn: Connection, period: Period, who: Provider) -> Iterator[C
         if fall.conversion is not None:  # it comes in with a balance further on: statements name those last
             into = fall.conversion.into
             converted[into] = converted.get(into, 0) + fall.conversion.converted_minor
-        status = "carried" if fall.carried_minor else "converted" if fall.conversion else "none"
+        status = "carried" if fall.carried_forward_minor else "converted" if fall.conversion else "none"
         yield CurrencySteps(
             currency=currency,
             pools=tuple(pool_steps),
-            waterfall=tuple(_waterfall_steps(fall, agreed)),
+            waterfall=tuple(_line_steps(fall, agreed)),
             corrections=tuple(item for item in own if item.kind not in CLOSE_KINDS),
             payable_minor=fall.payable_minor,
             status=paid[currency].status if currency in paid else status,
@@ -186,50 +187,53 @@ def _settle_again(
 
 
 def _compare(fall: Waterfall, balance: dict[str, Any], period: str) -> None:
-    # Some lines are on the statement only where there is something to say: both sides must say so.
-    again = {name: 0 for name in balance if name in SOMETIMES} | fall.lines
-    for line, minor in again.items():
-        said = balance.get(line, format_amount(0, fall.currency))
-        if format_amount(minor, fall.currency) != said:
+    for name, minor in fall.amounts.items():
+        again = format_amount(minor, fall.currency)
+        if again != balance[name]:
             raise IntegrityError(
-                f"the statement of {fall.provider} for {period} says {line} {said} {fall.currency}; recomputed"
-                f" it is {format_amount(minor, fall.currency)}; run credit verify"
+                f"the statement of {fall.provider} for {period} says {name} {balance[name]} {fall.currency}; recomputed"
+                f" it is {again}; run credit verify"
             )
 
 
-def _waterfall_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
-    """Yield the lines of a waterfall with how each is computed; those that are nothing are left out."""
+def _line_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
+    """Yield every line of a balance that is not 0, with its arithmetic; `payable`, as the sum of the others, last."""
+    arithmetic = _arithmetic(fall, terms)
+    shown, total = [], ""
+    for line in STATEMENT_LINES:
+        amount = fall.amount(line)
+        if amount and line.name != "payable":
+            moved = -amount if line.step == "outcome" else line.sign * amount
+            shown.append(Step(line.heading, arithmetic.get(line.name, line.explained), moved))
+            total += f" {'−' if moved < 0 else '+'} {format_amount(abs(moved), fall.currency)}"
+    yield from shown
+    yield Step("payable", total.removeprefix(" + ").strip() or "nothing came in", fall.payable_minor)
+
+
+def _arithmetic(fall: Waterfall, terms: Terms) -> dict[str, str]:
+    """Return how the lines with numbers in them are computed, by the line's name."""
 
     def money(minor: int) -> str:
         return format_amount(minor, fall.currency)
 
-    earned, owed = money(fall.disposable_minor), money(fall.owed_minor)
+    def part(base_minor: int, rate_ppm: int) -> str:
+        return f"⌊{money(base_minor)} × {format_percent(rate_ppm)}⌋"
+
     kept = [item for item in fall.collections if item.reason]
     freed = [item.collection for item in fall.collections if item.released_minor]
-    why = "; ".join(f"{item.collection}: {item.reason}; {money(item.balance_minor)} held by now" for item in kept)
-    left = fall.advance_balance_minor + fall.recouped_minor
-    recoverable = f"⌊{earned} × {format_percent(terms.recoupment_ppm)}⌋"
-    before = money(fall.owed_minor + fall.recouped_minor)
-    lines = (
-        ("opening", "carried forward by the period before", fall.opening_minor),
-        ("earned", "the shares of the pools above", fall.earned_minor),
-        ("collections on hold", why, -fall.collections_held_minor),
-        ("collections released", f"held earlier: {', '.join(freed)}", fall.collections_released_minor),
-        ("adjustments", "the corrections below", fall.adjustments_minor),
-        ("reserve held", f"⌊{earned} × {format_percent(terms.reserve_ppm)}⌋", -fall.reserve_held_minor),
-        ("reserve released", "held earlier, due by this period", fall.reserve_released_minor),
-        (
-            "advances recouped",
-            f"the least of {money(left)} left of advances, {recoverable} and the balance of {before}",
-            -fall.recouped_minor,
+    advances = fall.advance_balance_minor + fall.advances_recouped_minor
+    recoverable = part(fall.disposable_minor, terms.recoupment_ppm)
+    before = fall.owed_minor + fall.advances_recouped_minor
+    return {
+        "collections_held": "; ".join(
+            f"{item.collection}: {item.reason}; {money(item.balance_minor)} held by now" for item in kept
         ),
-        ("converted in", "from the other currencies above, at their rates", fall.converted_in_minor),
-        ("converted", fall.conversion.arithmetic if fall.conversion else "", -fall.converted_out_minor),
-        ("withholding", f"⌊{owed} × {format_percent(terms.withholding_ppm)}⌋", -fall.withheld_minor),
-        ("fees", "for a payout", -fall.fees_minor),
-        ("carried forward", fall.reason, -fall.carried_minor),
-    )
-    yield from (Step(*line) for line in lines if line[2])
-    taken = [line for line in lines if line[2]]
-    total = " ".join(f"{'−' if line[2] < 0 else '+'} {money(abs(line[2]))}" for line in taken).removeprefix("+ ")
-    yield Step("payable", total or "nothing came in", fall.payable_minor)
+        "collections_released": f"held earlier: {', '.join(freed)}",
+        "reserve_held": part(fall.disposable_minor, terms.reserve_ppm),
+        "advances_recouped": (
+            f"the least of {money(advances)} left of advances, {recoverable} and the balance of {money(before)}"
+        ),
+        "withholding": part(fall.owed_minor, terms.withholding_ppm),
+        "converted_out": fall.conversion.arithmetic if fall.conversion else "",
+        "carried_forward": fall.reason,
+    }

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
-from credit.accounting.waterfall import SOMETIMES
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.registered import period_attribution_error
@@ -53,23 +53,8 @@ _KEYS: dict[By, Key] = {"provider": BY_PROVIDER, "collection": BY_COLLECTION, "d
 OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micro")
 """Columns of the attribution by output. `output_id` is what the log called the output."""
 
-MONEY_COLUMNS = (
-    "opening",
-    "earned",
-    "collections_held",
-    "collections_released",
-    "adjustments",
-    "reserve_held",
-    "reserve_released",
-    "advances_recouped",
-    "withholding",
-    "fees",
-    "converted_in",
-    "converted_out",
-    "payable",
-    "carried_forward",
-)
-"""Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of the waterfall."""
+MONEY_COLUMNS = tuple(line.name for line in STATEMENT_LINES)
+"""Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of a statement."""
 
 PAYOUT_COLUMNS = ("provider", "name", "currency", *MONEY_COLUMNS, "status", "reason")
 
@@ -189,9 +174,7 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
         for balance in body["balances"]:
             payout = paid.pop((item.provider, balance["currency"]), None)
             status = _status(item, balance, payout)
-            none = format_amount(0, balance["currency"])
-            row = {**dict.fromkeys(SOMETIMES, none), **balance, **body["provider"]}
-            rows.append({**row, "provider": item.provider, "status": status})
+            rows.append({**balance, **body["provider"], "provider": item.provider, "status": status})
     if paid:
         provider, currency = min(paid)
         raise IntegrityError(f"the payout of {period} to {provider} in {currency} stands in no statement")
@@ -228,9 +211,10 @@ def _status(item: Statement, balance: Mapping[str, Any], payout: Payout | None) 
         )
     if payout is not None:
         return payout.status
-    if "converted_out" in balance:
+    nothing = format_amount(0, currency)
+    if balance["converted_out"] != nothing:
         return "converted"
-    return "none" if balance["carried_forward"] == format_amount(0, currency) else "carried"
+    return "none" if balance["carried_forward"] == nothing else "carried"
 
 
 def _by_output(conn: Connection, books_folder: Path, period: str) -> pl.DataFrame:

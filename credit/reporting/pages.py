@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.ledger.indexes import indexes
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period
@@ -125,7 +126,8 @@ def statement_page(item: Statement) -> str:
     """Return a statement as a page: every number is from its stored text, whose SHA-256 the page prints."""
     body = json.loads(item.body_json)
     policies = [Policy.from_json(text) for text in body["policies"]]
-    return _environment().get_template("statement.html.j2").render(statement=item, body=body, policies=policies)
+    template = _environment().get_template("statement.html.j2")
+    return template.render(statement=item, body=body, policies=policies, lines=STATEMENT_LINES)
 
 
 def readme_text(item: Statement, public_key: str = "") -> str:

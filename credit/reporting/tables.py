@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError
 from credit.ledger.score_books import MEASURES
 from credit.records import MICRO
@@ -31,7 +32,7 @@ DEFAULT_WIDTH = 120
 
 _RUNNABLE = r"^('*[=+\-@\t\r])"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_WHEN_USED = frozenset(MONEY_COLUMNS) - {"opening", "earned", "payable", "carried_forward"}
+_WHEN_USED = frozenset(line.name for line in STATEMENT_LINES if not line.always)
 """Columns of a table for people that are left out where they hold only zeros."""
 
 _ALIKE = "not_told_from"

@@ -53,8 +53,8 @@ def test_every_line_is_what_is_agreed_and_all_or_nothing_is_paid(
     tax = floor(Fraction(max(owed, 0) * terms.withholding_ppm, PPM))
     net = owed - tax - terms.fee_minor
     paid = owed > 0 and not hold and net > 0 and net >= terms.minimum_payout_minor
-    assert (lines.reserve_held_minor, lines.recouped_minor) == (held, recouped)
-    assert (lines.payable_minor, lines.withheld_minor, lines.fees_minor, lines.carried_minor) == (
+    assert (lines.reserve_held_minor, lines.advances_recouped_minor) == (held, recouped)
+    assert (lines.payable_minor, lines.withholding_minor, lines.fees_minor, lines.carried_forward_minor) == (
         (net, tax, terms.fee_minor, 0) if paid else (0, 0, 0, owed)
     )
     assert bool(lines.reason) == (not paid)
@@ -79,8 +79,12 @@ def test_over_many_periods_nothing_is_lost(periods, terms, advance):
             advance_minor=outstanding,
             terms=terms,
         )
-        opening, held, outstanding = lines.carried_minor, lines.reserve_balance_minor, lines.advance_balance_minor
-        gone += lines.payable_minor + lines.withheld_minor + lines.fees_minor
+        opening, held, outstanding = (
+            lines.carried_forward_minor,
+            lines.reserve_balance_minor,
+            lines.advance_balance_minor,
+        )
+        gone += lines.payable_minor + lines.withholding_minor + lines.fees_minor
     assert gone + opening + held + (advance - outstanding) == sum(a + b for a, b in periods)
     assert 0 <= outstanding <= advance
 
@@ -127,12 +131,18 @@ def test_a_balance_of_exactly_the_minimum_is_paid():
     ("changes", "message"),
     [
         ({"payable_minor": 99}, "99 payable, 0 withheld, 0 converted and 0 carried are not 100"),
-        ({"payable_minor": -1, "carried_minor": 101}, "an amount is negative"),
-        ({"payable_minor": 0, "carried_minor": 100}, "a reason is given exactly when nothing is paid"),
+        ({"payable_minor": -1, "carried_forward_minor": 101}, "an amount is negative"),
+        ({"payable_minor": 0, "carried_forward_minor": 100}, "a reason is given exactly when nothing is paid"),
         ({"reason": "why"}, "a reason is given exactly when nothing is paid"),
-        ({"payable_minor": 40, "carried_minor": 60}, "paid and carried at once"),
-        ({"payable_minor": 0, "withheld_minor": 5, "carried_minor": 95, "reason": "why"}, "taxed without being paid"),
-        ({"recouped_minor": 101, "payable_minor": 0, "carried_minor": -1, "reason": "why"}, "more is recouped"),
+        ({"payable_minor": 40, "carried_forward_minor": 60}, "paid and carried at once"),
+        (
+            {"payable_minor": 0, "withholding_minor": 5, "carried_forward_minor": 95, "reason": "why"},
+            "taxed without being paid",
+        ),
+        (
+            {"advances_recouped_minor": 101, "payable_minor": 0, "carried_forward_minor": -1, "reason": "why"},
+            "more is recouped",
+        ),
     ],
 )
 def test_a_waterfall_that_does_not_add_up_cannot_exist(changes, message):

@@ -365,15 +365,15 @@ class Model:
             "adjustments": self.moves[month][key],
             "reserve_held": held,
             "reserve_released": released,
-            "recouped": recouped,
+            "advances_recouped": recouped,
             "converted_in": converted,
             "converted_out": out,
-            "withheld": withheld if paid else 0,
+            "withholding": withheld if paid else 0,
             "fees": agreed.fee if paid else 0,
             "payable": net if paid else 0,
-            "carried": 0 if paid or out else owed,
+            "carried_forward": 0 if paid or out else owed,
         }
-        self.carried[key] = lines["carried"]
+        self.carried[key] = lines["carried_forward"]
         if held:
             self.reserves[key].append((month + agreed.months, held))
         if recouped:
@@ -387,7 +387,7 @@ class Model:
             *((account, -amount) for (account, _), amount in freed.items()),
             (f"money:reserve:{provider}", held - released),
             (f"money:advance:{provider}", recouped),
-            (f"money:withholding:{provider}", lines["withheld"]),
+            (f"money:withholding:{provider}", lines["withholding"]),
             ("money:fees", lines["fees"]),
             (f"money:payout:{provider}", lines["payable"]),
             ("money:fx:EUR-USD", out),

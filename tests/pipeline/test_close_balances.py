@@ -6,8 +6,10 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
 from credit.ledger import holds, integrity, journal, periods
+from credit.ledger.accounts import parse_account
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.close import ClosePolicy
@@ -35,6 +37,13 @@ def verified(account: Account) -> bool:
 def balance(account: Account, period: str, provider: str = "ann") -> dict[str, str]:
     (found,) = account.statement(period, provider)["balances"]
     return {name: value for name, value in found.items() if value and value != "0.00"}
+
+
+def test_every_line_is_posted_to_an_account_that_a_ledger_has() -> None:
+    posted = [line for line in STATEMENT_LINES if line.transaction]
+    assert [bool(line.account) for line in STATEMENT_LINES] == [bool(line.transaction) for line in STATEMENT_LINES]
+    for line in posted:
+        parse_account(line.account.format(provider="ann", collection="default", base="EUR", quote="USD"))
 
 
 def test_every_line_moves_its_own_account(account: Account) -> None:
@@ -206,7 +215,7 @@ def test_a_dry_run_shows_every_line_and_writes_nothing(account: Account) -> None
         assert [item.status for item in periods.periods(conn)] == ["open"]
     done = account.close(JANUARY)
     assert (tried.earnings, tried.waterfalls, tried.statements) == (done.earnings, done.waterfalls, done.statements)
-    assert [(fall.provider, fall.withheld_minor, fall.payable_minor) for fall in done.waterfalls] == [
+    assert [(fall.provider, fall.withholding_minor, fall.payable_minor) for fall in done.waterfalls] == [
         ("ann", 50, 450),
         ("ben", 0, 500),
     ]

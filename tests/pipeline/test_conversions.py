@@ -200,7 +200,7 @@ def test_a_payout_is_explained_back_through_its_conversion(account: Account, tmp
         found = explain_payout(conn, tmp_path, "ann", JANUARY)
         told = payouts(conn, JANUARY).filter(provider="ann")
     euros, dollars = found.currencies
-    (step,) = [item for item in euros.waterfall if item.label == "converted"]
+    (step,) = [item for item in euros.waterfall if item.label == "converted out"]
     assert step.amount_minor == -7_004
     assert step.arithmetic == (
         f"70.04 EUR × 1.0842 = 75.937368 USD, rounded to 75.94; 1 EUR = 1.0842 USD ({ECB}, 2026-01-27)"

@@ -174,7 +174,7 @@ def test_a_provider_all_of_whose_data_is_on_hold_is_told_why_nothing_is_paid(acc
         found = explain_payout(conn, account.books, "ann", JANUARY)
         frame = payouts(conn, JANUARY)
     assert WHY in found.verdict
-    (line,) = (step for step in found.currencies[0].waterfall if step.label == "collections on hold")
+    (line,) = (step for step in found.currencies[0].waterfall if step.label == "collections held")
     assert (line.amount_minor, line.arithmetic) == (-500, f"novels: {WHY}; 5.00 held by now")
     (step,) = (step for step in found.currencies[0].pools if step.label == "of it, on hold: novels")
     assert (step.amount_minor, step.arithmetic) == (500, "⌊5.00 × 500000 / 500000 credits⌋")

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, text
 
 from credit.accounting.amounts import parse_amount
+from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.ledger import (
     balances,
     clock,
@@ -44,23 +45,6 @@ from tests.pipeline.after_the_close import AfterTheClose
 from tests.pipeline.from_log_to_credits import FromLogToCredits, influence, micro, paid
 from tests.pipeline.plain_credits import Paid
 from tests.pipeline.plain_model import PROVIDERS, Agreed, Pool, Posted, RefusedError, month_name
-
-LINES = (
-    "opening",
-    "earned",
-    "collections_held",
-    "collections_released",
-    "adjustments",
-    "reserve_held",
-    "reserve_released",
-    "recouped",
-    "converted_in",
-    "converted_out",
-    "withheld",
-    "fees",
-    "payable",
-    "carried",
-)
 
 provider = st.sampled_from(PROVIDERS)
 currency = st.sampled_from(["EUR", "USD"])
@@ -248,11 +232,8 @@ class Accounting(FromLogToCredits, AfterTheClose):
         assert tried[0].waterfalls == tried[1].waterfalls == done[0].waterfalls == done[1].waterfalls
         for ledger in self.ledgers:
             self.refused(lambda ledger=ledger: act(ledger))
-        found = {
-            (fall.provider, fall.currency): {line: getattr(fall, f"{line}_minor") for line in LINES}
-            for fall in done[0].waterfalls
-        }
-        nothing = dict.fromkeys(LINES, 0)
+        found = {(fall.provider, fall.currency): fall.amounts for fall in done[0].waterfalls}
+        nothing = {line.name: 0 for line in STATEMENT_LINES}
         for key in expected.keys() | found.keys():
             assert found.get(key, nothing) == expected.get(key, nothing)
         for pool, earnings in done[0].earnings:

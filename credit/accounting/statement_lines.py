@@ -1,0 +1,154 @@
+"""The lines of a balance on a statement, in one table: name, sign, words, and the transaction that posts each.
+
+The lines add up from top to bottom:
+
+    opening + earned − collections held + collections released + adjustments
+        − reserve held + reserve released − advances recouped + converted in = owed
+    owed − withholding − fees − converted out = payable, or else carried forward, with the reason
+
+Whatever shows a balance reads this table: `statement.json` and its page, the terminal and CSV reports, `credit close`
+and `credit explain payout`. So does the close, which posts the lines.
+
+To add a line, change:
+
+1. this table;
+2. `credit/accounting/waterfall.py`: a field of `Waterfall` named `<line>_minor`, computed in `settle`;
+3. `credit/pipeline/explain_balances.py`, where the arithmetic has numbers in it (`_arithmetic`);
+4. `credit/ledger/accounts.py`, where the line has a new kind of transaction or account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Step = Literal["owed", "taken", "outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """A line of a balance in one currency.
+
+    Attributes:
+        name: its key in `statement.json` and its column in reports; `Waterfall` has its amount as `<name>_minor`.
+        step: `owed` lines add up to what is owed, `taken` lines leave it, `outcome` lines say where the rest goes.
+        sign: 1 where the amount adds to the balance, -1 where it takes from it; 1 for an outcome.
+        label: the words on a provider's statement; `{month}` stands for the period.
+        explained: the source of the amount, in words, where `credit explain payout` has no arithmetic for it.
+        always: shown even where the amount is 0; other lines only where it is not.
+        may_be_negative: the amount has either sign; all others are at least 0.
+        rate: the field of `Terms` that says how much is taken, in parts per million, or empty.
+        rate_of: the base of that rate, in words.
+        transaction: the kind of the transaction that posts it, or empty.
+        account: the account that the transaction moves money to, out of what is owed to the provider (or back from, if
+            the sign is 1), with `{provider}`, `{collection}`, `{base}` and `{quote}` left open.
+    """
+
+    name: str
+    step: Step
+    sign: Literal[1, -1]
+    label: str
+    explained: str = ""
+    always: bool = False
+    may_be_negative: bool = False
+    rate: str = ""
+    rate_of: str = ""
+    transaction: str = ""
+    account: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The name as the heading of a column."""
+        return self.name.replace("_", " ")
+
+
+STATEMENT_LINES = (
+    StatementLine(
+        "opening",
+        "owed",
+        1,
+        "Carried from earlier periods",
+        "carried forward by the period before",
+        always=True,
+        may_be_negative=True,
+    ),
+    StatementLine("earned", "owed", 1, "Earned in {month}", "the shares of the pools above", always=True),
+    StatementLine("collections_held", "owed", -1, "Of it, by collections on hold"),
+    StatementLine(
+        "collections_released",
+        "owed",
+        1,
+        "Earned earlier, no longer on hold",
+        transaction="collection-release",
+        account="money:held:{provider}/{collection}",
+    ),
+    StatementLine("adjustments", "owed", 1, "Adjustments", "the corrections below", may_be_negative=True),
+    StatementLine(
+        "reserve_held",
+        "owed",
+        -1,
+        "Held in reserve",
+        rate="reserve_ppm",
+        rate_of="of what was earned",
+        transaction="reserve",
+        account="money:reserve:{provider}",
+    ),
+    StatementLine(
+        "reserve_released",
+        "owed",
+        1,
+        "Released from reserve",
+        "held earlier, due by this period",
+        transaction="reserve-release",
+        account="money:reserve:{provider}",
+    ),
+    StatementLine(
+        "advances_recouped",
+        "owed",
+        -1,
+        "Towards advances paid before",
+        rate="recoupment_ppm",
+        rate_of="of what was earned, at most",
+        transaction="recoupment",
+        account="money:advance:{provider}",
+    ),
+    StatementLine(
+        "converted_in",
+        "owed",
+        1,
+        "Converted from other currencies",
+        "from the other currencies above, at their rates",
+    ),
+    StatementLine(
+        "withholding",
+        "taken",
+        -1,
+        "Tax withheld",
+        rate="withholding_ppm",
+        rate_of="of what the lines above come to",
+        transaction="withholding",
+        account="money:withholding:{provider}",
+    ),
+    StatementLine("fees", "taken", -1, "Fees", "for a payout", transaction="fees", account="money:fees"),
+    StatementLine(
+        "converted_out",
+        "taken",
+        -1,
+        "Converted to be paid in another currency",
+        transaction="conversion",
+        account="money:fx:{base}-{quote}",
+    ),
+    StatementLine(
+        "payable",
+        "outcome",
+        1,
+        "To be paid now",
+        always=True,
+        transaction="payout",
+        account="money:payout:{provider}",
+    ),
+    StatementLine(
+        "carried_forward", "outcome", 1, "Carried forward to the next period", always=True, may_be_negative=True
+    ),
+)
+"""Every line, in the order of a statement."""
