@@ -26,7 +26,7 @@ from tests.smollm2 import smollm2
 SEED = 11
 _MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 _SOURCES = (*DISTRIBUTIONS, "urllib3")
-_PROSE = ("torch", "transformers", "sqlalchemy", "polars", "networkx", "sympy", "altair", "numpy")
+_PROSE = ("torch", "transformers", "sqlalchemy", "polars", "networkx", "sympy", "mypy", "numpy")
 _PROSE_BASE = ("pydantic", "hypothesis", "rich", "click", "alembic", "huggingface_hub", "jinja2", "beancount")
 
 

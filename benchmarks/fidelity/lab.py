@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 
-import altair as alt
 import numpy as np
-import polars as pl
 
 from benchmarks.fidelity.cases import CASES
 from benchmarks.fidelity.grid import GRID, Features, Valuer, Variant
@@ -96,26 +95,33 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]], said: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: Sequence[tuple[str, Scores]], ceiling: float) -> alt.LayerChart:
-    """LDS of plain effect under every variant, and of the baselines, with 90 % intervals; the ceiling is dashed."""
-    shown = [(name, scores.lds) for name, scores in rows if ": " not in name or name.endswith(_PLAIN)]
-    data = pl.DataFrame(
-        {
-            "measure": [name.removesuffix(_PLAIN) for name, _ in shown],
-            "LDS": [lds.value for _, lds in shown],
-            "low": [lds.low for _, lds in shown],
-            "high": [lds.high for _, lds in shown],
-            "kind": ["attribution" if name.endswith(_PLAIN) else "baseline" for name, _ in shown],
-        }
+def plot(rows: Sequence[tuple[str, Scores]], ceiling: float) -> str:
+    """LDS of plain effect under every variant, and of the baselines, with 90 % intervals, as SVG; ceiling dashed."""
+    shown = sorted(
+        ((name, scores.lds) for name, scores in rows if ": " not in name or name.endswith(_PLAIN)),
+        key=lambda row: -row[1].value,
     )
-    base = alt.Chart(data).encode(
-        y=alt.Y("measure:N", sort=alt.SortField("LDS", order="descending"), title=None, axis=alt.Axis(labelLimit=320)),
-        color=alt.Color("kind:N", title=None),
-    )
-    points = base.mark_point(filled=True, size=50).encode(x=alt.X("LDS:Q", title="LDS (90 % interval)"))
-    bars = base.mark_rule().encode(x="low:Q", x2="high:Q")
-    bound = alt.Chart(pl.DataFrame({"x": [ceiling]})).mark_rule(strokeDash=[4, 4]).encode(x="x:Q")
-    return alt.layer(bars, points, bound).properties(width=420)
+    low = min(0.0, *(lds.low for _, lds in shown))
+    high = max(ceiling, *(lds.high for _, lds in shown))
+    left, width, step = 260, 400, 20
+    bottom = step * len(shown) + 10
+
+    def x(value: float) -> str:
+        return f"{left + width * (value - low) / (high - low):.1f}"
+
+    parts = [f'<path d="M{x(ceiling)},0V{bottom}" stroke="#555" stroke-dasharray="4"/>']
+    for tick in np.arange(np.ceil(low * 5) / 5, high, 0.2):
+        parts.append(f'<path d="M{x(tick)},0V{bottom}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x(tick)}" y="{bottom + 16}" text-anchor="middle">{tick:.1f}</text>')
+    for place, (name, lds) in enumerate(shown):
+        y, colour = step * place + 15, "#1f4e79" if name.endswith(_PLAIN) else "#c5571f"
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(name.removesuffix(_PLAIN))}</text>')
+        parts.append(f'<path d="M{x(lds.low)},{y}H{x(lds.high)}" stroke="{colour}"/>')
+        parts.append(f'<circle cx="{x(lds.value)}" cy="{y}" r="4" fill="{colour}"/>')
+    parts.append(f'<text x="{left}" y="{bottom + 36}">LDS (90 % interval); blue: attribution, orange: baselines</text>')
+    size = f'viewBox="0 0 {left + width + 20} {bottom + 46}"'
+    drawn = "\n".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">\n{drawn}\n</svg>\n'
 
 
 def main() -> None:
@@ -136,7 +142,8 @@ def main() -> None:
         if not arguments.only:
             REPORTS.mkdir(parents=True, exist_ok=True)
             (REPORTS / f"{name}.md").write_text(page(truth, rows, said), encoding="utf-8")
-            plot(rows, Scoring(truth).noise().lds).save(str(REPORTS / f"{name}.svg"))
+            drawn = plot(rows, Scoring(truth).noise().lds)
+            (REPORTS / f"{name}.svg").write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":

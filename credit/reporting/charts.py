@@ -1,8 +1,7 @@
-"""Charts of a period as inline SVG: made with Altair, drawn by vl-convert, the same bytes for the same numbers.
+"""Charts of a period: lengths and places, which the template `charts.html.j2` draws.
 
-Every mark has a fixed place in pixels (x from the left, y from the top), so that nothing depends on how wide a text
-is: that differs with the fonts of the machine. A colour stands for one thing only (`PALETTE`), so that a page shown
-in the dark can replace each of them.
+Every length is a percentage of the room that the page gives to a chart. So a chart follows the width of its page, and
+the page's style sheet gives it the colours of the light, the dark and the printed page.
 """
 
 from __future__ import annotations
@@ -10,47 +9,103 @@ from __future__ import annotations
 import calendar
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
-from typing import Any, Literal
-
-import altair as alt
-import vl_convert
+from typing import Literal
 
 from credit.records import MICRO
-from credit.reporting.tables import share_text
-from credit.text import printable
-
-INK = "#1c2530"
-MUTED = "#69747f"
-RULE = "#dfe3e8"
-HOUSE_GREY = "#a9b1ba"
-HUES = ("#1f4e79", "#3f7cac", "#74a9cf", "#a3c8e0", "#cfe1ee")
-"""One hue from dark to light; the last one is for all who have none of their own."""
-
-PALETTE = (INK, MUTED, RULE, HOUSE_GREY, *HUES)
-
-BAR = HUES[2]
-"""Colour of a share's bar: light enough for the interval on it to be seen, in the light and in the dark."""
 
 SHARE_BARS = 12
 """Providers with a bar of their own; the others share one."""
 
-DAILY_BANDS = len(HUES) - 1
+DAILY_BANDS = 4
 """Providers with a colour of their own in the daily chart; the others share one."""
 
-_WIDTH = 720
-_NAME_LENGTH = 28
+Tone = Literal["one", "two", "three", "four", "others", "house"]
+"""Colour of a band, by name: the style sheet has a colour for each."""
 
-Align = Literal["left", "center", "right"]
+_TONES: Sequence[Tone] = ("one", "two", "three", "four")
+_TOO_LONG = 1.5
+"""A sum of several is cut where it is longer than this many times the longest bar of a single provider."""
+_SHORTEST = 0.3
+"""Percent of the chart's width: a share above zero shows as a bar, however small it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Slice:
-    """What one provider, all others or the house earned: its colour and, where it is asked for, credits by day."""
+class ShareBar:
+    """A bar of the share chart: one provider, all others, or the house.
+
+    Attributes:
+        name: who it is.
+        tone: `one` for a provider, `others` or `house`.
+        share: fraction of the period's credits.
+        interval: the share's 90 % interval; None where there is none, as for a sum of several.
+        length: of the bar, in percent of the chart's width.
+        reach: where the interval begins and ends, in percent of the chart's width; None
+            without one, and where the bar is cut.
+        is_cut: True where the bar is longer than the chart is wide.
+    """
 
     name: str
-    colour: str
+    tone: Tone
+    share: float
+    interval: tuple[float, float] | None
+    length: float
+    reach: tuple[float, float] | None
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One colour of the daily chart, and its credits in the whole period."""
+
+    name: str
+    tone: Tone
+    credit_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a day's column, in percent of the chart's height from the top."""
+
+    tone: Tone
+    top: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class DayColumn:
+    """A day of the month, or `late`; its place from the left, its credits by band, their pieces from the bottom up."""
+
+    label: str
+    place: int
+    credit_micro: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    has_label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A round number of credits on the scale, and its distance from the top in percent of the chart's height."""
+
+    label: str
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
+class DailyChart:
+    """Columns for the days of a month, stacked by provider."""
+
+    bands: tuple[Band, ...]
+    days: tuple[DayColumn, ...]
+    ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Party:
+    """Somebody with a bar or band: one provider, all others together, or the house."""
+
+    name: str
+    tone: Tone
     credit_micro: int
     keys: frozenset[str]
 
@@ -59,52 +114,39 @@ def share_chart(
     credit_micro: Mapping[str, int],
     names: Mapping[str, str],
     house: Collection[str],
-    period: str,
     intervals: Mapping[str, tuple[float, float]] | None = None,
-) -> str:
-    """Draw how a period's credits are shared: a bar for each provider, in one hue, and one in grey for the house.
+) -> tuple[ShareBar, ...]:
+    """Return the bars of a period's shares: the providers with most credits, all others, the house.
 
-    The interval of a share is drawn over its bar as a line with ends.
+    The longest bar or interval of a single provider fills the chart. All others together, or the house, may earn many
+    times as much: their bar is cut then, so that the providers' own stay readable.
 
     Args:
         credit_micro: micro-credits by provider's key.
         names: every provider's name by its key.
         house: keys whose credits the house receives.
-        period: whose credits they are, for the description.
         intervals: of shares, as fractions, by provider's key.
     """
-    slices = _slices(credit_micro, names, house, SHARE_BARS, (BAR,))
     total = sum(credit_micro.values())
-    # What stands for several has none: intervals do not add up.
-    known = [(intervals or {}).get(*item.keys) if len(item.keys) == 1 else None for item in slices]
-    reach = [
-        max(item.credit_micro, total * bounds[1] if bounds else 0) for item, bounds in zip(slices, known, strict=True)
-    ]
-    largest = max(reach, default=0)
-    left, row, bar, span = 204, 27, 15, 420
-    bars, labels, values = [], [], []
-    whiskers = []
-    for place, (item, bounds) in enumerate(zip(slices, known, strict=True)):
-        middle = row * place + row / 2
-        end = left + (max(1.0, span * item.credit_micro / largest) if item.credit_micro > 0 else 0.0)
-        share = share_text(item.credit_micro / total) if total else share_text(0.0)
-        bars.append(_box(left, middle - bar / 2, end, middle + bar / 2, item.colour))
-        labels.append({"x": left - 12, "y": middle, "text": _short(item.name)})
-        if bounds and total > 0:
-            low, high = (left + span * total * bound / largest for bound in bounds)
-            whiskers.append(_box(low, middle - 0.75, high, middle + 0.75, INK))
-            whiskers += [_box(x - 0.75, middle - 4, x + 0.75, middle + 4, INK) for x in (low, high)]
-            end = max(end, high)
-        values.append({"x": end + 8, "y": middle, "text": share})
-    layers = [_boxes(bars), _boxes(whiskers), _texts(labels, align="right"), _texts(values, align="left", color=MUTED)]
-    told = "; ".join(f"{item.name} {value['text']}" for item, value in zip(slices, values, strict=True))
-    return _svg(layers, row * max(1, len(slices)), f"Share of credits by provider, {period}", told)
+    found = []
+    own = sums = 0.0
+    for party in _parties(credit_micro, names, house, SHARE_BARS):
+        # Intervals do not add up: a sum of several has none.
+        interval = (intervals or {}).get(*party.keys) if len(party.keys) == 1 else None
+        share = party.credit_micro / total if total > 0 else 0.0
+        found.append((party, share, interval))
+        if _is_single(party):
+            own = max(own, share, interval[1] if interval else 0.0)
+        else:
+            sums = max(sums, share)
+    width = own if sums > own * _TOO_LONG and own > 0 else max(own, sums)
+    return tuple(_share_bar(party, share, interval, width) for party, share, interval in found)
 
 
 def daily_chart(
     by_day: Mapping[str, Mapping[str, int]], names: Mapping[str, str], house: Collection[str], period: str
-) -> str:
-    """Draw a period's credits by day (UTC), stacked by provider; what came late stands before the first day.
+) -> DailyChart:
+    """Return a period's credits by day (UTC), stacked by provider; credits of earlier days stand first, as `late`.
 
     Args:
         by_day: micro-credits by day (`YYYY-MM-DD`) and provider's key.
@@ -116,77 +158,89 @@ def daily_chart(
     for of_day in by_day.values():
         for key, micro in of_day.items():
             totals[key] = totals.get(key, 0) + micro
-    slices = _slices(totals, names, house, DAILY_BANDS, HUES)
-    columns = _columns(by_day, period)
-    heights = [sum(max(0, _credits(item, column)) for item in slices) for _, column in columns]
-    ticks = _ticks(max(heights, default=0.0))
-    left, right, top, bottom = 54, 524, 28, 188
-    step = (right - left) / len(columns)
-    boxes, days = [], []
-    for place, (label, column) in enumerate(columns):
-        x, base = left + place * step, float(bottom)
-        for item in slices:
-            rise = (bottom - top) * max(0.0, _credits(item, column)) / ticks[-1]
-            if rise:
-                boxes.append(_box(x + step * 0.12, base - rise, x + step * 0.88, base, item.colour))
-                base -= rise
-        if place == 0 or (label.isdigit() and int(label) % 5 == 0):
-            days.append({"x": x + step / 2, "y": bottom + 15, "text": label})
-    lines = [(value, bottom - (bottom - top) * value / ticks[-1]) for value in ticks]
-    rules = [_box(left, round(y), right, round(y) + 1, RULE) for _, y in lines]
-    scale = [{"x": left - 8, "y": y, "text": f"{value:,g}"} for value, y in lines]
-    titles = [{"x": left - 8, "y": 6, "text": "credits"}]
-    days.append({"x": (left + right) / 2, "y": bottom + 34, "text": "day of the month, UTC"})
-    keys = list(enumerate(reversed(slices)))
-    swatches = [_box(548, top + 22 * place, 559, top + 22 * place + 11, item.colour) for place, item in keys]
-    legend = [{"x": 568, "y": top + 22 * place + 5.5, "text": _short(item.name, 22)} for place, item in keys]
-    layers = [
-        _boxes(rules),
-        _boxes(boxes),
-        _texts(titles + scale, align="right", color=MUTED),
-        _texts(days, align="center", color=MUTED),
-        _boxes(swatches),
-        _texts(legend, align="left"),
+    parties = _parties(totals, names, house, DAILY_BANDS)
+    columns = [
+        (label, tuple(sum(of_day.get(key, 0) for key in party.keys) for party in parties))
+        for label, of_day in _days(by_day, period)
     ]
-    told = "; ".join(f"{item.name} {item.credit_micro / MICRO:,.2f}" for item in slices)
-    title = f"Credits by day and provider, {period}"
-    return _svg(layers, max(bottom + 44, top + 22 * len(slices)), title, f"Credits of the period: {told}")
+    highest = max((sum(max(0, micro) for micro in credited) for _, credited in columns), default=0)
+    ticks = _round_values(highest / MICRO)
+    days = tuple(
+        DayColumn(label, place, credited, tuple(_pieces(parties, credited, ticks[-1])), _has_label(place, label))
+        for place, (label, credited) in enumerate(columns)
+    )
+    return DailyChart(
+        bands=tuple(Band(party.name, party.tone, party.credit_micro) for party in parties),
+        days=days,
+        ticks=tuple(Tick(f"{value:,g}", _percent(ticks[-1] - value, ticks[-1])) for value in ticks),
+    )
 
 
-def _slices(
-    credit_micro: Mapping[str, int], names: Mapping[str, str], house: Collection[str], limit: int, hues: Sequence[str]
-) -> list[_Slice]:
+def _parties(
+    credit_micro: Mapping[str, int], names: Mapping[str, str], house: Collection[str], limit: int
+) -> list[_Party]:
     """Return the providers with most credits, then all others as one, then the house."""
     ranked = sorted((key for key in credit_micro if key not in house), key=lambda key: (-credit_micro[key], key))
     own, others = (ranked, []) if len(ranked) <= limit else (ranked[: limit - 1], ranked[limit - 1 :])
     found = [
-        _Slice(names[key], hues[min(place, len(hues) - 1)], credit_micro[key], frozenset([key]))
+        _Party(names[key], _TONES[min(place, len(_TONES) - 1)], credit_micro[key], frozenset([key]))
         for place, key in enumerate(own)
     ]
-    for label, keys, colour in ((f"{len(others)} others", others, hues[-1]), ("House", list(house), HOUSE_GREY)):
-        earned = [key for key in keys if key in credit_micro]
-        if earned:
-            found.append(_Slice(label, colour, sum(credit_micro[key] for key in earned), frozenset(earned)))
+    sums: tuple[tuple[str, Sequence[str], Tone], ...] = (
+        (f"{len(others)} others", others, "others"),
+        ("House", [key for key in house if key in credit_micro], "house"),
+    )
+    found += [
+        _Party(name, tone, sum(credit_micro[key] for key in keys), frozenset(keys)) for name, keys, tone in sums if keys
+    ]
     return found
 
 
-def _columns(by_day: Mapping[str, Mapping[str, int]], period: str) -> list[tuple[str, Mapping[str, int]]]:
-    """Return label and credits of every day of the month, with earlier days put together in front."""
-    days = calendar.monthrange(int(period[:4]), int(period[5:]))[1]
+def _is_single(party: _Party) -> bool:
+    return party.tone not in {"others", "house"}
+
+
+def _share_bar(party: _Party, share: float, interval: tuple[float, float] | None, width: float) -> ShareBar:
+    """Return a bar in a chart that is as wide as the share `width`."""
+    is_cut = share > width
+    reach = None
+    if interval is not None and not is_cut and width > 0:
+        reach = _percent(interval[0], width), min(100.0, _percent(interval[1], width))
+    length = 0.0 if share <= 0 else 100.0 if is_cut else max(_SHORTEST, _percent(share, width))
+    tone: Tone = "one" if _is_single(party) else party.tone
+    return ShareBar(party.name, tone, share, interval, length, reach, is_cut)
+
+
+def _days(by_day: Mapping[str, Mapping[str, int]], period: str) -> list[tuple[str, Mapping[str, int]]]:
+    """Return label and credits of every day of the month, with all earlier days as one in front."""
+    count = calendar.monthrange(int(period[:4]), int(period[5:]))[1]
     late: dict[str, int] = {}
     for day, of_day in by_day.items():
         if not day.startswith(period):
             for key, micro in of_day.items():
                 late[key] = late.get(key, 0) + micro
     columns: list[tuple[str, Mapping[str, int]]] = [("late", late)] if late else []
-    return columns + [(str(day), by_day.get(f"{period}-{day:02d}", {})) for day in range(1, days + 1)]
+    return columns + [(str(day), by_day.get(f"{period}-{day:02d}", {})) for day in range(1, count + 1)]
 
 
-def _credits(item: _Slice, column: Mapping[str, int]) -> float:
-    return sum(column.get(key, 0) for key in item.keys) / MICRO
+def _has_label(place: int, label: str) -> bool:
+    """Return True for the first column and every fifth day: more labels would touch on a phone."""
+    return place == 0 or (label.isdigit() and int(label) % 5 == 0)
 
 
-def _ticks(largest: float) -> list[float]:
+def _pieces(parties: Sequence[_Party], credited: Sequence[int], highest: float) -> list[Piece]:
+    """Stack a day's credits; corrections can take away more than the day gave, and what is negative has no piece."""
+    found, below, base = [], 0, 100.0
+    for party, micro in zip(parties, credited, strict=True):
+        below += max(0, micro)
+        top = _percent(highest - below / MICRO, highest)
+        if top < base:
+            found.append(Piece(party.tone, top, round(base - top, 2)))
+        base = top
+    return found
+
+
+def _round_values(largest: float) -> list[float]:
     """Return round values from 0 to the first one that is not below the largest."""
     if largest <= 0:
         return [0.0, 1.0]
@@ -196,45 +250,5 @@ def _ticks(largest: float) -> list[float]:
     return [step * place for place in range(ceil(largest / step * 0.999) + 1)]
 
 
-def _box(x: float, y: float, x2: float, y2: float, colour: str) -> dict[str, Any]:
-    return {"x": round(x, 3), "y": round(y, 3), "x2": round(x2, 3), "y2": round(y2, 3), "colour": colour}
-
-
-def _boxes(items: Sequence[Mapping[str, Any]]) -> alt.Chart:
-    chart: alt.Chart = alt.Chart(alt.InlineData(values=list(items)))
-    drawn: alt.Chart = chart.mark_rect().encode(
-        x=alt.X("x:Q", scale=None, axis=None),
-        x2="x2",
-        y=alt.Y("y:Q", scale=None, axis=None),
-        y2="y2",
-        color=alt.Color("colour:N", scale=None, legend=None),
-    )
-    return drawn
-
-
-def _texts(items: Sequence[Mapping[str, Any]], *, align: Align, color: str = INK) -> alt.Chart:
-    chart: alt.Chart = alt.Chart(alt.InlineData(values=list(items)))
-    drawn: alt.Chart = chart.mark_text(align=align, baseline="middle", color=color, fontSize=12.5).encode(
-        x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None), text=alt.Text("text:N")
-    )
-    return drawn
-
-
-def _short(name: str, length: int = _NAME_LENGTH) -> str:
-    """Return a name as a label can carry it."""
-    plain = printable(name)
-    return plain if len(plain) <= length else plain[: length - 1].rstrip() + "…"
-
-
-def _svg(layers: Sequence[alt.Chart], height: int, title: str, description: str) -> str:
-    chart = (
-        alt.layer(*layers)
-        .properties(width=_WIDTH, height=height, padding=0, autosize=alt.AutoSizeParams(type="none"))
-        .configure(background="transparent", font="Helvetica Neue, Arial, sans-serif", aria=False)
-        .configure_view(stroke=None)
-    )
-    drawn = vl_convert.vegalite_to_svg(chart.to_dict())
-    _, _, inner = drawn.partition(">")
-    told = f"<title>{escape(printable(title))}</title><desc>{escape(printable(description))}</desc>"
-    size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>{told}{inner}'
+def _percent(part: float, whole: float) -> float:
+    return round(100 * part / whole, 2)

@@ -6,16 +6,13 @@ when it was made: the same ledger gives the same bytes.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.ledger.indexes import indexes
@@ -26,20 +23,10 @@ from credit.ledger.score_books import existing_period, posted_books
 from credit.ledger.set_aside import standing
 from credit.ledger.statements import Statement
 from credit.records import HOUSE, UNATTRIBUTED
-from credit.reporting.charts import PALETTE, daily_chart, share_chart
+from credit.reporting.charts import DailyChart, ShareBar, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
-from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
-from credit.resources import resource
-from credit.text import printable
-
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August",
-    "September", "October", "November", "December",
-)  # fmt: skip
-"""Spelled here, because the calendar's names change with the locale."""
-
-_COLOUR_NAMES = dict(zip(PALETTE, ("ink", "muted", "rule", "grey", "h1", "h2", "h3", "h4", "h5"), strict=True))
-"""The style sheet's name of every colour of the charts."""
+from credit.reporting.tables import alike_pairs
+from credit.reporting.templates import template
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +89,8 @@ class AttributionView:
     alike: tuple[tuple[str, tuple[str, ...]], ...]
     covers_attribution: bool
     methods: tuple[Method, ...]
-    shares_svg: str
-    daily_svg: str
+    shares: tuple[ShareBar, ...]
+    daily: DailyChart
 
 
 def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
@@ -119,15 +106,14 @@ def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
         IntegrityError: a score book is missing or changed, or the ledger says something else.
     """
     view = _attribution_view(conn, books_folder, period)
-    return _environment().get_template("attribution.html.j2").render(view=view)
+    return template("attribution.html.j2").render(view=view)
 
 
 def statement_page(item: Statement) -> str:
     """Return a statement as a page: every number is from its stored text, whose SHA-256 the page prints."""
     body = json.loads(item.body_json)
     policies = [Policy.from_json(text) for text in body["policies"]]
-    template = _environment().get_template("statement.html.j2")
-    return template.render(statement=item, body=body, policies=policies, lines=STATEMENT_LINES)
+    return template("statement.html.j2").render(statement=item, body=body, policies=policies, lines=STATEMENT_LINES)
 
 
 def readme_text(item: Statement, public_key: str = "") -> str:
@@ -136,7 +122,7 @@ def readme_text(item: Statement, public_key: str = "") -> str:
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
     facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}
     facts["issuer"] = body.get("issuer")
-    return _environment().get_template("README.txt.j2").render(facts)
+    return template("README.txt.j2").render(facts)
 
 
 def _attribution_view(conn: Connection, books_folder: Path, period: str) -> AttributionView:
@@ -170,8 +156,8 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         alike=tuple((names[key], tuple(names[other] for other in others)) for key, others in pairs),
         covers_attribution=sums.covers_attribution,
         methods=_methods(conn, period),
-        shares_svg=share_chart(credited, names, house, period, intervals),
-        daily_svg=daily_chart(by_day, names, house, period),
+        shares=share_chart(credited, names, house, intervals),
+        daily=daily_chart(by_day, names, house, period),
     )
 
 
@@ -194,49 +180,3 @@ def _methods(conn: Connection, period: str) -> tuple[Method, ...]:
     models = {item.fingerprint: item.model for item in indexes(conn)}
     made = {(item.index_fingerprint, item.policy_json) for item in posted_books(conn, period) if item.transactions}
     return tuple(Method(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resource("reports/templates")),
-        autoescape=jinja2.select_autoescape(disabled_extensions=["txt.j2"], default=True, default_for_string=True),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals["colours"] = _COLOUR_NAMES
-    environment.filters |= {
-        "amount": _amount_text,
-        "count": "{:,}".format,
-        "credits": lambda credit_micro: _minus(credits_text(int(credit_micro))),
-        "fraction": _fraction_text,
-        "day": lambda moment: moment.date().isoformat(),
-        "month": _month_text,
-        "percent": lambda ppm: format_percent(ppm).replace("%", " %"),
-        "nats": lambda nats: _minus(nats_text(nats)),
-        "plain": printable,
-        "share": lambda share: _minus(share_text(share)),
-    }
-    return environment
-
-
-def _amount_text(amount: str) -> str:
-    """Return a decimal string with its thousands apart; no digit is lost, because none is computed."""
-    whole, point, fraction = amount.lstrip("-").partition(".")
-    return ("−" if amount.startswith("-") else "") + f"{int(whole):,}{point}{fraction}"
-
-
-def _fraction_text(fraction: str) -> str:
-    """Return `credits/total` as percent."""
-    part, whole = map(int, fraction.split("/"))
-    return _minus(share_text(part / whole if whole else 0.0))
-
-
-def _month_text(period: str) -> str:
-    return f"{_MONTHS[int(period[5:]) - 1]} {period[:4]}"
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−", 1) if text.startswith("-") else text

@@ -19,7 +19,7 @@ from credit.cli.main import cli
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_LOCKED, EXIT_USAGE
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, SECOND, output_row
 
-HEAVY = ("torch", "transformers", "sqlalchemy", "polars", "pydantic", "rich", "altair")
+HEAVY = ("torch", "transformers", "sqlalchemy", "polars", "pydantic", "rich", "jinja2")
 
 
 def _commands() -> Iterator[tuple[str, ...]]:
