@@ -28,6 +28,9 @@ PPM = 1_000_000
 CREDIT = "CREDIT"
 """The commodity of credits in the ledger, in micro-credits; every other commodity is an ISO 4217 code."""
 
+PaymentFormat = Literal["csv", "pain001", "paypal", "wise"]
+"""Names of the payment channels; `credit.payments.channels` describes each."""
+
 OWN_SOURCE = "own"
 """Source of outputs logged in credit's own format."""
 

@@ -9,11 +9,13 @@ import click
 
 from credit.cli.options import FILE, NUMBER, PERIOD, Group, json_option, say, warn, workspace_options
 from credit.errors import EXIT_PARTIAL
+from credit.payments.channels import CHANNELS
 from credit.text import counted
 
 if TYPE_CHECKING:
-    from credit.payments.channels.sepa import Payer
+    from credit.payments.channels.channel import Payer
     from credit.pipeline.workspace import Workspace
+    from credit.records import PaymentFormat
 
 
 @click.group(cls=Group)
@@ -30,16 +32,16 @@ def pay() -> None:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "pain001", "paypal", "wise", "beancount"]),
+    type=click.Choice([*CHANNELS, "beancount"]),
     default="csv",
     show_default=True,
-    help="pain001 is SEPA, in EUR. beancount writes the period's books and pays nothing.",
+    help=f"{' '.join(item.help for item in CHANNELS.values())} beancount writes the period's books and pays nothing.",
 )
 @click.option("--out", type=FILE, required=True, help="The file to write; it holds bank details, for its owner alone.")
 @click.option("--currency", help="Which payouts, where a period has several currencies.")
 @click.option("--retry", is_flag=True, help="A new batch of payouts that failed or came back, not of pending ones.")
 @click.option("--batch", type=NUMBER, help="Write the file of this batch again, byte for byte.")
-@click.option("--strict", is_flag=True, help="Export nothing if any payout would be set aside.")
+@click.option("--strict", is_flag=True, help="Export nothing if any payout is unpayable.")
 @click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
 @click.option("--payer-name", envvar="CREDIT_PAYER_NAME", help="SEPA: who pays, as the bank has it.")
 @click.option("--payer-iban", envvar="CREDIT_PAYER_IBAN", help="SEPA: the account that pays.")
@@ -54,7 +56,7 @@ def export(
     ctx: click.Context,
     workspace: Workspace,
     period: str,
-    file_format: Literal["csv", "pain001", "paypal", "wise", "beancount"],
+    file_format: PaymentFormat | Literal["beancount"],
     out: Path,
     currency: str | None,
     retry: bool,
@@ -71,8 +73,8 @@ def export(
 ) -> None:
     """Put the payouts of PERIOD (YYYY-MM) that wait into a batch, and write its payment file.
 
-    No payout leaves twice: run again, it writes the file of the same batch. What cannot be paid as it is recorded
-    is set aside with the reason (exit code 3).
+    No payout leaves twice: run again, it writes the file of the same batch. A payout that cannot stand in the file is
+    unpayable: it stays behind, with the reason (exit code 3).
 
     \b
     Example: credit pay export 2026-10 --format csv --out payments.csv
@@ -80,21 +82,21 @@ def export(
                --payer-iban DE02120300000000202051 --payer-town Berlin --payer-country DE
     """
     from credit.accounting.amounts import format_amount
-    from credit.payments.channels.layouts import write_file
     from credit.payments.export import ExportRequest, export_payments
     from credit.reporting.books import beancount_text
+    from credit.storage import write_whole
 
     if file_format == "beancount":
         with workspace.open() as ledger:
             text = beancount_text(ledger, period)
-        write_file(out, text.encode())
+        write_whole(out, text.encode(), mode=0o600)
         say(as_json, {"out": str(out)}, f"books of {period}: {out}; check them: bean-check {out}")
         return
     payer = _payer(payer_name, payer_iban, payer_bic, payer_town, payer_country, execute_on)
     request = ExportRequest(period, file_format, out, currency, payer, retry, batch, strict, dry_run)
     with workspace.open() as ledger:
         report = export_payments(ledger, request)
-    warn([*(f"set aside: {item}" for item in report.set_aside), *report.notices])
+    warn([*(f"unpayable: {item}" for item in report.unpayable), *report.notices])
     lines = [
         f"{item.provider}: {format_amount(item.amount_minor, item.currency)} {item.currency}"
         for item in report.payouts
@@ -117,10 +119,10 @@ def export(
         "file_sha256": report.batch.file_sha256 if report.batch else None,
         "again": report.again,
         "payouts": [item.id for item in report.payouts],
-        "set_aside": report.set_aside,
+        "unpayable": report.unpayable,
     }
     say(as_json, facts, "\n".join(lines))
-    if report.set_aside:
+    if report.unpayable:
         ctx.exit(EXIT_PARTIAL)
 
 
@@ -191,7 +193,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
 def _payer(
     name: str | None, iban: str | None, bic: str, town: str | None, country: str | None, execute_on: str | None
 ) -> Payer | None:
-    from credit.payments.channels.sepa import Payer
+    from credit.payments.channels.channel import Payer
 
     if not any((name, iban, town, country)):
         return None

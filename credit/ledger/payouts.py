@@ -30,9 +30,9 @@ from credit.ledger.periods import open_period_for
 from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
+from credit.records import PaymentFormat
 
 PayoutStatus = Literal["pending", "exported", "paid", "failed"]
-BatchFormat = Literal["csv", "pain001", "paypal", "wise"]
 Outcome = Literal["paid", "failed", "returned"]
 
 
@@ -108,7 +108,7 @@ class PayoutBatch:
     id: int
     period: str
     currency: str
-    format: BatchFormat
+    format: PaymentFormat
     reference: str
     payer_json: str
     payout_count: int
@@ -191,7 +191,7 @@ def record_batch(
     *,
     period: str,
     currency: str,
-    format: BatchFormat,  # noqa: A002 - the column's name, and always given by keyword
+    format: PaymentFormat,  # noqa: A002 - the column's name, and always given by keyword
     payer_json: str,
     items: Sequence[tuple[Payout, int]],
     file_sha256: str,

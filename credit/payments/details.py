@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -15,6 +14,7 @@ from credit.errors import CreditError, InputError, InvalidRequestError, LedgerEr
 from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details, current_details, erase_details, set_details
+from credit.payments.bank_accounts import checked_bic, checked_iban
 from credit.records import Quarantined
 from credit.text import printable
 
@@ -52,7 +52,7 @@ def set_provider_details(ledger: Ledger, provider: str, values: Mapping[str, str
 def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
     """Set the details of many providers from a CSV file with a column `provider`; all of them or none.
 
-    Nothing is set aside in a file, unlike other bad input: it would be a copy of personal data that nobody erases.
+    Bad rows are not quarantined, unlike other input: that would leave a copy of personal data that nobody erases.
 
     Raises:
         InputError: a row cannot be used; the message names the row and the field, never the value.
@@ -120,9 +120,9 @@ def _checked(name: str, value: str) -> str:
     if printable(value) != value:
         raise InvalidRequestError(f"{name} holds a control character")
     if name == "iban":
-        return _iban(value)
+        return checked_iban(value)
     if name == "bic":
-        return _bic(value)
+        return checked_bic(value)
     if name == "country":
         value = value.upper()
         if not re.fullmatch(r"[A-Z]{2}", value):
@@ -134,41 +134,3 @@ def _checked(name: str, value: str) -> str:
     if len(value) > _LONGEST.get(name, 140):
         raise InvalidRequestError(f"{name} has more than {_LONGEST.get(name, 140)} characters")
     return value
-
-
-def _iban(value: str) -> str:
-    need_sepa()
-    from schwifty import IBAN
-    from schwifty.exceptions import SchwiftyException
-
-    try:
-        return str(IBAN(value, validate_bban=True))
-    except SchwiftyException:
-        raise InvalidRequestError(
-            "iban is not a valid IBAN: its length, characters or check digits are wrong"
-        ) from None
-
-
-def in_sepa(iban: str) -> bool:
-    """Whether the country of a valid IBAN takes part in SEPA."""
-    need_sepa()
-    from schwifty import IBAN
-
-    return bool(IBAN(iban).in_sepa_zone)
-
-
-def _bic(value: str) -> str:
-    need_sepa()
-    from schwifty import BIC
-    from schwifty.exceptions import SchwiftyException
-
-    try:
-        return str(BIC(value))
-    except SchwiftyException:
-        raise InvalidRequestError("bic is not a valid BIC of 8 or 11 characters") from None
-
-
-def need_sepa() -> None:
-    """Raise InvalidRequestError with the remedy where the extra `sepa` is not installed."""
-    if importlib.util.find_spec("schwifty") is None or importlib.util.find_spec("sepaxml") is None:
-        raise InvalidRequestError('IBANs and SEPA files need an extra: pip install "credit[sepa]"')

@@ -1,7 +1,7 @@
-"""Which payouts leave in which file, exactly once.
+"""Payouts leave in files, each exactly once.
 
-A batch is recorded first and its file written after: a run that is killed in between leaves a batch without a file,
-and the same command writes it then, byte for byte, because everything that is in it was recorded. There is never a
+The ledger records a batch first, and its file is written after: a run that is killed in between leaves a batch without
+a file. The same command then writes it, byte for byte, for the ledger has everything that is in it. There is never a
 file that the ledger does not know of.
 """
 
@@ -18,9 +18,8 @@ from sqlalchemy import Connection
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.database import Ledger
-from credit.ledger.holds import hold_on, holds
+from credit.ledger.holds import HoldEvent, hold_on, holds
 from credit.ledger.payouts import (
-    BatchFormat,
     NewBatch,
     Payout,
     PayoutBatch,
@@ -34,21 +33,19 @@ from credit.ledger.payouts import (
 )
 from credit.ledger.periods import periods
 from credit.ledger.personal_data import current_details, details_version
-from credit.payments.channels.layouts import LAYOUTS, render_csv, write_file
-from credit.payments.channels.payment import PaymentLine
-from credit.payments.channels.sepa import CURRENCY, Payer, check_payer, check_reach, render_pain001, sepa_payment
+from credit.payments.channels import CHANNELS
+from credit.payments.channels.channel import Payer, PaymentFile, PaymentLine
+from credit.records import PaymentFormat
+from credit.storage import write_whole
 from credit.text import counted
-
-_MOST_SEPA = 100_000
-"""Payments in a SEPA file; banks set lower limits of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export. `payer` is needed for SEPA alone; `batch` asks for the file of a batch again."""
+    """A request for a payment file. `payer` is needed where the file names one; `batch` asks for its file again."""
 
     period: str
-    format: BatchFormat
+    format: PaymentFormat
     out: Path
     currency: str | None = None
     payer: Payer | None = None
@@ -60,84 +57,100 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What left. `again`: the batch had left before. `batch` is None when there was nothing to pay, or a dry run."""
+    """The payouts that left in a batch, and the unpayable ones with the reason.
+
+    `again` is true where the batch had left before. `batch` is None in a dry run, or when there was nothing to pay.
+    """
 
     batch: PayoutBatch | None
     again: bool
     payouts: tuple[Payout, ...]
-    set_aside: tuple[str, ...]
+    unpayable: tuple[str, ...]
     notices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A batch as it would leave, with what stays behind and why."""
+    """A batch before it is recorded: each payout with the version of its provider's details, and its line."""
 
     new: NewBatch
     currency: str
-    payer_json: str
+    payer: Payer | None
     items: tuple[tuple[Payout, int], ...]
     lines: tuple[PaymentLine, ...]
-    set_aside: tuple[str, ...]
+    unpayable: tuple[str, ...]
     notices: tuple[str, ...]
 
 
 def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | None = None) -> ExportReport:
-    """Put every payout of a closed period that can leave into a new batch, and write its file.
+    """Put every payable payout of a closed period into a new batch, and write its file.
 
-    With nothing left to export, the file of the last batch of the same kind that is not confirmed is written again.
-    A payout that is on hold, or whose details cannot stand in the file, is set aside, and stays as it was.
+    With nothing left to export, the last batch of the same format that still waits for results is written again.
+    A payout on hold, or whose details cannot stand in the file, is unpayable and stays as it was.
 
     Raises:
-        InvalidRequestError: the request makes no sense: a currency that the format does not carry, no payer, a new
+        InvalidRequestError: the request makes no sense: a currency that the channel does not carry, no payer, a new
             batch that is to be paid on a day that is past.
         LedgerError: the period is not closed, or the file's name is taken by another file.
-        InputError: `strict`, and a payout was set aside.
+        InputError: `strict`, and a payout is unpayable.
         IntegrityError: a batch cannot be written again as it was.
     """
     moment = now or datetime.now(UTC)
     if not request.out.parent.is_dir():
         raise InvalidRequestError(f"the folder {request.out.parent} does not exist; create it, or name another --out")
-    if request.batch is None and request.format == "pain001":
-        request = _with_checked_payer(request)
+    if request.batch is None:
+        request = _checked(request)
     with ledger.read() if request.dry_run else ledger.write() as conn:
         _check_closed(conn, request.period)
         if request.batch is not None:
-            done = batch(conn, request.batch)
-            return _again(conn, request, done, (), ())
+            return _again(conn, request, batch(conn, request.batch), (), ())
         plan = _plan(conn, request, moment)
-        if request.strict and plan.set_aside:
-            raise InputError(f"{plan.set_aside[0]}; nothing was exported (--strict)")
+        if request.strict and plan.unpayable:
+            raise InputError(f"{plan.unpayable[0]}; nothing was exported (--strict)")
         if not plan.items:
             last = _unconfirmed(conn, request)
             if last is None or request.dry_run:
-                return ExportReport(None, False, (), plan.set_aside, plan.notices)
-            return _again(conn, request, last, plan.set_aside, plan.notices)
-        content = _render(request.format, plan.new.reference, plan.new.created_at, plan.payer_json, plan.lines)
+                return ExportReport(None, False, (), plan.unpayable, plan.notices)
+            return _again(conn, request, last, plan.unpayable, plan.notices)
+        file = PaymentFile(plan.new.reference, plan.new.created_at, plan.payer, plan.lines)
+        content = CHANNELS[request.format].write(file)
         _check_free(request.out, content)
         payouts = tuple(item for item, _ in plan.items)
         if request.dry_run:
-            return ExportReport(None, False, payouts, plan.set_aside, plan.notices)
+            return ExportReport(None, False, payouts, plan.unpayable, plan.notices)
         made = record_batch(
             conn,
             plan.new,
             period=request.period,
             currency=plan.currency,
             format=request.format,
-            payer_json=plan.payer_json,
+            payer_json=json.dumps(asdict(plan.payer), sort_keys=True) if plan.payer else "{}",
             items=plan.items,
             file_sha256=hashlib.sha256(content).hexdigest(),
         )
-    write_file(request.out, content)
-    return ExportReport(made, False, payouts, plan.set_aside, plan.notices)
+    write_whole(request.out, content, mode=0o600)
+    return ExportReport(made, False, payouts, plan.unpayable, plan.notices)
 
 
-def _with_checked_payer(request: ExportRequest) -> ExportRequest:
-    if request.currency not in {None, CURRENCY}:
-        raise InvalidRequestError(f"SEPA carries {CURRENCY} alone; export {request.currency} as csv, paypal or wise")
-    if request.payer is None:
-        raise InvalidRequestError("a SEPA file needs the payer: --payer-name, --payer-iban, --payer-town, ...")
-    return replace(request, currency=CURRENCY, payer=check_payer(request.payer))
+def _checked(request: ExportRequest) -> ExportRequest:
+    """Return the request with its payer as the channel states it, and the channel's currency if it has only one."""
+    channel = CHANNELS[request.format]
+    if channel.currencies:
+        if request.currency not in {None, *channel.currencies}:
+            others = ", ".join(item.name for item in CHANNELS.values() if not item.currencies)
+            raise InvalidRequestError(
+                f"{channel.title} carries {', '.join(channel.currencies)} alone; export {request.currency} with another"
+                f" --format: {others}"
+            )
+        if len(channel.currencies) == 1:
+            request = replace(request, currency=channel.currencies[0])
+    if channel.checked_payer is not None:
+        if request.payer is None:
+            raise InvalidRequestError(
+                f"a {channel.title} file needs the payer: --payer-name, --payer-iban, --payer-town, ..."
+            )
+        request = replace(request, payer=channel.checked_payer(request.payer))
+    return request
 
 
 def _check_closed(conn: Connection, period: str) -> None:
@@ -147,52 +160,55 @@ def _check_closed(conn: Connection, period: str) -> None:
 
 
 def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
+    channel = CHANNELS[request.format]
     candidates = payable_payouts(conn, request.period, retry=request.retry)
     currency, others = _currency(request, candidates)
     new = next_batch(conn, now)
-    today = new.created_at.date()
-    if request.payer is not None and not request.payer.execute_on:
-        request = replace(request, payer=replace(request.payer, execute_on=today.isoformat()))
-    held = holds(conn)
     items: list[tuple[Payout, int]] = []
     lines: list[PaymentLine] = []
-    aside: list[str] = []
+    unpayable: list[str] = []
     left = 0
+    held = holds(conn)
     for item in candidates:
         if item.currency != currency:
             continue
-        hold = hold_on(held, item.provider, currency)
-        details = current_details(conn, item.provider)
-        if hold is not None:
-            aside.append(f"{item.provider}: on hold ({hold.reason})")
-        elif details is None:
-            aside.append(f"{item.provider}: no payment details; add them: credit providers details {item.provider} ...")
-        else:
-            reference = payout_reference(new.reference, item.id)
-            line = PaymentLine(reference, item.provider, item.period, currency, item.amount_minor, details[1])
-            try:
-                _check_line(request, line)
-            except InputError as error:
-                aside.append(str(error))
-                continue
-            if len(items) == _most(request.format):
-                left += 1
-                continue
-            items.append((item, details[0]))
-            lines.append(line)
-    if items and request.format == "pain001":
-        _check_day(request, today)
+        try:
+            version, line = _payment(conn, item, hold_on(held, item.provider, currency), new.reference)
+            channel.check(line)
+        except InputError as error:
+            unpayable.append(str(error))
+            continue
+        if len(items) == channel.most_payments:
+            left += 1
+            continue
+        items.append((item, version))
+        lines.append(line)
+    payer, today = request.payer, new.created_at.date()
+    if payer is not None and not payer.execute_on:
+        payer = replace(payer, execute_on=today.isoformat())
+    if items and payer is not None and channel.checked_payer is not None:
+        _check_day(payer, today)
     notices = [f"{counted(left, 'payout')} left for another batch: {request.format} takes {len(items)}"] if left else []
     notices += [f"payouts in {other} are left: export them with --currency {other}" for other in others]
     notices += _notices_of_batches(conn, request.period)
-    payer_json = json.dumps(asdict(request.payer), sort_keys=True) if request.payer else "{}"
-    return _Plan(new, currency, payer_json, tuple(items), tuple(lines), tuple(aside), tuple(notices))
+    return _Plan(new, currency, payer, tuple(items), tuple(lines), tuple(unpayable), tuple(notices))
 
 
-def _check_day(request: ExportRequest, today: date) -> None:
-    if request.payer is not None and date.fromisoformat(request.payer.execute_on) < today:
+def _payment(conn: Connection, item: Payout, hold: HoldEvent | None, batch_reference: str) -> tuple[int, PaymentLine]:
+    """Return the version of the payee's details, and the payment; InputError where it is on hold or has no details."""
+    if hold is not None:
+        raise InputError(f"{item.provider}: on hold ({hold.reason})")
+    details = current_details(conn, item.provider)
+    if details is None:
+        raise InputError(f"{item.provider}: no payment details; add them: credit providers details {item.provider} ...")
+    reference = payout_reference(batch_reference, item.id)
+    return details[0], PaymentLine(reference, item.provider, item.period, item.currency, item.amount_minor, details[1])
+
+
+def _check_day(payer: Payer, today: date) -> None:
+    if date.fromisoformat(payer.execute_on) < today:
         raise InvalidRequestError(
-            f"{request.payer.execute_on} is past, and banks refuse such files; name {today} or later: --execute-on DAY"
+            f"{payer.execute_on} is past, and banks refuse such files; name {today} or later: --execute-on DAY"
         )
 
 
@@ -203,19 +219,6 @@ def _currency(request: ExportRequest, candidates: Sequence[Payout]) -> tuple[str
     if len(found) > 1:
         raise InvalidRequestError(f"payouts are in {', '.join(found)}; a file has one currency: --currency {found[0]}")
     return (found[0] if found else ""), []
-
-
-def _most(format: BatchFormat) -> int:  # noqa: A002 - as the option is called
-    return _MOST_SEPA if format == "pain001" else LAYOUTS[format].most_lines
-
-
-def _check_line(request: ExportRequest, line: PaymentLine) -> None:
-    """Raise InputError if a line cannot stand in the file as it is."""
-    if request.format == "pain001" and request.payer is not None:
-        sepa_payment(line, date.fromisoformat(request.payer.execute_on))
-        check_reach(line)
-    else:
-        LAYOUTS[request.format].cells(line)
 
 
 def _notices_of_batches(conn: Connection, period: str) -> list[str]:
@@ -239,17 +242,14 @@ def _unconfirmed(conn: Connection, request: ExportRequest) -> PayoutBatch | None
 
 
 def _again(
-    conn: Connection, request: ExportRequest, done: PayoutBatch, set_aside: tuple[str, ...], notices: tuple[str, ...]
+    conn: Connection, request: ExportRequest, done: PayoutBatch, unpayable: tuple[str, ...], notices: tuple[str, ...]
 ) -> ExportReport:
     """Write the file of a batch again, byte for byte."""
     if done.period != request.period:
         raise InvalidRequestError(f"batch {done.id} is of {done.period}, not of {request.period}")
-    if request.payer is not None:
-        was = json.loads(done.payer_json)
-        if (request.payer.name, request.payer.iban) != (was.get("name"), was.get("iban")):
-            raise InvalidRequestError(
-                f"batch {done.id} left with another payer; leave out --payer-name and --payer-iban"
-            )
+    was = json.loads(done.payer_json)
+    if request.payer is not None and (request.payer.name, request.payer.iban) != (was.get("name"), was.get("iban")):
+        raise InvalidRequestError(f"batch {done.id} left with another payer; leave out --payer-name and --payer-iban")
     items = batch_items(conn, done)
     lines = []
     for item in items:
@@ -261,24 +261,13 @@ def _again(
             )
         one = item.payout
         lines.append(PaymentLine(item.reference, one.provider, one.period, one.currency, one.amount_minor, details))
-    content = _render(done.format, done.reference, done.created_at, done.payer_json, lines)
+    payer = Payer(**was) if was else None
+    content = CHANNELS[done.format].write(PaymentFile(done.reference, done.created_at, payer, lines))
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)
-    write_file(request.out, content)
-    return ExportReport(done, True, tuple(item.payout for item in items), set_aside, notices)
-
-
-def _render(
-    format: BatchFormat,  # noqa: A002 - as the option is called
-    reference: str,
-    created_at: datetime,
-    payer_json: str,
-    lines: Sequence[PaymentLine],
-) -> bytes:
-    if format == "pain001":
-        return render_pain001(reference, created_at, Payer(**json.loads(payer_json)), lines)
-    return render_csv(LAYOUTS[format], lines)
+    write_whole(request.out, content, mode=0o600)
+    return ExportReport(done, True, tuple(item.payout for item in items), unpayable, notices)
 
 
 def _check_free(out: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from credit.cli.main import cli
 from credit.ledger import integrity
 from credit.ledger.database import Ledger
-from tests.payments.conftest import IBANS, SEPTEMBER, owe
+from tests.payments.samples import IBANS, SEPTEMBER, owe
 
 
 class Command:
@@ -127,10 +127,10 @@ def test_what_makes_no_sense_is_refused_and_writes_nothing(credit: Command, line
     assert not (credit.folder / "x").exists()
 
 
-def test_what_is_set_aside_shows_in_the_exit_code(credit: Command) -> None:
+def test_what_is_unpayable_shows_in_the_exit_code(credit: Command) -> None:
     credit("providers erase bell --reason 'asked to'")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/x", code=3)
-    assert "set aside: bell: no payment details" in said
+    assert "unpayable: bell: no payment details" in said
     assert "batch 1 exported: 2 payouts" in said
 
 

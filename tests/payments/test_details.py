@@ -20,7 +20,7 @@ from credit.payments.details import (
     set_provider_details,
 )
 from credit.payments.export import ExportRequest, export_payments
-from tests.payments.conftest import IBANS, NOW, SEPTEMBER, details_of
+from tests.payments.samples import IBANS, NOW, SEPTEMBER, details_of
 
 
 def test_a_change_keeps_what_it_does_not_name(owing: Ledger) -> None:

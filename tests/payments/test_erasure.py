@@ -23,7 +23,7 @@ from credit.ledger import database, integrity
 from credit.ledger.database import Ledger
 from credit.ledger.personal_data import personal_events
 from credit.ledger.schema import provider_pii
-from tests.payments.conftest import details_of
+from tests.payments.samples import details_of
 
 ERASE = 'providers erase ada --reason "asked to"'
 _SPAWN = multiprocessing.get_context("spawn")

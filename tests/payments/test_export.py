@@ -18,7 +18,7 @@ from credit.ledger.payouts import batch_items, batches, payouts
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
 from credit.payments.results import confirm_payments
-from tests.payments.conftest import IBANS, NOW, OWED, PAYER, SEPTEMBER
+from tests.payments.samples import IBANS, NOW, OWED, PAYER, SEPTEMBER
 
 BRAZIL = "BR1800360305000010009795493C1"
 """An IBAN of a country that takes no part in SEPA."""
@@ -55,8 +55,8 @@ def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owi
     set_provider_details(owing, "ada", {"iban": BRAZIL}, now=NOW)
     report = export(owing, out, format="pain001", payer=PAYER)
     assert [item.provider for item in report.payouts] == ["bell", "cho_7"]
-    (aside,) = report.set_aside
-    assert aside.startswith("ada: iban is of BR, which takes no part in SEPA")
+    (reason,) = report.unpayable
+    assert reason.startswith("ada: iban is of BR, which takes no part in SEPA")
     export(owing, out.with_suffix(".csv"))
     assert [row["iban"] for row in rows(out.with_suffix(".csv"))] == [BRAZIL]
 
@@ -103,14 +103,14 @@ def test_a_file_that_is_something_else_is_not_overwritten(owing: Ledger, out: Pa
     assert set(statuses(owing).values()) == {"pending"}
 
 
-def test_what_cannot_be_paid_is_set_aside_and_leaves_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_what_is_unpayable_stays_behind_and_leaves_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
     set_provider_details(owing, "ada", {"legal_name": "=cmd|'/c calc'"}, now=NOW)
     with owing.write() as conn:
         holds.place_hold(conn, "bell", None, "a dispute", now=NOW)
     with pytest.raises(InputError, match="nothing was exported"):
         export(owing, out, strict=True)
     report = export(owing, out)
-    assert report.set_aside == (
+    assert report.unpayable == (
         "ada: legal_name starts like a formula; correct it: credit providers details ada --legal-name ...",
         "bell: on hold (a dispute)",
     )
@@ -121,7 +121,7 @@ def test_what_cannot_be_paid_is_set_aside_and_leaves_later(owing: Ledger, out: P
     assert any("batch 1 (csv, EUR) waits for 1 result;" in notice for notice in later.notices)
 
 
-def test_a_provider_without_details_is_set_aside(owing: Ledger, out: Path) -> None:
+def test_a_dry_run_leaves_everything_as_it_was(owing: Ledger, out: Path) -> None:
     report = export(owing, out, format="paypal", currency="USD", dry_run=True)
     assert (report.batch, [item.provider for item in report.payouts], out.exists()) == (None, ["bell"], False)
     assert set(statuses(owing).values()) == {"pending"}

@@ -17,7 +17,7 @@ from credit.ledger.payouts import batches
 from credit.payments import details, export, results
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
-from tests.payments.conftest import NOW, SEPTEMBER
+from tests.payments.samples import NOW, SEPTEMBER
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -39,11 +39,11 @@ def exporter(url: str, out: Path, point: str) -> None:
     elif point == "before the commit":
         export.record_batch = then_die(export.record_batch)
     elif point == "before the file":
-        export.write_file = die
+        export.write_whole = die
     elif point == "before its name":
         os.fsync = die
     else:
-        export.write_file = then_die(export.write_file)
+        export.write_whole = then_die(export.write_whole)
     with Ledger.open(url) as ledger:
         export_payments(ledger, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
 

@@ -12,7 +12,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.payouts import batches
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
-from tests.payments.conftest import NOW, SEPTEMBER
+from tests.payments.samples import NOW, SEPTEMBER
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sqlalchemy import CheckConstraint, Column, Index, Table, UniqueConstraint
 
 from credit.ledger.schema.columns import (
@@ -17,6 +19,7 @@ from credit.ledger.schema.columns import (
     text,
     word,
 )
+from credit.records import PaymentFormat
 
 payout = Table(
     "payout",
@@ -38,7 +41,7 @@ payout_batch = Table(
     row_id(),
     in_period(),
     currency(),
-    one_of("format", "csv", "pain001", "paypal", "wise"),
+    one_of("format", *get_args(PaymentFormat)),
     word("reference"),
     text("payer_json"),
     Column("payout_count", BIG, CheckConstraint("payout_count >= 1", name="payout_count"), nullable=False),

@@ -1,22 +1,22 @@
 """SEPA credit transfers: pain.001.001.09 through sepaxml, checked against the schema that sepaxml carries.
 
 Addresses are structured, with town and country, as the EPC's rulebooks ask from November 2026 on. Names keep to the
-Latin characters that every bank takes (EPC217-08); a name in other letters is set aside until its `account_holder`
-says how the bank writes it, because a name that we transliterate is a name that the payee's bank may not know.
+Latin characters that every bank takes (EPC217-08). A payout to a name in other letters is unpayable until
+`account_holder` says how the bank writes it: the payee's bank may not know a name that we transliterate.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from dataclasses import asdict
+from datetime import date
 from xml.etree import ElementTree as ET
 
 from credit.accounting.amounts import format_amount
 from credit.errors import InputError, IntegrityError, InvalidRequestError
-from credit.payments.channels.payment import PaymentLine, safe
-from credit.payments.details import checked, in_sepa, need_sepa
+from credit.payments.bank_accounts import in_sepa, need_sepa
+from credit.payments.channels.channel import Channel, Payer, PaymentFile, PaymentLine, safe
 
 SCHEMA = "pain.001.001.09"
 CURRENCY = "EUR"
@@ -30,28 +30,14 @@ _LARGEST_MINOR = 99_999_999_999
 """The most that a SEPA credit transfer carries: 999 999 999.99 euros (EPC125-05)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
-    """Who pays, and on which day.
-
-    `bic` may be empty, and is `NO_BIC` once it was checked. `execute_on` may be empty, for the day on which the batch
-    is recorded.
-    """
-
-    name: str
-    iban: str
-    bic: str
-    town: str
-    country: str
-    execute_on: str
-
-
 def check_payer(payer: Payer) -> Payer:
-    """Return the payer with its IBAN in the form without spaces.
+    """Return the payer with its IBAN without spaces, and with `NO_BIC` where its BIC is not given.
 
     Raises:
-        InvalidRequestError: something is missing or cannot be right.
+        InvalidRequestError: a field is missing or cannot be right.
     """
+    from credit.payments.details import checked  # here, for the registry of channels must not load a database
+
     need_sepa()
     for name, value in asdict(payer).items():
         if not value and name not in {"bic", "execute_on"}:
@@ -73,11 +59,11 @@ def check_payer(payer: Payer) -> Payer:
     return Payer(clean.legal_name, clean.iban, clean.bic or NO_BIC, clean.town, clean.country, day)
 
 
-def sepa_payment(line: PaymentLine, execute_on: date) -> dict[str, object]:
-    """Return a payment as sepaxml takes it.
+def sepa_payment(line: PaymentLine) -> dict[str, object]:
+    """Return a payment as sepaxml takes it, without the day.
 
     Raises:
-        InputError: something is missing, or cannot stand in a SEPA file as it is.
+        InputError: a field is missing, or cannot stand in a SEPA file as it is.
     """
     details = line.details
     if not 0 < line.amount_minor <= _LARGEST_MINOR:
@@ -97,34 +83,39 @@ def sepa_payment(line: PaymentLine, execute_on: date) -> dict[str, object]:
         "amount": line.amount_minor,
         "description": f"Statement {line.period} {line.reference}",
         "endtoend_id": line.reference,
-        "execution_date": execute_on,
         "address": address,
     }
     return {**payment, "BIC": details.bic} if details.bic else payment
 
 
-def check_reach(line: PaymentLine) -> None:
-    """Raise InputError where the account is in a country that takes no part in SEPA: banks refuse the whole file.
+def check_line(line: PaymentLine) -> None:
+    """Raise InputError where a payment cannot stand in a new file.
 
-    Apart from `sepa_payment`, so that a batch that left is written again as it left, wherever SEPA has spread since.
+    Banks refuse the whole file for one account in a country that takes no part in SEPA. `sepa_payment` does not ask:
+    a batch that left is written again as it left, wherever SEPA has spread since.
     """
+    sepa_payment(line)
     if not in_sepa(line.details.iban):
         raise InputError(
             f"{line.provider}: iban is of {line.details.iban[:2]}, which takes no part in SEPA; pay it in another file:"
-            " --format csv, paypal or wise"
+            " --format csv"
         )
 
 
-def render_pain001(reference: str, created_at: datetime, payer: Payer, lines: Sequence[PaymentLine]) -> bytes:
+def write_pain001(file: PaymentFile) -> bytes:
     """Return the file of a batch; the same batch gives the same bytes.
 
-    sepaxml draws the message's id, its block's id and the time at random or from the clock; they are set to those
-    of the batch before the file is checked against the schema.
+    sepaxml draws the message's id, its block's id and the time at random or from the clock. They are set to those of
+    the batch before the file is checked against the schema.
 
     Raises:
         InputError: a payment cannot stand in it.
-        IntegrityError: the file is not what the schema or the sums say; nothing may be paid with it.
+        IntegrityError: the batch names no payer, or the file is not what the schema or the sums say; nothing may be
+            paid with it.
     """
+    payer, reference = file.payer, file.reference
+    if payer is None:
+        raise IntegrityError(f"batch {reference} names no payer; run credit verify")
     need_sepa()
     from sepaxml import SepaTransfer
     from sepaxml.validation import ValidationError, try_valid_xml
@@ -139,11 +130,12 @@ def render_pain001(reference: str, created_at: datetime, payer: Payer, lines: Se
     if payer.bic and payer.bic != NO_BIC:
         config["BIC"] = payer.bic
     transfer = SepaTransfer(config, schema=SCHEMA, clean=False)
-    for line in lines:
-        transfer.add_payment(sepa_payment(line, date.fromisoformat(payer.execute_on)))
+    day = date.fromisoformat(payer.execute_on)
+    for line in file.lines:
+        transfer.add_payment({**sepa_payment(line), "execution_date": day})
     root = ET.fromstring(transfer.export(validate=False))  # noqa: S314 - the library's own output, a line above
     _only(root, "GrpHdr/MsgId").text = reference
-    _only(root, "GrpHdr/CreDtTm").text = created_at.strftime("%Y-%m-%dT%H:%M:%S")
+    _only(root, "GrpHdr/CreDtTm").text = file.created_at.strftime("%Y-%m-%dT%H:%M:%S")
     _only(root, "PmtInf/PmtInfId").text = reference
     if payer.bic == NO_BIC:  # sepaxml leaves the element empty; so do the batches that left before, byte for byte
         agent = _only(root, "PmtInf/DbtrAgt/FinInstnId")
@@ -155,7 +147,7 @@ def render_pain001(reference: str, created_at: datetime, payer: Payer, lines: Se
         try_valid_xml(content, SCHEMA)
     except ValidationError as error:
         raise IntegrityError(f"the file of {reference} does not keep to {SCHEMA}: {error.__cause__}") from error
-    _check_sums(root, reference, lines)
+    _check_sums(root, reference, file.lines)
     return content
 
 
@@ -184,3 +176,15 @@ def _latin(line: PaymentLine, field: str, value: str, remedy: str | None = None)
             f" credit providers details {line.provider} --{(remedy or field).replace('_', '-')} ..."
         )
     return value
+
+
+CHANNEL = Channel(
+    name="pain001",
+    title="SEPA",
+    help="pain001 is SEPA, in EUR.",
+    most_payments=100_000,  # banks set lower limits of their own
+    check=check_line,
+    write=write_pain001,
+    currencies=(CURRENCY,),
+    checked_payer=check_payer,
+)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
+from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -14,15 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
-from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details
-from credit.payments.channels.layouts import LAYOUTS, render_csv
-from credit.payments.channels.payment import PaymentLine, safe
-from credit.payments.channels.sepa import NO_BIC, check_payer, render_pain001
-from credit.payments.export import ExportRequest, export_payments
-from credit.payments.results import confirm_payments
-from credit.reporting.books import account_name, beancount_text
-from tests.payments.conftest import NOW, PAYER, SEPTEMBER, details_of
+from credit.payments.channels import CHANNELS
+from credit.payments.channels.channel import Payer, PaymentFile, PaymentLine, safe
+from credit.payments.channels.sepa import NO_BIC, check_payer
+from credit.records import PaymentFormat
+from tests.payments.samples import NOW, PAYER, SEPTEMBER, details_of
 
 NS = "{urn:iso:std:iso:20022:tech:xsd:pain.001.001.09}"
 
@@ -32,14 +27,21 @@ def line(number: int = 1, key: str = "ada", amount: int = 12_345, **details: str
     return PaymentLine(f"CR1-0a1b2c3d-{number}", key, SEPTEMBER, "EUR", amount, known)
 
 
+def write(channel: PaymentFormat, *lines: PaymentLine, payer: Payer = PAYER) -> bytes:
+    return CHANNELS[channel].write(PaymentFile("CR1-0a1b2c3d", NOW, payer, lines))
+
+
+def test_every_channel_that_a_ledger_knows_is_registered() -> None:
+    assert list(CHANNELS) == [channel.name for channel in CHANNELS.values()]
+    assert set(CHANNELS) == set(get_args(PaymentFormat))
+
+
 def test_the_paypal_file_is_the_documented_one() -> None:
-    assert render_csv(LAYOUTS["paypal"], [line()]) == (
-        b"pay.ada@example.org,123.45,EUR,CR1-0a1b2c3d-1,Statement 2026-09,PAYPAL\r\n"
-    )
+    assert write("paypal", line()) == (b"pay.ada@example.org,123.45,EUR,CR1-0a1b2c3d-1,Statement 2026-09,PAYPAL\r\n")
 
 
 def test_the_wise_file_is_the_documented_one() -> None:
-    assert render_csv(LAYOUTS["wise"], [line(receiver="institution")]).decode().splitlines() == [
+    assert write("wise", line(receiver="institution")).decode().splitlines() == [
         "name,recipientEmail,paymentReference,receiverType,amountCurrency,amount,sourceCurrency,targetCurrency,IBAN",
         "Ada Legal,ada@example.org,CR1-0a1b2c3d-1,INSTITUTION,target,123.45,EUR,EUR,DE02120300000000202051",
     ]
@@ -65,7 +67,7 @@ def test_a_cell_is_written_as_it_is_or_not_at_all(value: str) -> None:
 
 
 def xml(lines: list[PaymentLine]) -> ET.Element:
-    return ET.fromstring(render_pain001("CR1-0a1b2c3d", NOW, PAYER, lines))
+    return ET.fromstring(write("pain001", *lines))
 
 
 def texts(root: ET.Element, name: str) -> list[str | None]:
@@ -78,7 +80,7 @@ def test_the_payers_bank_is_named_or_said_not_to_be() -> None:
         (check_payer(PAYER), [], [NO_BIC]),
         (check_payer(replace(PAYER, bic="SOLADEST600")), ["SOLADEST600"], []),
     ):
-        root = ET.fromstring(render_pain001("CR1-0a1b2c3d", NOW, payer, [line()]))
+        root = ET.fromstring(write("pain001", line(), payer=payer))
         (agent,) = root.iter(f"{NS}DbtrAgt")
         assert [item.text for item in agent.iter(f"{NS}BICFI")] == bic
         assert [item.text for item in agent.findall(f"{NS}FinInstnId/{NS}Othr/{NS}Id")] == other
@@ -104,7 +106,7 @@ def test_a_sepa_file_has_the_amounts_sums_and_addresses() -> None:
 
 
 def test_a_sepa_file_of_the_same_batch_has_the_same_bytes() -> None:
-    one, two = (render_pain001("CR1-0a1b2c3d", NOW, PAYER, [line()]) for _ in range(2))
+    one, two = (write("pain001", line()) for _ in range(2))
     assert one == two
 
 
@@ -132,34 +134,3 @@ def test_the_name_that_the_bank_has_is_the_one_that_is_paid_to() -> None:
 def test_more_than_a_transfer_carries_is_refused() -> None:
     with pytest.raises(InputError, match="more than one SEPA transfer carries"):
         xml([replace(line(), amount_minor=10**11)])
-
-
-def bean_check(path: Path) -> None:
-    found = subprocess.run(
-        [Path(sys.executable).with_name("bean-check"), path], capture_output=True, text=True, check=False
-    )
-    assert (found.returncode, found.stdout + found.stderr) == (0, "")
-
-
-def test_the_books_pass_bean_check(owing: Ledger, out: Path, tmp_path: Path) -> None:
-    export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
-    reference = out.read_text().splitlines()[1].split(",")[0]
-    (tmp_path / "results.csv").write_text(f"payout_id,status\n{reference},paid\n")
-    confirm_payments(owing, tmp_path / "results.csv", now=NOW)
-    for period in (SEPTEMBER, "2026-10"):
-        books = tmp_path / f"{period}.beancount"
-        books.write_text(beancount_text(owing, period))
-        bean_check(books)
-    text = (tmp_path / "2026-10.beancount").read_text()
-    assert "2026-11-01 balance Liabilities:Payout-exported:Cho-U-7  -1000000.00 EUR" in text
-    assert "2026-11-01 balance Liabilities:Payout-exported:Ada  0.00 EUR" in text
-
-
-KEYS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
-
-
-@given(KEYS, KEYS)
-def test_no_two_accounts_share_a_name(one: str, two: str) -> None:
-    names = {account_name(f"money:payable:{key}") for key in (one, two)}
-    assert len(names) == len({one, two})
-    assert all(re.fullmatch(r"Liabilities:Payable:[A-Z0-9][A-Za-z0-9-]*", name) for name in names)

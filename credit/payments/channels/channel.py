@@ -1,0 +1,120 @@
+"""A payment channel, and the payments that its files state.
+
+A machine that moves money reads these files: a cell is written exactly as it is known, or its payout is unpayable,
+with the reason. Nothing is shortened, transliterated or quoted with an apostrophe on the way.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from credit.accounting.amounts import format_amount
+from credit.errors import InputError
+from credit.records import PaymentFormat
+from credit.text import printable
+
+if TYPE_CHECKING:  # commands read the registry for their help, which must not load a database
+    from credit.ledger.personal_data import Details
+
+_RUNNABLE = re.compile(r"\s*'*[=+\-@]")
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """The payer, as its bank knows it, and the day of the payment.
+
+    `bic` may be empty. `execute_on` may be empty, for the day on which the batch is recorded.
+    """
+
+    name: str
+    iban: str
+    bic: str
+    town: str
+    country: str
+    execute_on: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentLine:
+    """One payment; `reference` is the payout's id in the file, `amount_minor` is in minor units of `currency`."""
+
+    reference: str
+    provider: str
+    period: str
+    currency: str
+    amount_minor: int
+    details: Details
+
+    @property
+    def amount(self) -> str:
+        """The amount as a decimal string with all the currency's digits."""
+        return format_amount(self.amount_minor, self.currency)
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFile:
+    """The content of a batch's file: the batch's reference and time, the payer if it was given, the payments."""
+
+    reference: str
+    created_at: datetime
+    payer: Payer | None
+    lines: Sequence[PaymentLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A way for payouts to leave: a kind of file that a bank or a payment service takes.
+
+    Attributes:
+        name: the value of `--format`, and the word for it in the ledger.
+        title: its name in messages.
+        help: one sentence for `credit pay export --help`.
+        most_payments: the largest number of payments in a file.
+        check: raises InputError where a payment is unpayable; the message names provider, reason and remedy.
+        write: returns the bytes of a file; the same content gives the same bytes.
+        currencies: the currencies that it carries; empty for all.
+        checked_payer: returns the payer as the file states it, or raises InvalidRequestError; None where the file
+            names no payer.
+    """
+
+    name: PaymentFormat
+    title: str
+    help: str
+    most_payments: int
+    check: Callable[[PaymentLine], object]
+    write: Callable[[PaymentFile], bytes]
+    currencies: tuple[str, ...] = ()
+    checked_payer: Callable[[Payer], Payer] | None = None
+
+
+def safe(line: PaymentLine, field: str, value: str, *, longest: int = 140) -> str:
+    """Return `value` if it can stand in a machine's file as it is.
+
+    Raises:
+        InputError: it is missing, too long, holds a control or direction character, or would run as a formula in a
+            spreadsheet that somebody opens the file with. The message names the provider and the field, not the value.
+    """
+    remedy = f"correct it: credit providers details {line.provider} --{field.replace('_', '-')} ..."
+    if not value:
+        raise InputError(f"{line.provider}: {field} is missing; {remedy}")
+    if len(value) > longest:
+        raise InputError(f"{line.provider}: {field} has more than {longest} characters; {remedy}")
+    if printable(value) != value or _BYTE_ORDER_MARK in value:
+        raise InputError(f"{line.provider}: {field} holds a control character; {remedy}")
+    if _RUNNABLE.match(value):
+        raise InputError(f"{line.provider}: {field} starts like a formula; {remedy}")
+    return value
+
+
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Return rows as a CSV file: UTF-8, RFC 4180."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,41 @@
+"""Our own CSV file: everything that a person or a script needs to make the payments."""
+
+from __future__ import annotations
+
+from credit.errors import InputError
+from credit.payments.channels.channel import Channel, PaymentFile, PaymentLine, csv_bytes, safe
+
+_DETAILS = ("iban", "bic", "paypal", "email", "street", "building", "postcode", "town", "country")
+_HEADER = ("payout_id", "provider", "period", "amount", "currency", "name", *_DETAILS)
+
+
+def cells(line: PaymentLine) -> tuple[str, ...]:
+    """Return the cells of a payment.
+
+    Raises:
+        InputError: there is no account, wallet or address to pay to, or a cell cannot be written as it is.
+    """
+    details = line.details
+    if not (details.iban or details.paypal or details.email):
+        raise InputError(
+            f"{line.provider}: iban, paypal and email are missing;"
+            f" add one: credit providers details {line.provider} --iban ..."
+        )
+    texts = (safe(line, name, value) if (value := getattr(details, name)) else "" for name in _DETAILS)
+    holder = safe(line, "legal_name", details.holder)
+    return (line.reference, line.provider, line.period, line.amount, line.currency, holder, *texts)
+
+
+def write(file: PaymentFile) -> bytes:
+    """Return the file of a batch; InputError if a cell cannot be written as it is."""
+    return csv_bytes([_HEADER, *map(cells, file.lines)])
+
+
+CHANNEL = Channel(
+    name="csv",
+    title="CSV",
+    help="csv has every detail, for a person or a script.",
+    most_payments=1_000_000,
+    check=cells,
+    write=write,
+)
