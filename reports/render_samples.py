@@ -21,8 +21,9 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
+from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger import indexes, journal, outputs, pools, providers, score_books, terms
-from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.score_books import Score, write_book
 from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger, upgrade
@@ -172,11 +173,11 @@ def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOu
         group = Group(score.provider, score.collection)
         of_day[group] = of_day.get(group, 0) + score.credit_micro
     for day, of_day in sorted(totals.items()):
-        lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
-        issued = Entry(ISSUED, CREDIT, -sum(line.amount for line in lines))
-        key = f"credits:{book.sha256}:{day}"
-        details = {"score_book": book.sha256}
-        journal.post(conn, Posting("credits", PERIOD, day, key, (issued, *lines), details=details), now=NOW)
+        lines = [Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
+        issued = Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines))
+        key = TransactionKind.CREDITS.key(score_book=book.sha256, day=day)
+        details = CreditsDetails(book.sha256)
+        journal.post(conn, Posting(TransactionKind.CREDITS, PERIOD, day, key, (issued, *lines), details=details), now=NOW)
 
 
 def render(ledger: Ledger, books: Path, target: Path, scratch: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,22 +10,15 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
 from credit.ledger.accounts import (
-    EARNED_KIND,
-    ESCROW,
-    HELD_KIND,
-    POOL_KIND,
+    AccountKind,
     fx_account,
-    held_account,
-    payable,
-    pool_account,
-    reserve_account,
 )
 from credit.ledger.crosschecks import Problem
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
 from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import credit_totals
-from credit.ledger.queries import POOLING_KIND, credits_by_month
+from credit.ledger.queries import credits_by_month
 from credit.ledger.schema import (
     account,
     allocation,
@@ -39,8 +31,9 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
-from credit.ledger.settlement import RELEASE_KIND, ProviderCurrency
+from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.terms import terms_on
+from credit.ledger.transaction_kinds import ConversionDetails, PoolDetails, TransactionKind
 from credit.ledger.values import utc_moment
 from credit.records import HOUSE, PPM, Group, Terms
 
@@ -53,7 +46,7 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
         .where(
             ledger_entry.c.txn_id == pool.c.txn_id,
             ledger_entry.c.commodity == pool.c.currency,
-            account.c.key == literal(f"{POOL_KIND}:") + pool.c.period_id,
+            account.c.key == literal(AccountKind.POOL.key("")) + pool.c.period_id,
         )
         .scalar_subquery()
     )
@@ -71,14 +64,10 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
     )
     for row in conn.execute(query):
         place = f"pool {row.id} ({row.period_id}, {row.currency}, {row.reference})"
-        said = {
-            "gross_minor": row.gross_minor,
-            "deductions_minor": row.deductions_minor,
-            "reference": row.reference,
-        }
+        said = PoolDetails(row.gross_minor, row.deductions_minor, row.reference)
         if row.net_minor != (row.posted or 0):
             yield Problem(place, f"says {row.net_minor} minor units; its transaction says {row.posted}")
-        elif row.details_json is not None and json.loads(row.details_json) != said:
+        elif row.details_json is not None and PoolDetails.read(row.details_json) != said:
             yield Problem(place, f"is not what transaction {row.txn_id} says was added")
         divided = row.status == "closed" and not row.undone
         if row.shared != (row.net_minor if divided else 0):
@@ -91,7 +80,7 @@ def check_pooling(conn: Connection) -> Iterator[Problem]:
         select(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
-        .where(ledger_txn.c.kind == POOLING_KIND)
+        .where(ledger_txn.c.kind == TransactionKind.POOLING)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     for row in conn.execute(query).all():
@@ -101,7 +90,7 @@ def check_pooling(conn: Connection) -> Iterator[Problem]:
             .where(ledger_entry.c.account_id == row.account_id, ledger_txn.c.period_id == row.period_id)
         )
         left = join_sum(*conn.execute(earned).one())
-        if not row.key.startswith(f"{EARNED_KIND}:") or left < 0:
+        if not row.key.startswith(AccountKind.EARNED.key("")) or left < 0:
             yield Problem(f"transaction {row.id}", f"leaves {row.key} with {left} micro-credits in {row.period_id}")
 
 
@@ -148,7 +137,8 @@ def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) ->
     numbers = {row.txn_id for row in rows if row.txn_id is not None}
     lines = {number: _lines(conn, number) for number in numbers}
     first = rows[0]
-    named = {pool_account(first.period_id), payable(HOUSE), ESCROW}
+    fund = AccountKind.POOL.key(first.period_id)
+    named = {fund, AccountKind.PAYABLE.key(HOUSE), AccountKind.ESCROW.key()}
     for row in rows:
         place = f"allocation {row.id} ({row.period_id}, {row.key}, {row.currency})"
         exact, rest = divmod(row.net_minor * row.credit_micro, row.total_credit_micro or 1)
@@ -169,7 +159,7 @@ def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) ->
                         f" {lines[row.txn_id].get(key, 0)} into {key} (minor units)",
                     )
     for number, found in sorted(lines.items()):
-        if not found.keys() <= named or found.get(pool_account(first.period_id)) != -first.net_minor:
+        if not found.keys() <= named or found.get(fund) != -first.net_minor:
             yield Problem(
                 f"transaction {number}", f"is not the allocation of pool {first.pool_id}, whose shares name it"
             )
@@ -179,11 +169,11 @@ def _given(row: Row[Any], agreed: _Agreed) -> dict[str, int]:
     """Return what a share puts into its provider's accounts: of its collections on hold, and the rest."""
     earned = _earned(row, agreed.terms)
     given = {
-        held_account(group): earned * micro // row.credit_micro
+        AccountKind.HELD.key(group): earned * micro // row.credit_micro
         for group, micro in agreed.held.items()
         if group.provider == row.key and micro and row.credit_micro
     }
-    return {payable(row.key): earned - sum(given.values()), **given}
+    return {AccountKind.PAYABLE.key(row.key): earned - sum(given.values()), **given}
 
 
 def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
@@ -194,7 +184,7 @@ def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
     return int(row.amount_minor) - int(row.amount_minor) * house_ppm // PPM
 
 
-def _lines(conn: Connection, txn_id: int, kind: str = "allocation") -> dict[str, int]:
+def _lines(conn: Connection, txn_id: int, kind: TransactionKind = TransactionKind.ALLOCATION) -> dict[str, int]:
     """Return what a transaction put into each account; nothing when it is of another kind."""
     query = (
         select(account.c.key, ledger_entry.c.amount)
@@ -222,14 +212,14 @@ def check_reserves(conn: Connection) -> Iterator[Problem]:
             .where(
                 and_(
                     ledger_entry.c.txn_id == row.txn_id,
-                    account.c.key == reserve_account(row.key),
+                    account.c.key == AccountKind.RESERVE.key(row.key),
                     ledger_entry.c.commodity == row.currency,
                     ledger_entry.c.amount == row.amount_minor,
                 )
             )
         ).scalar_one()
         agreed = terms_on(conn, last_day(row.period_id)).get((row.key, row.currency), Terms())
-        if not held or (row.kind, row.held_in) != ("reserve", row.period_id):
+        if not held or (row.kind, row.held_in) != (TransactionKind.RESERVE, row.period_id):
             yield Problem(place, f"is not what transaction {row.txn_id} held back")
         elif row.release_period != later(row.period_id, agreed.reserve_release_periods):
             yield Problem(place, f"is to be released in {row.release_period}; the terms say otherwise")
@@ -239,17 +229,16 @@ def check_conversions(conn: Connection) -> Iterator[Problem]:
     """Yield every conversion whose rate is not the one that is recorded for its period, or of another pair."""
     query = (
         select(ledger_txn.c.id, ledger_txn.c.period_id, ledger_txn.c.details_json)
-        .where(ledger_txn.c.kind == "conversion")
+        .where(ledger_txn.c.kind == TransactionKind.CONVERSION)
         .order_by(ledger_txn.c.id)
     )
     for number, name, details_json in conn.execute(query).all():
-        said = json.loads(details_json)
-        pair = (said.get("base", ""), said.get("quote", ""))
+        said = ConversionDetails.read(details_json) or ConversionDetails("", "", "", "", "")
+        pair = (said.base, said.quote)
         given = rates_of_period(conn, name).get(pair)
-        recorded = given and (given.on.isoformat(), str(given.rate), given.source)
-        if recorded != (said.get("on"), said.get("rate"), said.get("source")):
+        if given is None or (given.on.isoformat(), str(given.rate), given.source) != (said.on, said.rate, said.source):
             place = f"fx_rate of {name}, {'/'.join(pair)}"
-            yield Problem(place, f"is not what transaction {number} converted by: {said}")
+            yield Problem(place, f"is not what transaction {number} converted by: {said.said()}")
         keys = select(account.c.key).join(ledger_entry).where(ledger_entry.c.txn_id == number)
         if fx_account(*pair) not in set(conn.execute(keys).scalars()):
             yield Problem(f"transaction {number}", f"does not convert by way of {fx_account(*pair)}")
@@ -263,7 +252,7 @@ def check_held(conn: Connection) -> Iterator[Problem]:
         .join_from(account, ledger_entry, ledger_entry.c.account_id == account.c.id)
         .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(account.c.kind == HELD_KIND)
+        .where(account.c.kind == AccountKind.HELD)
         .order_by(account.c.key, ledger_entry.c.commodity, ledger_txn.c.period_id, ledger_txn.c.id)
     ).all()
     last = last_closed(conn)
@@ -284,13 +273,13 @@ def check_held(conn: Connection) -> Iterator[Problem]:
 
 def _held_fault(conn: Connection, row: Row[Any], left_minor: int) -> str | None:
     """Say what is wrong with a transaction that moved what is held of a collection, and left so much there."""
-    if row.kind not in {"allocation", "restatement", RELEASE_KIND}:
+    if row.kind not in {TransactionKind.ALLOCATION, TransactionKind.RESTATEMENT, TransactionKind.COLLECTION_RELEASE}:
         return f"is neither allocation nor restatement or release, and moves {row.key}"
     if left_minor < 0:
         return f"leaves {left_minor} {row.commodity} (minor units) in {row.key}"
-    if row.kind == RELEASE_KIND:
-        lines = {row.key: row.amount, payable(row.owner): -row.amount}
-        if left_minor or _lines(conn, row.id, RELEASE_KIND) != lines:
+    if row.kind == TransactionKind.COLLECTION_RELEASE:
+        lines = {row.key: row.amount, AccountKind.PAYABLE.key(row.owner): -row.amount}
+        if left_minor or _lines(conn, row.id, TransactionKind.COLLECTION_RELEASE) != lines:
             return f"does not give what is in {row.key} to its provider, whole"
         if Group(row.owner, row.collection) in _held_at_close(conn, row.period_id):
             return f"releases {row.key}, which was on hold"

@@ -9,20 +9,21 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError
-from credit.ledger.accounts import ADVANCE_KIND, ESCROW, EXTERNAL, HELD_KIND, advance_account, payable
+from credit.ledger.accounts import AccountKind
 from credit.ledger.balances import balance
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
-from credit.ledger.set_aside import KIND
-from credit.ledger.settlement import CITES, provider_balances
+from credit.ledger.settlement import provider_balances
+from credit.ledger.transaction_kinds import AdjustmentDetails, TransactionKind
 from credit.ledger.values import check_currency, is_storable
 from credit.records import HOUSE, is_period, period_of
 
-_ALWAYS = frozenset({"adjustment", "restatement", "advance"})
-_WHILE_OPEN = frozenset({"credits", "pool"})
+_ALWAYS = frozenset(kind for kind in TransactionKind if kind.reversible == "always")
+_WHILE_OPEN = frozenset(kind for kind in TransactionKind if kind.reversible == "while open")
+_OF_PAYMENTS = frozenset(kind for kind in TransactionKind if kind.posted_by == "payment")
 
 
 class _Header(NamedTuple):
@@ -77,18 +78,17 @@ def adjust(
     if from_escrow and amount_minor <= 0:
         raise LedgerError(f"{where} out of escrow is of more than 0; a close alone puts something into it")
     keep_erasable(conn, reason, "the reason")
-    details: dict[str, object] = {}
-    if cites is not None:
-        details = {CITES: cites, "cites_hash": _header(conn, cites).hash}
+    details = None if cites is None else AdjustmentDetails(cites, _header(conn, cites).hash)
+    kind, escrow = TransactionKind.ADJUSTMENT, AccountKind.ESCROW.key()
     entries = (
-        Entry(ESCROW if from_escrow else payable(HOUSE), currency, -amount_minor),
-        Entry(payable(provider_key), currency, amount_minor),
+        Entry(escrow if from_escrow else AccountKind.PAYABLE.key(HOUSE), currency, -amount_minor),
+        Entry(AccountKind.PAYABLE.key(provider_key), currency, amount_minor),
     )
     said = f"{provider_key}:{currency}:{amount_minor}:{cites}:{_digest(reason)}{':escrow' if from_escrow else ''}"
-    name = f"adjust:{period}:{said}" if key is None else f"adjust:key:{key}"
-    posting = Posting("adjustment", period, first_day(period), name, entries, memo=reason, details=details)
+    name = kind.key(of=period, said=said) if key is None else kind.key(of="key", said=key)
+    posting = Posting(kind, period, first_day(period), name, entries, memo=reason, details=details)
     done = post(conn, posting, now=now)
-    left = balance(conn, ESCROW, currency) if from_escrow and not done.replayed else 0
+    left = balance(conn, escrow, currency) if from_escrow and not done.replayed else 0
     if left < 0:
         held = max(left + amount_minor, 0)
         raise LedgerError(f"{where}: escrow holds {held} {currency} (minor units), and {amount_minor} were to leave it")
@@ -123,14 +123,15 @@ def pay_advance(
     _check_payee(conn, provider_key, amount_minor, currency, where)
     keep_erasable(conn, reference, "the reference")
     serialise_writers(conn)
-    key = f"advance:{provider_key}:{currency}:{reference}"
+    kind = TransactionKind.ADVANCE
+    key = kind.key(provider=provider_key, currency=currency, reference=reference)
     first = conn.execute(select(ledger_txn.c.period_id).where(ledger_txn.c.idempotency_key == key)).scalar()
     entries = (
-        Entry(advance_account(provider_key), currency, -amount_minor),
-        Entry(EXTERNAL, currency, amount_minor),
+        Entry(AccountKind.ADVANCE.key(provider_key), currency, -amount_minor),
+        Entry(AccountKind.EXTERNAL.key(), currency, amount_minor),
     )
     period = first or open_period_for(conn, paid_on)
-    return post(conn, Posting("advance", period, paid_on, key, entries, memo=reference), now=now)
+    return post(conn, Posting(kind, period, paid_on, key, entries, memo=reference), now=now)
 
 
 def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted:
@@ -155,9 +156,9 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         raise IdempotencyError(f"transaction {txn_id} was reversed by {before.id} already: {before.memo}")
     closed = last_closed(conn)
     is_open = closed is None or header.period_id > closed
-    if header.kind == KIND:
+    if header.kind == TransactionKind.SET_ASIDE:
         raise LedgerError(f"transaction {txn_id} sets an output aside; take it back: credit outputs restore --help")
-    if header.kind.startswith("payment-"):
+    if header.kind in _OF_PAYMENTS:
         raise LedgerError(
             f"transaction {txn_id} ({header.kind}) is not reversed; what became of a payment is recorded, also that it"
             " came back after it was paid: credit pay confirm --help"
@@ -170,9 +171,9 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         )
     keep_erasable(conn, reason, "the reason")
     period = open_period_for(conn, first_day(header.period_id))
-    if header.kind == "advance":
+    if header.kind == TransactionKind.ADVANCE:
         _check_not_recouped(conn, txn_id, period)
-    elif header.kind == "restatement":
+    elif header.kind == TransactionKind.RESTATEMENT:
         _check_nothing_held(conn, txn_id)
     return reverse(conn, txn_id, period=period, reason=reason, now=now)
 
@@ -204,9 +205,9 @@ def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
         select(provider.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
         .join_from(ledger_entry, account)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == ADVANCE_KIND)
+        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.ADVANCE)
     ).one()
-    left = provider_balances(conn, ADVANCE_KIND, through=period).get((owner, currency), 0)
+    left = provider_balances(conn, AccountKind.ADVANCE, through=period).get((owner, currency), 0)
     if left > amount:
         raise LedgerError(
             f"transaction {txn_id} cannot be reversed: of this advance, or one before it, {left - amount} {currency}"
@@ -219,7 +220,7 @@ def _check_nothing_held(conn: Connection, txn_id: int) -> None:
     held = conn.execute(
         select(account.c.key)
         .join_from(ledger_entry, account)
-        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == HELD_KIND)
+        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.HELD)
     ).scalar()
     if held is not None:
         raise LedgerError(

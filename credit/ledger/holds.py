@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger import schema
-from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
 from credit.ledger.personal_data import keep_erasable
@@ -151,7 +151,7 @@ def _record(
 def _check_credited(conn: Connection, group: Group) -> None:
     """Refuse a collection that nothing was ever credited to: a name that is misspelt would hold nothing."""
     known = select(account.c.collection).where(
-        account.c.provider_id == provider_id(conn, group.provider), account.c.kind == EARNED_KIND
+        account.c.provider_id == provider_id(conn, group.provider), account.c.kind == AccountKind.EARNED
     )
     names = sorted(str(name) for name in conn.execute(known).scalars())
     if group.collection not in names:

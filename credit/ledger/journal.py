@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
-from credit.ledger.accounts import account_ids
+from credit.ledger.accounts import IN_CREDITS, parse_account
 from credit.ledger.bulk import insert_rows
 from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
-from credit.ledger.schema import account, ledger_entry, ledger_txn, period
+from credit.ledger.providers import provider_ids
+from credit.ledger.schema import account, ledger_entry, ledger_txn, next_id, period
 from credit.ledger.seals import add_rows
+from credit.ledger.transaction_kinds import Details, ReversalDetails, TransactionKind
 from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
 from credit.records import CREDIT, is_period
 from credit.storage import canonical_json
@@ -57,7 +59,7 @@ class Posting:
     idempotency_key: str
     entries: tuple[Entry, ...]
     memo: str = ""
-    details: Mapping[str, Any] | None = None
+    details: Details | None = None
     reverses: int | None = None
 
 
@@ -119,7 +121,7 @@ def _lines_json(entries: Iterable[Entry]) -> str:
 
 
 def _details_json(posting: Posting) -> str:
-    return canonical_json(posting.details) if posting.details else "{}"
+    return canonical_json(posting.details.said()) if posting.details else "{}"
 
 
 def _chain_hash(header: HashedFields, entries_json: str) -> str:
@@ -219,13 +221,13 @@ def reverse(conn: Connection, txn_id: int, *, period: str, reason: str, now: dat
         .order_by(ledger_entry.c.line_no)
     )
     posting = Posting(
-        kind="reversal",
+        kind=TransactionKind.REVERSAL,
         period=period,
         effective_on=date.fromisoformat(header.effective_on),
-        idempotency_key=f"reverse:{txn_id}",
+        idempotency_key=TransactionKind.REVERSAL.key(txn_id=txn_id),
         entries=tuple(Entry(key, commodity, -amount) for key, commodity, amount in lines),
         memo=reason,
-        details={"kind": header.kind, "hash": header.hash},
+        details=ReversalDetails(header.kind, header.hash),
         reverses=txn_id,
     )
     return post(conn, posting, now=now)
@@ -253,13 +255,13 @@ def chain_head(conn: Connection) -> tuple[int, str]:
 
 def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> HashedFields:
     day, key = item.effective_on.isoformat(), item.idempotency_key
-    said = (item.kind, item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
+    said = (str(item.kind), item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
     return HashedFields(prev, seq, len(item.entries), *said)
 
 
 def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> None:
     """Write entries before headers, because the header's guard judges the whole."""
-    ids = account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
+    ids = _account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
     rows: list[tuple[object, ...]] = []
     heads: list[tuple[object, ...]] = []
     for item, header, digest in fresh:
@@ -272,6 +274,38 @@ def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> 
             _flush(conn, rows, heads)
     if heads:
         _flush(conn, rows, heads)
+
+
+def _account_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """Return the id of every account, creating those that are new; LedgerError when a provider is unknown."""
+    wanted = sorted(set(keys))
+    found = _known_accounts(conn, wanted)
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        parsed = [parse_account(key) for key in missing]
+        owners = provider_ids(conn, {item.provider for item in parsed if item.provider is not None})
+        first = next_id(conn, account)
+        rows = [
+            {
+                "id": first + offset,
+                "key": key,
+                "kind": str(item.kind),
+                "provider_id": None if item.provider is None else owners[item.provider],
+                "collection": item.collection,
+            }
+            for offset, (key, item) in enumerate(zip(missing, parsed, strict=True))
+        ]
+        add_rows(conn, account, rows)
+        found |= {str(row["key"]): first + offset for offset, row in enumerate(rows)}
+    return found
+
+
+def _known_accounts(conn: Connection, keys: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        query = select(account.c.key, account.c.id).where(account.c.key.in_(keys[start : start + _KEYS_AT_ONCE]))
+        found.update({key: number for key, number in conn.execute(query)})
+    return found
 
 
 def _flush(conn: Connection, rows: list[tuple[object, ...]], heads: list[tuple[object, ...]]) -> None:
@@ -308,7 +342,7 @@ def _validate(posting: Posting) -> None:
                 f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"
                 f" of at most {MAX_AMOUNT}"
             )
-        if (commodity == CREDIT) != key.startswith("credits:"):
+        if (commodity == CREDIT) != key.startswith(IN_CREDITS):
             raise LedgerError(f"{where}: entry {number} puts {commodity} into {key}")
         sums[commodity] = sums.get(commodity, 0) + amount
     for commodity, total in sums.items():

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, literal, select
 
-from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
+from credit.ledger.accounts import AccountKind, exported_account
 from credit.ledger.crosschecks import Problem
-from credit.ledger.payouts import payout_reference
+from credit.ledger.payouts import OUTCOME_KINDS, payout_reference, result_outcome
 from credit.ledger.schema import (
     account,
     ledger_entry,
@@ -22,6 +22,7 @@ from credit.ledger.schema import (
     statement,
 )
 from credit.ledger.seals import has_seal
+from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionKind
 
 _STREAM = {"yield_per": 1000}
 
@@ -34,7 +35,7 @@ def check_payouts(conn: Connection) -> Iterator[Problem]:
         .where(
             ledger_entry.c.txn_id == payout.c.txn_id,
             ledger_entry.c.commodity == payout.c.currency,
-            account.c.key == literal(payout_account("")) + provider.c.key,
+            account.c.key == literal(AccountKind.PAYOUT.key("")) + provider.c.key,
         )
         .scalar_subquery()
     )
@@ -74,20 +75,20 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
             .where(payout_event.c.batch_id == row.id, payout_event.c.status == "exported")
             .order_by(payout_event.c.id)
         ).all()
-        said = {
-            "batch": row.id,
-            "reference": row.reference,
-            "format": row.format,
-            "period": row.period_id,
-            "payer": row.payer_json,
-            "payouts": [item.payout_id for item in events],
-            "details": [item.details_id for item in events],
-            "file_sha256": row.file_sha256,
-        }
+        said = ExportDetails(
+            batch=row.id,
+            reference=row.reference,
+            format=row.format,
+            period=row.period_id,
+            payer=row.payer_json,
+            payouts=[item.payout_id for item in events],
+            details=[item.details_id for item in events],
+            file_sha256=row.file_sha256,
+        )
         sums = (len(events), sum(item.amount_minor for item in events), {item.currency for item in events})
         if (
-            (row.kind, row.created_at) != ("payment-export", row.recorded_at)
-            or json.loads(row.details_json) != said
+            (row.kind, row.created_at) != (TransactionKind.PAYMENT_EXPORT, row.recorded_at)
+            or ExportDetails.read(row.details_json) != said
             or sums != (row.payout_count, row.amount_minor, {row.currency})
         ):
             yield Problem(f"payout_batch {row.id}", f"is not what transaction {row.txn_id} says was exported")
@@ -128,24 +129,19 @@ def check_events(conn: Connection) -> Iterator[Problem]:
 
 
 def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
-    details = json.loads(row.details_json)
-    exported = row.status == "exported"
-    kind = {"exported": "payment-export", "paid": "payment-paid"}.get(row.status, "payment-failed")
-    if row.status == "failed" and row.paid_before:
-        kind = "payment-returned"
-    if (row.kind, row.posted_at, details.get("batch")) != (kind, row.recorded_at, row.batch_id):
+    if row.status == "exported":
+        kind, to = TransactionKind.PAYMENT_EXPORT, exported_account(row.key)
+        batch = ExportDetails.read(row.details_json)
+        agrees = batch is not None and batch.batch == row.batch_id and row.payout_id in batch.payouts
+        agrees = agrees and not row.reference and not row.reason
+    else:
+        outcome = result_outcome(row.status, first=not row.paid_before)
+        kind = OUTCOME_KINDS[outcome]
+        to = AccountKind.EXTERNAL.key() if outcome == "paid" else AccountKind.PAYOUT.key(row.key)
+        said = ResultDetails(row.batch_id, row.payout_id, row.reference, row.reason)
+        agrees = ResultDetails.read(row.details_json) == said
+    if not agrees or (row.kind, row.posted_at) != (kind, row.recorded_at):
         return f"transaction {row.txn_id} says something else"
-    if not exported and details != {
-        "batch": row.batch_id,
-        "payout": row.payout_id,
-        "reference": row.reference,
-        "reason": row.reason,
-    }:
-        return f"transaction {row.txn_id} says something else"
-    if exported and (row.reference or row.reason or row.payout_id not in details.get("payouts", [])):
-        return f"transaction {row.txn_id} says something else"
-    own, left = payout_account(row.key), exported_account(row.key)
-    to = left if exported else EXTERNAL if row.status == "paid" else own
     moved = select(func.count()).select_from(ledger_entry).join(account, account.c.id == ledger_entry.c.account_id)
     line = and_(
         ledger_entry.c.txn_id == row.txn_id,

@@ -14,7 +14,7 @@ only what is pending or failed can be exported, and one writer at a time decides
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -22,18 +22,26 @@ from typing import Literal
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from credit.errors import LedgerError
-from credit.ledger.accounts import EXTERNAL, exported_account, payout_account
+from credit.ledger.accounts import AccountKind, exported_account
 from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.periods import open_period_for
 from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
 from credit.ledger.seals import add_rows
+from credit.ledger.transaction_kinds import Details, ExportDetails, ResultDetails, TransactionKind
 from credit.ledger.values import utc_moment, utc_text
 from credit.records import PaymentFormat
 
 PayoutStatus = Literal["pending", "exported", "paid", "failed"]
 Outcome = Literal["paid", "failed", "returned"]
+
+OUTCOME_KINDS: Mapping[Outcome, TransactionKind] = {
+    "paid": TransactionKind.PAYMENT_PAID,
+    "failed": TransactionKind.PAYMENT_FAILED,
+    "returned": TransactionKind.PAYMENT_RETURNED,
+}
+"""Kinds of the transactions that record a bank's results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,21 +223,22 @@ def record_batch(
         entry
         for item, _ in items
         for entry in (
-            Entry(payout_account(item.provider), currency, -item.amount_minor),
+            Entry(AccountKind.PAYOUT.key(item.provider), currency, -item.amount_minor),
             Entry(exported_account(item.provider), currency, item.amount_minor),
         )
     ]
-    details = {
-        "batch": new.id,
-        "reference": new.reference,
-        "format": format,
-        "period": period,
-        "payer": payer_json,
-        "payouts": [item.id for item, _ in items],
-        "details": [version for _, version in items],
-        "file_sha256": file_sha256,
-    }
-    txn_id = _post(conn, [("payment-export", f"payment-export:{new.id}", lines, details)], new.created_at)[0]
+    details = ExportDetails(
+        batch=new.id,
+        reference=new.reference,
+        format=format,
+        period=period,
+        payer=payer_json,
+        payouts=[item.id for item, _ in items],
+        details=[version for _, version in items],
+        file_sha256=file_sha256,
+    )
+    kind = TransactionKind.PAYMENT_EXPORT
+    txn_id = _post(conn, [_Step(kind, kind.key(batch=new.id), lines, details)], new.created_at)[0]
     batch = PayoutBatch(
         new.id,
         period,
@@ -258,15 +267,16 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
         LedgerError: one of the payouts is not exported (or, to be returned, not paid), or left in another batch.
     """
     items = {item.payout.id: item.payout for item in batch_items(conn, batch)}
+    external = AccountKind.EXTERNAL.key()
     steps = []
     for result in results:
         item = items[result.payout_id]
-        source = EXTERNAL if result.outcome == "returned" else exported_account(item.provider)
-        to = EXTERNAL if result.outcome == "paid" else payout_account(item.provider)
+        source = external if result.outcome == "returned" else exported_account(item.provider)
+        to = external if result.outcome == "paid" else AccountKind.PAYOUT.key(item.provider)
         lines = [Entry(source, item.currency, -item.amount_minor), Entry(to, item.currency, item.amount_minor)]
-        details = {"batch": batch.id, "payout": item.id, "reference": result.bank_reference, "reason": result.reason}
-        name = "return" if result.outcome == "returned" else "result"
-        steps.append((f"payment-{result.outcome}", f"payment-{name}:{batch.id}:{item.id}", lines, details))
+        details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason)
+        kind = OUTCOME_KINDS[result.outcome]
+        steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details))
     posted = _post(conn, steps, now)
     events = [
         (
@@ -330,25 +340,33 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
         one = Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id)
         (_, version, _, _), *later = events[row.id]
         results = tuple(
-            BankResult(row.id, _outcome(status, first=place == 0), bank_reference, reason)
+            BankResult(row.id, result_outcome(status, first=place == 0), bank_reference, reason)
             for place, (status, _, bank_reference, reason) in enumerate(later)
         )
         found.append(BatchedPayout(one, int(version or 0), payout_reference(item.reference, row.id), results))
     return found
 
 
-def _outcome(status: str, *, first: bool) -> Outcome:
+def result_outcome(status: str, *, first: bool) -> Outcome:
     """Return what an event after the export says: what fails after it was paid came back."""
     return "paid" if status == "paid" else "failed" if first else "returned"
 
 
-def _post(
-    conn: Connection, steps: Sequence[tuple[str, str, Sequence[Entry], dict[str, object]]], now: datetime
-) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of a payment, to be posted."""
+
+    kind: TransactionKind
+    key: str
+    lines: Sequence[Entry]
+    details: Details
+
+
+def _post(conn: Connection, steps: Sequence[_Step], now: datetime) -> list[int]:
     """Post each step in the first period that is open, effective today; return the transactions' ids."""
     today: date = now.date()
     period = open_period_for(conn, today)
-    postings = [Posting(kind, period, today, key, tuple(lines), details=details) for kind, key, lines, details in steps]
+    postings = [Posting(step.kind, period, today, step.key, tuple(step.lines), details=step.details) for step in steps]
     return [item.txn_id for item in post_all(conn, postings, now=now)]
 
 

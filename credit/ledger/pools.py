@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
-from credit.ledger.accounts import EARNED_KIND, EXTERNAL, pool_account
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
-from credit.ledger.periods import later
+from credit.ledger.periods import first_day, later
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import (
     account,
@@ -26,6 +26,7 @@ from credit.ledger.schema import (
     provider,
 )
 from credit.ledger.seals import add_rows
+from credit.ledger.transaction_kinds import PoolDetails, TransactionKind
 from credit.ledger.values import check_currency
 from credit.records import CREDIT, period_of
 
@@ -124,11 +125,14 @@ def add_pool(
     ensure_period(conn, name, now=now)
     txn_id = None
     if net:
-        entries = (Entry(EXTERNAL, currency, -net), Entry(pool_account(name), currency, net))
-        key = f"pool:{name}:{currency}:{reference}"
-        first_day = date.fromisoformat(f"{name}-01")
-        details = {"gross_minor": gross_minor, "deductions_minor": deductions_minor, "reference": reference}
-        txn_id = post(conn, Posting("pool", name, first_day, key, entries, details=details), now=now).txn_id
+        kind = TransactionKind.POOL
+        entries = (
+            Entry(AccountKind.EXTERNAL.key(), currency, -net),
+            Entry(AccountKind.POOL.key(name), currency, net),
+        )
+        key = kind.key(period=name, currency=currency, reference=reference)
+        details = PoolDetails(gross_minor, deductions_minor, reference)
+        txn_id = post(conn, Posting(kind, name, first_day(name), key, entries, details=details), now=now).txn_id
     item = Pool(next_id(conn, pool), name, currency, reference, gross_minor, deductions_minor, net, txn_id)
     add_rows(conn, pool, [dict(zip(pool.columns.keys(), astuple(item), strict=True))])
     return item
@@ -158,7 +162,7 @@ def credit_totals(conn: Connection, name: str) -> dict[str, int]:
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == name, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .where(ledger_txn.c.period_id == name, account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT)
         .group_by(provider.c.key)
         .order_by(provider.c.key)
     )

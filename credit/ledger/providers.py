@@ -90,12 +90,22 @@ def providers(conn: Connection) -> list[Provider]:
     return [Provider(key, name, kind) for key, name, kind in rows]
 
 
+def provider_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """Return the ids of providers by key; LedgerError when one of them is unknown."""
+    found: dict[str, int] = {}
+    rest = iter(sorted(set(keys)))
+    while some := list(islice(rest, _AT_ONCE)):
+        query = select(provider.c.key, provider.c.id).where(provider.c.key.in_(some))
+        found |= {key: number for key, number in conn.execute(query)}
+        for key in some:
+            if key not in found:
+                raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
+    return found
+
+
 def provider_id(conn: Connection, key: str) -> int:
     """Return a provider's id; LedgerError when it is unknown."""
-    found = conn.execute(select(provider.c.id).where(provider.c.key == key)).scalar()
-    if found is None:
-        raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
-    return int(found)
+    return provider_ids(conn, [key])[key]
 
 
 def _credited(conn: Connection, number: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -10,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, distinct, func, select
 
-from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import month_bounds, pending_count
 from credit.ledger.periods import Period, periods
@@ -29,10 +28,8 @@ from credit.ledger.schema import (
     valuation,
 )
 from credit.ledger.set_aside import standing
+from credit.ledger.transaction_kinds import CreditsDetails, RestatementDetails, TransactionKind
 from credit.records import CREDIT, Group
-
-POOLING_KIND = "pooling"
-"""Kind of the transaction by which a close moves credits to where the sums of its period put them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,9 @@ def credit_rows(conn: Connection, period: str) -> list[CreditRow]:
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == period, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .where(
+            ledger_txn.c.period_id == period, account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT
+        )
         .group_by(provider.c.key, account.c.collection, ledger_txn.c.effective_on)
         .order_by(provider.c.key, account.c.collection, ledger_txn.c.effective_on)
     )
@@ -88,7 +87,9 @@ def credits_by_month(conn: Connection, period: str) -> dict[Group, dict[str, int
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == period, account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .where(
+            ledger_txn.c.period_id == period, account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT
+        )
         .group_by(provider.c.key, account.c.collection, "month")
         .order_by(provider.c.key, account.c.collection, "month")
     )
@@ -116,8 +117,11 @@ class CreditMethod:
 
 def credit_methods(conn: Connection, period: str) -> list[CreditMethod]:
     """Return by which indexes and policies the credits posted in a period came about, in order."""
-    query = select(ledger_txn.c.details_json).where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "credits")
-    books = {json.loads(details).get("score_book") for details in conn.execute(query).scalars()}
+    query = select(ledger_txn.c.details_json).where(
+        ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS
+    )
+    said = [CreditsDetails.read(details) for details in conn.execute(query).scalars()]
+    books = {item.score_book for item in said if item is not None}
     rows = conn.execute(
         select(score_book.c.sha256, compute_run.c.policy_json, attribution_index.c.fingerprint)
         .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
@@ -140,13 +144,18 @@ def standing_restatements(conn: Connection, period: str) -> list[RestatementMeth
     undone = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
     query = (
         select(ledger_txn.c.details_json)
-        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == "restatement", ledger_txn.c.id.not_in(undone))
+        .where(
+            ledger_txn.c.period_id == period,
+            ledger_txn.c.kind == TransactionKind.RESTATEMENT,
+            ledger_txn.c.id.not_in(undone),
+        )
         .order_by(ledger_txn.c.id)
     )
-    found = [json.loads(details) for details in conn.execute(query).scalars()]
+    said = [RestatementDetails.read(details) for details in conn.execute(query).scalars()]
     return [
-        RestatementMethod(body["restates"], body["method"].get("index"), body["method"].get("policy", {}))
-        for body in found
+        RestatementMethod(item.restates, item.method.get("index"), item.method.get("policy", {}))
+        for item in said
+        if item is not None
     ]
 
 

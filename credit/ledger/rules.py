@@ -18,6 +18,8 @@ from typing import Literal
 from sqlalchemy import Table, UniqueConstraint
 
 from credit.ledger import schema
+from credit.ledger.accounts import AccountKind
+from credit.ledger.transaction_kinds import TransactionKind
 from credit.ledger.values import GENESIS
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -146,13 +148,14 @@ def _journal_rules() -> Iterator[Rule]:
             " AND (n.account_id <> o.account_id OR n.commodity <> o.commodity OR n.amount <> -o.amount)))"
         ),
     }
-    released = "FROM ledger_entry AS e JOIN account AS a ON a.id = e.account_id AND a.kind = 'money:held'"
+    released = f"FROM ledger_entry AS e JOIN account AS a ON a.id = e.account_id AND a.kind = '{AccountKind.HELD}'"
     last = (
         "(SELECT h.action FROM hold AS h WHERE h.provider_id = a.provider_id AND h.collection = a.collection"
         " ORDER BY h.id DESC LIMIT 1)"
     )
     header["what a collection earned stays where it is while it is on hold"] = (
-        f"NEW.kind = 'collection-release' AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
+        f"NEW.kind = '{TransactionKind.COLLECTION_RELEASE}'"
+        f" AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
     )
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +23,7 @@ import polars as pl
 from sqlalchemy import Connection, func, insert, select
 
 from credit.errors import IntegrityError, LedgerError
-from credit.ledger.accounts import EARNED_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.outputs import month_bounds
 from credit.ledger.periods import Period, periods
@@ -41,15 +40,13 @@ from credit.ledger.schema import (
     valuation,
 )
 from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger.values import utc_text
 from credit.records import CREDIT, output_name
 from credit.storage import write_whole
 
 MEASURES = ("influence", "support", "effect")
 """The three numbers of an output and a group, in nats."""
-
-_CREDITS_KIND = "credits"
-"""Kind of the transactions that post a book's credits."""
 
 _BATCH = 500
 """Outputs looked up at a time."""
@@ -227,14 +224,14 @@ def posted_books(conn: Connection, period: str) -> list[PostedBook]:
     days: dict[str, dict[str, int]] = {sha256: {} for sha256 in books_of_period(conn, period)}
     query = (
         select(ledger_txn.c.id, ledger_txn.c.effective_on, ledger_txn.c.details_json)
-        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == _CREDITS_KIND)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS)
         .order_by(ledger_txn.c.id)
     )
     for number, day, details in conn.execute(query):
-        sha256 = json.loads(details).get("score_book")
-        if sha256 is None:
+        said = CreditsDetails.read(details)
+        if said is None:
             raise IntegrityError(f"transaction {number} posts credits and names no score book; run credit verify")
-        days.setdefault(sha256, {})[day] = number
+        days.setdefault(said.score_book, {})[day] = number
     registered = conn.execute(
         select(score_book.c.id, score_book.c.sha256, attribution_index.c.fingerprint, compute_run.c.policy_json)
         .join_from(score_book, compute_run, compute_run.c.id == score_book.c.compute_run_id)
@@ -337,7 +334,7 @@ def _check(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> None:
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
         .where(ledger_txn.c.id.in_(book.transactions.values()))
-        .where(account.c.kind == EARNED_KIND, ledger_entry.c.commodity == CREDIT)
+        .where(account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT)
     )
     posted: dict[tuple[str, str, str], int] = {}
     for day, key, collection, amount in conn.execute(query):

@@ -7,7 +7,6 @@ output counts, with the reason as its memo. Taken back, it is reversed, and the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, Row, Select, exists, func, select
 
 from credit.errors import LedgerError
 from credit.ledger import schema
-from credit.ledger.accounts import ISSUED, SET_ASIDE
+from credit.ledger.accounts import AccountKind
 from credit.ledger.clock import recorded_moment
 from credit.ledger.crosschecks import Problem
 from credit.ledger.database import serialise_writers
@@ -27,11 +26,9 @@ from credit.ledger.periods import first_day, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
 from credit.ledger.seals import add_rows
+from credit.ledger.transaction_kinds import TransactionKind, UnvaluedDetails
 from credit.ledger.values import is_storable, utc_moment, utc_text
 from credit.records import CREDIT, output_name
-
-KIND = "set-aside"
-"""Kind of the transactions that set an output aside; those that take it back are reversals of them."""
 
 Action = Literal["set-aside", "restored"]
 
@@ -70,10 +67,14 @@ def set_aside(conn: Connection, name: str, reason: str, *, now: datetime) -> Set
     if item.weight_micro == 0:
         raise LedgerError(f"output {name!r} weighs nothing: it distributes nothing and holds up no close")
     day = date.fromisoformat(item.occurred_at[:10])
-    entries = (Entry(ISSUED, CREDIT, -item.weight_micro), Entry(SET_ASIDE, CREDIT, item.weight_micro))
-    key = f"{KIND}:{item.id}:{item.events}"
-    details = {"output": name, "content_sha256": item.content_sha256}
-    posting = Posting(KIND, open_period_for(conn, day), day, key, entries, memo=reason, details=details)
+    entries = (
+        Entry(AccountKind.ISSUED.key(), CREDIT, -item.weight_micro),
+        Entry(AccountKind.SET_ASIDE.key(), CREDIT, item.weight_micro),
+    )
+    kind = TransactionKind.SET_ASIDE
+    key = kind.key(output=item.id, times=item.events)
+    details = UnvaluedDetails(name, item.content_sha256)
+    posting = Posting(kind, open_period_for(conn, day), day, key, entries, memo=reason, details=details)
     return _record(conn, item.id, "set-aside", reason, post(conn, posting, now=now).txn_id, now)
 
 
@@ -117,7 +118,7 @@ def check_set_aside(conn: Connection) -> Iterator[Problem]:
     rowless = (
         select(ledger_txn.c.id)
         .outerjoin_from(ledger_txn, undone, undone.c.id == ledger_txn.c.reverses_txn_id)
-        .where((ledger_txn.c.kind == KIND) | (undone.c.kind == KIND))
+        .where((ledger_txn.c.kind == TransactionKind.SET_ASIDE) | (undone.c.kind == TransactionKind.SET_ASIDE))
         .where(~exists().where(schema.set_aside.c.txn_id == ledger_txn.c.id))
         .order_by(ledger_txn.c.id)
     )
@@ -129,13 +130,21 @@ def check_set_aside(conn: Connection) -> Iterator[Problem]:
 
 
 def _fault(row: Row[Any], before: Row[Any] | None) -> str | None:
-    said = json.loads(row.details_json)
+    said = UnvaluedDetails.read(row.details_json)
     posted = (row.kind, row.memo, row.posted_at)
     if row.action == "set-aside":
-        expected = {"output": _name(row), "content_sha256": row.content_sha256}
-        if posted != (KIND, row.reason, row.recorded_at) or said != expected or row.amount != row.weight_micro:
+        expected = UnvaluedDetails(_name(row), row.content_sha256)
+        if (
+            posted != (TransactionKind.SET_ASIDE, row.reason, row.recorded_at)
+            or said != expected
+            or row.amount != row.weight_micro
+        ):
             return f"is not what transaction {row.txn_id} says was set aside"
-    elif before is None or posted != ("reversal", row.reason, row.recorded_at) or row.reverses_txn_id != before.txn_id:
+    elif (
+        before is None
+        or posted != (TransactionKind.REVERSAL, row.reason, row.recorded_at)
+        or row.reverses_txn_id != before.txn_id
+    ):
         return f"is not what transaction {row.txn_id} says was taken back"
     if before is not None and before.action == row.action:
         return f"says {row.action} twice in a row"

@@ -6,13 +6,12 @@ the next one opens with, whatever has been posted into later periods by then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.accounts import HELD_KIND, PAYABLE_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.schema import (
     account,
@@ -25,12 +24,7 @@ from credit.ledger.schema import (
     reserve,
 )
 from credit.ledger.seals import add_rows
-
-CITES = "cites"
-"""Name in a transaction's details of the id of the earlier transaction that it corrects."""
-
-RELEASE_KIND = "collection-release"
-"""Kind of the transaction that gives back what a collection earned while it was on hold."""
+from credit.ledger.transaction_kinds import AdjustmentDetails
 
 ProviderCurrency = tuple[str, str]
 """A provider's key and a currency: what has a balance."""
@@ -67,13 +61,13 @@ class Reserve:
 
 
 def provider_balances(
-    conn: Connection, kind: str, *, before: str | None = None, through: str | None = None
+    conn: Connection, kind: AccountKind, *, before: str | None = None, through: str | None = None
 ) -> dict[ProviderCurrency, int]:
     """Return the balances of all providers' accounts of a kind, in minor units; zeros are left out.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
-        kind: an account kind such as `money:payable`.
+        kind: of the accounts.
         before: count only what was posted in periods before this one.
         through: count only what was posted in periods up to this one.
     """
@@ -102,7 +96,7 @@ def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, di
         .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
         .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .where(account.c.kind == HELD_KIND, ledger_txn.c.period_id < before)
+        .where(account.c.kind == AccountKind.HELD, ledger_txn.c.period_id < before)
         .group_by(provider.c.key, ledger_entry.c.commodity, account.c.collection)
     )
     found: dict[ProviderCurrency, dict[str, int]] = {}
@@ -121,7 +115,7 @@ def corrections(conn: Connection, period: str) -> list[Correction]:
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == period, account.c.kind.in_((PAYABLE_KIND, HELD_KIND)))
+        .where(ledger_txn.c.period_id == period, account.c.kind.in_((AccountKind.PAYABLE, AccountKind.HELD)))
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     return [
@@ -133,11 +127,17 @@ def corrections(conn: Connection, period: str) -> list[Correction]:
             txn_hash=row.hash,
             kind=row.kind,
             reason=row.memo,
-            cites=row.reverses_txn_id or json.loads(row.details_json).get(CITES),
+            cites=row.reverses_txn_id or _cited(row.details_json),
             collection=row.collection,
         )
         for row in conn.execute(query)
     ]
+
+
+def _cited(details_json: str) -> int | None:
+    """Return the transaction that an adjustment cites; None for any other transaction."""
+    said = AdjustmentDetails.read(details_json)
+    return None if said is None else said.cites
 
 
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -13,12 +12,7 @@ from credit.accounting.fx import Conversion, PeriodRates
 from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
-from credit.ledger.accounts import (
-    ADVANCE_KIND,
-    PAYABLE_KIND,
-    RESERVE_KIND,
-    payable,
-)
+from credit.ledger.accounts import AccountKind
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.journal import Entry, Posting, post_all
@@ -34,11 +28,9 @@ from credit.ledger.settlement import (
     provider_balances,
     reserves,
 )
+from credit.ledger.transaction_kinds import ConversionDetails, TransactionKind
 from credit.pipeline.close_pools import Earning
 from credit.records import Group, Provider, Terms
-
-CLOSE_KINDS = ("allocation", *(line.transaction for line in STATEMENT_LINES if line.transaction))
-"""Kinds of the transactions that a close posts."""
 
 
 def settle_all(
@@ -139,12 +131,12 @@ def _inputs(
                 parts[name] = parts.get(name, 0) + minor
     standing = holds(conn)
     return _Inputs(
-        opening=provider_balances(conn, PAYABLE_KIND, before=period),
+        opening=provider_balances(conn, AccountKind.PAYABLE, before=period),
         earned=earned,
         adjusted=adjusted,
         released=released,
-        held=provider_balances(conn, RESERVE_KIND, before=period),
-        advances=provider_balances(conn, ADVANCE_KIND, through=period),
+        held=provider_balances(conn, AccountKind.RESERVE, before=period),
+        advances=provider_balances(conn, AccountKind.ADVANCE, through=period),
         terms=terms,
         collections=held_collections_of(held_balances(conn, before=period), corrected, held, standing),
         standing=standing,
@@ -209,7 +201,9 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
             for item in fall.collections:
                 if item.released_minor:
                     group = Group(fall.provider, item.collection)
-                    key = f"{line.transaction}:{period}:{group}:{fall.currency}"
+                    key = TransactionKind.named(line.transaction).key(
+                        period=period, group=group, currency=fall.currency
+                    )
                     account = line.account.format(provider=fall.provider, collection=item.collection)
                     yield line, _posting(period, fall, line, key, account, -item.released_minor)
         elif line.name == "converted_out":
@@ -217,14 +211,16 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
                 yield line, _conversion_posting(period, fall, line, fall.conversion)
         elif line.transaction and fall.amount(line):
             taken = fall.amount(line) if line.step == "outcome" else -line.sign * fall.amount(line)
-            key = f"{line.transaction}:{period}:{fall.provider}:{fall.currency}"
+            key = TransactionKind.named(line.transaction).key(
+                period=period, provider=fall.provider, currency=fall.currency
+            )
             yield line, _posting(period, fall, line, key, line.account.format(provider=fall.provider), taken)
 
 
 def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, account: str, amount_minor: int) -> Posting:
     """Return the posting that moves an amount from what is owed to the provider into an account."""
     entries = (
-        Entry(payable(fall.provider), fall.currency, -amount_minor),
+        Entry(AccountKind.PAYABLE.key(fall.provider), fall.currency, -amount_minor),
         Entry(account, fall.currency, amount_minor),
     )
     return Posting(line.transaction, period, last_day(period), key, entries)
@@ -232,22 +228,22 @@ def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, accoun
 
 def _conversion_posting(period: str, fall: Waterfall, line: StatementLine, item: Conversion) -> Posting:
     """Return the posting of a conversion: what is owed changes its currency through the account of the pair."""
-    own, exchange = payable(fall.provider), line.account.format(base=item.given.base, quote=item.given.quote)
+    own = AccountKind.PAYABLE.key(fall.provider)
+    exchange = line.account.format(base=item.given.base, quote=item.given.quote)
     entries = (
         Entry(own, item.currency, -item.amount_minor),
         Entry(exchange, item.currency, item.amount_minor),
         Entry(exchange, item.into, -item.converted_minor),
         Entry(own, item.into, item.converted_minor),
     )
-    key = f"{line.transaction}:{period}:{fall.provider}:{fall.currency}"
+    key = TransactionKind.named(line.transaction).key(period=period, provider=fall.provider, currency=fall.currency)
     return Posting(line.transaction, period, last_day(period), key, entries, details=_rate_details(item))
 
 
-def _rate_details(item: Conversion) -> dict[str, Any]:
+def _rate_details(item: Conversion) -> ConversionDetails:
     """Return what a conversion's transaction says of its rate."""
     given = item.given
-    on, rate = given.on.isoformat(), str(given.rate)
-    return {"base": given.base, "quote": given.quote, "on": on, "rate": rate, "source": given.source}
+    return ConversionDetails(given.base, given.quote, given.on.isoformat(), str(given.rate), given.source)
 
 
 def _add(sums: dict[ProviderCurrency, int], key: ProviderCurrency, amount: int) -> None:

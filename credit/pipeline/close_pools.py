@@ -12,12 +12,13 @@ from sqlalchemy import Connection
 from credit.accounting.apportion import AllocatedShare, allocate
 from credit.accounting.waterfall import provider_part
 from credit.errors import LedgerError
-from credit.ledger.accounts import ESCROW, held_account, payable, pool_account
+from credit.ledger.accounts import AccountKind
 from credit.ledger.holds import HoldEvent
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
 from credit.ledger.pools import NewAllocation, Pool, add_allocations
 from credit.ledger.settlement import ProviderCurrency
+from credit.ledger.transaction_kinds import AllocationDetails, TransactionKind
 from credit.records import HOUSE, Group, Provider, Terms
 
 HousePolicy = Literal["return", "redistribute", "escrow"]
@@ -111,15 +112,17 @@ def post_allocations(
         lines = [Entry(account, pool.currency, amount) for account, amount in owed_to(earnings, known, house).items()]
         txn_id = None
         held = {Group(item.share.provider, name) for item in earnings for name in item.held_minor}
-        reasons = {"held": {str(group): holds[group].reason for group in sorted(held)}} if held else {}
+        reasons = {str(group): holds[group].reason for group in sorted(held)}
         if lines:
             posting = Posting(
-                kind="allocation",
+                kind=TransactionKind.ALLOCATION,
                 period=period,
                 effective_on=last_day(period),
-                idempotency_key=f"allocation:{period}:{pool.currency}:{pool.reference}",
-                entries=(Entry(pool_account(period), pool.currency, -pool.net_minor), *lines),
-                details={"pool": pool.reference, "house": house, **reasons},
+                idempotency_key=TransactionKind.ALLOCATION.key(
+                    period=period, currency=pool.currency, reference=pool.reference
+                ),
+                entries=(Entry(AccountKind.POOL.key(period), pool.currency, -pool.net_minor), *lines),
+                details=AllocationDetails(pool.reference, house, reasons or None),
             )
             txn_id = post(conn, posting, now=now).txn_id
         shares = [item.share for item in earnings]
@@ -146,10 +149,12 @@ def owed_to(earnings: Sequence[Earning], known: Mapping[str, Provider], house: H
     for item in earnings:
         # What own or public-domain data earned is the house's money, whichever key it is listed under.
         own = known[item.share.provider].kind == "house"
-        unearned = ESCROW if own and house == "escrow" else payable(HOUSE)
-        held = [(held_account(Group(item.share.provider, name)), minor) for name, minor in item.held_minor.items()]
+        unearned = AccountKind.ESCROW.key() if own and house == "escrow" else AccountKind.PAYABLE.key(HOUSE)
+        held = [
+            (AccountKind.HELD.key(Group(item.share.provider, name)), minor) for name, minor in item.held_minor.items()
+        ]
         for account, amount in (
-            (payable(item.share.provider), item.earned_minor - sum(item.held_minor.values())),
+            (AccountKind.PAYABLE.key(item.share.provider), item.earned_minor - sum(item.held_minor.values())),
             *held,
             (unearned, item.share.amount_minor - item.earned_minor),
         ):

@@ -15,13 +15,14 @@ from credit import __version__
 from credit.accounting.credits import Policy, output_credits
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.fidelity.certificate import read_certificate
-from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, indexes
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.outputs import StoredOutput, pending_count, pending_outputs
 from credit.ledger.periods import open_period_for
 from credit.ledger.score_books import Score, ensure_run, register_book, write_book
+from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.pipeline.index import check_providers, open_registered, register
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group
@@ -231,7 +232,7 @@ def _post_chunk(
             now=now,
         )
         days = {stored.id: stored.output.occurred_at.date() for stored in chunk}
-        details = {"score_book": book.sha256, "run": run, "index": registered.fingerprint}
+        details = CreditsDetails(book.sha256, run, registered.fingerprint)
         post_all(conn, list(_postings(conn, scores, days, details)), now=now)
     report.valued += len(chunk)
     report.books += 1
@@ -276,7 +277,7 @@ def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
 
 
 def _postings(
-    conn: Connection, scores: Sequence[Score], days: dict[int, date], details: dict[str, str]
+    conn: Connection, scores: Sequence[Score], days: dict[int, date], details: CreditsDetails
 ) -> Iterator[Posting]:
     """Yield one transaction per day: what its outputs issued, and what every group earned of it."""
     totals: dict[date, dict[Group, int]] = {}
@@ -291,13 +292,13 @@ def _postings(
         period = open_period_for(conn, day)
         issued = sum(micro for _, micro in credited)
         yield Posting(
-            kind="credits",
+            kind=TransactionKind.CREDITS,
             period=period,
             effective_on=day,
-            idempotency_key=f"credits:{details['score_book']}:{day.isoformat()}",
+            idempotency_key=TransactionKind.CREDITS.key(score_book=details.score_book, day=day),
             entries=(
-                Entry(ISSUED, CREDIT, -issued),
-                *(Entry(earned(group), CREDIT, micro) for group, micro in credited),
+                Entry(AccountKind.ISSUED.key(), CREDIT, -issued),
+                *(Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in credited),
             ),
             details=details,
         )

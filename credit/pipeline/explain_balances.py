@@ -15,7 +15,7 @@ from credit.accounting.statement import on_hold_rows
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part, settle
 from credit.errors import IntegrityError
-from credit.ledger.accounts import ADVANCE_KIND, PAYABLE_KIND, RESERVE_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.payouts import payouts
@@ -32,7 +32,8 @@ from credit.ledger.settlement import (
 )
 from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
-from credit.pipeline.close_balances import CLOSE_KINDS, held_collections_of
+from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind
+from credit.pipeline.close_balances import held_collections_of
 from credit.pipeline.close_pools import held_parts
 from credit.records import PPM, Group, Provider, Terms
 
@@ -164,19 +165,19 @@ def _settle_again(
     """Settle a balance from what the ledger had when the period was closed; `moves` are the balance's own."""
     closed_before = max((item.id for item in periods(conn) if item.id < period.id), default=None)
     due = reserves(conn, after=closed_before, through=period.id)
-    advances = provider_balances(conn, ADVANCE_KIND, through=period.id)
-    recouped = -sum(item.amount_minor for item in moves if item.kind == "recoupment")
+    advances = provider_balances(conn, AccountKind.ADVANCE, through=period.id)
+    recouped = -sum(item.amount_minor for item in moves if item.kind == TransactionKind.RECOUPMENT)
     hold = hold_on(standing, *at)
     by_others = [item for item in moves if item.kind not in CLOSE_KINDS]
     opening_held = {key: parts for key, parts in held_balances(conn, before=period.id).items() if key == at}
     collections = held_collections_of(opening_held, by_others, {at: earned.held_minor}, standing)
     return settle(
         *at,
-        opening_minor=provider_balances(conn, PAYABLE_KIND, before=period.id).get(at, 0),
+        opening_minor=provider_balances(conn, AccountKind.PAYABLE, before=period.id).get(at, 0),
         earned_minor=earned.all_minor,
         adjustments_minor=sum(item.amount_minor for item in by_others if item.collection is None),
         released_minor=sum(item.amount_minor for item in due if (item.provider, item.currency) == at),
-        reserve_minor=provider_balances(conn, RESERVE_KIND, before=period.id).get(at, 0),
+        reserve_minor=provider_balances(conn, AccountKind.RESERVE, before=period.id).get(at, 0),
         advance_minor=recouped - advances.get(at, 0),
         converted_in_minor=converted_in,
         collections=collections.get(at, ()),

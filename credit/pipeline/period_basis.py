@@ -16,12 +16,13 @@ from sqlalchemy import Connection, select
 
 from credit.accounting.credits import UNEARNED, MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
-from credit.ledger.accounts import EARNED_KIND, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
-from credit.ledger.queries import POOLING_KIND, credit_methods
+from credit.ledger.queries import credit_methods
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.score_books import standing_scores
+from credit.ledger.transaction_kinds import TransactionKind
 from credit.records import CREDIT, Group
 
 
@@ -67,9 +68,9 @@ def post_pooling(conn: Connection, books: Path | None, period: str, now: datetim
     moved = moved_credits(conn, books, period)
     if not moved:
         return
-    entries = tuple(Entry(earned(group), CREDIT, micro) for group, micro in moved.items())
-    key = f"{POOLING_KIND}:{period}"
-    post(conn, Posting(POOLING_KIND, period, last_day(period), key, entries), now=now)
+    entries = tuple(Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in moved.items())
+    kind = TransactionKind.POOLING
+    post(conn, Posting(kind, period, last_day(period), kind.key(period=period), entries), now=now)
 
 
 def pooled_entries(conn: Connection, period: str) -> dict[Group, int]:
@@ -79,8 +80,8 @@ def pooled_entries(conn: Connection, period: str) -> dict[Group, int]:
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
         .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == POOLING_KIND)
-        .where(account.c.kind == EARNED_KIND)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.POOLING)
+        .where(account.c.kind == AccountKind.EARNED)
         .order_by(provider.c.key, account.c.collection)
     )
     return {Group(key, collection): amount for key, collection, amount in conn.execute(query)}

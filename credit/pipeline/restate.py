@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger.accounts import HELD_KIND, parse_account, payable
+from credit.ledger.accounts import AccountKind, parse_account
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
@@ -30,8 +30,8 @@ from credit.ledger.providers import providers
 from credit.ledger.queries import credits_by_group
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
 from credit.ledger.score_books import PostedBook, existing_period, standing_scores
-from credit.ledger.settlement import RELEASE_KIND
 from credit.ledger.terms import terms_on
+from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
 from credit.pipeline.close import ClosePolicy
 from credit.pipeline.close_pools import Earning, divide, owed_to
 from credit.pipeline.period_basis import measured_outputs, pooled_entries
@@ -125,17 +125,17 @@ def restate(
         if entries and not dry_run:
             number = len(_restatements(conn, period)) + 1
             posting = Posting(
-                kind="restatement",
+                kind=TransactionKind.RESTATEMENT,
                 period=target,
                 effective_on=first_day(target),
-                idempotency_key=f"restate:{period}:{number}",
+                idempotency_key=TransactionKind.RESTATEMENT.key(period=period, number=number),
                 entries=entries,
                 memo=f"restatement of {period}: {reason}",
-                details={
-                    "restates": period,
-                    "method": dict(method),
-                    "credit_micro": {item.provider: str(item.restated_micro) for item in changes},
-                },
+                details=RestatementDetails(
+                    restates=period,
+                    method=dict(method),
+                    credit_micro={item.provider: str(item.restated_micro) for item in changes},
+                ),
             )
             txn_id = post(conn, posting, now=moment).txn_id
     return Restatement(period, target, changes, money, txn_id, dry_run)
@@ -324,7 +324,9 @@ def _money_changes(
 
 def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCurrency:
     """Return where money is that an account was given, now that what was on hold was released."""
-    return (payable(parse_account(key).provider or "") if (key, currency) in released else key), currency
+    return (
+        AccountKind.PAYABLE.key(parse_account(key).provider or "") if (key, currency) in released else key
+    ), currency
 
 
 def _released(conn: Connection, period: str) -> set[AccountCurrency]:
@@ -333,14 +335,18 @@ def _released(conn: Connection, period: str) -> set[AccountCurrency]:
         select(account.c.key, ledger_entry.c.commodity)
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
         .join(account, account.c.id == ledger_entry.c.account_id)
-        .where(ledger_txn.c.kind == RELEASE_KIND, ledger_txn.c.period_id > period, account.c.kind == HELD_KIND)
+        .where(
+            ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
+            ledger_txn.c.period_id > period,
+            account.c.kind == AccountKind.HELD,
+        )
     )
     return {(key, currency) for key, currency in conn.execute(query)}
 
 
 def _restatements(conn: Connection, period: str) -> list[int]:
     """Return the transactions that restated a period, reversed ones too."""
-    prefix = f"restate:{period}:"
+    prefix = TransactionKind.RESTATEMENT.key(period=period, number="")
     query = select(ledger_txn.c.id).where(ledger_txn.c.idempotency_key.startswith(prefix, autoescape=True))
     return list(conn.execute(query.order_by(ledger_txn.c.id)).scalars())
 

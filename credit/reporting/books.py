@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from sqlalchemy import Connection, select
 
 from credit.accounting.amounts import format_amount
-from credit.ledger.accounts import EXTERNAL
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.periods import first_day, last_day
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
@@ -68,7 +68,7 @@ def account_name(key: str) -> str:
     beancount does not take, becomes `-U-`. Of a collection's name, whatever else it may hold becomes its number in
     Unicode, in hexadecimal between hyphens.
     """
-    if key == EXTERNAL:
+    if key == AccountKind.EXTERNAL:
         return "Assets:External"
     _, purpose, *owners = key.split(":")
     owner, _, stage = ":".join(owners).partition("/")

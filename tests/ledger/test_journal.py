@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import pytest
@@ -16,6 +16,7 @@ from credit.ledger import balances, integrity, journal
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
+from credit.ledger.transaction_kinds import Details
 from credit.records import CREDIT
 from credit.storage import canonical_json
 from tests.ledger import samples
@@ -56,10 +57,20 @@ def test_a_posting_moves_what_it_says(conn: Connection) -> None:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts(Details):
+    """Any details."""
+
+    facts: Mapping[str, object]
+
+    def said(self) -> dict[str, object]:
+        return dict(self.facts)
+
+
 def test_the_hash_is_that_of_the_documented_encoding(conn: Connection) -> None:
     """Against an encoding written down here, field by field."""
     first = journal.post(conn, credit_posting("a"), now=NOW)
-    posting = replace(credit_posting("b", 7, 5), memo='"é\n', details={"z": 1, "a": [2]})
+    posting = replace(credit_posting("b", 7, 5), memo='"é\n', details=_Facts({"z": 1, "a": [2]}))
     second = journal.post(conn, posting, now=NOW)
     stored = conn.execute(select(ledger_txn).where(ledger_txn.c.seq == 2)).one()
     fields = [
@@ -93,7 +104,7 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(
         return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
     entries = tuple(Entry(*line) for line in lines)
-    posting = Posting(kind, OCTOBER, date(2026, 10, 5), key, entries, memo, details, reverses)
+    posting = Posting(kind, OCTOBER, date(2026, 10, 5), key, entries, memo, _Facts(details), reverses)
     said = (journal.ENCODING, kind, OCTOBER, "2026-10-05", lines, memo, details, reverses)
     assert journal.input_sha256(posting) == sha256(said)
     header = journal.HashedFields(

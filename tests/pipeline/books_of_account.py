@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from credit.ledger import balances, journal, periods, pools, providers, settlement, statements, terms
-from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.close import ClosePolicy, CloseReport, CloseSettings, close_period
@@ -36,8 +36,10 @@ class Account:
 
     def credits(self, period: str, credited: Mapping[str, int], day: date | None = None) -> int:
         """Post credits of outputs of a day, in micro-credits by provider; return the transaction."""
-        lines = [Entry(earned(Group(key)), CREDIT, micro) for key, micro in sorted(credited.items()) if micro]
-        entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
+        lines = [
+            Entry(AccountKind.EARNED.key(Group(key)), CREDIT, micro) for key, micro in sorted(credited.items()) if micro
+        ]
+        entries = (Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines)), *lines)
         self.number += 1
         posting = Posting("credits", period, day or periods.first_day(period), f"credits {self.number}", entries)
         with self.ledger.write() as conn:
@@ -81,4 +83,4 @@ class Account:
 
     def owed(self) -> dict[tuple[str, str], int]:
         with self.ledger.read() as conn:
-            return settlement.provider_balances(conn, "money:payable")
+            return settlement.provider_balances(conn, AccountKind.PAYABLE)

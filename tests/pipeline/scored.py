@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
 from credit.ledger import indexes, outputs, periods, score_books
-from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.score_books import Score, write_book
+from credit.ledger.transaction_kinds import CreditsDetails
 from credit.records import CREDIT, MICRO, OWN_SOURCE, Group, LoggedOutput
 from tests.pipeline.books_of_account import NOW
 
@@ -84,13 +85,15 @@ def post_scores(
             group = Group(score.provider, score.collection)
             of_day[group] = of_day.get(group, 0) + score.credit_micro
         for day, of_day in sorted(totals.items()):
-            lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
+            lines = [
+                Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro
+            ]
             if not lines:
                 continue
-            entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
+            entries = (Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines)), *lines)
             period = periods.open_period_for(conn, day)
             key = f"credits:{book.sha256}:{day}"
-            details = {"score_book": book.sha256}
+            details = CreditsDetails(book.sha256)
             post_all(conn, [Posting("credits", period, day, key, entries, details=details)], now=now)
     return book.sha256
 

@@ -14,7 +14,7 @@ from credit.ledger import fx, holds, integrity
 from credit.ledger.corrections import adjust, pay_advance, undo
 from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_txn
-from credit.pipeline.close_balances import CLOSE_KINDS
+from credit.ledger.transaction_kinds import CLOSE_KINDS
 from credit.pipeline.explain_payout import explain_payout
 from credit.records import GivenRate, Group, Rate, Terms
 from credit.reporting.books import beancount_text

@@ -13,7 +13,7 @@ from credit.accounting.amounts import parse_amount
 from credit.cli.main import cli
 from credit.errors import LedgerError
 from credit.ledger import closechecks, corrections, holds, integrity, periods
-from credit.ledger.accounts import held_account, payable
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.statements import statements
@@ -238,7 +238,7 @@ def test_a_restatement_moves_what_is_held_where_it_is_held(account: Account, dat
 
 def test_a_transaction_that_releases_what_is_on_hold_is_refused_by_the_database(account: Account) -> None:
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
-    lines = (Entry(held_account(NOVELS), "EUR", -250), Entry(payable("ann"), "EUR", 250))
+    lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -250), Entry(AccountKind.PAYABLE.key("ann"), "EUR", 250))
     posting = Posting("collection-release", FEBRUARY, at(2, 1).date(), "a theft", lines)
     with pytest.raises(LedgerError, match="stays where it is while it is on hold"), account.ledger.write() as conn:
         post(conn, posting, now=NOW)
@@ -269,7 +269,7 @@ def test_verify_names_money_that_left_a_hold_by_a_proper_transaction(
 ) -> None:
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     amount = 251 if kind == "restatement" else 250
-    lines = (Entry(held_account(NOVELS), "EUR", -amount), Entry(payable("ann"), "EUR", amount))
+    lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -amount), Entry(AccountKind.PAYABLE.key("ann"), "EUR", amount))
     posting = Posting(kind, FEBRUARY, at(2, 1).date(), "a theft", lines)
     with unguarded(database_url) as conn:
         number = post(conn, posting, now=NOW).txn_id

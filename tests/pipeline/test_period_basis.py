@@ -10,10 +10,11 @@ from sqlalchemy import text
 
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
-from credit.ledger import corrections, integrity, pools, queries
-from credit.ledger.accounts import earned
+from credit.ledger import corrections, integrity, pools
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post
+from credit.ledger.transaction_kinds import TransactionKind
 from credit.pipeline.explain_payout import explain_payout
 from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
@@ -183,9 +184,12 @@ def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account: Acco
 
 def test_a_pooling_that_takes_more_than_was_earned_is_found(account: Account, workspace: Workspace) -> None:
     credit_outputs(account.ledger, workspace.books, OUTPUTS)
-    entries = (Entry(earned(Group("ann", "none")), CREDIT, -5), Entry(earned(BEN), CREDIT, 5))
+    entries = (
+        Entry(AccountKind.EARNED.key(Group("ann", "none")), CREDIT, -5),
+        Entry(AccountKind.EARNED.key(BEN), CREDIT, 5),
+    )
     with account.ledger.write() as conn:
-        post(conn, Posting(queries.POOLING_KIND, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
+        post(conn, Posting(TransactionKind.POOLING, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
     (problem,) = integrity.verify(account.ledger, workspace.books).problems
     assert str(problem) == "transaction 4: leaves credits:earned:ann/none with -5 micro-credits in 2026-01"
 

@@ -35,7 +35,7 @@ from credit.ledger import (
     statements,
     terms,
 )
-from credit.ledger.accounts import PAYABLE_KIND
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.explain_payout import explain_payout
@@ -250,7 +250,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
             assert lines["opening"] == self.last.get(key, 0)
             self.last[key] = lines["carried"]
         carried = {key: amount for key, amount in self.last.items() if amount}
-        for owed in self.read(lambda conn: settlement.provider_balances(conn, PAYABLE_KIND, through=name)):
+        for owed in self.read(lambda conn: settlement.provider_balances(conn, AccountKind.PAYABLE, through=name)):
             assert {key: amount for key, amount in owed.items() if key[0] in PROVIDERS} == carried
 
     def statements_agree(self, name: str, month: int) -> None:

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
 from credit.ledger import indexes, outputs, periods, pools, score_books
-from credit.ledger.accounts import ISSUED, earned
+from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.score_books import Score, write_book
+from credit.ledger.transaction_kinds import CreditsDetails
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
 
@@ -120,9 +121,9 @@ def log(conn: Connection, items: Sequence[Valued]) -> list[int]:
 
 
 def _post(conn: Connection, sha256: str, day: date, credited: Mapping[Group, int]) -> None:
-    lines = [Entry(earned(group), CREDIT, micro) for group, micro in sorted(credited.items()) if micro]
+    lines = [Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in sorted(credited.items()) if micro]
     if lines:
-        entries = (Entry(ISSUED, CREDIT, -sum(line.amount for line in lines)), *lines)
+        entries = (Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines)), *lines)
         period = periods.open_period_for(conn, day)
         key = f"credits:{sha256}:{day}"
-        post_all(conn, [Posting("credits", period, day, key, entries, details={"score_book": sha256})], now=NOW)
+        post_all(conn, [Posting("credits", period, day, key, entries, details=CreditsDetails(sha256))], now=NOW)

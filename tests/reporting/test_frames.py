@@ -13,6 +13,7 @@ from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import journal, providers, terms
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.queries import credits_by_group
+from credit.ledger.transaction_kinds import CreditsDetails
 from credit.records import Provider, Terms
 from credit.reporting.frames import (
     BY_COLLECTION,
@@ -168,7 +169,7 @@ def test_a_ledger_that_posted_something_else_than_its_book_is_refused(ledger: Le
 
 def test_a_book_that_nobody_registered_is_refused(month: Ledger, books: Path) -> None:
     entries = (journal.Entry("credits:issued", "CREDIT", -1), journal.Entry("credits:earned:ada/novels", "CREDIT", 1))
-    posting = journal.Posting("credits", OCTOBER, at(10, 1).date(), "k", entries, details={"score_book": "f" * 64})
+    posting = journal.Posting("credits", OCTOBER, at(10, 1).date(), "k", entries, details=CreditsDetails("f" * 64))
     nameless = replace(posting, idempotency_key="l", details=None)
     with month.write() as conn:
         journal.post(conn, posting, now=ledgers.NOW)

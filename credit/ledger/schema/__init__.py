@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from credit.ledger.schema.columns import metadata
 from credit.ledger.schema.expressions import exact_sum, join_sum, next_id
-from credit.ledger.schema.journal import ACCOUNT_KINDS, account, ledger_entry, ledger_txn, period, seal
+from credit.ledger.schema.journal import account, ledger_entry, ledger_txn, period, seal
 from credit.ledger.schema.parties import contract_term, hold, personal_event, provider, provider_pii
 from credit.ledger.schema.payouts import payout, payout_batch, payout_event
 from credit.ledger.schema.settlement import allocation, fx_rate, issuer, pool, reserve, statement
@@ -33,7 +33,6 @@ from credit.ledger.schema.valuations import (
 )
 
 __all__ = [
-    "ACCOUNT_KINDS",
     "REVISIONS",
     "account",
     "allocation",

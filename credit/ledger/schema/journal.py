@@ -12,6 +12,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from credit.ledger.accounts import AccountKind
 from credit.ledger.schema.columns import (
     BIG,
     TEXT,
@@ -28,24 +29,6 @@ from credit.ledger.schema.columns import (
     word,
 )
 from credit.ledger.values import MAX_AMOUNT
-
-ACCOUNT_KINDS = (
-    "credits:issued",
-    "credits:earned",
-    "money:external",
-    "money:pool",
-    "money:payable",
-    "money:payout",
-    "money:reserve",
-    "money:advance",
-    "money:withholding",
-    "money:fees",
-    "money:escrow",
-    "money:fx",
-    "credits:set-aside",
-    "money:held",
-)
-"""What an account can be; `credit.ledger.accounts` says what each of them holds."""
 
 period = Table(
     "period",
@@ -65,7 +48,7 @@ account = Table(
     metadata,
     row_id(),
     word("key"),
-    one_of("kind", *ACCOUNT_KINDS),
+    one_of("kind", *AccountKind),
     ref("provider_id", "provider.id", nullable=True),
     text("collection", nullable=True),
     UniqueConstraint("key"),

@@ -1,0 +1,216 @@
+"""Kinds of transactions, and the details that a transaction of each kind states.
+
+`TransactionKind` is the one table of them: who posts a kind, whether a person can reverse it, the form of its
+idempotency key, and the class of its details. Names, keys and details are hashed with each transaction: a change of one
+of them would be another encoding of the journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+PostedBy = Literal["compute", "close", "person", "payment"]
+Reversible = Literal["always", "while open", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Facts that a transaction states beside its entries and its memo; stored as JSON and hashed with it."""
+
+    def said(self) -> dict[str, Any]:
+        """Return the facts by name, without those that are None."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def read(cls, details_json: str) -> Self | None:
+        """Return the details that a transaction states, or None when it states others."""
+        said = json.loads(details_json)
+        try:
+            return cls(**said)
+        except TypeError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditsDetails(Details):
+    """The score book that credits come from (SHA-256), and the fingerprints of its compute run and its index."""
+
+    score_book: str
+    run: str | None = None
+    index: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDetails(Details):
+    """The parts of a pool's net, in minor units, and the reference that tells it from other pools."""
+
+    gross_minor: int
+    deductions_minor: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationDetails(Details):
+    """The pool's reference, the house policy, and why collections are on hold, by `provider/collection`."""
+
+    pool: str
+    house: str
+    held: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionDetails(Details):
+    """The rate of a conversion: one unit of `base` in `quote` on a day, and its source."""
+
+    base: str
+    quote: str
+    on: str
+    rate: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentDetails(Details):
+    """Id and hash of the transaction that an adjustment corrects, if it names one."""
+
+    cites: int | None = None
+    cites_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestatementDetails(Details):
+    """The period that is restated, by which method, and the restated micro-credits by provider."""
+
+    restates: str
+    method: Mapping[str, Any]
+    credit_micro: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReversalDetails(Details):
+    """Kind and hash of the transaction that is reversed."""
+
+    kind: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnvaluedDetails(Details):
+    """The output that cannot be valued: its name, and the SHA-256 of its content."""
+
+    output: str
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportDetails(Details):
+    """A batch of payouts: its row, its file, its payouts, and the version of the details that each is paid to."""
+
+    batch: int
+    reference: str
+    format: str
+    period: str
+    payer: str
+    payouts: Sequence[int]
+    details: Sequence[int]
+    file_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultDetails(Details):
+    """A bank's result for a payout of a batch: the bank's reference, and the reason of a failure."""
+
+    batch: int
+    payout: int
+    reference: str
+    reason: str
+
+
+class TransactionKind(StrEnum):
+    """A kind of transaction: its name, who posts it, when a person can reverse it, its idempotency key, its details."""
+
+    posted_by: PostedBy
+    reversible: Reversible
+    key_form: str
+    details: type[Details] | None
+
+    def __new__(
+        cls,
+        name: str,
+        posted_by: PostedBy,
+        reversible: Reversible,
+        key_form: str,
+        details: type[Details] | None = None,
+    ) -> TransactionKind:
+        """Make a member of a row of the table; the name is its value."""
+        kind = str.__new__(cls, name)
+        kind._value_ = name
+        kind.posted_by, kind.reversible, kind.key_form, kind.details = posted_by, reversible, key_form, details
+        return kind
+
+    CREDITS = "credits", "compute", "while open", "credits:{score_book}:{day}", CreditsDetails
+    """The credits of a score book's outputs of one day, from `credits:issued` to the collections that earned them."""
+    SET_ASIDE = "set-aside", "person", "never", "set-aside:{output}:{times}", UnvaluedDetails
+    """The credits of an output that cannot be valued; a reversal takes it back when the output is restored."""
+    POOL = "pool", "person", "while open", "pool:{period}:{currency}:{reference}", PoolDetails
+    """Money to distribute, from outside into the period's pool."""
+
+    POOLING = "pooling", "close", "never", "pooling:{period}"
+    """Credits of a period, moved to where the sums over the period put them."""
+    ALLOCATION = "allocation", "close", "never", "allocation:{period}:{currency}:{reference}", AllocationDetails
+    """A pool, divided among those who earned it and the house."""
+    COLLECTION_RELEASE = "collection-release", "close", "never", "collection-release:{period}:{group}:{currency}"
+    """Earnings of a collection that is on hold no more, given to its provider."""
+    RESERVE = "reserve", "close", "never", "reserve:{period}:{provider}:{currency}"
+    """A part of the earnings, held back."""
+    RESERVE_RELEASE = "reserve-release", "close", "never", "reserve-release:{period}:{provider}:{currency}"
+    """Reserves that fell due, given back."""
+    RECOUPMENT = "recoupment", "close", "never", "recoupment:{period}:{provider}:{currency}"
+    """Earnings set off against advances."""
+    CONVERSION = "conversion", "close", "never", "conversion:{period}:{provider}:{currency}", ConversionDetails
+    """A balance, exchanged into the currency that the provider is paid in."""
+    WITHHOLDING = "withholding", "close", "never", "withholding:{period}:{provider}:{currency}"
+    """Tax withheld."""
+    FEES = "fees", "close", "never", "fees:{period}:{provider}:{currency}"
+    """The fee of a payout."""
+    PAYOUT = "payout", "close", "never", "payout:{period}:{provider}:{currency}"
+    """A balance, approved for payment."""
+
+    ADVANCE = "advance", "person", "always", "advance:{provider}:{currency}:{reference}"
+    """Money paid to a provider before it was earned."""
+    ADJUSTMENT = "adjustment", "person", "always", "adjust:{of}:{said}", AdjustmentDetails
+    """Money between the house, or escrow, and a provider. Its key is of a period and all that it says, or is given."""
+    RESTATEMENT = "restatement", "person", "always", "restate:{period}:{number}", RestatementDetails
+    """The difference that another policy or index makes to a closed period, in the first open one."""
+    REVERSAL = "reversal", "person", "never", "reverse:{txn_id}", ReversalDetails
+    """The negation of another transaction."""
+
+    PAYMENT_EXPORT = "payment-export", "payment", "never", "payment-export:{batch}", ExportDetails
+    """Payouts that left for a bank in one file."""
+    PAYMENT_PAID = "payment-paid", "payment", "never", "payment-result:{batch}:{payout}", ResultDetails
+    """A payout that the bank paid."""
+    PAYMENT_FAILED = "payment-failed", "payment", "never", "payment-result:{batch}:{payout}", ResultDetails
+    """A payout that the bank did not pay."""
+    PAYMENT_RETURNED = "payment-returned", "payment", "never", "payment-return:{batch}:{payout}", ResultDetails
+    """A payout that came back after it was paid."""
+
+    @classmethod
+    def named(cls, name: str) -> TransactionKind:
+        """Return the kind of a name; ValueError when it is none."""
+        for kind in cls:
+            if kind == name:
+                return kind
+        raise ValueError(f"{name!r} is no kind of transaction")
+
+    def key(self, **parts: object) -> str:
+        """Return the idempotency key of a transaction, from the parts that `key_form` names."""
+        return self.key_form.format(**parts)
+
+
+CLOSE_KINDS = frozenset(kind for kind in TransactionKind if kind.posted_by == "close")
+"""Kinds that a close posts."""
