@@ -46,8 +46,7 @@ from credit.valuation.model import DTYPES, LanguageModel
 from credit.valuation.moments import needs_moments, second_moments
 from credit.valuation.projection import LayerProjection
 from credit.valuation.requirements import moment_bytes
-from credit.valuation.rows import Parts
-from credit.valuation.running import Running
+from credit.valuation.rows import RowShares
 from credit.valuation.stacked import RowSums
 from credit.valuation.tokens import Window, cut_window
 
@@ -146,7 +145,7 @@ class Bench:
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
         """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
         layers = choose_layers(self.model.module, kind.settings.layers)
-        return make_projections(self.model, layers, self.windows(), kind.settings, Running(10**9))
+        return make_projections(self.model, layers, self.windows(), kind.settings, tokens_per_batch=10**9)
 
 
 class IndexWork:
@@ -166,7 +165,7 @@ class IndexWork:
         with self.tap as tap:
             for of, gradients in gradient_batches(model, tap, examples, self.bench.work.tokens_per_batch):
                 row = self.bench.rng.integers(0, ROWS, len(of))
-                self.sums.add(gradients, Parts.whole(row).on(model.device, len(of)))
+                self.sums.add(gradients, RowShares.whole(row).on(model.device, len(of)))
                 self.statistic.add(gradients)
 
     def state_bytes(self) -> int:

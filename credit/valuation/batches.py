@@ -28,6 +28,9 @@ _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
 T = TypeVar("T")
 
+Progress = Callable[[str, int, int], None]
+"""Called after every batch with a phase, the tokens done and the tokens in all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

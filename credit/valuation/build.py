@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from credit.errors import MismatchError, ValuationError
-from credit.storage import sha256_file, write_whole
+from credit.errors import InputError, MismatchError, ValuationError
+from credit.storage import is_left_over, only_one, sha256_file, write_whole
+from credit.valuation.batches import Progress
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.examples import TrainingData, encode_training
-from credit.valuation.filling import Build
 from credit.valuation.fitting import PROJECTIONS
-from credit.valuation.folder import check_folder, locked, prepare_folder
+from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
     IndexInputs,
@@ -22,11 +23,11 @@ from credit.valuation.manifest import (
     read_manifest,
 )
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
-from credit.valuation.resume_state import STATE
-from credit.valuation.running import Progress, Running
+from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import WEIGHTINGS
+from credit.valuation.writer import Change, IndexWriter, RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,12 @@ def build_index(
         _check_weight(checkpoint)
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length), settings.example_length)
-    running = Running(tokens_per_batch, exclude_non_finite, progress, announce)
-    result = _build_one(model, data, out, settings, name, running)
+    options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
+    result = _build_one(model, data, out, settings, name, options)
     manifest = result.manifest
     known = len(manifest.checkpoints)
     for checkpoint in checkpoints:
-        manifest = _add(out, manifest, checkpoint, data, running)
+        manifest = _add(out, manifest, checkpoint, data, options)
     if len(manifest.checkpoints) != len(checkpoints):
         raise MismatchError(
             f"{out} holds {len(manifest.checkpoints)} further checkpoints, not {len(checkpoints)}; name all of them, "
@@ -145,19 +146,20 @@ def plan_index(
     check_settings(settings)
     max_length = settings.max_length or model.max_length
     data = encode_training(records, model.encoder(max_length), settings.example_length)
-    inputs = inputs_of(model, data, settings)
-    check_folder(out)
-    build = Build(model, data, out, inputs, Running(tokens_per_batch, exclude=True))
+    empty = _empty_index(model, data, settings, "")
+    _check_folder(out)
+    writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
     existed = (out / MANIFEST).is_file()
     if existed:
-        _same_index(out, inputs, exclude=True)
-        needs = replace(build.needs, seconds=0.0)
+        _same_index(out, empty.inputs, exclude=True)
+        needs = replace(writer.needs, seconds=0.0)
     else:
-        check_needs(build.needs, out, device_of(model))
-        needs = build.probed_needs()
+        check_needs(writer.needs, out, device_of(model))
+        needs = writer.probed_needs()
         check_needs(needs, out, device_of(model))
-    tokens = sum(example.predicted for example in data.examples)
-    return BuildPlan(len(data.examples), tokens, len(build.rows.groups), len(build.rows.counts), needs, existed)
+    tokens = sum(member.tokens for member in data.members)
+    layout = writer.layout
+    return BuildPlan(len(data.members), tokens, len(layout.groups), len(layout.counts), needs, existed)
 
 
 def add_checkpoint(
@@ -193,8 +195,8 @@ def add_checkpoint(
     model = checkpoint.load()
     data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
     loaded = Checkpoint(lambda: model, checkpoint.weight)
-    running = Running(tokens_per_batch, exclude_non_finite, progress, announce)
-    return _add(folder, manifest, loaded, data, running)
+    options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
+    return _add(folder, manifest, loaded, data, options)
 
 
 def _check_weight(checkpoint: Checkpoint) -> None:
@@ -202,7 +204,7 @@ def _check_weight(checkpoint: Checkpoint) -> None:
         raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
 
 
-def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, running: Running) -> Manifest:
+def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, options: RunOptions) -> Manifest:
     """Build the index of a checkpoint inside that of its model; it counts once the manifest names it."""
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
@@ -216,7 +218,7 @@ def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: Trainin
             return manifest
     settings = replace(manifest.settings, max_length=manifest.max_length)
     inside = f"checkpoint-{len(manifest.checkpoints) + 1}"
-    built = _build_one(model, data, folder / inside, settings, manifest.name, running).manifest
+    built = _build_one(model, data, folder / inside, settings, manifest.name, options).manifest
     if (built.data_sha256, built.groups) != (manifest.data_sha256, manifest.groups):
         raise MismatchError(
             f"{folder / inside} has other data or other rows than {folder}: give the data that the index was built "
@@ -228,48 +230,61 @@ def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: Trainin
         checkpoints=(*manifest.checkpoints, member),
         files={**manifest.files, f"{inside}/{MANIFEST}": sha256_file(folder / inside / MANIFEST)},
     )
-    with locked(folder):
+    with _locked(folder):
         write_whole(folder / MANIFEST, whole.to_json().encode())
     return whole
 
 
 def _build_one(
-    model: Task,
-    data: TrainingData,
-    out: Path,
-    settings: IndexSettings,
-    name: str,
-    running: Running,
+    model: Task, data: TrainingData, out: Path, settings: IndexSettings, name: str, options: RunOptions
 ) -> BuildResult:
     """Build the index of one model."""
-    inputs = inputs_of(model, data, settings)
-    prepare_folder(out)
-    with locked(out):
+    empty = _empty_index(model, data, settings, name)
+    _prepare_folder(out)
+    with _locked(out):
         if (out / MANIFEST).is_file():
-            (out / STATE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
-            return BuildResult(_same_index(out, inputs, exclude=running.exclude), existed=True)
-        build = Build(model, data, out, inputs, running)
-        check_needs(build.needs, out, device_of(model))
-        if running.announce:
-            probed = build.probed_needs()
+            (out / STATE_FILE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
+            return BuildResult(_same_index(out, empty.inputs, exclude=options.exclude), existed=True)
+        writer = IndexWriter(model, out, empty, _build_of(data), options)
+        check_needs(writer.needs, out, device_of(model))
+        if options.announce:
+            probed = writer.probed_needs()
             check_needs(probed, out, device_of(model))
-            running.announce(probed)
-        with room_on_disk(out, build.needs.disk_bytes, "it goes on where it stopped"):
-            build.run()
-            manifest = build.finish(name)
+            options.announce(probed)
+        with room_on_disk(out, writer.needs.disk_bytes, "it goes on where it stopped"):
+            writer.run()
+            manifest = writer.finish()
         return BuildResult(manifest, existed=False)
 
 
-def inputs_of(model: Task, data: TrainingData, settings: IndexSettings) -> IndexInputs:
-    """Return the inputs of an index that is built anew."""
-    return IndexInputs(
-        model.model_sha256,
-        model.tokenizer_sha256,
-        data.sha256,
-        data.sha256,
-        str(next(model.module.parameters()).dtype).removeprefix("torch."),
-        settings,
-        settings.max_length or model.max_length,
+def _build_of(data: TrainingData) -> Change:
+    """Return a build as a change: all examples join an empty index."""
+    return Change(data.members, data.members, data.sha256)
+
+
+def _empty_index(model: Task, data: TrainingData, settings: IndexSettings, name: str) -> Manifest:
+    """Return the manifest of an index of a model, before any example has joined it."""
+    layers = choose_layers(model.module, settings.layers)
+    return Manifest(
+        name=name,
+        model_path=model.location,
+        model_sha256=model.model_sha256,
+        tokenizer_sha256=model.tokenizer_sha256,
+        data_sha256=data.sha256,
+        fitted_sha256=data.sha256,
+        dtype=str(next(model.module.parameters()).dtype).removeprefix("torch."),
+        settings=settings,
+        max_length=settings.max_length or model.max_length,
+        layers=layers.shapes,
+        skipped=layers.skipped,
+        groups=(),
+        shards=(),
+        statistic="",
+        sizes=0.0,
+        excluded=(),
+        checkpoints=(),
+        history=(),
+        files={},
     )
 
 
@@ -298,13 +313,52 @@ def check_settings(settings: IndexSettings) -> None:
 def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
     """Return the manifest of a finished index, if it is what would be built, whatever checkpoints were added to it."""
     manifest = read_manifest(out)
-    left_out = [example.id for example in manifest.excluded]
+    excluded = [example.id for example in manifest.excluded]
     members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
-    if manifest.fingerprint != inputs.fingerprint(left_out, members):
+    if manifest.fingerprint != inputs.fingerprint(excluded, members):
         raise MismatchError(f"{out} holds an index of {manifest.inputs.differences(inputs)}; choose another --out")
-    if left_out and not exclude:
+    if excluded and not exclude:
         raise ValuationError(
-            f"{out} leaves out {len(left_out)} examples whose gradient is not finite, such as {left_out[0]}; "
+            f"{out} leaves out {len(excluded)} examples whose gradient is not finite, such as {excluded[0]}; "
             "take it so with --non-finite exclude"
         )
     return manifest
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Context in which nobody else builds in a folder.
+
+    Raises:
+        LockHeldError: somebody does.
+    """
+    with only_one(out / ".lock", f"another build is at work in {out}; wait for it or choose another --out"):
+        yield
+
+
+def _prepare_folder(out: Path) -> None:
+    """Create the folder of an index.
+
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out} is a file; --out must name a folder") from error
+    _check_folder(out)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder for an index that is a file, or holds something else.
+
+    Raises:
+        InputError: saying which.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; --out must name a folder")
+    content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
+    if content - {".lock"} and not content & {MANIFEST, STATE_FILE}:
+        raise InputError(f"{out} is not empty and holds no index; choose another --out")

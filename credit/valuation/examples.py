@@ -22,11 +22,36 @@ _MODULUS = 1 << 256
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Encoded training data: N examples, who has which share of each, and a hash of all that ignores their order."""
+class Member:
+    """An example of an index that is built or changed. It has its old rows, or its content, or was excluded.
 
-    examples: Sequence[AnyExample]
-    shares: Sequence[tuple[Share, ...]]
+    Attributes:
+        id: its id.
+        shares: the groups' shares of it.
+        tokens: its predicted tokens.
+        digest: the start of its digest.
+        old_rows: its rows before the change, one for each of its `shares`; none if it joins or was excluded.
+        example: its content, if it joins or leaves.
+    """
+
+    id: str
+    shares: tuple[Share, ...]
+    tokens: int
+    digest: str
+    old_rows: tuple[int, ...] = ()
+    example: AnyExample | None = None
+
+    @property
+    def is_excluded(self) -> bool:
+        """True if an earlier build or change excluded it."""
+        return not self.old_rows and self.example is None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Encoded training data: its N examples, and a hash of all of it that ignores their order."""
+
+    members: Sequence[Member]
     sha256: str
 
 
@@ -44,46 +69,24 @@ class IndexedExample:
     ppm: int = PPM
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An example of an index, or of one that is changed: listed with its old rows, or with its content, or left out.
-
-    Attributes:
-        id: its id.
-        shares: who has which share of it.
-        tokens: its predicted tokens.
-        digest: the start of its digest.
-        old_rows: of its parts in the index as it was, one for each of its `shares`; none if it joins or is left out.
-        example: its content, if it joins or leaves.
-    """
-
-    id: str
-    shares: tuple[Share, ...]
-    tokens: int
-    digest: str
-    old_rows: tuple[int, ...] = ()
-    example: AnyExample | None = None
-
-
 def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None) -> TrainingData:
     """Turn training records into examples of at most `length` predictions; None leaves windows whole.
 
     Raises:
         InputError: there is nothing to index, or two examples share an id.
     """
-    examples: list[AnyExample] = []
-    shares: list[tuple[Share, ...]] = []
+    members: list[Member] = []
     seen: set[str] = set()
     for record in records:
         for example in examples_of(record, encoder, length):
             if example.id in seen:
                 raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
             seen.add(example.id)
-            examples.append(example)
-            shares.append(record.shares)
-    if not examples:
+            digest = short_digest(example)
+            members.append(Member(example.id, record.shares, example.predicted, digest, example=example))
+    if not members:
         raise InputError("the training data holds no record that can be indexed")
-    return TrainingData(examples, shares, _hex(hash_of(examples, shares)))
+    return TrainingData(members, _hex(hash_of(members)))
 
 
 def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> Iterator[Any]:
@@ -92,16 +95,18 @@ def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> 
         yield from [window] if length is None else encoder.cut(window, length)
 
 
-def hash_of(examples: Sequence[AnyExample], shares: Sequence[tuple[Share, ...]]) -> int:
-    """Hash of a set of tagged examples: the sum of their SHA-256 modulo 2^256.
+def hash_of(members: Iterable[Member]) -> int:
+    """Return the hash of a set of examples with their shares: the sum of their SHA-256 modulo 2^256.
 
     Order does not matter, and data that is added or withdrawn is an addition or a subtraction. It tells data sets
     apart that differ by accident; it is not meant to withstand somebody who searches for a collision.
     """
     total = 0
-    for example, parts in zip(examples, shares, strict=True):
-        owners = str(parts[0].group) if len(parts) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in parts)
-        digest = hashlib.sha256(example.digest() + owners.encode()).digest()
+    for member in members:
+        assert member.example is not None  # noqa: S101  # only what joins or leaves is hashed, with its content
+        shares = member.shares
+        owners = str(shares[0].group) if len(shares) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in shares)
+        digest = hashlib.sha256(member.example.digest() + owners.encode()).digest()
         total += int.from_bytes(digest, "big")
     return total % _MODULUS
 
@@ -140,10 +145,8 @@ def listing(members: Iterable[Member], layout: RowLayout) -> Iterator[IndexedExa
                 yield IndexedExample(member.id, int(row), member.tokens, member.digest, share.ppm)
 
 
-def left_out(members: Iterable[Member], excluded: Collection[str]) -> tuple[ExcludedExample, ...]:
-    """Return those members whose ids are in `excluded`, as a manifest has them."""
-    if not excluded:  # as a rule; digests of all members are not asked for then
-        return ()
+def excluded_examples(members: Iterable[Member], excluded: Collection[str]) -> tuple[ExcludedExample, ...]:
+    """Return the members whose ids are in `excluded`, as a manifest lists them."""
     return tuple(ExcludedExample(own.id, own.shares, own.digest) for own in members if own.id in excluded)
 
 
@@ -153,7 +156,7 @@ def match_members(
     records: Iterable[Tagged],
     members: Mapping[Group, Mapping[str, tuple[str, int]]],
     length: int | None,
-) -> list[tuple[tuple[Share, ...], AnyExample]]:
+) -> list[Member]:
     """Find the examples of some groups of an index in training data; records of other groups are passed over.
 
     Args:
@@ -165,7 +168,7 @@ def match_members(
         length: predictions of an example at most, as of `encode_training`.
 
     Returns:
-        Each example once, with the shares of all who have one.
+        Each example once, with its content and the shares of all groups.
 
     Raises:
         MismatchError: an example is not in the index, or has another content or share there.
@@ -182,7 +185,7 @@ def match_members(
             for share in asked:
                 if missing[share.group].pop(example.id, None) != (digest, share.ppm):
                     raise MismatchError(f"{example.id} of {share.group} is not what {folder} was built from")
-            found.append((record.shares, example))
+            found.append(Member(example.id, record.shares, example.predicted, digest, example=example))
     for group, ids in missing.items():
         if ids:
             raise InputError(f"the data lacks {len(ids)} examples of {group} that are in {folder}: {min(ids)}")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from credit.errors import InputError
-from credit.records import PPM, Group, Share
+from credit.records import PPM, Group
 from credit.valuation.batches import gradient_batches
-from credit.valuation.examples import EXAMPLES_FILE, match_members, read_listing
+from credit.valuation.examples import EXAMPLES_FILE, Member, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.task import AnyExample, Tagged, Task, device_of
 from credit.valuation.weighting import divided
@@ -73,16 +73,16 @@ def explain_output(
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
     members: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in folded}
-    for example in read_listing(index.path(EXAMPLES_FILE)):
-        group = owner.get(example.row)
+    for item in read_listing(index.path(EXAMPLES_FILE)):
+        group = owner.get(item.row)
         if group in folded:
-            members[group][example.id] = example.digest, example.ppm
+            members[group][item.id] = item.digest, item.ppm
         elif group is not None:
-            found.append(ExampleInfluence(example.id, group, values[example.row], example.ppm))
-    for left_out in index.manifest.excluded:
-        for share in left_out.shares:
+            found.append(ExampleInfluence(item.id, group, values[item.row], item.ppm))
+    for excluded in index.manifest.excluded:
+        for share in excluded.shares:
             if share.group in folded:
-                members[share.group][left_out.id] = left_out.digest, share.ppm
+                members[share.group][excluded.id] = excluded.digest, share.ppm
     if folded and records is not None:
         length = index.manifest.settings.example_length
         chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
@@ -94,21 +94,22 @@ def _recomputed(
     index: AttributionIndex,
     model: Task,
     output: Any,
-    chosen: Sequence[tuple[tuple[Share, ...], AnyExample]],
+    chosen: Sequence[Member],
     groups: set[Group],
     tokens_per_batch: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[ExampleInfluence]:
     """Influence of the shares that `groups` have of examples, by recomputing their gradients."""
     excluded = {example.id for example in index.manifest.excluded}
-    included = [(shares, example) for shares, example in chosen if example.id not in excluded]
+    included = [member for member in chosen if member.id not in excluded]
+    examples = [member.example for member in included if member.example is not None]
     scores = torch.zeros(len(included), dtype=torch.float64)
     for weight, part, own in index.parts(model):
-        scores += weight * _score(part, own, output, [e for _, e in included], tokens_per_batch, progress)
+        scores += weight * _score(part, own, output, examples, tokens_per_batch, progress)
     return [
-        ExampleInfluence(example.id, share.group, score * share.ppm / PPM, share.ppm)
-        for (shares, example), score in zip(included, scores.tolist(), strict=True)
-        for share in shares
+        ExampleInfluence(member.id, share.group, score * share.ppm / PPM, share.ppm)
+        for member, score in zip(included, scores.tolist(), strict=True)
+        for share in member.shares
         if share.group in groups
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from credit.valuation.batches import Progress
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import choose_sample, needs_moments, second_moments
@@ -16,7 +17,6 @@ from credit.valuation.projection import (
     whitened_projections,
 )
 from credit.valuation.ranks import Ranks, resolve_ranks
-from credit.valuation.running import Running
 from credit.valuation.task import AnyExample, Task
 
 PROJECTIONS = ("random", "pca", "whitened")
@@ -27,19 +27,22 @@ def make_projections(
     layers: LayerChoice,
     examples: Sequence[AnyExample],
     settings: IndexSettings,
-    running: Running,
+    *,
+    tokens_per_batch: int | None = None,
+    exclude: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, LayerProjection]:
     """Make the projections of a model's watched layers, from a pass over a sample where they need one."""
     shapes, seed = layers.shapes, settings.seed
-    rank, progress = resolve_ranks(shapes, settings.rank, settings.ranks), running.progress
+    rank = resolve_ranks(shapes, settings.rank, settings.ranks)
     if not needs_moments(settings):
         return random_projections(shapes, rank=rank, seed=seed)
     moments = second_moments(
         task,
         layers,
         choose_sample(examples, settings.sample),
-        tokens_per_batch=running.tokens_per_batch,
-        exclude=running.exclude,
+        tokens_per_batch=tokens_per_batch,
+        exclude=exclude,
         progress=(lambda done, total: progress("moments", done, total)) if progress else None,
     )
     projections = _fit(settings, shapes, rank, moments)

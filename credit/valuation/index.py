@@ -13,7 +13,6 @@ from torch import Tensor
 
 from credit.errors import IntegrityError, MismatchError, ValuationError
 from credit.records import Group
-from credit.valuation.assemble import versioned
 from credit.valuation.batches import gradient_batches
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
 from credit.valuation.gradients import GradientTap
@@ -26,11 +25,11 @@ from credit.valuation.manifest import (
     check_presence,
     read_manifest,
     verify_file,
+    versioned,
 )
-from credit.valuation.model import LanguageModel
+from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.projection import gradient_widths, projections_from_tensors
-from credit.valuation.relocate import load_models
-from credit.valuation.rows import Parts
+from credit.valuation.rows import RowShares
 from credit.valuation.shards import StoredTensors, read_rows
 from credit.valuation.stacked import RowSums
 from credit.valuation.task import Task, device_of
@@ -129,14 +128,14 @@ class AttributionIndex:
             MismatchError: it is another, or one that the index was not built with was given.
         """
         manifests = [self.manifest, *self._manifests_of_checkpoints()]
-        model, *others = load_models(self.folder, manifests, moved, dtype=dtype, device=device)
+        model, *others = _load_models(self.folder, manifests, moved, dtype=dtype, device=device)
         self.add_models(*others)
         self.check_model(model)
         return model
 
     def load_checkpoints(self, *moved: Path, dtype: str = "auto", device: str = "auto") -> list[LanguageModel]:
         """Load the language models of the further checkpoints alone; see `load_model`."""
-        return load_models(self.folder, self._manifests_of_checkpoints(), moved, dtype=dtype, device=device)
+        return _load_models(self.folder, self._manifests_of_checkpoints(), moved, dtype=dtype, device=device)
 
     def _manifests_of_checkpoints(self) -> list[Manifest]:
         return [part.manifest for _, part in self.further]
@@ -314,7 +313,7 @@ class AttributionIndex:
         with self.tap(model) as tap:
             for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch, excluded=excluded):
                 row = np.asarray([owners[p] for p in positions])
-                sums.add(gradients, Parts.whole(row).on(device, len(row)))
+                sums.add(gradients, RowShares.whole(row).on(device, len(row)))
                 done += len(positions)
                 if progress:
                     progress(done)
@@ -356,3 +355,42 @@ class AttributionIndex:
                 sums = StoredTensors(self._file(self.manifest.statistic), device)
                 self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)
         return self._curvature
+
+
+def _load_models(
+    folder: Path, manifests: Sequence[Manifest], moved: Sequence[Path], *, dtype: str, device: str
+) -> list[LanguageModel]:
+    """Load the language model of each manifest, in their order, from where it was or to where it was moved.
+
+    Args:
+        folder: the index, for messages.
+        manifests: of the index's own model, of its further checkpoints, or of all of them.
+        moved: where those models are now that were moved, in any order: each is known by its weights.
+        dtype: see `load_model`.
+        device: see `load_model`.
+
+    Raises:
+        ValuationError: a model is not there any more.
+        MismatchError: it is another, or one that the index was not built with was given.
+    """
+    wanted = {manifest.model_sha256 for manifest in manifests}
+    found: dict[str, LanguageModel] = {}
+    for path in moved:
+        model = load_model(path, dtype=dtype, device=device)
+        if model.model_sha256 not in wanted:
+            raise MismatchError(f"{model.location} is not the model that {folder} was built with")
+        found[model.model_sha256] = model
+    for manifest in manifests:
+        if manifest.model_sha256 in found:
+            continue
+        place = Path(manifest.model_path)
+        if not place.is_dir():
+            raise ValuationError(
+                f"{place}, a model that {folder} was built with, is not there any more; say where it was moved with "
+                "--model DIR, for each that was"
+            )
+        model = load_model(place, dtype=dtype, device=device)
+        if model.model_sha256 != manifest.model_sha256:
+            raise MismatchError(f"{model.location} is not the model that {folder} was built with; it has changed")
+        found[manifest.model_sha256] = model
+    return [found[manifest.model_sha256] for manifest in manifests]

@@ -226,6 +226,12 @@ class Manifest:
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
 
 
+def versioned(name: str, version: int) -> str:
+    """Return the name of an index's file after `version` changes, so that no change overwrites what still counts."""
+    stem, _, suffix = name.partition(".")
+    return name if version == 0 else f"{stem}.v{version}.{suffix}"
+
+
 def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
     """Read and check the manifest of an index, or another file `name` of it that is one.
 

@@ -38,7 +38,7 @@ _SIDE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkLeft:
     """What a build has yet to do: tokens to fit to, tokens and examples of each of its passes.
 
     Attributes:
@@ -76,7 +76,7 @@ class Probe:
     once: float
     batch_bytes: int
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: WorkLeft) -> float:
         """Project to all that is to be done."""
         return (
             self.moment * work.fitting

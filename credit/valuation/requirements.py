@@ -6,19 +6,21 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from credit.errors import ValuationError
 from credit.storage import nearest_folder, why_disk_is_full
+from credit.valuation.batches import readings, tokens_in_batch
 from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import needs_moments
 from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.shards import scales_of
+from credit.valuation.task import AnyExample
 
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _FLOAT_BYTES = 4
@@ -37,6 +39,8 @@ _HASHING = 3
 """Float32 numbers that a bucket and a weight of an entry take."""
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_USED = 0.9
+"""Of the memory there is, what a batch is planned to take at most: its need is an estimate."""
 _REMEDIES = {
     "batch": "lower --max-length, use --dtype bf16, or watch layers nearer to the output with --layers: it is what one "
     "text needs",
@@ -151,6 +155,31 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
             f"the build needs {size_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
             f"{size_in_words(available)} are available; {_REMEDIES[largest]}"
         )
+
+
+def fit_batches(
+    needs: Needs, examples: Sequence[AnyExample], tokens_per_batch: int | None, device: torch.device
+) -> tuple[int | None, Needs]:
+    """Make batches small enough for the memory there is; a batch has one window at the least.
+
+    Args:
+        needs: with `batch_bytes` of a batch as large as `tokens_per_batch` and the data allow.
+        examples: the data.
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
+        device: where it is run.
+
+    Returns:
+        Padded tokens in a batch, and the needs with such batches.
+    """
+    available = available_memory(device)
+    if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
+        return tokens_per_batch, needs
+    sizes = [reading.window.size for reading in readings(examples)]
+    longest = max(sizes)
+    full = min(max(tokens_in_batch(tokens_per_batch, device), longest), sum(sizes))
+    room = max(0, available - (needs.memory_bytes - needs.batch_bytes))
+    tokens = max(longest, int(_USED * full * room / needs.batch_bytes))
+    return tokens, replace(needs, batch_bytes=round(needs.batch_bytes * tokens / full))
 
 
 @contextmanager

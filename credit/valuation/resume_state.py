@@ -1,33 +1,38 @@
-"""What a build that was stopped finds again."""
+"""The resume state of an interrupted build."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
 from credit.errors import MismatchError
-from credit.storage import write_whole
+from credit.storage import is_left_over, write_whole
+from credit.valuation.manifest import PROJECTIONS_FILE
 
-STATE = "build.json"
+STATE_FILE = "build.json"
 
 SAVE_SECONDS = 120.0
 """Seconds of work after which a build saves its state, at the end of the unit that it is at."""
 
+_FILES_OF_BUILDS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
+
 
 @dataclass(frozen=True, slots=True)
-class BuildState:
-    """How far a build has come. What it names lies in the index's folder, whole.
+class ResumeState:
+    """Progress of a build. The files that it names lie in the index's folder, whole.
 
     Attributes:
         fingerprint: of the index that is being built.
         projections: SHA-256 of the projections, once they are made.
         sums: file of the curvature's sums over the examples of all units that are done.
-        surveyed: units whose examples are in `sums` although their rows are not written: the first of two passes.
+        surveyed: number of units that the first of two passes is done with: `sums` has their examples, but their rows
+            are not written.
         shards: files of rows that are written, with their SHA-256.
-        excluded: ids of the examples in these units that are left out, because their gradient is not finite.
+        excluded: ids of the excluded examples of these units.
         sizes: sum of what the examples of these shards were divided by.
     """
 
@@ -41,12 +46,12 @@ class BuildState:
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str) -> Self:
-        """Read the state of the build in `folder`, or begin one, of which nothing is written yet.
+        """Read the state of the build in `folder`, or return that of a new build.
 
         Raises:
-            MismatchError: the folder holds a part of another index.
+            MismatchError: the folder holds an unfinished index of other inputs.
         """
-        path = folder / STATE
+        path = folder / STATE_FILE
         if not path.is_file():
             return cls(fingerprint)
         state = cls(**json.loads(path.read_text()))
@@ -58,5 +63,16 @@ class BuildState:
         return state
 
     def write(self, folder: Path) -> None:
-        """Make this the state from which the next run goes on."""
-        write_whole(folder / STATE, json.dumps(asdict(self)).encode())
+        """Make this the state from which the next run resumes."""
+        write_whole(folder / STATE_FILE, json.dumps(asdict(self)).encode())
+
+    def delete(self, folder: Path) -> None:
+        """Delete the state: the build is finished."""
+        (folder / STATE_FILE).unlink()
+
+    def delete_leftovers(self, folder: Path) -> None:
+        """Delete files that an interrupted run wrote after this state, to make room."""
+        counts = {*self.shards, self.sums, PROJECTIONS_FILE if self.projections else None}
+        for path in folder.iterdir():
+            if is_left_over(path.name) or (_FILES_OF_BUILDS.fullmatch(path.name) and path.name not in counts):
+                path.unlink()

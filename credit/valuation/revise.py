@@ -19,7 +19,7 @@ from pathlib import Path
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.storage import only_one
-from credit.valuation.assemble import versioned
+from credit.valuation.batches import Progress
 from credit.valuation.build import BuildPlan
 from credit.valuation.examples import (
     EXAMPLES_FILE,
@@ -32,13 +32,12 @@ from credit.valuation.examples import (
     read_listing,
 )
 from credit.valuation.index import AttributionIndex
-from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files
+from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files, versioned
 from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
-from credit.valuation.rewrite import Change, IndexRewrite
-from credit.valuation.running import Progress, Running
-from credit.valuation.task import Tagged, Task, device_of, short_digest
+from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature
+from credit.valuation.writer import Change, IndexWriter, RunOptions
 
 
 def update_index(
@@ -78,7 +77,7 @@ def update_index(
         change = _joining(index, model, records)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, Running(tokens_per_batch, exclude_non_finite, progress, announce))
+        return _revise(index, model, change, RunOptions(tokens_per_batch, exclude_non_finite, progress, announce))
 
 
 def withdraw_provider(
@@ -119,7 +118,7 @@ def withdraw_provider(
         change = _leaving(index, model, provider, records)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, Running(tokens_per_batch, False, progress, announce))
+        return _revise(index, model, change, RunOptions(tokens_per_batch, False, progress, announce))
 
 
 def plan_revision(
@@ -146,12 +145,12 @@ def plan_revision(
         needs = Needs(width, _bytes_of(folder, manifest), seconds=0.0)
         groups = manifest.groups
         return BuildPlan(manifest.examples, manifest.tokens, len(groups), groups[-1].stop, needs, True, 0)
-    rewrite = IndexRewrite(index, model, change, Running(tokens_per_batch))
-    needs = _probed_needs(index, model, rewrite)
+    writer = IndexWriter(model, folder, index.manifest, change, RunOptions(tokens_per_batch))
+    needs = _probed_needs(index, writer)
     check_needs(needs, folder, device_of(model))
-    layout = rewrite.layout
+    layout = writer.layout
     tokens = sum(member.tokens for member in change.members)
-    examples = sum(1 for member in change.members if member.id not in rewrite.excluded)
+    examples = sum(1 for member in change.members if not member.is_excluded)
     return BuildPlan(
         examples, tokens, len(layout.groups), len(layout.counts), needs, False, changing=len(change.changing)
     )
@@ -165,21 +164,20 @@ def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) ->
     members = list(_listed(index))
     known = {member.id: member for member in members}
     added: list[Member] = []
-    for example, shares in zip(data.examples, data.shares, strict=True):
-        digest, before = short_digest(example), known.get(example.id)
+    for member in data.members:
+        before = known.get(member.id)
         if before is None:
-            added.append(Member(example.id, shares, example.predicted, digest, example=example))
-        elif (before.digest, before.shares) != (digest, shares):
+            added.append(member)
+        elif (before.digest, before.shares) != (member.digest, member.shares):
             raise MismatchError(
-                f"{example.id} of {shares[0].group} is in {index.folder} with another content, provider or share; "
-                "withdraw its provider first, or give the record another id"
+                f"{member.id} of {member.shares[0].group} is in {index.folder} with another content, provider or "
+                "share; withdraw its provider first, or give the record another id"
             )
     if not added:
         return None
-    change = hash_of([m.example for m in added if m.example], [member.shares for member in added])
     providers = tuple(sorted({share.group.provider for member in added for share in member.shares}))
-    revision = Revision("update", providers, len(added), changed_hash(index.manifest.data_sha256, change))
-    return Change([*members, *added], added, revision)
+    data_sha256 = changed_hash(manifest.data_sha256, hash_of(added))
+    return Change([*members, *added], added, data_sha256, Revision("update", providers, len(added), data_sha256))
 
 
 def _leaving(index: AttributionIndex, model: Task, provider: str, records: Iterable[Tagged]) -> Change | None:
@@ -204,13 +202,12 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
     encoder = model.encoder(manifest.max_length)
     found = match_members(folder, encoder, records, asked, manifest.settings.example_length)
     known = {member.id: member for member in members}
-    for shares, example in found:
-        if shares != known[example.id].shares:
-            raise MismatchError(f"{example.id} is shared otherwise than in what {folder} was built from")
-    change = -hash_of([example for _, example in found], [shares for shares, _ in found])
-    leaving = [replace(known[e.id], example=e) for _, e in found if known[e.id].old_rows]
-    revision = Revision("withdraw", (provider,), len(leaving), changed_hash(index.manifest.data_sha256, change))
-    return Change(staying, leaving, revision)
+    for member in found:
+        if member.shares != known[member.id].shares:
+            raise MismatchError(f"{member.id} is shared otherwise than in what {folder} was built from")
+    leaving = [replace(member, old_rows=known[member.id].old_rows) for member in found if known[member.id].old_rows]
+    data_sha256 = changed_hash(manifest.data_sha256, -hash_of(found))
+    return Change(staying, leaving, data_sha256, Revision("withdraw", (provider,), len(leaving), data_sha256))
 
 
 def _check_revisable(folder: Path, manifest: Manifest) -> None:
@@ -261,29 +258,42 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
             path.unlink()
 
 
-def _probed_needs(index: AttributionIndex, model: Task, rewrite: IndexRewrite) -> Needs:
+def _probed_needs(index: AttributionIndex, writer: IndexWriter) -> Needs:
     """Return what a change takes, by a short probe: the time of all models, and room for the old index and the new."""
-    needs, models = rewrite.probed_needs(), 1 + len(index.further)
+    needs, models = writer.probed_needs(), 1 + len(index.further)
     there = _bytes_of(index.folder, index.manifest)
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
 
-def _revise(index: AttributionIndex, model: Task, change: Change, running: Running) -> Manifest:
-    """Revise an index and those of its checkpoints; all of it counts when the manifest of the index is written."""
+def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOptions) -> Manifest:
+    """Change an index and those of its checkpoints; all of it counts when the manifest of the index is written.
 
-    def make(part: AttributionIndex, own: Task) -> IndexRewrite:
-        return IndexRewrite(part, own, change, running)
-
-    if running.announce:
-        needs = _probed_needs(index, model, make(index, model))
+    Raises:
+        MismatchError: they would have other rows, because an example is finite in some of the models only.
+    """
+    if options.announce:
+        writer = IndexWriter(model, index.folder, index.manifest, change, options)
+        needs = _probed_needs(index, writer)
         check_needs(needs, index.folder, device_of(model))
-        running.announce(needs)
-    members = []
+        options.announce(needs)
+        options = writer.options  # where memory is short, with smaller batches
+    written = []
     for member, (_, part, own) in zip(index.manifest.checkpoints, index.parts(model)[1:], strict=True):
         file = versioned(MANIFEST, len(part.manifest.history) + 1)
-        written = make(part, own).write(manifest_file=file)
-        members.append((replace(member, manifest=file, fingerprint=written.fingerprint), written))
-    return make(index, model).write(members)
+        writer = IndexWriter(own, part.folder, part.manifest, change, options)
+        writer.run()
+        manifest = writer.finish(manifest_file=file)
+        written.append((replace(member, manifest=file, fingerprint=manifest.fingerprint), manifest.groups))
+    writer = IndexWriter(model, index.folder, index.manifest, change, options)
+    writer.run()
+    groups = writer.final_layout().groups
+    for member, others in written:
+        if others != groups:
+            raise MismatchError(
+                f"{index.folder / member.folder} would have other rows than {index.folder}: an example is finite in "
+                "one of the models only; leave it out of the data"
+            )
+    return writer.finish([member for member, _ in written])
 
 
 def _listed(index: AttributionIndex) -> Iterator[Member]:
@@ -295,5 +305,5 @@ def _listed(index: AttributionIndex) -> Iterator[Member]:
     for name, items in parts.items():
         shares = tuple(Share(owner[item.row], item.ppm) for item in items)
         yield Member(name, shares, items[0].tokens, items[0].digest, tuple(item.row for item in items))
-    for left_out in index.manifest.excluded:
-        yield Member(left_out.id, left_out.shares, 0, left_out.digest)
+    for excluded in index.manifest.excluded:
+        yield Member(excluded.id, excluded.shares, 0, excluded.digest)

@@ -6,7 +6,7 @@ An example that several groups share has a row in each, to which its gradient is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -65,8 +65,8 @@ class RowCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Where n parts of the examples of a batch go: part k is `share[k]` of example `of[k]`, and goes to `row[k]`."""
+class RowShares:
+    """Shares of a batch's examples, and the rows that they go to: `share[k]` of example `of[k]` goes to `row[k]`."""
 
     of: NDArray[np.int64]
     row: NDArray[np.int64]
@@ -74,11 +74,11 @@ class Parts:
 
     @classmethod
     def whole(cls, row: NDArray[np.int64]) -> Self:
-        """Parts of a batch of which every example goes to one row, whole."""
+        """Return the shares of a batch whose examples go to one row each, whole."""
         return cls(np.arange(len(row)), row, np.ones(len(row)))
 
-    def on(self, device: torch.device, examples: int) -> PlacedParts:
-        """Return the parts of a batch of `examples` examples on a device: made once, for all layers."""
+    def on(self, device: torch.device, examples: int) -> PlacedShares:
+        """Return the shares of a batch of `examples` examples on a device: made once, for all layers."""
 
         def there(values: NDArray[Any]) -> Tensor:
             return upload(torch.from_numpy(values), device)
@@ -88,19 +88,19 @@ class Parts:
             if len(rows) < len(self.row):
                 mixing = np.zeros((len(rows), examples))
                 np.add.at(mixing, (slots, self.of), self.share)
-                return PlacedParts(there(rows), mixing=there(mixing))
+                return PlacedShares(there(rows), mixing=there(mixing))
         if len(self.of) == examples and (self.share == 1).all() and (self.of == np.arange(examples)).all():
-            return PlacedParts(there(self.row))  # no example is shared, which is the rule: nothing is copied
-        return PlacedParts(there(self.row), there(self.of), there(self.share))
+            return PlacedShares(there(self.row))  # no example is shared, which is the rule: nothing is copied
+        return PlacedShares(there(self.row), there(self.of), there(self.share))
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedParts:
-    """Parts of a batch's examples on a device.
+class PlacedShares:
+    """Shares of a batch's examples on a device.
 
-    Part k, of example `of[k]` (None: of example k) times `share[k]`, is added to `row[k]`, one after the other. A GPU
-    would add several to a row in whatever order its threads arrive, and no two builds would be the same to the last
-    bit: there the product with `mixing` (n, N) sums them for each of n rows first.
+    Example `of[k]` (None: example k) times `share[k]` is added to `row[k]`, one after the other. A GPU would add
+    several to a row in whatever order its threads arrive, and no two builds would be the same to the last bit: there
+    the product with `mixing` (n, N) sums them for each of n rows first.
     """
 
     row: Tensor
@@ -109,7 +109,7 @@ class PlacedParts:
     mixing: Tensor | None = None
 
     def add(self, sums: Tensor, values: Tensor) -> None:
-        """Add values (..., N, D) of the batch's examples to rows (..., height, D), each part of one times its share."""
+        """Add values (..., N, D) of the batch's examples to rows (..., height, D), each times its share."""
         if self.mixing is not None:
             values = self.mixing.to(values.dtype) @ values
         elif self.of is not None and self.share is not None:
@@ -118,53 +118,11 @@ class PlacedParts:
 
 
 @dataclass(frozen=True, slots=True)
-class RowLayout:
-    """The rows of an index, and the P parts of its N examples, one for each group that has a share of one.
-
-    Attributes:
-        groups: groups with their rows, in the order of their names.
-        counts: how much is in each row.
-        first: (N + 1,): the parts of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
-        row_of: (P,): each part's row; -1 where its example is left out.
-        ppm: (P,): each part, in parts per million of its example.
-    """
-
-    groups: tuple[GroupLayout, ...]
-    counts: RowCounts
-    first: NDArray[np.int64]
-    row_of: NDArray[np.int64]
-    ppm: NDArray[np.int64]
-
-    @property
-    def example_of(self) -> NDArray[np.int64]:
-        """(P,): each part's example."""
-        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
-
-    @property
-    def lowest(self) -> NDArray[np.int64]:
-        """(N,): the first row that holds something of each example."""
-        return np.minimum.reduceat(self.row_of, self.first[:-1])
-
-    def rows_of(self, example: int) -> NDArray[np.int64]:
-        """Rows of an example's parts."""
-        return self.row_of[self.first[example] : self.first[example + 1]]
-
-    def parts(self, examples: Sequence[int], low: int, high: int) -> Parts:
-        """Return the parts of a batch of examples that go to the rows from `low` to `high`, which count from 0."""
-        starts, stops = self.first[:-1][examples], self.first[1:][examples]
-        lengths = stops - starts
-        of = np.repeat(np.arange(len(lengths)), lengths)
-        slots = np.arange(len(of)) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        row = self.row_of[slots]
-        inside = (row >= low) & (row < high)
-        return Parts(of[inside], row[inside] - low, self.ppm[slots[inside]] / PPM)
-
-
-@dataclass(frozen=True, slots=True)
 class Unit:
-    """A shard's worth of consecutive rows, `low` to `high`, and the examples that belong into them.
+    """A shard's worth of consecutive rows, `low` to `high`, and the examples that have a share in them.
 
-    `members` are all of those, `new` those that no unit before has: what counts an example once asks for them.
+    `members` are the positions of all of these, `new` of those that no unit before has: what counts an example once
+    asks for them. A unit without rows has the examples that have a share in none.
     """
 
     number: int
@@ -177,6 +135,74 @@ class Unit:
     def shard(self) -> str:
         """The file of its rows."""
         return f"rows-{self.number:05d}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """The rows that the P shares of N examples are added to.
+
+    Attributes:
+        first: (N + 1,): the shares of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
+        row: (P,): the row of each share; -1 where it is added to none.
+        share: (P,): factor of the example's gradient there; negative where it is taken out.
+    """
+
+    first: NDArray[np.int64]
+    row: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    def of(self, examples: Sequence[int], low: int, high: int) -> RowShares:
+        """Return the shares of a batch of examples in the rows from `low` to `high`, which count from 0."""
+        starts, stops = self.first[:-1][examples], self.first[1:][examples]
+        lengths = stops - starts
+        of = np.repeat(np.arange(len(lengths)), lengths)
+        slots = np.arange(len(of)) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        row = self.row[slots]
+        inside = (row >= low) & (row < high)
+        return RowShares(of[inside], row[inside] - low, self.share[slots[inside]])
+
+    def units(self, plan: Iterable[tuple[int, int]]) -> Iterator[Unit]:
+        """Yield a unit for each shard of a plan (first row, last row + 1), in order, with its examples row by row."""
+        owner = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+        nowhere = np.iinfo(np.int64).max
+        lowest = np.minimum.reduceat(np.where(self.row < 0, nowhere, self.row), self.first[:-1])
+        order = np.argsort(self.row, kind="stable")
+        rows, owners = self.row[order], owner[order]
+        number = high = 0
+        for number, (low, high) in enumerate(plan, start=1):
+            first, last = np.searchsorted(rows, [low, high])
+            members = list(dict.fromkeys(owners[first:last].tolist()))
+            yield Unit(number - 1, low, high, members, [position for position in members if lowest[position] >= low])
+        if rest := np.flatnonzero(lowest == nowhere).tolist():
+            yield Unit(number, high, high, rest, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class RowLayout:
+    """The rows of an index, and the P shares of its N examples, one for each group that has one.
+
+    Attributes:
+        groups: groups with their rows, in the order of their names.
+        counts: how much is in each row.
+        first: (N + 1,): the shares of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
+        row_of: (P,): the row of each share; -1 where the example is excluded.
+        ppm: (P,): each share, in parts per million of its example.
+    """
+
+    groups: tuple[GroupLayout, ...]
+    counts: RowCounts
+    first: NDArray[np.int64]
+    row_of: NDArray[np.int64]
+    ppm: NDArray[np.int64]
+
+    def rows_of(self, example: int) -> NDArray[np.int64]:
+        """Return the rows of an example's shares."""
+        return self.row_of[self.first[example] : self.first[example + 1]]
+
+    def destinations(self, start: int = 0) -> Destinations:
+        """Return where the examples from number `start` on are added."""
+        slot = self.first[start]
+        return Destinations(self.first[start:] - slot, self.row_of[slot:], self.ppm[slot:] / PPM)
 
 
 def fold_key(example_id: str) -> int:

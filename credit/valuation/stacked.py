@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from credit.valuation.rows import PlacedParts
+from credit.valuation.rows import PlacedShares
 
 Stack = tuple[tuple[str, ...], Tensor]
 """Names of L layers of one width, and what is of them, (L, ..., D)."""
@@ -86,8 +86,8 @@ class RowSums:
         self._stacks: dict[tuple[str, ...], Tensor] = {}
         self.layers: dict[str, Tensor] = {}
 
-    def add(self, gradients: Gradients, parts: PlacedParts) -> None:
-        """Add the gradients of a batch's examples, each part of one times its share."""
+    def add(self, gradients: Gradients, shares: PlacedShares) -> None:
+        """Add the gradients of a batch's examples, each times its share in a row."""
         for names, stack in gradients.stacks:
             if names not in self._stacks:
                 self._stacks[names] = total = stack.new_zeros(len(names), self._height, stack.shape[2])
@@ -95,10 +95,10 @@ class RowSums:
                     if name in self.layers:
                         rows.copy_(self.layers[name])
                     self.layers[name] = rows
-            parts.add(self._stacks[names], stack)
+            shares.add(self._stacks[names], stack)
 
-    def add_layer(self, name: str, values: Tensor, parts: PlacedParts) -> None:
+    def add_layer(self, name: str, values: Tensor, shares: PlacedShares) -> None:
         """Add values (N, D) of one layer."""
         if name not in self.layers:
             self.layers[name] = values.new_zeros(self._height, values.shape[1])
-        parts.add(self.layers[name], values)
+        shares.add(self.layers[name], values)

@@ -201,7 +201,7 @@ def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("credit.valuation.filling.complete_index", stop)
+        patch.setattr("credit.valuation.writer.complete_index", stop)
         assert run(code=EXIT_FAILED).exception is not None
     left = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
     assert "build.json" in left

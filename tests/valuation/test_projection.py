@@ -20,7 +20,6 @@ from credit.valuation.projection import (
     random_projections,
     whitened_projections,
 )
-from credit.valuation.running import Running
 from credit.valuation.tokens import Encoder
 from tests.models import EVERY, HIDDEN, hidden_settings
 from tests.valuation import oracle
@@ -147,7 +146,7 @@ def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outpu
         layers,
         examples,
         hidden_settings(rank=rank, projection=projection, curvature="none", sample=10_000),
-        Running(500),
+        tokens_per_batch=500,
     )
 
     def ekfac(name, train):
@@ -171,7 +170,7 @@ def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outpu
 def test_dense_fisher_of_fitted_projections_equals_the_dense_definition(model, data, outputs, out):
     settings = hidden_settings(rank=3, projection="pca", sample=10_000)
     layers = choose_layers(model.module, HIDDEN)
-    projections = make_projections(model, layers, _examples(model, data), settings, Running(500))
+    projections = make_projections(model, layers, _examples(model, data), settings, tokens_per_batch=500)
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
 

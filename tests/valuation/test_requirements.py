@@ -13,7 +13,7 @@ from benchmarks.measure import peak_bytes
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index, load_model, requirements
 from credit.valuation import build as build_module
-from credit.valuation import filling as filling_module
+from credit.valuation import writer as writer_module
 from credit.valuation.build import plan_index
 from credit.valuation.layers import LayerShape
 from credit.valuation.probe import Probe, storing_seconds
@@ -179,8 +179,8 @@ class TestPasses:
                 gradient=1.0, moment=0.0 if fitted else 1e6, summing=0.0, weighing=0.0, once=0.0, batch_bytes=7
             )
 
-        monkeypatch.setattr(filling_module, "probe", one_second)
-        monkeypatch.setattr(filling_module, "storing_seconds", lambda *_: 0.0)
+        monkeypatch.setattr(writer_module, "probe", one_second)
+        monkeypatch.setattr(writer_module, "storing_seconds", lambda *_: 0.0)
 
     def _seconds(self, model, data, out, settings, stop_at=0):
         seen: list[Needs] = []
@@ -228,7 +228,7 @@ class TestPasses:
     def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch, write_limits):
         write_limits(shard_bytes=1, save_seconds=0.0)
         asked: list[int] = []
-        monkeypatch.setattr(filling_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
+        monkeypatch.setattr(writer_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)
         for stop_at in (0, 100, 100):
             self._seconds(model, data, out, settings, stop_at=stop_at)

@@ -9,7 +9,7 @@ import torch
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.valuation import AttributionIndex, build_index
-from credit.valuation import rewrite as rewrite_module
+from credit.valuation import writer as writer_module
 from credit.valuation.probe import Probe
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from tests.models import hidden_settings, records
@@ -136,10 +136,10 @@ def test_the_time_of_a_change_counts_the_copying_of_all_rows(
     index = AttributionIndex.open(tmp_path / "index")
     sizes = [(index.folder / shard).stat().st_size for shard in index.manifest.shards]
     assert len(sizes) > 5
-    monkeypatch.setattr(rewrite_module, "timed", lambda run, _device: run() or float(sizes[0]))
+    monkeypatch.setattr(writer_module, "timed", lambda run, _device: run() or float(sizes[0]))
     nothing = Probe(gradient=0.0, moment=0.0, summing=0.0, weighing=0.0, once=0.0, batch_bytes=1)
-    monkeypatch.setattr(rewrite_module, "probe", lambda *_args, **_options: nothing)
-    monkeypatch.setattr(rewrite_module, "storing_seconds", lambda _folder, size, _device: 3.0 * size)
+    monkeypatch.setattr(writer_module, "probe", lambda *_args, **_options: nothing)
+    monkeypatch.setattr(writer_module, "storing_seconds", lambda _folder, size, _device: 3.0 * size)
     assert plan_revision(tmp_path / "index", model, more).needs.seconds == pytest.approx(4 * sum(sizes))
 
 

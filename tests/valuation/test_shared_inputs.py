@@ -22,7 +22,6 @@ from credit.valuation.projection import (
     random_projections,
     without_copies,
 )
-from credit.valuation.running import Running
 from credit.valuation.tokens import Encoder
 from tests.models import HIDDEN, hidden_settings, save_tiny_model
 
@@ -97,7 +96,7 @@ def test_a_llama_projects_what_several_layers_see_once(tmp_path, monkeypatch, da
     encoder = Encoder(model.tokenizer, model.max_length)
     examples = [example for record in data for example in encoder.training(record)]
     settings = hidden_settings(rank=4, projection=projection, curvature=curvature)
-    made = make_projections(model, layers, examples, settings, Running(None))
+    made = make_projections(model, layers, examples, settings)
     stored = projections_from_tensors(tuple(made), projections_to_tensors(made))
     seen_alike = {"q": "attention", "k": "attention", "v": "attention", "gate": "mlp", "up": "mlp"}
 

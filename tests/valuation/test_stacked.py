@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.valuation.rows import Parts, PlacedParts
+from credit.valuation.rows import PlacedShares, RowShares
 from credit.valuation.stacked import Gradients, RowSums
 from credit.valuation.transfer import one_behind
 
@@ -52,11 +52,11 @@ def test_one_number_that_is_not_finite_marks_its_example_alone(layer, value):
 )
 def test_sums_by_a_product_are_those_of_one_after_the_other(examples, parts, batches):
     of, row, share = (np.asarray(column) for column in zip(*parts, strict=True))
-    placed = Parts(of % examples, row, share.astype(np.float64)).on(torch.device("cpu"), examples)
+    placed = RowShares(of % examples, row, share.astype(np.float64)).on(torch.device("cpu"), examples)
     rows, slots = np.unique(row, return_inverse=True)
     mixing = np.zeros((len(rows), examples))
     np.add.at(mixing, (slots, of % examples), share)
-    product = PlacedParts(torch.from_numpy(rows), mixing=torch.from_numpy(mixing))
+    product = PlacedShares(torch.from_numpy(rows), mixing=torch.from_numpy(mixing))
     ours, theirs = RowSums(5), RowSums(5)
     expected = {name: torch.zeros(5, width, dtype=torch.float64) for name, width in WIDTHS.items()}
     for number in range(batches):
@@ -73,7 +73,7 @@ def test_sums_by_a_product_are_those_of_one_after_the_other(examples, parts, bat
 
 def test_a_layer_by_itself_and_all_together_go_into_the_same_sums():
     layers, sums = _layers(2), RowSums(3)
-    parts = Parts(np.arange(2), np.asarray([0, 2]), np.ones(2)).on(torch.device("cpu"), 2)
+    parts = RowShares(np.arange(2), np.asarray([0, 2]), np.ones(2)).on(torch.device("cpu"), 2)
     for name in ("d", "a"):
         sums.add_layer(name, layers[name], parts)
     sums.add(Gradients.of(layers), parts)

@@ -1,0 +1,541 @@
+"""The writer of attribution indexes: sums training examples' gradients into rows, shard by shard, and the curvature.
+
+There is one way to write an index: a change of an index that was there before. A build is the change of an empty index
+that all examples join. New files lie beside those of the index before the change, and count from the moment at which
+the manifest is written, last, in one rename.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from credit.errors import ValuationError
+from credit.records import PPM
+from credit.storage import sha256_file, write_whole
+from credit.valuation import resume_state, shards
+from credit.valuation.batches import Progress, gradient_batches, not_finite, tokens_in_batch
+from credit.valuation.curvature import Curvature, DenseFisher, make_curvature, make_statistic
+from credit.valuation.examples import (
+    EXAMPLES_FILE,
+    IndexedExample,
+    Member,
+    excluded_examples,
+    listing,
+    write_listing,
+)
+from credit.valuation.fitting import make_projections
+from credit.valuation.gradients import GradientTap
+from credit.valuation.layers import choose_layers
+from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision, versioned
+from credit.valuation.moments import choose_sample, needs_moments
+from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
+from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
+from credit.valuation.ranks import projected_widths, resolve_ranks
+from credit.valuation.requirements import Needs, build_needs, fit_batches
+from credit.valuation.resume_state import ResumeState
+from credit.valuation.rows import Destinations, RowCounts, RowLayout, RowShares, Unit, lay_out_rows
+from credit.valuation.shards import (
+    StoredTensors,
+    count_rows,
+    encode_rows,
+    keep_rows,
+    plan_shards,
+    read_rows,
+    save_tensors,
+)
+from credit.valuation.stacked import Gradients, RowSums
+from credit.valuation.task import AnyExample, Task, device_of
+from credit.valuation.weighting import Weighting, needs_curvature, weighted
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of a build or a change that decide no number of the index.
+
+    Attributes:
+        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
+        exclude: leave examples with non-finite gradients out and name them in the manifest; else the first is an error.
+        progress: called after every batch.
+        announce: called once before the work begins, with the time, memory and disk that it needs. A short probe is
+            made only for this.
+    """
+
+    tokens_per_batch: int | None = None
+    exclude: bool = False
+    progress: Progress | None = None
+    announce: Callable[[Needs], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of an index.
+
+    Attributes:
+        members: all examples of the index after it; those that join come last.
+        changing: the examples that join, or those that leave.
+        data_sha256: hash of the training data after it.
+        revision: its record in the manifest; None for a build, which changes an empty index.
+    """
+
+    members: Sequence[Member]
+    changing: Sequence[Member]
+    data_sha256: str
+    revision: Revision | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 if examples join, -1 if they leave."""
+        return -1 if self.revision is not None and self.revision.action == "withdraw" else 1
+
+
+class IndexWriter:
+    """Writes one change of one model's index, in a folder that nobody else is changing.
+
+    The work is divided into units of consecutive rows. Each unit's rows are written as a shard when all its examples
+    have been seen. Where an example's weight follows from the curvature there are two passes: the first sums the
+    curvature, the second fills the rows.
+
+    A build saves its resume state now and then. A change of a finished index starts again when it was interrupted.
+
+    Args:
+        task: the model.
+        folder: folder of the index.
+        before: manifest of the index before the change; without rows for a build.
+        change: the change.
+        options: see `RunOptions`.
+
+    Attributes:
+        layout: the rows after the change, as if no further example were excluded.
+        state: the progress so far; on disk, the resume state.
+
+    Raises:
+        MismatchError: the folder holds an unfinished index of other inputs.
+        ValuationError: the change cannot be made exactly.
+    """
+
+    def __init__(self, task: Task, folder: Path, before: Manifest, change: Change, options: RunOptions) -> None:
+        self.task, self.folder, self.before, self.change, self.options = task, folder, before, change, options
+        settings = self.settings = before.settings
+        self._device = device_of(task)
+        self._examples = [member.example for member in change.changing if member.example is not None]
+        self._resumable = change.revision is None
+        self._version = len(before.history) + (0 if self._resumable else 1)
+        self.state = self._first_state()
+        self._layers = choose_layers(task.module, settings.layers)
+        self._widths = projected_widths(resolve_ranks(self._layers.shapes, settings.rank, settings.ranks))
+        self.layout = self._lay_out({member.id for member in change.members if member.is_excluded})
+        self._moved = self._moved_rows()
+        self._destinations = self._changed_rows()
+        stops = [group.stop for group in self.layout.groups]
+        self._units = list(self._destinations.units(plan_shards(stops, sum(self._widths.values()))))
+        self._projections: dict[str, LayerProjection] = {}
+        self._statistic = make_statistic(settings.curvature)
+        self._surveys = needs_curvature(settings.weighting, settings.curvature)
+        self._curvature: Curvature | None = None
+        self._weighting = Weighting(settings.weighting)
+
+    def _first_state(self) -> ResumeState:
+        if self._resumable:
+            return ResumeState.open(self.folder, self.before.fingerprint)
+        excluded = [member.id for member in self.change.members if member.is_excluded]
+        return ResumeState(self.before.fingerprint, self.before.files[PROJECTIONS_FILE], excluded=excluded)
+
+    def _lay_out(self, excluded: Collection[str]) -> RowLayout:
+        members = self.change.members
+        return lay_out_rows(
+            [member.id for member in members],
+            [member.shares for member in members],
+            [member.tokens for member in members],
+            self.settings.rows_per_group,
+            excluded,
+        )
+
+    def final_layout(self) -> RowLayout:
+        """Return the rows after the change, without all excluded examples.
+
+        Raises:
+            ValuationError: all examples are excluded.
+        """
+        if len(self.state.excluded) == len(self.change.members):
+            raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
+        return self._lay_out(frozenset(self.state.excluded))
+
+    # Where rows and examples go
+
+    def _moved_rows(self) -> NDArray[np.int64]:
+        """Return the new row of each row of the index before: -1 where all that it holds leaves.
+
+        Raises:
+            ValuationError: a group has so few examples left that they would have rows of their own.
+        """
+        old_rows = self.before.groups[-1].stop if self.before.groups else 0
+        moved = np.full(old_rows, -1, dtype=np.int64)
+        for number, member in enumerate(self.change.members if old_rows else ()):
+            for share, old, new in zip(member.shares, member.old_rows, self.layout.rows_of(number), strict=False):
+                if moved[old] not in {-1, new}:
+                    raise ValuationError(
+                        f"{share.group} would have so few examples left that each has a row of its own, but "
+                        f"{self.folder} holds their sums alone; build it again from the data that stays"
+                    )
+                moved[old] = new
+        return moved
+
+    def _changed_rows(self) -> Destinations:
+        """Return where the gradients of joining examples are added, or those of leaving ones subtracted.
+
+        Raises:
+            ValuationError: something would be subtracted from a row that is not stored exactly.
+        """
+        changing = self.change.changing
+        if self.change.sign > 0:
+            return self.layout.destinations(len(self.change.members) - len(changing))
+        first = np.cumsum([0, *(len(member.shares) for member in changing)], dtype=np.int64)
+        row = self._moved[[old for member in changing for old in member.old_rows]]
+        share = np.asarray([-share.ppm / PPM for member in changing for share in member.shares], dtype=np.float64)
+        if (row >= 0).any() and self.settings.rows_dtype != "fp32":
+            slot = int(np.flatnonzero(row >= 0)[0])
+            leaving = changing[int(np.searchsorted(first, slot, side="right")) - 1]
+            raise ValuationError(
+                f"{leaving.id} is shared, and its share in the rows of others cannot be taken out of "
+                f"{self.settings.rows_dtype} exactly; build the index again from the data that stays"
+            )
+        return Destinations(first, row, share)
+
+    # Requirements
+
+    @property
+    def needs(self) -> Needs:
+        """Disk and memory that the change needs beyond the model, from shapes alone."""
+        members, rows = len(self.change.members), len(self.layout.counts)
+        needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES)
+        if not self.before.statistic:
+            return needs
+        # The sums as they were, the sums over those that change, and the sums after the change.
+        sums = 3 * (self.folder / self.before.statistic).stat().st_size
+        return replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums))
+
+    def probed_needs(self) -> Needs:
+        """Return what the change needs, with a batch's memory and the time on this machine, by a short probe.
+
+        Where memory is short, batches are smaller from then on.
+        """
+        work = self._work_left()
+        needs = replace(self.needs, seconds=self._copying_seconds(work.stored))
+        if not work.passes:
+            return needs
+        options = self.options
+        found = probe(
+            self.task,
+            self._layers,
+            self._examples,
+            self.settings,
+            tokens_per_batch=tokens_in_batch(options.tokens_per_batch, self._device),
+            fitted=self.state.projections is not None,
+        )
+        needs = replace(needs, seconds=(needs.seconds or 0.0) + found.seconds(work), batch_bytes=found.batch_bytes)
+        budget, needs = fit_batches(needs, self._examples, options.tokens_per_batch, self._device)
+        self.options = replace(options, tokens_per_batch=budget)
+        return needs
+
+    def _work_left(self) -> WorkLeft:
+        unread = [unit for unit in self._units if unit.number >= self.state.surveyed] if self._surveys else []
+        empty = [unit for unit in self._units if unit.shard not in self.state.shards]
+        fits = needs_moments(self.settings) and self.state.projections is None
+        sample = choose_sample(self._examples, self.settings.sample) if fits else []
+        rows = sum(unit.high - unit.low for unit in empty)
+        return WorkLeft(
+            fitting=sum(example.size for example in sample),
+            passes=sum(self._tokens(unit.new) for unit in unread) + sum(self._tokens(unit.members) for unit in empty),
+            summed=sum(len(unit.new) for unit in (unread if self._surveys else empty)),
+            weighed=sum(len(unit.members) for unit in empty) if self._surveys else 0,
+            stored=sum(self._old_sizes()) or self.needs.disk_bytes * rows // len(self.layout.counts),
+        )
+
+    def _tokens(self, positions: Sequence[int]) -> int:
+        return sum(self._examples[position].size for position in positions)
+
+    def _old_sizes(self) -> list[int]:
+        return [(self.folder / shard).stat().st_size for shard in self.before.shards]
+
+    def _copying_seconds(self, stored: int) -> float:
+        """Return the seconds to read all old rows, timed on one shard of them, and to store `stored` bytes."""
+        storing, sizes = storing_seconds(self.folder, stored, self._device), self._old_sizes()
+        if not sizes:
+            return storing
+        path = self.folder / self.before.shards[0]
+
+        def copy() -> None:
+            rows = {name: values.cpu() for name, values in read_rows(path, list(self._widths), self._device)}
+            encode_rows(rows, self.settings.rows_dtype)
+
+        return timed(copy, self._device) * sum(sizes) / sizes[0] + storing
+
+    # Passes
+
+    def run(self) -> None:
+        """Go through all units that the resume state does not cover."""
+        self._open()
+        layers = self._layers.watched
+        with GradientTap(self.task.module, layers, self._projections, flat=self.task.flat_inputs) as tap:
+            if self._surveys:
+                once = [replace(unit, members=unit.new) for unit in self._units]
+                self._pass(once, lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
+                self._weigh_by_curvature()
+            self._pass(self._units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+
+    def _open(self) -> None:
+        """Resume: delete leftovers of an interrupted run, restore the sums, and make or read the projections."""
+        if self._resumable:
+            self.state.delete_leftovers(self.folder)
+            self.state.write(self.folder)  # from here on the folder is that of an unfinished index
+        if self.state.sums is not None:
+            self._statistic.restore(load_file(self.folder / self.state.sums, device=str(self._device)))
+        path = self.folder / PROJECTIONS_FILE
+        if self.state.projections is None:
+            options = self.options
+            projections = make_projections(
+                self.task,
+                self._layers,
+                self._examples,
+                self.settings,
+                tokens_per_batch=options.tokens_per_batch,
+                exclude=options.exclude,
+                progress=options.progress,
+            )
+            digest = save_tensors(path, projections_to_tensors(projections))
+            self.state = replace(self.state, projections=digest)
+            self.state.write(self.folder)
+        # Read back even if just made: the rows of an interrupted build and those that follow must agree.
+        self._projections = projections_from_tensors(tuple(self._layers.watched), load_file(path))
+
+    def _pass(
+        self, units: Sequence[Unit], is_done: Callable[[Unit], bool], work: Callable[[Unit, int, int], ResumeState]
+    ) -> None:
+        """Do the work of every unit that is not done, and save the state now and then and at the end.
+
+        The last two arguments of `work` are the tokens done before it, and the tokens of all units.
+        """
+        done, total = 0, sum(self._tokens(unit.members) for unit in units)
+        last = time.monotonic()
+        for unit in units:
+            if not is_done(unit):
+                self.state = work(unit, done, total)
+                self._statistic.flush()  # its blocks end here, saved or not: the same sums to the last bit
+                due = self._resumable and time.monotonic() - last > resume_state.SAVE_SECONDS
+                if due or unit is units[-1]:
+                    self._save(unit.number)
+                    last = time.monotonic()
+            done += self._tokens(unit.members)
+
+    def _survey(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
+        """Add a unit's examples to the curvature alone."""
+        for _, gradients in self._gradients(tap, unit, "curvature", done, total):
+            self._statistic.add(gradients)
+        return replace(self.state, surveyed=unit.number + 1)
+
+    def _weigh_by_curvature(self) -> None:
+        """Make the curvature from the sums that the first pass has saved, for the weights of the second."""
+        assert self.state.sums is not None  # noqa: S101  # the pass ended with its state saved
+        self.final_layout()  # refuses an index of no example
+        sums = StoredTensors(self.folder / self.state.sums, self._device)
+        examples = len(self.change.members) - len(self.state.excluded)
+        self._statistic = make_statistic("none")  # its sums are stored, and make room for the factors
+        self._curvature = make_curvature(self.settings.curvature, sums, examples, self.settings.damping)
+        self._weighting = Weighting(self.settings.weighting, self._curvature)
+
+    def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
+        """Sum old rows and examples into a unit's rows, write them, and sum the curvature unless a pass has before."""
+        rows = RowSums(unit.high - unit.low)
+        occupied = self._copy_rows(unit, rows)
+        total_size = 0.0
+        new = frozenset(unit.new)
+        for positions, gradients in self._gradients(tap, unit, "gradients", done, total):
+            sizes = self._weighting.sizes(gradients)
+            shares = self._destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
+            rows.add(weighted(gradients, sizes), shares)
+            # An example that groups share has rows in several units, but is one of the N, with one size.
+            once = [place for place, position in enumerate(positions) if position in new]
+            total_size += 0.0 if sizes is None else float(sizes[once].sum())
+            if not self._surveys and once:
+                self._statistic.add(gradients.rows(once))
+        return self._store(unit, rows.layers, occupied, total_size)
+
+    def _copy_rows(self, unit: Unit, rows: RowSums) -> set[int]:
+        """Add the old rows that belong into a unit now; return those of its rows, from 0, which they are in."""
+        occupied: set[int] = set()
+        stop = 0
+        for shard in self.before.shards:
+            path = self.folder / shard
+            start, stop = stop, stop + count_rows(path, self.before.layers[0].name)
+            target = self._moved[start:stop]
+            inside = np.flatnonzero((target >= unit.low) & (target < unit.high))
+            if len(inside):
+                own = target[inside] - unit.low
+                occupied.update(own.tolist())
+                shares = RowShares(inside, own, np.ones(len(inside))).on(self._device, stop - start)
+                for name, values in read_rows(path, list(self._widths), self._device):
+                    rows.add_layer(name, values, shares)
+        return occupied
+
+    def _store(self, unit: Unit, sums: Mapping[str, Tensor], occupied: set[int], sizes: float) -> ResumeState:
+        """Write a unit's rows, less those of excluded examples alone; they count once the state is saved.
+
+        Args:
+            unit: the unit.
+            sums: for each layer its rows (high - low, S·R).
+            occupied: those of its rows, from 0, that hold something of the index before.
+            sizes: sum of what its new examples were divided by.
+        """
+        state = replace(self.state, sizes=self.state.sizes + sizes)
+        if unit.low == unit.high:
+            return state
+        joined = self._destinations.of(self._included(unit), unit.low, unit.high).row.tolist()
+        rows = keep_rows(sums, sorted(occupied.union(joined)), unit.high - unit.low, self._widths)
+        name = versioned(unit.shard, self._version)
+        digest = save_tensors(self.folder / name, encode_rows(rows, self.settings.rows_dtype))
+        return replace(state, shards={**state.shards, name: digest})
+
+    def _gradients(
+        self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
+    ) -> Iterator[tuple[list[int], Gradients]]:
+        """Yield the gradients of a unit's examples, with their positions; those that are not finite are excluded."""
+        positions = self._included(unit)
+        examples = [self._examples[position] for position in positions]
+        bad: list[int] = []
+        for chosen, gradients in gradient_batches(
+            self.task, tap, examples, self.options.tokens_per_batch, excluded=bad
+        ):
+            self._check([examples[place] for place in bad])
+            yield [positions[place] for place in chosen], gradients
+            done += sum(examples[place].size for place in chosen)
+            if self.options.progress:
+                self.options.progress(phase, done, total)
+        self._check([examples[place] for place in bad])
+        found = (examples[place].id for place in sorted(bad))
+        self.state = replace(self.state, excluded=[*self.state.excluded, *found])
+
+    def _check(self, bad: Sequence[AnyExample]) -> None:
+        """Refuse examples whose gradient is not finite, unless they are to be excluded."""
+        if bad and not self.options.exclude:
+            raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
+
+    def _included(self, unit: Unit) -> list[int]:
+        """Return the positions of a unit's examples that are not known to be excluded."""
+        excluded = frozenset(self.state.excluded)
+        return [position for position in unit.members if self._examples[position].id not in excluded]
+
+    def _save(self, number: int) -> None:
+        """Save the curvature's sums and the state after unit `number`: all work so far counts then."""
+        before = self.state.sums
+        if not (self._surveys and self.state.shards):  # the second of two passes adds nothing to the sums
+            name = "curvature.safetensors" if self._version else f"curvature-{number:05d}.safetensors"
+            name = versioned(name, self._version)
+            save_tensors(self.folder / name, self._sums())
+            self.state = replace(self.state, sums=name)
+        if self._resumable:
+            self.state.write(self.folder)
+        if before is not None and before != self.state.sums:
+            (self.folder / before).unlink()
+
+    def _sums(self) -> dict[str, Tensor]:
+        """Return the curvature's sums over the members: those before the change, plus or minus those that change."""
+        change = self._statistic.sums()
+        if not self.before.statistic:
+            return change
+        before = load_file(self.folder / self.before.statistic, device=str(self._device))
+        sign = self.change.sign
+        return {layer: total + sign * change[layer] if change else total for layer, total in before.items()}
+
+    # The end
+
+    def finish(self, checkpoints: Sequence[MemberIndex] = (), *, manifest_file: str = MANIFEST) -> Manifest:
+        """Write everything that is left, and the manifest last.
+
+        Args:
+            checkpoints: the indexes of further checkpoints, written already.
+            manifest_file: file that becomes the manifest.
+        """
+        state, before, change = self.state, self.before, self.change
+        assert state.sums is not None  # noqa: S101  # run() ended with its state saved
+        assert state.projections is not None  # noqa: S101  # written before the first pass
+        layout = self.final_layout()
+        draft = replace(
+            before,
+            data_sha256=change.data_sha256,
+            groups=layout.groups,
+            shards=tuple(sorted(state.shards)),
+            statistic=state.sums,
+            sizes=before.sizes + change.sign * state.sizes,
+            excluded=excluded_examples(change.members, frozenset(state.excluded)),
+            checkpoints=tuple(checkpoints),
+            history=before.history if change.revision is None else (*before.history, change.revision),
+        )
+        self._statistic = make_statistic("none")  # its sums are stored, and make room for what is made of them
+        others = [f"{member.folder}/{member.manifest}" for member in checkpoints]
+        manifest = complete_index(
+            self.folder,
+            draft,
+            counts=layout.counts,
+            listed=listing(change.members, layout),
+            written={**state.shards, PROJECTIONS_FILE: state.projections}
+            | {name: sha256_file(self.folder / name) for name in (state.sums, *others)},
+            device=self._device,
+            curvature=self._curvature,
+            manifest_file=manifest_file,
+        )
+        if self._resumable:
+            state.delete(self.folder)
+        return manifest
+
+
+def complete_index(
+    folder: Path,
+    draft: Manifest,
+    *,
+    counts: RowCounts,
+    listed: Iterable[IndexedExample],
+    written: Mapping[str, str],
+    device: torch.device,
+    curvature: Curvature | None = None,
+    manifest_file: str = MANIFEST,
+) -> Manifest:
+    """Factorise the curvature, write counts and listing, and then the manifest, in one rename.
+
+    Args:
+        folder: the index.
+        draft: the manifest but for its files.
+        counts: how much is in each of the R rows.
+        listed: every example.
+        written: SHA-256 of the files that are written already: shards, sums, projections.
+        device: where the curvature is factorised.
+        curvature: the curvature, if it is factorised already.
+        manifest_file: file that becomes the manifest.
+
+    Raises:
+        ValuationError: the curvature cannot be factorised; nothing counts then.
+    """
+    files = dict(written)
+    version = len(draft.history)
+    name = versioned("counts.safetensors", version)
+    files[name] = save_tensors(folder / name, counts.tensors())
+    if curvature is None:
+        # A layer at a time: all sums may be as large as all factors.
+        sums = StoredTensors(folder / draft.statistic, device)
+        curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
+    if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
+        name = versioned("factors.safetensors", version)
+        files[name] = save_tensors(folder / name, curvature.tensors())
+    name = versioned(EXAMPLES_FILE, version)
+    files[name] = write_listing(folder / name, listed)
+    manifest = replace(draft, files=files)
+    write_whole(folder / manifest_file, manifest.to_json().encode())
+    return manifest
