@@ -10,6 +10,7 @@ from pathlib import Path
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.storage import is_left_over, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
+from credit.valuation.change import Change
 from credit.valuation.curvature import CURVATURES
 from credit.valuation.examples import TrainingData, encode_training
 from credit.valuation.fitting import PROJECTIONS
@@ -27,7 +28,7 @@ from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import WEIGHTINGS
-from credit.valuation.writer import Change, IndexWriter, RunOptions
+from credit.valuation.writer import IndexWriter, RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def plan_index(
         needs = writer.probed_needs()
         check_needs(needs, out, device_of(model))
     tokens = sum(member.tokens for member in data.members)
-    layout = writer.layout
+    layout = writer.plan.layout
     return BuildPlan(len(data.members), tokens, len(layout.groups), len(layout.counts), needs, existed)
 
 

@@ -21,6 +21,7 @@ from credit.records import Group, Share
 from credit.storage import only_one
 from credit.valuation.batches import Progress
 from credit.valuation.build import BuildPlan
+from credit.valuation.change import Change
 from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
@@ -37,7 +38,7 @@ from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import needs_curvature
-from credit.valuation.writer import Change, IndexWriter, RunOptions
+from credit.valuation.writer import IndexWriter, RunOptions
 
 
 def update_index(
@@ -148,7 +149,7 @@ def plan_revision(
     writer = IndexWriter(model, folder, index.manifest, change, RunOptions(tokens_per_batch))
     needs = _probed_needs(index, writer)
     check_needs(needs, folder, device_of(model))
-    layout = writer.layout
+    layout = writer.plan.layout
     tokens = sum(member.tokens for member in change.members)
     examples = sum(1 for member in change.members if not member.is_excluded)
     return BuildPlan(

@@ -8,26 +8,24 @@ the manifest is written, last, in one rename.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.records import PPM
 from credit.storage import sha256_file, write_whole
 from credit.valuation import resume_state, shards
 from credit.valuation.batches import Progress, gradient_batches, not_finite, tokens_in_batch
+from credit.valuation.change import Change, plan_change
 from credit.valuation.curvature import Curvature, DenseFisher, make_curvature, make_statistic
 from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
-    Member,
     excluded_examples,
     listing,
     write_listing,
@@ -35,20 +33,19 @@ from credit.valuation.examples import (
 from credit.valuation.fitting import make_projections
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, Revision, versioned
+from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, versioned
 from credit.valuation.moments import choose_sample, needs_moments
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
 from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
 from credit.valuation.ranks import projected_widths, resolve_ranks
 from credit.valuation.requirements import Needs, build_needs, fit_batches
 from credit.valuation.resume_state import ResumeState
-from credit.valuation.rows import Destinations, RowCounts, RowLayout, RowShares, Unit, lay_out_rows
+from credit.valuation.rows import RowCounts, RowLayout, RowShares, Unit
 from credit.valuation.shards import (
     StoredTensors,
     count_rows,
     encode_rows,
     keep_rows,
-    plan_shards,
     read_rows,
     save_tensors,
 )
@@ -75,28 +72,6 @@ class RunOptions:
     announce: Callable[[Needs], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of an index.
-
-    Attributes:
-        members: all examples of the index after it; those that join come last.
-        changing: the examples that join, or those that leave.
-        data_sha256: hash of the training data after it.
-        revision: its record in the manifest; None for a build, which changes an empty index.
-    """
-
-    members: Sequence[Member]
-    changing: Sequence[Member]
-    data_sha256: str
-    revision: Revision | None = None
-
-    @property
-    def sign(self) -> int:
-        """1 if examples join, -1 if they leave."""
-        return -1 if self.revision is not None and self.revision.action == "withdraw" else 1
-
-
 class IndexWriter:
     """Writes one change of one model's index, in a folder that nobody else is changing.
 
@@ -114,7 +89,7 @@ class IndexWriter:
         options: see `RunOptions`.
 
     Attributes:
-        layout: the rows after the change, as if no further example were excluded.
+        plan: the place of everything in the rows after the change.
         state: the progress so far; on disk, the resume state.
 
     Raises:
@@ -126,17 +101,12 @@ class IndexWriter:
         self.task, self.folder, self.before, self.change, self.options = task, folder, before, change, options
         settings = self.settings = before.settings
         self._device = device_of(task)
-        self._examples = [member.example for member in change.changing if member.example is not None]
-        self._resumable = change.revision is None
-        self._version = len(before.history) + (0 if self._resumable else 1)
+        self._examples = change.examples
+        self._version = len(before.history) + (0 if change.is_build else 1)
         self.state = self._first_state()
         self._layers = choose_layers(task.module, settings.layers)
         self._widths = projected_widths(resolve_ranks(self._layers.shapes, settings.rank, settings.ranks))
-        self.layout = self._lay_out({member.id for member in change.members if member.is_excluded})
-        self._moved = self._moved_rows()
-        self._destinations = self._changed_rows()
-        stops = [group.stop for group in self.layout.groups]
-        self._units = list(self._destinations.units(plan_shards(stops, sum(self._widths.values()))))
+        self.plan = plan_change(change, before, folder, sum(self._widths.values()))
         self._projections: dict[str, LayerProjection] = {}
         self._statistic = make_statistic(settings.curvature)
         self._surveys = needs_curvature(settings.weighting, settings.curvature)
@@ -144,20 +114,10 @@ class IndexWriter:
         self._weighting = Weighting(settings.weighting)
 
     def _first_state(self) -> ResumeState:
-        if self._resumable:
+        if self.change.is_build:
             return ResumeState.open(self.folder, self.before.fingerprint)
-        excluded = [member.id for member in self.change.members if member.is_excluded]
-        return ResumeState(self.before.fingerprint, self.before.files[PROJECTIONS_FILE], excluded=excluded)
-
-    def _lay_out(self, excluded: Collection[str]) -> RowLayout:
-        members = self.change.members
-        return lay_out_rows(
-            [member.id for member in members],
-            [member.shares for member in members],
-            [member.tokens for member in members],
-            self.settings.rows_per_group,
-            excluded,
-        )
+        projections = self.before.files[PROJECTIONS_FILE]
+        return ResumeState(self.before.fingerprint, projections, excluded=self.change.excluded_before)
 
     def final_layout(self) -> RowLayout:
         """Return the rows after the change, without all excluded examples.
@@ -167,55 +127,14 @@ class IndexWriter:
         """
         if len(self.state.excluded) == len(self.change.members):
             raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
-        return self._lay_out(frozenset(self.state.excluded))
-
-    # Where rows and examples go
-
-    def _moved_rows(self) -> NDArray[np.int64]:
-        """Return the new row of each row of the index before: -1 where all that it holds leaves.
-
-        Raises:
-            ValuationError: a group has so few examples left that they would have rows of their own.
-        """
-        old_rows = self.before.groups[-1].stop if self.before.groups else 0
-        moved = np.full(old_rows, -1, dtype=np.int64)
-        for number, member in enumerate(self.change.members if old_rows else ()):
-            for share, old, new in zip(member.shares, member.old_rows, self.layout.rows_of(number), strict=False):
-                if moved[old] not in {-1, new}:
-                    raise ValuationError(
-                        f"{share.group} would have so few examples left that each has a row of its own, but "
-                        f"{self.folder} holds their sums alone; build it again from the data that stays"
-                    )
-                moved[old] = new
-        return moved
-
-    def _changed_rows(self) -> Destinations:
-        """Return where the gradients of joining examples are added, or those of leaving ones subtracted.
-
-        Raises:
-            ValuationError: something would be subtracted from a row that is not stored exactly.
-        """
-        changing = self.change.changing
-        if self.change.sign > 0:
-            return self.layout.destinations(len(self.change.members) - len(changing))
-        first = np.cumsum([0, *(len(member.shares) for member in changing)], dtype=np.int64)
-        row = self._moved[[old for member in changing for old in member.old_rows]]
-        share = np.asarray([-share.ppm / PPM for member in changing for share in member.shares], dtype=np.float64)
-        if (row >= 0).any() and self.settings.rows_dtype != "fp32":
-            slot = int(np.flatnonzero(row >= 0)[0])
-            leaving = changing[int(np.searchsorted(first, slot, side="right")) - 1]
-            raise ValuationError(
-                f"{leaving.id} is shared, and its share in the rows of others cannot be taken out of "
-                f"{self.settings.rows_dtype} exactly; build the index again from the data that stays"
-            )
-        return Destinations(first, row, share)
+        return self.change.lay_out(self.settings.rows_per_group, frozenset(self.state.excluded))
 
     # Requirements
 
     @property
     def needs(self) -> Needs:
         """Disk and memory that the change needs beyond the model, from shapes alone."""
-        members, rows = len(self.change.members), len(self.layout.counts)
+        members, rows = len(self.change.members), len(self.plan.layout.counts)
         needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES)
         if not self.before.statistic:
             return needs
@@ -247,8 +166,8 @@ class IndexWriter:
         return needs
 
     def _work_left(self) -> WorkLeft:
-        unread = [unit for unit in self._units if unit.number >= self.state.surveyed] if self._surveys else []
-        empty = [unit for unit in self._units if unit.shard not in self.state.shards]
+        unread = [unit for unit in self.plan.units if unit.number >= self.state.surveyed] if self._surveys else []
+        empty = [unit for unit in self.plan.units if unit.shard not in self.state.shards]
         fits = needs_moments(self.settings) and self.state.projections is None
         sample = choose_sample(self._examples, self.settings.sample) if fits else []
         rows = sum(unit.high - unit.low for unit in empty)
@@ -257,7 +176,7 @@ class IndexWriter:
             passes=sum(self._tokens(unit.new) for unit in unread) + sum(self._tokens(unit.members) for unit in empty),
             summed=sum(len(unit.new) for unit in (unread if self._surveys else empty)),
             weighed=sum(len(unit.members) for unit in empty) if self._surveys else 0,
-            stored=sum(self._old_sizes()) or self.needs.disk_bytes * rows // len(self.layout.counts),
+            stored=sum(self._old_sizes()) or self.needs.disk_bytes * rows // len(self.plan.layout.counts),
         )
 
     def _tokens(self, positions: Sequence[int]) -> int:
@@ -287,14 +206,14 @@ class IndexWriter:
         layers = self._layers.watched
         with GradientTap(self.task.module, layers, self._projections, flat=self.task.flat_inputs) as tap:
             if self._surveys:
-                once = [replace(unit, members=unit.new) for unit in self._units]
+                once = [replace(unit, members=unit.new) for unit in self.plan.units]
                 self._pass(once, lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
                 self._weigh_by_curvature()
-            self._pass(self._units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+            self._pass(self.plan.units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
 
     def _open(self) -> None:
         """Resume: delete leftovers of an interrupted run, restore the sums, and make or read the projections."""
-        if self._resumable:
+        if self.change.is_build:
             self.state.delete_leftovers(self.folder)
             self.state.write(self.folder)  # from here on the folder is that of an unfinished index
         if self.state.sums is not None:
@@ -330,7 +249,7 @@ class IndexWriter:
             if not is_done(unit):
                 self.state = work(unit, done, total)
                 self._statistic.flush()  # its blocks end here, saved or not: the same sums to the last bit
-                due = self._resumable and time.monotonic() - last > resume_state.SAVE_SECONDS
+                due = self.change.is_build and time.monotonic() - last > resume_state.SAVE_SECONDS
                 if due or unit is units[-1]:
                     self._save(unit.number)
                     last = time.monotonic()
@@ -360,7 +279,7 @@ class IndexWriter:
         new = frozenset(unit.new)
         for positions, gradients in self._gradients(tap, unit, "gradients", done, total):
             sizes = self._weighting.sizes(gradients)
-            shares = self._destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
+            shares = self.plan.destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
             rows.add(weighted(gradients, sizes), shares)
             # An example that groups share has rows in several units, but is one of the N, with one size.
             once = [place for place, position in enumerate(positions) if position in new]
@@ -376,7 +295,7 @@ class IndexWriter:
         for shard in self.before.shards:
             path = self.folder / shard
             start, stop = stop, stop + count_rows(path, self.before.layers[0].name)
-            target = self._moved[start:stop]
+            target = self.plan.moved[start:stop]
             inside = np.flatnonzero((target >= unit.low) & (target < unit.high))
             if len(inside):
                 own = target[inside] - unit.low
@@ -398,7 +317,7 @@ class IndexWriter:
         state = replace(self.state, sizes=self.state.sizes + sizes)
         if unit.low == unit.high:
             return state
-        joined = self._destinations.of(self._included(unit), unit.low, unit.high).row.tolist()
+        joined = self.plan.destinations.of(self._included(unit), unit.low, unit.high).row.tolist()
         rows = keep_rows(sums, sorted(occupied.union(joined)), unit.high - unit.low, self._widths)
         name = versioned(unit.shard, self._version)
         digest = save_tensors(self.folder / name, encode_rows(rows, self.settings.rows_dtype))
@@ -441,7 +360,7 @@ class IndexWriter:
             name = versioned(name, self._version)
             save_tensors(self.folder / name, self._sums())
             self.state = replace(self.state, sums=name)
-        if self._resumable:
+        if self.change.is_build:
             self.state.write(self.folder)
         if before is not None and before != self.state.sums:
             (self.folder / before).unlink()
@@ -477,7 +396,7 @@ class IndexWriter:
             sizes=before.sizes + change.sign * state.sizes,
             excluded=excluded_examples(change.members, frozenset(state.excluded)),
             checkpoints=tuple(checkpoints),
-            history=before.history if change.revision is None else (*before.history, change.revision),
+            history=before.history + (() if change.revision is None else (change.revision,)),
         )
         self._statistic = make_statistic("none")  # its sums are stored, and make room for what is made of them
         others = [f"{member.folder}/{member.manifest}" for member in checkpoints]
@@ -492,7 +411,7 @@ class IndexWriter:
             curvature=self._curvature,
             manifest_file=manifest_file,
         )
-        if self._resumable:
+        if self.change.is_build:
             state.delete(self.folder)
         return manifest
 

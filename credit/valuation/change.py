@@ -1,0 +1,145 @@
+"""A change of an attribution index: the examples that join or leave, and the place of everything in the rows after it.
+
+A build is a change too: all its examples join an empty index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credit.errors import ValuationError
+from credit.records import PPM
+from credit.valuation.examples import Member
+from credit.valuation.manifest import IndexSettings, Manifest, Revision
+from credit.valuation.rows import Destinations, RowLayout, Unit, lay_out_rows
+from credit.valuation.shards import plan_shards
+from credit.valuation.task import AnyExample
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of an index.
+
+    Attributes:
+        members: all examples of the index after it; those that join come last.
+        changing: the examples that join, or those that leave.
+        data_sha256: hash of the training data after it.
+        revision: its record in the manifest; None for a build.
+    """
+
+    members: Sequence[Member]
+    changing: Sequence[Member]
+    data_sha256: str
+    revision: Revision | None = None
+
+    @property
+    def is_build(self) -> bool:
+        """True if the index before it is empty."""
+        return self.revision is None
+
+    @property
+    def sign(self) -> int:
+        """1 if examples join, -1 if they leave."""
+        return -1 if self.revision is not None and self.revision.action == "withdraw" else 1
+
+    @property
+    def examples(self) -> list[AnyExample]:
+        """Content of the examples that join or leave, in the order of `changing`."""
+        return [member.example for member in self.changing if member.example is not None]
+
+    @property
+    def excluded_before(self) -> list[str]:
+        """Ids of the examples that were excluded before it."""
+        return [member.id for member in self.members if member.is_excluded]
+
+    def lay_out(self, rows_per_group: int | None, excluded: Collection[str]) -> RowLayout:
+        """Return the rows of the index after it, less those of the examples `excluded`; see `lay_out_rows`."""
+        return lay_out_rows(
+            [member.id for member in self.members],
+            [member.shares for member in self.members],
+            [member.tokens for member in self.members],
+            rows_per_group,
+            excluded,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlan:
+    """The place of everything in the rows of an index after a change, if no further example is excluded.
+
+    Attributes:
+        layout: these rows.
+        moved: (R,): the new row of each row of the index before; -1 where all that it holds leaves.
+        destinations: the rows to which the changing examples are added, or from which they are subtracted.
+        units: the rows by shard, with the changing examples that each takes.
+    """
+
+    layout: RowLayout
+    moved: NDArray[np.int64]
+    destinations: Destinations
+    units: tuple[Unit, ...]
+
+
+def plan_change(change: Change, before: Manifest, folder: Path, width: int) -> ChangePlan:
+    """Plan a change of an index.
+
+    Args:
+        change: the change.
+        before: manifest of the index before it; without groups for a build.
+        folder: folder of the index, for messages.
+        width: numbers in a row.
+
+    Raises:
+        ValuationError: the change cannot be made exactly.
+    """
+    layout = change.lay_out(before.settings.rows_per_group, frozenset(change.excluded_before))
+    moved = _moved_rows(change, layout, before, folder)
+    if change.sign > 0:
+        destinations = layout.destinations(len(change.members) - len(change.changing))
+    else:
+        destinations = _subtractions(change.changing, moved, before.settings)
+    stops = [group.stop for group in layout.groups]
+    return ChangePlan(layout, moved, destinations, tuple(destinations.units(plan_shards(stops, width))))
+
+
+def _moved_rows(change: Change, layout: RowLayout, before: Manifest, folder: Path) -> NDArray[np.int64]:
+    """Return the new row of each old one.
+
+    Raises:
+        ValuationError: a group has so few examples left that they would have rows of their own.
+    """
+    old_rows = before.groups[-1].stop if before.groups else 0
+    moved = np.full(old_rows, -1, dtype=np.int64)
+    for number, member in enumerate(change.members if old_rows else ()):
+        for share, old, new in zip(member.shares, member.old_rows, layout.rows_of(number), strict=False):
+            if moved[old] not in {-1, new}:
+                raise ValuationError(
+                    f"{share.group} would have so few examples left that each has a row of its own, but {folder} "
+                    "holds their sums alone; build it again from the data that stays"
+                )
+            moved[old] = new
+    return moved
+
+
+def _subtractions(leaving: Sequence[Member], moved: NDArray[np.int64], settings: IndexSettings) -> Destinations:
+    """Return the rows that leaving examples are subtracted from: those which stay because groups that stay share them.
+
+    Raises:
+        ValuationError: such a row is not stored exactly.
+    """
+    first = np.cumsum([0, *(len(member.shares) for member in leaving)], dtype=np.int64)
+    row = moved[[old for member in leaving for old in member.old_rows]]
+    factor = np.asarray([-share.ppm / PPM for member in leaving for share in member.shares], dtype=np.float64)
+    staying = np.flatnonzero(row >= 0)
+    if len(staying) and settings.rows_dtype != "fp32":
+        owner = leaving[int(np.searchsorted(first, staying[0], side="right")) - 1]
+        raise ValuationError(
+            f"{owner.id} is shared, and its share in the rows of others cannot be taken out of {settings.rows_dtype} "
+            "exactly; build the index again from the data that stays"
+        )
+    return Destinations(first, row, factor)
