@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PaddedBatch:
     """Examples padded on the right to one length.
 
     No attention mask goes to the model: in a causal model nothing real attends to what comes after it, and a mask
@@ -55,9 +55,9 @@ class Batch:
         """Number of examples N."""
         return self.input_ids.shape[0]
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> PaddedBatch:
         """Return the batch on another device."""
-        return Batch(upload(self.input_ids, device), upload(self.real, device), upload(self.labels, device))
+        return PaddedBatch(upload(self.input_ids, device), upload(self.real, device), upload(self.labels, device))
 
 
 def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
@@ -79,7 +79,7 @@ def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int
     return batches
 
 
-def make_batch(examples: Sequence[Window]) -> Batch:
+def make_batch(examples: Sequence[Window]) -> PaddedBatch:
     """Pad examples on the right. Nothing real attends to padding, and it is not predicted: its id does not matter."""
     width = max(len(example.tokens) for example in examples)
     input_ids = np.zeros((len(examples), width), dtype=np.int64)
@@ -90,35 +90,35 @@ def make_batch(examples: Sequence[Window]) -> Batch:
         input_ids[row, :length] = example.tokens
         real[row, :length] = True
         labels[row, example.start : length] = example.tokens[example.start :]
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))
+    return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WindowExamples:
     """A window, and the places in a sequence of examples of those that are read in it."""
 
     window: AnyExample
     places: list[int]
 
 
-def readings(examples: Sequence[AnyExample]) -> list[Reading]:
+def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
     """Gather segments by the very window that they were cut from; whatever is whole is read by itself.
 
     Windows come in the order of their first appearance. Ids do not matter: those of outputs need not be unique.
     """
-    found: dict[int, Reading] = {}
+    found: dict[int, WindowExamples] = {}
     for place, example in enumerate(examples):
         if isinstance(example, Segment):
-            found.setdefault(id(example.window), Reading(example.window, [])).places.append(place)
+            found.setdefault(id(example.window), WindowExamples(example.window, [])).places.append(place)
         else:
-            found[-1 - place] = Reading(example, [place])
+            found[-1 - place] = WindowExamples(example, [place])
     return list(found.values())
 
 
-def make_cut(batch: Sequence[Reading], examples: Sequence[AnyExample], device: torch.device) -> Cut | None:
+def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], device: torch.device) -> Cut | None:
     """Say whose every position of a batch of windows is; None where every window is one example.
 
-    The examples of the batch are numbered in the order of its readings.
+    The examples of the batch are numbered in the order of its by_window.
     """
     own = [[examples[place] for place in reading.places] for reading in batch]
     segments = [example for parts in own for example in parts if isinstance(example, Segment)]
@@ -173,11 +173,11 @@ def gradient_batches(
         ValuationError: an example's gradient is not finite, or it does not fit into memory by itself.
     """
 
-    def run(batch: list[Reading]) -> tuple[Gradients, Download]:
+    def run(batch: list[WindowExamples]) -> tuple[Gradients, Download]:
         gradients = _gradients(task, tap, examples, batch)
         return gradients, Download(gradients.finite())
 
-    launched = in_batches(task, readings(examples), tokens_per_batch, run)
+    launched = in_batches(task, by_window(examples), tokens_per_batch, run)
     for batch, (gradients, flags) in one_behind(launched, device_of(task)):
         positions = [place for reading in batch for place in reading.places]
         finite: list[bool] = flags.read().tolist()
@@ -198,8 +198,11 @@ def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:
 
 
 def in_batches(
-    task: Task, waiting: Sequence[Reading], tokens_per_batch: int | None, run: Callable[[list[Reading]], T]
-) -> Iterator[tuple[list[Reading], T]]:
+    task: Task,
+    waiting: Sequence[WindowExamples],
+    tokens_per_batch: int | None,
+    run: Callable[[list[WindowExamples]], T],
+) -> Iterator[tuple[list[WindowExamples], T]]:
     """Run batches of windows of like length; one that does not fit into memory is halved until it does.
 
     What did not fit is not tried again: later batches of its size are halved before they are run.
@@ -265,8 +268,10 @@ def not_finite(example: AnyExample, task: Task) -> str:
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
 
 
-def _gradients(task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[Reading]) -> Gradients:
-    """Gradients of the examples that are read in a batch of windows, in the order of its readings."""
+def _gradients(
+    task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[WindowExamples]
+) -> Gradients:
+    """Gradients of the examples that are read in a batch of windows, in the order of its by_window."""
     made = task.batch([reading.window for reading in batch])
     cut = make_cut(batch, examples, device_of(task))
     return Gradients.of({name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()})

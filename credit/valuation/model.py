@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 
 from credit.errors import InputError, ValuationError
 from credit.storage import canonical_json, sha256_file
-from credit.valuation.batches import Batch, make_batch
+from credit.valuation.batches import PaddedBatch, make_batch
 from credit.valuation.losses import sequence_losses
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import Encoder, Window
@@ -88,11 +88,11 @@ class LanguageModel:
         batch = make_batch(examples).to(self.device)
         return LossBatch(batch.size, lambda: self.loss(batch), batch.real)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: PaddedBatch) -> Tensor:
         """Sum over all predicted tokens of the batch of their negative log-likelihood, in nats."""
         return self.losses(batch).sum()
 
-    def losses(self, batch: Batch) -> Tensor:
+    def losses(self, batch: PaddedBatch) -> Tensor:
         """Negative log-likelihood of each example of the batch, in nats: (N,).
 
         Raises:

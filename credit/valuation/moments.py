@@ -10,10 +10,10 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.batches import (
+    by_window,
     is_out_of_memory,
     not_finite,
     plan_batches,
-    readings,
     release_memory,
     tokens_in_batch,
 )
@@ -39,7 +39,7 @@ def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]
 
     There are `size` of them at most, or one window.
     """
-    windows = readings(examples)
+    windows = by_window(examples)
     chosen: list[AnyExample] = []
     for reading in sorted(windows, key=lambda r: (fold_key(f"sample/{r.window.id}"), r.window.id)):
         if chosen and len(chosen) + len(reading.places) > size:
@@ -66,7 +66,7 @@ def second_moments(
     Raises:
         ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
     """
-    longest = max((reading.window.size for reading in readings(sample)), default=0)
+    longest = max((reading.window.size for reading in by_window(sample)), default=0)
     budget = tokens_in_batch(tokens_per_batch, device_of(task))
     while True:
         try:
@@ -103,7 +103,7 @@ def sum_moments(
 ) -> dict[str, LayerMoments]:
     """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
     sums = _MomentSums(layers.heads)
-    windows = [reading.window for reading in readings(sample)]
+    windows = [reading.window for reading in by_window(sample)]
     total = sum(window.size for window in windows)
     done = 0
     with ModelTap(task.module, layers.watched, sums.observe, flat=task.flat_inputs) as tap:
@@ -129,7 +129,7 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
         return [lambda dy: totals.append(dy.sum((1, 2)))] * len(layers)
 
     bad: list[int] = []
-    windows = readings(sample)
+    windows = by_window(sample)
     with ModelTap(task.module, layers.watched, observe, flat=task.flat_inputs) as tap:
         for places in plan_batches([reading.window.size for reading in windows], tokens_per_batch):
             batch = task.batch([windows[place].window for place in places])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from credit.storage import nearest_folder
-from credit.valuation.batches import Reading, is_out_of_memory, make_cut, readings, release_memory
+from credit.valuation.batches import WindowExamples, by_window, is_out_of_memory, make_cut, release_memory
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
@@ -113,13 +113,13 @@ def probe(
         ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
     """
     ranks = resolve_ranks(layers.shapes, settings.rank, settings.ranks)
-    windows = readings(examples)
+    windows = by_window(examples)
     typical = _typical(windows, tokens_per_batch)
     device = device_of(task)
     stand_ins = _stand_ins(layers, ranks, keeps_identities=not needs_moments(settings))
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
-        def gradients(batch: Sequence[Reading]) -> None:
+        def gradients(batch: Sequence[WindowExamples]) -> None:
             made = task.batch([reading.window for reading in batch])
             tap.collect(made.loss, made.size, make_cut(batch, examples, device))
 
@@ -141,7 +141,7 @@ def probe(
     )
 
 
-def _typical(windows: Sequence[Reading], tokens_per_batch: int) -> list[Reading]:
+def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[WindowExamples]:
     """Return a batch of neighbours in length around the one in whose middle half of all tokens are passed."""
     ordered = sorted(windows, key=lambda reading: (reading.window.size, reading.window.id))
     sizes = [reading.window.size for reading in ordered]
@@ -156,8 +156,8 @@ def _typical(windows: Sequence[Reading], tokens_per_batch: int) -> list[Reading]
 
 
 def _seconds_per_token(
-    run: Callable[[Sequence[Reading]], None], typical: Sequence[Reading], device: torch.device
-) -> tuple[float, Sequence[Reading]]:
+    run: Callable[[Sequence[WindowExamples]], None], typical: Sequence[WindowExamples], device: torch.device
+) -> tuple[float, Sequence[WindowExamples]]:
     """Time growing batches; return the seconds a token of the last that fits into memory, and that batch."""
     count, rate, tried = 1, 0.0, typical[:1]
     spent = 0.0

@@ -13,7 +13,7 @@ import torch
 
 from credit.errors import ValuationError
 from credit.storage import nearest_folder, why_disk_is_full
-from credit.valuation.batches import readings, tokens_in_batch
+from credit.valuation.batches import by_window, tokens_in_batch
 from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
@@ -174,7 +174,7 @@ def fit_batches(
     available = available_memory(device)
     if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
         return tokens_per_batch, needs
-    sizes = [reading.window.size for reading in readings(examples)]
+    sizes = [reading.window.size for reading in by_window(examples)]
     longest = max(sizes)
     full = min(max(tokens_in_batch(tokens_per_batch, device), longest), sum(sizes))
     room = max(0, available - (needs.memory_bytes - needs.batch_bytes))

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index, load_model
-from credit.valuation.batches import in_batches, is_out_of_memory, readings
+from credit.valuation.batches import by_window, in_batches, is_out_of_memory
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
@@ -171,7 +171,7 @@ def test_every_example_is_run_once_whatever_fits(model, data):
                 raise GPU
             return len(batch)
 
-        done = list(in_batches(model, readings(examples), 300, run))
+        done = list(in_batches(model, by_window(examples), 300, run))
         assert sorted(p for batch, _ in done for r in batch for p in r.places) == list(range(len(examples)))
         assert all(count == len(batch) for batch, count in done)
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from credit.valuation.batches import IGNORED, make_cut, readings
+from credit.valuation.batches import IGNORED, by_window, make_cut
 from credit.valuation.gradients import GradientTap, projected_gradient
 from credit.valuation.gram import add_grams, mirror
 from credit.valuation.layers import choose_layers
@@ -150,7 +150,7 @@ def _waits(folder, settings, data):
     layers = choose_layers(model.module, HIDDEN)
     windows = [w for record in data for w in model.encoder(64).training(record)]
     examples = [e for window in windows for e in cut_window(window, settings.example_length)]
-    batch = readings(examples)
+    batch = by_window(examples)
     with GradientTap(model.module, layers.watched, random_projections(layers.shapes, rank=4, seed=0)) as tap:
         made, cut = model.batch([r.window for r in batch]), make_cut(batch, examples, model.device)
         tap.collect(made.loss, made.size, cut)

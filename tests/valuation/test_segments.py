@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from credit.errors import ValuationError
 from credit.records import Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, shards
-from credit.valuation.batches import gradient_batches, readings
+from credit.valuation.batches import by_window, gradient_batches
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
@@ -79,7 +79,7 @@ def test_segments_of_a_mixed_batch_sum_to_the_gradients_of_their_windows(model, 
         ours = example_gradients(model, tap, segments)
         whole = example_gradients(model, tap, windows)
     for name, rows in whole.items():
-        for number, reading in enumerate(readings(segments)):
+        for number, reading in enumerate(by_window(segments)):
             torch.testing.assert_close(ours[name][reading.places].sum(0), rows[number], rtol=1e-9, atol=1e-11)
 
 
@@ -167,7 +167,7 @@ def test_single_rows_of_a_window_lie_together_so_that_it_is_read_once_a_shard(mo
     segments = _segments(model, long_data)
     whole = (Share(FOLDED),)
     layout = lay_out_rows([e.id for e in segments], [whole] * len(segments), [1] * len(segments), None)
-    for reading in readings(segments):
+    for reading in by_window(segments):
         rows = sorted(int(layout.rows_of(place)[0]) for place in reading.places)
         assert rows == list(range(rows[0], rows[0] + len(rows)))
         assert window_of(segments[reading.places[0]].id) == reading.window.id
@@ -249,8 +249,8 @@ def test_a_sample_takes_whole_windows(model, long_data):
     for size in (1, 5, 12, 10_000):
         chosen = choose_sample(segments, size)
         ids = {example.id for example in chosen}
-        assert len(chosen) <= size or len(readings(chosen)) == 1
-        for reading in readings(segments):
+        assert len(chosen) <= size or len(by_window(chosen)) == 1
+        for reading in by_window(segments):
             inside = {segments[place].id for place in reading.places} & ids
             assert len(inside) in (0, len(reading.places))
         assert {e.id for e in choose_sample(segments[::-1], size)} == ids
@@ -260,7 +260,7 @@ def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data
     layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=2, seed=0)
     segments = _segments(model, long_data)
-    window = readings(segments)[3].window
+    window = by_window(segments)[3].window
     with GradientTap(model.module, layers.watched, projections) as tap:
         cut = build_cut(segments, window)
         with pytest.raises(ValuationError, match=r"layer .* sees \d+ positions .*--example-length none"):
@@ -270,7 +270,7 @@ def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data
 def build_cut(segments, window):
     from credit.valuation.batches import make_cut
 
-    return make_cut([r for r in readings(segments) if r.window is window], segments, torch.device("cpu"))
+    return make_cut([r for r in by_window(segments) if r.window is window], segments, torch.device("cpu"))
 
 
 def test_examples_of_no_length_are_refused(model, long_data, out):
