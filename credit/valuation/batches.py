@@ -1,4 +1,8 @@
-"""Batches of windows, and passes over them that yield the projected gradients of the examples in them."""
+"""Batches of windows, and passes over batches that yield the projected gradients of the examples in the windows.
+
+Windows of like length share a batch, so that little is spent on padding. A batch that does not fit into memory is
+split, and the pass goes on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ IGNORED = -100
 """Label of a token that is not predicted."""
 
 _TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
-"""Padded tokens in a batch unless told: on a GPU enough that it computes for longer than the host takes to launch."""
+"""Default of the padded tokens in a batch: enough that a GPU computes for longer than the host takes to launch."""
 
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
@@ -34,15 +38,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class PaddedBatch:
-    """Examples padded on the right to one length.
+    """Windows padded on the right to one length.
 
-    No attention mask goes to the model: in a causal model nothing real attends to what comes after it, and a mask
-    would leave padding that has nothing to attend to (beyond a sliding window, say), which some kernels answer
-    with NaN.
+    The model gets no attention mask. In a causal model no token attends to later positions, so padding changes nothing.
+    With a mask some padding would have nothing to attend to (beyond a sliding window, say), and some kernels answer
+    that with NaN.
 
     Attributes:
         input_ids: (N, T) token ids.
-        real: (N, T) whether a position is a token rather than padding.
+        real: (N, T) bool, False at padding.
         labels: (N, T) token ids where they are predicted, else -100.
     """
 
@@ -52,7 +56,7 @@ class PaddedBatch:
 
     @property
     def size(self) -> int:
-        """Number of examples N."""
+        """Number of windows N."""
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device) -> PaddedBatch:
@@ -61,10 +65,10 @@ class PaddedBatch:
 
 
 def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Group positions into batches of at most `tokens_per_batch` tokens, padding included.
+    """Group sequences into batches of at most `tokens_per_batch` tokens, padding included; return their positions.
 
-    Sorted by length, ties by position, so that the plan is a function of its inputs. A sequence longer than the
-    budget makes a batch of its own.
+    Sequences are sorted by length, ties by position, so that the same lengths give the same plan. A sequence longer
+    than the budget is a batch of its own.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[list[int]] = []
@@ -79,34 +83,39 @@ def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int
     return batches
 
 
-def make_batch(examples: Sequence[Window]) -> PaddedBatch:
-    """Pad examples on the right. Nothing real attends to padding, and it is not predicted: its id does not matter."""
-    width = max(len(example.tokens) for example in examples)
-    input_ids = np.zeros((len(examples), width), dtype=np.int64)
-    real = np.zeros((len(examples), width), dtype=np.bool_)
-    labels = np.full((len(examples), width), IGNORED, dtype=np.int64)
-    for row, example in enumerate(examples):
-        length = len(example.tokens)
-        input_ids[row, :length] = example.tokens
+def make_batch(windows: Sequence[Window]) -> PaddedBatch:
+    """Pad windows on the right. Padding has the id 0, which does not matter: no token attends to it or predicts it."""
+    width = max(len(window.tokens) for window in windows)
+    input_ids = np.zeros((len(windows), width), dtype=np.int64)
+    real = np.zeros((len(windows), width), dtype=np.bool_)
+    labels = np.full((len(windows), width), IGNORED, dtype=np.int64)
+    for row, window in enumerate(windows):
+        length = len(window.tokens)
+        input_ids[row, :length] = window.tokens
         real[row, :length] = True
-        labels[row, example.start : length] = example.tokens[example.start :]
+        labels[row, window.start : length] = window.tokens[window.start :]
     return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowExamples:
-    """A window, and the places in a sequence of examples of those that are read in it."""
+    """A window, and the places of its examples in a sequence of examples."""
 
     window: AnyExample
     places: list[int]
 
+    @property
+    def size(self) -> int:
+        """Positions of the window."""
+        return self.window.size
+
 
 def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
-    """Gather segments by the very window that they were cut from; whatever is whole is read by itself.
+    """Gather the segments of each window; an example that is no segment is a window of its own.
 
-    Windows come in the order of their first appearance. Ids do not matter: those of outputs need not be unique.
+    Windows come in the order of their first appearance.
     """
-    found: dict[int, WindowExamples] = {}
+    found: dict[int, WindowExamples] = {}  # by identity: ids of outputs need not be unique
     for place, example in enumerate(examples):
         if isinstance(example, Segment):
             found.setdefault(id(example.window), WindowExamples(example.window, [])).places.append(place)
@@ -116,17 +125,17 @@ def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
 
 
 def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], device: torch.device) -> Cut | None:
-    """Say whose every position of a batch of windows is; None where every window is one example.
+    """Return the example of each position of a batch; None if every window is one example.
 
-    The examples of the batch are numbered in the order of its by_window.
+    The examples of the batch are numbered in the order of its windows.
     """
-    own = [[examples[place] for place in reading.places] for reading in batch]
+    own = [[examples[place] for place in window.places] for window in batch]
     segments = [example for parts in own for example in parts if isinstance(example, Segment)]
     if not segments:
         return None
     length = segments[0].length
-    width = max(reading.window.size for reading in batch)
-    each = -(-width // length)
+    width = max(window.size for window in batch)
+    each = -(-width // length)  # cells of a window
     number = 0
     cells: list[int] = []
     owner: list[int] = []
@@ -155,15 +164,15 @@ def gradient_batches(
 ) -> Iterator[tuple[list[int], Gradients]]:
     """Yield the projected gradients of all examples, each once, in batches of windows of like length.
 
-    One example whose gradient is not finite leaves the others of its batch as they are: their losses are summed, and
-    nothing of one goes into the gradient of another. On a GPU a batch is yielded when the next has been launched.
+    A non-finite gradient leaves those of the other examples in its batch as they are: losses are summed, so that no
+    example enters the gradient of another. On a GPU a batch is yielded after the next has been launched.
 
     Args:
         task: the model.
         tap: an entered tap on it.
         examples: N examples.
         tokens_per_batch: padded positions in a batch, at most; None for 4096, on a GPU 16384.
-        excluded: takes the positions of examples whose gradient is not finite, which are not yielded; without it, the
+        excluded: takes the positions of examples with non-finite gradients, which are not yielded. Without it, the
             first such example is an error.
 
     Yields:
@@ -179,7 +188,7 @@ def gradient_batches(
 
     launched = in_batches(task, by_window(examples), tokens_per_batch, run)
     for batch, (gradients, flags) in one_behind(launched, device_of(task)):
-        positions = [place for reading in batch for place in reading.places]
+        positions = [place for window in batch for place in window.places]
         finite: list[bool] = flags.read().tolist()
         if all(finite):
             yield positions, gradients
@@ -193,23 +202,23 @@ def gradient_batches(
 
 
 def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:
-    """Return the padded tokens in a batch, at most; None is for what suits the device."""
+    """Return the most padded tokens in a batch; the default of the device if None is asked for."""
     return tokens_per_batch or _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
 
 
 def in_batches(
     task: Task,
-    waiting: Sequence[WindowExamples],
+    windows: Sequence[WindowExamples],
     tokens_per_batch: int | None,
     run: Callable[[list[WindowExamples]], T],
 ) -> Iterator[tuple[list[WindowExamples], T]]:
-    """Run batches of windows of like length; one that does not fit into memory is halved until it does.
+    """Run batches of windows of like length, and halve a batch that does not fit into memory until it does.
 
-    What did not fit is not tried again: later batches of its size are halved before they are run.
+    Later batches of a size that did not fit are halved before they are run.
 
     Args:
         task: the model, for its device.
-        waiting: the windows, with what is read in them.
+        windows: the windows, with their examples.
         tokens_per_batch: padded positions in a batch, at most; None for 4096, on a GPU 16384.
         run: runs a batch; must leave nothing behind when it fails.
 
@@ -220,12 +229,12 @@ def in_batches(
         ValuationError: a single window does not fit.
     """
     budget = tokens_in_batch(tokens_per_batch, device_of(task))
-    plan = plan_batches([reading.window.size for reading in waiting], budget)
-    batches = deque([waiting[place] for place in places] for places in plan)
+    plan = plan_batches([window.size for window in windows], budget)
+    batches = deque([windows[place] for place in places] for places in plan)
     fits: float = float("inf")
     while batches:
         batch = batches.popleft()
-        padded = max(reading.window.size for reading in batch) * len(batch)
+        padded = max(window.size for window in batch) * len(batch)
         if padded <= fits or len(batch) == 1:
             failure: str | None = None
             try:
@@ -251,27 +260,27 @@ def in_batches(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: on a GPU, in torch's CPU allocator or in Python."""
+    """Return True if an error says that memory ran out: on a GPU, in torch's CPU allocator or in Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _CPU_OUT_OF_MEMORY in str(error)
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what the allocator keeps: the next, smaller batch needs blocks of other sizes."""
+    """Give back the allocator's free blocks: the next, smaller batch needs blocks of other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def not_finite(example: AnyExample, task: Task) -> str:
-    """Say that an example's gradient is not finite, and what might help."""
+    """Return the message that an example's gradient is not finite, with a remedy."""
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
 
 
 def _gradients(
     task: Task, tap: GradientTap, examples: Sequence[AnyExample], batch: Sequence[WindowExamples]
 ) -> Gradients:
-    """Gradients of the examples that are read in a batch of windows, in the order of its by_window."""
-    made = task.batch([reading.window for reading in batch])
+    """Return the gradients of a batch's examples, in the order of its windows."""
+    made = task.batch([window.window for window in batch])
     cut = make_cut(batch, examples, device_of(task))
     return Gradients.of({name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()})

@@ -41,10 +41,10 @@ def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]
     """
     windows = by_window(examples)
     chosen: list[AnyExample] = []
-    for reading in sorted(windows, key=lambda r: (fold_key(f"sample/{r.window.id}"), r.window.id)):
-        if chosen and len(chosen) + len(reading.places) > size:
+    for window in sorted(windows, key=lambda own: (fold_key(f"sample/{own.window.id}"), own.window.id)):
+        if chosen and len(chosen) + len(window.places) > size:
             break
-        chosen += [examples[place] for place in reading.places]
+        chosen += [examples[place] for place in window.places]
     return chosen
 
 
@@ -66,7 +66,7 @@ def second_moments(
     Raises:
         ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
     """
-    longest = max((reading.window.size for reading in by_window(sample)), default=0)
+    longest = max((window.size for window in by_window(sample)), default=0)
     budget = tokens_in_batch(tokens_per_batch, device_of(task))
     while True:
         try:
@@ -103,7 +103,7 @@ def sum_moments(
 ) -> dict[str, LayerMoments]:
     """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
     sums = _MomentSums(layers.heads)
-    windows = [reading.window for reading in by_window(sample)]
+    windows = [window.window for window in by_window(sample)]
     total = sum(window.size for window in windows)
     done = 0
     with ModelTap(task.module, layers.watched, sums.observe, flat=task.flat_inputs) as tap:
@@ -131,7 +131,7 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
     bad: list[int] = []
     windows = by_window(sample)
     with ModelTap(task.module, layers.watched, observe, flat=task.flat_inputs) as tap:
-        for places in plan_batches([reading.window.size for reading in windows], tokens_per_batch):
+        for places in plan_batches([window.size for window in windows], tokens_per_batch):
             batch = task.batch([windows[place].window for place in places])
             totals.clear()
             tap.run(batch.loss, batch.size)

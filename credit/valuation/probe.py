@@ -120,17 +120,17 @@ def probe(
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
         def gradients(batch: Sequence[WindowExamples]) -> None:
-            made = task.batch([reading.window for reading in batch])
+            made = task.batch([window.window for window in batch])
             tap.collect(made.loss, made.size, make_cut(batch, examples, device))
 
         with _SavedBytes(task) as saved:
             gradients(typical[:1])
         gradient, tried = _seconds_per_token(gradients, typical, device)
-    widest = max(reading.window.size for reading in windows)
-    full = max(tokens_per_batch, widest) / typical[0].window.size
-    everything = sum(reading.window.size for reading in windows) / typical[0].window.size
+    widest = max(window.size for window in windows)
+    full = max(tokens_per_batch, widest) / typical[0].size
+    everything = sum(window.size for window in windows) / typical[0].size
     widths = list(projected_widths(ranks).values())
-    sampled = [reading.window for reading in tried] if needs_moments(settings) and not fitted else []
+    sampled = [window.window for window in tried] if needs_moments(settings) and not fitted else []
     return Probe(
         gradient=gradient,
         moment=_moment_seconds(task, layers, sampled, tokens_per_batch) if sampled else 0.0,
@@ -143,8 +143,8 @@ def probe(
 
 def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[WindowExamples]:
     """Return a batch of neighbours in length around the one in whose middle half of all tokens are passed."""
-    ordered = sorted(windows, key=lambda reading: (reading.window.size, reading.window.id))
-    sizes = [reading.window.size for reading in ordered]
+    ordered = sorted(windows, key=lambda window: (window.size, window.window.id))
+    sizes = [window.size for window in ordered]
     total = sum(sizes)
     middle = passed = 0
     while passed + sizes[middle] < total / 2:
@@ -174,7 +174,7 @@ def _seconds_per_token(
             release_memory(device)
             break
         last_size = len(tried)
-        rate, tried, spent = seconds / sum(reading.window.size for reading in batch), batch, spent + seconds
+        rate, tried, spent = seconds / sum(window.size for window in batch), batch, spent + seconds
         if spent > _BUDGET_SECONDS or (count == len(typical) and last_size == count):
             break
         count = min(_GROWTH * count, len(typical))

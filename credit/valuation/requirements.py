@@ -174,7 +174,7 @@ def fit_batches(
     available = available_memory(device)
     if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
         return tokens_per_batch, needs
-    sizes = [reading.window.size for reading in by_window(examples)]
+    sizes = [window.size for window in by_window(examples)]
     longest = max(sizes)
     full = min(max(tokens_in_batch(tokens_per_batch, device), longest), sum(sizes))
     room = max(0, available - (needs.memory_bytes - needs.batch_bytes))
