@@ -1,4 +1,4 @@
-"""A change of an attribution index: the examples that join or leave, and the place of everything in the rows after it.
+"""Changes of an attribution index: examples join or leave, and rows move.
 
 A build is a change too: all its examples join an empty index.
 """
@@ -26,9 +26,9 @@ class Change:
     """A change of an index.
 
     Attributes:
-        members: all examples of the index after it; those that join come last.
-        changing: the examples that join, or those that leave.
-        data_sha256: hash of the training data after it.
+        members: all examples of the index after the change; joining ones come last.
+        changing: the joining or the leaving examples.
+        data_sha256: hash of the training data after the change.
         revision: its record in the manifest; None for a build.
     """
 
@@ -39,26 +39,26 @@ class Change:
 
     @property
     def is_build(self) -> bool:
-        """True if the index before it is empty."""
+        """True if it changes an empty index."""
         return self.revision is None
 
     @property
     def sign(self) -> int:
-        """1 if examples join, -1 if they leave."""
+        """1 if examples join, -1 if they leave: the sign of their gradients."""
         return -1 if self.revision is not None and self.revision.action == "withdraw" else 1
 
     @property
     def examples(self) -> list[AnyExample]:
-        """Content of the examples that join or leave, in the order of `changing`."""
+        """Content of the joining or leaving examples, in the order of `changing`."""
         return [member.example for member in self.changing if member.example is not None]
 
     @property
     def excluded_before(self) -> list[str]:
-        """Ids of the examples that were excluded before it."""
+        """Ids of the examples that the index has excluded so far."""
         return [member.id for member in self.members if member.is_excluded]
 
     def lay_out(self, rows_per_group: int | None, excluded: Collection[str]) -> RowLayout:
-        """Return the rows of the index after it, less those of the examples `excluded`; see `lay_out_rows`."""
+        """Return the rows after the change, without the examples `excluded`; see `lay_out_rows`."""
         return lay_out_rows(
             [member.id for member in self.members],
             [member.shares for member in self.members],
@@ -70,13 +70,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
-    """The place of everything in the rows of an index after a change, if no further example is excluded.
+    """The rows of an index after a change, if the change excludes no further example.
 
     Attributes:
-        layout: these rows.
-        moved: (R,): the new row of each row of the index before; -1 where all that it holds leaves.
-        destinations: the rows to which the changing examples are added, or from which they are subtracted.
-        units: the rows by shard, with the changing examples that each takes.
+        layout: the new rows.
+        moved: (R,): the new row of each old row; -1 if everything in it leaves.
+        destinations: the new rows of the changing examples, which are added there or subtracted.
+        units: the new rows by shard, with the changing examples of each.
     """
 
     layout: RowLayout
@@ -90,7 +90,7 @@ def plan_change(change: Change, before: Manifest, folder: Path, width: int) -> C
 
     Args:
         change: the change.
-        before: manifest of the index before it; without groups for a build.
+        before: manifest of the index before the change; for a build, of an empty one.
         folder: folder of the index, for messages.
         width: numbers in a row.
 
@@ -127,10 +127,10 @@ def _moved_rows(change: Change, layout: RowLayout, before: Manifest, folder: Pat
 
 
 def _subtractions(leaving: Sequence[Member], moved: NDArray[np.int64], settings: IndexSettings) -> Destinations:
-    """Return the rows that leaving examples are subtracted from: those which stay because groups that stay share them.
+    """Return the destinations of leaving examples: rows that stay, because other groups share the examples.
 
     Raises:
-        ValuationError: such a row is not stored exactly.
+        ValuationError: such a row is not stored exactly, so that nothing can be subtracted from it.
     """
     first = np.cumsum([0, *(len(member.shares) for member in leaving)], dtype=np.int64)
     row = moved[[old for member in leaving for old in member.old_rows]]

@@ -16,24 +16,23 @@ from credit.valuation.manifest import PROJECTIONS_FILE
 STATE_FILE = "build.json"
 
 SAVE_SECONDS = 120.0
-"""Seconds of work after which a build saves its state, at the end of the unit that it is at."""
+"""Seconds between two saves of the state; a build saves at the end of a unit."""
 
 _FILES_OF_BUILDS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
-    """Progress of a build. The files that it names lie in the index's folder, whole.
+    """Progress of a build. The files named here lie in the index's folder, whole.
 
     Attributes:
-        fingerprint: of the index that is being built.
-        projections: SHA-256 of the projections, once they are made.
-        sums: file of the curvature's sums over the examples of all units that are done.
-        surveyed: number of units that the first of two passes is done with: `sums` has their examples, but their rows
-            are not written.
-        shards: files of rows that are written, with their SHA-256.
-        excluded: ids of the excluded examples of these units.
-        sizes: sum of what the examples of these shards were divided by.
+        fingerprint: identity of the unfinished index.
+        projections: SHA-256 of the projections; None until they are made.
+        sums: file of the curvature's sums over the examples of all finished units.
+        surveyed: units finished by the first of two passes, with examples in `sums` but no rows yet.
+        shards: written files of rows, with their SHA-256.
+        excluded: ids of examples excluded so far.
+        sizes: sum of the sizes of these shards' examples, see `weighting`.
     """
 
     fingerprint: str
@@ -63,7 +62,7 @@ class ResumeState:
         return state
 
     def write(self, folder: Path) -> None:
-        """Make this the state from which the next run resumes."""
+        """Save the state; the next run resumes from it."""
         write_whole(folder / STATE_FILE, json.dumps(asdict(self)).encode())
 
     def delete(self, folder: Path) -> None:
@@ -71,7 +70,7 @@ class ResumeState:
         (folder / STATE_FILE).unlink()
 
     def delete_leftovers(self, folder: Path) -> None:
-        """Delete files that an interrupted run wrote after this state, to make room."""
+        """Delete files that an interrupted run wrote after its last save, to make room."""
         counts = {*self.shards, self.sums, PROJECTIONS_FILE if self.projections else None}
         for path in folder.iterdir():
             if is_left_over(path.name) or (_FILES_OF_BUILDS.fullmatch(path.name) and path.name not in counts):

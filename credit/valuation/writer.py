@@ -1,8 +1,7 @@
-"""The writer of attribution indexes: sums training examples' gradients into rows, shard by shard, and the curvature.
+"""The writer of attribution indexes: it sums training examples' gradients into rows, shard by shard.
 
-There is one way to write an index: a change of an index that was there before. A build is the change of an empty index
-that all examples join. New files lie beside those of the index before the change, and count from the moment at which
-the manifest is written, last, in one rename.
+Every index is written as a change of the index before. A build changes an empty index, which all examples join. New
+files lie beside the old ones. They count once the manifest is written: last, in one rename.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a build or a change that decide no number of the index.
+    """Options of a build or a change. They decide no number of the index.
 
     Attributes:
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
-        exclude: leave examples with non-finite gradients out and name them in the manifest; else the first is an error.
+        exclude: exclude examples with non-finite gradients and name them in the manifest; otherwise the first is an
+            error.
         progress: called after every batch.
-        announce: called once before the work begins, with the time, memory and disk that it needs. A short probe is
-            made only for this.
+        announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
     """
 
     tokens_per_batch: int | None = None
@@ -73,24 +72,24 @@ class RunOptions:
 
 
 class IndexWriter:
-    """Writes one change of one model's index, in a folder that nobody else is changing.
+    """Writer of one change of one model's index. Nobody else may change the folder meanwhile.
 
-    The work is divided into units of consecutive rows. Each unit's rows are written as a shard when all its examples
-    have been seen. Where an example's weight follows from the curvature there are two passes: the first sums the
-    curvature, the second fills the rows.
+    It goes through units of consecutive rows. A unit's examples are summed into its rows and into the curvature, and
+    its rows become a shard. Weights of RelatIF need the whole curvature first: then a first pass sums the curvature,
+    and a second one fills the rows.
 
-    A build saves its resume state now and then. A change of a finished index starts again when it was interrupted.
+    A build saves its resume state now and then. An interrupted change of a finished index starts again.
 
     Args:
         task: the model.
         folder: folder of the index.
-        before: manifest of the index before the change; without rows for a build.
+        before: manifest of the index before the change; for a build, of an empty index.
         change: the change.
         options: see `RunOptions`.
 
     Attributes:
-        plan: the place of everything in the rows after the change.
-        state: the progress so far; on disk, the resume state.
+        plan: the new rows, and the place of everything in them.
+        state: progress so far. A build saves it as its resume state.
 
     Raises:
         MismatchError: the folder holds an unfinished index of other inputs.
@@ -120,7 +119,7 @@ class IndexWriter:
         return ResumeState(self.before.fingerprint, projections, excluded=self.change.excluded_before)
 
     def final_layout(self) -> RowLayout:
-        """Return the rows after the change, without all excluded examples.
+        """Return the rows after the change, without excluded examples.
 
         Raises:
             ValuationError: all examples are excluded.
@@ -133,19 +132,19 @@ class IndexWriter:
 
     @property
     def needs(self) -> Needs:
-        """Disk and memory that the change needs beyond the model, from shapes alone."""
+        """Disk and memory for the change beyond the model, from shapes alone."""
         members, rows = len(self.change.members), len(self.plan.layout.counts)
         needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES)
         if not self.before.statistic:
             return needs
-        # The sums as they were, the sums over those that change, and the sums after the change.
+        # Three sums: before the change, of the changing examples, after the change.
         sums = 3 * (self.folder / self.before.statistic).stat().st_size
         return replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums))
 
     def probed_needs(self) -> Needs:
-        """Return what the change needs, with a batch's memory and the time on this machine, by a short probe.
+        """Return `needs` with the memory of a batch and the time on this machine, by a short probe.
 
-        Where memory is short, batches are smaller from then on.
+        Where memory is short, the writer uses smaller batches from then on.
         """
         work = self._work_left()
         needs = replace(self.needs, seconds=self._copying_seconds(work.stored))
@@ -201,7 +200,7 @@ class IndexWriter:
     # Passes
 
     def run(self) -> None:
-        """Go through all units that the resume state does not cover."""
+        """Go through all units, except those that the resume state covers."""
         self._open()
         layers = self._layers.watched
         with GradientTap(self.task.module, layers, self._projections, flat=self.task.flat_inputs) as tap:
@@ -212,10 +211,10 @@ class IndexWriter:
             self._pass(self.plan.units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
 
     def _open(self) -> None:
-        """Resume: delete leftovers of an interrupted run, restore the sums, and make or read the projections."""
+        """Delete leftovers of an interrupted run, restore its sums, and make or read the projections."""
         if self.change.is_build:
             self.state.delete_leftovers(self.folder)
-            self.state.write(self.folder)  # from here on the folder is that of an unfinished index
+            self.state.write(self.folder)  # marks the folder as that of an unfinished index
         if self.state.sums is not None:
             self._statistic.restore(load_file(self.folder / self.state.sums, device=str(self._device)))
         path = self.folder / PROJECTIONS_FILE
@@ -233,22 +232,22 @@ class IndexWriter:
             digest = save_tensors(path, projections_to_tensors(projections))
             self.state = replace(self.state, projections=digest)
             self.state.write(self.folder)
-        # Read back even if just made: the rows of an interrupted build and those that follow must agree.
+        # Read back even if just made: rows before and after an interruption must agree to the last bit.
         self._projections = projections_from_tensors(tuple(self._layers.watched), load_file(path))
 
     def _pass(
         self, units: Sequence[Unit], is_done: Callable[[Unit], bool], work: Callable[[Unit, int, int], ResumeState]
     ) -> None:
-        """Do the work of every unit that is not done, and save the state now and then and at the end.
+        """Do the work of every unit unless it is done. Save the state now and then, and at the end.
 
-        The last two arguments of `work` are the tokens done before it, and the tokens of all units.
+        `work` gets the unit, the tokens done before it, and the tokens of all units.
         """
         done, total = 0, sum(self._tokens(unit.members) for unit in units)
         last = time.monotonic()
         for unit in units:
             if not is_done(unit):
                 self.state = work(unit, done, total)
-                self._statistic.flush()  # its blocks end here, saved or not: the same sums to the last bit
+                self._statistic.flush()  # at every unit, saved or not: then saving changes no bit of the sums
                 due = self.change.is_build and time.monotonic() - last > resume_state.SAVE_SECONDS
                 if due or unit is units[-1]:
                     self._save(unit.number)
@@ -262,17 +261,17 @@ class IndexWriter:
         return replace(self.state, surveyed=unit.number + 1)
 
     def _weigh_by_curvature(self) -> None:
-        """Make the curvature from the sums that the first pass has saved, for the weights of the second."""
+        """Make the curvature from the sums of the first pass, for the weights of the second."""
         assert self.state.sums is not None  # noqa: S101  # the pass ended with its state saved
         self.final_layout()  # refuses an index of no example
         sums = StoredTensors(self.folder / self.state.sums, self._device)
         examples = len(self.change.members) - len(self.state.excluded)
-        self._statistic = make_statistic("none")  # its sums are stored, and make room for the factors
+        self._statistic = make_statistic("none")  # frees its memory for the factors; the sums are on disk
         self._curvature = make_curvature(self.settings.curvature, sums, examples, self.settings.damping)
         self._weighting = Weighting(self.settings.weighting, self._curvature)
 
     def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
-        """Sum old rows and examples into a unit's rows, write them, and sum the curvature unless a pass has before."""
+        """Sum old rows and examples into a unit's rows and write them. Sum the curvature, unless a pass did before."""
         rows = RowSums(unit.high - unit.low)
         occupied = self._copy_rows(unit, rows)
         total_size = 0.0
@@ -281,7 +280,7 @@ class IndexWriter:
             sizes = self._weighting.sizes(gradients)
             shares = self.plan.destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
             rows.add(weighted(gradients, sizes), shares)
-            # An example that groups share has rows in several units, but is one of the N, with one size.
+            # A shared example has rows in several units, but counts once in the curvature and in the sizes.
             once = [place for place, position in enumerate(positions) if position in new]
             total_size += 0.0 if sizes is None else float(sizes[once].sum())
             if not self._surveys and once:
@@ -289,7 +288,7 @@ class IndexWriter:
         return self._store(unit, rows.layers, occupied, total_size)
 
     def _copy_rows(self, unit: Unit, rows: RowSums) -> set[int]:
-        """Add the old rows that belong into a unit now; return those of its rows, from 0, which they are in."""
+        """Add old rows to those of a unit; return the places in the unit that they are added to."""
         occupied: set[int] = set()
         stop = 0
         for shard in self.before.shards:
@@ -306,13 +305,13 @@ class IndexWriter:
         return occupied
 
     def _store(self, unit: Unit, sums: Mapping[str, Tensor], occupied: set[int], sizes: float) -> ResumeState:
-        """Write a unit's rows, less those of excluded examples alone; they count once the state is saved.
+        """Write a unit's rows, except rows of excluded examples alone. They count once the state is saved.
 
         Args:
             unit: the unit.
-            sums: for each layer its rows (high - low, S·R).
-            occupied: those of its rows, from 0, that hold something of the index before.
-            sizes: sum of what its new examples were divided by.
+            sums: for each layer the rows (high - low, S·R).
+            occupied: places in the unit with something of the old index.
+            sizes: sum of the sizes of its new examples, see `weighting`.
         """
         state = replace(self.state, sizes=self.state.sizes + sizes)
         if unit.low == unit.high:
@@ -326,7 +325,7 @@ class IndexWriter:
     def _gradients(
         self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
     ) -> Iterator[tuple[list[int], Gradients]]:
-        """Yield the gradients of a unit's examples, with their positions; those that are not finite are excluded."""
+        """Yield the gradients of a unit's examples with their positions, and exclude non-finite ones."""
         positions = self._included(unit)
         examples = [self._examples[position] for position in positions]
         bad: list[int] = []
@@ -343,19 +342,19 @@ class IndexWriter:
         self.state = replace(self.state, excluded=[*self.state.excluded, *found])
 
     def _check(self, bad: Sequence[AnyExample]) -> None:
-        """Refuse examples whose gradient is not finite, unless they are to be excluded."""
+        """Refuse examples with non-finite gradients, unless the options exclude them."""
         if bad and not self.options.exclude:
             raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
 
     def _included(self, unit: Unit) -> list[int]:
-        """Return the positions of a unit's examples that are not known to be excluded."""
+        """Return the positions of a unit's examples, without excluded ones."""
         excluded = frozenset(self.state.excluded)
         return [position for position in unit.members if self._examples[position].id not in excluded]
 
     def _save(self, number: int) -> None:
-        """Save the curvature's sums and the state after unit `number`: all work so far counts then."""
+        """Save the curvature's sums, then the state, after unit `number`."""
         before = self.state.sums
-        if not (self._surveys and self.state.shards):  # the second of two passes adds nothing to the sums
+        if not (self._surveys and self.state.shards):  # a second pass adds nothing to the sums
             name = "curvature.safetensors" if self._version else f"curvature-{number:05d}.safetensors"
             name = versioned(name, self._version)
             save_tensors(self.folder / name, self._sums())
@@ -366,7 +365,7 @@ class IndexWriter:
             (self.folder / before).unlink()
 
     def _sums(self) -> dict[str, Tensor]:
-        """Return the curvature's sums over the members: those before the change, plus or minus those that change."""
+        """Return the curvature's sums after the change: those before, plus or minus those of changing examples."""
         change = self._statistic.sums()
         if not self.before.statistic:
             return change
@@ -377,11 +376,11 @@ class IndexWriter:
     # The end
 
     def finish(self, checkpoints: Sequence[MemberIndex] = (), *, manifest_file: str = MANIFEST) -> Manifest:
-        """Write everything that is left, and the manifest last.
+        """Write the remaining files, and the manifest last.
 
         Args:
-            checkpoints: the indexes of further checkpoints, written already.
-            manifest_file: file that becomes the manifest.
+            checkpoints: the indexes of further checkpoints, already written.
+            manifest_file: name of the manifest.
         """
         state, before, change = self.state, self.before, self.change
         assert state.sums is not None  # noqa: S101  # run() ended with its state saved
@@ -398,7 +397,7 @@ class IndexWriter:
             checkpoints=tuple(checkpoints),
             history=before.history + (() if change.revision is None else (change.revision,)),
         )
-        self._statistic = make_statistic("none")  # its sums are stored, and make room for what is made of them
+        self._statistic = make_statistic("none")  # frees its memory for the factors; the sums are on disk
         others = [f"{member.folder}/{member.manifest}" for member in checkpoints]
         manifest = complete_index(
             self.folder,
@@ -427,20 +426,20 @@ def complete_index(
     curvature: Curvature | None = None,
     manifest_file: str = MANIFEST,
 ) -> Manifest:
-    """Factorise the curvature, write counts and listing, and then the manifest, in one rename.
+    """Factorise the curvature, write counts and listing, and last the manifest.
 
     Args:
         folder: the index.
-        draft: the manifest but for its files.
-        counts: how much is in each of the R rows.
+        draft: the manifest without its files.
+        counts: content of each of the R rows.
         listed: every example.
-        written: SHA-256 of the files that are written already: shards, sums, projections.
-        device: where the curvature is factorised.
-        curvature: the curvature, if it is factorised already.
-        manifest_file: file that becomes the manifest.
+        written: SHA-256 of the files already written: shards, sums, projections.
+        device: device that factorises the curvature.
+        curvature: the curvature, if it is already factorised.
+        manifest_file: name of the manifest.
 
     Raises:
-        ValuationError: the curvature cannot be factorised; nothing counts then.
+        ValuationError: the curvature cannot be factorised. No new file counts then.
     """
     files = dict(written)
     version = len(draft.history)
@@ -450,7 +449,7 @@ def complete_index(
         # A layer at a time: all sums may be as large as all factors.
         sums = StoredTensors(folder / draft.statistic, device)
         curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
-    if isinstance(curvature, DenseFisher):  # the only one that is slow to make again
+    if isinstance(curvature, DenseFisher):  # the others are quick to make again from the sums
         name = versioned("factors.safetensors", version)
         files[name] = save_tensors(folder / name, curvature.tensors())
     name = versioned(EXAMPLES_FILE, version)
