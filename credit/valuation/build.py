@@ -1,4 +1,4 @@
-"""Builds an attribution index: every example's projected gradient, summed into rows, and the curvature."""
+"""Builds of attribution indexes, and of the indexes of further checkpoints inside them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from credit.valuation.writer import IndexWriter, RunOptions
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a build did: the manifest, and whether it found the index finished already."""
+    """Result of a build: the manifest, and `existed` if the index was finished already."""
 
     manifest: Manifest
     existed: bool
@@ -41,16 +41,16 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What the index will be when a build or a change of it is done, what that needs, and whether it is done already.
+    """Result of a dry run: the index after a build or a change, and its requirements.
 
     Attributes:
-        examples: examples of the index; those that turn out to have no finite gradient are among them.
-        tokens: their predicted tokens.
+        examples: examples of the index. Non-finite ones, which the work would exclude, are among them.
+        tokens: predicted tokens of these examples.
         groups: groups of the index.
         rows: rows of the index.
-        needs: what it takes to get there.
-        existed: whether there is nothing to do.
-        changing: of a change, how many examples join or leave; None for a build.
+        needs: time, memory and disk for the work.
+        existed: True if there is nothing to do.
+        changing: number of examples that join or leave; None for a build.
     """
 
     examples: int
@@ -67,8 +67,8 @@ class Checkpoint:
     """A further checkpoint of a model, or the model of another seed.
 
     Attributes:
-        load: loads it; called when it is needed, one checkpoint at a time.
-        weight: of its influence, where that of the index's own model weighs 1.
+        load: loads the checkpoint; called late, so that one checkpoint at a time is in memory.
+        weight: weight of its influence; the index's own model weighs 1.
     """
 
     load: Callable[[], Task]
@@ -90,26 +90,25 @@ def build_index(
 ) -> BuildResult:
     """Build the attribution index of a model's training data in the folder `out`.
 
-    A build that was killed goes on from what it had saved; a finished index of the same inputs is left as it
-    is. The batch size changes nothing beyond float rounding.
+    An interrupted build resumes. A finished index of the same inputs stays as it is. The batch size changes nothing
+    beyond float rounding.
 
     Args:
-        model: the trained model; its weights are not changed.
+        model: the trained model; its weights stay as they are.
         records: training data, tagged with groups.
         out: folder of the index; created if absent.
         settings: everything else that decides the numbers.
-        name: what logs call the model.
+        name: name of the model in logs.
         checkpoints: further checkpoints or seeds of the model; influence is the weighted mean over all of them.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
-        exclude_non_finite: leave examples out whose gradient is not finite, and name them in the manifest; else the
-            first one is an error. The index is then that of the other examples.
+        exclude_non_finite: exclude examples with non-finite gradients and name them in the manifest; otherwise the
+            first is an error.
         progress: called after every batch.
-        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
-            short probe made.
+        announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
 
     Raises:
-        MismatchError: `out` holds an index, or part of one, of other inputs.
-        ValuationError: it does not fit into memory or on the disk, or a gradient is not finite.
+        MismatchError: `out` holds an index of other inputs, finished or not.
+        ValuationError: the index does not fit into memory or on the disk, or a gradient is not finite.
         LockHeldError: another build is at work in `out`.
     """
     check_settings(settings)
@@ -139,10 +138,10 @@ def plan_index(
     *,
     tokens_per_batch: int | None = None,
 ) -> BuildPlan:
-    """Say what `build_index` would take, by a short probe of the model; nothing is written.
+    """Return the requirements of `build_index`, by a short probe of the model, and write nothing.
 
     Raises:
-        MismatchError, ValuationError: as `build_index` would, as far as that is known before the work.
+        MismatchError, ValuationError: see `build_index`, as far as it is known before the work.
     """
     check_settings(settings)
     max_length = settings.max_length or model.max_length
@@ -175,20 +174,19 @@ def add_checkpoint(
 ) -> Manifest:
     """Add a checkpoint of the model, or the model of another seed, to a finished index.
 
-    One that is there already is left as it is; one whose build was killed goes on.
+    A checkpoint that the index has already stays as it is. An interrupted build of one resumes.
 
     Args:
         folder: a finished index.
         checkpoint: the model and its weight.
         records: the training data of the index.
-        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
+        tokens_per_batch: see `build_index`.
         exclude_non_finite: see `build_index`.
         progress: called after every batch.
-        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
-            short probe made.
+        announce: see `build_index`.
 
     Raises:
-        MismatchError: the data or the tokenizer is another, or it was added with another weight.
+        MismatchError: the data or the tokenizer differs, or the index has the checkpoint with another weight.
         ValuationError, LockHeldError: see `build_index`.
     """
     _check_weight(checkpoint)
@@ -206,7 +204,7 @@ def _check_weight(checkpoint: Checkpoint) -> None:
 
 
 def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, options: RunOptions) -> Manifest:
-    """Build the index of a checkpoint inside that of its model; it counts once the manifest names it."""
+    """Build the index of a checkpoint inside that of its model, and name it in the manifest, from when it counts."""
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
         raise MismatchError(f"{model.location} has another tokenizer than the one {folder} was built with")
@@ -290,10 +288,10 @@ def _empty_index(model: Task, data: TrainingData, settings: IndexSettings, name:
 
 
 def check_settings(settings: IndexSettings) -> None:
-    """Refuse settings that this version cannot honour.
+    """Refuse unknown or impossible settings.
 
     Raises:
-        ValuationError: naming the setting and the values that can be chosen.
+        ValuationError: with the setting and its possible values.
     """
     for setting, value, choices in (
         ("projection", settings.projection, PROJECTIONS),
@@ -312,7 +310,12 @@ def check_settings(settings: IndexSettings) -> None:
 
 
 def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
-    """Return the manifest of a finished index, if it is what would be built, whatever checkpoints were added to it."""
+    """Return the manifest of a finished index, if it has these inputs; further checkpoints do not matter.
+
+    Raises:
+        MismatchError: it has other inputs.
+        ValuationError: it excludes examples, and `exclude` is False.
+    """
     manifest = read_manifest(out)
     excluded = [example.id for example in manifest.excluded]
     members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
@@ -328,10 +331,10 @@ def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Context in which nobody else builds in a folder.
+    """Context that locks a folder: only one process builds in it.
 
     Raises:
-        LockHeldError: somebody does.
+        LockHeldError: another process has the lock.
     """
     with only_one(out / ".lock", f"another build is at work in {out}; wait for it or choose another --out"):
         yield
@@ -341,7 +344,7 @@ def _prepare_folder(out: Path) -> None:
     """Create the folder of an index.
 
     Raises:
-        InputError: it is a file, or holds something else.
+        InputError: it is a file, or has other content.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -351,10 +354,10 @@ def _prepare_folder(out: Path) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a folder for an index that is a file, or holds something else.
+    """Refuse a folder for an index if it is a file, or has other content.
 
     Raises:
-        InputError: saying which.
+        InputError: with the reason.
     """
     if not out.exists():
         return

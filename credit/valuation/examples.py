@@ -1,4 +1,4 @@
-"""Training data as the engine sees it: examples with their groups, a hash of all of it, and its listing in an index."""
+"""Training examples: encoded from records, hashed together, and listed in an index."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MODULUS = 1 << 256
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An example of an index that is built or changed. It has its old rows, or its content, or was excluded.
+    """An example of an index, in a build or a change. It has old rows, content, or both, unless it was excluded.
 
     Attributes:
-        id: its id.
+        id: id of the example.
         shares: the groups' shares of it.
         tokens: its predicted tokens.
         digest: the start of its digest.
@@ -49,7 +49,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Encoded training data: its N examples, and a hash of all of it that ignores their order."""
+    """Encoded training data: N examples, and the hash of all of them, in any order."""
 
     members: Sequence[Member]
     sha256: str
@@ -57,9 +57,9 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class IndexedExample:
-    """An example as an index lists it: its row, its number of predicted tokens, and the start of its digest.
+    """An entry in an index's listing: an example's row, its number of predicted tokens, the start of its digest.
 
-    One that several groups share is listed once for each, with the row there and the share in parts per million.
+    A shared example has an entry for each of its groups, with the row there and the share in parts per million.
     """
 
     id: str
@@ -73,7 +73,7 @@ def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder, length: 
     """Turn training records into examples of at most `length` predictions; None leaves windows whole.
 
     Raises:
-        InputError: there is nothing to index, or two examples share an id.
+        InputError: there is nothing to index, or two examples have the same id.
     """
     members: list[Member] = []
     seen: set[str] = set()
@@ -98,8 +98,8 @@ def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> 
 def hash_of(members: Iterable[Member]) -> int:
     """Return the hash of a set of examples with their shares: the sum of their SHA-256 modulo 2^256.
 
-    Order does not matter, and data that is added or withdrawn is an addition or a subtraction. It tells data sets
-    apart that differ by accident; it is not meant to withstand somebody who searches for a collision.
+    Order does not matter, and adding or withdrawing data adds or subtracts. The hash tells data sets apart that differ
+    by accident; it does not withstand a search for collisions.
     """
     total = 0
     for member in members:
@@ -112,7 +112,7 @@ def hash_of(members: Iterable[Member]) -> int:
 
 
 def changed_hash(before: str, change: int) -> str:
-    """Hash of a data set after a change: `hash_of` what was added, or minus `hash_of` what was withdrawn."""
+    """Return the hash of a data set after a change: `hash_of` the added examples, or minus that of withdrawn ones."""
     return _hex((int(before, 16) + change) % _MODULUS)
 
 
@@ -128,7 +128,7 @@ def read_listing(path: Path) -> Iterator[IndexedExample]:
 
 
 def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
-    """List the examples of an index, in the order of their rows; return the file's SHA-256."""
+    """Write the listing of an index in the order of its rows; return the file's SHA-256."""
     lines = [
         json.dumps([item.id, item.row, item.tokens, item.digest, *([] if item.ppm == PPM else [item.ppm])])
         for item in sorted(listed, key=lambda item: (item.row, item.id))
@@ -138,7 +138,7 @@ def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
 
 
 def listing(members: Iterable[Member], layout: RowLayout) -> Iterator[IndexedExample]:
-    """Yield what an index lists of its members, which come in the order of the layout's examples."""
+    """Yield the entries of members, given in the order of the layout's examples."""
     for number, member in enumerate(members):
         for row, share in zip(layout.rows_of(number), member.shares, strict=True):
             if row >= 0:
@@ -157,15 +157,15 @@ def match_members(
     members: Mapping[Group, Mapping[str, tuple[str, int]]],
     length: int | None,
 ) -> list[Member]:
-    """Find the examples of some groups of an index in training data; records of other groups are passed over.
+    """Find the examples of some groups of an index in training data, and pass over records of other groups.
 
     Args:
         folder: the index, for messages.
-        encoder: the tokenizer and length that the index was built with.
+        encoder: encoder with the index's tokenizer and length.
         records: training data.
-        members: for each group the ids of all its examples, with their digests and its share of each, in parts per
+        members: for each group the ids of all its examples, with their digests and the group's shares in parts per
             million.
-        length: predictions of an example at most, as of `encode_training`.
+        length: predictions of an example, at most; see `encode_training`.
 
     Returns:
         Each example once, with its content and the shares of all groups.

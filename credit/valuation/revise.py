@@ -1,12 +1,12 @@
-"""Changes an index after it was built: adds new data, or takes a provider out exactly.
+"""Changes of a finished index: an update adds data, a withdrawal takes a provider out exactly.
 
-Rows and curvature are sums over examples, so that a change is an addition or a subtraction: an update costs the
-gradients of the new examples, a withdrawal those of the withdrawn ones. New files are written beside the old ones and
-count from the moment the manifest is replaced; a run that is killed leaves the index as it was.
+Rows and curvature are sums over examples, so that a change is an addition or a subtraction. An update costs the
+gradients of the new examples, a withdrawal those of the withdrawn ones. New files lie beside the old ones until the
+manifest is replaced; an interrupted change leaves the index as it was.
 
-A record that a provider shares with others leaves whole when that provider is withdrawn. Who withdraws takes back the
-permission for all of it, and no model can be trained on seven tenths of a text; what is left is data that could be
-indexed anew. If the others may go on with it, they add it again under another id, with shares that sum to 1.
+A withdrawal takes out whole records, also those that the provider shares with others. The provider takes back the
+permission for all of a text, and no model can be trained on seven tenths of it. If the others may go on with the text,
+they add it again under another id, with shares that sum to 1.
 """
 
 from __future__ import annotations
@@ -52,26 +52,24 @@ def update_index(
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
-    """Add training data to an index; records that it holds already are passed over.
+    """Add training data to an index, and pass over records that the index has.
 
-    The result equals an index built of all the data, but for projections that were fitted to the first data: those
-    stay.
+    The result equals an index built of all the data, except that fitted projections stay those of the first data.
 
     Args:
         folder: a finished index.
-        model: the model that it was built with.
-        records: new data, or all of it.
-        checkpoints: the models of the index's further checkpoints, if it has any.
+        model: the index's model.
+        records: new data, or all data.
+        checkpoints: the models of the index's further checkpoints.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
-        exclude_non_finite: leave new examples out whose gradient is not finite; else the first one is an error.
+        exclude_non_finite: exclude new examples with non-finite gradients; otherwise the first is an error.
         progress: called after every batch.
-        announce: called once, before the work begins, with the time, memory and disk that it needs; only then is a
-            short probe made.
+        announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
 
     Raises:
-        MismatchError: another model, or a record that the index holds with another content.
+        MismatchError: another model, or the index has a record with other content.
         LockHeldError: another run is changing the index.
-        ValuationError: the weights of all its examples would change, or it does not fit into memory or on the disk.
+        ValuationError: the weights of all examples would change, or the index does not fit into memory or on the disk.
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
@@ -94,25 +92,24 @@ def withdraw_provider(
 ) -> Manifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
-    The result equals an index built without its data, but for projections that were fitted to the first data. What it
-    shares with others leaves whole: see the module. A provider that was withdrawn before is out of the index already.
+    The result equals an index built without its data, except that fitted projections stay those of the first data.
+    Shared records leave whole, see the module. Withdrawing a provider twice changes nothing the second time.
 
     Args:
         folder: a finished index.
-        model: the model that it was built with.
+        model: the index's model.
         provider: the provider's key.
-        records: training data that holds at least all of the provider's; it is checked against the index.
-        checkpoints: the models of the index's further checkpoints, if it has any.
-        tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
+        records: training data with at least all of the provider's; it is checked against the index.
+        checkpoints: the models of the index's further checkpoints.
+        tokens_per_batch: see `update_index`.
         progress: called after every batch.
         announce: see `update_index`.
 
     Raises:
-        InputError: the provider is not in the index, has a part in all of it, or its data is not complete.
-        MismatchError: another model, or other data than was indexed.
+        InputError: the provider is not in the index, shares all of it, or its data is not complete.
+        MismatchError: another model, or other data than the indexed.
         LockHeldError: another run is changing the index.
-        ValuationError: as of `update_index`; or the provider shares records whose part in the rows of others cannot be
-            taken out exactly.
+        ValuationError: see `update_index`; or the provider's shares in rows of others cannot be taken out exactly.
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
@@ -131,10 +128,10 @@ def plan_revision(
     checkpoints: Sequence[Task] = (),
     tokens_per_batch: int | None = None,
 ) -> BuildPlan:
-    """Say what `update_index`, or `withdraw_provider` of the provider `withdraw`, would take; nothing is written.
+    """Return the requirements of `update_index`, or of `withdraw_provider` if `withdraw` is given; write nothing.
 
     Raises:
-        InputError, MismatchError, ValuationError: as they would, as far as that is known before the work.
+        InputError, MismatchError, ValuationError: see there, as far as it is known before the work.
     """
     _check_revisable(folder, read_manifest(folder))
     index = AttributionIndex.open(folder)
@@ -158,7 +155,7 @@ def plan_revision(
 
 
 def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) -> Change | None:
-    """Return the change that adds those records which an index does not hold; None if it holds all."""
+    """Return the change that adds records to an index; None if the index has all of them."""
     index.check_model(model)
     manifest = index.manifest
     data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
@@ -182,7 +179,7 @@ def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) ->
 
 
 def _leaving(index: AttributionIndex, model: Task, provider: str, records: Iterable[Tagged]) -> Change | None:
-    """Return the change that takes a provider out of an index; None if it was taken out before."""
+    """Return the change that takes a provider out of an index; None if an earlier one did."""
     index.check_model(model)
     folder, members = index.folder, list(_listed(index))
     owners = {share.group for member in members for share in member.shares}
@@ -212,10 +209,10 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
 
 
 def _check_revisable(folder: Path, manifest: Manifest) -> None:
-    """Refuse to change an index of which more would change than what joins or leaves.
+    """Refuse to change an index if the weights of its other examples would change too.
 
     Raises:
-        ValuationError: saying why.
+        ValuationError: with the reason.
     """
     settings = manifest.settings
     if needs_curvature(settings.weighting, settings.curvature):
@@ -227,9 +224,9 @@ def _check_revisable(folder: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
-    """Open an index that nobody else is changing, and clear away what its manifest does not name."""
+    """Context that locks an index to change it, and deletes files that its manifest does not name."""
     manifest = read_manifest(folder)
-    verify_files(folder, manifest)  # says what is wrong before the lock makes a file
+    verify_files(folder, manifest)  # before the lock, which makes a file
     _check_revisable(folder, manifest)
     with only_one(folder / ".lock", f"another run is changing {folder}; wait for it"):
         index = AttributionIndex.open(folder)
@@ -242,14 +239,14 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
 
 
 def _bytes_of(folder: Path, manifest: Manifest) -> int:
-    """Disk that an index takes, with its checkpoints."""
+    """Return the disk that an index takes, with its checkpoints."""
     own = sum((folder / name).stat().st_size for name in manifest.files)
-    parts = ((folder / part.folder, part.manifest) for part in manifest.checkpoints)
-    return own + sum(_bytes_of(inside, read_manifest(inside, name)) for inside, name in parts)
+    checkpoints = ((folder / member.folder, member.manifest) for member in manifest.checkpoints)
+    return own + sum(_bytes_of(inside, read_manifest(inside, name)) for inside, name in checkpoints)
 
 
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
-    """Delete what an index's manifest does not name, in its folder and in those of its checkpoints."""
+    """Delete files that the manifest does not name, in the folders of an index and of its checkpoints."""
     members = index.manifest.checkpoints
     for member, (_, part) in zip(members, index.further, strict=True):
         _clear(part, member.manifest)
@@ -260,17 +257,17 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
 
 
 def _probed_needs(index: AttributionIndex, writer: IndexWriter) -> Needs:
-    """Return what a change takes, by a short probe: the time of all models, and room for the old index and the new."""
+    """Return the requirements of a change, by a short probe: the time of all models, the disk of both indexes."""
     needs, models = writer.probed_needs(), 1 + len(index.further)
     there = _bytes_of(index.folder, index.manifest)
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
 
 def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOptions) -> Manifest:
-    """Change an index and those of its checkpoints; all of it counts when the manifest of the index is written.
+    """Change an index and those of its checkpoints. All of it counts once the manifest of the index is written.
 
     Raises:
-        MismatchError: they would have other rows, because an example is finite in some of the models only.
+        MismatchError: an example is finite in some models only, so that the indexes would have different rows.
     """
     if options.announce:
         writer = IndexWriter(model, index.folder, index.manifest, change, options)
@@ -298,12 +295,12 @@ def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOp
 
 
 def _listed(index: AttributionIndex) -> Iterator[Member]:
-    """Yield every example of an index once, with its parts in the order of its groups, which is that of their rows."""
+    """Yield every example of an index once, with its shares and rows in the order of its groups."""
     owner = {row: layout.group for layout in index.manifest.groups for row in range(layout.start, layout.stop)}
-    parts: dict[str, list[IndexedExample]] = {}
+    shared: dict[str, list[IndexedExample]] = {}
     for item in read_listing(index.path(EXAMPLES_FILE)):
-        parts.setdefault(item.id, []).append(item)
-    for name, items in parts.items():
+        shared.setdefault(item.id, []).append(item)
+    for name, items in shared.items():
         shares = tuple(Share(owner[item.row], item.ppm) for item in items)
         yield Member(name, shares, items[0].tokens, items[0].digest, tuple(item.row for item in items))
     for excluded in index.manifest.excluded:
