@@ -1,4 +1,4 @@
-"""Which examples an output drew on most: from single rows, or by recomputing gradients from the data."""
+"""Explanation of an output by single training examples, from their rows or by recomputing their gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from credit.valuation.weighting import divided
 
 @dataclass(frozen=True, slots=True)
 class ExampleInfluence:
-    """The influence of one training example on one output, in nats; of one that groups share, a group's share of it."""
+    """Influence of a training example on an output, in nats; for a shared example, one group's share of it."""
 
     id: str
     group: Group
@@ -41,22 +41,22 @@ def explain_output(
 ) -> list[ExampleInfluence]:
     """Rank training examples by their influence on an output, the strongest support first.
 
-    Groups whose rows are single examples need no data. Folded ones are recomputed from `records`, which are checked
-    against what the index was built from.
+    A group with a row for each example needs no data. The examples of a folded group are recomputed from `records`,
+    after a check against the index.
 
     Args:
         index: an open index.
-        model: the model that it was built with.
-        output: any output of that model, logged or not.
-        groups: the groups asked about; None is all.
-        records: the training data, at least that of folded groups; others are passed over.
-        top: examples returned.
+        model: the index's model.
+        output: any output of the model, logged or not.
+        groups: the groups of interest; None for all.
+        records: the training data, at least that of folded groups; other records are passed over.
+        top: number of examples returned.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         progress: called with examples done and examples in all.
 
     Raises:
-        InputError: a group is not in the index, or a folded one is asked about without its data.
-        MismatchError: the data given for a folded group is not what was indexed.
+        InputError: a group is not in the index, or a folded one has no data.
+        MismatchError: the data of a folded group is not the indexed data.
     """
     index.check_model(model)
     asked = set(index.groups if groups is None else groups)
@@ -99,7 +99,7 @@ def _recomputed(
     tokens_per_batch: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[ExampleInfluence]:
-    """Influence of the shares that `groups` have of examples, by recomputing their gradients."""
+    """Return the influence of the shares of `groups` in examples, from recomputed gradients."""
     excluded = {example.id for example in index.manifest.excluded}
     included = [member for member in chosen if member.id not in excluded]
     examples = [member.example for member in included if member.example is not None]
@@ -122,7 +122,7 @@ def _score(
     tokens_per_batch: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    """Influence of each example on the output, by recomputing its gradient: (N,) float64."""
+    """Return the influence of each example on the output, from its recomputed gradient: (N,) float64."""
     query = index.preconditioned(model, [output], tokens_per_batch=tokens_per_batch)
     scores = torch.zeros(len(examples), dtype=torch.float64)
     done = 0

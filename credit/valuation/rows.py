@@ -1,6 +1,6 @@
-"""Where every example's gradient goes: at most F rows per group, each the sum of a fold of examples.
+"""Rows of an index: at most F for each group, each the sum of the gradients of a fold of examples.
 
-An example that several groups share has a row in each, to which its gradient is added times the group's share.
+The gradient of a shared example is added to a row of each of its groups, times the group's share.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from credit.valuation.transfer import upload
 
 @dataclass(frozen=True, slots=True)
 class GroupLayout:
-    """A group's rows in the index, and what is in them.
+    """A group's rows in the index, and their content.
 
     Attributes:
         group: the group.
         start: its first row.
         stop: its last row + 1.
-        examples: examples of which it has a share.
-        examples_ppm: the sum of its shares of them, in parts per million of an example.
+        examples: number of examples with a share of the group.
+        examples_ppm: the sum of these shares, in parts per million of an example.
         tokens_ppm: the sum of its shares of their predicted tokens, in parts per million of a token.
     """
 
@@ -44,7 +44,7 @@ class GroupLayout:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """How much is in each row: `examples` (R,) int64, and of their shares the sums `mass` and sums of squares (R,)."""
+    """Content of each of R rows: `examples` (R,) int64, the sums `mass` (R,) of their shares, and sums of `squares`."""
 
     examples: NDArray[np.int64]
     mass: NDArray[np.float64]
@@ -52,21 +52,21 @@ class RowCounts:
 
     @classmethod
     def unshared(cls, examples: NDArray[np.int64]) -> Self:
-        """Counts of rows whose examples (R,) are each of one group."""
+        """Return the counts of rows with `examples` (R,), none of them shared."""
         return cls(examples, examples.astype(np.float64), examples.astype(np.float64))
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored."""
+        """Return the counts as stored tensors."""
         arrays = {"counts": self.examples, "mass": self.mass, "squares": self.squares}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class RowShares:
-    """Shares of a batch's examples, and the rows that they go to: `share[k]` of example `of[k]` goes to `row[k]`."""
+    """Shares of a batch's examples, and their rows: `share[k]` of example `of[k]` goes to `row[k]`."""
 
     of: NDArray[np.int64]
     row: NDArray[np.int64]
@@ -74,11 +74,11 @@ class RowShares:
 
     @classmethod
     def whole(cls, row: NDArray[np.int64]) -> Self:
-        """Return the shares of a batch whose examples go to one row each, whole."""
+        """Return the shares of a batch of unshared examples, with a row for each."""
         return cls(np.arange(len(row)), row, np.ones(len(row)))
 
     def on(self, device: torch.device, examples: int) -> PlacedShares:
-        """Return the shares of a batch of `examples` examples on a device: made once, for all layers."""
+        """Return the shares of a batch of `examples` examples on a device: once, for all layers."""
 
         def there(values: NDArray[Any]) -> Tensor:
             return upload(torch.from_numpy(values), device)
@@ -90,7 +90,7 @@ class RowShares:
                 np.add.at(mixing, (slots, self.of), self.share)
                 return PlacedShares(there(rows), mixing=there(mixing))
         if len(self.of) == examples and (self.share == 1).all() and (self.of == np.arange(examples)).all():
-            return PlacedShares(there(self.row))  # no example is shared, which is the rule: nothing is copied
+            return PlacedShares(there(self.row))  # nothing shared, as a rule: then no gradient is copied
         return PlacedShares(there(self.row), there(self.of), there(self.share))
 
 
@@ -98,9 +98,9 @@ class RowShares:
 class PlacedShares:
     """Shares of a batch's examples on a device.
 
-    Example `of[k]` (None: example k) times `share[k]` is added to `row[k]`, one after the other. A GPU would add
-    several to a row in whatever order its threads arrive, and no two builds would be the same to the last bit: there
-    the product with `mixing` (n, N) sums them for each of n rows first.
+    Example `of[k]` (None: example k) times `share[k]` is added to `row[k]`, one after the other. A GPU would add in the
+    order in which its threads arrive, and no two builds would agree to the last bit. There the product with `mixing`
+    (n, N) first sums the shares for each of n rows.
     """
 
     row: Tensor
@@ -119,10 +119,15 @@ class PlacedShares:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A shard's worth of consecutive rows, `low` to `high`, and the examples that have a share in them.
+    """A shard's rows, `low` to `high`, and the examples with a share in them.
 
-    `members` are the positions of all of these, `new` of those that no unit before has: what counts an example once
-    asks for them. A unit without rows has the examples that have a share in none.
+    Attributes:
+        number: number of the shard.
+        low: the first row.
+        high: the last row + 1. In a last unit without rows, `low`: its examples have no share in any row, but count in
+            the curvature.
+        members: positions of the examples.
+        new: positions of the examples that no earlier unit has; sums that count an example once add them here.
     """
 
     number: int
@@ -133,18 +138,18 @@ class Unit:
 
     @property
     def shard(self) -> str:
-        """The file of its rows."""
+        """File of the rows."""
         return f"rows-{self.number:05d}.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """The rows that the P shares of N examples are added to.
+    """The rows of the P shares of N examples.
 
     Attributes:
         first: (N + 1,): the shares of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
-        row: (P,): the row of each share; -1 where it is added to none.
-        share: (P,): factor of the example's gradient there; negative where it is taken out.
+        row: (P,): the row of each share; -1 for no row.
+        share: (P,): the factor of the example's gradient in the row; negative to subtract it.
     """
 
     first: NDArray[np.int64]
@@ -162,7 +167,7 @@ class Destinations:
         return RowShares(of[inside], row[inside] - low, self.share[slots[inside]])
 
     def units(self, plan: Iterable[tuple[int, int]]) -> Iterator[Unit]:
-        """Yield a unit for each shard of a plan (first row, last row + 1), in order, with its examples row by row."""
+        """Yield the unit of each shard (first row, last row + 1) in order, with its examples in the order of rows."""
         owner = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
         nowhere = np.iinfo(np.int64).max
         lowest = np.minimum.reduceat(np.where(self.row < 0, nowhere, self.row), self.first[:-1])
@@ -179,11 +184,11 @@ class Destinations:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """The rows of an index, and the P shares of its N examples, one for each group that has one.
+    """The rows of an index, and the P shares of its N examples.
 
     Attributes:
         groups: groups with their rows, in the order of their names.
-        counts: how much is in each row.
+        counts: the content of each row.
         first: (N + 1,): the shares of example i are `first[i]` to `first[i + 1]`, in the order of its groups.
         row_of: (P,): the row of each share; -1 where the example is excluded.
         ppm: (P,): each share, in parts per million of its example.
@@ -200,13 +205,13 @@ class RowLayout:
         return self.row_of[self.first[example] : self.first[example + 1]]
 
     def destinations(self, start: int = 0) -> Destinations:
-        """Return where the examples from number `start` on are added."""
+        """Return the destinations of the examples from number `start` on."""
         slot = self.first[start]
         return Destinations(self.first[start:] - slot, self.row_of[slot:], self.ppm[slot:] / PPM)
 
 
 def fold_key(example_id: str) -> int:
-    """Hash of an example's id, from which its fold follows: uniform on 64 bits, the same everywhere."""
+    """Return the hash of an example's id, from which its fold follows: 64 uniform bits, the same on every machine."""
     return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "big")
 
 
@@ -217,14 +222,13 @@ def lay_out_rows(
     rows_per_group: int | None,
     excluded: Collection[str] = (),
 ) -> RowLayout:
-    """Assign each example a row in every group that has a share of it.
+    """Assign each example a row in each of its groups.
 
-    A group of at most `rows_per_group` examples keeps each in a row of its own. A larger one is folded: an
-    example's fold is its hash modulo `rows_per_group`, which depends on nothing but its own id, so that adding or
-    withdrawing other examples never moves it, and workers need not know of each other. None keeps all apart.
+    A group of at most `rows_per_group` examples has a row for each of them; None does this for every group. A larger
+    group is folded: an example's fold is its hash modulo `rows_per_group`. The hash depends on the example's own id
+    alone. So adding or withdrawing other examples never moves it, and workers need not know of each other.
 
-    Examples in `excluded` have no row (-1). They count where it is decided whether their group is folded, so that
-    leaving one out, which a gradient decides, moves no other.
+    Examples in `excluded` have no row (-1), but count in the size of their group: excluding one moves no other.
 
     Raises:
         ValuationError: the spread of a group could not be estimated from its folds.
@@ -232,10 +236,10 @@ def lay_out_rows(
     if rows_per_group is not None and rows_per_group < 2:
         raise ValuationError("rows per group must be at least 2: the spread of a group is estimated from its rows")
     first = np.cumsum([0, *map(len, shares)], dtype=np.int64)
-    ppm = np.asarray([share.ppm for parts in shares for share in parts], dtype=np.int64)
-    members: dict[Group, list[tuple[int, int]]] = {}  # the examples of each group, with their part there
-    for position, parts in enumerate(shares):
-        for slot, share in enumerate(parts, start=int(first[position])):
+    ppm = np.asarray([share.ppm for own in shares for share in own], dtype=np.int64)
+    members: dict[Group, list[tuple[int, int]]] = {}  # of each group: its examples, with their slot among all shares
+    for position, own_shares in enumerate(shares):
+        for slot, share in enumerate(own_shares, start=int(first[position])):
             members.setdefault(share.group, []).append((position, slot))
     row_of = np.full(len(ppm), -1, dtype=np.int64)
     rows: list[list[int]] = []
@@ -259,10 +263,10 @@ def lay_out_rows(
 
 
 def _rows_of_group(ids: Sequence[str], members: Sequence[tuple[int, int]], folds: int | None) -> list[list[int]]:
-    """Put the parts of a group into rows: a row for each fold, or for each example, in the order of their hashes.
+    """Put the shares of a group into rows, a row for each fold or for each example, in the order of hashes.
 
-    Single examples come in the order of their windows' hashes: those of one window lie together, and mostly in one
-    shard, for which it is read once.
+    Single examples come in the order of their windows' hashes. So the examples of one window lie together, mostly in
+    one shard, and the window is read once for them.
     """
     if folds is None:
         order = sorted(members, key=lambda member: (fold_key(window_of(ids[member[0]])), ids[member[0]]))
@@ -274,10 +278,10 @@ def _rows_of_group(ids: Sequence[str], members: Sequence[tuple[int, int]], folds
 
 
 def _counts(rows: Sequence[Sequence[int]], ppm: NDArray[np.int64]) -> RowCounts:
-    """Count what is in each row. Sums are of whole numbers, so that no order of examples changes them."""
+    """Count the content of each row. Sums are of integers: no order of examples changes them."""
     own = [[int(ppm[slot]) for slot in row] for row in rows]
     return RowCounts(
         np.asarray([len(row) for row in rows], dtype=np.int64),
         np.asarray([sum(row) / PPM for row in own], dtype=np.float64),
-        np.asarray([sum(part * part for part in row) / PPM**2 for row in own], dtype=np.float64),
+        np.asarray([sum(share * share for share in row) / PPM**2 for row in own], dtype=np.float64),
     )

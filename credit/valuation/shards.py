@@ -1,4 +1,4 @@
-"""Tensors on disk: written whole or not at all, rows in fp32, bf16 or int8."""
+"""Shards: files of rows, in fp32, bf16 or int8, and other tensors on disk, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from credit.storage import removed_on_failure, rename_whole, sha256_file
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
 SHARD_BYTES = 256 * 2**20
-"""Bytes of a shard's rows in float32, at most."""
+"""Most bytes of a shard's rows, in float32."""
 
 SCALE_BLOCK = 64
-"""Entries of a row of int8 that have a scale in common. Of a head's row these are two buckets of the vocabulary."""
+"""Entries of an int8 row with one scale. In a head's row these are two buckets of the vocabulary."""
 
 _SCALE = "|scale"
 _LEVELS = 127
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How safetensors, which is written in Rust, names the system's error that kept it from writing."""
+"""The system's error number in a message of safetensors, which is written in Rust."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -46,7 +46,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file by name, each read when it is asked for and kept by nobody."""
+    """The tensors of a safetensors file by name. Each access reads the file; nothing is kept."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path, self._device = path, str(device)
@@ -68,11 +68,11 @@ class StoredTensors(Mapping[str, Tensor]):
 
 
 def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """Turn each layer's rows (R, D) into what is stored.
+    """Encode each layer's rows (R, D) to be stored.
 
     fp32 keeps float32 or better as it is; bf16 rounds to 8 bits of mantissa. int8 has a scale in bf16 for each block of
-    64 entries of a row, their largest over 127, so that an entry's error is at most half of that scale. One scale for
-    the whole row would do for hidden layers, but not for a head: frequent tokens are in the same row as rare ones.
+    64 entries of a row, the largest entry over 127, so that an entry's error is at most half a scale. One scale for the
+    whole row would do for hidden layers, but not for a head, with frequent and rare tokens in one row.
     """
     if dtype == "fp32":
         return dict(rows)
@@ -92,12 +92,12 @@ def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def scales_of(width: int) -> int:
-    """Number of scales of a row of int8."""
+    """Return the number of scales of an int8 row of `width` entries."""
     return -(-width // SCALE_BLOCK)
 
 
 def _blocks(rows: Tensor) -> list[Tensor]:
-    """View rows (R, D) as blocks that have a scale each: (R, D // 64, 64), and (R, 1, D % 64) if that is not 0."""
+    """View rows (R, D) as blocks with a scale each: (R, D // 64, 64), and (R, 1, D % 64) unless that is empty."""
     count = rows.shape[1] // SCALE_BLOCK
     even = count * SCALE_BLOCK
     parts = [rows[:, :even].view(len(rows), count, SCALE_BLOCK)] if even else []
@@ -107,7 +107,7 @@ def _blocks(rows: Tensor) -> list[Tensor]:
 def keep_rows(
     rows: Mapping[str, Tensor], kept: Sequence[int], height: int, widths: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Return the rows `kept` (n,) of every layer: rows (height, D) -> (n, D). Layers without rows have none to keep."""
+    """Return the rows `kept` (n,) of every layer: rows (height, D) -> (n, D). Without sums, `kept` is empty."""
     if len(kept) == height:
         return dict(rows)
     if not kept:
@@ -136,10 +136,10 @@ def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterat
 
 
 def plan_shards(stops: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
-    """Yield (first row, last row + 1) of each shard of rows of `width` numbers.
+    """Yield (first row, last row + 1) of each shard.
 
-    A window's examples lie all over the rows of its group, and it is read once for each shard that has one. So a shard
-    ends where a group does, unless the group is too large for one.
+    A window's examples lie all over the rows of its group, and each shard with one of them reads the window. So a shard
+    ends where a group ends, unless the group is too large for one shard.
 
     Args:
         stops: last row + 1 of each group, in order.

@@ -1,13 +1,13 @@
-"""Indexes what a Hugging Face `Trainer` trains: a callback that needs two lines.
+"""A callback of two lines that indexes the model of a Hugging Face `Trainer`.
 
     from credit.valuation.trainer_callback import IndexCallback
 
     index = IndexCallback(records, Path("my-index"), IndexSettings(rank=64), name="my-llm", steps=[500, 1000])
     Trainer(model, args, train_dataset=..., processing_class=tokenizer, callbacks=[index]).train()
 
-When training ends, the index is that of the model as it was saved last (or of the best, where the Trainer loads it),
-and of the checkpoints at `steps`, as further checkpoints of equal weight. Each is one pass over the records at weights
-that stand still, so that every number is the gradient of a model that is on disk and can be asked again.
+When training ends, the callback indexes the model saved last, or the best one if the Trainer loads it. The
+checkpoints at `steps` become further checkpoints of equal weight. Each is one pass over the records at fixed weights,
+so that every number is the gradient of a model on disk, and can be computed again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class IndexCallback(TrainerCallback):
         records: the training data, tagged with groups.
         out: folder of the index.
         settings: rank, projection, curvature and so on.
-        name: what logs will call the model.
-        steps: steps whose checkpoints are part of the index; they are saved even where the Trainer would not.
-        dtype: in which the saved models are loaded; see `load_model`.
+        name: name of the model in logs.
+        steps: steps with a further checkpoint. The callback has them saved, even if the Trainer would not.
+        dtype: dtype of the loaded models; see `load_model`.
         exclude_non_finite: see `build_index`.
 
     Attributes:
-        result: what was built, once training has ended.
+        result: the result of the build; None before training has ended.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class IndexCallback(TrainerCallback):
         self.result: BuildResult | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Refuse a training that would not keep what the index needs.
+        """Refuse a training that would not keep the checkpoints.
 
         Raises:
-            ValuationError: checkpoints would be deleted, or the steps never come.
+            ValuationError: the Trainer would delete checkpoints, or has fewer steps.
         """
         if self._steps and args.save_total_limit is not None:
             raise ValuationError(
@@ -80,7 +80,7 @@ class IndexCallback(TrainerCallback):
         """Build the index.
 
         Raises:
-            ValuationError: a checkpoint is not there.
+            ValuationError: a checkpoint is missing.
             MismatchError, LockHeldError: see `build_index`.
         """
         if not state.is_world_process_zero:
