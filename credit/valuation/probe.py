@@ -1,4 +1,4 @@
-"""A short probe before a long run: what a batch takes on this machine, in seconds and in memory."""
+"""A short probe before long work: the seconds and the memory of a batch on this machine."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from credit.valuation.weighting import needs_curvature
 _BUDGET_SECONDS = 2.0
 """After this no further batch is begun."""
 _SHARE = 20
-"""A probe goes through at most one part in so many of the data, or a single example."""
+"""A probe goes through a twentieth of the data at most, or a single example."""
 _GROWTH = 4
 _STORED = 1 << 25
-"""Bytes that are written to see how fast a disk is, at most."""
+"""Most bytes written to time a disk."""
 _SIDE = 512
-"""Width of the matrix whose decomposition is timed; the time grows with the cube of the width."""
+"""Width of the matrix decomposed to time it; the time grows with the cube of the width."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkLeft:
-    """What a build has yet to do: tokens to fit to, tokens and examples of each of its passes.
+    """Remaining work of a build or a change.
 
     Attributes:
-        fitting: tokens of the sample that projections are fitted to.
-        passes: tokens of all passes that take gradients, together.
-        summed: examples whose gradients go into the curvature's sums.
-        weighed: examples whose self-influence is asked of the curvature.
-        stored: bytes of the index that are not written yet.
+        fitting: tokens of the sample to fit projections to.
+        passes: tokens of all gradient passes together.
+        summed: examples to add to the curvature's sums.
+        weighed: examples to weigh by the curvature.
+        stored: bytes of the index to write.
     """
 
     fitting: int
@@ -58,15 +58,15 @@ class WorkLeft:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a build takes on this machine.
+    """Cost of a build or a change on this machine.
 
     Attributes:
-        gradient: seconds a token of a pass that takes gradients.
-        moment: seconds a token of the pass over the sample that projections are fitted to.
-        summing: seconds an example to add its gradient to the curvature.
-        weighing: seconds an example to ask the curvature for its self-influence.
-        once: seconds of what is done once: fitting projections to moments, factorising the curvature.
-        batch_bytes: memory for what the backward pass needs of a full batch.
+        gradient: seconds for a token of a gradient pass.
+        moment: seconds for a token of the sample to fit projections to.
+        summing: seconds to add an example's gradient to the curvature.
+        weighing: seconds to weigh an example by the curvature.
+        once: seconds to fit projections to moments and to factorise the curvature, each done once.
+        batch_bytes: memory that a full batch keeps for the backward pass.
     """
 
     gradient: float
@@ -77,7 +77,7 @@ class Probe:
     batch_bytes: int
 
     def seconds(self, work: WorkLeft) -> float:
-        """Project to all that is to be done."""
+        """Return the seconds for the remaining work."""
         return (
             self.moment * work.fitting
             + self.gradient * work.passes
@@ -96,18 +96,18 @@ def probe(
     tokens_per_batch: int,
     fitted: bool = False,
 ) -> Probe:
-    """Run a batch or two of a build through the model, and its other costs in small.
+    """Time a batch or two of a build, and its other costs in small; keep nothing.
 
     Batches grow from one example until a full one has run twice, two seconds are spent, or a twentieth of the data has
-    been gone through: what is too slow to be tried twice is estimated from less. Nothing is kept.
+    been gone through. The time of slower batches is estimated from smaller ones.
 
     Args:
         task: the model.
         layers: its watched layers.
-        examples: those that the build has to go through.
-        settings: of the index.
+        examples: the examples of the work.
+        settings: settings of the index.
         tokens_per_batch: padded tokens in a batch, at most.
-        fitted: whether the projections are made already.
+        fitted: True if the projections are made already.
 
     Raises:
         ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
@@ -142,7 +142,7 @@ def probe(
 
 
 def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[WindowExamples]:
-    """Return a batch of neighbours in length around the one in whose middle half of all tokens are passed."""
+    """Return a batch of windows of typical length: the median over all tokens, and its shorter neighbours."""
     ordered = sorted(windows, key=lambda window: (window.size, window.window.id))
     sizes = [window.size for window in ordered]
     total = sum(sizes)
@@ -158,7 +158,7 @@ def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[W
 def _seconds_per_token(
     run: Callable[[Sequence[WindowExamples]], None], typical: Sequence[WindowExamples], device: torch.device
 ) -> tuple[float, Sequence[WindowExamples]]:
-    """Time growing batches; return the seconds a token of the last that fits into memory, and that batch."""
+    """Time growing batches; return the last batch that fits into memory, after its seconds for a token."""
     count, rate, tried = 1, 0.0, typical[:1]
     spent = 0.0
     for _ in range(20):
@@ -182,15 +182,15 @@ def _seconds_per_token(
 
 
 def _moment_seconds(task: Task, layers: LayerChoice, batch: Sequence[AnyExample], tokens_per_batch: int) -> float:
-    """Seconds a token of the pass over the sample."""
+    """Return the seconds for a token of the pass over the sample."""
     tokens = sum(example.size for example in batch)
     return timed(lambda: sum_moments(task, layers, batch, tokens_per_batch), device_of(task)) / tokens
 
 
 def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
-    """Seconds to add an example to the curvature, from one block of the widest layer."""
+    """Return the seconds to add an example to the curvature, from one block of the widest layer."""
     if settings.curvature != "fisher":
-        return 0.0  # the others add squares or nothing: little beside the pass
+        return 0.0  # the others add squares or nothing, which costs little beside the pass
     statistic = make_statistic("fisher")
     block = {"widest": torch.ones(BLOCK_ROWS, max(widths), device=device)}
     statistic.add(block)  # makes room for the sums
@@ -198,7 +198,7 @@ def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: tor
 
 
 def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
-    """Seconds to ask the curvature for an example's self-influence, from one block of the widest layer."""
+    """Return the seconds to weigh an example by the curvature, from one block of the widest layer."""
     if not needs_curvature(settings.weighting, settings.curvature) or settings.curvature != "fisher":
         return 0.0
     width = max(widths)
@@ -208,7 +208,7 @@ def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: to
 
 
 def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch.device, fitted: bool) -> float:
-    """Seconds to diagonalise all second moments, from one matrix."""
+    """Return the seconds to diagonalise all second moments, from one matrix."""
     if fitted or settings.projection == "random":
         return 0.0
     sides = [width for shape in layers.shapes for width in shape.dense_widths]
@@ -216,7 +216,7 @@ def _fitting_seconds(layers: LayerChoice, settings: IndexSettings, device: torch
 
 
 def _factorising_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
-    """Seconds to factorise the curvature of all layers, from one matrix."""
+    """Return the seconds to factorise the curvature of all layers, from one matrix."""
     return _cubic(torch.linalg.cholesky, widths, device) if settings.curvature == "fisher" else 0.0
 
 
@@ -230,14 +230,14 @@ def _cubic(decompose: Callable[[Tensor], object], widths: Sequence[int], device:
 
 
 def _relative(widths: Sequence[int], power: int) -> float:
-    """Cost of all layers in units of that of the widest."""
+    """Return the cost of all layers in units of the widest one's."""
     return float(sum((width / max(widths)) ** power for width in widths))
 
 
 def _stand_ins(
     layers: LayerChoice, ranks: Mapping[str, LayerRank], *, keeps_identities: bool
 ) -> dict[str, LayerProjection]:
-    """Return projections of the right shapes, whatever their values: their cost is the same."""
+    """Return projections of the right shapes; other values cost the same."""
 
     def rows(rank: int, width: int) -> Tensor | None:
         return None if keeps_identities and rank == width else torch.full((rank, width), width**-0.5)
@@ -256,10 +256,10 @@ def _stand_ins(
 
 
 def storing_seconds(folder: Path, size: int, device: torch.device) -> float:
-    """Seconds to store `size` bytes of a device in a folder's files and take their checksums, from a part of them.
+    """Return the seconds to store `size` bytes of a device in a folder's files, with checksums, from a part of them.
 
-    What is written for it has no name and is gone at once. Where nothing can be written, no time is known: the build
-    will say so.
+    The file for it has no name and is gone at once. If it cannot be written, the time is 0: the build will report the
+    error.
     """
     place = nearest_folder(folder)
     part = min(_STORED, size // _SHARE)
@@ -280,7 +280,7 @@ def storing_seconds(folder: Path, size: int, device: torch.device) -> float:
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, on a GPU until the device has done it."""
+    """Return the seconds of a call, on a GPU until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -291,10 +291,10 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 class _SavedBytes:
-    """Context that counts what autograd keeps for the backward pass.
+    """Context that counts the bytes autograd keeps for the backward pass.
 
-    To it comes twice the largest tensor kept, such as the logarithms of a cross-entropy: its gradient, and the gradient
-    from which that one is made. A language model's own loss takes less: the logits, while their gradient is made.
+    Twice the largest tensor kept (such as the logarithms of a cross-entropy) is added, for its gradient and the one
+    before it. A language model's own loss takes less: the logits, while their gradient is made.
     """
 
     def __init__(self, task: Task) -> None:
@@ -304,7 +304,7 @@ class _SavedBytes:
 
     @property
     def bytes(self) -> int:
-        """Bytes, of the passes that were run inside."""
+        """Bytes for the passes inside."""
         return sum(self._sizes.values()) + 2 * max(self._sizes.values(), default=0)
 
     def _count(self, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a build will need, before it starts: time, memory and disk, and whether the latter two are there."""
+"""Requirements of a build or a change before it starts: time, memory and disk. The latter two are checked."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _FLOAT_BYTES = 4
 _SCALE_BYTES = 2
 _COUNTED_BYTES = 24
-"""Of a row: how many examples it has, and the sums of their shares and of the squares of these."""
+"""Bytes of a row's counts: its examples, the sum of their shares, and the sum of squares."""
 _LISTED_BYTES = 56
-"""Of an example in the listing, as measured on ids of ordinary length."""
+"""Bytes of an example in the listing, measured on ids of ordinary length."""
 _FACTORISING = 7
-"""Float32 matrices that factorising one holds beside the result: its sum, the mean, two in float64 and a copy."""
+"""Float32 matrices beside the result while one is factorised: its sum, the mean, two in float64 and a copy."""
 _DIAGONALISING = 8
-"""Float32 matrices that diagonalising a second moment takes: float64 copy, its symmetric part, vectors, workspace."""
+"""Float32 matrices to diagonalise a second moment: float64 copy, its symmetric part, vectors, workspace."""
 _PROJECTING = 2
-"""Float32 matrices that projecting a second moment takes: a float64 copy."""
+"""Float32 matrices to project a second moment: a float64 copy."""
 _HASHING = 3
-"""Float32 numbers that a bucket and a weight of an entry take."""
+"""Float32 numbers of an entry's bucket and weight."""
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _USED = 0.9
-"""Of the memory there is, what a batch is planned to take at most: its need is an estimate."""
+"""Largest part of the available memory for a batch: its need is an estimate."""
 _REMEDIES = {
     "batch": "lower --max-length, use --dtype bf16, or watch layers nearer to the output with --layers: it is what one "
     "text needs",
@@ -53,16 +53,16 @@ _REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a build needs beyond the model.
+    """Requirements of a build or a change beyond the model.
 
     Attributes:
         gradient: numbers in one example's projected gradient.
-        disk_bytes: of the finished index; while it is written, one more copy of the curvature.
-        fitting_bytes: memory while projections are fitted.
-        filling_bytes: memory for the shard that is being filled, and for the gradients of a block of examples.
+        disk_bytes: disk for the finished index, and for one more copy of the curvature while it is written.
+        fitting_bytes: memory to fit projections.
+        filling_bytes: memory for a shard, and for the gradients of a block of examples.
         curvature_bytes: memory for the curvature's sums and, later, its factors.
-        batch_bytes: memory for what the backward pass needs of a batch; 0 until it was probed.
-        seconds: time on this machine, all passes together; None until it was probed.
+        batch_bytes: memory that a batch keeps for the backward pass; 0 until a probe.
+        seconds: time of all passes on this machine; None until a probe.
     """
 
     gradient: int
@@ -75,7 +75,7 @@ class Needs:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory at the most: of fitting, or of what follows it."""
+        """Peak memory: while projections are fitted, or after that."""
         return self.batch_bytes + max(self.fitting_bytes, self.filling_bytes + self.curvature_bytes)
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Needs:
 def build_needs(
     examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings, shard_bytes: int
 ) -> Needs:
-    """Add up what an index of `examples` examples in `rows` rows needs, from shapes alone."""
+    """Add up the requirements of an index of `examples` examples in `rows` rows, from shapes alone."""
     ranks = resolve_ranks(shapes, settings.rank, settings.ranks)
     widths = projected_widths(ranks).values()
     gradient = sum(widths)
@@ -117,26 +117,26 @@ def _side_numbers(shape: LayerShape, ranks: Mapping[str, LayerRank]) -> int:
 
 
 def moment_bytes(shapes: Sequence[LayerShape]) -> int:
-    """Memory for the second moments of both sides of all layers."""
-    heads = [shape for shape in shapes if shape.is_head]  # their output sides have a moment for each token alone
+    """Return the memory for the second moments of both sides of all layers."""
+    heads = [shape for shape in shapes if shape.is_head]  # output sides with one number for each token, no matrix
     squares = sum(width**2 for shape in shapes for width in shape.dense_widths)
     return (squares + sum(head.out_width for head in heads)) * _FLOAT_BYTES
 
 
 def _fitting_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
-    """Memory for the second moments of all layers, and for diagonalising or projecting the widest."""
+    """Return the memory for the second moments of all layers, and to diagonalise or project the widest."""
     workspace = _PROJECTING if projection == "random" else _DIAGONALISING
     widest = max(width for shape in shapes for width in shape.dense_widths)
     return moment_bytes(shapes) + workspace * widest**2 * _FLOAT_BYTES
 
 
 def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
-    """Refuse a build that cannot fit, naming what would make it fit.
+    """Refuse work that does not fit, with a remedy.
 
     Raises:
         ValuationError: there is not enough disk or memory.
     """
-    # What an unfinished build has left in the folder is used again, or makes room.
+    # Files of an unfinished build in the folder are used again, or deleted.
     place = nearest_folder(folder)
     free = shutil.disk_usage(place).free + _bytes_in(folder)
     if needs.disk_bytes > free:
@@ -160,16 +160,16 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
 def fit_batches(
     needs: Needs, examples: Sequence[AnyExample], tokens_per_batch: int | None, device: torch.device
 ) -> tuple[int | None, Needs]:
-    """Make batches small enough for the memory there is; a batch has one window at the least.
+    """Make batches small enough for the available memory, but not smaller than the longest window.
 
     Args:
-        needs: with `batch_bytes` of a batch as large as `tokens_per_batch` and the data allow.
+        needs: requirements with the largest batch that `tokens_per_batch` and the data allow.
         examples: the data.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
-        device: where it is run.
+        device: device of the work.
 
     Returns:
-        Padded tokens in a batch, and the needs with such batches.
+        Padded tokens in a batch, at most, and the requirements with such batches.
     """
     available = available_memory(device)
     if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
@@ -184,12 +184,12 @@ def fit_batches(
 
 @contextmanager
 def room_on_disk(folder: Path, needed_bytes: int, what_stays: str) -> Iterator[None]:
-    """Context that writes an index: a full disk is said to be one, with what is needed and what was kept.
+    """Context of writing an index that reports a full disk with the bytes needed and free.
 
     Args:
         folder: the index.
-        needed_bytes: disk that it needs in all.
-        what_stays: what the next run finds, in words.
+        needed_bytes: disk for the whole index.
+        what_stays: the state that the next run finds, in words.
 
     Raises:
         ValuationError: there is no room left.
@@ -214,9 +214,9 @@ def _bytes_in(folder: Path) -> int:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that can be had on a device, or None where the system does not say."""
+    """Return the free memory of a device in bytes; None if the system does not say."""
     if device.type == "cuda":
-        # What torch has in reserve can be had too.
+        # Memory that torch holds in reserve is available too.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserve
     if not _MEMINFO.is_file():
@@ -228,7 +228,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def size_in_words(size: int) -> str:
-    """Write a number of bytes with three digits or so: `340.2 MB`."""
+    """Return a number of bytes in words, with three digits or so: `340.2 MB`."""
     value = float(size)
     for unit in _UNITS:
         if value < 1000 or unit == _UNITS[-1]:
@@ -238,7 +238,7 @@ def size_in_words(size: int) -> str:
 
 
 def duration_in_words(seconds: float) -> str:
-    """Write a number of seconds as people would, with no more precision than a probe has: `about 3 min 20 s`."""
+    """Return a number of seconds in words, as precise as a probe is: `about 3 min 20 s`."""
     if seconds < 1:
         return "less than a second"
     if seconds < 60:
