@@ -5,14 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
@@ -21,8 +18,7 @@ from credit.valuation.batches import by_window, in_batches, is_out_of_memory
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
-
-GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+from tests.valuation.faults import GPU_ERROR, memory_for
 
 
 def _cpu_error() -> RuntimeError:
@@ -30,38 +26,6 @@ def _cpu_error() -> RuntimeError:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50, dtype=torch.uint8)
     return caught.value
-
-
-@contextmanager
-def memory_for(module: nn.Module, tokens: int, *, during: str, error: Exception = GPU) -> Iterator[list[int]]:
-    """Let a model run out of memory above a number of padded tokens, in the forward pass or late in the backward pass.
-
-    Yields the sizes of the batches that were tried.
-    """
-    tried: list[int] = []
-    first = next(m for m in module.modules() if isinstance(m, nn.Embedding))
-    late = module.get_submodule(next(name for name, _ in module.named_modules() if name.endswith(".0")))
-
-    def fail(*_: object) -> None:
-        raise error
-
-    def forward(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        tried.append(args[0].numel())
-        if during == "forward" and tried[-1] > tokens:
-            fail()
-
-    def backward(_module: nn.Module, _args: object, y: object) -> None:
-        # By the time that the gradient comes to the first block, layers above it have handed over theirs.
-        hidden = y[0] if isinstance(y, tuple) else y
-        if during == "backward" and tried[-1] > tokens and hidden.requires_grad:
-            hidden.register_hook(fail)
-
-    handles = [first.register_forward_pre_hook(forward), late.register_forward_hook(backward)]
-    try:
-        yield tried
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _files(folder):
@@ -168,7 +132,7 @@ def test_every_example_is_run_once_whatever_fits(model, data):
 
         def run(batch, limit=limit):
             if len(batch) > 1 and max(reading.window.size for reading in batch) * len(batch) > limit:
-                raise GPU
+                raise GPU_ERROR
             return len(batch)
 
         done = list(in_batches(model, by_window(examples), 300, run))

@@ -27,7 +27,7 @@ from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.tokens import cut_window
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, SINGLE, make_output
-from tests.valuation.stopping import stopped_often
+from tests.valuation.faults import stopped_often
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

@@ -20,7 +20,7 @@ from credit.valuation.tokens import Encoder
 from tests.models import HIDDEN, hidden_settings, save_tiny_model
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
-from tests.valuation.stopping import stopped_often
+from tests.valuation.faults import stopped_often
 
 RANKS = pytest.mark.parametrize("rank", [3, 1000], ids=["rank3", "full-rank"])
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
 from credit.errors import ValuationError
-from credit.records import Group, TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
 from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, save_tiny_model, sentence
-from tests.valuation.conftest import FOLDED, SINGLE
+from tests.valuation.conftest import SINGLE
+from tests.valuation.faults import BAD, GONE, poisoned
 
 SETTINGS = {
     "fisher": hidden_settings(rank=3, rows_per_group=5),
@@ -23,38 +21,6 @@ SETTINGS = {
     "relatif": hidden_settings(rank=3, rows_per_group=5, weighting="relatif"),
     "unit": hidden_settings(rank=3, rows_per_group=5, weighting="unit", rows_dtype="int8"),
 }
-GONE = Group("fay")
-BAD = [
-    TrainingRecord("bad-1", FOLDED, f"{sentence(1, 4)} z {sentence(2, 3)}"),
-    TrainingRecord("bad-2", SINGLE, "z z"),
-    TrainingRecord("bad-3", GONE, f"{sentence(3, 9)} z"),
-]
-
-
-@contextmanager
-def poisoned(model, where: str = "input") -> Iterator[None]:
-    """Make whatever holds the letter z come to a NaN on its way in, or to an infinity on the way back."""
-    (token,) = model.tokenizer("z", add_special_tokens=False)["input_ids"]
-    seen: list[torch.Tensor] = []
-
-    def enter(_module, args, y):
-        seen[:] = [args[0] == token]
-        return y.masked_fill(seen[0][..., None], float("nan")) if where == "input" else None
-
-    def leave(_module, _args, y):
-        if where == "gradient" and y.requires_grad:
-            y.register_hook(lambda g: g.masked_fill(seen[0].any(1)[:, None, None], float("inf")))
-
-    last = [m for name, m in model.module.named_modules() if name.endswith("mlp")][-1]
-    handles = [
-        model.module.get_input_embeddings().register_forward_hook(enter),
-        last.register_forward_hook(leave),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _assert_same(ours, truth, model, outputs):

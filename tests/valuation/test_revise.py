@@ -13,6 +13,7 @@ from credit.valuation import writer as writer_module
 from credit.valuation.probe import Probe
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from tests.models import hidden_settings, records
+from tests.valuation.comparing import assert_equal_indexes
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 
 SETTINGS = {
@@ -34,25 +35,12 @@ def more():
     return [replace(r, id=f"new-{r.id}") for r in records({NEW: 6, SINGLE: 3, FOLDED: 2}, seed=5)]
 
 
-def _assert_equal(revised, rebuilt, model, outputs):
-    ours, truth = AttributionIndex.open(revised), AttributionIndex.open(rebuilt)
-    assert ours.manifest.groups == truth.manifest.groups
-    assert ours.manifest.data_sha256 == truth.manifest.data_sha256
-    assert ours.manifest.fingerprint == truth.manifest.fingerprint
-    for (name, a), (_, b) in zip(*(next(i.shards(model.device)) for i in (ours, truth)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
-    a, b = ours.value(model, outputs), truth.value(model, outputs)
-    torch.testing.assert_close(a.effect(), b.effect(), rtol=1e-6, atol=1e-12)
-    listing = [(i.path("examples.jsonl")).read_text() for i in (ours, truth)]
-    assert sorted(listing[0].splitlines()) == sorted(listing[1].splitlines())
-
-
 def test_an_update_equals_a_rebuild(model, data, more, outputs, tmp_path, settings):
     build_index(model, data, tmp_path / "grown", settings, name="tiny")
     manifest = update_index(tmp_path / "grown", model, [*data, *more])
     assert [(step.action, step.providers) for step in manifest.history] == [("update", ("ann", "ben", "dora"))]
     build_index(model, [*data, *more], tmp_path / "new", settings, name="tiny")
-    _assert_equal(tmp_path / "grown", tmp_path / "new", model, outputs)
+    assert_equal_indexes(tmp_path / "grown", tmp_path / "new", model, outputs)
     assert build_index(model, [*more, *data], tmp_path / "grown", settings, name="tiny").existed
 
 
@@ -61,7 +49,7 @@ def test_a_withdrawal_equals_a_rebuild_without_the_provider(model, data, outputs
     manifest = withdraw_provider(tmp_path / "shrunk", model, "ann", data)
     assert manifest.history[-1].action == "withdraw"
     build_index(model, [r for r in data if r.group != FOLDED], tmp_path / "new", settings, name="tiny")
-    _assert_equal(tmp_path / "shrunk", tmp_path / "new", model, outputs)
+    assert_equal_indexes(tmp_path / "shrunk", tmp_path / "new", model, outputs)
     content = b"".join(path.read_bytes() for path in (tmp_path / "shrunk").iterdir() if path.name != "manifest.json")
     assert b"ann/books" not in content
 
@@ -72,7 +60,7 @@ def test_adding_and_withdrawing_comes_back_to_the_same_index(model, data, more, 
     shutil.copytree(tmp_path / "index", tmp_path / "before")
     update_index(tmp_path / "index", model, new)
     withdraw_provider(tmp_path / "index", model, "dora", new)
-    _assert_equal(tmp_path / "index", tmp_path / "before", model, outputs)
+    assert_equal_indexes(tmp_path / "index", tmp_path / "before", model, outputs)
 
 
 def test_fitted_projections_stay_those_of_the_first_data(model, data, more, outputs, tmp_path):

@@ -24,7 +24,7 @@ from tests.models import EVERY, HIDDEN, hidden_settings, sentence
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
 from tests.valuation.engine import example_gradients
-from tests.valuation.stopping import stopped_often
+from tests.valuation.faults import stopped_often
 
 LENGTH = 7
 

@@ -21,7 +21,7 @@ from credit.valuation.rows import fold_key
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 from tests.valuation.engine import example_gradients
-from tests.valuation.test_batches import memory_for
+from tests.valuation.faults import memory_for
 
 LENGTH = 7
 DAMPING = 0.3

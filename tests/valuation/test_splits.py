@@ -24,10 +24,9 @@ from credit.valuation.explain import explain_output
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from tests.models import hidden_settings, records, save_tiny_model
+from tests.valuation.comparing import assert_equal_indexes
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
-from tests.valuation.stopping import stopped_often
-from tests.valuation.test_non_finite import BAD, poisoned
-from tests.valuation.test_revise import _assert_equal
+from tests.valuation.faults import BAD, poisoned, stopped_often
 
 DORA = Group("dora", "letters")
 SETTINGS = {
@@ -193,7 +192,7 @@ def _assert_same(revised, rebuilt, model, outputs):
     ours, truth = AttributionIndex.open(revised), AttributionIndex.open(rebuilt)
     torch.testing.assert_close(_all_rows(ours, model), _all_rows(truth, model), rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(ours.rows.squares, truth.rows.squares)
-    _assert_equal(revised, rebuilt, model, outputs)
+    assert_equal_indexes(revised, rebuilt, model, outputs)
 
 
 def test_a_withdrawal_that_could_not_be_exact_is_refused_by_name(model, data, shared, tmp_path):

@@ -15,7 +15,7 @@ from credit.valuation.weighting import Weighting, divided
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
-from tests.valuation.stopping import stopped_often
+from tests.valuation.faults import stopped_often
 
 
 def _gradients(model, data, outputs, rank):
