@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -206,9 +207,9 @@ class IndexWriter:
         with GradientTap(self.task.module, layers, self._projections, flat=self.task.flat_inputs) as tap:
             if self._surveys:
                 once = [replace(unit, members=unit.new) for unit in self.plan.units]
-                self._pass(once, lambda unit: unit.number < self.state.surveyed, lambda *at: self._survey(tap, *at))
+                self._pass(once, lambda unit: unit.number < self.state.surveyed, partial(self._survey, tap))
                 self._weigh_by_curvature()
-            self._pass(self.plan.units, lambda unit: unit.shard in self.state.shards, lambda *at: self._fill(tap, *at))
+            self._pass(self.plan.units, lambda unit: unit.shard in self.state.shards, partial(self._fill, tap))
 
     def _open(self) -> None:
         """Delete leftovers of an interrupted run, restore its sums, and make or read the projections."""
@@ -256,9 +257,10 @@ class IndexWriter:
 
     def _survey(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
         """Add a unit's examples to the curvature alone."""
-        for _, gradients in self._gradients(tap, unit, "curvature", done, total):
+        excluded: list[str] = []
+        for _, gradients in self._gradients(tap, unit, excluded, "curvature", done, total):
             self._statistic.add(gradients)
-        return replace(self.state, surveyed=unit.number + 1)
+        return replace(self.state, surveyed=unit.number + 1, excluded=[*self.state.excluded, *excluded])
 
     def _weigh_by_curvature(self) -> None:
         """Make the curvature from the sums of the first pass, for the weights of the second."""
@@ -275,8 +277,9 @@ class IndexWriter:
         rows = RowSums(unit.high - unit.low)
         occupied = self._copy_rows(unit, rows)
         total_size = 0.0
+        excluded: list[str] = []
         new = frozenset(unit.new)
-        for positions, gradients in self._gradients(tap, unit, "gradients", done, total):
+        for positions, gradients in self._gradients(tap, unit, excluded, "gradients", done, total):
             sizes = self._weighting.sizes(gradients)
             shares = self.plan.destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
             rows.add(weighted(gradients, sizes), shares)
@@ -285,7 +288,8 @@ class IndexWriter:
             total_size += 0.0 if sizes is None else float(sizes[once].sum())
             if not self._surveys and once:
                 self._statistic.add(gradients.rows(once))
-        return self._store(unit, rows.layers, occupied, total_size)
+        state = replace(self.state, sizes=self.state.sizes + total_size, excluded=[*self.state.excluded, *excluded])
+        return self._store(unit, rows.layers, occupied, state)
 
     def _copy_rows(self, unit: Unit, rows: RowSums) -> set[int]:
         """Add old rows to those of a unit; return the places in the unit that they are added to."""
@@ -304,29 +308,28 @@ class IndexWriter:
                     rows.add_layer(name, values, shares)
         return occupied
 
-    def _store(self, unit: Unit, sums: Mapping[str, Tensor], occupied: set[int], sizes: float) -> ResumeState:
+    def _store(self, unit: Unit, sums: Mapping[str, Tensor], occupied: set[int], state: ResumeState) -> ResumeState:
         """Write a unit's rows, except rows of excluded examples alone. They count once the state is saved.
 
         Args:
             unit: the unit.
             sums: for each layer the rows (high - low, S·R).
             occupied: places in the unit with something of the old index.
-            sizes: sum of the sizes of its new examples, see `weighting`.
+            state: the state with the unit's examples, but without its shard.
         """
-        state = replace(self.state, sizes=self.state.sizes + sizes)
         if unit.low == unit.high:
             return state
-        joined = self.plan.destinations.of(self._included(unit), unit.low, unit.high).row.tolist()
+        joined = self.plan.destinations.of(self._included(unit, state), unit.low, unit.high).row.tolist()
         rows = keep_rows(sums, sorted(occupied.union(joined)), unit.high - unit.low, self._widths)
         name = versioned(unit.shard, self._version)
         digest = save_tensors(self.folder / name, encode_rows(rows, self.settings.rows_dtype))
         return replace(state, shards={**state.shards, name: digest})
 
     def _gradients(
-        self, tap: GradientTap, unit: Unit, phase: str, done: int, total: int
+        self, tap: GradientTap, unit: Unit, excluded: list[str], phase: str, done: int, total: int
     ) -> Iterator[tuple[list[int], Gradients]]:
-        """Yield the gradients of a unit's examples with their positions, and exclude non-finite ones."""
-        positions = self._included(unit)
+        """Yield the gradients of a unit's examples with their positions; `excluded` takes ids of non-finite ones."""
+        positions = self._included(unit, self.state)
         examples = [self._examples[position] for position in positions]
         bad: list[int] = []
         for chosen, gradients in gradient_batches(
@@ -338,17 +341,16 @@ class IndexWriter:
             if self.options.progress:
                 self.options.progress(phase, done, total)
         self._check([examples[place] for place in bad])
-        found = (examples[place].id for place in sorted(bad))
-        self.state = replace(self.state, excluded=[*self.state.excluded, *found])
+        excluded.extend(examples[place].id for place in sorted(bad))
 
     def _check(self, bad: Sequence[AnyExample]) -> None:
         """Refuse examples with non-finite gradients, unless the options exclude them."""
         if bad and not self.options.exclude:
             raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
 
-    def _included(self, unit: Unit) -> list[int]:
+    def _included(self, unit: Unit, state: ResumeState) -> list[int]:
         """Return the positions of a unit's examples, without excluded ones."""
-        excluded = frozenset(self.state.excluded)
+        excluded = frozenset(state.excluded)
         return [position for position in unit.members if self._examples[position].id not in excluded]
 
     def _save(self, number: int) -> None:
