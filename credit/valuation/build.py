@@ -250,7 +250,7 @@ def _build_one(
             probed = writer.probed_needs()
             check_needs(probed, out, device_of(model))
             options.announce(probed)
-        with room_on_disk(out, writer.needs.disk_bytes, "it goes on where it stopped"):
+        with room_on_disk(out, writer.needs.disk_bytes, "the build resumes"):
             writer.run()
             manifest = writer.finish()
         return BuildResult(manifest, existed=False)

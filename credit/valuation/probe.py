@@ -116,7 +116,7 @@ def probe(
     windows = by_window(examples)
     typical = _typical(windows, tokens_per_batch)
     device = device_of(task)
-    stand_ins = _stand_ins(layers, ranks, keeps_identities=not needs_moments(settings))
+    stand_ins = stand_in_projections(layers, ranks, keeps_identities=not needs_moments(settings))
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
         def gradients(batch: Sequence[WindowExamples]) -> None:
@@ -234,7 +234,7 @@ def _relative(widths: Sequence[int], power: int) -> float:
     return float(sum((width / max(widths)) ** power for width in widths))
 
 
-def _stand_ins(
+def stand_in_projections(
     layers: LayerChoice, ranks: Mapping[str, LayerRank], *, keeps_identities: bool
 ) -> dict[str, LayerProjection]:
     """Return projections of the right shapes; other values cost the same."""

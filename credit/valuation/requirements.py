@@ -22,6 +22,9 @@ from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.shards import scales_of
 from credit.valuation.task import AnyExample
 
+MEMINFO = Path("/proc/meminfo")
+"""Linux's report of the memory of a machine."""
+
 _ROW_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 _FLOAT_BYTES = 4
 _SCALE_BYTES = 2
@@ -37,7 +40,6 @@ _PROJECTING = 2
 """Float32 matrices to project a second moment: a float64 copy."""
 _HASHING = 3
 """Float32 numbers of an entry's bucket and weight."""
-_MEMINFO = Path("/proc/meminfo")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _USED = 0.9
 """Largest part of the available memory for a batch: its need is an estimate."""
@@ -219,9 +221,9 @@ def available_memory(device: torch.device) -> int | None:
         # Memory that torch holds in reserve is available too.
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserve
-    if not _MEMINFO.is_file():
+    if not MEMINFO.is_file():
         return None
-    for line in _MEMINFO.read_text().splitlines():
+    for line in MEMINFO.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None

@@ -80,7 +80,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
         assert said is not None
         assert "cannot be written: files may not be as large as that here" in said
         assert "of disk in all" in said
-        assert "it goes on where it stopped" in said
+        assert "the build resumes" in said
         failed_at.add(said.split(" cannot be written")[0].rpartition("/")[2])
         left = _sizes(full)
         assert not [name for name in left if name.endswith(".tmp")], "what cannot be used takes up room"

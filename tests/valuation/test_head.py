@@ -12,7 +12,7 @@ from credit.valuation import AttributionIndex, IndexSettings, build_index
 from credit.valuation.gradients import GradientTap, project, projected_gradient
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.moments import second_moments
-from credit.valuation.probe import _stand_ins
+from credit.valuation.probe import stand_in_projections
 from credit.valuation.projection import (
     WHITENING_DAMPING,
     Hashing,
@@ -132,6 +132,6 @@ def test_ranks_and_needs_of_a_head_do_not_grow_with_the_square_of_the_vocabulary
 def test_a_probe_makes_no_dense_projection_of_a_vocabulary(model):
     layers = choose_layers(model.module)
     ranks = {"lm_head": LayerRank(3, 40)}
-    stand_in = _stand_ins(layers, ranks, keeps_identities=False)["lm_head"]
+    stand_in = stand_in_projections(layers, ranks, keeps_identities=False)["lm_head"]
     assert isinstance(stand_in.p_out, Hashing)
     assert stand_in.p_out.width == 40
