@@ -14,6 +14,7 @@ from credit.records import PPM, Group
 from credit.valuation.batches import gradient_batches
 from credit.valuation.examples import EXAMPLES_FILE, Member, match_members, read_listing
 from credit.valuation.index import AttributionIndex
+from credit.valuation.rows import GroupLayout
 from credit.valuation.task import AnyExample, Tagged, Task, device_of
 from credit.valuation.weighting import divided
 
@@ -69,9 +70,32 @@ def explain_output(
             f"{min(folded)} is folded in {index.folder}: give its training data, or build an index with "
             "--rows-per-group all"
         )
-    found: list[ExampleInfluence] = []
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
+    found, members = _listed_examples(index, layouts, folded, values)
+    if folded and records is not None:
+        length = index.manifest.settings.example_length
+        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
+        found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
+    return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
+
+
+def _listed_examples(
+    index: AttributionIndex, layouts: Sequence[GroupLayout], folded: set[Group], values: Sequence[float]
+) -> tuple[list[ExampleInfluence], dict[Group, dict[str, tuple[str, int]]]]:
+    """Read the examples of some groups from the listing of an index.
+
+    Args:
+        index: the index.
+        layouts: the groups.
+        folded: those of them with several examples in a row.
+        values: influence of each row, in nats.
+
+    Returns:
+        The influence of examples with a row of their own, and for each folded group the digests and shares of its
+        examples by id, as `match_members` takes them.
+    """
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
+    found: list[ExampleInfluence] = []
     members: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in folded}
     for item in read_listing(index.path(EXAMPLES_FILE)):
         group = owner.get(item.row)
@@ -83,11 +107,7 @@ def explain_output(
         for share in excluded.shares:
             if share.group in folded:
                 members[share.group][excluded.id] = excluded.digest, share.ppm
-    if folded and records is not None:
-        length = index.manifest.settings.example_length
-        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
-        found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
-    return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
+    return found, members
 
 
 def _recomputed(
