@@ -114,8 +114,7 @@ def build_index(
     check_settings(settings)
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
-    max_length = settings.max_length or model.max_length
-    data = encode_training(records, model.encoder(max_length), settings.example_length)
+    data = _encode(model, records, settings)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
     result = _build_one(model, data, out, settings, name, options)
     manifest = result.manifest
@@ -144,8 +143,7 @@ def plan_index(
         MismatchError, ValuationError: see `build_index`, as far as it is known before the work.
     """
     check_settings(settings)
-    max_length = settings.max_length or model.max_length
-    data = encode_training(records, model.encoder(max_length), settings.example_length)
+    data = _encode(model, records, settings)
     empty = _empty_index(model, data, settings, "")
     _check_folder(out)
     writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
@@ -198,13 +196,18 @@ def add_checkpoint(
     return _add(folder, manifest, loaded, data, options)
 
 
+def _encode(model: Task, records: Iterable[Tagged], settings: IndexSettings) -> TrainingData:
+    encoder = model.encoder(settings.max_length or model.max_length)
+    return encode_training(records, encoder, settings.example_length)
+
+
 def _check_weight(checkpoint: Checkpoint) -> None:
     if not 0 < checkpoint.weight < float("inf"):
         raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
 
 
 def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, options: RunOptions) -> Manifest:
-    """Build the index of a checkpoint inside that of its model, and name it in the manifest, from when it counts."""
+    """Build the index of a checkpoint inside that of its model. It counts once the manifest names it."""
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
         raise MismatchError(f"{model.location} has another tokenizer than the one {folder} was built with")
