@@ -154,7 +154,7 @@ def match_members(
     folder: Path,
     encoder: ExampleEncoder,
     records: Iterable[Tagged],
-    members: Mapping[Group, Mapping[str, tuple[str, int]]],
+    listed: Mapping[Group, Mapping[str, tuple[str, int]]],
     length: int | None,
 ) -> list[Member]:
     """Find the examples of some groups of an index in training data, and pass over records of other groups.
@@ -163,7 +163,7 @@ def match_members(
         folder: the index, for messages.
         encoder: encoder with the index's tokenizer and length.
         records: training data.
-        members: for each group the ids of all its examples, with their digests and the group's shares in parts per
+        listed: for each group the ids of all its examples, with their digests and the group's shares in parts per
             million.
         length: predictions of an example, at most; see `encode_training`.
 
@@ -174,10 +174,10 @@ def match_members(
         MismatchError: an example is not in the index, or has another content or share there.
         InputError: an example of the index is not in the data.
     """
-    missing = {group: dict(ids) for group, ids in members.items()}
+    missing = {group: dict(ids) for group, ids in listed.items()}
     found = []
     for record in records:
-        asked = [share for share in record.shares if share.group in members]
+        asked = [share for share in record.shares if share.group in listed]
         if not asked:
             continue
         for example in examples_of(record, encoder, length):

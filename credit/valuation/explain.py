@@ -71,10 +71,10 @@ def explain_output(
             "--rows-per-group all"
         )
     values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
-    found, members = _listed_examples(index, layouts, folded, values)
+    found, listed = _listed_examples(index, layouts, folded, values)
     if folded and records is not None:
         length = index.manifest.settings.example_length
-        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, members, length)
+        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, listed, length)
         found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
     return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
 
@@ -96,18 +96,18 @@ def _listed_examples(
     """
     owner = {row: layout.group for layout in layouts for row in range(layout.start, layout.stop)}
     found: list[ExampleInfluence] = []
-    members: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in folded}
+    listed: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in folded}
     for item in read_listing(index.path(EXAMPLES_FILE)):
         group = owner.get(item.row)
         if group in folded:
-            members[group][item.id] = item.digest, item.ppm
+            listed[group][item.id] = item.digest, item.ppm
         elif group is not None:
             found.append(ExampleInfluence(item.id, group, values[item.row], item.ppm))
     for excluded in index.manifest.excluded:
         for share in excluded.shares:
             if share.group in folded:
-                members[share.group][excluded.id] = excluded.digest, share.ppm
-    return found, members
+                listed[share.group][excluded.id] = excluded.digest, share.ppm
+    return found, listed
 
 
 def _recomputed(

@@ -191,14 +191,14 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
     staying = [member for member in members if not any(share.group in groups for share in member.shares)]
     if not any(member.old_rows for member in staying):
         raise InputError(f"{folder} holds nothing but the data of {provider}; delete it instead")
-    asked: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in groups}
+    listed: dict[Group, dict[str, tuple[str, int]]] = {group: {} for group in groups}
     for member in members:
         for share in member.shares:
             if share.group in groups:
-                asked[share.group][member.id] = member.digest, share.ppm
+                listed[share.group][member.id] = member.digest, share.ppm
     manifest = index.manifest
     encoder = model.encoder(manifest.max_length)
-    found = match_members(folder, encoder, records, asked, manifest.settings.example_length)
+    found = match_members(folder, encoder, records, listed, manifest.settings.example_length)
     known = {member.id: member for member in members}
     for member in found:
         if member.shares != known[member.id].shares:
