@@ -70,7 +70,7 @@ class Learned:
         return self.relative.high < DOUBTED_BELOW
 
 
-class Sample:
+class WindowSample:
     """Windows of every provider's text, drawn by a hash of their ids: as many as it takes to predict so many tokens.
 
     A window of a record that several share is in the sample of each.
@@ -129,7 +129,7 @@ def what_was_learned(
     """
     model = load[0]()
     vocabulary = model.tokenizer.get_vocab()
-    sample = Sample(model.encoder(max_length or model.max_length), tokens)
+    sample = WindowSample(model.encoder(max_length or model.max_length), tokens)
     for record in records:
         sample.add(record)
     windows = sample.windows()

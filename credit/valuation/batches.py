@@ -1,7 +1,7 @@
-"""Batches of windows, and passes over batches that yield the projected gradients of the examples in the windows.
+"""Batches of windows, and passes over them for the projected gradients of their examples.
 
-Windows of like length share a batch, so that little is spent on padding. A batch that does not fit into memory is
-split, and the pass goes on.
+Windows of like length share a batch, to spend little on padding. A batch too large for the memory is split, and the
+pass goes on.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], de
     The examples of the batch are numbered in the order of its windows.
     """
     own = [[examples[place] for place in window.places] for window in batch]
-    segments = [example for parts in own for example in parts if isinstance(example, Segment)]
+    segments = [example for examples_here in own for example in examples_here if isinstance(example, Segment)]
     if not segments:
         return None
     length = segments[0].length
@@ -139,8 +139,8 @@ def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], de
     number = 0
     cells: list[int] = []
     owner: list[int] = []
-    for row, parts in enumerate(own):
-        for example in parts:
+    for row, examples_here in enumerate(own):
+        for example in examples_here:
             taken = _cells(example, length) if isinstance(example, Segment) else range(each)
             cells += [row * each + cell for cell in taken]
             owner += [number] * len(taken)
@@ -202,7 +202,7 @@ def gradient_batches(
 
 
 def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:
-    """Return the most padded tokens in a batch; the default of the device if None is asked for."""
+    """Return the most padded tokens in a batch; None stands for the default of the device."""
     return tokens_per_batch or _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
 
 
@@ -212,9 +212,9 @@ def in_batches(
     tokens_per_batch: int | None,
     run: Callable[[list[WindowExamples]], T],
 ) -> Iterator[tuple[list[WindowExamples], T]]:
-    """Run batches of windows of like length, and halve a batch that does not fit into memory until it does.
+    """Run batches of windows of like length, and halve a batch too large for the memory until it fits.
 
-    Later batches of a size that did not fit are halved before they are run.
+    Later batches of such a size are halved before they run.
 
     Args:
         task: the model, for its device.
@@ -260,7 +260,7 @@ def in_batches(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error says that memory ran out: on a GPU, in torch's CPU allocator or in Python."""
+    """Return True for an error of exhausted memory: of a GPU, of torch's CPU allocator or of Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and _CPU_OUT_OF_MEMORY in str(error)
@@ -273,7 +273,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def not_finite(example: AnyExample, task: Task) -> str:
-    """Return the message that an example's gradient is not finite, with a remedy."""
+    """Return the message about an example's non-finite gradient, with a remedy."""
     return f"the gradient of {example.id} is not finite in {task.location}; try --dtype fp32"
 
 

@@ -1,4 +1,4 @@
-"""Requirements of a build or a change before it starts: time, memory and disk. The latter two are checked."""
+"""Requirements of a build or a change: time, memory and disk, and a check of the latter two before it starts."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _fitting_bytes(shapes: Sequence[LayerShape], projection: str) -> int:
 
 
 def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
-    """Refuse work that does not fit, with a remedy.
+    """Refuse work with too little memory or disk for it, with a remedy.
 
     Raises:
         ValuationError: there is not enough disk or memory.
@@ -186,7 +186,7 @@ def fit_batches(
 
 @contextmanager
 def room_on_disk(folder: Path, needed_bytes: int, what_stays: str) -> Iterator[None]:
-    """Context of writing an index that reports a full disk with the bytes needed and free.
+    """Context to write an index: it reports a full disk with the bytes needed and free.
 
     Args:
         folder: the index.

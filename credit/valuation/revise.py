@@ -224,7 +224,7 @@ def _check_revisable(folder: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def _revising(folder: Path) -> Iterator[AttributionIndex]:
-    """Context that locks an index to change it, and deletes files that its manifest does not name."""
+    """Context to change an index: it locks the folder and deletes files missing in the manifest."""
     manifest = read_manifest(folder)
     verify_files(folder, manifest)  # before the lock, which makes a file
     _check_revisable(folder, manifest)
@@ -239,17 +239,17 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
 
 
 def _bytes_of(folder: Path, manifest: Manifest) -> int:
-    """Return the disk that an index takes, with its checkpoints."""
+    """Return the bytes of an index and its checkpoints on disk."""
     own = sum((folder / name).stat().st_size for name in manifest.files)
     checkpoints = ((folder / member.folder, member.manifest) for member in manifest.checkpoints)
     return own + sum(_bytes_of(inside, read_manifest(inside, name)) for inside, name in checkpoints)
 
 
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
-    """Delete files that the manifest does not name, in the folders of an index and of its checkpoints."""
+    """Delete files missing in the manifest, in the folders of an index and of its checkpoints."""
     members = index.manifest.checkpoints
-    for member, (_, part) in zip(members, index.further, strict=True):
-        _clear(part, member.manifest)
+    for member, (_, checkpoint) in zip(members, index.further, strict=True):
+        _clear(checkpoint, member.manifest)
     kept = set(index.manifest.files) | {manifest, ".lock"} | {member.folder for member in members}
     for path in index.folder.iterdir():
         if path.name not in kept and path.is_file():

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from credit.cli.main import cli
 from credit.errors import InputError
-from credit.fidelity.membership import Sample, what_was_learned
+from credit.fidelity.membership import WindowSample, what_was_learned
 from credit.records import Group, Share, TrainingRecord
 from credit.valuation import load_model
 from credit.valuation.tokens import Encoder
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_a_recipe_is_what_the_whole_run_had_then(tmp_path, recip
 
 def test_a_sample_is_bounded_and_does_not_depend_on_the_order_of_the_data(records):
     def drawn(data, tokens):
-        sample = Sample(Encoder(tiny_tokenizer(), 64), tokens)
+        sample = WindowSample(Encoder(tiny_tokenizer(), 64), tokens)
         for record in data:
             sample.add(record)
         return {name: [window.id for window in part] for name, part in sample.windows().items()}, sample.windows()
@@ -117,7 +117,7 @@ def test_a_sample_is_bounded_and_does_not_depend_on_the_order_of_the_data(record
 def test_a_shared_record_is_read_for_each_of_its_providers(records):
     shares = (Share(Group("ann"), 700_000), Share(Group("ben"), 300_000))
     shared = TrainingRecord("s", None, "the cat sat on a mat", splits=shares)
-    sample = Sample(Encoder(tiny_tokenizer(), 64))
+    sample = WindowSample(Encoder(tiny_tokenizer(), 64))
     sample.add(shared)
     assert {name: [window.id for window in part] for name, part in sample.windows().items()} == {
         "ann": ["s"],
