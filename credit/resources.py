@@ -1,4 +1,4 @@
-"""Files that travel with the package: the ledger's migrations and the report templates."""
+"""Files shipped with the package: the ledger's migrations and the report templates."""
 
 from __future__ import annotations
 

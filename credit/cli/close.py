@@ -110,8 +110,7 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
 def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
     """Yield how a pool is divided: its table, and what of it is whose."""
     from credit.accounting.amounts import format_amount, format_percent
-    from credit.reporting.layout import Column, fitted
-    from credit.reporting.tables import credits_text
+    from credit.reporting.tables import Column, credits_text, fitted
 
     def amount(minor: int) -> str:
         return format_amount(minor, pool.currency)
@@ -138,7 +137,7 @@ def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
     """Return every provider's balances; columns that are usually zero only where one is not."""
     from credit.accounting.amounts import format_amount
     from credit.accounting.statement_lines import STATEMENT_LINES
-    from credit.reporting.layout import Column, fitted
+    from credit.reporting.tables import Column, fitted
 
     columns = [Column("provider", [fall.provider for fall in falls]), Column("currency", [f.currency for f in falls])]
     for line in STATEMENT_LINES:

@@ -99,7 +99,7 @@ def output(
 
     from credit.pipeline.explain_output import explain_logged_output
     from credit.records import PPM, shares_in_words
-    from credit.reporting.layout import Column, fitted
+    from credit.reporting.tables import Column, fitted
 
     with progress_bar("explaining", "examples") as update:
         found = explain_logged_output(
@@ -149,7 +149,7 @@ def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
     import json
 
     from credit.accounting.amounts import amount_text
-    from credit.reporting.layout import Column, fitted
+    from credit.reporting.tables import Column, fitted
 
     head = found.header
     yield f"transaction {head.id}: {head.kind}, counts in {head.period}"

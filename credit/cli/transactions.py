@@ -33,7 +33,7 @@ def transactions(
     from dataclasses import asdict
 
     from credit.ledger.transactions import transactions as find
-    from credit.reporting.layout import Column, fitted
+    from credit.reporting.tables import Column, fitted
 
     with workspace.open() as ledger, ledger.read() as conn:
         # One more than asked for tells whether there are others.

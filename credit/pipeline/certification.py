@@ -152,7 +152,7 @@ def _retrained_words(made: Certificate, score: MethodScore, lds: Estimate, ceili
         " measured under each."
     )
     agreed = (
-        f"The numbers that credits follow put these models in the right order with a rank correlation of"
+        f"The numbers that credits follow put these models in the right order with an agreement of"
         f" {lds.value:.2f} (90 % interval {lds.low:.2f} to {lds.high:.2f}), where 1 is always right and 0 is chance."
         " Training the same model twice gives different results, so that nothing could reach more than"
         f" {ceiling.value:.2f}; {', '.join(beside)}."

@@ -1,1 +1,1 @@
-"""What people read: attribution and payouts as tables, CSV, JSON and HTML, and each provider's export."""
+"""Reports: attribution and payouts as tables, CSV, JSON and HTML; statements; each provider's export; books."""

@@ -1,7 +1,7 @@
-"""A period's export: one folder for each provider, with its own data and nobody else's.
+"""A period's export: a folder for each provider, with its own data and nobody else's.
 
-A folder is written beside its place, made durable and renamed, so that it is whole or absent. Exported again, it gets
-the same bytes, and is then left as it is.
+A folder is written beside its place, made durable and renamed: it is whole or absent. A second export gives the same
+bytes, and leaves the folder as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from credit.reporting.tables import to_csv
 from credit.storage import sync_folder
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
-"""What a provider's folder holds; and `SIGNATURE_FILE`, if its statement is signed."""
+"""Files of a provider's folder; a signed statement has `SIGNATURE_FILE` as well."""
 
 _SPILLED = {
     "name": pl.String(),
@@ -42,23 +42,24 @@ _SPILL = "outputs.part"
 def export_period(
     ledger: Ledger, books_folder: Path, period: str, out: Path, *, key: Ed25519PrivateKey | None = None
 ) -> list[Path]:
-    """Write one folder for each provider that has a statement for a closed period; the house has none.
+    """Write a folder for each provider with a statement for a closed period; the house has none.
 
     Args:
         ledger: the ledger.
-        books_folder: where the score books lie.
+        books_folder: folder of the score books.
         period: the month, `YYYY-MM`.
-        out: where the folders go, each named by its provider's key; it is created when missing.
-        key: what statements are signed with; None: they are not signed.
+        out: parent of the folders, each named by its provider's key; created if missing.
+        key: key to sign the statements with; None leaves them unsigned.
 
     Returns:
         The folders, sorted by provider.
 
     Raises:
         LedgerError: the ledger has no such period, or it is open.
-        InvalidRequestError: a folder in `out` is of another period, none of ours, or signed while this one is not.
-        IntegrityError: a stored statement or score book is not what was written.
-        LockHeldError: another export of this ledger is at work.
+        InvalidRequestError: a folder in `out` is of another period, was not written by an export, or is signed while
+            this one would not be.
+        IntegrityError: a stored statement or score book was changed.
+        LockHeldError: another export of this ledger is running.
     """
     with ledger.exclusive("export"), ledger.read() as conn:
         house = {item.key for item in providers(conn) if item.kind == "house"}
@@ -81,7 +82,7 @@ def export_period(
 
 
 def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
-    """Refuse to overwrite anything but an export of the same period, and a signed one by one that is not."""
+    """Refuse to overwrite anything but an export of the same period, or a signed export by an unsigned one."""
     if not folder.exists():
         return
     try:
@@ -96,7 +97,7 @@ def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """Return an empty folder; what a killed export left there goes."""
+    """Return an empty folder, without the leftovers of a killed export."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
@@ -104,7 +105,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
-    """Set a book's rows with credit aside for their providers, so that one book at a time is in memory."""
+    """Append a book's rows with credit to a file of each provider, so that one book at a time is in memory."""
     credited = rows.filter((pl.col("credit_micro") > 0) & pl.col("provider").is_in(list(staged)))
     for (key,), own in credited.partition_by("provider", as_dict=True).items():
         with (staged[str(key)] / _SPILL).open("ab") as file:
@@ -112,7 +113,7 @@ def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
 
 
 def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, key: Ed25519PrivateKey | None) -> None:
-    """Write a provider's files, in place of what was set aside for it."""
+    """Write a provider's files, from its rows on disk, and delete those rows."""
     spill = folder / _SPILL
     outputs = pl.DataFrame(schema=_SPILLED)
     if spill.exists():
@@ -138,7 +139,7 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, key: Ed25519P
 
 
 def _publish(staged: Path, folder: Path) -> None:
-    """Put a whole folder in its place; one with the same files stays."""
+    """Put a finished folder in its place; a folder with the same files stays."""
     if folder.exists() and _same(staged, folder):
         shutil.rmtree(staged)
         return

@@ -1,9 +1,9 @@
-"""Reports as frames: who earned what in a period, by provider, collection, day or output, and what is paid.
+"""Reports as frames: the credits of a period by provider, collection, day or output, and its payouts.
 
-Which outputs belong to a period is decided in `credit.ledger.score_books`. Credits of an output come from its score
-book; those of a provider, collection or day come from the ledger's entries, and every book is checked against the
-entries that were posted from it. A correction (a reversal or adjustment posted in the period) moves the credits of its
-group and day; it belongs to no single output, so that no row by output shows it.
+`credit.ledger.score_books` decides which outputs belong to a period. Credits of an output come from its score book.
+Those of a provider, collection or day come from the ledger's entries, and every book is checked against the entries
+posted from it. A correction (a reversal or adjustment posted in the period) moves the credits of its group and day. It
+belongs to no single output: rows by output do not show it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BY_COLLECTION_AND_DAY: Key = ("provider", "collection", "day")
 _KEYS: dict[By, Key] = {"provider": BY_PROVIDER, "collection": BY_COLLECTION, "day": BY_DAY}
 
 OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micro")
-"""Columns of the attribution by output. `output_id` is what the log called the output."""
+"""Columns of the attribution by output. `output_id` is the output's name in the log."""
 
 MONEY_COLUMNS = tuple(line.name for line in STATEMENT_LINES)
 """Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of a statement."""
@@ -61,7 +61,7 @@ PAYOUT_COLUMNS = ("provider", "name", "currency", *MONEY_COLUMNS, "status", "rea
 
 @dataclass(slots=True)
 class _Sum:
-    """What is added up of one key."""
+    """Sums of one key, such as a provider."""
 
     outputs: int = 0
     measures: list[float] = field(default_factory=lambda: [0.0] * len(MEASURES))
@@ -70,16 +70,16 @@ class _Sum:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """A period, added up by several keys in one pass over its score books.
+    """Sums of a period by several keys, from one pass over its score books.
 
     Attributes:
-        outputs: outputs that were valued.
+        outputs: number of valued outputs.
         credit_micro: all credits of the period, from the ledger.
-        corrections_micro: how much of them was posted by corrections, and not for an output.
-        frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share, and
-            without a day share_low and share_high, by provider alone not_told_from.
-        covers_attribution: whether these intervals also cover the error of the estimate, as a validation of all that
-            credits were computed with found it, and not the choice of outputs alone.
+        corrections_micro: the part of them that corrections posted, and not outputs.
+        frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share. Keys
+            without a day also have share_low and share_high, and the provider alone not_told_from.
+        covers_attribution: True if these intervals also cover the error of the estimate, as validation of every index
+            and policy of the period found it; False if they cover the choice of outputs alone.
     """
 
     outputs: int
@@ -90,22 +90,25 @@ class Totals:
 
 
 def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl.DataFrame:
-    """Return who earned what in a period.
+    """Return the credits of a period with the measures behind them.
 
-    By `output`: one row for every output and group (and for the house where an output's credit went to nobody), with
-    the columns `OUTPUT_COLUMNS`, ordered by output and group. By `provider`, `collection` or `day`: the key's columns
-    (and the provider's `name`), `outputs` (from how many it got credit), `influence`, `support` and `effect` summed
-    over all outputs (nats), `credit_micro`, and `share`, the fraction of the period's credits; ordered by key. By
-    provider and collection also `share_low` and `share_high`, the 90 % interval over the choice of outputs and,
-    where each output pays alone and all that credits were computed with was validated by retraining, over the error of
-    the estimate; by provider
-    `not_told_from`, the keys of those whose shares cannot be told apart from it.
+    By `output`: one row for every output and group (and for the house where nobody earned an output's credit), with
+    the columns `OUTPUT_COLUMNS`, ordered by output and group.
+
+    By `provider`, `collection` or `day`: the key's columns (and the provider's `name`), `outputs` (the number that
+    gave it credit), `influence`, `support` and `effect` summed over all outputs (nats), `credit_micro`, and `share`,
+    the fraction of the period's credits; ordered by key.
+
+    By provider and collection also `share_low` and `share_high`, the 90 % interval of the share. It is over the choice
+    of outputs. Where each output pays alone and retraining has validated every index and policy of the period, it is
+    over the error of the estimate as well. By provider also `not_told_from`, the keys of providers with shares that
+    cannot be told apart from its own.
 
     Args:
         conn: from `Ledger.read`.
-        books_folder: where the score books lie.
+        books_folder: folder of the score books.
         period: the month, `YYYY-MM`.
-        by: what a row stands for.
+        by: the key of a row.
 
     Raises:
         LedgerError: the ledger has no such period.
@@ -156,15 +159,15 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
 
 
 def payouts(conn: Connection, period: str) -> pl.DataFrame:
-    """Return what every statement of a closed period says about money: columns `PAYOUT_COLUMNS`, by provider.
+    """Return the balances of every statement of a closed period: columns `PAYOUT_COLUMNS`, by provider.
 
-    Amounts are decimal strings beside their currency. `status` is that of the payout (pending, exported, paid,
-    failed), or `carried` when money was carried forward, `converted` when it is paid in another currency, and `none`
-    when there was none. Of a provider's statements the latest version counts.
+    Amounts are decimal strings beside their currency. `status` is the payout's (pending, exported, paid, failed), or
+    `carried` where money is carried forward, `converted` where it is paid in another currency, and `none` where there
+    is none. Of a provider's statements the latest version counts.
 
     Raises:
         LedgerError: the ledger has no such period, or it is open.
-        IntegrityError: a statement is not what was stored, or differs from its payout.
+        IntegrityError: a statement was changed since it was stored, or differs from its payout.
     """
     told = latest_statements(conn, period)
     paid = {(item.provider, item.currency): item for item in all_payouts(conn, period)}
@@ -188,7 +191,7 @@ def latest_statements(conn: Connection, period: str) -> list[Statement]:
 
     Raises:
         LedgerError: the ledger has no such period, or it is open.
-        IntegrityError: a statement does not have the SHA-256 that was stored with it.
+        IntegrityError: a statement does not have its stored SHA-256.
     """
     if existing_period(conn, period).status == "open":
         raise LedgerError(f"period {period} is open, it has no statements yet; close it first: credit close {period}")

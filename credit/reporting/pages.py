@@ -1,7 +1,8 @@
-"""Reports as HTML: one file each, with its own style and charts, that asks for nothing from anywhere.
+"""Pages: the attribution report and a provider's statement as HTML, and the note in a provider's export.
 
-Every text from outside is escaped, and what could turn the direction of writing is replaced. Nothing in a page says
-when it was made: the same ledger gives the same bytes.
+A page is one file with its own style and charts, and loads nothing. Texts from outside are escaped, and characters
+that turn the direction of writing are replaced. No page tells the time of its making: the same ledger gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from credit.reporting.templates import template
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A row of the attribution table: a provider, or one of its collections. Measures in nats.
+class ReportLine:
+    """A line of the attribution table: a provider, or one of its collections. Measures are in nats.
 
-    `share_low` and `share_high` are the 90 % interval of the share (see `Totals`), `not_told_from` the keys of those
-    whose shares cannot be told apart from it.
+    `share_low` and `share_high` are the 90 % interval of the share (see `Totals`). `not_told_from` has the keys of
+    providers with shares that cannot be told apart from this one.
     """
 
     name: str
@@ -52,16 +53,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ProviderLines:
-    """A provider's row and those of its collections."""
+    """A provider's line and those of its collections; `house` is True where the house gets the credits."""
 
-    head: Line
+    head: ReportLine
     house: bool
-    collections: tuple[Line, ...]
+    collections: tuple[ReportLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """How credits of a period were computed."""
+class ValuationMethod:
+    """The model, index and policy behind credits of a period."""
 
     model: str
     index: str
@@ -70,16 +71,16 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class AttributionView:
-    """What the attribution page shows.
+    """Everything on the attribution page.
 
-    `pending` counts outputs of the month that are not valued yet, `set_aside` those that cannot be. `alike` names
-    providers with those whose shares cannot be told apart from theirs. `covers_attribution`: see `Totals`.
+    `pending` counts outputs of the month that are not valued yet, `unvalued` those that never can be. `alike` names
+    pairs of providers with shares that cannot be told apart. `covers_attribution` is as in `Totals`.
     """
 
     period: Period
     outputs: int
     pending: int
-    set_aside: int
+    unvalued: int
     credit_micro: int
     corrections_micro: int
     credited: int
@@ -88,7 +89,7 @@ class AttributionView:
     providers: tuple[ProviderLines, ...]
     alike: tuple[tuple[str, tuple[str, ...]], ...]
     covers_attribution: bool
-    methods: tuple[Method, ...]
+    methods: tuple[ValuationMethod, ...]
     shares: tuple[ShareBar, ...]
     daily: DailyChart
 
@@ -98,7 +99,7 @@ def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
 
     Args:
         conn: from `Ledger.read`.
-        books_folder: where the score books lie.
+        books_folder: folder of the score books.
         period: the month, `YYYY-MM`.
 
     Raises:
@@ -110,14 +111,14 @@ def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
 
 
 def statement_page(item: Statement) -> str:
-    """Return a statement as a page: every number is from its stored text, whose SHA-256 the page prints."""
+    """Return a statement as a page. Every number is from its stored text; the page prints the SHA-256 of that text."""
     body = json.loads(item.body_json)
     policies = [Policy.from_json(text) for text in body["policies"]]
     return template("statement.html.j2").render(statement=item, body=body, policies=policies, lines=STATEMENT_LINES)
 
 
 def readme_text(item: Statement, public_key: str = "") -> str:
-    """Return what a provider's export says about its files, in plain text; `public_key`: of the key that signed it."""
+    """Return the note about the files of a provider's export; `public_key` belongs to the key that signed them."""
     body = json.loads(item.body_json)
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
     facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}
@@ -144,7 +145,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         period=found,
         outputs=sums.outputs,
         pending=pending_count(conn, since=period, through=period),
-        set_aside=len(standing(conn, period)),
+        unvalued=len(standing(conn, period)),
         credit_micro=sums.credit_micro,
         corrections_micro=sums.corrections_micro,
         credited=sum(1 for key, micro in credited.items() if micro > 0 and key not in house),
@@ -162,21 +163,21 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
 
 
 def _lines(sums: Totals, names: Mapping[str, str], house: Collection[str]) -> tuple[ProviderLines, ...]:
-    """Return every provider with its collections: those with most credits first, the house last."""
-    parts: dict[str, list[Line]] = {}
+    """Return every provider with its collections, the one with most credits first, the house last."""
+    parts: dict[str, list[ReportLine]] = {}
     for row in sums.frames[BY_COLLECTION].iter_rows(named=True):
-        line = Line(key=row.pop("provider"), name=row.pop("collection"), **row)
+        line = ReportLine(key=row.pop("provider"), name=row.pop("collection"), **row)
         parts.setdefault(line.key, []).append(line)
     found = []
     for row in sums.frames[BY_PROVIDER].iter_rows(named=True):
         key = row.pop("provider")
         own = sorted(parts[key], key=lambda line: (-line.credit_micro, line.name))
-        found.append(ProviderLines(Line(key=key, name=names[key], **row), key in house, tuple(own)))
+        found.append(ProviderLines(ReportLine(key=key, name=names[key], **row), key in house, tuple(own)))
     return tuple(sorted(found, key=lambda item: (item.house, -item.head.credit_micro, item.head.key)))
 
 
-def _methods(conn: Connection, period: str) -> tuple[Method, ...]:
-    """Return how the books were made whose credits were posted in a period."""
+def _methods(conn: Connection, period: str) -> tuple[ValuationMethod, ...]:
+    """Return the model, index and policy of every score book with credits in a period."""
     models = {item.fingerprint: item.model for item in indexes(conn)}
     made = {(item.index_fingerprint, item.policy_json) for item in posted_books(conn, period) if item.transactions}
-    return tuple(Method(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))
+    return tuple(ValuationMethod(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))

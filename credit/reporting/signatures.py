@@ -1,7 +1,7 @@
 """Signatures of statements: Ed25519 (RFC 8032) over the bytes of `statement.json`, checked without a database.
 
-The private key is a PEM file (PKCS #8) that only its owner may read; whoever receives statements is told the public
-key by another way than with them. A signature is deterministic, so that a statement exported again has the same one.
+The private key is a PEM file (PKCS #8), readable by its owner alone. Providers get the public key by another way than
+with their statements. Signatures are deterministic: a statement exported again has the same one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class VerifiedStatement:
-    """A statement whose signature holds; `payable` is what it says is to be paid, by currency, as decimal numbers."""
+    """A statement with a valid signature; `payable` has its amounts to be paid, as decimal numbers by currency."""
 
     provider: str
     period: str
@@ -42,7 +42,7 @@ class VerifiedStatement:
 
 
 def create_key(path: Path) -> Ed25519PrivateKey:
-    """Make a private key and write it to a new file that only its owner may read.
+    """Make a private key and write it to a new file, readable by its owner alone.
 
     Raises:
         InvalidRequestError: the file exists, or cannot be written.
@@ -66,7 +66,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key.
 
     Raises:
-        InvalidRequestError: the file is missing, is no Ed25519 key, or others than its owner may read it.
+        InvalidRequestError: the file is missing, holds no Ed25519 key, or is readable by others than its owner.
     """
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
@@ -84,7 +84,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
 
 
 def public_text(key: Ed25519PrivateKey) -> str:
-    """Return the public key in a line that fits into a letter: base64 of its 32 bytes."""
+    """Return the public key in a line short enough for a letter: base64 of its 32 bytes."""
     raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return base64.b64encode(raw).decode()
 
@@ -102,7 +102,7 @@ def signature_text(key: Ed25519PrivateKey, body: bytes) -> str:
 
 
 def read_public_key(text_or_file: str) -> Ed25519PublicKey:
-    """Return a public key from its line of base64, or from a file that holds the line or is PEM.
+    """Return a public key from its line of base64, or from a file with that line or with PEM.
 
     Raises:
         InvalidRequestError: it is neither.
@@ -122,16 +122,16 @@ def read_public_key(text_or_file: str) -> Ed25519PublicKey:
 
 
 def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | None = None) -> VerifiedStatement:
-    """Check that a statement is what the owner of a key signed.
+    """Check the signature of a statement.
 
     Args:
         path: the statement, `statement.json`.
-        key: the public key, from another place than beside the statement.
+        key: the public key, received by another way than the statement.
         signature: its signature; `statement.sig` beside it unless given.
 
     Raises:
         InputError: a file cannot be read.
-        IntegrityError: the statement is not what was signed, or was signed with another key, or is no statement.
+        IntegrityError: the statement was changed after signing, was signed with another key, or is no statement.
     """
     beside = signature or path.with_name(SIGNATURE_FILE)
     body = _read(path)

@@ -1,47 +1,75 @@
-r"""Frames as CSV for spreadsheets, JSON for programs and tables for people; the same frame gives the same text.
+r"""Reports as text: CSV for spreadsheets, JSON for programs, and tables for people that fit the width of a screen.
 
 CSV is UTF-8, RFC 4180 (CRLF, a header row), with every digit of every number. A spreadsheet runs a cell that starts
-with `=`, `+`, `-`, `@`, tab or carriage return, so a text cell that does so (after any apostrophes) gets an apostrophe
-in front, the sign for text: no formula is left, and taking one apostrophe off wherever `'+[=+\-@\t\r]` matches gives
-back every text exactly. Numbers are never altered, not even negative ones.
+with `=`, `+`, `-`, `@`, tab or carriage return. Such a text cell (also after apostrophes) gets an apostrophe in front,
+the sign for text. To read the text back exactly, take one apostrophe off wherever `'+[=+\-@\t\r]` matches. Numbers
+are never altered, not even negative ones.
+
+A table that is too wide for its lines is set closer first. Then it drops its spare columns, from the left, as many as
+it must, and names them. If that is not enough, every row becomes a paragraph with a line for each column. No cell is
+ever cut or broken across columns.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import PaddingDimensions
+from rich.table import Table
+from rich.text import Text
 
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError
 from credit.ledger.score_books import MEASURES
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
-from credit.reporting.layout import Column, fitted
 from credit.text import printable
 
 Format = Literal["table", "csv", "json"]
 
 DEFAULT_WIDTH = 120
-"""Columns of characters of a table when nobody says how many there are."""
+"""Characters in a line of a table, where nobody says how many."""
 
 _RUNNABLE = r"^('*[=+\-@\t\r])"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHEN_USED = frozenset(line.name for line in STATEMENT_LINES if not line.always)
-"""Columns of a table for people that are left out where they hold only zeros."""
+"""Columns that a table leaves out where they hold only zeros."""
 
 _ALIKE = "not_told_from"
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
 _BELOW = "reason"
 _SPARE = frozenset({"name", "influence", "support"})
-"""Columns that a table goes without where there is no room: the key says who it is, and effect what is paid for."""
+"""Columns that a table drops where there is no room: the key names the provider, and effect is what is paid for."""
 
 _HEADINGS = {"credit_micro": "credits", "output_id": "output"}
+
+_UNBOUNDED = 100_000
+_WIDE: PaddingDimensions = (0, 1)
+_CLOSE: PaddingDimensions = (0, 1, 0, 0)
+"""Paddings of a cell, as rich reads them: three spaces between columns, or two."""
+
+_INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its heading and cells, as text; a `spare` one is dropped where there is no room."""
+
+    heading: str
+    cells: Sequence[str]
+    is_number: bool = False
+    spare: bool = False
 
 
 def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -> str:  # noqa: A002 - as the option is called
@@ -64,14 +92,14 @@ def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -
     raise InvalidRequestError(f"format {format!r}: it must be one of {', '.join(get_args(Format))}")
 
 
-def to_csv(frame: pl.DataFrame, *, header: bool = True) -> str:
+def to_csv(frame: pl.DataFrame) -> str:
     """Return a frame as CSV; write it in UTF-8 without translating line ends."""
     safe = [
         pl.col(name).str.replace(_RUNNABLE, "'$1")
         for name, dtype in frame.schema.items()
         if dtype == pl.String and not _is_money(frame[name])
     ]
-    return frame.with_columns(safe).write_csv(include_header=header, line_terminator="\r\n")
+    return frame.with_columns(safe).write_csv(line_terminator="\r\n")
 
 
 def to_json(frame: pl.DataFrame) -> str:
@@ -81,10 +109,10 @@ def to_json(frame: pl.DataFrame) -> str:
 
 
 def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
-    """Return a frame as a table for people: credits and percent, nats to three digits, numbers to the right.
+    """Return a frame as a table for people: credits and percent, nats to three digits, numbers aligned right.
 
-    Lines of the waterfall that no provider has are left out, so that the others fit on a screen. Why nothing is paid
-    stands below a provider's line, and which shares cannot be told apart below the table.
+    Statement lines that are zero for every provider are left out. The reason why nothing is paid stands below a
+    provider's line; the shares that cannot be told apart stand below the table.
     """
     columns = []
     for name in frame.columns:
@@ -100,12 +128,31 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
     return fitted(columns, width, notes) + _alike_text(frame, width)
 
 
+def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> str:
+    """Return columns as a table with at most `width` characters in a line, as far as words allow.
+
+    Args:
+        columns: the columns, all of one length.
+        width: characters in a line.
+        notes: a text for each row, wrapped below it; an empty one takes no line.
+    """
+    spare = [column for column in columns if column.spare]
+    fewer = [[column for column in columns if column not in spare[:count]] for count in range(1, len(spare) + 1)]
+    for some, padding in ((columns, _WIDE), (columns, _CLOSE), *((kept, _CLOSE) for kept in fewer)):
+        lines = _table(some, padding)
+        if max(map(cell_len, lines)) <= width:
+            left_out = [column.heading for column in columns if column not in some]
+            text = "\n".join(_with_notes(lines, notes, width)) + "\n"
+            return text + (f"\nNot shown at this width: {', '.join(left_out)}.\n" if left_out else "")
+    return "\n".join(_paragraphs(columns, notes, width)) + "\n"
+
+
 def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return whose share cannot be told apart from whose, each pair once: at the larger share.
+    """Return the pairs of providers with shares that cannot be told apart; each pair stands at the larger share.
 
     Args:
         shares: by provider.
-        alike: the keys that cannot be told from each, with spaces between.
+        alike: by provider, the keys of all that it cannot be told apart from, with spaces between.
     """
     order = sorted(shares, key=lambda key: (-shares[key], key))
     found = []
@@ -116,32 +163,21 @@ def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[t
     return found
 
 
-def _alike_text(frame: pl.DataFrame, width: int) -> str:
-    if _ALIKE not in frame.columns:
-        return ""
-    shares, alike = (dict(frame.select("provider", name).iter_rows()) for name in ("share", _ALIKE))
-    pairs = [f"{key} from {', '.join(others)}" for key, others in alike_pairs(shares, alike)]
-    if not pairs:
-        return ""
-    text = f"Shares that cannot be told apart on these outputs: {'; '.join(pairs)}."
-    return "\n" + textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False) + "\n"
-
-
 def credits_text(credit_micro: int) -> str:
-    """Return micro-credits as credits, with all their six decimals."""
+    """Return micro-credits as credits with six decimals."""
     whole, rest = divmod(abs(credit_micro), MICRO)
     return f"{'-' if credit_micro < 0 else ''}{whole:,}.{rest:06d}"
 
 
 def share_text(share: float) -> str:
-    """Return a fraction as percent with two decimals; what is not nothing is not shown as nothing."""
+    """Return a fraction as percent with two decimals; a share above zero never shows as zero."""
     if 0 < share < 0.00005:
         return "<0.01 %"
     return f"{100 * share:.2f} %"
 
 
 def nats_text(nats: float) -> str:
-    """Return nats with three significant digits, and never fewer than all digits before the point."""
+    """Return nats with three significant digits, or with all digits before the point if they are more."""
     if nats == 0:
         return "0"
     exponent = math.floor(math.log10(abs(nats)))
@@ -161,5 +197,56 @@ def _shown(column: str) -> Callable[[Any], str]:
 
 
 def _is_money(cells: pl.Series) -> bool:
-    """Whether a column of text holds amounts: it is one of them by name, and every cell is a plain number."""
+    """Return True for a column of amounts: it has the name of one, and every cell is a plain number."""
     return cells.name in MONEY_COLUMNS and all(_PLAIN_NUMBER.fullmatch(cell) for cell in cells)
+
+
+def _alike_text(frame: pl.DataFrame, width: int) -> str:
+    if _ALIKE not in frame.columns:
+        return ""
+    shares, alike = (dict(frame.select("provider", name).iter_rows()) for name in ("share", _ALIKE))
+    pairs = [f"{key} from {', '.join(others)}" for key, others in alike_pairs(shares, alike)]
+    if not pairs:
+        return ""
+    text = f"Shares that cannot be told apart on these outputs: {'; '.join(pairs)}."
+    return "\n" + textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False) + "\n"
+
+
+def _table(columns: Sequence[Column], padding: PaddingDimensions) -> list[str]:
+    """Return the lines of a table: headings, a rule, and one line for each row."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="", padding=padding)
+    for column in columns:
+        heading = column.heading.replace(" ", "\n")
+        table.add_column(heading, justify="right" if column.is_number else "left", no_wrap=True, vertical="bottom")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    text = io.StringIO()
+    console = Console(file=text, width=_UNBOUNDED, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(table)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    return [line for line in lines if line]
+
+
+def _with_notes(lines: Sequence[str], notes: Sequence[str], width: int) -> Iterator[str]:
+    head = len(lines) - len(notes) if notes else len(lines)
+    yield from lines[:head]
+    for line, note in zip(lines[head:], notes, strict=True):
+        yield line
+        yield from _wrapped(note, width, _INDENT)
+
+
+def _paragraphs(columns: Sequence[Column], notes: Sequence[str], width: int) -> Iterator[str]:
+    label = max(len(column.heading) for column in columns)
+    for number, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        if number:
+            yield ""
+        for column, cell in zip(columns, row, strict=True):
+            start = f"{column.heading:<{label}}  "
+            yield from _wrapped(cell, width, " " * len(start), start) or [start.rstrip()]
+        if notes:
+            yield from _wrapped(notes[number], width, _INDENT)
+
+
+def _wrapped(text: str, width: int, indent: str, start: str | None = None) -> list[str]:
+    first = indent if start is None else start
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)

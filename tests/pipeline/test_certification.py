@@ -114,7 +114,7 @@ def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(
     for shown in ("21 models", "60 answers", "0.80", "0.75 to 0.85", "0.90", "0.30", "0.50", "73%", "does not say how"):
         assert shown in words, shown
     page, note = faces(account, "ann")
-    assert "rank correlation of 0.80" in page
+    assert "an agreement of 0.80" in page
     assert sha256 in page
     assert "2026-12-20" in note
     assert integrity.verify(account.ledger, None).problems == ()
@@ -154,7 +154,7 @@ def test_an_override_puts_its_reason_on_every_statement_and_into_the_ledger(acco
 def test_an_override_tells_what_a_poor_certificate_found(account: Account) -> None:
     register(account.ledger, certificate(0.44))
     account.close(JANUARY, unvalidated="no better one yet")
-    assert "rank correlation of 0.44" in " ".join(account.statement(JANUARY, "ann")["validation"]["words"])
+    assert "an agreement of 0.44" in " ".join(account.statement(JANUARY, "ann")["validation"]["words"])
 
 
 def test_an_override_that_is_not_needed_is_refused(account: Account) -> None:

@@ -105,7 +105,7 @@ def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month: 
     page = attribution(month, books)
     themes = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
     assert len(themes) == 2
-    bar = re.search(r"\.bars \.one { fill: var\(--(\w+)\); }", page)
+    bar = re.search(r"\.bars \.one, \.wide \.one { fill: var\(--(\w+)\); }", page)
     assert bar is not None
     for theme in themes:
         colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme))
