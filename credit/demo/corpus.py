@@ -1,4 +1,4 @@
-"""The demo's data: installed Python distributions as contributors, their source files as training data."""
+"""Data of the demo: installed Python distributions as contributors, their source files as training data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 from credit.errors import InputError
 
 DISTRIBUTIONS = ("torch", "transformers", "sqlalchemy", "polars", "rich", "click", "jinja2")
-"""Distributions that credit itself depends on, so that they are there wherever it runs; package = distribution."""
+"""Distributions that credit depends on, installed wherever it runs. Each has one package of the same name."""
 
 OWN = "credit"
-"""The demo's own data, whose share goes to the house."""
+"""The house's own data in the demo."""
 
 _BYTES_PER_PROVIDER = 125_000
 _HELD_BACK = 4
@@ -28,7 +28,7 @@ _FILE_BYTES = (1_500, 40_000)
 
 @dataclass(frozen=True, slots=True)
 class Contributor:
-    """A distribution that contributes: its key, and what its metadata says of it."""
+    """A contributing distribution: its key, and facts from its metadata."""
 
     key: str
     name: str
@@ -40,7 +40,7 @@ class Contributor:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One source file: `id` is its path below the package's parent."""
+    """A source file; `id` is its path below the package's parent."""
 
     id: str
     provider: str
@@ -50,7 +50,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is trained on, and what is held back to prompt with."""
+    """Files to train on, and files held back for prompts."""
 
     contributors: tuple[Contributor, ...]
     train: tuple[SourceFile, ...]
@@ -58,7 +58,7 @@ class Corpus:
 
 
 def collect(seed: int, distributions: Sequence[str] = (*DISTRIBUTIONS, OWN)) -> Corpus:
-    """Select about 125 kB of source text of each distribution, the same for the same seed and versions."""
+    """Select source text of each distribution, about the same amount of each; equal seed and versions, equal text."""
     contributors, train, held_back = [], [], []
     for key in distributions:
         contributor = _contributor(key)
@@ -123,7 +123,7 @@ def _package_folder(package: str) -> Path:
 
 
 def _name_rare_collections_other(files: list[SourceFile]) -> list[SourceFile]:
-    """Keep the collections with the most text; what remains becomes the collection `other`."""
+    """Keep the collections with the most text and call all others `other`."""
     sizes: Counter[str] = Counter()
     for file in files:
         sizes[file.collection] += len(file.text)

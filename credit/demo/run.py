@@ -1,4 +1,4 @@
-"""The demo from beginning to end: data, model, logs, and then the commands that a user would type."""
+"""The demo from beginning to end: data, model, logs, and then the commands as a user would type them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEED = 7
 MODEL_NAME = "demo-lm"
 CURRENCY = "USD"
 POOLS = (("2026-01", "1000.00"), ("2026-02", "1500.00"))
-"""Months of the logs, both over wherever this runs, with the money to distribute in each."""
+"""Months of the logs with the money to distribute in each; both are in the past."""
 
 _UNVALIDATED = "demonstration: nobody is paid by it"
 _MARKER = "demo.json"
@@ -38,12 +38,12 @@ _NEW_TOKENS = 64
 
 Say = Callable[[str], None]
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
-"""Shows how far something is that takes a while: of its description and unit, it yields `update(done, total)`."""
+"""Progress bar, made from a description and a unit; it yields `update(done, total)`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A place in a held-back file: what the model is given, and how the file really goes on."""
+class Passage:
+    """A passage of a held-back file: the prompt for the model, and the file's true continuation."""
 
     provider: str
     prompt: str
@@ -52,7 +52,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class DemoLine:
-    """One line of the demo's closing table. `outputs` counts those that credited the provider most."""
+    """A line of the demo's closing table; `outputs` counts the outputs that credited this provider most."""
 
     provider: str
     outputs: int
@@ -63,7 +63,7 @@ class DemoLine:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo found. `hits` of `checked` held-back continuations credited their own source most."""
+    """The demo's result: `hits` of `checked` true continuations credited their own source most."""
 
     lines: tuple[DemoLine, ...]
     hits: int
@@ -71,12 +71,12 @@ class DemoResult:
 
 
 def run_demo(folder: Path, say: Say, bar: Bar) -> DemoResult:
-    """Run the demo in `folder`, which then holds everything it made.
+    """Run the demo and leave everything it makes in `folder`.
 
     A model that an earlier run trained on the same data is kept; all else starts clean.
 
     Raises:
-        InputError: the folder holds something that is not a demo.
+        InputError: the folder holds files, and no demo.
         CreditError: a command failed.
     """
     corpus = collect(SEED)
@@ -96,7 +96,8 @@ def run_demo(folder: Path, say: Say, bar: Bar) -> DemoResult:
             f"{contributor.version}, {contributor.license}, {contributor.authors}"
         )
     if not kept:
-        _train(folder, corpus, fingerprint, say, bar)
+        _train(folder, corpus, say, bar)
+        (folder / _MARKER).write_text(json.dumps({"trained": fingerprint}))
     _commands(folder, say)
     return _result(folder)
 
@@ -108,7 +109,7 @@ def _fingerprint(corpus: Corpus) -> str:
 
 
 def _prepare(folder: Path, fingerprint: str) -> bool:
-    """Empty the folder of an earlier demo; return whether its model can be kept."""
+    """Empty the folder of an earlier demo; return True if its model is kept."""
     marker = folder / _MARKER
     if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():
         raise InputError(f"{folder} is not empty and holds no demo; choose another folder: credit demo --out FOLDER")
@@ -145,7 +146,8 @@ def _write_inputs(folder: Path, corpus: Corpus) -> None:
             writer.writerow([contributor.key, contributor.name, contributor.kind, *terms])
 
 
-def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, bar: Bar) -> None:
+def _train(folder: Path, corpus: Corpus, say: Say, bar: Bar) -> None:
+    """Train the model and log its answers to prompts from files that it has not seen."""
     from credit.demo import training
 
     texts = [file.text for file in corpus.train]
@@ -161,33 +163,34 @@ def _train(folder: Path, corpus: Corpus, fingerprint: str, say: Say, bar: Bar) -
         model = training.train_model(texts, tokenizer, SEED, step_done)
     training.save(model, tokenizer, folder / "model")
     say("Letting the model continue prompts from files that it has not seen ...")
-    (folder / "logs").mkdir(exist_ok=True)
+    passages = list(_passages(corpus.held_back))
+    with bar("  writing", "answers") as update:
+        answers = training.complete(model, tokenizer, [item.prompt for item in passages], _NEW_TOKENS, SEED, update)
+    _write_logs(folder, passages, answers)
+
+
+def _write_logs(folder: Path, passages: Sequence[Passage], answers: Sequence[str]) -> None:
+    """Log every answer of the model, and beside it the true continuation with its origin."""
     origins: dict[str, str] = {}
     logs: dict[str, list[dict[str, str]]] = {period: [] for period, _ in POOLS}
-    cuts = list(_cuts(corpus.held_back))
-    with bar("  writing", "answers") as update:
-        answers = []
-        for number, cut in enumerate(cuts):
-            answers.append(training.complete(model, tokenizer, cut.prompt, _NEW_TOKENS, SEED + number))
-            update(number + 1, len(cuts))
-    for number, (cut, completion) in enumerate(zip(cuts, answers, strict=True)):
+    for number, (passage, answer) in enumerate(zip(passages, answers, strict=True)):
         period = POOLS[number % len(POOLS)][0]
         day = f"{period}-{1 + number // len(POOLS) % 28:02d}T12:00:00Z"
-        for kind, text in (("model", completion), ("true", cut.continuation)):
+        for kind, text in (("model", answer), ("true", passage.continuation)):
             if text.strip():
-                # A number, as a service gives one: whoever is sent its outputs learns nothing of others from their ids.
+                # A number, as a service gives one: an id in a provider's export must say nothing about others.
                 record = {"id": f"{number + 1:03d}-{kind}", "occurred_at": day, "model": MODEL_NAME}
-                logs[period].append(record | {"prompt": cut.prompt, "completion": text})
-        origins[f"{number + 1:03d}-true"] = cut.provider
+                logs[period].append(record | {"prompt": passage.prompt, "completion": text})
+        origins[f"{number + 1:03d}-true"] = passage.provider
+    (folder / "logs").mkdir(exist_ok=True)
     for period, records in logs.items():
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / "logs" / f"{period}.jsonl").write_text(lines, encoding="utf-8")
     (folder / "origins.json").write_text(json.dumps(origins, indent=1))
-    (folder / _MARKER).write_text(json.dumps({"trained": fingerprint}))
 
 
-def _cuts(files: Sequence[SourceFile]) -> Iterator[Cut]:
-    """Yield places in held-back files at which a line begins, the same for the same files."""
+def _passages(files: Sequence[SourceFile]) -> Iterator[Passage]:
+    """Yield passages of held-back files that begin with a line, the same for the same files."""
     for file in files:
         rng = random.Random(f"{SEED}/{file.id}")  # noqa: S311  # a selection, not a secret
         room = len(file.text) - _PROMPT_CHARACTERS - _CONTINUATION_CHARACTERS
@@ -197,11 +200,11 @@ def _cuts(files: Sequence[SourceFile]) -> Iterator[Cut]:
             middle = low + _PROMPT_CHARACTERS
             continuation = file.text[middle : middle + _CONTINUATION_CHARACTERS]
             if continuation.strip():
-                yield Cut(file.provider, file.text[low:middle], continuation)
+                yield Passage(file.provider, file.text[low:middle], continuation)
 
 
 def _commands(folder: Path, say: Say) -> None:
-    """Do what a user would: type the commands."""
+    """Run the commands in a user's order."""
 
     def credit(*arguments: str) -> None:
         say(f"\n$ credit {shlex.join(arguments)}")
@@ -222,7 +225,7 @@ def _commands(folder: Path, say: Say) -> None:
 
 
 def _credit(folder: Path, arguments: Sequence[str], *, capture: bool = False) -> str:
-    """Run a `credit` command in the folder; its output goes to the terminal, or is returned."""
+    """Run a `credit` command in the folder; print its output, or return it if `capture` is set."""
     sys.stdout.flush()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
     done = subprocess.run(  # noqa: S603  # our own program with our own arguments
@@ -276,5 +279,5 @@ def _report(folder: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def share(line: DemoLine, lines: Sequence[DemoLine]) -> float:
-    """A line's share of all credits, 0 to 1."""
+    """Return a line's share of all credits, 0 to 1."""
     return line.credit_micro / max(sum(other.credit_micro for other in lines), MICRO)

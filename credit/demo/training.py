@@ -20,10 +20,11 @@ _SEQUENCE = 128
 _BATCH = 16
 _EPOCHS = 4
 _LEARNING_RATE = 3e-3
+_ANSWERS_AT_ONCE = 16
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer that puts `<s>` before a text."""
+    """Train a byte-level BPE tokenizer; it puts `<s>` before a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,7 +50,7 @@ def train_model(
     seed: int,
     on_step: Callable[[int, int, float], None],
 ) -> LlamaForCausalLM:
-    """Train a small Llama from scratch; `on_step(step, steps, loss)` is called after every step, loss in nats/token."""
+    """Train a small Llama from scratch and call `on_step(step, steps, loss)` after every step; loss in nats/token."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -98,26 +99,38 @@ def _batches(sequences: Tensor, seed: int) -> Iterator[Tensor]:
         yield from torch.split(sequences[torch.randperm(len(sequences), generator=generator)], _BATCH)
 
 
-def complete(model: Any, tokenizer: Any, prompt: str, new_tokens: int, seed: int) -> str:
-    """Let the model continue a prompt, sampled with a seed."""
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    new_tokens: int,
+    seed: int,
+    on_answers: Callable[[int, int], None],
+) -> list[str]:
+    """Return the model's continuations of prompts, sampled with a seed; `on_answers(done, total)` follows."""
     torch.manual_seed(seed)
-    encoded = tokenizer(prompt, return_tensors="pt")
-    with torch.no_grad():
-        ids = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens // 2,
-            do_sample=True,
-            temperature=0.7,
-            top_k=50,
-        )
-    text: str = tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return text
+    answers: list[str] = []
+    for start in range(0, len(prompts), _ANSWERS_AT_ONCE):
+        # Padded on the left: a continuation begins where its prompt ends.
+        batch = list(prompts[start : start + _ANSWERS_AT_ONCE])
+        encoded = tokenizer(batch, return_tensors="pt", padding=True, padding_side="left")
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens // 2,
+                do_sample=True,
+                temperature=0.7,
+                top_k=50,
+            )
+        answers += tokenizer.batch_decode(ids[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+        on_answers(len(answers), len(prompts))
+    return answers
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save model and tokenizer as any Hugging Face model is saved."""
+    """Save model and tokenizer as a Hugging Face model folder."""
     with without_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
