@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.ledger import indexes, outputs, periods, pools, score_books
+from credit.ledger import indexes, outputs, periods, pools, providers, score_books
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
@@ -67,9 +67,9 @@ MONTH = (
 """Four outputs on three days; five credits."""
 
 
-def add(ledger: Ledger, providers: Sequence[Provider] = PROVIDERS) -> None:
+def add(ledger: Ledger, known: Sequence[Provider] = PROVIDERS) -> None:
     with ledger.write() as conn:
-        providers.import_providers(conn, providers, now=NOW)
+        providers.import_providers(conn, known, now=NOW)
         indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=NOW)
 
 
