@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy
 from credit.fidelity.certificate import Certificate
 from credit.ledger.certificates import RegisteredCertificate, certificates
-from credit.ledger.queries import CreditMethod, credit_methods
+from credit.ledger.credits import CreditMethod, credit_methods
 
 
 def counting(registered: Sequence[RegisteredCertificate], method: CreditMethod) -> RegisteredCertificate | None:

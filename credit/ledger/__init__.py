@@ -10,6 +10,6 @@ Read in this order:
   outputs), `score_books` (how their credit was shared out), `set_aside`, `certificates`;
 - what a close works with and decides: `periods`, `pools`, `settlement`, `statements`, `payouts` (and what becomes of
   them), `corrections` (what people post by hand);
-- what is read: `balances`, `transactions`, `queries`;
+- what is read: `balances`, `transactions`, `credits` (credits earned, by whom and by which method);
 - `integrity`, which recomputes all of it, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
 """

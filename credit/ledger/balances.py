@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import parse_account
-from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn, provider
+from credit.ledger.journal import journal_sums
+from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.values import utc_text
 
 
@@ -39,19 +40,10 @@ def balance(
         effective: count only what took effect on or before this day.
         recorded: count only what the ledger had recorded at or before this moment.
     """
-    query = (
-        select(*exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .where(account.c.key == account_key, ledger_entry.c.commodity == commodity)
-    )
-    if effective is not None or recorded is not None:
-        query = query.join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-    if effective is not None:
-        query = query.where(ledger_txn.c.effective_on <= effective.isoformat())
-    if recorded is not None:
-        query = query.where(ledger_txn.c.recorded_at <= utc_text(recorded))
-    high, low = conn.execute(query).one()
-    return join_sum(high, low)
+    as_of = _as_of(effective, recorded)
+    where = (account.c.key == account_key, ledger_entry.c.commodity == commodity, *as_of)
+    ((total,),) = journal_sums(conn, where=where, transactions=bool(as_of))
+    return int(total)
 
 
 def balances(
@@ -75,23 +67,23 @@ def balances(
     Raises:
         LedgerError: there is neither such an account nor such a provider.
     """
-    query = (
-        select(account.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .group_by(account.c.key, ledger_entry.c.commodity)
-        .order_by(account.c.key, ledger_entry.c.commodity)
-    )
     if ":" in whose:
         parse_account(whose)
-        query = query.where(account.c.key == whose)
+        own = account.c.key == whose
     else:
         owner = conn.execute(select(provider.c.id).where(provider.c.key == whose)).scalar()
         if owner is None:
             raise LedgerError(f"{whose!r} is neither a provider nor an account; see credit providers list")
-        query = query.where(account.c.provider_id == owner)
+        own = account.c.provider_id == owner
+    where = (own, *_as_of(effective, recorded))
+    return [Balance(*row) for row in journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where)]
+
+
+def _as_of(effective: date | None, recorded: datetime | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for what took effect by a day, and was recorded by a moment."""
+    conditions: list[ColumnElement[bool]] = []
     if effective is not None:
-        query = query.where(ledger_txn.c.effective_on <= effective.isoformat())
+        conditions.append(ledger_txn.c.effective_on <= effective.isoformat())
     if recorded is not None:
-        query = query.where(ledger_txn.c.recorded_at <= utc_text(recorded))
-    return [Balance(key, commodity, join_sum(high, low)) for key, commodity, high, low in conn.execute(query)]
+        conditions.append(ledger_txn.c.recorded_at <= utc_text(recorded))
+    return conditions

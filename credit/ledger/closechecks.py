@@ -13,12 +13,11 @@ from credit.ledger.accounts import (
     AccountKind,
     fx_account,
 )
+from credit.ledger.credits import credit_totals, credits_by_month
 from credit.ledger.crosschecks import Problem
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
 from credit.ledger.periods import last_closed, last_day, later
-from credit.ledger.pools import credit_totals
-from credit.ledger.queries import credits_by_month
 from credit.ledger.schema import (
     account,
     allocation,

@@ -12,7 +12,7 @@ from credit.errors import IdempotencyError, LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.balances import balance
 from credit.ledger.database import serialise_writers
-from credit.ledger.journal import Entry, Posted, Posting, post, reverse
+from credit.ledger.journal import Entry, Posted, Posting, journal_lines, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
@@ -202,10 +202,9 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
 def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
     """Refuse to take back, in a period, more than is left of a provider's advances up to that period."""
     owner, currency, amount = conn.execute(
-        select(provider.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(ledger_entry, account)
-        .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.ADVANCE)
+        journal_lines(provider.c.key, ledger_entry.c.commodity, ledger_entry.c.amount, owners=True).where(
+            ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.ADVANCE
+        )
     ).one()
     left = provider_balances(conn, AccountKind.ADVANCE, through=period).get((owner, currency), 0)
     if left > amount:
@@ -217,11 +216,8 @@ def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
 
 def _check_nothing_held(conn: Connection, txn_id: int) -> None:
     """Refuse to take back what was moved of a collection on hold: it may have been released and paid since."""
-    held = conn.execute(
-        select(account.c.key)
-        .join_from(ledger_entry, account)
-        .where(ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.HELD)
-    ).scalar()
+    of_held = (ledger_entry.c.txn_id == txn_id) & (account.c.kind == AccountKind.HELD)
+    held = conn.execute(journal_lines(account.c.key).where(of_held)).scalar()
     if held is not None:
         raise LedgerError(
             f"transaction {txn_id} cannot be reversed: it moved what is, or was, on hold ({held}); take it back by"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import IN_CREDITS, parse_account
@@ -20,7 +20,7 @@ from credit.ledger.bulk import insert_rows
 from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_ids
-from credit.ledger.schema import account, ledger_entry, ledger_txn, next_id, period
+from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn, next_id, period, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.transaction_kinds import Details, ReversalDetails, TransactionKind
 from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
@@ -214,23 +214,54 @@ def reverse(conn: Connection, txn_id: int, *, period: str, reason: str, now: dat
     ).one_or_none()
     if header is None:
         raise LedgerError(f"there is no transaction {txn_id} to reverse")
-    lines = conn.execute(
-        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(ledger_entry, account)
-        .where(ledger_entry.c.txn_id == txn_id)
-        .order_by(ledger_entry.c.line_no)
-    )
     posting = Posting(
         kind=TransactionKind.REVERSAL,
         period=period,
         effective_on=date.fromisoformat(header.effective_on),
         idempotency_key=TransactionKind.REVERSAL.key(txn_id=txn_id),
-        entries=tuple(Entry(key, commodity, -amount) for key, commodity, amount in lines),
+        entries=tuple(Entry(line.account, line.commodity, -line.amount) for line in entries_of(conn, txn_id)),
         memo=reason,
         details=ReversalDetails(header.kind, header.hash),
         reverses=txn_id,
     )
     return post(conn, posting, now=now)
+
+
+def journal_lines(*columns: ColumnElement[Any], owners: bool = False, transactions: bool = True) -> Select[Any]:
+    """Return a query for lines of the journal: entries, each with its account and its transaction.
+
+    Args:
+        columns: what to select, from `ledger_entry`, `account`, `ledger_txn` and `provider`.
+        owners: join the providers that own the accounts, which leaves out accounts that no provider owns.
+        transactions: join the transactions; a sum over whole accounts is faster without them.
+    """
+    query = select(*columns).join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
+    if transactions:
+        query = query.join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+    if owners:
+        query = query.join(provider, provider.c.id == account.c.provider_id)
+    return query
+
+
+def journal_sums(
+    conn: Connection, *by: ColumnElement[Any], where: Sequence[ColumnElement[bool]], transactions: bool = True
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the exact sums of amounts by the values of some columns, in the order of those, each as (*values, sum).
+
+    The database adds up: as many rows come from it as there are combinations of values, whatever the number of entries.
+    `by` and `where` take columns as `journal_lines` does; the providers are joined where `by` names one of theirs.
+    """
+    owners = any(column is provider.c.key for column in by)
+    query = journal_lines(*by, *exact_sum(ledger_entry.c.amount), owners=owners, transactions=transactions)
+    for *values, high, low in conn.execute(query.where(*where).group_by(*by).order_by(*by)):
+        yield (*values, join_sum(high, low))
+
+
+def entries_of(conn: Connection, txn_id: int) -> tuple[Entry, ...]:
+    """Return the entries of a transaction in their order."""
+    columns = (account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
+    lines = journal_lines(*columns, transactions=False).where(ledger_entry.c.txn_id == txn_id)
+    return tuple(Entry(*line) for line in conn.execute(lines.order_by(ledger_entry.c.line_no)))
 
 
 def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:

@@ -15,11 +15,7 @@ from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.periods import first_day, later
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.schema import (
-    account,
     allocation,
-    exact_sum,
-    join_sum,
-    ledger_entry,
     ledger_txn,
     next_id,
     pool,
@@ -28,7 +24,7 @@ from credit.ledger.schema import (
 from credit.ledger.seals import add_rows
 from credit.ledger.transaction_kinds import PoolDetails, TransactionKind
 from credit.ledger.values import check_currency
-from credit.records import CREDIT, period_of
+from credit.records import period_of
 
 _MONTHS_AHEAD = 12
 """Months after the present one that pools can be added for: what lies further ahead is a slip of the hand."""
@@ -153,20 +149,6 @@ def standing_pools(conn: Connection, name: str) -> list[Pool]:
     """Return the pools of a period whose money has not been taken back by a reversal, as they were added."""
     undone = undone_pools(conn, name)
     return [item for item in pools(conn, name) if item.id not in undone]
-
-
-def credit_totals(conn: Connection, name: str) -> dict[str, int]:
-    """Return the micro-credits that each provider earned in a period, from its entries; the house included."""
-    rows = conn.execute(
-        select(provider.c.key, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
-        .where(ledger_txn.c.period_id == name, account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT)
-        .group_by(provider.c.key)
-        .order_by(provider.c.key)
-    )
-    return {key: join_sum(high, low) for key, high, low in rows}
 
 
 def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation]) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, func, insert, select
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
+from credit.ledger.journal import journal_lines
 from credit.ledger.outputs import month_bounds
 from credit.ledger.periods import Period, periods
 from credit.ledger.schema import (
@@ -329,10 +330,8 @@ def _check(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> None:
         if micro
     }
     query = (
-        select(ledger_txn.c.effective_on, provider.c.key, account.c.collection, ledger_entry.c.amount)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
+        journal_lines(ledger_txn.c.effective_on, provider.c.key, account.c.collection, owners=True)
+        .add_columns(ledger_entry.c.amount)
         .where(ledger_txn.c.id.in_(book.transactions.values()))
         .where(account.c.kind == AccountKind.EARNED, ledger_entry.c.commodity == CREDIT)
     )

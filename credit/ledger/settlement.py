@@ -13,10 +13,9 @@ from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
+from credit.ledger.journal import journal_lines, journal_sums
 from credit.ledger.schema import (
     account,
-    exact_sum,
-    join_sum,
     ledger_entry,
     ledger_txn,
     next_id,
@@ -71,37 +70,21 @@ def provider_balances(
         before: count only what was posted in periods before this one.
         through: count only what was posted in periods up to this one.
     """
-    query = (
-        select(provider.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
-        .where(account.c.kind == kind)
-        .group_by(provider.c.key, ledger_entry.c.commodity)
-        .order_by(provider.c.key, ledger_entry.c.commodity)
-    )
-    if before is not None or through is not None:
-        query = query.join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
+    where = [account.c.kind == kind]
     if before is not None:
-        query = query.where(ledger_txn.c.period_id < before)
+        where.append(ledger_txn.c.period_id < before)
     if through is not None:
-        query = query.where(ledger_txn.c.period_id <= through)
-    sums = {(key, currency): join_sum(high, low) for key, currency, high, low in conn.execute(query)}
-    return {item: amount for item, amount in sums.items() if amount}
+        where.append(ledger_txn.c.period_id <= through)
+    sums = journal_sums(conn, provider.c.key, ledger_entry.c.commodity, where=where, transactions=len(where) > 1)
+    return {(key, currency): amount for key, currency, amount in sums if amount}
 
 
 def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, dict[str, int]]:
     """Return what collections earned while on hold, in periods before one, by collection; zeros are left out."""
-    query = (
-        select(provider.c.key, ledger_entry.c.commodity, account.c.collection, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
-        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .where(account.c.kind == AccountKind.HELD, ledger_txn.c.period_id < before)
-        .group_by(provider.c.key, ledger_entry.c.commodity, account.c.collection)
-    )
+    by = (provider.c.key, ledger_entry.c.commodity, account.c.collection)
+    where = (account.c.kind == AccountKind.HELD, ledger_txn.c.period_id < before)
     found: dict[ProviderCurrency, dict[str, int]] = {}
-    for key, currency, collection, high, low in conn.execute(query):
-        amount = join_sum(high, low)
+    for key, currency, collection, amount in journal_sums(conn, *by, where=where):
         if amount:
             found.setdefault((key, currency), {})[collection] = amount
     return found
@@ -110,11 +93,8 @@ def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, di
 def corrections(conn: Connection, period: str) -> list[Correction]:
     """Return what moved the payable accounts, and those of held collections, in a period, in order of posting."""
     query = (
-        select(ledger_txn, provider.c.key.label("owner"), account.c.collection)
+        journal_lines(*ledger_txn.c, provider.c.key.label("owner"), account.c.collection, owners=True)
         .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
         .where(ledger_txn.c.period_id == period, account.c.kind.in_((AccountKind.PAYABLE, AccountKind.HELD)))
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )

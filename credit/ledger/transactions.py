@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, select
 
 from credit.errors import LedgerError
-from credit.ledger.journal import Entry
+from credit.ledger.journal import Entry, entries_of
 from credit.ledger.providers import provider_id
 from credit.ledger.schema import account, ledger_entry, ledger_txn
 
@@ -113,11 +113,5 @@ def transaction(conn: Connection, txn_id: int) -> Transaction:
     ).one_or_none()
     if row is None:
         raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
-    entries = conn.execute(
-        select(account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(ledger_entry, account)
-        .where(ledger_entry.c.txn_id == txn_id)
-        .order_by(ledger_entry.c.line_no)
-    )
     headed, (details, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
-    return Transaction(TransactionHeader(*headed), tuple(Entry(*line) for line in entries), json.loads(details), *rest)
+    return Transaction(TransactionHeader(*headed), entries_of(conn, txn_id), json.loads(details), *rest)

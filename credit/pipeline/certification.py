@@ -17,9 +17,9 @@ from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
 from credit.fidelity.registered import counting, period_attribution_error
 from credit.ledger.certificates import RegisteredCertificate, certificates
+from credit.ledger.credits import CreditMethod, credit_methods, standing_restatements
 from credit.ledger.indexes import indexes
 from credit.ledger.providers import providers
-from credit.ledger.queries import CreditMethod, credit_methods, standing_restatements
 from credit.ledger.score_books import standing_scores
 
 DEFAULT_MIN_FIDELITY = 0.5

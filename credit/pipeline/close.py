@@ -21,6 +21,7 @@ from credit.accounting.statement import (
 )
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
+from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.issuers import issuers
@@ -28,9 +29,8 @@ from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
 from credit.ledger.personal_data import keep_erasable
-from credit.ledger.pools import Pool, credit_totals, standing_pools
+from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.providers import providers
-from credit.ledger.queries import credit_methods, credits_by_month
 from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing
 from credit.ledger.settlement import Correction, ProviderCurrency, corrections

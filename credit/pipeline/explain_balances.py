@@ -16,12 +16,12 @@ from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part, settle
 from credit.errors import IntegrityError
 from credit.ledger.accounts import AccountKind
+from credit.ledger.credits import credits_by_group
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.payouts import payouts
 from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import allocations, pools
-from credit.ledger.queries import credits_by_group
 from credit.ledger.settlement import (
     Correction,
     ProviderCurrency,

@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
+from credit.ledger.credits import credit_rows
 from credit.ledger.periods import Period
 from credit.ledger.providers import provider_id, providers
-from credit.ledger.queries import credit_rows
 from credit.ledger.score_books import book_scores, existing_period, reversed_transactions, standing_rows
 from credit.pipeline.explain_balances import CurrencySteps, balance_steps
 from credit.pipeline.period_basis import checked_pooling, moved_credits

@@ -12,14 +12,14 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from credit.accounting.credits import UNEARNED, MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
-from credit.ledger.journal import Entry, Posting, post
+from credit.ledger.credits import credit_methods
+from credit.ledger.journal import Entry, Posting, journal_lines, post
 from credit.ledger.periods import last_day
-from credit.ledger.queries import credit_methods
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.score_books import standing_scores
 from credit.ledger.transaction_kinds import TransactionKind
@@ -76,10 +76,7 @@ def post_pooling(conn: Connection, books: Path | None, period: str, now: datetim
 def pooled_entries(conn: Connection, period: str) -> dict[Group, int]:
     """Return what the close of a period moved, in micro-credits by group."""
     query = (
-        select(provider.c.key, account.c.collection, ledger_entry.c.amount)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
-        .join(provider, provider.c.id == account.c.provider_id)
+        journal_lines(provider.c.key, account.c.collection, ledger_entry.c.amount, owners=True)
         .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.POOLING)
         .where(account.c.kind == AccountKind.EARNED)
         .order_by(provider.c.key, account.c.collection)

@@ -19,16 +19,16 @@ from sqlalchemy import Connection, select
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import AccountKind, parse_account
+from credit.ledger.credits import credits_by_group
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
-from credit.ledger.journal import Entry, Posting, post
+from credit.ledger.journal import Entry, Posting, journal_lines, journal_sums, post
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.periods import Period, first_day, last_day, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import allocations, standing_pools
 from credit.ledger.providers import providers
-from credit.ledger.queries import credits_by_group
-from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.schema import account, ledger_entry, ledger_txn
 from credit.ledger.score_books import PostedBook, existing_period, standing_scores
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
@@ -331,15 +331,10 @@ def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCu
 
 def _released(conn: Connection, period: str) -> set[AccountCurrency]:
     """Return the accounts of collections from which what they earned in a period was released after it."""
-    query = (
-        select(account.c.key, ledger_entry.c.commodity)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
-        .where(
-            ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
-            ledger_txn.c.period_id > period,
-            account.c.kind == AccountKind.HELD,
-        )
+    query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
+        ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
+        ledger_txn.c.period_id > period,
+        account.c.kind == AccountKind.HELD,
     )
     return {(key, currency) for key, currency in conn.execute(query)}
 
@@ -356,10 +351,6 @@ def _moved(conn: Connection, period: str) -> dict[AccountCurrency, int]:
     earlier = _restatements(conn, period)
     undoing = select(ledger_txn.c.id).where(ledger_txn.c.reverses_txn_id.in_(earlier))
     counted = [*earlier, *conn.execute(undoing).scalars()]
-    rows = conn.execute(
-        select(account.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account)
-        .where(ledger_entry.c.txn_id.in_(counted))
-        .group_by(account.c.key, ledger_entry.c.commodity)
-    )
-    return {(key, currency): join_sum(high, low) for key, currency, high, low in rows}
+    where = (ledger_entry.c.txn_id.in_(counted),)
+    sums = journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where, transactions=False)
+    return {(key, currency): amount for key, currency, amount in sums}

@@ -6,12 +6,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
+from credit.ledger.journal import chain_head
+from credit.ledger.outputs import pending_count
 from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
-from credit.ledger.periods import Period, last_day
+from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import Pool, standing_pools
-from credit.ledger.queries import Status, status
+from credit.ledger.schema import attribution_index, model, output, provider, score_book
+from credit.ledger.set_aside import standing
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What there is in the ledger, in numbers. `outputs` counts by the month of occurrence."""
+
+    providers: int
+    models: int
+    indexes: int
+    outputs: dict[str, int]
+    pending: int
+    set_aside: int
+    books: int
+    transactions: int
+    chain_head: str
+    periods: tuple[Period, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +55,31 @@ def overview(conn: Connection, *, now: datetime) -> Overview:
     """Return what a ledger holds and what is to be done; `now` decides which months are over."""
     found = status(conn)
     counts = payout_counts(conn)
-    periods = tuple(
+    known = tuple(
         PeriodOverview(item, tuple(standing_pools(conn, item.id)), counts.get(item.id, {})) for item in found.periods
     )
-    return Overview(found, periods, tuple(_next_steps(conn, found, periods, now)))
+    return Overview(found, known, tuple(_next_steps(conn, found, known, now)))
+
+
+def status(conn: Connection) -> Status:
+    """Count what there is."""
+    month = func.substr(output.c.occurred_at, 1, 7)
+    by_month = conn.execute(select(month, func.count()).group_by(month).order_by(month))
+    seq, head = chain_head(conn)
+    tables = (provider, model, attribution_index, score_book)
+    counts = [int(conn.execute(select(func.count()).select_from(table)).scalar_one()) for table in tables]
+    return Status(
+        providers=counts[0],
+        models=counts[1],
+        indexes=counts[2],
+        outputs={name: count for name, count in by_month},
+        pending=pending_count(conn),
+        set_aside=len(standing(conn)),
+        books=counts[3],
+        transactions=seq,
+        chain_head=head,
+        periods=tuple(periods(conn)),
+    )
 
 
 def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, ...], now: datetime) -> Iterator[str]:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_amount
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
+from credit.ledger.journal import journal_lines, journal_sums
 from credit.ledger.periods import first_day, last_day
-from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn
+from credit.ledger.schema import account, ledger_entry, ledger_txn
 from credit.ledger.score_books import existing_period
 from credit.records import CREDIT
 
@@ -116,23 +117,15 @@ def _shown(minor: int, currency: str) -> str:
 
 
 def _balances(conn: Connection, *, before: str) -> dict[tuple[str, str], int]:
-    rows = conn.execute(
-        select(account.c.key, ledger_entry.c.commodity, *exact_sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .where(ledger_txn.c.period_id < before, ledger_entry.c.commodity != CREDIT)
-        .group_by(account.c.key, ledger_entry.c.commodity)
-    )
-    found = {(key, currency): join_sum(high, low) for key, currency, high, low in rows}
-    return {key: amount for key, amount in found.items() if amount}
+    where = (ledger_txn.c.period_id < before, ledger_entry.c.commodity != CREDIT)
+    sums = journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where)
+    return {(key, currency): amount for key, currency, amount in sums if amount}
 
 
 def _lines(conn: Connection, period: str) -> Iterator[_Line]:
     columns = (ledger_txn.c.id, ledger_txn.c.kind, ledger_txn.c.effective_on, ledger_txn.c.hash)
     rows = conn.execute(
-        select(*columns, account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
+        journal_lines(*columns, account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
         .where(ledger_txn.c.period_id == period, ledger_entry.c.commodity != CREDIT)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no),
         execution_options=_STREAM,

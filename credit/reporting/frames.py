@@ -24,10 +24,10 @@ from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.registered import period_attribution_error
+from credit.ledger.credits import CreditRow, credit_rows
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
 from credit.ledger.providers import providers
-from credit.ledger.queries import CreditRow, credit_rows
 from credit.ledger.score_books import (
     MEASURES,
     book_scores,

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from credit.cli.main import cli
 from credit.ledger.certificates import certificates
+from credit.ledger.credits import credit_methods
 from credit.ledger.database import Ledger
-from credit.ledger.queries import credit_methods
 from tests.fidelity.test_validate import LEXICONS, outputs, recipe, records
 
 __all__ = ["outputs", "recipe", "records"]  # fixtures

@@ -28,6 +28,7 @@ from credit.ledger import (
     statements,
     terms,
 )
+from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.records import CREDIT, GivenRate, LoggedOutput, Message, Provider, Rate, Terms
@@ -120,7 +121,7 @@ def value(conn: Connection, index_id: int, output_ids: list[int], *, sha256: str
 def close(conn: Connection, name: str) -> None:
     """Share out every pool of a period equally between two providers with equal credits, and close it."""
     periods.close_lock(conn, name, now=NOW)
-    credited = pools.credit_totals(conn, name) or {"ada": 1, "bell": 1}
+    credited = credit_totals(conn, name) or {"ada": 1, "bell": 1}
     for item in pools.pools(conn, name):
         half = item.net_minor // 2
         shares = {"ada": item.net_minor - half, "bell": half}

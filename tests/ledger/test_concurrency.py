@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from credit.errors import PeriodClosedError
-from credit.ledger import integrity, journal, periods, pools
+from credit.ledger import integrity, journal, periods
+from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
@@ -92,7 +93,7 @@ def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> 
         barrier.wait()
         with ledger.write() as conn:
             periods.close_lock(conn, OCTOBER, now=NOW)
-            total = sum(pools.credit_totals(conn, OCTOBER).values())
+            total = sum(credit_totals(conn, OCTOBER).values())
             periods.mark_closed(conn, OCTOBER, policy_json="{}", now=NOW)
         return total
 
@@ -100,7 +101,7 @@ def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> 
         closing = pool.submit(closer)
         posted = sum(future.result() for future in [pool.submit(work, number) for number in range(4)])
     with ledger.read() as conn:
-        assert sum(pools.credit_totals(conn, OCTOBER).values()) == closing.result() == 1_000_000 + posted
+        assert sum(credit_totals(conn, OCTOBER).values()) == closing.result() == 1_000_000 + posted
 
 
 class Rival:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger import balances, corrections, journal, periods, pools
+from credit.ledger.credits import credit_totals
 from credit.ledger.journal import Posted
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER
@@ -134,7 +135,7 @@ def test_credits_and_pools_are_reversed_while_their_period_is_open(conn: Connect
     samples.close(conn, SEPTEMBER)
     mistaken = journal.post(conn, samples.credit_posting("mistaken"), now=NOW)
     corrections.undo(conn, mistaken.txn_id, reason="another model's", now=NOW)
-    assert set(pools.credit_totals(conn, OCTOBER).values()) == {0}
+    assert set(credit_totals(conn, OCTOBER).values()) == {0}
     allocation = pool.txn_id + 1
     for txn_id in (kept.txn_id, pool.txn_id, allocation):
         with pytest.raises(LedgerError, match=r"cannot be reversed.*credit adjust"):

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger import balances, journal, pools, queries
+from credit.ledger import balances, journal, pools
+from credit.ledger.credits import credit_rows, credit_totals, credits_by_group
 from credit.records import Group
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
@@ -87,9 +88,9 @@ def test_credits_are_summed_from_the_entries(conn: Connection) -> None:
     )
     journal.reverse(conn, 1, period=OCTOBER, reason="wrong", now=NOW)
     journal.post(conn, credit_posting("a again", 6, 3), now=NOW)
-    assert pools.credit_totals(conn, OCTOBER) == {"ada": 13, "bell": 4}
-    assert queries.credits_by_group(conn, OCTOBER) == {Group("ada", "novels"): 13, Group("bell"): 4}
-    assert [(row.group.provider, row.day.day, row.credit_micro) for row in queries.credit_rows(conn, OCTOBER)] == [
+    assert credit_totals(conn, OCTOBER) == {"ada": 13, "bell": 4}
+    assert credits_by_group(conn, OCTOBER) == {Group("ada", "novels"): 13, Group("bell"): 4}
+    assert [(row.group.provider, row.day.day, row.credit_micro) for row in credit_rows(conn, OCTOBER)] == [
         ("ada", 30, 7),
         ("ada", 5, 6),
         ("bell", 30, 1),

@@ -13,6 +13,7 @@ import pytest
 
 from credit.errors import PeriodClosedError
 from credit.ledger import corrections, integrity, pools
+from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from tests.pipeline.books_of_account import JANUARY, NOW, Account
 
@@ -101,7 +102,7 @@ def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, databa
     total = 4 + posted
     assert account.statement(JANUARY, "ann")["credits"]["total_credit_micro"] == str(total)
     with account.ledger.read() as conn:
-        assert sum(pools.credit_totals(conn, JANUARY).values()) == total
+        assert sum(credit_totals(conn, JANUARY).values()) == total
         shares = {(item.provider, item.total_credit_micro) for item in pools.allocations(conn, JANUARY)}
     assert shares == {("ann", total), ("ben", total)}
     assert integrity.verify(account.ledger, None).problems == ()

@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
-from credit.ledger import corrections, integrity, pools
+from credit.ledger import corrections, integrity
 from credit.ledger.accounts import AccountKind
+from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.transaction_kinds import TransactionKind
@@ -58,7 +59,7 @@ def by_sums(policy: Policy, outputs: tuple[Scored, ...] = OUTPUTS) -> dict[str, 
 
 def credited(account: Account) -> dict[str, int]:
     with account.ledger.read() as conn:
-        return {key: micro for key, micro in pools.credit_totals(conn, JANUARY).items() if micro}
+        return {key: micro for key, micro in credit_totals(conn, JANUARY).items() if micro}
 
 
 @pooled

@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import journal, providers, terms
+from credit.ledger.credits import credits_by_group
 from credit.ledger.database import Ledger, upgrade
-from credit.ledger.queries import credits_by_group
 from credit.ledger.transaction_kinds import CreditsDetails
 from credit.records import Provider, Terms
 from credit.reporting.frames import (
