@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from credit.errors import LedgerError
 from credit.ledger.crosschecks import Problem
 from credit.ledger.database import serialise_writers
+from credit.ledger.rows import read_row
 from credit.ledger.schema import attribution_index, certificate, next_id, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
@@ -63,16 +64,11 @@ def register_certificate(
 def certificates(conn: Connection) -> list[RegisteredCertificate]:
     """Return every certificate in the order of registration."""
     rows = conn.execute(
-        select(certificate, attribution_index.c.fingerprint)
+        select(certificate, attribution_index.c.fingerprint.label("index_fingerprint"))
         .join_from(certificate, attribution_index)
         .order_by(certificate.c.id)
     )
-    return [
-        RegisteredCertificate(
-            row.id, row.fingerprint, row.kind, row.sha256, row.body_json, utc_moment(row.registered_at)
-        )
-        for row in rows
-    ]
+    return [read_row(RegisteredCertificate, row) for row in rows]
 
 
 def check_certificates(conn: Connection) -> Iterator[Problem]:

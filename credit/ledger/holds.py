@@ -19,9 +19,9 @@ from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
-from credit.ledger.schema import account, next_id, provider
-from credit.ledger.seals import add_rows
-from credit.ledger.values import check_currency, is_storable, utc_moment, utc_text
+from credit.ledger.rows import PROVIDER, add_records, read_row
+from credit.ledger.schema import account, provider
+from credit.ledger.values import check_currency, is_storable, utc_text
 from credit.records import HOUSE, Group
 
 Scope = tuple[str, str | None, str | None]
@@ -87,15 +87,12 @@ def hold_history(
     conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
 ) -> list[HoldEvent]:
     """Return everything that was ever held or released, of one provider or of all, in order; `until` a moment."""
-    query = select(schema.hold, provider.c.key.label("owner")).join_from(schema.hold, provider)
+    query = select(schema.hold, PROVIDER).join_from(schema.hold, provider)
     if provider_key is not None:
         query = query.where(schema.hold.c.provider_id == provider_id(conn, provider_key))
     if until is not None:
         query = query.where(schema.hold.c.created_at <= utc_text(until))
-    return [
-        HoldEvent(row.owner, row.currency, row.action, row.reason, utc_moment(row.created_at), row.collection)
-        for row in conn.execute(query.order_by(schema.hold.c.id))
-    ]
+    return [read_row(HoldEvent, row) for row in conn.execute(query.order_by(schema.hold.c.id))]
 
 
 def holds(
@@ -141,11 +138,9 @@ def _record(
     if collection is not None:
         _check_credited(conn, Group(provider_key, collection))
     keep_erasable(conn, reason, "the reason")
-    moment = utc_text(after_closes(conn, now))
-    row = {"id": next_id(conn, schema.hold), "provider_id": provider_id(conn, provider_key), "currency": currency}
-    row |= {"action": action, "reason": reason, "created_at": moment, "collection": collection}
-    add_rows(conn, schema.hold, [row])
-    return HoldEvent(provider_key, currency, action, reason, utc_moment(moment), collection)
+    event = HoldEvent(provider_key, currency, action, reason, after_closes(conn, now), collection)
+    add_records(conn, schema.hold, [event])
+    return event
 
 
 def _check_credited(conn: Connection, group: Group) -> None:

@@ -22,7 +22,7 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_ids
 from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn, next_id, period, provider
 from credit.ledger.seals import add_rows
-from credit.ledger.transaction_kinds import Details, ReversalDetails, TransactionKind
+from credit.ledger.transaction_kinds import ReversalDetails, TransactionDetails, TransactionKind
 from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
 from credit.records import CREDIT, is_period
 from credit.storage import canonical_json
@@ -59,7 +59,7 @@ class Posting:
     idempotency_key: str
     entries: tuple[Entry, ...]
     memo: str = ""
-    details: Details | None = None
+    details: TransactionDetails | None = None
     reverses: int | None = None
 
 

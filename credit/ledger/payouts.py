@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind, exported_account
@@ -27,10 +27,10 @@ from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.periods import open_period_for
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
-from credit.ledger.seals import add_rows
-from credit.ledger.transaction_kinds import Details, ExportDetails, ResultDetails, TransactionKind
-from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionDetails, TransactionKind
+from credit.ledger.values import utc_text
 from credit.records import PaymentFormat
 
 PayoutStatus = Literal["pending", "exported", "paid", "failed"]
@@ -70,21 +70,7 @@ class NewPayout:
 def add_payouts(conn: Connection, name: str, items: Sequence[NewPayout]) -> None:
     """Record money that a period's close decided to pay."""
     serialise_writers(conn)
-    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
-    first = next_id(conn, payout)
-    rows = [
-        {
-            "id": first + offset,
-            "period_id": name,
-            "provider_id": owners[item.provider],
-            "currency": item.currency,
-            "amount_minor": item.amount_minor,
-            "status": "pending",
-            "txn_id": item.txn_id,
-        }
-        for offset, item in enumerate(items)
-    ]
-    add_rows(conn, payout, rows)
+    add_records(conn, payout, items, period_id=name, status="pending")
 
 
 def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:
@@ -98,15 +84,12 @@ def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:
 
 def payouts(conn: Connection, name: str) -> list[Payout]:
     """Return the payouts of a period, by provider's key and currency."""
-    rows = conn.execute(
-        select(payout, provider.c.key)
-        .join_from(payout, provider)
-        .where(payout.c.period_id == name)
-        .order_by(provider.c.key, payout.c.currency)
-    )
-    return [
-        Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id) for row in rows
-    ]
+    return _payouts(conn, payout.c.period_id == name)
+
+
+def _payouts(conn: Connection, *where: ColumnElement[bool]) -> list[Payout]:
+    query = select(payout, PROVIDER).join_from(payout, provider).where(*where)
+    return [read_row(Payout, row) for row in conn.execute(query.order_by(provider.c.key, payout.c.currency))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +148,7 @@ class NewBatch:
 
 def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
     """Return a period's payouts that can leave: the pending ones, or those that failed; by provider and currency."""
-    wanted = "failed" if retry else "pending"
-    rows = conn.execute(
-        select(payout, provider.c.key)
-        .join_from(payout, provider)
-        .where(payout.c.period_id == period, payout.c.status == wanted)
-        .order_by(provider.c.key, payout.c.currency)
-    )
-    return [
-        Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id) for row in rows
-    ]
+    return _payouts(conn, payout.c.period_id == period, payout.c.status == ("failed" if retry else "pending"))
 
 
 def next_batch(conn: Connection, now: datetime) -> NewBatch:
@@ -251,12 +225,10 @@ def record_batch(
         file_sha256,
         new.created_at,
     )
-    row = {"id": batch.id, "period_id": period, "currency": currency, "format": format, "reference": batch.reference}
-    counts = {"payer_json": payer_json, "payout_count": batch.payout_count, "amount_minor": batch.amount_minor}
-    made = {"file_sha256": file_sha256, "txn_id": txn_id, "created_at": utc_text(new.created_at)}
-    add_rows(conn, payout_batch, [{**row, **counts, **made}])
-    events = [(item.id, "exported", details_id, "", "", txn_id) for item, details_id in items]
-    _add_events(conn, new.id, events, new.created_at)
+    add_records(conn, payout_batch, [batch], txn_id=txn_id)
+    _add_events(
+        conn, new.id, [_Event(item.id, "exported", txn_id, details_id) for item, details_id in items], new.created_at
+    )
     return batch
 
 
@@ -279,13 +251,12 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
         steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details))
     posted = _post(conn, steps, now)
     events = [
-        (
+        _Event(
             result.payout_id,
             "paid" if result.outcome == "paid" else "failed",
-            None,
-            result.bank_reference,
-            result.reason,
             txn_id,
+            reference=result.bank_reference,
+            reason=result.reason,
         )
         for result, txn_id in zip(results, posted, strict=True)
     ]
@@ -297,21 +268,7 @@ def batches(conn: Connection, period: str | None = None) -> list[PayoutBatch]:
     query = select(payout_batch).order_by(payout_batch.c.id)
     if period is not None:
         query = query.where(payout_batch.c.period_id == period)
-    return [
-        PayoutBatch(
-            row.id,
-            row.period_id,
-            row.currency,
-            row.format,
-            row.reference,
-            row.payer_json,
-            row.payout_count,
-            row.amount_minor,
-            row.file_sha256,
-            utc_moment(row.created_at),
-        )
-        for row in conn.execute(query)
-    ]
+    return [read_row(PayoutBatch, row) for row in conn.execute(query)]
 
 
 def batch(conn: Connection, number: int) -> PayoutBatch:
@@ -329,7 +286,7 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
     for row in conn.execute(query):
         events.setdefault(row.payout_id, []).append((row.status, row.details_id, row.reference, row.reason))
     rows = conn.execute(
-        select(payout, provider.c.key)
+        select(payout, PROVIDER)
         .join_from(payout, provider)
         .join(payout_event, payout_event.c.payout_id == payout.c.id)
         .where(payout_event.c.batch_id == item.id, payout_event.c.status == "exported")
@@ -337,13 +294,14 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
     )
     found = []
     for row in rows:
-        one = Payout(row.id, row.period_id, row.key, row.currency, row.amount_minor, row.status, row.txn_id)
         (_, version, _, _), *later = events[row.id]
         results = tuple(
             BankResult(row.id, result_outcome(status, first=place == 0), bank_reference, reason)
             for place, (status, _, bank_reference, reason) in enumerate(later)
         )
-        found.append(BatchedPayout(one, int(version or 0), payout_reference(item.reference, row.id), results))
+        found.append(
+            BatchedPayout(read_row(Payout, row), int(version or 0), payout_reference(item.reference, row.id), results)
+        )
     return found
 
 
@@ -359,7 +317,7 @@ class _Step:
     kind: TransactionKind
     key: str
     lines: Sequence[Entry]
-    details: Details
+    details: TransactionDetails
 
 
 def _post(conn: Connection, steps: Sequence[_Step], now: datetime) -> list[int]:
@@ -370,25 +328,20 @@ def _post(conn: Connection, steps: Sequence[_Step], now: datetime) -> list[int]:
     return [item.txn_id for item in post_all(conn, postings, now=now)]
 
 
-def _add_events(
-    conn: Connection, batch_id: int, events: Sequence[tuple[int, str, int | None, str, str, int]], now: datetime
-) -> None:
-    first = next_id(conn, payout_event)
-    recorded = utc_text(recorded_moment(conn, now))
-    rows = [
-        {
-            "id": first + offset,
-            "payout_id": payout_id,
-            "batch_id": batch_id,
-            "status": status,
-            "details_id": details_id,
-            "reference": reference,
-            "reason": reason,
-            "txn_id": txn_id,
-            "recorded_at": recorded,
-        }
-        for offset, (payout_id, status, details_id, reference, reason, txn_id) in enumerate(events)
-    ]
-    add_rows(conn, payout_event, rows)
-    reached = [{"of": payout_id, "to": status} for payout_id, status, *_ in events]
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """A step that a payout made in a batch, with its transaction."""
+
+    payout_id: int
+    status: PayoutStatus
+    txn_id: int
+    details_id: int | None = None
+    reference: str = ""
+    reason: str = ""
+
+
+def _add_events(conn: Connection, batch_id: int, events: Sequence[_Event], now: datetime) -> None:
+    """Record events, and give each payout the status of its own."""
+    add_records(conn, payout_event, events, batch_id=batch_id, recorded_at=utc_text(recorded_moment(conn, now)))
+    reached = [{"of": item.payout_id, "to": item.status} for item in events]
     conn.execute(update(payout).where(payout.c.id == bindparam("of")).values(status=bindparam("to")), reached)

@@ -13,9 +13,10 @@ from credit.ledger.clock import after_holds
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import ensure_period
 from credit.ledger.outputs import has_outputs
+from credit.ledger.rows import read_row
 from credit.ledger.schema import period
 from credit.ledger.seals import seal_row
-from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.values import utc_text
 from credit.records import period_of
 
 
@@ -55,16 +56,7 @@ def last_day(name: str) -> date:
 
 def periods(conn: Connection) -> list[Period]:
     """Return every period that was ever opened, in order."""
-    return [
-        Period(
-            row.id,
-            row.status,
-            utc_moment(row.opened_at),
-            None if row.closed_at is None else utc_moment(row.closed_at),
-            row.close_policy_json,
-        )
-        for row in conn.execute(select(period).order_by(period.c.id))
-    ]
+    return [read_row(Period, row) for row in conn.execute(select(period).order_by(period.c.id))]
 
 
 def last_closed(conn: Connection) -> str | None:

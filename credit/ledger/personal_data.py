@@ -22,9 +22,9 @@ from sqlalchemy import Connection, delete, select
 from credit.errors import LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_id
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import next_id, payout, personal_event, provider, provider_pii
-from credit.ledger.seals import add_rows
-from credit.ledger.values import is_storable, utc_moment, utc_text
+from credit.ledger.values import is_storable
 
 Receiver = Literal["", "person", "institution"]
 
@@ -112,10 +112,8 @@ def set_details(conn: Connection, provider_key: str, details: Details, *, now: d
     if last is not None and last[1] == details:
         return last[0]
     number = next_id(conn, personal_event)
-    event = {"id": number, "provider_id": owner, "action": "set", "reason": "", "recorded_at": utc_text(now)}
-    add_rows(conn, personal_event, [event])
-    row = dict(zip(_FIELDS, astuple(details), strict=True))
-    add_rows(conn, provider_pii, [{"id": number, "provider_id": owner, **row, "salt": secrets.token_hex(32)}])
+    add_records(conn, personal_event, [PersonalEvent(number, provider_key, "set", "", now)])
+    add_records(conn, provider_pii, [details], id=number, provider_id=owner, salt=secrets.token_hex(32))
     return number
 
 
@@ -129,13 +127,13 @@ def current_details(conn: Connection, provider_key: str) -> tuple[int, Details] 
         .limit(1)
     )
     row = conn.execute(query).one_or_none()
-    return None if row is None else (row.id, Details(*(getattr(row, name) for name in _FIELDS)))
+    return None if row is None else (row.id, read_row(Details, row))
 
 
 def details_version(conn: Connection, version: int) -> Details | None:
     """Return a version of somebody's details, or None when it has been erased."""
     row = conn.execute(select(provider_pii).where(provider_pii.c.id == version)).one_or_none()
-    return None if row is None else Details(*(getattr(row, name) for name in _FIELDS))
+    return None if row is None else read_row(Details, row)
 
 
 def erase_details(conn: Connection, provider_key: str, *, reason: str, now: datetime) -> int:
@@ -163,8 +161,8 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
         raise LedgerError(
             f"payout {number} of {provider_key} is with the bank; confirm it first: credit pay confirm FILE"
         )
-    event = {"id": next_id(conn, personal_event), "provider_id": owner, "action": "erased", "reason": reason}
-    add_rows(conn, personal_event, [{**event, "recorded_at": utc_text(now)}])
+    event = PersonalEvent(next_id(conn, personal_event), provider_key, "erased", reason, now)
+    add_records(conn, personal_event, [event])
     conn.execute(delete(provider_pii).where(provider_pii.c.provider_id == owner))
     return len(versions)
 
@@ -203,12 +201,9 @@ def keep_erasable(conn: Connection, text: str, what: str) -> None:
 
 def personal_events(conn: Connection, provider_key: str) -> list[PersonalEvent]:
     """Return when a provider's details were set and erased, in order."""
-    rows = conn.execute(
-        select(personal_event)
-        .where(personal_event.c.provider_id == provider_id(conn, provider_key))
-        .order_by(personal_event.c.id)
-    )
-    return [PersonalEvent(row.id, provider_key, row.action, row.reason, utc_moment(row.recorded_at)) for row in rows]
+    query = select(personal_event, PROVIDER).join_from(personal_event, provider)
+    query = query.where(personal_event.c.provider_id == provider_id(conn, provider_key))
+    return [read_row(PersonalEvent, row) for row in conn.execute(query.order_by(personal_event.c.id))]
 
 
 def _plain(text: str) -> str:

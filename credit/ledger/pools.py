@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, select
@@ -14,6 +14,7 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.periods import first_day, later
 from credit.ledger.personal_data import keep_erasable
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import (
     allocation,
     ledger_txn,
@@ -21,7 +22,6 @@ from credit.ledger.schema import (
     pool,
     provider,
 )
-from credit.ledger.seals import add_rows
 from credit.ledger.transaction_kinds import PoolDetails, TransactionKind
 from credit.ledger.values import check_currency
 from credit.records import period_of
@@ -32,10 +32,7 @@ _MONTHS_AHEAD = 12
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Money to distribute for a period, in minor units; `txn_id` is None when the net is zero.
-
-    Its fields are the columns of the table `pool`, in their order.
-    """
+    """Money to distribute for a period, in minor units; `txn_id` is None when the net is zero."""
 
     id: int
     period: str
@@ -130,13 +127,15 @@ def add_pool(
         details = PoolDetails(gross_minor, deductions_minor, reference)
         txn_id = post(conn, Posting(kind, name, first_day(name), key, entries, details=details), now=now).txn_id
     item = Pool(next_id(conn, pool), name, currency, reference, gross_minor, deductions_minor, net, txn_id)
-    add_rows(conn, pool, [dict(zip(pool.columns.keys(), astuple(item), strict=True))])
+    add_records(conn, pool, [item])
     return item
 
 
 def pools(conn: Connection, name: str) -> list[Pool]:
     """Return the pools of a period in the order in which they were added."""
-    return [Pool(*row) for row in conn.execute(select(pool).where(pool.c.period_id == name).order_by(pool.c.id))]
+    return [
+        read_row(Pool, row) for row in conn.execute(select(pool).where(pool.c.period_id == name).order_by(pool.c.id))
+    ]
 
 
 def undone_pools(conn: Connection, name: str) -> dict[int, int]:
@@ -153,33 +152,16 @@ def standing_pools(conn: Connection, name: str) -> list[Pool]:
 
 def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation]) -> None:
     """Record the shares of a period's pools."""
-    first = next_id(conn, allocation)
-    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
-    rows = [
-        {
-            "id": first + offset,
-            "period_id": name,
-            "pool_id": item.pool_id,
-            "provider_id": owners[item.provider],
-            "credit_micro": item.credit_micro,
-            "total_credit_micro": item.total_credit_micro,
-            "amount_minor": item.amount_minor,
-            "txn_id": item.txn_id,
-        }
-        for offset, item in enumerate(items)
-    ]
-    add_rows(conn, allocation, rows)
+    add_records(conn, allocation, items, period_id=name)
 
 
 def allocations(conn: Connection, name: str) -> list[Allocation]:
     """Return the shares of a period's pools, by pool and provider's key."""
-    columns = (allocation.c.period_id, allocation.c.pool_id, provider.c.key, pool.c.currency)
-    amounts = (allocation.c.credit_micro, allocation.c.total_credit_micro, allocation.c.amount_minor)
     rows = conn.execute(
-        select(*columns, *amounts, allocation.c.txn_id)
+        select(allocation, PROVIDER, pool.c.currency)
         .join_from(allocation, provider, provider.c.id == allocation.c.provider_id)
         .join(pool, pool.c.id == allocation.c.pool_id)
         .where(allocation.c.period_id == name)
         .order_by(allocation.c.pool_id, provider.c.key)
     )
-    return [Allocation(*row) for row in rows]
+    return [read_row(Allocation, row) for row in rows]

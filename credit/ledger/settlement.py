@@ -14,15 +14,14 @@ from sqlalchemy import Connection, select
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import journal_lines, journal_sums
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import (
     account,
     ledger_entry,
     ledger_txn,
-    next_id,
     provider,
     reserve,
 )
-from credit.ledger.seals import add_rows
 from credit.ledger.transaction_kinds import AdjustmentDetails
 
 ProviderCurrency = tuple[str, str]
@@ -123,34 +122,17 @@ def _cited(details_json: str) -> int | None:
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
     """Record what a close held back, with the transactions that did."""
     serialise_writers(conn)
-    owners = {key: number for key, number in conn.execute(select(provider.c.key, provider.c.id))}
-    first = next_id(conn, reserve)
-    rows = [
-        {
-            "id": first + offset,
-            "period_id": item.period,
-            "provider_id": owners[item.provider],
-            "currency": item.currency,
-            "amount_minor": item.amount_minor,
-            "release_period": item.release_period,
-            "txn_id": item.txn_id,
-        }
-        for offset, item in enumerate(items)
-    ]
-    add_rows(conn, reserve, rows)
+    add_records(conn, reserve, items)
 
 
 def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:
     """Return the reserves that fall due after one period and up to another, by provider, currency and period."""
     query = (
-        select(reserve, provider.c.key.label("owner"))
+        select(reserve, PROVIDER)
         .join_from(reserve, provider)
         .where(reserve.c.release_period <= through)
         .order_by(provider.c.key, reserve.c.currency, reserve.c.period_id)
     )
     if after is not None:
         query = query.where(reserve.c.release_period > after)
-    return [
-        Reserve(row.period_id, row.owner, row.currency, row.amount_minor, row.release_period, row.txn_id)
-        for row in conn.execute(query)
-    ]
+    return [read_row(Reserve, row) for row in conn.execute(query)]

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, select
 
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_id
+from credit.ledger.rows import PROVIDER, read_row
 from credit.ledger.schema import next_id, provider, statement
 from credit.ledger.seals import add_rows
-from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.values import utc_text
 
 _AT_ONCE = 500
 """Statements written at a time: bounds memory."""
@@ -84,13 +85,6 @@ def _owners(conn: Connection, name: str, keys: list[str]) -> tuple[dict[str, int
 
 def statements(conn: Connection, name: str) -> list[Statement]:
     """Return every version of every statement of a period, by provider's key and version."""
-    rows = conn.execute(
-        select(statement, provider.c.key)
-        .join_from(statement, provider)
-        .where(statement.c.period_id == name)
-        .order_by(provider.c.key, statement.c.version)
-    )
-    return [
-        Statement(row.period_id, row.key, row.version, row.sha256, row.body_json, utc_moment(row.created_at))
-        for row in rows
-    ]
+    query = select(statement, PROVIDER).join_from(statement, provider).where(statement.c.period_id == name)
+    rows = conn.execute(query.order_by(provider.c.key, statement.c.version))
+    return [read_row(Statement, row) for row in rows]

@@ -19,12 +19,11 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.periods import first_day, following, last_closed
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
+from credit.ledger.rows import read_row
 from credit.ledger.schema import contract_term, next_id, provider
 from credit.ledger.seals import add_rows
 from credit.ledger.values import check_currency, is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
-
-_VALUES = tuple(Terms.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +211,6 @@ def _to_agreement(row: Row[Any]) -> Agreement:
         valid_from=date.fromisoformat(row.valid_from),
         valid_to=None if row.valid_to is None else date.fromisoformat(row.valid_to),
         supersedes=bool(row.supersedes),
-        terms=Terms(**{name: getattr(row, name) for name in _VALUES}),
+        terms=read_row(Terms, row),
         created_at=utc_moment(row.created_at),
     )

@@ -18,7 +18,7 @@ Reversible = Literal["always", "while open", "never"]
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class TransactionDetails:
     """Facts that a transaction states beside its entries and its memo; stored as JSON and hashed with it."""
 
     def said(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
-class CreditsDetails(Details):
+class CreditsDetails(TransactionDetails):
     """The score book that credits come from (SHA-256), and the fingerprints of its compute run and its index."""
 
     score_book: str
@@ -46,7 +46,7 @@ class CreditsDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolDetails(Details):
+class PoolDetails(TransactionDetails):
     """The parts of a pool's net, in minor units, and the reference that tells it from other pools."""
 
     gross_minor: int
@@ -55,7 +55,7 @@ class PoolDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class AllocationDetails(Details):
+class AllocationDetails(TransactionDetails):
     """The pool's reference, the house policy, and why collections are on hold, by `provider/collection`."""
 
     pool: str
@@ -64,7 +64,7 @@ class AllocationDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class ConversionDetails(Details):
+class ConversionDetails(TransactionDetails):
     """The rate of a conversion: one unit of `base` in `quote` on a day, and its source."""
 
     base: str
@@ -75,7 +75,7 @@ class ConversionDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class AdjustmentDetails(Details):
+class AdjustmentDetails(TransactionDetails):
     """Id and hash of the transaction that an adjustment corrects, if it names one."""
 
     cites: int | None = None
@@ -83,7 +83,7 @@ class AdjustmentDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class RestatementDetails(Details):
+class RestatementDetails(TransactionDetails):
     """The period that is restated, by which method, and the restated micro-credits by provider."""
 
     restates: str
@@ -92,7 +92,7 @@ class RestatementDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class ReversalDetails(Details):
+class ReversalDetails(TransactionDetails):
     """Kind and hash of the transaction that is reversed."""
 
     kind: str
@@ -100,7 +100,7 @@ class ReversalDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class UnvaluedDetails(Details):
+class UnvaluedDetails(TransactionDetails):
     """The output that cannot be valued: its name, and the SHA-256 of its content."""
 
     output: str
@@ -108,7 +108,7 @@ class UnvaluedDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportDetails(Details):
+class ExportDetails(TransactionDetails):
     """A batch of payouts: its row, its file, its payouts, and the version of the details that each is paid to."""
 
     batch: int
@@ -122,7 +122,7 @@ class ExportDetails(Details):
 
 
 @dataclass(frozen=True, slots=True)
-class ResultDetails(Details):
+class ResultDetails(TransactionDetails):
     """A bank's result for a payout of a batch: the bank's reference, and the reason of a failure."""
 
     batch: int
@@ -137,7 +137,7 @@ class TransactionKind(StrEnum):
     posted_by: PostedBy
     reversible: Reversible
     key_form: str
-    details: type[Details] | None
+    details: type[TransactionDetails] | None
 
     def __new__(
         cls,
@@ -145,7 +145,7 @@ class TransactionKind(StrEnum):
         posted_by: PostedBy,
         reversible: Reversible,
         key_form: str,
-        details: type[Details] | None = None,
+        details: type[TransactionDetails] | None = None,
     ) -> TransactionKind:
         """Make a member of a row of the table; the name is its value."""
         kind = str.__new__(cls, name)

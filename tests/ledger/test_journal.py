@@ -16,7 +16,7 @@ from credit.ledger import balances, integrity, journal
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
-from credit.ledger.transaction_kinds import Details
+from credit.ledger.transaction_kinds import TransactionDetails
 from credit.records import CREDIT
 from credit.storage import canonical_json
 from tests.ledger import samples
@@ -58,7 +58,7 @@ def test_a_posting_moves_what_it_says(conn: Connection) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts(Details):
+class _Facts(TransactionDetails):
     """Any details."""
 
     facts: Mapping[str, object]
