@@ -1,4 +1,4 @@
-"""Balances as of a day and as of what the ledger knew: nothing is stored, everything is summed from entries."""
+"""Balances of accounts as of a day, and as of a moment of recording; the ledger stores none and adds up entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from credit.ledger.values import utc_text
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What an account holds of a commodity: micro-credits, or minor units of a currency."""
+    """The balance of an account in a commodity, in micro-credits or minor units of a currency."""
 
     account: str
     commodity: str
@@ -31,14 +31,14 @@ def balance(
     effective: date | None = None,
     recorded: datetime | None = None,
 ) -> int:
-    """Return an account's balance, derived from its entries; 0 for an account that has none.
+    """Return an account's balance, the sum of its entries; 0 for an account without any.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
         account_key: the account.
         commodity: `CREDIT` or an ISO 4217 code.
-        effective: count only what took effect on or before this day.
-        recorded: count only what the ledger had recorded at or before this moment.
+        effective: count only transactions in effect on or before this day.
+        recorded: count only transactions that the ledger recorded at or before this moment.
     """
     as_of = _as_of(effective, recorded)
     where = (account.c.key == account_key, ledger_entry.c.commodity == commodity, *as_of)
@@ -51,15 +51,14 @@ def balances(
 ) -> list[Balance]:
     """Return the balances of an account, or of all accounts of a provider, by account and commodity.
 
-    What was recorded by a moment never changes afterwards: the same question with `recorded` in the past, as
-    `credit.ledger.clock` has it, has the same answer for ever. Without it, a correction that takes effect on an earlier
-    day changes what that day looks like.
+    With `recorded` in the past, the same question has the same answer for ever (`credit.ledger.clock` says why).
+    Without it, a later correction can change the balance of an earlier day.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
         whose: an account's key, or a provider's.
-        effective: count only what took effect on or before this day.
-        recorded: count only what the ledger had recorded at or before this moment.
+        effective: count only transactions in effect on or before this day.
+        recorded: count only transactions that the ledger recorded at or before this moment.
 
     Returns:
         One balance for each account and commodity that ever had an entry by then, zeros included.
@@ -80,7 +79,7 @@ def balances(
 
 
 def _as_of(effective: date | None, recorded: datetime | None) -> list[ColumnElement[bool]]:
-    """Return the conditions for what took effect by a day, and was recorded by a moment."""
+    """Return the conditions for transactions in effect by a day and recorded by a moment."""
     conditions: list[ColumnElement[bool]] = []
     if effective is not None:
         conditions.append(ledger_txn.c.effective_on <= effective.isoformat())

@@ -1,4 +1,4 @@
-"""What validations found about indexes: each certificate's exact text, with its hash; the ledger does not read it."""
+"""Certificates: the exact text of each validation of an index, with its hash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STREAM = {"yield_per": 100}
 
 @dataclass(frozen=True, slots=True)
 class RegisteredCertificate:
-    """A certificate of an index, as it was registered."""
+    """A registered certificate of an index."""
 
     id: int
     index_fingerprint: str

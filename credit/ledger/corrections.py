@@ -1,4 +1,4 @@
-"""Corrections and advances: postings that people make by hand, each with its reason, each once."""
+"""Corrections and advances: the postings of people, each with its reason, each once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_PAYMENTS = frozenset(kind for kind in TransactionKind if kind.posted_by == "
 
 
 class _Header(NamedTuple):
-    """What decides whether a transaction can be reversed."""
+    """The facts of a transaction by which `undo` decides."""
 
     kind: str
     period_id: str
@@ -49,23 +49,23 @@ def adjust(
 ) -> Posted:
     """Move money between the house and a provider; the same call again returns the first result.
 
-    With `from_escrow`, what was held for whoever may claim it goes to a provider, or to the house.
+    With `from_escrow`, the money comes out of escrow and goes to a provider, or to the house.
 
     Args:
         conn: from `Ledger.write`.
-        provider_key: whose balance is corrected.
-        amount_minor: minor units, positive in the provider's favour; the house gives what the provider gets.
+        provider_key: the provider of the balance.
+        amount_minor: minor units; more than 0 in the provider's favour and at the cost of the house.
         currency: ISO 4217 code.
-        period: the open period whose statement shows it.
+        period: the open period; its statement shows the adjustment.
         reason: why, in words; printed on the statement.
-        cites: the id of the transaction that it corrects.
-        key: tells apart two corrections that say the same.
-        from_escrow: the money comes from escrow, not from the house; the house may be who gets it.
+        cites: the id of the corrected transaction.
+        key: a name that tells apart two equal corrections.
+        from_escrow: take the money from escrow instead of the house, which may then receive it.
         now: when the ledger records it.
 
     Raises:
-        LedgerError: a reason or the provider is missing, the period is in the future, there is nothing to cite, or less
-            in escrow than is to be taken out of it.
+        LedgerError: a reason or the provider is missing, the period is in the future, the cited transaction does not
+            exist, or escrow holds less than the amount.
         PeriodClosedError: the period is closed.
     """
     where = f"an adjustment of {provider_key}"
@@ -105,13 +105,13 @@ def pay_advance(
     reference: str,
     now: datetime,
 ) -> Posted:
-    """Record an advance that was paid to a provider; later earnings in its currency are set off against it.
+    """Record an advance to a provider; a close sets later earnings in its currency off against it.
 
-    The reference tells it from other advances: the same one again returns the first result.
+    The reference tells one advance from another: the same reference again returns the first result.
 
     Raises:
-        LedgerError: the reference or the provider is missing, the day has not come, or the amount is not positive.
-        IdempotencyError: the reference was used for another advance.
+        LedgerError: the reference or the provider is missing, the day is in the future, or the amount is not above 0.
+        IdempotencyError: another advance has the reference.
     """
     where = f"an advance to {provider_key}"
     if not reference.strip():
@@ -137,13 +137,12 @@ def pay_advance(
 def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted:
     """Reverse a transaction in its own period, or in the first open one after it; again returns the first result.
 
-    Credits and pools can be reversed while their period is open; what a close posted, or what was divided by it, is
-    corrected by an adjustment or a restatement.
+    `TransactionKind` says when a kind can be reversed. Credits and pools can while their period is open: after its
+    close, an adjustment or a restatement corrects them.
 
     Raises:
-        LedgerError: there is no such transaction, it is not of a kind that can be reversed, or an advance has been
-            recouped by now.
-        IdempotencyError: it was reversed for another reason.
+        LedgerError: there is no such transaction, its kind cannot be reversed, or a close has recouped the advance.
+        IdempotencyError: an earlier reversal has another reason.
     """
     serialise_writers(conn)
     header = _header(conn, txn_id)
@@ -179,7 +178,7 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
 
 
 def transaction_in_words(conn: Connection, txn_id: int) -> str:
-    """Return what kind of transaction one is, and of which period.
+    """Return the kind and the period of a transaction, in words.
 
     Raises:
         LedgerError: there is no such transaction.
@@ -200,7 +199,7 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
 
 
 def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
-    """Refuse to take back, in a period, more than is left of a provider's advances up to that period."""
+    """Refuse to reverse, in a period, an advance larger than the rest of the provider's advances by then."""
     owner, currency, amount = conn.execute(
         journal_lines(provider.c.key, ledger_entry.c.commodity, ledger_entry.c.amount, owners=True).where(
             ledger_entry.c.txn_id == txn_id, account.c.kind == AccountKind.ADVANCE
@@ -215,7 +214,7 @@ def _check_not_recouped(conn: Connection, txn_id: int, period: str) -> None:
 
 
 def _check_nothing_held(conn: Connection, txn_id: int) -> None:
-    """Refuse to take back what was moved of a collection on hold: it may have been released and paid since."""
+    """Refuse to reverse a restatement of a collection on hold: a later close may have released and paid the money."""
     of_held = (ledger_entry.c.txn_id == txn_id) & (account.c.kind == AccountKind.HELD)
     held = conn.execute(journal_lines(account.c.key).where(of_held)).scalar()
     if held is not None:

@@ -1,4 +1,4 @@
-"""What reports and `credit status` read; nothing here writes."""
+"""Credits earned in a period: by whom, on which days, and by which indexes and policies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CreditRow:
 
 
 def credit_rows(conn: Connection, period: str) -> list[CreditRow]:
-    """Return what was earned in a period by provider, collection and day, in that order, from its entries."""
+    """Return the credits of a period by provider, collection and day, in that order."""
     rows = journal_sums(conn, provider.c.key, account.c.collection, ledger_txn.c.effective_on, where=_earned_in(period))
     return [CreditRow(Group(key, collection), date.fromisoformat(day), micro) for key, collection, day, micro in rows]
 
@@ -46,12 +46,12 @@ def _earned_in(period: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def credit_totals(conn: Connection, period: str) -> dict[str, int]:
-    """Return the micro-credits that each provider earned in a period, from its entries; the house included."""
+    """Return each provider's micro-credits of a period, the house's included."""
     return dict(journal_sums(conn, provider.c.key, where=_earned_in(period)))
 
 
 def credits_by_month(conn: Connection, period: str) -> dict[Group, dict[str, int]]:
-    """Return the micro-credits that each group earned in a period, by the month in which its outputs occurred."""
+    """Return each group's micro-credits of a period, by the month of the outputs."""
     # No bound parameters: PostgreSQL would not see that the grouped expression is the selected one.
     month = func.substr(ledger_txn.c.effective_on, literal_column("1"), literal_column("7"))
     found: dict[Group, dict[str, int]] = {}
@@ -63,7 +63,7 @@ def credits_by_month(conn: Connection, period: str) -> dict[Group, dict[str, int
 
 
 def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
-    """Return the micro-credits that each group earned in a period, sorted by group."""
+    """Return each group's micro-credits of a period, sorted by group."""
     totals: dict[Group, int] = {}
     for row in credit_rows(conn, period):
         totals[row.group] = totals.get(row.group, 0) + row.credit_micro
@@ -72,14 +72,14 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CreditMethod:
-    """How credits came about: the index and the policy (JSON) by which outputs were valued."""
+    """The index and the policy (JSON) that credits come from."""
 
     index_fingerprint: str
     policy_json: str
 
 
 def credit_methods(conn: Connection, period: str) -> list[CreditMethod]:
-    """Return by which indexes and policies the credits posted in a period came about, in order."""
+    """Return the indexes and policies behind the credits posted in a period, in order."""
     query = select(ledger_txn.c.details_json).where(
         ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS
     )
@@ -95,7 +95,7 @@ def credit_methods(conn: Connection, period: str) -> list[CreditMethod]:
 
 @dataclass(frozen=True, slots=True)
 class RestatementMethod:
-    """How a closed period was computed anew: by the index that it names, if any, and with changes of the policy."""
+    """The method of a restatement: another index, if it names one, and changes of the policy."""
 
     restates: str
     index_fingerprint: str | None
@@ -103,7 +103,7 @@ class RestatementMethod:
 
 
 def standing_restatements(conn: Connection, period: str) -> list[RestatementMethod]:
-    """Return how earlier periods were computed anew by what was posted in a period and not reversed, in order."""
+    """Return the methods of the restatements posted in a period, in order, without reversed ones."""
     undone = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
     query = (
         select(ledger_txn.c.details_json)

@@ -1,8 +1,7 @@
-"""Rates of exchange as somebody gave them, with day and source: never edited, never looked up.
+"""Rates of exchange, each given by a person with its day and source.
 
-**Which rate a period converts by:** of its pair, the last day in the period for which one was given, and of that day
-the latest version. A closed period's rates stay as they are, so that what was converted by them can always be told
-again. The database keeps both rules.
+**The rate of a period**, for a pair, is the latest version for the last day of the period with a rate. The rates of a
+closed period stay as they are, so that its conversions can be computed again. The database keeps both rules.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from credit.records import GivenRate, Rate
 
 @dataclass(frozen=True, slots=True)
 class RecordedRate:
-    """A version of a day's rate of a pair; a later one replaces it."""
+    """A version of the rate of a pair on a day; a later version replaces it."""
 
     id: int
     version: int
@@ -32,17 +31,17 @@ class RecordedRate:
 
 
 def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, now: datetime) -> RecordedRate:
-    """Record what a currency cost in another one on a day; the same rate from the same source changes nothing.
+    """Record the rate of a pair on a day; the same rate from the same source changes nothing.
 
     Args:
         conn: from `Ledger.write`.
         given: the rate.
-        supersede: it replaces another rate that was given for its pair and day.
+        supersede: replace the rate that the pair has on the day.
         now: when the ledger records it.
 
     Raises:
-        LedgerError: another rate was given for the pair and day, the day has not come, or a value makes no sense.
-        PeriodClosedError: the day is in a period that is closed.
+        LedgerError: the pair has another rate on the day, the day is in the future, or a value makes no sense.
+        PeriodClosedError: the day is in a closed period.
     """
     where = f"the rate of {given.base} in {given.quote} on {given.on}"
     for code in (given.base, given.quote):
@@ -105,7 +104,7 @@ def recorded_rates(
 
 
 def rates_of_period(conn: Connection, period: str) -> dict[tuple[str, str], GivenRate]:
-    """Return the rates by which a period converts, by (base, quote)."""
+    """Return the rates of a period, by (base, quote)."""
     found = recorded_rates(conn, since=first_day(period), until=last_day(period))
     return {(item.given.base, item.given.quote): item.given for item in found}  # the last one of each pair wins
 

@@ -1,6 +1,6 @@
-"""Holds: what keeps a provider's money where it is, with the reason; placed and released, never erased.
+"""Holds on providers' money, each with its reason: people place and release them, and nothing erases them.
 
-A hold is of all that a provider is owed, of what it is owed in one currency, or of what one of its collections earns.
+A hold covers all money owed to a provider, the money in one currency, or the earnings of one collection.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from credit.ledger.values import check_currency, is_storable, utc_text
 from credit.records import HOUSE, Group
 
 Scope = tuple[str, str | None, str | None]
-"""A provider's key, and a currency or a collection, or neither: what one hold is of."""
+"""The cover of a hold: a provider's key, and a currency, a collection or neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldEvent:
-    """A hold placed or released: of a currency, of a collection, or (both None) of all that the provider is owed."""
+    """A hold that was placed or released; without currency and collection it covers all money of the provider."""
 
     provider: str
     currency: str | None
@@ -41,7 +41,7 @@ class HoldEvent:
 
     @property
     def scope(self) -> Scope:
-        """What the hold is of."""
+        """The cover of the hold."""
         return self.provider, self.currency, self.collection
 
 
@@ -54,14 +54,13 @@ def place_hold(
     collection: str | None = None,
     now: datetime,
 ) -> HoldEvent:
-    """Hold back what a provider would be paid, in a currency or (None) in all; again changes nothing.
+    """Hold back the payouts of a provider, in a currency or (None) in all; again changes nothing.
 
-    With a collection, only what it earns from now on is held: every close puts that into an account of its own, and
-    the first one after the release takes it out again.
+    With a collection, the hold covers only its earnings from now on: each close puts them into an account of their own,
+    and the first close after the release takes them out again.
 
     Raises:
-        LedgerError: it is held for another reason already, the reason is missing, or nothing was ever credited to
-            such a collection.
+        LedgerError: another reason holds it already, the reason is missing, or the collection has no credits.
     """
     return _record(conn, (provider_key, currency, collection), "hold", reason, now)
 
@@ -75,7 +74,7 @@ def release_hold(
     collection: str | None = None,
     now: datetime,
 ) -> HoldEvent:
-    """Release what `place_hold` held, with the same provider, currency and collection; again changes nothing.
+    """Release a hold, named by its provider, currency and collection; again changes nothing.
 
     Raises:
         LedgerError: there is no such hold, or the reason is missing.
@@ -86,7 +85,7 @@ def release_hold(
 def hold_history(
     conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
 ) -> list[HoldEvent]:
-    """Return everything that was ever held or released, of one provider or of all, in order; `until` a moment."""
+    """Return every hold and release, of one provider or of all, in order; `until` a moment."""
     query = select(schema.hold, PROVIDER).join_from(schema.hold, provider)
     if provider_key is not None:
         query = query.where(schema.hold.c.provider_id == provider_id(conn, provider_key))
@@ -98,18 +97,18 @@ def hold_history(
 def holds(
     conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
 ) -> dict[Scope, HoldEvent]:
-    """Return the holds that stand, or stood at a moment, of one provider or of all, by what they are of."""
+    """Return the standing holds, of one provider or of all, by their cover; or those of a moment."""
     last = {item.scope: item for item in hold_history(conn, provider_key, until=until)}
     return {scope: item for scope, item in last.items() if item.action == "hold"}
 
 
 def hold_on(standing: Mapping[Scope, HoldEvent], provider_key: str, currency: str) -> HoldEvent | None:
-    """Return which of the holds keeps back all that a provider is owed in a currency; that on all currencies first."""
+    """Return the hold on a provider's money in a currency, or None; a hold on all currencies comes first."""
     return standing.get((provider_key, None, None)) or standing.get((provider_key, currency, None))
 
 
 def held_collections(conn: Connection, *, until: datetime | None = None) -> dict[Group, HoldEvent]:
-    """Return the holds of collections that stand, or stood at a moment."""
+    """Return the standing holds of collections, or those of a moment."""
     standing = holds(conn, until=until)
     return {Group(key, name): item for (key, _, name), item in standing.items() if name is not None}
 
@@ -144,7 +143,7 @@ def _record(
 
 
 def _check_credited(conn: Connection, group: Group) -> None:
-    """Refuse a collection that nothing was ever credited to: a name that is misspelt would hold nothing."""
+    """Refuse a collection without credits: a misspelt name would hold nothing."""
     known = select(account.c.collection).where(
         account.c.provider_id == provider_id(conn, group.provider), account.c.kind == AccountKind.EARNED
     )

@@ -1,4 +1,4 @@
-"""Models, and the attribution indexes that are registered under their names."""
+"""Models, and the attribution indexes registered under their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from credit.ledger.values import utc_moment, utc_text
 
 @dataclass(frozen=True, slots=True)
 class RegisteredIndex:
-    """An attribution index that the ledger knows; `path` is where it was registered last."""
+    """A registered attribution index; `path` is its last registered place."""
 
     id: int
     model: str
@@ -29,14 +29,13 @@ class RegisteredIndex:
 def register_index(
     conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, now: datetime
 ) -> RegisteredIndex:
-    """Register an attribution index under the name that logs call its model; again does nothing.
+    """Register an attribution index under the name of its model in logs; again does nothing.
 
-    An index is its fingerprint. Its path is only where it lay when it was registered: registered from another
-    path, or from one where another index lay since, the place is appended and holds from then on. So an index that was
-    changed and changed back is the newest again.
+    The fingerprint identifies an index. A new path is appended and holds from then on; so is a path at which another
+    index was registered since. Therefore an index that was changed and changed back is the newest again.
 
     Raises:
-        LedgerError: the index is registered for another model name.
+        LedgerError: the index has another model name.
     """
     found = conn.execute(
         select(attribution_index.c.id, model.c.name)
@@ -64,7 +63,7 @@ def register_index(
 
 
 def indexes(conn: Connection) -> list[RegisteredIndex]:
-    """Return every registered index, in the order in which each was last found in a new place."""
+    """Return every registered index, in the order of their last new places."""
     query = select(attribution_index, model.c.name.label("model")).join_from(attribution_index, model)
     rows = {row.id: row for row in conn.execute(query)}
     order = select(index_location.c.index_id, index_location.c.path).order_by(index_location.c.id)
@@ -80,12 +79,12 @@ def indexes(conn: Connection) -> list[RegisteredIndex]:
 
 
 def models(conn: Connection) -> dict[str, int]:
-    """Return the id of every model that has an index, by the name that logs call it."""
+    """Return the ids of all models with an index, by their names in logs."""
     return {name: number for name, number in conn.execute(select(model.c.name, model.c.id).order_by(model.c.name))}
 
 
 def model_id(conn: Connection, name: str) -> int:
-    """Return a model's id; LedgerError when no index is registered under the name."""
+    """Return a model's id; LedgerError when the name has no index."""
     found = conn.execute(select(model.c.id).where(model.c.name == name)).scalar()
     if found is None:
         raise LedgerError(f"unknown model {name!r}; index it first: credit index MODEL DATA --out DIR --name {name}")
@@ -102,5 +101,5 @@ def _ensure_model(conn: Connection, name: str) -> int:
 
 
 def _last(conn: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
-    """Return a column of the last place of an index that meets a condition."""
+    """Return a column of the last place that meets a condition."""
     return conn.execute(select(column).where(where).order_by(index_location.c.id.desc()).limit(1)).scalar()

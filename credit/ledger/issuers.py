@@ -1,4 +1,4 @@
-"""Who issues statements: name, address and legal text, in versions of which the last one counts from then on."""
+"""The issuer of statements: name, address and legal text, in versions; each counts until the next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from credit.ledger.values import is_storable, utc_moment, utc_text
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who issues statements; the lines of `address` are separated by newlines, `legal` may be empty."""
+    """The issuer of statements; newlines separate the lines of `address`, and `legal` may be empty."""
 
     name: str
     address: str
@@ -27,7 +27,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class IssuerVersion:
-    """An issuer, and since when statements name it."""
+    """A version of the issuer, with the moment from which statements name it."""
 
     version: int
     issuer: Issuer
@@ -35,10 +35,10 @@ class IssuerVersion:
 
 
 def set_issuer(conn: Connection, item: Issuer, *, now: datetime) -> IssuerVersion:
-    """Let the statements that are written from now on name an issuer; the one that they name already changes nothing.
+    """Name an issuer in all statements written from now on; the present issuer again changes nothing.
 
     Raises:
-        LedgerError: name or address is missing, or a text is one that a database cannot keep.
+        LedgerError: name or address is missing, or a database cannot keep a text.
     """
     for what, text in (("name", item.name), ("address", item.address)):
         if not text.strip():
@@ -57,7 +57,7 @@ def set_issuer(conn: Connection, item: Issuer, *, now: datetime) -> IssuerVersio
 
 
 def issuers(conn: Connection) -> list[IssuerVersion]:
-    """Return every issuer that statements ever named, in order."""
+    """Return every version of the issuer, in order."""
     return [
         IssuerVersion(row.id, Issuer(row.name, row.address, row.legal), utc_moment(row.created_at))
         for row in conn.execute(select(issuer).order_by(issuer.c.id))

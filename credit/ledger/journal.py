@@ -1,6 +1,6 @@
-"""Posting: balanced transactions, each once, in a chain of hashes.
+"""The journal: balanced transactions, each posted once, in a chain of hashes; and the one join that reads them.
 
-Python validates early, so that messages name the posting; the database is the authority (see `rules`).
+Python checks a posting first, so that messages name it. The database has the last word (`rules`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from credit.records import CREDIT, is_period
 from credit.storage import canonical_json
 
 ENCODING = "credit.ledger.1"
-"""First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""
+"""First element of the hashed text: the name of this encoding, so that no other can be taken for it."""
 
 _BATCH = 20_000
-"""Entries written at a time: bounds memory, and is long past where a larger batch is faster."""
+"""Entries written at a time: bounds memory; larger batches are no faster."""
 
 _KEYS_AT_ONCE = 500
 
@@ -47,10 +47,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """A transaction to be posted.
+    """A transaction before it is posted.
 
-    `effective_on` is the day on which it takes effect, `period` the open period that it counts in. `details` is
-    stored as canonical JSON beside the text `memo`. `reverses` is the id of the transaction that this one undoes.
+    `effective_on` is the day of its effect, `period` the open period in which it counts. `details` become canonical
+    JSON beside the text `memo`. `reverses` is the id of the transaction that this one reverses.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A transaction in the ledger; `replayed` when an earlier call had posted it."""
+    """A transaction in the ledger; `replayed` if an earlier call posted it."""
 
     txn_id: int
     seq: int
@@ -74,7 +74,7 @@ class Posted:
 
 
 class HashedFields(NamedTuple):
-    """All fields of a transaction but its hash, as they are stored and in the order in which they are hashed."""
+    """The fields of a transaction without its hash, as stored, in the order of hashing."""
 
     prev_hash: str
     seq: int
@@ -103,7 +103,7 @@ def chain_hash(header: HashedFields, entries: Iterable[tuple[str, str, int]]) ->
 
 
 def input_sha256(posting: Posting) -> str:
-    """Return the SHA-256 of all that a posting says, its idempotency key apart."""
+    """Return the SHA-256 of a posting without its idempotency key."""
     return _input_sha256(posting, _lines_json(posting.entries), _details_json(posting))
 
 
@@ -149,18 +149,18 @@ def post(conn: Connection, posting: Posting, *, now: datetime) -> Posted:
 def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) -> list[Posted]:
     """Post transactions in order, all or none, opening their periods on demand.
 
-    A posting whose idempotency key was used before, with the same input, returns what the first one returned.
+    A posting with a known idempotency key and the same input returns the first result.
 
     Args:
         conn: from `Ledger.write`.
-        postings: what to post; accounts are created from their keys.
+        postings: the postings; new accounts are created from their keys.
         now: when the ledger records it, by the machine's clock; see `credit.ledger.clock`.
 
     Raises:
-        LedgerError: a posting does not balance, has fewer than two entries, a zero or too large amount, or an
-            account that is none or of an unknown provider.
+        LedgerError: a posting does not balance, has fewer than two entries, an amount of zero or beyond the limit, a
+            key of no account, or an unknown provider.
         PeriodClosedError: the period of a new posting is closed.
-        IdempotencyError: an idempotency key was used before with another input.
+        IdempotencyError: an idempotency key is known with another input.
     """
     for item in postings:
         _validate(item)
@@ -197,14 +197,14 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
 
 
 def reverse(conn: Connection, txn_id: int, *, period: str, reason: str, now: datetime) -> Posted:
-    """Undo a transaction by its negation, in the open period `period`.
+    """Reverse a transaction by its negation, in the open period `period`.
 
-    It takes effect on the original's own day, as if the original had never been; `recorded_at` says since when the
-    ledger knows. The same call again returns the first result.
+    The reversal takes effect on the day of the original, as if the original had never been; `recorded_at` tells since
+    when the ledger knows. The same call again returns the first result.
 
     Raises:
-        LedgerError: there is no such transaction, or no reason is given.
-        IdempotencyError: it has been reversed already, with another reason or in another period.
+        LedgerError: there is no such transaction, or the reason is missing.
+        IdempotencyError: an earlier reversal has another reason or another period.
         PeriodClosedError: `period` is closed.
     """
     if not reason.strip():
@@ -291,7 +291,7 @@ def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, 
 
 
 def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> None:
-    """Write entries before headers, because the header's guard judges the whole."""
+    """Write entries before headers, because the triggers of the header check the whole transaction."""
     ids = _account_ids(conn, {line.account for item, _, _ in fresh for line in item.entries})
     rows: list[tuple[object, ...]] = []
     heads: list[tuple[object, ...]] = []
@@ -308,7 +308,7 @@ def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> 
 
 
 def _account_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
-    """Return the id of every account, creating those that are new; LedgerError when a provider is unknown."""
+    """Return the ids of accounts by key, and create new accounts; LedgerError when a provider is unknown."""
     wanted = sorted(set(keys))
     found = _known_accounts(conn, wanted)
     missing = [key for key in wanted if key not in found]
@@ -347,7 +347,7 @@ def _flush(conn: Connection, rows: list[tuple[object, ...]], heads: list[tuple[o
 
 
 def _posted_before(conn: Connection, keys: Sequence[str]) -> dict[str, tuple[int, str, str]]:
-    """Return seq, hash and input_sha256 of the transactions that have one of the keys, by key."""
+    """Return seq, hash and input_sha256 of the transactions with these idempotency keys, by key."""
     found: dict[str, tuple[int, str, str]] = {}
     columns = (ledger_txn.c.idempotency_key, ledger_txn.c.seq, ledger_txn.c.hash, ledger_txn.c.input_sha256)
     for start in range(0, len(keys), _KEYS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Logged outputs: what models wrote, once each, and which of it waits to be valued."""
+"""Logged outputs of models, each once, and the pending ones among them: logged, not valued yet."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _BATCH = 500
 
 
 class Verdict(Enum):
-    """What became of a record that was to be added."""
+    """The result of adding a record."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
-    """The same source and external id with the same content: nothing to do."""
+    """Source, external id and content are known: nothing to do."""
     CONFLICT = "conflict"
-    """The same source and external id with another content: the first one stays."""
+    """Source and external id are known with another content: the first one stays."""
     UNKNOWN_MODEL = "unknown model"
-    """No index is registered under the name of its model."""
+    """The name of its model has no index."""
     UNSTORABLE = "unstorable"
     """Text with NUL or half a surrogate pair, or a weight below zero or beyond 64 bits."""
 
@@ -54,7 +54,7 @@ class StoredOutput:
 
 
 def content_sha256(item: LoggedOutput) -> str:
-    """Return the SHA-256 of everything that an output says, its identity included."""
+    """Return the SHA-256 of an output, its identity included."""
     fields = (
         "credit.output.1",
         item.source,
@@ -70,9 +70,9 @@ def content_sha256(item: LoggedOutput) -> str:
 
 
 def start_file(conn: Connection) -> int:
-    """Return the id under which the next file will be recorded, for the outputs that are added before it.
+    """Return the id of the next file, for the outputs that are added before its row.
 
-    The same transaction must call `record_file` with it, or its commit is refused.
+    The same transaction must call `record_file` with this id, or the database refuses the commit.
     """
     serialise_writers(conn)
     return next_id(conn, ingest_file)
@@ -90,14 +90,14 @@ def record_file(
     quarantined: int,
     now: datetime,
 ) -> None:
-    """Record a file once its outputs are in: its hash, and how many of its records went where."""
+    """Record a file after its outputs: its hash, and the counts of its records."""
     row = {"id": file_id, "sha256": sha256, "name": name, "format": format, "ingested_at": utc_text(now)}
     counts = {"accepted": accepted, "duplicates": duplicates, "quarantined": quarantined}
     add_rows(conn, ingest_file, [{**row, **counts}])
 
 
 def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int) -> list[Verdict]:
-    """Add outputs in order and say what became of each of them; `ingest_file_id` is from `start_file`."""
+    """Add outputs and return a verdict for each, in order; `ingest_file_id` is from `start_file`."""
     serialise_writers(conn)
     known_models = models(conn)
     storable = [item for item in items if _is_storable(item)]
@@ -126,7 +126,7 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
 
 
 def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:
-    """Return outputs of a model that wait to be valued, by ascending id from `after_id` (exclusive) on."""
+    """Return pending outputs of a model, by ascending id, after `after_id`."""
     query = (
         _stored()
         .where(model.c.name == model_name, output.c.id > after_id, _pending())
@@ -139,30 +139,30 @@ def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int
 def pending_count(
     conn: Connection, *, since: str | None = None, through: str | None = None, weighty: bool = False
 ) -> int:
-    """Count the outputs that wait to be valued: of all time, from the month `since` on, up to the end of `through`.
+    """Count the pending outputs: all, or those from the month `since` on and up to the end of the month `through`.
 
-    An output of a closed month counts in the first open one, so that a close must look at all that occurred before
-    the end of its period, not only at what occurred in it. `weighty` leaves out those that distribute nothing.
+    An output of a closed month counts in the first open one. So a close asks for everything before the end of its
+    period, not only for its own month. `weighty` leaves out outputs of weight 0.
     """
     query = select(func.count()).select_from(output)
     return int(conn.execute(_waiting(query, since, through, weighty)).scalar_one())
 
 
 def pending_names(conn: Connection, *, through: str | None = None, limit: int | None = None) -> list[str]:
-    """Return what reports call the outputs that wait to be valued and have a weight, by id."""
+    """Return the names of the pending outputs with a weight, by id."""
     query = _waiting(select(output.c.source, output.c.external_id), None, through, weighty=True)
     return [output_name(*row) for row in conn.execute(query.order_by(output.c.id).limit(limit))]
 
 
 def has_outputs(conn: Connection, period: str) -> bool:
-    """Whether outputs of a month are logged, valued or not."""
+    """Return True if the month has logged outputs, valued or not."""
     low, high = month_bounds(period)
     query = select(exists().where(output.c.occurred_at >= low, output.c.occurred_at < high))
     return bool(conn.execute(query).scalar_one())
 
 
 def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
-    """Return the outputs with these ids, in their order; an id that is unknown is left out."""
+    """Return the outputs with these ids, in their order; unknown ids are left out."""
     found: list[StoredOutput] = []
     for start in range(0, len(ids), _BATCH):
         query = _stored().where(output.c.id.in_(ids[start : start + _BATCH])).order_by(output.c.id)
@@ -171,26 +171,26 @@ def outputs_by_id(conn: Connection, ids: Sequence[int]) -> list[StoredOutput]:
 
 
 def output_names(conn: Connection, model_name: str) -> dict[int, str]:
-    """Return what reports call the outputs of a model, by id."""
+    """Return the names of a model's outputs, by id."""
     query = select(output.c.id, output.c.source, output.c.external_id).join_from(output, model)
     rows = conn.execute(query.where(model.c.name == model_name).order_by(output.c.id))
     return {number: output_name(source, external_id) for number, source, external_id in rows}
 
 
 def output_called(conn: Connection, name: str) -> StoredOutput | None:
-    """Return the output that reports call `name`, or None."""
+    """Return the output of this name, or None."""
     row = conn.execute(called(_stored(), name)).one_or_none()
     return None if row is None else _to_stored(row)
 
 
 def valued_by(conn: Connection, output_id: int) -> int | None:
-    """Return the id of the index that an output was last valued by, or None."""
+    """Return the id of the index behind the last valuation of an output, or None."""
     query = select(valuation.c.index_id).where(valuation.c.output_id == output_id)
     return conn.execute(query.order_by(valuation.c.score_book_id.desc()).limit(1)).scalar()
 
 
 def called(query: Select[Any], name: str) -> Select[Any]:
-    """Restrict a query over outputs to the one that reports call `name`; of the own format, an id may hold a colon."""
+    """Restrict a query over outputs to one name; the id of an output in the own format may hold a colon."""
     source, _, external_id = name.partition(":")
     own = (output.c.source == OWN_SOURCE) & (output.c.external_id == name)
     other = (output.c.source == source) & (output.c.external_id == external_id)
@@ -198,7 +198,7 @@ def called(query: Select[Any], name: str) -> Select[Any]:
 
 
 def changed_outputs(conn: Connection) -> Iterator[int]:
-    """Yield the id of every output whose content does not have the hash that was stored with it, in order."""
+    """Yield the ids of outputs with a content that does not match the stored hash, in order."""
     query = _stored().order_by(output.c.id)
     for row in conn.execute(query, execution_options={"yield_per": 1000}):
         try:

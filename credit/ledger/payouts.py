@@ -4,12 +4,12 @@
 |---|---|---|---|
 | a batch is exported | `money:payout:<provider>` | `money:payout:<provider>/exported` | exported |
 | the bank has paid | `money:payout:<provider>/exported` | `money:external` | paid |
-| the bank has not | `money:payout:<provider>/exported` | `money:payout:<provider>` | failed |
-| what was paid came back | `money:external` | `money:payout:<provider>` | failed |
+| the bank has refused | `money:payout:<provider>/exported` | `money:payout:<provider>` | failed |
+| the money came back | `money:external` | `money:payout:<provider>` | failed |
 
-Each step is a transaction of the ledger and an event of the payout; the database refuses a status that is not that of
-the last event, and an event out of its turn. A failed payout may leave again, in a new batch. Nothing leaves twice:
-only what is pending or failed can be exported, and one writer at a time decides that.
+Each step is a transaction of the ledger and an event of the payout. The database refuses an event out of its turn, and
+a status other than that of the last event. A failed payout may leave again, in a new batch. Nothing leaves twice: only
+pending and failed payouts can be exported, and one writer at a time decides.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ OUTCOME_KINDS: Mapping[Outcome, TransactionKind] = {
     "failed": TransactionKind.PAYMENT_FAILED,
     "returned": TransactionKind.PAYMENT_RETURNED,
 }
-"""Kinds of the transactions that record a bank's results."""
+"""Kinds of the transactions of a bank's results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """Money that leaves for a provider, in minor units."""
+    """Money for a provider, in minor units, that a close decided to pay."""
 
     id: int
     period: str
@@ -59,7 +59,7 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class NewPayout:
-    """Money that is to leave for a provider, in minor units, with the transaction that approved it."""
+    """A payout to be recorded, in minor units, with the transaction of its approval."""
 
     provider: str
     currency: str
@@ -68,13 +68,13 @@ class NewPayout:
 
 
 def add_payouts(conn: Connection, name: str, items: Sequence[NewPayout]) -> None:
-    """Record money that a period's close decided to pay."""
+    """Record the payouts that a close decided."""
     serialise_writers(conn)
     add_records(conn, payout, items, period_id=name, status="pending")
 
 
 def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:
-    """Return how many payouts of every period are pending, exported, paid and failed."""
+    """Return the number of payouts of each period by status."""
     found: dict[str, dict[PayoutStatus, int]] = {}
     columns = (payout.c.period_id, payout.c.status)
     for name, status, count in conn.execute(select(*columns, func.count()).group_by(*columns).order_by(*columns)):
@@ -94,7 +94,7 @@ def _payouts(conn: Connection, *where: ColumnElement[bool]) -> list[Payout]:
 
 @dataclass(frozen=True, slots=True)
 class PayoutBatch:
-    """Payouts of a period and currency that left in one file; `payer_json` is what the payer said of itself."""
+    """Payouts of a period and currency that left in one file; `payer_json` is the payer's own data."""
 
     id: int
     period: str
@@ -110,7 +110,7 @@ class PayoutBatch:
 
 @dataclass(frozen=True, slots=True)
 class BankResult:
-    """What a bank reports of a payout."""
+    """A bank's result for a payout."""
 
     payout_id: int
     outcome: Outcome
@@ -120,10 +120,10 @@ class BankResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchedPayout:
-    """A payout in a batch, with the version of the details that it is paid to, and what became of it there.
+    """A payout in a batch, with the version of the provider's details in the file, and the bank's results.
 
-    `reference` is the payout's id in the file, the same in no other batch. `results` is what the bank reported, in
-    order: nothing yet, one outcome, or that it was paid and then returned.
+    `reference` is the payout's id in the file and unique over all batches. `results` are in order: none yet, one, or
+    paid and then returned.
     """
 
     payout: Payout
@@ -133,13 +133,13 @@ class BatchedPayout:
 
     @property
     def outcome(self) -> Outcome | None:
-        """The last thing that the bank reported; None while there is nothing."""
+        """The last outcome; None before the first."""
         return self.results[-1].outcome if self.results else None
 
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """The identity of a batch that is about to be recorded: what its file is made from."""
+    """The identity of the next batch, from which its file is made."""
 
     id: int
     reference: str
@@ -147,14 +147,14 @@ class NewBatch:
 
 
 def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
-    """Return a period's payouts that can leave: the pending ones, or those that failed; by provider and currency."""
+    """Return a period's pending payouts, or with `retry` its failed ones, by provider and currency."""
     return _payouts(conn, payout.c.period_id == period, payout.c.status == ("failed" if retry else "pending"))
 
 
 def next_batch(conn: Connection, now: datetime) -> NewBatch:
     """Return the identity of the next batch.
 
-    Its reference carries the head of the chain, so that no other ledger's batch has the same one.
+    Its reference carries the head of the chain, so that batches of two ledgers never share one.
     """
     serialise_writers(conn)
     number = next_id(conn, payout_batch)
@@ -178,16 +178,16 @@ def record_batch(
     items: Sequence[tuple[Payout, int]],
     file_sha256: str,
 ) -> PayoutBatch:
-    """Record that payouts left in a file: the batch, the transaction that moves their money, their events.
+    """Record an exported file: the batch, the transaction of its money, and an event for each payout.
 
     Args:
-        conn: from `Ledger.write`, the transaction in which `next_batch` was called.
+        conn: from `Ledger.write`, in the transaction of `next_batch`.
         new: from `next_batch`.
         period: the payouts' period.
         currency: the payouts' currency.
         format: of the file.
-        payer_json: what the file says of the payer.
-        items: each payout, with the version of the details that the file has of its provider.
+        payer_json: the payer's data in the file.
+        items: each payout, with the version of its provider's details in the file.
         file_sha256: of the file.
 
     Raises:
@@ -233,10 +233,10 @@ def record_batch(
 
 
 def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankResult], *, now: datetime) -> None:
-    """Record what became of payouts of a batch: each a transaction of its own, and an event.
+    """Record results of payouts of a batch, each as a transaction and an event.
 
     Raises:
-        LedgerError: one of the payouts is not exported (or, to be returned, not paid), or left in another batch.
+        LedgerError: a payout is not exported (or, before a return, not paid), or it left in another batch.
     """
     items = {item.payout.id: item.payout for item in batch_items(conn, batch)}
     external = AccountKind.EXTERNAL.key()
@@ -264,7 +264,7 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
 
 
 def batches(conn: Connection, period: str | None = None) -> list[PayoutBatch]:
-    """Return the batches of a period, or all of them, in the order in which they left."""
+    """Return the batches of a period, or all, in the order of export."""
     query = select(payout_batch).order_by(payout_batch.c.id)
     if period is not None:
         query = query.where(payout_batch.c.period_id == period)
@@ -306,7 +306,7 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
 
 
 def result_outcome(status: str, *, first: bool) -> Outcome:
-    """Return what an event after the export says: what fails after it was paid came back."""
+    """Return the outcome of an event after the export: a payout that fails after it was paid came back."""
     return "paid" if status == "paid" else "failed" if first else "returned"
 
 

@@ -1,4 +1,4 @@
-"""Periods: calendar months that open with their first post, and close in their order, for good."""
+"""Periods: calendar months that open with their first posting and close in their order, for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from credit.records import period_of
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A calendar month; what closed it is in `close_policy_json`."""
+    """A calendar month; `close_policy_json` is the policy of its close."""
 
     id: str
     status: Literal["open", "closed"]
@@ -38,7 +38,7 @@ def following(name: str) -> str:
 
 
 def later(name: str, months: int) -> str:
-    """Return the period so many months after `name`."""
+    """Return the period some months after `name`."""
     for _ in range(months):
         name = following(name)
     return name
@@ -55,35 +55,36 @@ def last_day(name: str) -> date:
 
 
 def periods(conn: Connection) -> list[Period]:
-    """Return every period that was ever opened, in order."""
+    """Return every period of the ledger, in order."""
     return [read_row(Period, row) for row in conn.execute(select(period).order_by(period.c.id))]
 
 
 def last_closed(conn: Connection) -> str | None:
-    """Return the last period that was closed, or None; no period before it can be posted into any more."""
+    """Return the last closed period, or None; the periods before it take no postings either."""
     return conn.execute(select(func.max(period.c.id)).where(period.c.status == "closed")).scalar()
 
 
 def open_period_for(conn: Connection, day: date) -> str:
-    """Return the period in which something of that day counts: its own month, or the first one that is not closed."""
+    """Return the period in which a day counts: its own month, or the first month after the last closed one."""
     closed = last_closed(conn)
     name = period_of(day)
     return name if closed is None or name > closed else following(closed)
 
 
 def unclosed_before(conn: Connection, name: str) -> list[str]:
-    """Return the open periods before `name`, in order: they close first."""
+    """Return the open periods before `name`, in order; they must close first."""
     query = select(period.c.id).where(period.c.id < name, period.c.status == "open").order_by(period.c.id)
     return list(conn.execute(query).scalars())
 
 
 def close_lock(conn: Connection, name: str, *, now: datetime) -> None:
-    """Take the period for closing: until commit nobody else posts into it or closes it.
+    """Lock a period for its close: until commit, nobody else posts into it or closes it.
 
-    A month of which outputs are logged is a period even before anything is posted into it; it is opened by this.
+    A month with logged outputs but without postings is opened first.
 
     Raises:
-        LedgerError: there is no such period; PeriodClosedError: it, or a later one, is closed already.
+        LedgerError: there is no such period.
+        PeriodClosedError: the period, or a later one, is closed.
     """
     serialise_writers(conn)
     query = select(period.c.status).where(period.c.id == name).with_for_update()
@@ -98,7 +99,7 @@ def close_lock(conn: Connection, name: str, *, now: datetime) -> None:
 
 
 def mark_closed(conn: Connection, name: str, *, policy_json: str, now: datetime) -> None:
-    """Close a period for good; the last step of a close, in the transaction that called `close_lock`."""
+    """Close a period for good: the last step of a close, in the transaction of `close_lock`."""
     values = {"status": "closed", "closed_at": utc_text(after_holds(conn, now)), "close_policy_json": policy_json}
     conn.execute(update(period).where(period.c.id == name).values(**values))
     seal_row(conn, period, name)

@@ -144,7 +144,7 @@ def test_a_replay_is_answered_also_when_the_period_has_closed(conn: Connection) 
         {"period": "2026-11"},
         {"effective_on": date(2026, 10, 6)},
         {"memo": "other"},
-        {"details": {"a": 1}},
+        {"details": _Facts({"a": 1})},
         {"entries": tuple(reversed(credit_posting("a").entries))},
     ],
     ids=lambda change: next(iter(change)),
