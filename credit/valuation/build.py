@@ -30,6 +30,9 @@ from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.weighting import WEIGHTINGS
 from credit.valuation.writer import IndexWriter, RunOptions
 
+LOCK_FILE = ".lock"
+"""File in an index's folder, locked by the process that builds or changes the index."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
@@ -326,8 +329,8 @@ def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
         raise MismatchError(f"{out} holds an index of {manifest.inputs.differences(inputs)}; choose another --out")
     if excluded and not exclude:
         raise ValuationError(
-            f"{out} leaves out {len(excluded)} examples whose gradient is not finite, such as {excluded[0]}; "
-            "take it so with --non-finite exclude"
+            f"{out} excludes {len(excluded)} examples with non-finite gradients, such as {excluded[0]}; accept this "
+            "with --non-finite exclude"
         )
     return manifest
 
@@ -339,7 +342,7 @@ def _locked(out: Path) -> Iterator[None]:
     Raises:
         LockHeldError: another process has the lock.
     """
-    with only_one(out / ".lock", f"another build is at work in {out}; wait for it or choose another --out"):
+    with only_one(out / LOCK_FILE, f"another build is at work in {out}; wait for it or choose another --out"):
         yield
 
 
@@ -367,5 +370,5 @@ def _check_folder(out: Path) -> None:
     if not out.is_dir():
         raise InputError(f"{out} is a file; --out must name a folder")
     content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
-    if content - {".lock"} and not content & {MANIFEST, STATE_FILE}:
+    if content - {LOCK_FILE} and not content & {MANIFEST, STATE_FILE}:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")

@@ -75,7 +75,7 @@ def second_moments(
                 return moments
             bad = _not_finite(task, layers, sample, budget)
             if bad and not exclude:
-                raise ValuationError(f"{not_finite(sample[bad[0]], task)}, or leave it out with --non-finite exclude")
+                raise ValuationError(f"{not_finite(sample[bad[0]], task)}, or exclude it with --non-finite exclude")
             if not bad or len(bad) == len(sample):
                 raise ValuationError(f"no second moments of {task.location} are finite; try --dtype fp32")
             left_out = set(bad)

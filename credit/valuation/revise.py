@@ -20,7 +20,7 @@ from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
 from credit.storage import only_one
 from credit.valuation.batches import Progress
-from credit.valuation.build import BuildPlan
+from credit.valuation.build import LOCK_FILE, BuildPlan
 from credit.valuation.change import Change
 from credit.valuation.examples import (
     EXAMPLES_FILE,
@@ -228,7 +228,7 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
     manifest = read_manifest(folder)
     verify_files(folder, manifest)  # before the lock, which makes a file
     _check_revisable(folder, manifest)
-    with only_one(folder / ".lock", f"another run is changing {folder}; wait for it"):
+    with only_one(folder / LOCK_FILE, f"another run is changing {folder}; wait for it"):
         index = AttributionIndex.open(folder)
         _clear(index)
         try:
@@ -250,7 +250,7 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
     members = index.manifest.checkpoints
     for member, (_, checkpoint) in zip(members, index.further, strict=True):
         _clear(checkpoint, member.manifest)
-    kept = set(index.manifest.files) | {manifest, ".lock"} | {member.folder for member in members}
+    kept = set(index.manifest.files) | {manifest, LOCK_FILE} | {member.folder for member in members}
     for path in index.folder.iterdir():
         if path.name not in kept and path.is_file():
             path.unlink()

@@ -346,7 +346,7 @@ class IndexWriter:
     def _check(self, bad: Sequence[AnyExample]) -> None:
         """Refuse examples with non-finite gradients, unless the options exclude them."""
         if bad and not self.options.exclude:
-            raise ValuationError(f"{not_finite(bad[0], self.task)}, or leave it out with --non-finite exclude")
+            raise ValuationError(f"{not_finite(bad[0], self.task)}, or exclude it with --non-finite exclude")
 
     def _included(self, unit: Unit, state: ResumeState) -> list[int]:
         """Return the positions of a unit's examples, without excluded ones."""

@@ -65,7 +65,7 @@ def test_the_first_is_named_with_the_remedy_and_the_build_can_go_on_from_there(m
         go_on = {"name": "tiny", "exclude_non_finite": True}
         assert not build_index(model, [*data, *BAD], tmp_path / "index", settings, **go_on).existed
         assert build_index(model, [*data, *BAD], tmp_path / "index", settings, **go_on).existed
-    with pytest.raises(ValuationError, match=r"leaves out 3 examples .* such as bad-"):
+    with pytest.raises(ValuationError, match=r"excludes 3 examples .* such as bad-"):
         build_index(model, [*data, *BAD], tmp_path / "index", settings, name="tiny")
     build_index(model, data, tmp_path / "good", settings, name="tiny")
     _assert_same(tmp_path / "index", tmp_path / "good", model, outputs)
