@@ -1,18 +1,18 @@
-"""Every error that `credit` raises on purpose, and the exit code that each becomes.
+"""The errors of `credit`, with the exit code of each.
 
     CreditError                   1  failed
-    ├── InvalidRequestError       2  the command or call asks for something that makes no sense
-    ├── InputError                1  a file or record that cannot be used
-    ├── ValuationError            1  the engine cannot compute the number that was asked for
+    ├── InvalidRequestError       2  a command or call that makes no sense
+    ├── InputError                1  an unusable file or record
+    ├── ValuationError            1  a number that the engine cannot compute
     │   └── MismatchError         1  an index of another model, tokenizer, data or settings
     ├── LedgerError               1  the ledger refuses
     │   ├── IdempotencyError      1  the same key with another content
-    │   └── PeriodClosedError     1  a post into a closed period
-    ├── IntegrityError            4  stored data is not what was written
+    │   └── PeriodClosedError     1  a posting into a closed period
+    ├── IntegrityError            4  stored data was changed
     └── LockHeldError            11  another run is at work
 
-A message names the place and the remedy. Nothing is raised where a warning would do, and nothing is only
-warned of where money could follow a wrong number.
+A message names the place and the remedy. A problem that could move money by a wrong number is an error, never only a
+warning.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ EXIT_LOCKED = 11
 
 
 class CreditError(Exception):
-    """Base of all errors that `credit` raises on purpose."""
+    """Base of the errors of `credit`."""
 
     exit_code = EXIT_FAILED
 
 
 class InvalidRequestError(CreditError):
-    """The command or call asks for something that makes no sense."""
+    """A command or call that makes no sense."""
 
     exit_code = EXIT_USAGE
 
 
 class InputError(CreditError):
-    """A file or record cannot be used; the message names file and line."""
+    """An unusable file or record; the message names file and line."""
 
 
 class ValuationError(CreditError):
-    """The engine cannot compute the number that was asked for."""
+    """A number that the engine cannot compute."""
 
 
 class MismatchError(ValuationError):
@@ -53,20 +53,20 @@ class LedgerError(CreditError):
 
 
 class IdempotencyError(LedgerError):
-    """An idempotency key was used before with another content."""
+    """An idempotency key that is known with another content."""
 
 
 class PeriodClosedError(LedgerError):
-    """A post into a period that is closed."""
+    """A posting into a closed period."""
 
 
 class IntegrityError(CreditError):
-    """Stored data is not what was written; the message names the first bad place."""
+    """Stored data that was changed; the message names the first bad place."""
 
     exit_code = EXIT_INTEGRITY
 
 
 class LockHeldError(CreditError):
-    """Another run is in the way; nothing was done, or the message says what, and the same command does the rest."""
+    """Another run in the way; nothing was done unless the message says so, and the same command does the rest."""
 
     exit_code = EXIT_LOCKED

@@ -1,4 +1,4 @@
-"""The records that cross module borders: plain, frozen, without behaviour beyond their own validity."""
+"""Records that cross package borders: plain and frozen, each checking its own validity."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Literal
 from credit.errors import InputError, InvalidRequestError
 
 HOUSE = "house"
-"""Key of the reserved provider that receives what no provider earned."""
+"""Key of the reserved provider for everything that no provider earned."""
 
 UNATTRIBUTED = "unattributed"
-"""Collection of the house that receives an output's credit when no group supported the output."""
+"""Collection of the house for the credit of outputs without a supporting group."""
 
 DEFAULT_COLLECTION = "default"
 MICRO = 1_000_000
-"""Micro-credits in a credit: what one output of weight 1 distributes."""
+"""Micro-credits in a credit; an output of weight 1 distributes one credit."""
 
 PPM = 1_000_000
-"""Parts of a whole in which shares are agreed: 700 000 is 70 %."""
+"""Parts per million in a whole, the unit of agreed shares: 700 000 is 70 %."""
 
 CREDIT = "CREDIT"
 """The commodity of credits in the ledger, in micro-credits; every other commodity is an ISO 4217 code."""
@@ -40,28 +40,28 @@ _PERIOD = re.compile(r"(?!0000|9999)[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
 def is_provider_key(text: str) -> bool:
-    """Whether `text` can be a provider's key: `[a-z0-9][a-z0-9_-]{0,63}`."""
+    """Return True if `text` has the form of a provider's key: `[a-z0-9][a-z0-9_-]{0,63}`."""
     return _PROVIDER_KEY.fullmatch(text) is not None
 
 
 def is_collection(text: str) -> bool:
-    """Whether `text` can name a collection: 1 to 128 characters, no control characters, no outer space."""
+    """Return True if `text` can name a collection: 1 to 128 characters, no control characters, no outer space."""
     return _COLLECTION.fullmatch(text) is not None
 
 
 def is_period(text: str) -> bool:
-    """Whether `text` names a period: a calendar month `YYYY-MM` in UTC that has days before and after it."""
+    """Return True if `text` is a period: a calendar month `YYYY-MM` in UTC, with days before and after it."""
     return _PERIOD.fullmatch(text) is not None
 
 
 def period_of(moment: datetime | date) -> str:
-    """Return the period `YYYY-MM` in which a moment (in UTC) lies."""
+    """Return the period `YYYY-MM` of a moment (in UTC)."""
     return f"{moment.year:04d}-{moment.month:02d}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Group:
-    """A provider's collection: the unit that is valued and the line item of a statement."""
+    """A provider's collection: the unit of valuation, and the line item of a statement."""
 
     provider: str
     collection: str = DEFAULT_COLLECTION
@@ -79,10 +79,10 @@ class Share:
 
 
 def agreed_shares(splits: Iterable[Share]) -> tuple[Share, ...]:
-    """Return the shares of a record in the order of their groups, without those of nothing.
+    """Return the shares of a record in the order of their groups, without shares of 0.
 
     Raises:
-        InputError: a share is negative, a group is named twice, or they are not all of the record.
+        InputError: a share is negative, a group is named twice, or the shares do not sum to the record.
     """
     shares = sorted(splits)
     for share, after in pairwise(shares):
@@ -98,14 +98,14 @@ def agreed_shares(splits: Iterable[Share]) -> tuple[Share, ...]:
 
 
 def shares_in_words(ppm: int) -> str:
-    """Write parts per million as the fraction that they are: `0.7`."""
+    """Return parts per million as a decimal fraction, such as `0.7`."""
     whole, rest = divmod(ppm, PPM)
     return f"{whole}.{rest:06d}".rstrip("0").removesuffix(".")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record was read: a file and its 1-based line (or row)."""
+    """The place of a record: a file and its 1-based line (or row)."""
 
     file: str
     line: int
@@ -116,7 +116,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A record that could not be used: where it was, why, and its bytes as they were."""
+    """A bad record: its place, the reason, and its bytes as read."""
 
     place: Place
     error: str
@@ -128,7 +128,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who can be credited. `kind` `house` marks own or public-domain data, whose share the house receives."""
+    """A contributor of training data. `kind` `house` marks own or public-domain data: its share is the house's."""
 
     key: str
     name: str
@@ -137,21 +137,21 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is agreed with a provider about money in one currency; the defaults hold where nothing is.
+    """A provider's contract terms in one currency; the defaults hold without a contract.
 
     Shares are in parts per million, amounts in minor units. A fraction of a minor unit falls to the provider.
 
     Attributes:
-        rate_ppm: share of an allocation that is the provider's; the rest is the house's.
-        minimum_payout_minor: less than this is not paid but carried forward.
-        reserve_ppm: share of what is earned in a period that is held back.
-        reserve_release_periods: months after which it is released; 0 exactly when nothing is held back.
-        recoupment_ppm: share of what is earned in a period that may go towards advances paid before.
-        withholding_ppm: share of what is paid that is withheld as tax.
-        fee_minor: taken from every payout.
-        agreement_reference: the contract, as its parties call it.
-        pay_in: another currency, to which what would be paid is converted at the period's rate; empty: none. What is
-            taken when money is paid (minimum, withholding, fee) is then agreed in that other currency.
+        rate_ppm: the provider's share of an allocation; the rest is the house's.
+        minimum_payout_minor: the smallest payout; less is carried forward.
+        reserve_ppm: the share of a period's earnings that is held back.
+        reserve_release_periods: months until the release of a reserve; 0 exactly without a reserve.
+        recoupment_ppm: the largest share of a period's earnings that goes towards earlier advances.
+        withholding_ppm: the share of a payout withheld as tax.
+        fee_minor: the fee of every payout.
+        agreement_reference: the contract's name among its parties.
+        pay_in: another currency to pay in, at the period's rate; empty: none. Minimum, withholding and fee are then
+            agreed in that other currency.
     """
 
     rate_ppm: int = PPM
@@ -185,7 +185,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The decimal number `coefficient` / 10^`digits`, more than 0, with the digits that it was given in."""
+    """The decimal number `coefficient` / 10^`digits`, more than 0, with its digits as given."""
 
     coefficient: int
     digits: int
@@ -202,7 +202,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class GivenRate:
-    """What one unit of `base` cost in `quote` on a day, and who says so."""
+    """The price of one unit of `base` in `quote` on a day, and its source."""
 
     base: str
     quote: str
@@ -224,13 +224,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """One record of training data, tagged with the group that contributed it, or with the shares of several.
+    """One record of training data, of the group that contributed it or of several groups with shares.
 
     Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`. A record of
-    which one group has all has a `group` and no `splits`, however it was given; one of several has no `group`.
+    one group has a `group` and no `splits`, also where it was given as a split; a record of several has no `group`.
 
     Raises:
-        InputError: it has a group and splits, or neither, or its shares are not all of it.
+        InputError: both group and splits are given, or neither, or the shares do not sum to the record.
     """
 
     id: str
@@ -250,12 +250,12 @@ class TrainingRecord:
 
     @property
     def shares(self) -> tuple[Share, ...]:
-        """Who has which share of it, in the order of their groups; together all of it."""
+        """The groups' shares, in the order of groups; together the whole record."""
         return self.splits if self.group is None else (Share(self.group),)
 
 
 def output_name(source: str, external_id: str) -> str:
-    """Return what reports call the output that a log of a source calls `external_id`."""
+    """Return the name of an output in reports, from its source and its id there."""
     return external_id if source == OWN_SOURCE else f"{source}:{external_id}"
 
 
@@ -263,8 +263,8 @@ def output_name(source: str, external_id: str) -> str:
 class LoggedOutput:
     """One logged generation of a model.
 
-    `messages` holds a chat prompt and `prompt` a plain one (at most one of them is filled; both empty: the
-    output had no prompt). `weight_micro` is the output's weight in micro-credits: what it distributes.
+    `messages` is a chat prompt and `prompt` a plain one; at most one of them is filled, and an output without a prompt
+    has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes.
     """
 
     source: str
@@ -278,5 +278,5 @@ class LoggedOutput:
 
     @property
     def name(self) -> str:
-        """What reports call the output: its id in its log, after its source if that is not the own format."""
+        """The name in reports: the id in the log, after the source unless that is the own format."""
         return output_name(self.source, self.external_id)

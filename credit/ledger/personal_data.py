@@ -1,13 +1,13 @@
-"""Personal data of providers: names, addresses, bank details, in one table, and gone when it is erased.
+"""Personal data of providers: names, addresses and bank details, in the one table that can be erased.
 
-Everything else in the ledger stays for ever, so nothing of this may get into anything else: not into a memo, a
-reason, a reference or a file's name. Details are set as a new version; the older ones stay, because payment files
-are made again from the version that they were made from, until all versions are erased at once. What remains is that
-details were set, when and why they were erased, and each version's seal, which nobody can match with a guess because
-its salt is gone.
+Everything else in the ledger stays for ever, so personal data must not get into a memo, a reason, a reference or the
+name of a file. Each change of the details is a new version. Older versions stay, because a payment file is made again
+from its own version, until an erasure removes all of them at once. After it the ledger still tells that details were
+set, and when and why they were erased. Each version's seal stays too; without the salt, which is erased, nobody can
+match a guess with it.
 
-The display name of a provider is not personal data in this sense: it stands in statements, which never change. Give a
-person a display name that may stay.
+The display name of a provider stands in statements, which never change, so it is not personal data in this sense.
+Give a person a display name that may stay.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from credit.ledger.values import is_storable
 Receiver = Literal["", "person", "institution"]
 
 _SHORTEST_SECRET = 4
-"""Shorter values, such as a country or a building's number, give nobody away when they appear in a text."""
+"""Shorter values, such as a country or the number of a building, identify nobody in a text."""
 
 
 _IDENTIFIERS = ("email", "iban", "paypal", "tax_id")
-"""Details that can be nobody else's, and no ordinary word."""
+"""Details that identify one person and are no ordinary word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What is needed to pay a provider; an empty text is unknown.
+    """The details for paying a provider; an empty text means unknown.
 
     Attributes:
         legal_name: of the person or institution.
@@ -71,19 +71,19 @@ class Details:
     tax_id: str = ""
 
     def __repr__(self) -> str:
-        """Name the fields that are known, never their values: a repr ends up in logs."""
+        """Name the known fields, never their values: a repr ends up in logs."""
         known = [item.name for item in fields(self) if getattr(self, item.name)]
         return f"Details({', '.join(known)})"
 
     @property
     def holder(self) -> str:
-        """The name to pay to."""
+        """The name of the payee."""
         return self.account_holder or self.legal_name
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalEvent:
-    """That details of a provider were set, or erased and why."""
+    """A setting of a provider's details, or their erasure with its reason."""
 
     id: int
     provider: str
@@ -96,10 +96,10 @@ _FIELDS = tuple(item.name for item in fields(Details))
 
 
 def set_details(conn: Connection, provider_key: str, details: Details, *, now: datetime) -> int:
-    """Record a version of a provider's details; the last one again changes nothing. Return the version's id.
+    """Record a version of a provider's details and return its id; the last version again changes nothing.
 
     Raises:
-        LedgerError: the provider is unknown or the house, or a text cannot be stored.
+        LedgerError: the provider is unknown or of kind house, or a database cannot keep a text.
     """
     serialise_writers(conn)
     owner = provider_id(conn, provider_key)
@@ -131,19 +131,19 @@ def current_details(conn: Connection, provider_key: str) -> tuple[int, Details] 
 
 
 def details_version(conn: Connection, version: int) -> Details | None:
-    """Return a version of somebody's details, or None when it has been erased."""
+    """Return a version of a provider's details, or None after its erasure."""
     row = conn.execute(select(provider_pii).where(provider_pii.c.id == version)).one_or_none()
     return None if row is None else read_row(Details, row)
 
 
 def erase_details(conn: Connection, provider_key: str, *, reason: str, now: datetime) -> int:
-    """Erase every version of a provider's details; return how many there were.
+    """Erase all versions of a provider's details; return their number.
 
     The bytes are gone from the database file only after `Ledger.scrub`.
 
     Raises:
-        LedgerError: the provider is unknown, no reason is given, the reason repeats what is to be erased, or a
-            payout of the provider is with a bank and not confirmed.
+        LedgerError: the provider is unknown, the reason is missing or repeats personal data, or a payout of the
+            provider is with a bank and not confirmed.
     """
     serialise_writers(conn)
     owner = provider_id(conn, provider_key)
@@ -170,7 +170,7 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
 def personal_field_in(conn: Connection, provider_key: str, text: str) -> str | None:
     """Return the name of a detail of the provider that `text` repeats, or None.
 
-    Texts that stay for ever are held against this before they are recorded.
+    Callers ask before they record a text that stays for ever.
     """
     plain = _plain(text)
     query = select(provider_pii).join(provider).where(provider.c.key == provider_key).order_by(provider_pii.c.id)
@@ -183,10 +183,10 @@ def personal_field_in(conn: Connection, provider_key: str, text: str) -> str | N
 
 
 def keep_erasable(conn: Connection, text: str, what: str) -> None:
-    """Refuse a text that would stay for ever and repeats somebody's IBAN, email, PayPal account or tax number.
+    """Refuse a permanent text that repeats an IBAN, email, PayPal account or tax number of any provider.
 
     Raises:
-        LedgerError: it does; the message names the field and whose it is, never the value.
+        LedgerError: it does; the message names the field and the provider, never the value.
     """
     plain = _plain(text)
     fields_of = [provider_pii.c[name] for name in _IDENTIFIERS]
@@ -200,7 +200,7 @@ def keep_erasable(conn: Connection, text: str, what: str) -> None:
 
 
 def personal_events(conn: Connection, provider_key: str) -> list[PersonalEvent]:
-    """Return when a provider's details were set and erased, in order."""
+    """Return the settings and erasures of a provider's details, in order."""
     query = select(personal_event, PROVIDER).join_from(personal_event, provider)
     query = query.where(personal_event.c.provider_id == provider_id(conn, provider_key))
     return [read_row(PersonalEvent, row) for row in conn.execute(query.order_by(personal_event.c.id))]

@@ -1,4 +1,4 @@
-"""Money to distribute, and who gets which part of it for which credits."""
+"""Pools of money to distribute, and the allocations into which a close divides them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from credit.ledger.values import check_currency
 from credit.records import period_of
 
 _MONTHS_AHEAD = 12
-"""Months after the present one that pools can be added for: what lies further ahead is a slip of the hand."""
+"""Months after the present one that can have pools: a month further ahead is a slip of the hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Money to distribute for a period, in minor units; `txn_id` is None when the net is zero."""
+    """Money to distribute for a period, in minor units; `txn_id` is None for a net of zero."""
 
     id: int
     period: str
@@ -46,7 +46,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class NewAllocation:
-    """A provider's share of a pool, to be recorded: `credit_micro` out of `total_credit_micro` credits."""
+    """An allocation to be recorded: a provider's share of a pool, for `credit_micro` of `total_credit_micro`."""
 
     pool_id: int
     provider: str
@@ -58,7 +58,7 @@ class NewAllocation:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A provider's share of a pool, as recorded, in minor units of the pool's currency."""
+    """A recorded share of a pool for a provider, in minor units of the pool's currency."""
 
     period: str
     pool_id: int
@@ -82,8 +82,8 @@ def add_pool(
     """Add money to distribute for a period, in minor units; the same call again returns the same pool.
 
     Raises:
-        LedgerError: the reference was used with another amount, or for money that was taken back, an amount makes no
-            sense, or the period lies more than a year ahead.
+        LedgerError: the reference belongs to another amount or to a reversed pool, an amount makes no sense, or the
+            period lies more than a year ahead.
         PeriodClosedError: the period is closed.
     """
     where = f"pool {reference!r} of {name}"
@@ -132,31 +132,31 @@ def add_pool(
 
 
 def pools(conn: Connection, name: str) -> list[Pool]:
-    """Return the pools of a period in the order in which they were added."""
+    """Return the pools of a period in the order of their addition."""
     return [
         read_row(Pool, row) for row in conn.execute(select(pool).where(pool.c.period_id == name).order_by(pool.c.id))
     ]
 
 
 def undone_pools(conn: Connection, name: str) -> dict[int, int]:
-    """Return the pools of a period whose money was taken back, by id, with the transaction that did so."""
+    """Return the reversed pools of a period by id, each with the transaction of its reversal."""
     query = select(pool.c.id, ledger_txn.c.id).join(ledger_txn, ledger_txn.c.reverses_txn_id == pool.c.txn_id)
     return {number: txn_id for number, txn_id in conn.execute(query.where(pool.c.period_id == name))}
 
 
 def standing_pools(conn: Connection, name: str) -> list[Pool]:
-    """Return the pools of a period whose money has not been taken back by a reversal, as they were added."""
+    """Return the pools of a period without reversed ones, in the order of their addition."""
     undone = undone_pools(conn, name)
     return [item for item in pools(conn, name) if item.id not in undone]
 
 
 def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation]) -> None:
-    """Record the shares of a period's pools."""
+    """Record the allocations of a period's pools."""
     add_records(conn, allocation, items, period_id=name)
 
 
 def allocations(conn: Connection, name: str) -> list[Allocation]:
-    """Return the shares of a period's pools, by pool and provider's key."""
+    """Return the allocations of a period, by pool and provider's key."""
     rows = conn.execute(
         select(allocation, PROVIDER, pool.c.currency)
         .join_from(allocation, provider, provider.c.id == allocation.c.provider_id)

@@ -1,4 +1,4 @@
-"""Providers: who can be credited, by their keys."""
+"""Providers: the contributors of training data, by their keys, and the house."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from credit.records import HOUSE, Provider, is_provider_key
 Change = Literal["added", "changed", "unchanged"]
 
 _AT_ONCE = 500
-"""Providers looked up and written at a time."""
+"""Providers read and written at a time."""
 
 
 def add_provider(conn: Connection, item: Provider, now: datetime) -> Change:
-    """Add a provider, or rename it when its key is known.
+    """Add a provider, or rename the provider of this key.
 
     Raises:
-        LedgerError: the key is none, or the kind differs and the provider has been credited.
+        LedgerError: the key has the wrong form, or the kind of a provider with credits would change.
     """
     return import_providers(conn, [item], now)[item.key]
 
 
 def import_providers(conn: Connection, items: Iterable[Provider], now: datetime) -> dict[str, Change]:
-    """Add or rename many providers, all or none; return what happened to each key, last of all.
+    """Add or rename many providers, all or none; return the last change of each key.
 
     Raises:
-        LedgerError: a key is none, or a kind differs and the provider has been credited.
+        LedgerError: a key has the wrong form, or the kind of a provider with credits would change.
     """
     changes: dict[str, Change] = {}
     rest = iter(items)

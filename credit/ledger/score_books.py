@@ -61,7 +61,7 @@ SCHEMA = {
     "effect": pl.Float64,
     "credit_micro": pl.Int64,
 }
-"""Columns of a score book. The three measures are in nats; `output_id` is the output's id in the ledger."""
+"""Columns of a score book; the three measures are in nats, and `output_id` is the id in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,10 @@ def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
 
 
 def read_book(folder: Path, sha256: str) -> pl.DataFrame:
-    """Read a score book after checking that it is the one that was written.
+    """Read a score book and check its hash.
 
     Raises:
-        IntegrityError: the file is missing or differs.
+        IntegrityError: the file is missing or has another hash.
     """
     path = book_path(folder, sha256)
     try:
@@ -128,10 +128,10 @@ def read_book(folder: Path, sha256: str) -> pl.DataFrame:
 def ensure_run(
     conn: Connection, fingerprint: str, *, index_id: int, policy_json: str, software_version: str, now: datetime
 ) -> int:
-    """Return the id of the compute run with this fingerprint, recording it when it is new.
+    """Return the id of the compute run with this fingerprint, and record a new one.
 
     Raises:
-        LedgerError: the fingerprint is recorded with another index or policy.
+        LedgerError: the run is known with another index or policy.
     """
     serialise_writers(conn)
     found = conn.execute(select(compute_run).where(compute_run.c.fingerprint == fingerprint)).one_or_none()
@@ -158,7 +158,7 @@ def register_book(
     """Register a score book and the valuation of its outputs under the index of its run; return its id.
 
     Raises:
-        LedgerError: the book is registered already, or the index has valued one of the outputs before.
+        LedgerError: the book is registered, or the index has valued one of the outputs before.
     """
     serialise_writers(conn)
     index_id = conn.execute(select(compute_run.c.index_id).where(compute_run.c.id == compute_run_id)).scalar()
@@ -184,7 +184,7 @@ def register_book(
 
 
 def books_of_period(conn: Connection, period: str) -> list[str]:
-    """Return the SHA-256 of the score books that value outputs of a month, in order of registration."""
+    """Return the SHA-256 of the score books with outputs of a month, in order of registration."""
     low, high = month_bounds(period)
     rows = conn.execute(
         select(score_book.c.id, score_book.c.sha256)
@@ -199,7 +199,7 @@ def books_of_period(conn: Connection, period: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class PostedBook:
-    """A score book with outputs in a period: how it was made, and the transaction that posted each of their days."""
+    """A score book with outputs in a period: its index, its policy, and the transaction of each day."""
 
     id: int
     sha256: str
@@ -209,7 +209,7 @@ class PostedBook:
 
 
 def existing_period(conn: Connection, name: str) -> Period:
-    """Return a period; LedgerError when nothing was ever posted in it, or it is none."""
+    """Return a period; LedgerError when it has no postings or is no month."""
     month_bounds(name)
     found = next((item for item in periods(conn) if item.id == name), None)
     if found is None:
@@ -260,14 +260,14 @@ def scores(conn: Connection, books_folder: Path, period: str) -> Iterator[pl.Dat
 
 
 def book_scores(conn: Connection, books_folder: Path, period: str) -> Iterator[tuple[PostedBook, pl.DataFrame]]:
-    """Yield the books of a period with those of their rows that belong to it, in order of registration.
+    """Yield the books of a period and their rows of this period, in order of registration.
 
-    Columns: those of the book (`output_id` is the output's id in the ledger), `name` (what reports call the output),
-    `occurred_at` and `day` (ISO 8601, UTC). Only one book is in memory at a time.
+    Columns: those of the book, then `name` (of the output), `occurred_at` and `day` (ISO 8601, UTC). Only one book is
+    in memory at a time.
 
     Raises:
         LedgerError: the ledger has no such period.
-        IntegrityError: a book is missing or changed, or says something else than the ledger.
+        IntegrityError: a book is missing, changed, or contradicts the ledger.
     """
     existing_period(conn, period)
     for book in posted_books(conn, period):
@@ -281,20 +281,20 @@ def book_scores(conn: Connection, books_folder: Path, period: str) -> Iterator[t
 
 
 def standing_scores(conn: Connection, books: Path, period: str) -> Iterator[tuple[PostedBook, pl.DataFrame]]:
-    """Yield what `book_scores` does, without the outputs whose credits were reversed."""
+    """Yield as `book_scores` does, without outputs with reversed credits."""
     undone = reversed_transactions(conn)
     for book, rows in book_scores(conn, books, period):
         yield book, standing_rows(book, rows, undone)
 
 
 def reversed_transactions(conn: Connection) -> frozenset[int]:
-    """Return the ids of all transactions that were reversed."""
+    """Return the ids of all reversed transactions."""
     query = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
     return frozenset(conn.execute(query).scalars())
 
 
 def standing_rows(book: PostedBook, rows: pl.DataFrame, undone: Collection[int]) -> pl.DataFrame:
-    """Return the rows of a book without those of days whose transactions were reversed."""
+    """Return the rows of a book without the days of reversed transactions."""
     reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
     return rows.filter(~pl.col("day").is_in(reversed_days))
 
@@ -321,7 +321,7 @@ def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.
 
 
 def _check(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> None:
-    """Refuse a book whose credits are not, group by group and day by day, those that were posted from it."""
+    """Refuse a book that differs from its posted credits, in any group on any day."""
     booked = {
         (day, key, collection): micro
         for day, key, collection, micro in rows.group_by("day", "provider", "collection")

@@ -1,7 +1,7 @@
-"""What a close needs to know of money that moved before: openings, corrections, reserves, advances.
+"""Settlement: balances at the start of a close, the period's corrections, and reserves.
 
-Everything is derived from entries by the period in which they count, so that what a period carried forward is what
-the next one opens with, whatever has been posted into later periods by then.
+Each is the sum of entries up to a period. So a period opens with exactly the balance that the one before carried
+forward, whatever later periods already hold.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from credit.ledger.schema import (
 from credit.ledger.transaction_kinds import AdjustmentDetails
 
 ProviderCurrency = tuple[str, str]
-"""A provider's key and a currency: what has a balance."""
+"""A provider's key and a currency: together they have a balance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A movement of what is owed to a provider, in minor units; `cites` is what it corrects.
+    """A movement on a provider's payable account, in minor units; `cites` is the id of the corrected transaction.
 
-    With a `collection`, it is of what that collection earned while it was on hold.
+    With a `collection`, the movement is on the account of that collection's held earnings.
     """
 
     provider: str
@@ -48,7 +48,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """What is held back of a provider's earnings of a period, in minor units, until `release_period` closes."""
+    """A part of a provider's earnings of a period, in minor units, held back until the close of `release_period`."""
 
     period: str
     provider: str
@@ -66,8 +66,8 @@ def provider_balances(
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
         kind: of the accounts.
-        before: count only what was posted in periods before this one.
-        through: count only what was posted in periods up to this one.
+        before: count only postings of periods before this one.
+        through: count only postings of periods up to this one.
     """
     where = [account.c.kind == kind]
     if before is not None:
@@ -79,7 +79,7 @@ def provider_balances(
 
 
 def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, dict[str, int]]:
-    """Return what collections earned while on hold, in periods before one, by collection; zeros are left out."""
+    """Return the held earnings of collections before a period, by collection; zeros are left out."""
     by = (provider.c.key, ledger_entry.c.commodity, account.c.collection)
     where = (account.c.kind == AccountKind.HELD, ledger_txn.c.period_id < before)
     found: dict[ProviderCurrency, dict[str, int]] = {}
@@ -90,7 +90,7 @@ def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, di
 
 
 def corrections(conn: Connection, period: str) -> list[Correction]:
-    """Return what moved the payable accounts, and those of held collections, in a period, in order of posting."""
+    """Return a period's movements on payable accounts and accounts of held earnings, in order of posting."""
     query = (
         journal_lines(*ledger_txn.c, provider.c.key.label("owner"), account.c.collection, owners=True)
         .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
@@ -120,13 +120,13 @@ def _cited(details_json: str) -> int | None:
 
 
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
-    """Record what a close held back, with the transactions that did."""
+    """Record the reserves of a close."""
     serialise_writers(conn)
     add_records(conn, reserve, items)
 
 
 def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:
-    """Return the reserves that fall due after one period and up to another, by provider, currency and period."""
+    """Return the reserves due after one period and up to another, by provider, currency and period."""
     query = (
         select(reserve, PROVIDER)
         .join_from(reserve, provider)

@@ -1,4 +1,4 @@
-"""What providers were told about a period: numbered versions of exact text, each with its hash."""
+"""Statements: the exact text for a provider and a period, in numbered versions, each with its hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a provider was told about a period: the exact text, and its SHA-256."""
+    """A version of a provider's statement for a period: the exact text, and its SHA-256."""
 
     period: str
     provider: str
@@ -34,10 +34,10 @@ class Statement:
 
 
 def add_statements(conn: Connection, name: str, told: Iterable[tuple[str, str]], *, now: datetime) -> list[int]:
-    """Record the next version of the statements of some providers, each given by its key and text.
+    """Record the next version of some providers' statements, each a pair of the provider's key and the text.
 
     Returns:
-        The version of each; a provider's last text again is its last version.
+        The version of each; the last text again is the last version.
 
     Raises:
         LedgerError: a provider is unknown.
@@ -68,7 +68,7 @@ def _add_some(conn: Connection, name: str, told: Mapping[str, str], moment: str)
 
 
 def _owners(conn: Connection, name: str, keys: list[str]) -> tuple[dict[str, int], dict[str, tuple[int, str]]]:
-    """Return the ids of some providers, and version and hash of the last statement of those that have any."""
+    """Return the ids of some providers, and version and hash of their last statements."""
     of_period = (statement.c.provider_id == provider.c.id) & (statement.c.period_id == name)
     rows = conn.execute(
         select(provider.c.key, provider.c.id, statement.c.version, statement.c.sha256)

@@ -1,8 +1,8 @@
-"""Contract terms: what is agreed with a provider in one currency, in versions that are never edited.
+"""Contract terms of a provider in one currency, in versions; no version is ever edited.
 
-**Which terms hold on a day:** the latest version that covers the day. Terms without an end therefore give way to a
-later version that begins after them, for as long as that one lasts. Any other overlap is refused, unless the new
-version says that it supersedes what was agreed for its days. No version reaches into a closed period.
+**The terms of a day** are those of the latest version that covers it. So terms without an end give way to a version
+that begins later, for as long as that one lasts. Any other overlap is refused, unless the new version supersedes. No new
+version begins in a closed period.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from credit.records import HOUSE, Terms
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A version of the terms with a provider in a currency. `valid_to` is the last day; None: without an end."""
+    """A version of a provider's terms in a currency; `valid_to` is its last day, or None without an end."""
 
     provider: str
     currency: str
@@ -55,21 +55,21 @@ def agree(
     supersede: bool = False,
     now: datetime,
 ) -> Agreement:
-    """Record a new version of the terms with a provider; the same terms for the same days again change nothing.
+    """Record a version of a provider's terms; the same terms for the same days again change nothing.
 
     Args:
         conn: from `Ledger.write`.
-        provider_key: whom it is agreed with; not the house.
-        currency: ISO 4217 code of the money it is about.
-        terms: what is agreed.
-        valid_from: first day on which it holds.
-        valid_to: last day; None: until something later is agreed.
-        supersede: it replaces, for its days, whatever was agreed for them.
+        provider_key: the provider; not the house.
+        currency: ISO 4217 code of the money.
+        terms: the terms.
+        valid_from: their first day.
+        valid_to: their last day; None: until a later version begins.
+        supersede: replace all earlier versions on these days.
         now: when the ledger records it.
 
     Raises:
-        LedgerError: it overlaps other terms, or a value makes no sense.
-        PeriodClosedError: it begins in a period that is closed.
+        LedgerError: the version overlaps another, or a value makes no sense.
+        PeriodClosedError: the first day is in a closed period.
     """
     where = f"terms of {provider_key} in {currency}"
     check_currency(currency)
@@ -124,20 +124,20 @@ def amend(
     supersede: bool = False,
     now: datetime,
 ) -> Agreement:
-    """Record a new version in which some values change and the others stay as they are on `valid_from`.
+    """Record a version with some new values; the others stay as they are on `valid_from`.
 
     Args:
         conn: from `Ledger.write`.
-        provider_key: whom it is agreed with.
+        provider_key: the provider.
         currency: ISO 4217 code.
         changes: new values, by field of `Terms`.
-        valid_from: first day on which they hold.
-        valid_to: last day; None: until something later is agreed.
+        valid_from: their first day.
+        valid_to: their last day; None: until a later version begins.
         supersede: as for `agree`.
         now: when the ledger records it.
 
     Returns:
-        The new version, or the one that holds already when nothing would change.
+        The new version, or the present one when nothing would change.
 
     Raises:
         LedgerError, PeriodClosedError, InvalidRequestError: as `agree` and `Terms` do.
@@ -162,7 +162,7 @@ def _refuse_overlap(known: Iterable[Agreement], where: str, valid_from: date, va
 
 
 def history(conn: Connection, provider_key: str, currency: str | None = None) -> list[Agreement]:
-    """Return every version of the terms with a provider, in one currency or in all, by currency and version."""
+    """Return all versions of a provider's terms, in one currency or in all, by currency and version."""
     query = _agreements().where(contract_term.c.provider_id == provider_id(conn, provider_key))
     if currency is not None:
         query = query.where(contract_term.c.currency == currency)
@@ -170,13 +170,13 @@ def history(conn: Connection, provider_key: str, currency: str | None = None) ->
 
 
 def agreement_on(conn: Connection, provider_key: str, currency: str, on: date) -> Agreement | None:
-    """Return the version that holds on a day, or None when nothing has been agreed for it."""
+    """Return the version for a day, or None without one."""
     covering = [item for item in history(conn, provider_key, currency) if _covers(item, on)]
     return covering[-1] if covering else None
 
 
 def terms_on(conn: Connection, on: date) -> dict[tuple[str, str], Terms]:
-    """Return the terms that hold on a day, by (provider's key, currency); those without any are left out."""
+    """Return the terms of a day, by (provider's key, currency)."""
     day = on.isoformat()
     query = _agreements().where(
         contract_term.c.valid_from <= day, or_(contract_term.c.valid_to.is_(None), contract_term.c.valid_to >= day)
@@ -185,7 +185,7 @@ def terms_on(conn: Connection, on: date) -> dict[tuple[str, str], Terms]:
 
 
 def first_free_day(conn: Connection) -> date:
-    """Return the first day after the last closed period, or the first of all days when none is closed."""
+    """Return the first day after the last closed period, or the first day of all when none is closed."""
     closed = last_closed(conn)
     return date.min if closed is None else first_day(following(closed))
 
@@ -195,7 +195,7 @@ def _covers(item: Agreement, on: date) -> bool:
 
 
 def _agreements() -> Select[Any]:
-    """Select every version; of those that a reader puts under one key, the last one is the latest."""
+    """Return a query for all versions, the latest of each provider and currency last."""
     return (
         select(contract_term, provider.c.key.label("owner"))
         .join_from(contract_term, provider)

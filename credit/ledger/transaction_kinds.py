@@ -28,7 +28,7 @@ class TransactionDetails:
 
     @classmethod
     def read(cls, details_json: str) -> Self | None:
-        """Return the details that a transaction states, or None when it states others."""
+        """Return the details from JSON, or None when it holds details of another class."""
         said = json.loads(details_json)
         try:
             return cls(**said)
@@ -38,7 +38,7 @@ class TransactionDetails:
 
 @dataclass(frozen=True, slots=True)
 class CreditsDetails(TransactionDetails):
-    """The score book that credits come from (SHA-256), and the fingerprints of its compute run and its index."""
+    """The score book of credits (SHA-256), and the fingerprints of its compute run and its index."""
 
     score_book: str
     run: str | None = None
@@ -47,7 +47,7 @@ class CreditsDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class PoolDetails(TransactionDetails):
-    """The parts of a pool's net, in minor units, and the reference that tells it from other pools."""
+    """The parts of a pool's net in minor units, and the reference of the pool."""
 
     gross_minor: int
     deductions_minor: int
@@ -76,7 +76,7 @@ class ConversionDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class AdjustmentDetails(TransactionDetails):
-    """Id and hash of the transaction that an adjustment corrects, if it names one."""
+    """Id and hash of the corrected transaction, if the adjustment cites one."""
 
     cites: int | None = None
     cites_hash: str | None = None
@@ -84,7 +84,7 @@ class AdjustmentDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class RestatementDetails(TransactionDetails):
-    """The period that is restated, by which method, and the restated micro-credits by provider."""
+    """The restated period, the method, and the restated micro-credits by provider."""
 
     restates: str
     method: Mapping[str, Any]
@@ -93,7 +93,7 @@ class RestatementDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class ReversalDetails(TransactionDetails):
-    """Kind and hash of the transaction that is reversed."""
+    """Kind and hash of the reversed transaction."""
 
     kind: str
     hash: str
@@ -101,7 +101,7 @@ class ReversalDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class UnvaluedDetails(TransactionDetails):
-    """The output that cannot be valued: its name, and the SHA-256 of its content."""
+    """Name of an output that cannot be valued, and the SHA-256 of its content."""
 
     output: str
     content_sha256: str
@@ -109,7 +109,7 @@ class UnvaluedDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class ExportDetails(TransactionDetails):
-    """A batch of payouts: its row, its file, its payouts, and the version of the details that each is paid to."""
+    """A batch of payouts: its row, its file, its payouts, and for each the version of the provider's details."""
 
     batch: int
     reference: str
@@ -213,4 +213,4 @@ class TransactionKind(StrEnum):
 
 
 CLOSE_KINDS = frozenset(kind for kind in TransactionKind if kind.posted_by == "close")
-"""Kinds that a close posts."""
+"""The kinds of transactions of a close."""

@@ -1,4 +1,4 @@
-"""The journal as people read it: which transactions there are, and what one of them says."""
+"""Transactions as people read them: the list, and one with all its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from credit.ledger.schema import account, ledger_entry, ledger_txn
 
 @dataclass(frozen=True, slots=True)
 class TransactionHeader:
-    """A transaction without its entries; `reverses` and `reversed_by` are the ids of other ones."""
+    """A transaction without its entries; `reverses` and `reversed_by` are ids of other transactions."""
 
     id: int
     kind: str
@@ -32,7 +32,7 @@ class TransactionHeader:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction with all that it says."""
+    """A transaction with its entries, details and hashes."""
 
     header: TransactionHeader
     entries: tuple[Entry, ...]
@@ -65,14 +65,14 @@ def transactions(
     kind: str | None = None,
     limit: int | None = None,
 ) -> list[TransactionHeader]:
-    """Return transactions in the order of the chain; of more than `limit` (at least 1) the last ones.
+    """Return transactions in the order of the chain; of more than `limit` (at least 1), the last ones.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
-        period: only those that count in this month `YYYY-MM`.
-        provider: only those that move something in an account of this provider.
-        kind: only those of this kind, such as `adjustment`.
-        limit: how many; None for all.
+        period: only transactions of this month `YYYY-MM`.
+        provider: only transactions with an entry in an account of this provider.
+        kind: only transactions of this kind, such as `adjustment`.
+        limit: the largest number to return; None for all.
 
     Raises:
         LedgerError: the provider is unknown, or no transaction is of the kind.
