@@ -9,7 +9,7 @@ import click
 from credit.cli.options import Group, json_option, say, workspace_options
 
 if TYPE_CHECKING:
-    from credit.ledger.issuers import IssuerVersion
+    from credit.ledger.statements import IssuerVersion
     from credit.pipeline.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def set_(workspace: Workspace, name: str, address: str, legal: str, as_json: boo
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from credit.ledger.issuers import Issuer, set_issuer
+    from credit.ledger.statements import Issuer, set_issuer
 
     with workspace.open() as ledger, ledger.write() as conn:
         done = set_issuer(conn, Issuer(name, address, legal), now=datetime.now(UTC))
@@ -56,7 +56,7 @@ def show(workspace: Workspace, history: bool, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from credit.ledger.issuers import issuers
+    from credit.ledger.statements import issuers
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = issuers(conn)

@@ -1,15 +1,14 @@
-"""The SQL ledger: double entry, append-only, hash-chained, on SQLite and PostgreSQL; knows nothing of models.
+"""The SQL ledger: double entry, append-only, hash-chained, on SQLite and PostgreSQL; it knows nothing of models.
 
 Read in this order:
 
-- what there is: `values`, `schema` (the tables), `rules` and `triggers` (what the database itself refuses);
-- how it is written: `database` (opening, transactions, locks, migrations: `frozen_sql`), `clock`, `bulk`, `accounts`,
-  `journal` (posting, a chain of hashes), `seals` (a chain over all other rows), `scrubbing` (what was erased leaves
-  the files);
-- what is recorded: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `issuers`, `fx`, `outputs` (logged
-  outputs), `score_books` (how their credit was shared out), `set_aside`, `certificates`;
-- what a close works with and decides: `periods`, `pools`, `settlement`, `statements`, `payouts` (and what becomes of
-  them), `corrections` (what people post by hand);
-- what is read: `balances`, `transactions`, `credits` (credits earned, by whom and by which method);
-- `integrity`, which recomputes all of it, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
+1. Tables: `accounts` and `transaction_kinds` (the two tables of kinds), `values`, `schema`, and `rules` with `triggers`
+   (refusals of the database itself).
+2. Writing: `database` (opening, transactions, locks), `clock`, `journal` (posting, a chain of hashes, and the join that
+   reads it), `seals` (a chain of hashes over all other rows), `rows` (records and rows), `bulk`, `scrubbing`.
+3. Records: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `fx`, `outputs`, `score_books`, `set_aside`,
+   `certificates`.
+4. A month: `periods`, `pools`, `credits`, `settlement`, `statements`, `payouts`, `corrections`.
+5. Reading: `balances`, `transactions`.
+6. `integrity`, which recomputes everything, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
 """

@@ -1,8 +1,9 @@
-"""Corrections and advances: the postings of people, each with its reason, each once."""
+"""Corrections and advances: postings of people, each once and with its reason; and the corrections of a period."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -26,12 +27,60 @@ _WHILE_OPEN = frozenset(kind for kind in TransactionKind if kind.reversible == "
 _OF_PAYMENTS = frozenset(kind for kind in TransactionKind if kind.posted_by == "payment")
 
 
-class _Header(NamedTuple):
+class _Undoable(NamedTuple):
     """The facts of a transaction by which `undo` decides."""
 
     kind: str
     period_id: str
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A movement on a provider's payable account, in minor units; `cites` is the id of the corrected transaction.
+
+    With a `collection`, the movement is on the account of that collection's held earnings.
+    """
+
+    provider: str
+    currency: str
+    amount_minor: int
+    txn_id: int
+    txn_hash: str
+    kind: str
+    reason: str
+    cites: int | None
+    collection: str | None = None
+
+
+def corrections(conn: Connection, period: str) -> list[Correction]:
+    """Return a period's movements on payable accounts and accounts of held earnings, in order of posting."""
+    query = (
+        journal_lines(*ledger_txn.c, provider.c.key.label("owner"), account.c.collection, owners=True)
+        .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
+        .where(ledger_txn.c.period_id == period, account.c.kind.in_((AccountKind.PAYABLE, AccountKind.HELD)))
+        .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
+    )
+    return [
+        Correction(
+            provider=row.owner,
+            currency=row.commodity,
+            amount_minor=row.amount,
+            txn_id=row.id,
+            txn_hash=row.hash,
+            kind=row.kind,
+            reason=row.memo,
+            cites=row.reverses_txn_id or _cited(row.details_json),
+            collection=row.collection,
+        )
+        for row in conn.execute(query)
+    ]
+
+
+def _cited(details_json: str) -> int | None:
+    """Return the transaction that an adjustment cites; None for any other transaction."""
+    said = AdjustmentDetails.read(details_json)
+    return None if said is None else said.cites
 
 
 def adjust(
@@ -78,7 +127,7 @@ def adjust(
     if from_escrow and amount_minor <= 0:
         raise LedgerError(f"{where} out of escrow is of more than 0; a close alone puts something into it")
     keep_erasable(conn, reason, "the reason")
-    details = None if cites is None else AdjustmentDetails(cites, _header(conn, cites).hash)
+    details = None if cites is None else AdjustmentDetails(cites, _undoable(conn, cites).hash)
     kind, escrow = TransactionKind.ADJUSTMENT, AccountKind.ESCROW.key()
     entries = (
         Entry(escrow if from_escrow else AccountKind.PAYABLE.key(HOUSE), currency, -amount_minor),
@@ -145,7 +194,7 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         IdempotencyError: an earlier reversal has another reason.
     """
     serialise_writers(conn)
-    header = _header(conn, txn_id)
+    header = _undoable(conn, txn_id)
     before = conn.execute(
         select(ledger_txn.c.id, ledger_txn.c.hash, ledger_txn.c.memo).where(ledger_txn.c.reverses_txn_id == txn_id)
     ).one_or_none()
@@ -183,7 +232,7 @@ def transaction_in_words(conn: Connection, txn_id: int) -> str:
     Raises:
         LedgerError: there is no such transaction.
     """
-    header = _header(conn, txn_id)
+    header = _undoable(conn, txn_id)
     return f"{header.kind} of {header.period_id}"
 
 
@@ -224,12 +273,12 @@ def _check_nothing_held(conn: Connection, txn_id: int) -> None:
         )
 
 
-def _header(conn: Connection, txn_id: int) -> _Header:
+def _undoable(conn: Connection, txn_id: int) -> _Undoable:
     columns = (ledger_txn.c.kind, ledger_txn.c.period_id, ledger_txn.c.hash)
     found = conn.execute(select(*columns).where(ledger_txn.c.id == txn_id)).one_or_none()
     if found is None:
         raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
-    return _Header(*found)
+    return _Undoable(*found)
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Settlement: balances at the start of a close, the period's corrections, and reserves.
+"""Settlement: balances at the start of a close, and reserves.
 
 Each is the sum of entries up to a period. So a period opens with exactly the balance that the one before carried
 forward, whatever later periods already hold.
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
-from credit.ledger.journal import journal_lines, journal_sums
+from credit.ledger.journal import journal_sums
 from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import (
     account,
@@ -22,28 +22,9 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
-from credit.ledger.transaction_kinds import AdjustmentDetails
 
 ProviderCurrency = tuple[str, str]
 """A provider's key and a currency: together they have a balance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A movement on a provider's payable account, in minor units; `cites` is the id of the corrected transaction.
-
-    With a `collection`, the movement is on the account of that collection's held earnings.
-    """
-
-    provider: str
-    currency: str
-    amount_minor: int
-    txn_id: int
-    txn_hash: str
-    kind: str
-    reason: str
-    cites: int | None
-    collection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +68,6 @@ def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, di
         if amount:
             found.setdefault((key, currency), {})[collection] = amount
     return found
-
-
-def corrections(conn: Connection, period: str) -> list[Correction]:
-    """Return a period's movements on payable accounts and accounts of held earnings, in order of posting."""
-    query = (
-        journal_lines(*ledger_txn.c, provider.c.key.label("owner"), account.c.collection, owners=True)
-        .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
-        .where(ledger_txn.c.period_id == period, account.c.kind.in_((AccountKind.PAYABLE, AccountKind.HELD)))
-        .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
-    )
-    return [
-        Correction(
-            provider=row.owner,
-            currency=row.commodity,
-            amount_minor=row.amount,
-            txn_id=row.id,
-            txn_hash=row.hash,
-            kind=row.kind,
-            reason=row.memo,
-            cites=row.reverses_txn_id or _cited(row.details_json),
-            collection=row.collection,
-        )
-        for row in conn.execute(query)
-    ]
-
-
-def _cited(details_json: str) -> int | None:
-    """Return the transaction that an adjustment cites; None for any other transaction."""
-    said = AdjustmentDetails.read(details_json)
-    return None if said is None else said.cites
 
 
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:

@@ -21,10 +21,10 @@ from credit.accounting.statement import (
 )
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
+from credit.ledger.corrections import Correction, corrections
 from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
-from credit.ledger.issuers import issuers
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
@@ -33,8 +33,8 @@ from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.seals import seal_head
 from credit.ledger.set_aside import standing
-from credit.ledger.settlement import Correction, ProviderCurrency, corrections
-from credit.ledger.statements import add_statements
+from credit.ledger.settlement import ProviderCurrency
+from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.close_balances import post_lines, settle_all

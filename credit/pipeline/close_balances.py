@@ -13,21 +13,14 @@ from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind
+from credit.ledger.corrections import Correction
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.payouts import NewPayout, add_payouts
 from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.pools import Pool
-from credit.ledger.settlement import (
-    Correction,
-    ProviderCurrency,
-    Reserve,
-    add_reserves,
-    held_balances,
-    provider_balances,
-    reserves,
-)
+from credit.ledger.settlement import ProviderCurrency, Reserve, add_reserves, held_balances, provider_balances, reserves
 from credit.ledger.transaction_kinds import ConversionDetails, TransactionKind
 from credit.pipeline.close_pools import Earning
 from credit.records import Group, Provider, Terms

@@ -16,20 +16,14 @@ from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part, settle
 from credit.errors import IntegrityError
 from credit.ledger.accounts import AccountKind
+from credit.ledger.corrections import Correction, corrections
 from credit.ledger.credits import credits_by_group
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
 from credit.ledger.payouts import payouts
 from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import allocations, pools
-from credit.ledger.settlement import (
-    Correction,
-    ProviderCurrency,
-    corrections,
-    held_balances,
-    provider_balances,
-    reserves,
-)
+from credit.ledger.settlement import ProviderCurrency, held_balances, provider_balances, reserves
 from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind

@@ -14,7 +14,6 @@ from credit.ledger import (
     fx,
     holds,
     indexes,
-    issuers,
     journal,
     outputs,
     payouts,
@@ -160,7 +159,7 @@ def populate(conn: Connection) -> None:
     terms.agree(conn, "ada", "USD", agreed, date(2026, 10, 1), now=NOW)
     fx.give_rate(conn, GivenRate("EUR", "USD", date(2026, 10, 2), Rate(10842, 4), "ECB reference rate"), now=NOW)
     holds.place_hold(conn, "bell", None, "who owns the rights is disputed", now=NOW)
-    issuers.set_issuer(conn, issuers.Issuer("Example Labs", "1 Long Lane", "Registered in England"), now=NOW)
+    statements.set_issuer(conn, statements.Issuer("Example Labs", "1 Long Lane", "Registered in England"), now=NOW)
     holds.place_hold(conn, "ada", None, "who wrote it is disputed", collection="novels", now=NOW)
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
