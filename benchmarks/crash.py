@@ -31,10 +31,10 @@ import psycopg
 from sqlalchemy import select
 
 from credit.cli.main import cli
-from credit.ledger import integrity
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batch_items, batches
 from credit.ledger.schema import metadata
+from credit.ledger.verify import verify
 
 PAYER = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"
 SEPA = f"pay export 2025-03 --format pain001 --currency EUR --out sepa.xml --execute-on 2026-01-02 {PAYER}"
@@ -52,9 +52,9 @@ LIFE = (
     "ingest-outputs ../inputs/outputs.jsonl",
     "ingest-outputs ../inputs/chats.jsonl",
     "compute --index index --basis period --negative net",
-    'outputs set-aside o100 o102 --reason "no chat template"',
+    'outputs unvalue o100 o102 --reason "no chat template"',
     'outputs restore o100 --reason "the wrong one"',
-    'outputs set-aside o100 --reason "no chat template either"',
+    'outputs unvalue o100 --reason "no chat template either"',
     "pool add 2025-03 900.00 EUR",
     "pool add 2025-03 70.00 GBP",
     "pool add 2025-04 30.00 EUR",
@@ -124,7 +124,7 @@ class Place:
         """Everything that the ledger and its folder hold, but for moments and what is hashed from them."""
         found: dict[str, object] = {}
         with Ledger.open(self.url) as ledger:
-            integrity.verify(ledger, self.folder / "data" / "books").raise_for_problems()
+            verify(ledger, self.folder / "data" / "books").raise_for_problems()
             with ledger.read() as conn:
                 for table in metadata.sorted_tables:
                     columns = [item for item in table.columns if item.name not in _VOLATILE]

@@ -30,9 +30,10 @@ from typing import Any
 
 import psycopg
 
-from credit.ledger import integrity, pools
+from credit.ledger import pools
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.verify import verify
 from credit.pipeline.close import CloseSettings, close_period
 from credit.records import CREDIT, Provider
 
@@ -106,7 +107,7 @@ def measure_verify(url: str) -> Measured:
     with Ledger.open(url) as ledger:
         clock = Clock()
         with clock.running():
-            report = integrity.verify(ledger, None)
+            report = verify(ledger, None)
     report.raise_for_problems()
     return {"entries": report.checked["ledger_entry"], **clock.shown()}
 

@@ -111,7 +111,7 @@ class StatementInput:
     came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all providers'
     credits. `terms` is what was agreed, by currency, where anything was. `chain_head` is the hash of the ledger's last
     transaction when the statement was made, `seal_head` that of the last seal of its other rows. `certainty` is None
-    where no output's credits are known. `outputs_set_aside` counts the outputs of all providers that could not be
+    where no output's credits are known. `outputs_unvalued` counts the outputs of all providers that could not be
     valued, and distribute nothing. `issuer` is who issues it, by name, address and legal text, or empty.
     """
 
@@ -130,7 +130,7 @@ class StatementInput:
     seal_head: str
     validation: Validation = Validation()
     certainty: Certainty | None = None
-    outputs_set_aside: int = 0
+    outputs_unvalued: int = 0
     issuer: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -161,7 +161,7 @@ def statement_json(facts: StatementInput) -> str:
             ],
             "certainty": None if facts.certainty is None else _certainty(facts.certainty),
             # Only where there are any, as for conversions.
-            **({"outputs_set_aside": facts.outputs_set_aside} if facts.outputs_set_aside else {}),
+            **({"outputs_unvalued": facts.outputs_unvalued} if facts.outputs_unvalued else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.terms.get(fall.currency, Terms())) for fall in facts.waterfalls],

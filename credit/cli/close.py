@@ -97,8 +97,8 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
         yield _waterfall_table(report.waterfalls, width)
     for currency, falls in groupby(sorted(report.waterfalls, key=lambda fall: fall.currency), lambda f: f.currency):
         yield _total(currency, list(falls))
-    if report.set_aside:
-        yield f"set aside, because they cannot be valued: {', '.join(report.set_aside)}"
+    if report.unvalued:
+        yield f"unvalued, and out of this close: {', '.join(report.unvalued)}"
     if report.left_pending:
         yield f"{counted(report.left_pending, 'output')} left for a later period"
     if report.dry_run:

@@ -114,7 +114,7 @@ def compute(
         else "nothing to do"
     )
     if report.refused:
-        text += f"; {len(report.refused)} cannot be valued, and hold up a close: credit outputs set-aside --help"
+        text += f"; {len(report.refused)} cannot be valued, and hold up a close: credit outputs unvalue --help"
     say(as_json, asdict(report), text)
     if report.refused:
         ctx.exit(EXIT_PARTIAL)

@@ -54,7 +54,7 @@ def status(workspace: Workspace, as_json: bool) -> None:
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {counted(now.models, 'model')}",
         f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet"
-        + (f", {now.set_aside} set aside" if now.set_aside else ""),
+        + (f", {now.unvalued} unvalued" if now.unvalued else ""),
         *(f"  {month}     {count}" for month, count in now.outputs.items()),
         f"score books   {now.books}",
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
@@ -94,7 +94,7 @@ def verify(ctx: click.Context, workspace: Workspace, heads: tuple[str, ...], as_
     """
     from dataclasses import asdict
 
-    from credit.ledger.integrity import verify as check
+    from credit.ledger.verify import verify as check
 
     with workspace.open() as ledger:
         report = check(ledger, workspace.books, heads=heads)

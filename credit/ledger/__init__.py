@@ -6,9 +6,9 @@ Read in this order:
    (refusals of the database itself).
 2. Writing: `database` (opening, transactions, locks), `clock`, `journal` (posting, a chain of hashes, and the join that
    reads it), `seals` (a chain of hashes over all other rows), `rows` (records and rows), `bulk`, `scrubbing`.
-3. Records: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `fx`, `outputs`, `score_books`, `set_aside`,
+3. Records: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `fx`, `outputs`, `score_books`, `unvalued`,
    `certificates`.
 4. A month: `periods`, `pools`, `credits`, `settlement`, `statements`, `payouts`, `corrections`.
 5. Reading: `balances`, `transactions`.
-6. `integrity`, which recomputes everything, by `crosschecks`, `closechecks`, `paychecks` and `sealchecks`.
+6. `verify`, which recomputes everything.
 """

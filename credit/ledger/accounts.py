@@ -49,7 +49,7 @@ class AccountKind(StrEnum):
     FEES = "money:fees", "", "fees taken from payouts"
     ESCROW = "money:escrow", "", "money that no provider earned, held for whoever may claim it"
     FX = "money:fx", "<base>-<quote>", "money exchanged at rates of a pair: minus what was given, plus what was taken"
-    SET_ASIDE = "credits:set-aside", "", "micro-credits of outputs that cannot be valued"
+    UNVALUED = "credits:unvalued", "", "micro-credits of outputs that can never be valued"
     HELD = "money:held", "<provider>/<collection>", "earnings of a collection while it is on hold"
 
     def key(self, owner: str | Group = "") -> str:

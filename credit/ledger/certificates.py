@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError
-from credit.ledger.crosschecks import Problem
 from credit.ledger.database import serialise_writers
 from credit.ledger.rows import read_row
-from credit.ledger.schema import attribution_index, certificate, next_id, statement
+from credit.ledger.schema import attribution_index, certificate, next_id
 from credit.ledger.seals import add_rows
 from credit.ledger.values import utc_moment, utc_text
 
 CertificateKind = Literal["retraining", "quick"]
-
-_STREAM = {"yield_per": 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +64,3 @@ def certificates(conn: Connection) -> list[RegisteredCertificate]:
         .order_by(certificate.c.id)
     )
     return [read_row(RegisteredCertificate, row) for row in rows]
-
-
-def check_certificates(conn: Connection) -> Iterator[Problem]:
-    """Yield every certificate that is not what was registered, and every statement that names one that is gone."""
-    known = set()
-    for item in certificates(conn):
-        known.add(item.sha256)
-        place = f"certificate {item.id}"
-        if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
-            yield Problem(place, "its text does not have the hash that was stored with it")
-            continue
-        body = json.loads(item.body_json)
-        if (body.get("index"), body.get("kind")) != (item.index_fingerprint, item.kind):
-            yield Problem(place, "is about another index, or of another kind, than its row says")
-    for number, text in conn.execute(
-        select(statement.c.id, statement.c.body_json).order_by(statement.c.id), execution_options=_STREAM
-    ):
-        gone = sorted(set(_named(text)) - known)
-        if gone:
-            yield Problem(f"statement {number}", f"was made on certificate {gone[0][:16]}, which is gone")
-
-
-def _named(body_json: str) -> Iterator[str]:
-    """Yield the certificates that a statement names; none where its text is damaged, which its hash tells."""
-    try:
-        body: dict[str, Any] = json.loads(body_json)
-        for check in body["validation"]["checks"]:
-            if check["certificate"]:
-                yield check["certificate"]
-    except (ValueError, KeyError, TypeError):
-        return

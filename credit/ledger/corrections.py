@@ -204,8 +204,8 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         raise IdempotencyError(f"transaction {txn_id} was reversed by {before.id} already: {before.memo}")
     closed = last_closed(conn)
     is_open = closed is None or header.period_id > closed
-    if header.kind == TransactionKind.SET_ASIDE:
-        raise LedgerError(f"transaction {txn_id} sets an output aside; take it back: credit outputs restore --help")
+    if header.kind == TransactionKind.UNVALUED:
+        raise LedgerError(f"transaction {txn_id} made an output unvalued; restore it: credit outputs restore --help")
     if header.kind in _OF_PAYMENTS:
         raise LedgerError(
             f"transaction {txn_id} ({header.kind}) is not reversed; what became of a payment is recorded, also that it"

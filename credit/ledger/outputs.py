@@ -20,7 +20,7 @@ from credit.ledger.schema import (
     model,
     next_id,
     output,
-    set_aside,
+    unvalued,
     valuation,
 )
 from credit.ledger.seals import add_rows
@@ -273,20 +273,20 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
     return StoredOutput(row.id, item)
 
 
-def is_set_aside() -> ColumnElement[bool]:
-    """Whether an output is set aside: the last that happened to it, if anything did."""
+def is_unvalued() -> ColumnElement[bool]:
+    """Return the condition that a person took an output out as unvalued and has not restored it."""
     newest = (
-        select(set_aside.c.action)
-        .where(set_aside.c.output_id == output.c.id)
-        .order_by(set_aside.c.id.desc())
+        select(unvalued.c.action)
+        .where(unvalued.c.output_id == output.c.id)
+        .order_by(unvalued.c.id.desc())
         .limit(1)
         .scalar_subquery()
     )
-    return func.coalesce(newest, "restored") == "set-aside"
+    return func.coalesce(newest, "restored") == "unvalued"
 
 
 def _pending() -> ColumnElement[bool]:
-    return and_(~exists().where(valuation.c.output_id == output.c.id), ~is_set_aside())
+    return and_(~exists().where(valuation.c.output_id == output.c.id), ~is_unvalued())
 
 
 def _waiting(query: Select[Any], since: str | None, through: str | None, weighty: bool) -> Select[Any]:

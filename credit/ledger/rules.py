@@ -40,7 +40,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.certificate,
     schema.ingest_file,
     schema.output,
-    schema.set_aside,
+    schema.unvalued,
     schema.compute_run,
     schema.score_book,
     schema.valuation,
@@ -89,7 +89,7 @@ def rules() -> Iterator[Rule]:
     yield from _journal_rules()
     yield from _period_rules()
     yield from _term_rules()
-    yield from _set_aside_rules()
+    yield from _unvalued_rules()
     yield from _mutable_rules()
     yield from _payment_rules()
     yield from _personal_rules()
@@ -239,21 +239,21 @@ def _term_rules() -> Iterator[Rule]:
     )
 
 
-def _set_aside_rules() -> Iterator[Rule]:
-    last = "(SELECT s.action FROM set_aside AS s WHERE s.output_id = NEW.output_id ORDER BY s.id DESC LIMIT 1)"
+def _unvalued_rules() -> Iterator[Rule]:
+    last = "(SELECT s.action FROM unvalued AS s WHERE s.output_id = NEW.output_id ORDER BY s.id DESC LIMIT 1)"
     yield Rule(
-        "set_aside",
+        "unvalued",
         "INSERT",
-        "setting aside and taking back take turns",
+        "taking an output out and restoring it take turns",
         f"NEW.action = coalesce({last}, 'restored')",
     )
     yield Rule(
-        "set_aside",
+        "unvalued",
         "INSERT",
-        "an output that is valued is not set aside",
-        "NEW.action = 'set-aside' AND EXISTS (SELECT 1 FROM valuation AS v WHERE v.output_id = NEW.output_id)",
+        "a valued output cannot become unvalued",
+        "NEW.action = 'unvalued' AND EXISTS (SELECT 1 FROM valuation AS v WHERE v.output_id = NEW.output_id)",
     )
-    yield Rule("valuation", "INSERT", "an output that is set aside is not valued", f"{last} = 'set-aside'")
+    yield Rule("valuation", "INSERT", "an unvalued output cannot be valued: restore it first", f"{last} = 'unvalued'")
 
 
 def _mutable_rules() -> Iterator[Rule]:

@@ -155,7 +155,7 @@ class TransactionKind(StrEnum):
 
     CREDITS = "credits", "compute", "while open", "credits:{score_book}:{day}", CreditsDetails
     """The credits of a score book's outputs of one day, from `credits:issued` to the collections that earned them."""
-    SET_ASIDE = "set-aside", "person", "never", "set-aside:{output}:{times}", UnvaluedDetails
+    UNVALUED = "unvalued", "person", "never", "unvalued:{output}:{times}", UnvaluedDetails
     """The credits of an output that cannot be valued; a reversal takes it back when the output is restored."""
     POOL = "pool", "person", "while open", "pool:{period}:{currency}:{reference}", PoolDetails
     """Money to distribute, from outside into the period's pool."""

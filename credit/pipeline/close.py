@@ -32,10 +32,10 @@ from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.seals import seal_head
-from credit.ledger.set_aside import standing
 from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
+from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.close_balances import post_lines, settle_all
 from credit.pipeline.close_pools import Earning, HousePolicy, divide, post_allocations
@@ -111,7 +111,7 @@ class CloseReport:
     corrections: tuple[Correction, ...]
     statements: int
     left_pending: int
-    set_aside: tuple[str, ...]
+    unvalued: tuple[str, ...]
     dry_run: bool
 
 
@@ -135,7 +135,7 @@ class _Facts:
     validation: Validation
     certainties: Mapping[str, Certainty]
     credits: Mapping[Group, Mapping[str, int]]
-    set_aside: tuple[str, ...]
+    unvalued: tuple[str, ...]
 
 
 def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: datetime | None = None) -> CloseReport:
@@ -175,8 +175,8 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
         more = ", ..." if pending > len(names) else ""
         raise LedgerError(
             f"not valued yet: {counted(pending, 'output')} {which} ({', '.join(names)}{more}); run credit compute, or"
-            " credit them in a later period with --leave-pending; what can never be valued is set aside:"
-            f' credit outputs set-aside {names[0]} --reason "..."'
+            " credit them in a later period with --leave-pending; take out what can never be valued:"
+            f' credit outputs unvalue {names[0]} --reason "..."'
         )
     facts = _settle(conn, period, settings, now)
     written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
@@ -190,7 +190,7 @@ def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime
         tuple(facts.corrected),
         written,
         pending,
-        facts.set_aside,
+        facts.unvalued,
         settings.dry_run,
     )
     if settings.dry_run:
@@ -221,7 +221,7 @@ def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetim
     falls = settle_all(conn, period, divided, corrected, known, terms)
     post_allocations(conn, period, divided, known, house, on_hold, now)
     post_lines(conn, period, falls, terms, now)
-    left_out = tuple(item.output for item in standing(conn, period))
+    left_out = tuple(item.output for item in unvalued_outputs(conn, period))
     return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, left_out)
 
 
@@ -266,7 +266,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             seal_head=sealed,
             validation=facts.validation,
             certainty=facts.certainties.get(key),
-            outputs_set_aside=len(facts.set_aside),
+            outputs_unvalued=len(facts.unvalued),
             issuer=issued_by,
         )
         yield key, statement_json(statement)

@@ -61,7 +61,7 @@ class ComputeSettings:
 
 @dataclass(slots=True)
 class ComputeReport:
-    """What a run did. `refused` names outputs that cannot be valued, and why; they wait until they are set aside."""
+    """What a run did. `refused` names outputs that cannot be valued, and why; they stay pending until taken out."""
 
     valued: int = 0
     books: int = 0

@@ -14,7 +14,7 @@ from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
 from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.schema import attribution_index, model, output, provider, score_book
-from credit.ledger.set_aside import standing
+from credit.ledger.unvalued import unvalued_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Status:
     indexes: int
     outputs: dict[str, int]
     pending: int
-    set_aside: int
+    unvalued: int
     books: int
     transactions: int
     chain_head: str
@@ -74,7 +74,7 @@ def status(conn: Connection) -> Status:
         indexes=counts[2],
         outputs={name: count for name, count in by_month},
         pending=pending_count(conn),
-        set_aside=len(standing(conn)),
+        unvalued=len(unvalued_outputs(conn)),
         books=counts[3],
         transactions=seq,
         chain_head=head,

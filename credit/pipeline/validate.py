@@ -17,7 +17,7 @@ from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, t
 from credit.fidelity.validate import Progress, validate, write_certificate
 from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
-from credit.ledger.set_aside import standing
+from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.index import read_indexed, register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
@@ -142,13 +142,13 @@ def _by_retraining(
 def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
     """Draw outputs of a model from the ledger, by the hash of their names: the same for the same ledger.
 
-    What is set aside, or cannot be tokenised, has no value that could be checked, and is passed over.
+    Unvalued outputs, and those that cannot be tokenised, have no value to check: they are passed over.
     """
     with workspace.open() as ledger, ledger.read() as conn:
-        names, aside = output_names(conn, manifest.name), {item.output for item in standing(conn)}
+        names, unvalued = output_names(conn, manifest.name), {item.output for item in unvalued_outputs(conn)}
         ranked = sorted(names, key=lambda number: hashlib.sha256(names[number].encode()).digest())
         drawn = (
-            item.output for number in ranked if names[number] not in aside for item in outputs_by_id(conn, [number])
+            item.output for number in ranked if names[number] not in unvalued for item in outputs_by_id(conn, [number])
         )
         encoder = model.encoder(manifest.max_length)
         return list(islice((output for output in drawn if _has_tokens(encoder, output)), count))

@@ -21,8 +21,8 @@ from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period
 from credit.ledger.providers import providers
 from credit.ledger.score_books import existing_period, posted_books
-from credit.ledger.set_aside import standing
 from credit.ledger.statements import Statement
+from credit.ledger.unvalued import unvalued_outputs
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import DailyChart, ShareBar, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
@@ -145,7 +145,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         period=found,
         outputs=sums.outputs,
         pending=pending_count(conn, since=period, through=period),
-        unvalued=len(standing(conn, period)),
+        unvalued=len(unvalued_outputs(conn, period)),
         credit_micro=sums.credit_micro,
         corrections_micro=sums.corrections_micro,
         credited=sum(1 for key, micro in credited.items() if micro > 0 and key not in house),

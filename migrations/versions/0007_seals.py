@@ -36,7 +36,7 @@ _TABLES = (
     "allocation",
     "reserve",
     "statement",
-    "set_aside",
+    "unvalued",
     "payout",
     "payout_batch",
     "payout_event",

@@ -1,6 +1,6 @@
 ALTER TABLE account DROP CONSTRAINT ck_account_kind
 
-ALTER TABLE account ADD CONSTRAINT ck_account_kind CHECK (kind IN ('credits:issued', 'credits:earned', 'money:external', 'money:pool', 'money:payable', 'money:payout', 'money:reserve', 'money:advance', 'money:withholding', 'money:fees', 'money:escrow', 'money:fx', 'credits:set-aside', 'money:held'))
+ALTER TABLE account ADD CONSTRAINT ck_account_kind CHECK (kind IN ('credits:issued', 'credits:earned', 'money:external', 'money:pool', 'money:payable', 'money:payout', 'money:reserve', 'money:advance', 'money:withholding', 'money:fees', 'money:escrow', 'money:fx', 'credits:unvalued', 'money:held'))
 
 ALTER TABLE hold ADD COLUMN collection TEXT COLLATE "C" CONSTRAINT ck_hold_collection CHECK (collection IS NULL OR (length(collection) >= 1 AND currency IS NULL))
 

@@ -7,7 +7,7 @@ DROP TABLE account
 CREATE TABLE account (
 	id INTEGER NOT NULL CONSTRAINT ck_account_id CHECK (id >= 1),
 	"key" TEXT NOT NULL CONSTRAINT ck_account_key CHECK (length(key) >= 1),
-	kind TEXT NOT NULL CONSTRAINT ck_account_kind CHECK (kind IN ('credits:issued', 'credits:earned', 'money:external', 'money:pool', 'money:payable', 'money:payout', 'money:reserve', 'money:advance', 'money:withholding', 'money:fees', 'money:escrow', 'money:fx', 'credits:set-aside', 'money:held')),
+	kind TEXT NOT NULL CONSTRAINT ck_account_kind CHECK (kind IN ('credits:issued', 'credits:earned', 'money:external', 'money:pool', 'money:payable', 'money:payout', 'money:reserve', 'money:advance', 'money:withholding', 'money:fees', 'money:escrow', 'money:fx', 'credits:unvalued', 'money:held')),
 	provider_id INTEGER,
 	collection TEXT,
 	CONSTRAINT pk_account PRIMARY KEY (id),

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from credit.cli.main import cli
-from credit.ledger import integrity
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from tests.payments.samples import IBANS, SEPTEMBER, owe
 
 
@@ -29,7 +29,7 @@ class Command:
         return result.output
 
     def head(self) -> str:
-        report = integrity.verify(self.ledger, None)
+        report = verify(self.ledger, None)
         assert report.problems == ()
         return report.chain_head
 

@@ -22,10 +22,10 @@ from credit.ledger import (
     pools,
     providers,
     score_books,
-    set_aside,
     settlement,
     statements,
     terms,
+    unvalued,
 )
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
@@ -165,7 +165,7 @@ def populate(conn: Connection) -> None:
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
     settlement.add_reserves(conn, [settlement.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
     add_outputs(conn, [logged(3, completion="")])
-    set_aside.set_aside(conn, "log:out-3", "it has no token", now=NOW)
+    unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
     export(conn, SEPTEMBER)
 
 

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from credit.errors import LedgerError
-from credit.ledger import certificates, integrity
+from credit.ledger import certificates
 from credit.ledger.database import Ledger
 from credit.ledger.statements import add_statements
+from credit.ledger.verify import verify
 from tests.ledger import samples
-from tests.ledger.test_integrity import unguarded
+from tests.ledger.tampering import unguarded
 
 
 def test_a_certificate_is_registered_once_and_read_back(ledger: Ledger) -> None:
@@ -38,7 +39,7 @@ def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database
         (made,) = certificates.certificates(conn)
         body = {"validation": {"checks": [{"certificate": made.sha256}, {"certificate": ""}]}}
         add_statements(conn, samples.OCTOBER, [("ada", json.dumps(body))], now=samples.NOW)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
     for change, place, message in (
         ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have the hash"),
         ("UPDATE certificate SET kind = 'quick'", "certificate 1", "of another kind"),
@@ -48,7 +49,7 @@ def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database
         with unguarded(database_url) as conn:
             rows = conn.execute(text("SELECT * FROM certificate")).mappings().all()
             conn.execute(text(change))
-        found = integrity.verify(ledger, None).problems
+        found = verify(ledger, None).problems
         assert place in {problem.place for problem in found}, (change, found)
         assert any(re.search(message, problem.message) for problem in found), (change, found)
         with unguarded(database_url) as conn:
@@ -57,4 +58,4 @@ def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database
                 text("INSERT INTO certificate VALUES (:id, :index_id, :kind, :sha256, :body_json, :registered_at)"),
                 [dict(row) for row in rows],
             )
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()

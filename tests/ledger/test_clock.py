@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 
 from credit.errors import LedgerError
-from credit.ledger import balances, clock, holds, integrity, journal, payouts, set_aside
+from credit.ledger import balances, clock, holds, journal, payouts, unvalued
 from credit.ledger.database import Ledger
 from credit.ledger.journal import HashedFields, chain_hash
 from credit.ledger.schema import ledger_txn
 from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.verify import verify
+from credit.ledger.verify.journal import check_journal
 from tests.ledger import samples
 from tests.ledger.samples import NOW, credit_posting
-from tests.ledger.test_tamper import unguarded
+from tests.ledger.tampering import unguarded
 
 NUMBERS = itertools.count()
 steps = st.lists(
@@ -73,24 +75,24 @@ def test_a_clock_that_lost_count_records_nothing(ledger: Ledger) -> None:
     with ledger.write() as conn:
         for act in acts:
             act(conn, right)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) -> None:
-    """Outputs set aside, batches and results, after the clock was set back by a day."""
+    """Unvalued outputs, batches and results, after the clock was set back by a day."""
     with ledger.write() as conn:
         samples.populate(conn)
     earlier = NOW - timedelta(days=1)
     with ledger.write() as conn:
-        set_aside.restore(conn, "log:out-3", "a mistake", now=earlier)
-        set_aside.set_aside(conn, "log:out-3", "no mistake", now=earlier)
+        unvalued.restore(conn, "log:out-3", "a mistake", now=earlier)
+        unvalued.unvalue(conn, "log:out-3", "no mistake", now=earlier)
     with ledger.write() as conn:
         (batch,) = payouts.batches(conn)
         results = [
             payouts.BankResult(item.payout.id, "failed", "", "closed") for item in payouts.batch_items(conn, batch)
         ]
         payouts.record_results(conn, batch, results, now=earlier)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 @pytest.mark.parametrize("earlier", [timedelta(microseconds=1), timedelta(days=400)])
@@ -100,7 +102,7 @@ def test_a_transaction_that_is_recorded_before_the_last_one_is_found(
     """With a hash that is right, as a version that did not look at the order would have written it."""
     with ledger.write() as conn:
         samples.populate(conn)
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         *_, before, last = conn.execute(select(ledger_txn).order_by(ledger_txn.c.seq)).all()
         moment = utc_text(utc_moment(before.recorded_at) - earlier)
         header = HashedFields(*(getattr(last, name) for name in HashedFields._fields))._replace(recorded_at=moment)
@@ -111,7 +113,7 @@ def test_a_transaction_that_is_recorded_before_the_last_one_is_found(
         digest = chain_hash(header, [tuple(row) for row in entries])
         change = text("UPDATE ledger_txn SET recorded_at = :moment, hash = :hash WHERE id = :id")
         conn.execute(change, {"moment": moment, "hash": digest, "id": last.id})
-        (problem,) = integrity._Chain(conn).check(conn)
+        (problem,) = check_journal(conn)
     said = (
         f"transaction {last.seq}: was recorded at {moment}, before transaction {last.seq - 1} at {before.recorded_at}"
     )

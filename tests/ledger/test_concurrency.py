@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from credit.errors import PeriodClosedError
-from credit.ledger import integrity, journal, periods
+from credit.ledger import journal, periods
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
@@ -43,7 +44,7 @@ def test_processes_that_post_at_once_make_one_chain(ledger: Ledger, database_url
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    report = integrity.verify(ledger, None)
+    report = verify(ledger, None)
     assert (report.chain_seq, report.problems) == (46, ())
 
 
@@ -158,7 +159,7 @@ def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
             rival.connection.commit()
     rival.connection.close()
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 @ON_POSTGRESQL
@@ -172,7 +173,7 @@ def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(led
         with pytest.raises(psycopg.errors.UniqueViolation):
             waiting.result()
     rival.connection.close()
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 @ON_SQLITE
@@ -244,4 +245,4 @@ def test_two_posters_without_our_locks_cannot_fork_the_chain(ledger: Ledger, dat
         with pytest.raises(psycopg.errors.UniqueViolation):
             waiting.result()
     rival.connection.close()
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()

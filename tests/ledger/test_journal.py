@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
-from credit.ledger import balances, integrity, journal
+from credit.ledger import balances, journal
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.schema import account, ledger_entry, ledger_txn
 from credit.ledger.transaction_kinds import TransactionDetails
+from credit.ledger.verify import verify
 from credit.records import CREDIT
 from credit.storage import canonical_json
 from tests.ledger import samples
@@ -175,7 +176,7 @@ def test_more_than_one_batch_of_rows_keeps_the_chain(ledger: Ledger, monkeypatch
     monkeypatch.setattr(journal, "_BATCH", 10)
     with ledger.write() as conn:
         journal.post_all(conn, [credit_posting(f"k{number}") for number in range(23)], now=NOW)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 def entries(*lines: tuple[str, str, int]) -> tuple[Entry, ...]:
@@ -285,4 +286,4 @@ def test_balances_beyond_64_bits_are_exact(ledger: Ledger) -> None:
         )  # fmt: skip
         assert balances.balance(conn, "money:pool:2026-10", "USD") == 3 * big
         assert balances.balance(conn, "money:external", "USD") == -3 * big
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()

@@ -11,10 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import crosschecks, database, integrity, providers, seals, terms, triggers
+from credit.ledger import database, providers, seals, terms, triggers
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, metadata
+from credit.ledger.verify import verify
+from credit.ledger.verify.definitions import check_definitions
 from credit.records import Provider, Terms
 from credit.resources import resource
 from tests.conftest import ON_SQLITE
@@ -30,7 +32,7 @@ def test_migrations_build_what_the_schema_says(ledger: Ledger) -> None:
 def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: Dialect) -> None:
     with ledger.read() as conn:
         assert triggers.installed(conn) == triggers.expected(engine_name)
-        assert list(crosschecks.check_guards(conn)) == []
+        assert list(check_definitions(conn)) == []
 
 
 def test_no_migration_loses_a_guard(empty_url: str) -> None:
@@ -126,7 +128,7 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
                 ("USD", 2, "2026-03-01", Terms(minimum_payout_minor=300)),
             ]
             assert compare_metadata(MigrationContext.configure(conn), metadata) == []
-        assert integrity.verify(ledger, None).problems == ()
+        assert verify(ledger, None).problems == ()
 
 
 def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

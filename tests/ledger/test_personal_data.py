@@ -13,29 +13,29 @@ from credit.errors import LedgerError
 from credit.ledger import (
     corrections,
     holds,
-    integrity,
     journal,
     personal_data,
     pools,
-    sealchecks,
     seals,
-    set_aside,
     terms,
+    unvalued,
 )
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.personal_data import Details
 from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
 from credit.ledger.values import utc_text
+from credit.ledger.verify import verify
+from credit.ledger.verify.seals import check_sealed_rows
 from credit.records import Terms
 from tests.ledger import samples
+from tests.ledger.tampering import unguarded
 from tests.ledger.test_migrations import upgrade_to
-from tests.ledger.test_tamper import unguarded
 
 ADA = Details(legal_name="Ada Lovelace", receiver="person", iban="DE02120300000000202051", town="London", country="GB")
 
 
 def places(conn: Connection) -> list[str]:
-    return [problem.place for problem in sealchecks.check_sealed(conn)]
+    return [problem.place for problem in check_sealed_rows(conn)]
 
 
 def sealed(conn: Connection) -> list[str]:
@@ -48,16 +48,16 @@ def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, 
         samples.add_providers(conn)
         personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
         personal_data.set_details(conn, "ada", Details(iban="NL91ABNA0417164300"), now=samples.NOW)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
     for version in (1, 2):
-        with unguarded(database_url) as conn:
+        with unguarded(database_url, undo=True) as conn:
             change = "UPDATE provider_pii SET iban = 'FR1420041010050500013M02606' WHERE id = :version"
             conn.execute(text(change), {"version": version})
             assert places(conn) == [f"provider_pii {version}"]
-        with unguarded(database_url) as conn:
+        with unguarded(database_url, undo=True) as conn:
             conn.execute(text("DELETE FROM provider_pii WHERE id = :version"), {"version": version})
             assert places(conn) == [f"provider_pii {version}"]
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         conn.execute(text("UPDATE provider_pii SET salt = (SELECT salt FROM provider_pii WHERE id = 2) WHERE id = 1"))
         assert places(conn) == ["provider_pii 1"]
 
@@ -92,13 +92,13 @@ def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger: Ledge
         personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
         kept = dict(conn.execute(select(provider_pii)).mappings().one())
         personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
     with pytest.raises(LedgerError, match="belong to the last event"), ledger.write() as conn:
         conn.execute(insert(provider_pii), kept)
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         conn.execute(insert(provider_pii), kept)
         assert places(conn) == ["provider_pii 1"]
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         conn.execute(text("DELETE FROM personal_event WHERE action = 'erased'"))
         assert places(conn) == ["personal_event 2", "provider_pii 1"]
 
@@ -140,10 +140,10 @@ def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
         assert after == rows
         assert len(set(salts)) == 2
         assert {len(salt) for salt in salts} == {64}
-        assert integrity.verify(ledger, None).problems == ()
+        assert verify(ledger, None).problems == ()
         with ledger.write() as conn:
             assert personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
-        assert integrity.verify(ledger, None).problems == ()
+        assert verify(ledger, None).problems == ()
 
 
 IBAN = "de02 1203 0000 0000 2020 51"  # as people write it
@@ -158,13 +158,13 @@ IBAN = "de02 1203 0000 0000 2020 51"  # as people write it
         ),
         lambda conn: corrections.undo(conn, 1, reason=f"was for {IBAN}", now=samples.NOW),
         lambda conn: holds.place_hold(conn, "bell", None, f"{IBAN} is wrong", now=samples.NOW),
-        lambda conn: set_aside.set_aside(conn, "log:out-1", f"asked by {IBAN}", now=samples.NOW),
+        lambda conn: unvalued.unvalue(conn, "log:out-1", f"asked by {IBAN}", now=samples.NOW),
         lambda conn: terms.agree(
             conn, "bell", "EUR", Terms(agreement_reference=IBAN), date(2026, 10, 1), now=samples.NOW
         ),
         lambda conn: pools.add_pool(conn, "2026-10", "EUR", 5, 0, reference=IBAN, now=samples.NOW),
     ],
-    ids=["adjust", "advance", "undo", "hold", "set-aside", "terms", "pool"],
+    ids=["adjust", "advance", "undo", "hold", "unvalue", "terms", "pool"],
 )
 def test_what_stays_for_ever_must_not_repeat_what_can_be_erased(
     conn: Connection, write: Callable[[Connection], object]

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError
-from credit.ledger import journal, providers, sealchecks
+from credit.ledger import journal, providers
 from credit.ledger.database import Ledger
+from credit.ledger.verify.seals import check_sealed_rows
 from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW
@@ -24,7 +25,7 @@ def test_importing_many_is_adding_them_one_by_one(ledger: Ledger) -> None:
     many = [Provider(f"p{number % 1100}", f"name {number % 7}") for number in range(1300)]
     with ledger.write() as conn:
         said = providers.import_providers(conn, many, NOW)
-        assert list(sealchecks.check_sealed(conn)) == []
+        assert list(check_sealed_rows(conn)) == []
         found = {item.key: item for item in providers.providers(conn) if item.kind == "provider"}
     assert found == {item.key: item for item in many}
     known: dict[str, Provider] = {}

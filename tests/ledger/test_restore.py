@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from credit.ledger import integrity, journal
+from credit.ledger import journal
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from tests.ledger import samples
 
 
@@ -30,11 +31,11 @@ def backup(source: Path, target: Path) -> None:
 
 def goes_on(restored: str, head: str) -> None:
     with Ledger.open(restored) as ledger:
-        report = integrity.verify(ledger, None, heads=[head])
+        report = verify(ledger, None, heads=[head])
         assert (report.problems, report.chain_head) == ((), head)
         with ledger.write() as conn:
             journal.post(conn, samples.credit_posting("after the restore"), now=samples.NOW)
-        assert integrity.verify(ledger, None, heads=[head]).problems == ()
+        assert verify(ledger, None, heads=[head]).problems == ()
 
 
 @pytest.mark.parametrize("copy", [dump, backup])
@@ -46,7 +47,7 @@ def test_a_restored_sqlite_ledger_is_the_same(
     with ledger.write() as conn:
         samples.populate(conn)
     copy(ledger.sqlite_path, tmp_path / "restored.db")
-    goes_on(f"sqlite:///{tmp_path}/restored.db", integrity.verify(ledger, None).chain_head)
+    goes_on(f"sqlite:///{tmp_path}/restored.db", verify(ledger, None).chain_head)
 
 
 def test_a_restored_postgresql_ledger_is_the_same(
@@ -67,4 +68,4 @@ def test_a_restored_postgresql_ledger_is_the_same(
         [programs / "pg_restore", "--exit-on-error", f"--dbname={other}", file],
     ):
         subprocess.run(arguments, check=True, capture_output=True, env=environment)
-    goes_on(other, integrity.verify(ledger, None).chain_head)
+    goes_on(other, verify(ledger, None).chain_head)

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError
-from credit.ledger import journal, providers, sealchecks, statements
+from credit.ledger import journal, providers, statements
 from credit.ledger.statements import Issuer, issuers, set_issuer
+from credit.ledger.verify.seals import check_sealed_rows, check_seals
 from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER
@@ -37,7 +38,7 @@ def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypa
     assert statements.add_statements(conn, OCTOBER, iter(told), now=NOW) == [2, 1] * 5
     latest = {item.provider: item.body_json for item in statements.statements(conn, OCTOBER)}
     assert latest == dict(told)
-    assert list(sealchecks.check_sealed(conn)) == list(sealchecks.check_seals(conn)) == []
+    assert list(check_sealed_rows(conn)) == list(check_seals(conn)) == []
 
 
 def test_a_statement_of_nobody_is_refused(conn: Connection) -> None:

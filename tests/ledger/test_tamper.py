@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 
 import pytest
-from sqlalchemy import CheckConstraint, Column, Connection, Table, TextClause, create_engine, select, text
+from sqlalchemy import CheckConstraint, Column, Connection, Table, TextClause, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
-from credit.ledger import crosschecks, holds, integrity, paychecks, sealchecks, seals, statements, triggers
+from credit.ledger import holds, seals, statements
 from credit.ledger.database import Ledger
 from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, seal, valuation
+from credit.ledger.verify import CHECKS, check_all, journal, outputs, verify
+from credit.ledger.verify.seals import check_sealed_rows, check_seals
+from credit.ledger.verify.statements import check_heads
 from tests.ledger import samples
+from tests.ledger.tampering import unguarded
 
 Kept = tuple[Ledger, str]
 
@@ -56,31 +58,8 @@ def kept(shared_database: Callable[..., str]) -> Iterator[Kept]:
         yield opened, url
 
 
-@contextmanager
-def unguarded(url: str) -> Iterator[Connection]:
-    """A transaction in which nothing is guarded, and which leaves nothing."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
-    with engine.connect() as conn:
-        if conn.dialect.name == "sqlite":
-            conn.connection.driver_connection.isolation_level = None
-            conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
-            conn.exec_driver_sql("BEGIN")
-            for name in triggers.installed(conn):
-                conn.exec_driver_sql(f"DROP TRIGGER {name}")
-        else:
-            conn.exec_driver_sql("SET session_replication_role = replica")
-        yield conn
-        conn.rollback()
-
-
 def places(conn: Connection) -> list[str]:
-    seals_and_heads = (
-        sealchecks.check_seals,
-        sealchecks.check_sealed,
-        crosschecks.check_outputs,
-        paychecks.check_heads,
-    )
-    checks = (integrity._Chain(conn).check, *seals_and_heads)
+    checks = (journal.check_journal, check_seals, check_sealed_rows, outputs.check_outputs, check_heads)
     return [problem.place for problem in chain.from_iterable(check(conn) for check in checks)]
 
 
@@ -127,21 +106,21 @@ def taken(conn: Connection, update: TextClause, values: dict[str, object]) -> bo
 def test_a_change_of_any_column_is_found(kept: Kept, engine_name: str, table: Table) -> None:
     _, url = kept
     for column in table.columns:
-        with unguarded(url) as conn:
+        with unguarded(url, undo=True) as conn:
             place = change(conn, table, column)
             if place is None:  # only where a CHECK ties the column to another one
                 assert engine_name == "postgresql", column
                 continue
             found = places(conn)
         if (table.name, column.name) == ("payout", "status"):
-            continue  # follows from payout_event, and is held against it: see test_integrity
+            continue  # follows from payout_event, and is held against it: see test_verify
         assert any(item.startswith(ELSEWHERE.get(table.name, (place,))) for item in found), (column, found)
 
 
 @pytest.mark.parametrize("table", seals.SEALED, ids=str)
 def test_a_row_that_was_deleted_is_named(kept: Kept, table: Table) -> None:
     _, url = kept
-    with unguarded(url) as conn:
+    with unguarded(url, undo=True) as conn:
         number = conn.execute(select(table.c.id).order_by(table.c.id.desc()).limit(1)).scalar_one()
         conn.execute(text(f"DELETE FROM {table.name} WHERE id = :id"), {"id": number})
         assert f"{table.name} {number}" in places(conn)
@@ -149,7 +128,7 @@ def test_a_row_that_was_deleted_is_named(kept: Kept, table: Table) -> None:
 
 def test_a_row_that_was_inserted_is_named(kept: Kept) -> None:
     _, url = kept
-    with unguarded(url) as conn:
+    with unguarded(url, undo=True) as conn:
         conn.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at, collection"
                           " FROM hold WHERE id = 1"))  # fmt: skip
         assert places(conn) == ["hold 9"]
@@ -157,7 +136,7 @@ def test_a_row_that_was_inserted_is_named(kept: Kept) -> None:
 
 def test_rows_that_changed_places_are_named(kept: Kept) -> None:
     _, url = kept
-    with unguarded(url) as conn:
+    with unguarded(url, undo=True) as conn:
         for old, new in ((2, 99), (3, 2), (99, 3)):
             conn.execute(text("UPDATE hold SET id = :new WHERE id = :old"), {"old": old, "new": new})
         assert places(conn) == ["hold 2", "hold 3"]
@@ -165,7 +144,7 @@ def test_rows_that_changed_places_are_named(kept: Kept) -> None:
 
 def test_seals_that_changed_places_are_named(kept: Kept) -> None:
     _, url = kept
-    with unguarded(url) as conn:
+    with unguarded(url, undo=True) as conn:
         for old, new in ((2, 9999), (3, 2), (9999, 3)):
             conn.execute(text("UPDATE seal SET id = :new WHERE id = :old"), {"old": old, "new": new})
         assert places(conn)[0] == "seal 2"
@@ -174,8 +153,8 @@ def test_seals_that_changed_places_are_named(kept: Kept) -> None:
 def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept: Kept) -> None:
     """By a statement that was written after it, and by whoever kept the head that `credit verify` printed."""
     ledger, url = kept
-    head = integrity.verify(ledger, None).seal_head
-    with unguarded(url) as conn:
+    head = verify(ledger, None).seal_head
+    with unguarded(url, undo=True) as conn:
         for statement in (
             "DELETE FROM seal WHERE table_name = 'statement' AND row_id = 2",
             "DELETE FROM hold WHERE id = 4",
@@ -189,22 +168,20 @@ def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept: Kept) -> None:
 
 def test_a_kept_head_of_the_seals_is_looked_for(kept: Kept) -> None:
     ledger, _ = kept
-    report = integrity.verify(ledger, None)
+    report = verify(ledger, None)
     assert report.problems == ()
-    assert integrity.verify(ledger, None, heads=[report.seal_head, report.chain_head]).problems == ()
-    (problem,) = integrity.verify(ledger, None, heads=["7" * 64]).problems
+    assert verify(ledger, None, heads=[report.seal_head, report.chain_head]).problems == ()
+    (problem,) = verify(ledger, None, heads=["7" * 64]).problems
     assert problem.place == "chain"
 
 
 def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept: Kept) -> None:
     """What no longer is a day, or JSON, stops a check; the row is named before that."""
     _, url = kept
-    with unguarded(url) as conn:
+    with unguarded(url, undo=True) as conn:
         conn.execute(text("UPDATE contract_term SET valid_from = '2026-02-31'"))
         conn.execute(text("UPDATE statement SET body_json = 'none' WHERE id = 1"))
-        found: list[integrity.Problem] = []
-        for check in (sealchecks.check_sealed, *integrity._THEN):
-            found += integrity._asked(check, conn, found)
+        found = check_all(conn, CHECKS[CHECKS.index(check_sealed_rows) :])
     assert found[0].place == "contract_term 1"
     assert any("cannot go on" in problem.message for problem in found)
 

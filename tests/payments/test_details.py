@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from credit.errors import InputError, InvalidRequestError, LedgerError
-from credit.ledger import integrity
 from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details, current_details, personal_events
+from credit.ledger.verify import verify
 from credit.payments.details import (
     checked,
     erase_provider_details,
@@ -110,7 +110,7 @@ def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing: Ledger,
         rows = conn.execute(text("SELECT * FROM provider_pii")).all()
         assert not [secret for secret in secrets if secret in repr(rows)]
         assert [item.action for item in personal_events(conn, "ada")] == ["set", "set", "set", "erased"]
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
     assert erase_provider_details(owing, "ada", reason="again", now=NOW) == 0
 
 

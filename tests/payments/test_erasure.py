@@ -19,10 +19,11 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
-from credit.ledger import database, integrity
+from credit.ledger import database
 from credit.ledger.database import Ledger
 from credit.ledger.personal_data import personal_events
 from credit.ledger.schema import provider_pii
+from credit.ledger.verify import verify
 from tests.payments.samples import details_of
 
 ERASE = 'providers erase ada --reason "asked to"'
@@ -133,7 +134,7 @@ def test_after_an_erasure_no_file_of_the_tables_holds_a_byte_of_it(
     assert left(owing, database_url, values) == []
     others = secrets(owing, "bell")
     assert left(owing, database_url, others) == others
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
 
 
 def test_who_read_before_the_erasure_keeps_its_bytes_and_it_says_so(
@@ -233,9 +234,9 @@ def test_killed_at_any_step_it_is_finished_by_the_next(
     assert code in {-signal.SIGKILL, 0}
     with closing(sqlite3.connect(owing.sqlite_path)) as other:  # keeps the write-ahead log, which is then looked at
         other.execute("SELECT key FROM provider").fetchall()
-        assert integrity.verify(owing, None).problems == ()
+        assert verify(owing, None).problems == ()
         assert run(database_url, tmp_path / "said")[0] == 0
         assert left(owing, database_url, values) == []
     with owing.read() as conn:
         assert [item.action for item in personal_events(conn, "ada")] == ["set", "erased"]
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import holds, integrity
+from credit.ledger import holds
 from credit.ledger.balances import balance
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batch_items, batches, payouts
+from credit.ledger.verify import verify
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
 from credit.payments.results import confirm_payments
@@ -75,17 +76,17 @@ def test_a_file_says_what_the_ledger_says(owing: Ledger, out: Path) -> None:
         assert balance(conn, "money:payout:ada/exported", "EUR") == 12_345
         assert balance(conn, "money:payout:ada", "EUR") == 0
     assert out.stat().st_mode & 0o077 == 0
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
 
 
 def test_exporting_again_writes_the_same_bytes_and_pays_nobody_twice(owing: Ledger, out: Path, tmp_path: Path) -> None:
     first = export(owing, out)
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     again = export(owing, tmp_path / "again")
     by_number = export(owing, tmp_path / "by number", batch=1)
     assert (tmp_path / "again").read_bytes() == (tmp_path / "by number").read_bytes() == out.read_bytes()
     assert (again.again, again.batch, by_number.batch) == (True, first.batch, first.batch)
-    assert integrity.verify(owing, None).chain_head == head
+    assert verify(owing, None).chain_head == head
 
 
 def test_details_that_change_later_do_not_change_a_batch(owing: Ledger, out: Path, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_only_what_failed_leaves_again_and_in_another_batch(owing: Ledger, out: 
     with owing.read() as conn:
         assert balance(conn, "money:external", "EUR") == -100_000_000
         assert balance(conn, "money:payout:ada/exported", "EUR") == balance(conn, "money:payout:ada", "EUR") == 0
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
 
 
 def worker(url: str, out: Path) -> None:
@@ -185,10 +186,10 @@ def test_processes_that_export_at_once_write_one_batch(owing: Ledger, database_u
 def test_a_request_that_makes_no_sense_writes_nothing(
     owing: Ledger, out: Path, changes: dict[str, object], error: type[Exception], match: str
 ) -> None:
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     with pytest.raises(error, match=match):
         export_payments(owing, request(out, **changes), now=NOW)
-    assert (integrity.verify(owing, None).chain_head, out.exists()) == (head, False)
+    assert (verify(owing, None).chain_head, out.exists()) == (head, False)
 
 
 def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
@@ -197,11 +198,11 @@ def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing: Ledger, out: 
         return export_payments(owing, request(to, format="pain001", payer=payer, **changes), now=later)
 
     later = NOW
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     for dry_run in (True, False):
         with pytest.raises(InvalidRequestError, match=r"2026-10-04 is past.*2026-10-05 or later: --execute-on"):
             sepa(out, "2026-10-04", dry_run=dry_run)
-    assert (integrity.verify(owing, None).chain_head, out.exists()) == (head, False)
+    assert (verify(owing, None).chain_head, out.exists()) == (head, False)
     assert sepa(out, "2026-10-05").batch is not None
     assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
     later = NOW + timedelta(days=40)

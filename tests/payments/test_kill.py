@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from credit.ledger import integrity
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batches
+from credit.ledger.verify import verify
 from credit.payments import details, export, results
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
@@ -79,23 +79,23 @@ def test_a_killed_export_is_finished_by_the_next(owing: Ledger, database_url: st
     with owing.read() as conn:
         (only,) = batches(conn)
     assert only.payout_count == 3
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
 
 
 def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
     owing: Ledger, database_url: str, out: Path, tmp_path: Path
 ) -> None:
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     references = [line.split(",")[0] for line in out.read_text().splitlines()[1:]]
     reported = tmp_path / "results.csv"
     reported.write_text("\n".join(["payout_id,status", *(f"{item},paid" for item in references)]))
     killed(confirmer, database_url, reported)
-    assert integrity.verify(owing, None, heads=[head]).chain_head == head
+    assert verify(owing, None, heads=[head]).chain_head == head
     assert confirm_payments(owing, reported, now=NOW).paid == 3
 
 
 def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing: Ledger, database_url: str) -> None:
     killed(eraser, database_url)
     assert details.erase_provider_details(owing, "ada", reason="asked to", now=NOW) == 1
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()

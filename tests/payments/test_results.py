@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from credit.errors import CreditError, InputError
-from credit.ledger import balances, integrity
+from credit.ledger import balances
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batches
+from credit.ledger.verify import verify
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
 from tests.payments.samples import NOW, SEPTEMBER
@@ -35,9 +36,9 @@ def confirm(
 def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path) -> None:
     lines = (f"{reference}-1,paid,B-1,", f"{reference}-2,Failed,,account closed")
     assert confirm(owing, tmp_path, *lines) == ConfirmReport(1, 1, 0)
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     assert confirm(owing, tmp_path, *lines) == ConfirmReport(0, 0, 2)
-    assert integrity.verify(owing, None).chain_head == head
+    assert verify(owing, None).chain_head == head
     assert confirm(owing, tmp_path, *lines, f"{reference}-4,paid,,") == ConfirmReport(1, 0, 2)
 
 
@@ -61,10 +62,10 @@ def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path
 def test_one_bad_row_and_nothing_is_recorded(
     owing: Ledger, reference: str, tmp_path: Path, line: str, match: str
 ) -> None:
-    head = integrity.verify(owing, None).chain_head
+    head = verify(owing, None).chain_head
     with pytest.raises(InputError, match=match):
         confirm(owing, tmp_path, f"{reference}-1,paid,,", line.format(reference))
-    assert integrity.verify(owing, None).chain_head == head
+    assert verify(owing, None).chain_head == head
 
 
 def test_results_of_another_batch_are_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(
     assert [(item.provider, item.amount_minor) for item in again.payouts] == [("ada", 12_345)]
     assert confirm(owing, tmp_path, back) == ConfirmReport(0, 0, 1)
     assert holds(*accounts) == before
-    assert integrity.verify(owing, None).problems == ()
+    assert verify(owing, None).problems == ()
 
 
 def test_what_failed_does_not_come_back(owing: Ledger, reference: str, tmp_path: Path) -> None:

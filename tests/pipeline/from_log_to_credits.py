@@ -1,4 +1,4 @@
-"""Outputs as rules of the state machine: logged, valued, credited by any policy, set aside and taken back."""
+"""Outputs as rules of the state machine: logged, valued, credited by any policy, taken out and restored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from credit.accounting.credits import Policy
-from credit.ledger import journal, outputs, periods
-from credit.ledger import set_aside as aside
+from credit.ledger import journal, outputs, periods, unvalued
 from credit.records import Group
 from tests.pipeline.plain_credits import Output, Paid
 from tests.pipeline.plain_model import HOUSE, PROVIDERS, Posted, RefusedError, month_name
@@ -49,35 +48,35 @@ class FromLogToCredits(TwoLedgers):
 
     @precondition(lambda self: self.model.outputs)
     @rule(data=st.data(), reason=reason)
-    def set_aside(self, data: st.DataObject, reason: str) -> None:
-        """What is not valued can be set aside, for one reason; that transaction is not reversed by itself."""
-        self._put_aside(self._one_of_them(data, "waiting"), reason)
+    def unvalue(self, data: st.DataObject, reason: str) -> None:
+        """What is not valued can be taken out, for one reason; that transaction is not reversed by itself."""
+        self._take_out(self._one_of_them(data, "waiting"), reason)
 
-    def _put_aside(self, output: Output, reason: str) -> None:
-        if output.state == "aside":
+    def _take_out(self, output: Output, reason: str) -> None:
+        if output.state == "unvalued":
             if output.reason != reason:
-                self.refused(lambda: self._set_aside(output, reason))
+                self.refused(lambda: self._unvalue(output, reason))
             else:
-                self._nothing_new(lambda: self._set_aside(output, reason))
+                self._nothing_new(lambda: self._unvalue(output, reason))
             return
         try:
-            month = self.model.set_aside(output, reason)
+            month = self.model.unvalue(output, reason)
         except RefusedError:
-            self.refused(lambda: self._set_aside(output, reason))
+            self.refused(lambda: self._unvalue(output, reason))
             return
-        event = self._set_aside(output, reason)
+        event = self._unvalue(output, reason)
         assert (event.output, event.weight_micro, event.period) == (output.name, output.weight, month_name(month))
-        self._nothing_new(lambda: self._set_aside(output, reason))
-        self.model.posted[event.txn_id] = Posted("set-aside", month, output)
+        self._nothing_new(lambda: self._unvalue(output, reason))
+        self.model.posted[event.txn_id] = Posted("unvalued", month, output)
 
     @precondition(lambda self: self.model.outputs)
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
-        """What is set aside waits again; what was taken back before stays so, and what never was set aside is named."""
-        self._take_back(self._one_of_them(data, "aside"))
+        """An unvalued output becomes pending again; a restored one stays so; one that never was unvalued is named."""
+        self._take_back(self._one_of_them(data, "unvalued"))
 
     def _take_back(self, output: Output) -> None:
-        if output.state != "aside":
+        if output.state != "unvalued":
             if output.history:
                 self._nothing_new(lambda: self._restore(output))
             else:
@@ -90,10 +89,10 @@ class FromLogToCredits(TwoLedgers):
 
     @rule(micro=micro, influence=influence, paid=paid, reason=reason)
     def go_the_long_way(self, micro: list[int], influence: list[int], paid: Paid, reason: str) -> None:
-        """An output that is set aside, taken back and valued after all."""
+        """An output that is taken out, restored and valued after all."""
         if sum(micro):
             output = self._log(self.model.closed + 1, micro, influence)
-            self._put_aside(output, reason)
+            self._take_out(output, reason)
             self._take_back(output)
             self.what_waits_is_what_the_model_says()
             self._value(output, paid)
@@ -135,11 +134,11 @@ class FromLogToCredits(TwoLedgers):
         measures = {Group(*key.split("/")): (float(influence[key]), float(support.get(key, 0))) for key in KEYS}
         return Scored(output.name, moment, measures, output.weight)
 
-    def _set_aside(self, output: Output, reason: str) -> aside.SetAside:
-        return self.write(lambda conn: aside.set_aside(conn, output.name, reason, now=self.now))
+    def _unvalue(self, output: Output, reason: str) -> unvalued.UnvaluedEvent:
+        return self.write(lambda conn: unvalued.unvalue(conn, output.name, reason, now=self.now))
 
-    def _restore(self, output: Output) -> aside.SetAside:
-        return self.write(lambda conn: aside.restore(conn, output.name, "there was one", now=self.now))
+    def _restore(self, output: Output) -> unvalued.UnvaluedEvent:
+        return self.write(lambda conn: unvalued.restore(conn, output.name, "there was one", now=self.now))
 
     def _nothing_new(self, act: Callable[[], object]) -> None:
         """Twice is once."""

@@ -43,8 +43,8 @@ ALONE = Paid()
 class Output:
     """A logged output: when it occurred, what it weighs and measures, and where it is.
 
-    It is `waiting`, `valued` (its credits count in `month`), `aside` or `reversed`; `history` says whether it ever was
-    set aside, and `reason` why it is.
+    It is `waiting`, `valued` (its credits count in `month`), `unvalued` or `reversed`; `history` says
+    whether it ever was unvalued, and `reason` why it is.
     """
 
     name: str

@@ -129,11 +129,11 @@ class Model:
         self.opened.add(output.month)
         return output.month
 
-    def set_aside(self, output: Output, reason: str) -> int:
-        """Set an output aside, in the month that is returned."""
+    def unvalue(self, output: Output, reason: str) -> int:
+        """Take an output out; return the month in which that counts."""
         if output.state == "valued" or output.state == "reversed":
             raise RefusedError
-        output.state, output.history, output.reason = "aside", True, reason
+        output.state, output.history, output.reason = "unvalued", True, reason
         output.month = self.counts_in(output.occurred)
         self.opened.add(output.month)
         return output.month
@@ -159,7 +159,7 @@ class Model:
         for part in parts:
             for key, micro in part.items():
                 found[f"credits:earned:{whose(key)}"] += micro
-        found["credits:set-aside"] = sum(item.weight for item in self.outputs if item.state == "aside")
+        found["credits:unvalued"] = sum(item.weight for item in self.outputs if item.state == "unvalued")
         found["credits:issued"] = -sum(found.values())
         return {key: micro for key, micro in found.items() if micro}
 

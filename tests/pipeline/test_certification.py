@@ -12,8 +12,9 @@ import pytest
 from credit.accounting.credits import Policy
 from credit.errors import InvalidRequestError, LedgerError
 from credit.fidelity.certificate import Certificate
-from credit.ledger import integrity, journal, periods, statements
+from credit.ledger import journal, periods, statements
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from credit.pipeline.certification import share_certainties
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.restate import by_policy, restate
@@ -117,7 +118,7 @@ def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(
     assert "an agreement of 0.80" in page
     assert sha256 in page
     assert "2026-12-20" in note
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
 
 
 def faces(account: Account, provider: str) -> tuple[str, str]:

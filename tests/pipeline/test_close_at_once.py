@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from credit.errors import PeriodClosedError
-from credit.ledger import corrections, integrity, pools
+from credit.ledger import corrections, pools
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from tests.pipeline.books_of_account import JANUARY, NOW, Account
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -93,7 +94,7 @@ def test_of_two_closers_one_closes_and_the_other_is_refused(account: Account, da
     assert sorted(at_once(database_url, close, close)) == ["2 statements", "refused"]
     assert len(account.statements()) == 2
     assert account.balance("money:payout:ann") + account.balance("money:payout:ben") == 1_001
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
 
 
 def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, database_url: str) -> None:
@@ -105,7 +106,7 @@ def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, databa
         assert sum(credit_totals(conn, JANUARY).values()) == total
         shares = {(item.provider, item.total_credit_micro) for item in pools.allocations(conn, JANUARY)}
     assert shares == {("ann", total), ("ben", total)}
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
 
 
 def test_an_adjustment_posted_by_many_is_posted_once_and_before_the_close_or_not_at_all(
@@ -116,4 +117,4 @@ def test_an_adjustment_posted_by_many_is_posted_once_and_before_the_close_or_not
     assert sum(fresh) <= 1
     (balance,) = account.statement(JANUARY, "ann")["balances"]
     assert balance["adjustments"] == ("0.50" if sum(fresh) else "0.00")
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()

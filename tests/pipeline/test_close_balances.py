@@ -8,13 +8,14 @@ import pytest
 
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
-from credit.ledger import holds, integrity, journal, periods
+from credit.ledger import holds, journal, periods
 from credit.ledger.accounts import parse_account
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
+from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy
 from tests.ledger import samples
-from tests.ledger.test_integrity import unguarded
+from tests.ledger.tampering import unguarded
 from tests.pipeline.books_of_account import APRIL, FEBRUARY, JANUARY, MARCH, NOW, Account
 
 
@@ -31,7 +32,7 @@ def advance(account: Account, provider: str, amount: int, period: str = JANUARY,
 
 
 def verified(account: Account) -> bool:
-    return integrity.verify(account.ledger, None).problems == ()
+    return verify(account.ledger, None).problems == ()
 
 
 def balance(account: Account, period: str, provider: str = "ann") -> dict[str, str]:
@@ -295,6 +296,6 @@ def test_a_statement_that_is_filed_under_another_name_or_month_is_found(
     account.pool(FEBRUARY, 0)
     with unguarded(database_url) as conn:
         conn.exec_driver_sql(f"UPDATE statement SET {change}")
-    sealed, filed = integrity.verify(account.ledger, None).problems
+    sealed, filed = verify(account.ledger, None).problems
     assert sealed.place == "statement 1"
     assert str(filed).startswith("statement 1: is filed under")

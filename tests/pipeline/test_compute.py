@@ -166,7 +166,7 @@ def test_an_output_whose_gradient_is_no_number_is_named_and_holds_up_no_other(ne
     site = new_site("site")
     refused = site.run("compute", "--chunk", str(CHUNK), code=EXIT_PARTIAL)
     assert "not valued: o4: an influence is not a finite number" in refused.stderr
-    assert "credit outputs set-aside --help" in refused.stdout
+    assert "credit outputs unvalue --help" in refused.stdout
     sizes = [row["output_count"] for row in site.named("score_book")]
     assert sizes == [CHUNK] * (OUTPUTS // CHUNK - 1) + [CHUNK - 1]
 
@@ -235,22 +235,22 @@ def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_val
     assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
 
 
-def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_set_aside(site):
+def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_unvalued(site):
     chat = output_row(100, prompt=None, messages=[{"role": "user", "content": "sing"}])
     site.log("chats.jsonl", [chat])
     assert "cannot be valued, and hold up a close" in site.run("compute", code=EXIT_PARTIAL).output
     site.run("pool", "add", FIRST, "100.00", "EUR")
-    assert 'credit outputs set-aside o100 --reason "..."' in site.close(FIRST, code=1).stderr
+    assert 'credit outputs unvalue o100 --reason "..."' in site.close(FIRST, code=1).stderr
     before = site.tables()
-    site.run("outputs", "set-aside", "o100", "o101", "--reason", "the model has no chat template", code=1)
+    site.run("outputs", "unvalue", "o100", "o101", "--reason", "the model has no chat template", code=1)
     assert site.tables() == before, "all of them, or none"
-    site.run("outputs", "set-aside", "o100", "--reason", "the model has no chat template")
-    assert "o100 (2.000000 credits, 2025-03): set aside on" in site.run("outputs", "list").output
-    assert "1 set aside" in site.run("status").output
+    site.run("outputs", "unvalue", "o100", "--reason", "the model has no chat template")
+    assert "o100 (2.000000 credits, 2025-03): unvalued since" in site.run("outputs", "list").output
+    assert "1 unvalued" in site.run("status").output
     assert "nothing to do" in site.run("compute").output
-    assert "set aside, because they cannot be valued: o100" in site.close(FIRST).output
+    assert "unvalued, and out of this close: o100" in site.close(FIRST).output
     for row in site.named("statement"):
-        assert json.loads(row["body_json"])["credits"]["outputs_set_aside"] == 1
+        assert json.loads(row["body_json"])["credits"]["outputs_unvalued"] == 1
         assert row["body_json"].count("o100") == 0, "not by name: it may be about anybody"
     site.run("outputs", "restore", "o100", "--reason", "the new model has one")
     assert "0 wait to be valued" not in site.run("outputs", "list", "--history").output

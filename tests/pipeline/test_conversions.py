@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy import select
 
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger import fx, holds, integrity
+from credit.ledger import fx, holds
 from credit.ledger.corrections import adjust, pay_advance, undo
 from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_txn
 from credit.ledger.transaction_kinds import CLOSE_KINDS
+from credit.ledger.verify import verify
 from credit.pipeline.explain_payout import explain_payout
 from credit.records import GivenRate, Group, Rate, Terms
 from credit.reporting.books import beancount_text
 from credit.reporting.frames import payouts
-from tests.ledger.test_integrity import unguarded
+from tests.ledger.tampering import unguarded
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, NOW, Account
 from tests.pipeline.scored import Scored, at, credit_outputs
 
@@ -85,7 +86,7 @@ def test_what_is_owed_is_converted_through_the_account_of_the_pair_and_paid(acco
         }
     ]
     assert "conversions" not in account.statement(JANUARY, "ben")
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
 
 
 def test_without_a_rate_nothing_closes_and_the_remedy_is_named(account: Account) -> None:
@@ -141,7 +142,7 @@ def test_a_debt_is_carried_in_its_own_currency(account: Account) -> None:
         adjust(conn, "ann", -5_000, "EUR", period=JANUARY, reason="paid twice", now=NOW)
     account.month(JANUARY, 1_000, {"ann": 1})
     assert balances(account, JANUARY)["EUR"]["carried_forward"] == "-43.00"
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
 
 
 def test_a_rate_serves_both_ways_by_division(ledger: Ledger) -> None:
@@ -154,7 +155,7 @@ def test_a_rate_serves_both_ways_by_division(ledger: Ledger) -> None:
     assert balances(account, JANUARY)["EUR"]["payable"] == "9.22"
     assert account.balance("money:fx:EUR-USD", "EUR") == -922
     assert account.balance("money:fx:EUR-USD", "USD") == 1_000
-    assert integrity.verify(ledger, None).problems == ()
+    assert verify(ledger, None).problems == ()
 
 
 def test_what_converts_to_nothing_is_carried(ledger: Ledger) -> None:
@@ -243,5 +244,5 @@ def test_a_changed_rate_is_found_where_it_was_used(account: Account, database_ur
     account.month(JANUARY, 1_000, {"ann": 1})
     with unguarded(database_url) as conn:
         conn.exec_driver_sql(f"UPDATE fx_rate SET {change}")
-    found = [problem.place for problem in integrity.verify(account.ledger, None).problems]
+    found = [problem.place for problem in verify(account.ledger, None).problems]
     assert found == ["fx_rate 1", "fx_rate of 2026-01, EUR/USD"]

@@ -12,11 +12,12 @@ from sqlalchemy import text
 from credit.accounting.amounts import parse_amount
 from credit.cli.main import cli
 from credit.errors import LedgerError
-from credit.ledger import closechecks, corrections, holds, integrity, periods
+from credit.ledger import corrections, holds, periods
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, ensure_period, post
 from credit.ledger.statements import statements
+from credit.ledger.verify import closes, verify
 from credit.pipeline.explain_payout import explain_payout
 from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
@@ -24,7 +25,7 @@ from credit.records import Group
 from credit.reporting.books import beancount_text
 from credit.reporting.frames import payouts
 from credit.reporting.pages import statement_page
-from tests.ledger.test_tamper import unguarded
+from tests.ledger.tampering import unguarded
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, NOW, Account
 from tests.pipeline.scored import Scored, at, credit_outputs
 
@@ -69,7 +70,7 @@ def month(account: Account, number: int, net: int, *parts: float, hold: bool = F
 def agrees(account: Account) -> None:
     """Verify finds nothing, every statement is explained, and beancount's books balance."""
     assert account.books is not None
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
     with account.ledger.read() as conn:
         closed = [item.id for item in periods.periods(conn) if item.status == "closed"]
         for period in closed:
@@ -257,9 +258,9 @@ def test_verify_holds_what_is_held_against_holds_and_credits(
     account: Account, database_url: str, change: str, place: str
 ) -> None:
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         conn.execute(text(change))
-        found = [*closechecks.check_allocations(conn), *closechecks.check_held(conn)]
+        found = [*closes.check_allocations(conn), *closes.check_held(conn)]
     assert found[0].place.startswith(place)
 
 
@@ -271,19 +272,19 @@ def test_verify_names_money_that_left_a_hold_by_a_proper_transaction(
     amount = 251 if kind == "restatement" else 250
     lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -amount), Entry(AccountKind.PAYABLE.key("ann"), "EUR", amount))
     posting = Posting(kind, FEBRUARY, at(2, 1).date(), "a theft", lines)
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         number = post(conn, posting, now=NOW).txn_id
-        (found,) = closechecks.check_held(conn)
+        (found,) = closes.check_held(conn)
     assert (found.place, "money:held:ann/novels" in found.message) == (f"transaction {number}", True)
 
 
 def test_verify_names_what_a_close_should_have_released(account: Account, database_url: str) -> None:
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     release(account)
-    with unguarded(database_url) as conn:
+    with unguarded(database_url, undo=True) as conn:
         ensure_period(conn, FEBRUARY, now=NOW)
         periods.mark_closed(conn, FEBRUARY, policy_json="{}", now=NOW)
-        (found,) = closechecks.check_held(conn)
+        (found,) = closes.check_held(conn)
     assert found.place == "account money:held:ann/novels"
 
 

@@ -10,12 +10,13 @@ from sqlalchemy import text
 
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
-from credit.ledger import corrections, integrity
+from credit.ledger import corrections
 from credit.ledger.accounts import AccountKind
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.transaction_kinds import TransactionKind
+from credit.ledger.verify import verify
 from credit.pipeline.explain_payout import explain_payout
 from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
@@ -81,7 +82,7 @@ def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Wor
     assert int(said["credits"]["credit_micro"]) == by_sums(policy)["ben"]
     sure = said["credits"]["certainty"]
     assert (sure["outputs"], sure["interval_over"]) == (len(OUTPUTS), ["outputs"])
-    assert integrity.verify(account.ledger, workspace.books).problems == ()
+    assert verify(account.ledger, workspace.books).problems == ()
 
 
 @pooled
@@ -131,7 +132,7 @@ def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, s
     assert account.statements() == before
     account.pool(FEBRUARY, 0)
     account.close(FEBRUARY)
-    assert integrity.verify(account.ledger, workspace.books).problems == ()
+    assert verify(account.ledger, workspace.books).problems == ()
 
 
 @pooled
@@ -191,7 +192,7 @@ def test_a_pooling_that_takes_more_than_was_earned_is_found(account: Account, wo
     )
     with account.ledger.write() as conn:
         post(conn, Posting(TransactionKind.POOLING, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
-    (problem,) = integrity.verify(account.ledger, workspace.books).problems
+    (problem,) = verify(account.ledger, workspace.books).problems
     assert str(problem) == "transaction 4: leaves credits:earned:ann/none with -5 micro-credits in 2026-01"
 
 

@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from credit.accounting.credits import Policy
-from credit.ledger import corrections, fx, holds, indexes, integrity, pools, providers, statements, terms
+from credit.ledger import corrections, fx, holds, indexes, pools, providers, statements, terms
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 from credit.pipeline.ingest import ingest_outputs
 from credit.pipeline.workspace import Workspace
@@ -135,7 +136,7 @@ def told(story: Story, url: str, folder: Path, order: Random | None) -> dict[tup
         policy = ClosePolicy(house=story.house, unvalidated="a test")
         for month in (JANUARY, FEBRUARY):
             close_period(ledger, month, CloseSettings(policy, books=workspace.books), now=NOW)
-        assert integrity.verify(ledger, workspace.books).problems == ()
+        assert verify(ledger, workspace.books).problems == ()
         with ledger.read() as conn:
             return {
                 (item.period, item.provider, item.version): _plain(item.body_json)

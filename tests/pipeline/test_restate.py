@@ -8,9 +8,10 @@ import pytest
 
 from credit.accounting.credits import Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import corrections, integrity, journal, periods
+from credit.ledger import corrections, journal, periods
 from credit.ledger.database import Ledger
 from credit.ledger.score_books import book_path
+from credit.ledger.verify import verify
 from credit.pipeline.restate import Restatement, by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
@@ -87,7 +88,7 @@ def test_a_restated_period_has_paid_what_the_other_policy_would_have_paid(
     account.close(FEBRUARY)
     (line,) = account.statement(FEBRUARY, "ann")["corrections"]
     assert (line["kind"], line["reason"]) == ("restatement", "restatement of 2026-01: another measure")
-    assert integrity.verify(account.ledger, None).problems == ()
+    assert verify(account.ledger, None).problems == ()
     assert {key: text for key, text in account.statements().items() if key[0] == JANUARY} == before
 
 

@@ -269,8 +269,8 @@ class Accounting(FromLogToCredits, AfterTheClose):
                 balance = parse_amount(row["balance"], row["currency"])
                 assert balance == self.model.balances[f"money:held:{line}", row["currency"]]
                 assert bool(row["reason"]) == (line in self.model.held_lines)
-            aside = [output for output in self.model.outputs if (output.state, output.month) == ("aside", month)]
-            assert body["credits"].get("outputs_set_aside", 0) == len(aside)
+            unvalued = [output for output in self.model.outputs if (output.state, output.month) == ("unvalued", month)]
+            assert body["credits"].get("outputs_unvalued", 0) == len(unvalued)
         for rows in self.read(lambda conn: payouts.payouts(conn, name)):
             approved: dict[str, int] = {}
             for row in rows:

@@ -17,8 +17,9 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from credit.errors import CreditError
-from credit.ledger import balances, integrity, journal, providers, statements
+from credit.ledger import balances, journal, providers, statements
 from credit.ledger.database import Ledger
+from credit.ledger.verify import verify
 from credit.payments.details import set_provider_details
 from credit.pipeline.workspace import Workspace
 from tests.pipeline.books_of_account import PROVIDERS as RECORDS
@@ -65,7 +66,7 @@ class TwoLedgers(RuleBasedStateMachine):
             for found in self.read(lambda conn: statements.statements(conn, name)):  # noqa: B023 - at once
                 assert found == before, "a statement never changes"
         for ledger in self.ledgers:
-            assert integrity.verify(ledger, None).problems == ()
+            assert verify(ledger, None).problems == ()
             ledger.close()
         type(self).drop(self.urls[1])
 

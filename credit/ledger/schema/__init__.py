@@ -28,7 +28,7 @@ from credit.ledger.schema.valuations import (
     model,
     output,
     score_book,
-    set_aside,
+    unvalued,
     valuation,
 )
 
@@ -64,8 +64,8 @@ __all__ = [
     "reserve",
     "score_book",
     "seal",
-    "set_aside",
     "statement",
+    "unvalued",
     "valuation",
 ]
 

@@ -81,12 +81,12 @@ output = Table(
     sqlite_strict=True,
 )
 
-set_aside = Table(
-    "set_aside",
+unvalued = Table(
+    "unvalued",
     metadata,
     row_id(),
     ref("output_id", "output.id"),
-    one_of("action", "set-aside", "restored"),
+    one_of("action", "unvalued", "restored"),
     word("reason"),
     ref("txn_id", "ledger_txn.id"),
     moment("recorded_at"),

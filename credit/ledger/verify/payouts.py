@@ -1,44 +1,27 @@
-"""What `credit verify` asks of payouts: that every column of theirs says what the chained transactions say."""
+"""Checks of payouts, their batches and events: every column must match the hash-chained transactions."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, literal, select
+from sqlalchemy import Connection, Row, exists, func, literal, select
 
 from credit.ledger.accounts import AccountKind, exported_account
-from credit.ledger.crosschecks import Problem
 from credit.ledger.payouts import OUTCOME_KINDS, payout_reference, result_outcome
-from credit.ledger.schema import (
-    account,
-    ledger_entry,
-    ledger_txn,
-    payout,
-    payout_batch,
-    payout_event,
-    provider,
-    statement,
-)
-from credit.ledger.seals import has_seal
+from credit.ledger.schema import ledger_entry, ledger_txn, payout, payout_batch, payout_event, provider
 from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionKind
+from credit.ledger.verify.entries import amounts_posted
+from credit.ledger.verify.report import Problem
 
 _STREAM = {"yield_per": 1000}
 
 
 def check_payouts(conn: Connection) -> Iterator[Problem]:
-    """Yield every payout that its approval does not say, or whose status is not that of its last event."""
-    approved = (
-        select(func.sum(ledger_entry.c.amount))
-        .join_from(ledger_entry, account)
-        .where(
-            ledger_entry.c.txn_id == payout.c.txn_id,
-            ledger_entry.c.commodity == payout.c.currency,
-            account.c.key == literal(AccountKind.PAYOUT.key("")) + provider.c.key,
-        )
-        .scalar_subquery()
-    )
+    """Yield each payout that differs from its approval, or whose status is not that of its last event."""
+    key = literal(AccountKind.PAYOUT.key("")) + provider.c.key
+    amounts = amounts_posted(payout.c.txn_id, key, payout.c.currency)
+    approved = amounts.with_only_columns(func.sum(ledger_entry.c.amount)).scalar_subquery()
     last = (
         select(payout_event.c.status)
         .where(payout_event.c.payout_id == payout.c.id)
@@ -62,7 +45,7 @@ def check_payouts(conn: Connection) -> Iterator[Problem]:
 
 
 def check_batches(conn: Connection) -> Iterator[Problem]:
-    """Yield every batch that says something else than the transaction that recorded its export."""
+    """Yield each batch that differs from the transaction that recorded its export."""
     query = (
         select(payout_batch, ledger_txn.c.kind, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
         .join_from(payout_batch, ledger_txn, ledger_txn.c.id == payout_batch.c.txn_id)
@@ -91,11 +74,11 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
             or ExportDetails.read(row.details_json) != said
             or sums != (row.payout_count, row.amount_minor, {row.currency})
         ):
-            yield Problem(f"payout_batch {row.id}", f"is not what transaction {row.txn_id} says was exported")
+            yield Problem(f"payout_batch {row.id}", f"is not what transaction {row.txn_id} exported")
 
 
 def check_events(conn: Connection) -> Iterator[Problem]:
-    """Yield every event of a payout that its transaction does not say, or did not move the money of."""
+    """Yield each event of a payout that differs from its transaction, or whose money that transaction did not move."""
     before = payout_event.alias("before")
     paid_before = exists().where(
         before.c.payout_id == payout_event.c.payout_id,
@@ -129,6 +112,7 @@ def check_events(conn: Connection) -> Iterator[Problem]:
 
 
 def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
+    """Return the fault in one event; None where its transaction recorded it and moved its money."""
     if row.status == "exported":
         kind, to = TransactionKind.PAYMENT_EXPORT, exported_account(row.key)
         batch = ExportDetails.read(row.details_json)
@@ -142,39 +126,6 @@ def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
         agrees = ResultDetails.read(row.details_json) == said
     if not agrees or (row.kind, row.posted_at) != (kind, row.recorded_at):
         return f"transaction {row.txn_id} says something else"
-    moved = select(func.count()).select_from(ledger_entry).join(account, account.c.id == ledger_entry.c.account_id)
-    line = and_(
-        ledger_entry.c.txn_id == row.txn_id,
-        account.c.key == to,
-        ledger_entry.c.commodity == row.currency,
-        ledger_entry.c.amount == row.amount_minor,
-    )
-    if not conn.execute(moved.where(line)).scalar_one():
+    if row.amount_minor not in conn.execute(amounts_posted(row.txn_id, to, row.currency)).scalars().all():
         return f"transaction {row.txn_id} did not move {row.amount_minor} {row.currency} (minor units) to {to}"
     return None
-
-
-def check_heads(conn: Connection) -> Iterator[Problem]:
-    """Yield every statement one of whose heads is in no chain: the tail after an earlier one was cut off."""
-    query = select(statement.c.id, statement.c.body_json).order_by(statement.c.id)
-    for number, body in conn.execute(query, execution_options=_STREAM):
-        for name, known in (("chain_head", in_chain), ("seal_head", has_seal)):
-            head = _head_of(body, name)
-            if head is not None and not known(conn, head):
-                what = name.replace("_", " ")
-                fault = f"was made at {what} {head[:16]}, which is gone: its chain's tail was cut off"
-                yield Problem(f"statement {number}", fault)
-
-
-def in_chain(conn: Connection, head: str) -> bool:
-    """Whether a transaction has this hash."""
-    return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == head)).scalar() is not None
-
-
-def _head_of(body_json: str, name: str) -> str | None:
-    try:
-        body = json.loads(body_json)
-    except json.JSONDecodeError:
-        return None  # its hash says that it was changed
-    head = body.get(name) if isinstance(body, dict) else None
-    return head if isinstance(head, str) and head.strip("0") else None

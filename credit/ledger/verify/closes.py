@@ -1,4 +1,4 @@
-"""What `credit verify` asks of a close: that pools, shares, reserves and rates say what chained transactions say."""
+"""Checks of closes: pools, allocations, reserves, conversions and held collections follow from the journal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, literal, select
+from sqlalchemy import Connection, Row, exists, func, literal, select
 
 from credit.ledger.accounts import (
     AccountKind,
     fx_account,
 )
 from credit.ledger.credits import credit_totals, credits_by_month
-from credit.ledger.crosschecks import Problem
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
 from credit.ledger.periods import last_closed, last_day, later
@@ -34,21 +33,15 @@ from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import ConversionDetails, PoolDetails, TransactionKind
 from credit.ledger.values import utc_moment
+from credit.ledger.verify.entries import amounts_by_account, amounts_posted
+from credit.ledger.verify.report import Problem
 from credit.records import HOUSE, PPM, Group, Terms
 
 
 def check_pools(conn: Connection) -> Iterator[Problem]:
-    """Yield every pool that was not posted as it says, or whose allocations do not sum to it."""
-    posted = (
-        select(ledger_entry.c.amount)
-        .join(account)
-        .where(
-            ledger_entry.c.txn_id == pool.c.txn_id,
-            ledger_entry.c.commodity == pool.c.currency,
-            account.c.key == literal(AccountKind.POOL.key("")) + pool.c.period_id,
-        )
-        .scalar_subquery()
-    )
+    """Yield each pool that differs from its transaction, or from the sum of its allocations."""
+    key = literal(AccountKind.POOL.key("")) + pool.c.period_id
+    posted = amounts_posted(pool.c.txn_id, key, pool.c.currency).scalar_subquery()
     shared = func.coalesce(
         select(func.sum(allocation.c.amount_minor)).where(allocation.c.pool_id == pool.c.id).scalar_subquery(), 0
     )
@@ -67,14 +60,14 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
         if row.net_minor != (row.posted or 0):
             yield Problem(place, f"says {row.net_minor} minor units; its transaction says {row.posted}")
         elif row.details_json is not None and PoolDetails.read(row.details_json) != said:
-            yield Problem(place, f"is not what transaction {row.txn_id} says was added")
+            yield Problem(place, f"is not what transaction {row.txn_id} added")
         divided = row.status == "closed" and not row.undone
         if row.shared != (row.net_minor if divided else 0):
             yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
 
 
 def check_pooling(conn: Connection) -> Iterator[Problem]:
-    """Yield every pooling that moves anything but credits between those who earned, or takes more than was earned."""
+    """Yield each pooling that moves more than credits between earners, or takes more than somebody earned."""
     query = (
         select(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
         .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
@@ -95,7 +88,7 @@ def check_pooling(conn: Connection) -> Iterator[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class _Agreed:
-    """By what a period's pools were divided: credits by provider, terms, and the credits of collections on hold."""
+    """Basis on which a period's pools were divided: credits by provider, terms, and credits of collections on hold."""
 
     credited: Mapping[str, int]
     terms: Mapping[ProviderCurrency, Terms]
@@ -103,7 +96,7 @@ class _Agreed:
 
 
 def check_allocations(conn: Connection) -> Iterator[Problem]:
-    """Yield every allocation that the period's credits, terms and holds, or its transaction, do not say."""
+    """Yield each allocation that the period's credits, terms and holds, or its transaction, contradict."""
     for name in conn.execute(select(allocation.c.period_id).distinct().order_by(allocation.c.period_id)).scalars():
         on_hold = _held_at_close(conn, name)
         by_month = credits_by_month(conn, name) if on_hold else {}
@@ -131,10 +124,10 @@ def _held_at_close(conn: Connection, name: str) -> Set[Group]:
 
 
 def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) -> Iterator[Problem]:
-    """Yield what is wrong with the allocations of one pool."""
+    """Yield the faults in the allocations of one pool."""
     total = sum(row.credit_micro for row in rows)
     numbers = {row.txn_id for row in rows if row.txn_id is not None}
-    lines = {number: _lines(conn, number) for number in numbers}
+    lines = {number: amounts_by_account(conn, number, TransactionKind.ALLOCATION) for number in numbers}
     first = rows[0]
     fund = AccountKind.POOL.key(first.period_id)
     named = {fund, AccountKind.PAYABLE.key(HOUSE), AccountKind.ESCROW.key()}
@@ -165,7 +158,7 @@ def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) ->
 
 
 def _given(row: Row[Any], agreed: _Agreed) -> dict[str, int]:
-    """Return what a share puts into its provider's accounts: of its collections on hold, and the rest."""
+    """Return an allocation's minor units by account: one for each collection on hold, one for the rest."""
     earned = _earned(row, agreed.terms)
     given = {
         AccountKind.HELD.key(group): earned * micro // row.credit_micro
@@ -176,26 +169,15 @@ def _given(row: Row[Any], agreed: _Agreed) -> dict[str, int]:
 
 
 def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
-    """Return what of a share is the provider's: all but the house's part, which is rounded down."""
+    """Return the provider's minor units of an allocation: all but the house's part, which is rounded down."""
     if row.kind == "house":
         return 0
     house_ppm = PPM - terms.get((row.key, row.currency), Terms()).rate_ppm
     return int(row.amount_minor) - int(row.amount_minor) * house_ppm // PPM
 
 
-def _lines(conn: Connection, txn_id: int, kind: TransactionKind = TransactionKind.ALLOCATION) -> dict[str, int]:
-    """Return what a transaction put into each account; nothing when it is of another kind."""
-    query = (
-        select(account.c.key, ledger_entry.c.amount)
-        .join_from(ledger_entry, account, account.c.id == ledger_entry.c.account_id)
-        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .where(ledger_entry.c.txn_id == txn_id, ledger_txn.c.kind == kind)
-    )
-    return {key: amount for key, amount in conn.execute(query)}
-
-
 def check_reserves(conn: Connection) -> Iterator[Problem]:
-    """Yield every reserve that its transaction did not hold back, or that falls due at another time than agreed."""
+    """Yield each reserve that its transaction did not hold back, or that falls due at another time than agreed."""
     query = (
         select(reserve, provider.c.key, ledger_txn.c.kind, ledger_txn.c.period_id.label("held_in"))
         .join_from(reserve, provider, provider.c.id == reserve.c.provider_id)
@@ -204,28 +186,16 @@ def check_reserves(conn: Connection) -> Iterator[Problem]:
     )
     for row in conn.execute(query).all():
         place = f"reserve {row.id} ({row.period_id}, {row.key}, {row.currency})"
-        held = conn.execute(
-            select(func.count())
-            .select_from(ledger_entry)
-            .join(account, account.c.id == ledger_entry.c.account_id)
-            .where(
-                and_(
-                    ledger_entry.c.txn_id == row.txn_id,
-                    account.c.key == AccountKind.RESERVE.key(row.key),
-                    ledger_entry.c.commodity == row.currency,
-                    ledger_entry.c.amount == row.amount_minor,
-                )
-            )
-        ).scalar_one()
+        held = conn.execute(amounts_posted(row.txn_id, AccountKind.RESERVE.key(row.key), row.currency)).scalars().all()
         agreed = terms_on(conn, last_day(row.period_id)).get((row.key, row.currency), Terms())
-        if not held or (row.kind, row.held_in) != (TransactionKind.RESERVE, row.period_id):
+        if row.amount_minor not in held or (row.kind, row.held_in) != (TransactionKind.RESERVE, row.period_id):
             yield Problem(place, f"is not what transaction {row.txn_id} held back")
         elif row.release_period != later(row.period_id, agreed.reserve_release_periods):
             yield Problem(place, f"is to be released in {row.release_period}; the terms say otherwise")
 
 
 def check_conversions(conn: Connection) -> Iterator[Problem]:
-    """Yield every conversion whose rate is not the one that is recorded for its period, or of another pair."""
+    """Yield each conversion by another rate than its period has on record, or by way of another pair's account."""
     query = (
         select(ledger_txn.c.id, ledger_txn.c.period_id, ledger_txn.c.details_json)
         .where(ledger_txn.c.kind == TransactionKind.CONVERSION)
@@ -244,7 +214,10 @@ def check_conversions(conn: Connection) -> Iterator[Problem]:
 
 
 def check_held(conn: Connection) -> Iterator[Problem]:
-    """Yield where what a collection earned on hold is not held, or was not given back whole by the close after it."""
+    """Yield each fault in the accounts of held collections.
+
+    Only allocations, restatements and releases move that money, and the close after a hold has ended releases it whole.
+    """
     rows = conn.execute(
         select(account.c.key, provider.c.key.label("owner"), account.c.collection, ledger_txn.c.id, ledger_txn.c.kind)
         .add_columns(ledger_txn.c.period_id, ledger_entry.c.commodity, ledger_entry.c.amount)
@@ -271,15 +244,15 @@ def check_held(conn: Connection) -> Iterator[Problem]:
 
 
 def _held_fault(conn: Connection, row: Row[Any], left_minor: int) -> str | None:
-    """Say what is wrong with a transaction that moved what is held of a collection, and left so much there."""
+    """Return the fault in a transaction that moved a held collection's money and left `left_minor` there."""
     if row.kind not in {TransactionKind.ALLOCATION, TransactionKind.RESTATEMENT, TransactionKind.COLLECTION_RELEASE}:
         return f"is neither allocation nor restatement or release, and moves {row.key}"
     if left_minor < 0:
         return f"leaves {left_minor} {row.commodity} (minor units) in {row.key}"
     if row.kind == TransactionKind.COLLECTION_RELEASE:
         lines = {row.key: row.amount, AccountKind.PAYABLE.key(row.owner): -row.amount}
-        if left_minor or _lines(conn, row.id, TransactionKind.COLLECTION_RELEASE) != lines:
-            return f"does not give what is in {row.key} to its provider, whole"
+        if left_minor or amounts_by_account(conn, row.id, TransactionKind.COLLECTION_RELEASE) != lines:
+            return f"does not give the whole of {row.key} to its provider"
         if Group(row.owner, row.collection) in _held_at_close(conn, row.period_id):
             return f"releases {row.key}, which was on hold"
     return None

@@ -1,4 +1,4 @@
-"""Add outputs that are set aside: an account of what they would have distributed, and which, when and why.
+"""Add unvalued outputs: an account of what they would have distributed, and which, when and why.
 
 The SQL lies beside this file, frozen as that of 0001 is. SQLite cannot change a CHECK: it builds the accounts again.
 """

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from credit.errors import IntegrityError
-from credit.ledger import integrity, journal, statements, triggers
+from credit.ledger import journal, statements
 from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
+from credit.ledger.verify import verify
 from tests.conftest import ON_POSTGRESQL
 from tests.ledger import samples
+from tests.ledger.tampering import unguarded
 
 Tamper = Callable[..., None]
 
@@ -28,26 +28,6 @@ def ledger(database_url: str) -> Iterator[Ledger]:
         with opened.write() as conn:
             samples.populate(conn)
         yield opened
-
-
-@contextmanager
-def unguarded(url: str) -> Iterator[Connection]:
-    """A connection on which no trigger and no foreign key holds; the triggers are back afterwards."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=NullPool)
-    with engine.connect() as conn:
-        if conn.dialect.name == "sqlite":
-            made = triggers.installed(conn)
-            conn.rollback()
-            conn.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
-            for name in made:
-                conn.exec_driver_sql(f"DROP TRIGGER {name}")
-            yield conn
-            for definition in made.values():
-                conn.exec_driver_sql(definition)
-        else:
-            conn.exec_driver_sql("SET session_replication_role = replica")
-            yield conn
-        conn.commit()
 
 
 @pytest.fixture
@@ -61,12 +41,12 @@ def tamper(ledger: Ledger, database_url: str) -> Tamper:
 
 
 def places(ledger: Ledger) -> list[str]:
-    return [problem.place for problem in integrity.verify(ledger, None).problems]
+    return [problem.place for problem in verify(ledger, None).problems]
 
 
 def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
-    report = integrity.verify(ledger, tmp_path)
+    report = verify(ledger, tmp_path)
     report.raise_for_problems()
     assert (report.problems, report.chain_seq, report.checked["ledger_txn"]) == ((), 11, 11)
     assert report.checked["score_book files"] == 1
@@ -74,7 +54,7 @@ def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> 
 
 def test_an_empty_ledger_has_no_problems(database_url: str) -> None:
     with Ledger.open(database_url) as empty:
-        report = integrity.verify(empty, None)
+        report = verify(empty, None)
     assert (report.problems, report.chain_seq, report.chain_head) == ((), 0, GENESIS)
 
 
@@ -192,7 +172,7 @@ def test_amounts_that_still_balance_are_found(ledger: Ledger, tamper: Tamper) ->
         (["DELETE FROM valuation WHERE output_id = 2"], "score_book 1"),
         (["DELETE FROM output WHERE id = 2"], "valuation 2, 1"),
         (["UPDATE statement SET body_json = '{}'"], "statement 1"),
-        (["DELETE FROM set_aside"], "transaction 10"),
+        (["DELETE FROM unvalued"], "transaction 10"),
         (["INSERT INTO valuation VALUES (3, 1, 1)"], "output 3"),
         (
             ["UPDATE allocation SET amount_minor = amount_minor + 1 WHERE id = 1"],
@@ -248,7 +228,7 @@ CLOSE_CHANGES = {
                    "total_credit_micro": "1000001", "amount_minor": "50", "txn_id": "7"},
     "reserve": {"period_id": "'2026-09'", "provider_id": "3", "currency": "'EUR'", "amount_minor": "2",
                 "release_period": "'2026-11'", "txn_id": "2"},
-    "set_aside": {"output_id": "1", "action": "'restored'", "reason": "'x'", "txn_id": "2",
+    "unvalued": {"output_id": "1", "action": "'restored'", "reason": "'x'", "txn_id": "2",
                   "recorded_at": "'2027-10-05T12:30:00.000000Z'"},
 }  # fmt: skip
 
@@ -256,7 +236,7 @@ CLOSE_CHANGES = {
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in CLOSE_CHANGES.items() for column in columns]
 )
-def test_a_changed_pool_share_reserve_or_output_set_aside_is_found(
+def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(
     kept: tuple[Ledger, str], engine_name: str, table: str, column: str
 ) -> None:
     ledger, url = kept
@@ -295,7 +275,7 @@ def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Led
     statement_at_head(ledger)
     assert places(ledger) == []
     tamper(*CUT)
-    (problem,) = integrity.verify(ledger, None).problems
+    (problem,) = verify(ledger, None).problems
     assert problem.place == "statement 2"
     assert "tail was cut off" in problem.message
 
@@ -303,10 +283,10 @@ def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Led
 def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger: Ledger, tamper: Tamper) -> None:
     with ledger.write() as conn:
         head = journal.post(conn, samples.credit_posting("last"), now=samples.NOW).hash
-    assert integrity.verify(ledger, None, heads=[head]).problems == ()
+    assert verify(ledger, None, heads=[head]).problems == ()
     tamper(*CUT)
     assert places(ledger) == []
-    (problem,) = integrity.verify(ledger, None, heads=[head]).problems
+    (problem,) = verify(ledger, None, heads=[head]).problems
     assert (problem.place, problem.message[:22]) == ("chain", f"the head {head[:13]}")
 
 
@@ -327,10 +307,10 @@ def test_entries_that_changed_places_are_found(ledger: Ledger, tamper: Tamper) -
 
 def test_every_post_moves_the_head(ledger: Ledger) -> None:
     """Whoever kept an earlier head can tell a tail that was cut off."""
-    before = integrity.verify(ledger, None).chain_head
+    before = verify(ledger, None).chain_head
     with ledger.write() as conn:
         journal.post(conn, samples.credit_posting("more"), now=samples.NOW)
-    after = integrity.verify(ledger, None)
+    after = verify(ledger, None)
     assert (after.chain_seq, after.problems) == (12, ())
     assert after.chain_head != before
 
@@ -360,7 +340,7 @@ def test_a_lost_constraint_is_found(ledger: Ledger, database_url: str) -> None:
     with engine.begin() as conn:
         conn.exec_driver_sql("ALTER TABLE ledger_entry DROP CONSTRAINT ck_ledger_entry_amount")
     engine.dispose()
-    problems = integrity.verify(ledger, None).problems
+    problems = verify(ledger, None).problems
     assert [str(item) for item in problems] == ["table ledger_entry: has lost its constraint ck_ledger_entry_amount"]
 
 
@@ -372,7 +352,7 @@ def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content:
     path = tmp_path / f"{samples.BOOK_SHA256}.parquet"
     if content is not None:
         path.write_bytes(content)
-    (problem,) = integrity.verify(ledger, tmp_path).problems
+    (problem,) = verify(ledger, tmp_path).problems
     assert problem.place == str(path)
     assert message in problem.message
 
@@ -380,4 +360,4 @@ def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content:
 def test_an_error_names_the_first_bad_place_and_the_number_of_others(ledger: Ledger, tamper: Tamper) -> None:
     tamper("UPDATE output SET completion = 'other'", "UPDATE ledger_txn SET memo = 'other' WHERE id = 3")
     with pytest.raises(IntegrityError, match=r"^transaction 3: .* \(and 3 more\)$"):
-        integrity.verify(ledger, None).raise_for_problems()
+        verify(ledger, None).raise_for_problems()

@@ -1,0 +1,103 @@
+"""Checks of `credit verify`: recompute from the rows whatever can be recomputed, and name each difference.
+
+A verification reads one snapshot, in memory that does not grow with the number of rows. The modules, in the order in
+which their checks run:
+
+- `definitions`: triggers, tables, columns, constraints and indexes are the ones that `credit` made;
+- `seals`: the chain of seals is whole, and every row outside the journal is as it was sealed;
+- `journal`: the chain of transactions is whole, every transaction balances, every account is what its key says;
+- `references`: no row refers to a missing one;
+- `outputs`: outputs, the files and score books that they belong to, and unvalued outputs;
+- `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
+- `statements`: statements and certificates have their hashes, and the heads that they carry are still there;
+- `payouts`: payouts, batches and their events follow from the journal.
+
+The two chains show that nothing in them was changed, inserted or removed. Three things show that the tail of neither
+was cut off: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import Connection, func, select
+
+from credit.errors import CreditError
+from credit.ledger import seals as chain_of_seals
+from credit.ledger.database import Ledger
+from credit.ledger.journal import chain_head
+from credit.ledger.schema import metadata, score_book
+from credit.ledger.verify import closes, definitions, journal, outputs, payouts, references, seals, statements
+from credit.ledger.verify.report import Problem, VerifyReport
+
+__all__ = ["Problem", "VerifyReport", "check_all", "verify"]
+
+MAX_PROBLEMS = 20
+"""Problems reported by each check: the first ones name the place, thousands more would not help."""
+
+Check = Callable[[Connection], Iterator[Problem]]
+
+CHECKS: tuple[Check, ...] = (
+    definitions.check_definitions,
+    definitions.check_storage,
+    seals.check_seals,
+    seals.check_sealed_rows,
+    journal.check_journal,
+    references.check_references,
+    journal.check_accounts,
+    outputs.check_outputs,
+    outputs.check_counts,
+    outputs.check_unvalued,
+    closes.check_pools,
+    closes.check_pooling,
+    closes.check_allocations,
+    closes.check_reserves,
+    closes.check_conversions,
+    closes.check_held,
+    statements.check_statements,
+    statements.check_certificates,
+    statements.check_heads,
+    payouts.check_payouts,
+    payouts.check_batches,
+    payouts.check_events,
+)
+"""Every check. Those that take no row's content for granted come first."""
+
+
+def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
+    """Recompute the ledger and report every difference.
+
+    Args:
+        ledger: the ledger.
+        books: the folder of the score books; None leaves the files unchecked.
+        heads: hashes of transactions or seals kept outside the ledger; each must still be in its chain.
+    """
+    with ledger.read() as conn:
+        problems = check_all(conn)
+        problems += statements.check_kept_heads(conn, heads)
+        checked = {
+            table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
+            for table in metadata.sorted_tables
+        }
+        if books is not None:
+            problems += islice(outputs.check_book_files(conn, books), MAX_PROBLEMS)
+            checked["score_book files"] = checked[score_book.name]
+        seq, head = chain_head(conn)
+        _, seal_head = chain_of_seals.seal_head(conn)
+    return VerifyReport(checked, seq, head, seal_head, tuple(problems))
+
+
+def check_all(conn: Connection, checks: Sequence[Check] = CHECKS) -> list[Problem]:
+    """Run checks in order and return their problems."""
+    problems: list[Problem] = []
+    for check in checks:
+        try:
+            problems.extend(islice(check(conn), MAX_PROBLEMS))
+        except (ArithmeticError, CreditError, LookupError, TypeError, ValueError) as error:
+            # A row that was changed so that nobody can read it; an earlier check, or this one, has named it.
+            if not problems:
+                raise
+            problems.append(Problem(check.__name__.replace("_", " "), f"cannot go on: {error}"))
+    return problems

@@ -1,0 +1,89 @@
+"""Checks of statements and certificates: their texts have their hashes, and what they name is still there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from credit.ledger.certificates import certificates
+from credit.ledger.schema import ledger_txn, provider, statement
+from credit.ledger.seals import has_seal
+from credit.ledger.verify.report import Problem
+
+_STREAM = {"yield_per": 100}
+
+
+def check_statements(conn: Connection) -> Iterator[Problem]:
+    """Yield each statement whose text differs from its hash, or is about another provider or period than its row."""
+    query = select(statement, provider.c.key).join_from(statement, provider).order_by(statement.c.id)
+    for row in conn.execute(query, execution_options=_STREAM):
+        if hashlib.sha256(row.body_json.encode()).hexdigest() != row.sha256:
+            yield Problem(f"statement {row.id}", "its text does not have the hash that was stored with it")
+            continue
+        body = json.loads(row.body_json)
+        if "provider" in body and (body["period"], body["provider"]["key"]) != (row.period_id, row.key):
+            yield Problem(f"statement {row.id}", f"is filed under {row.key} and {row.period_id}; its text is not")
+
+
+def check_certificates(conn: Connection) -> Iterator[Problem]:
+    """Yield each certificate that differs from what was registered, and each statement that names a missing one."""
+    known = set()
+    for item in certificates(conn):
+        known.add(item.sha256)
+        place = f"certificate {item.id}"
+        if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
+            yield Problem(place, "its text does not have the hash that was stored with it")
+            continue
+        body = json.loads(item.body_json)
+        if (body.get("index"), body.get("kind")) != (item.index_fingerprint, item.kind):
+            yield Problem(place, "is about another index, or of another kind, than its row says")
+    for number, body in _readable_bodies(conn):
+        gone = sorted(set(_named_certificates(body)) - known)
+        if gone:
+            yield Problem(f"statement {number}", f"was made on certificate {gone[0][:16]}, which is gone")
+
+
+def check_heads(conn: Connection) -> Iterator[Problem]:
+    """Yield each statement that carries a head which is in neither chain: the tail up to that head was cut off."""
+    for number, body in _readable_bodies(conn):
+        for name, known in (("chain_head", in_chain), ("seal_head", has_seal)):
+            head = body.get(name)
+            if isinstance(head, str) and head.strip("0") and not known(conn, head):
+                fault = f"was made at {name.replace('_', ' ')} {head[:16]}, which is gone: its chain's tail was cut off"
+                yield Problem(f"statement {number}", fault)
+
+
+def check_kept_heads(conn: Connection, heads: Sequence[str]) -> Iterator[Problem]:
+    """Yield each of the heads kept outside the ledger that is in neither chain."""
+    for head in heads:
+        if not in_chain(conn, head) and not has_seal(conn, head):
+            yield Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced")
+
+
+def in_chain(conn: Connection, head: str) -> bool:
+    """Return True if a transaction has this hash."""
+    return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == head)).scalar() is not None
+
+
+def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield id and content of each statement; one whose text is damaged is passed over, because its hash tells."""
+    query = select(statement.c.id, statement.c.body_json).order_by(statement.c.id)
+    for number, text in conn.execute(query, execution_options=_STREAM):
+        try:
+            body = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(body, dict):
+            yield number, body
+
+
+def _named_certificates(body: dict[str, Any]) -> Iterator[str]:
+    """Yield the hashes of the certificates that a statement names; none where that part of it is damaged."""
+    try:
+        yield from [check["certificate"] for check in body["validation"]["checks"] if check["certificate"]]
+    except (KeyError, TypeError):
+        return
