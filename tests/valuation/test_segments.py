@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from credit.errors import ValuationError
 from credit.records import Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, shards
-from credit.valuation.batches import by_window, gradient_batches
+from credit.valuation.batches import by_window, gradient_batches, make_batch, make_cut
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import GradientTap
 from credit.valuation.layers import choose_layers
@@ -124,8 +124,6 @@ def test_below_the_head_a_segment_has_what_passes_through_its_positions(model, l
 
 
 def model_batch(window):
-    from credit.valuation.batches import make_batch
-
     return make_batch([window])
 
 
@@ -268,8 +266,6 @@ def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data
 
 
 def build_cut(segments, window):
-    from credit.valuation.batches import make_cut
-
     return make_cut([r for r in by_window(segments) if r.window is window], segments, torch.device("cpu"))
 
 
