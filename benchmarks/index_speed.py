@@ -55,12 +55,12 @@ ROWS = 32
 
 DEFAULT_LENGTH = 256
 FLOOR = "floor"
-CURVATURES = ("head", "fisher", "ekfac", "whitened")
+CURVATURES = ("head", "fisher", "ekfac")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of index. `whitened` means whitened projections without a curvature, `head` the default of the head alone.
+    """A kind of index; `head` is the default, the head alone.
 
     All others watch every layer but the head, as other libraries do. `example_length` None cuts no window.
     """
@@ -74,10 +74,8 @@ class Kind:
         """What a build would be given."""
         if self.curvature == "head":
             return IndexSettings(rank=self.rank, example_length=self.example_length)
-        whitened = self.curvature == "whitened"
-        projection, curvature = ("whitened", "none") if whitened else ("random", self.curvature)
         return IndexSettings(
-            rank=self.rank, projection=projection, curvature=curvature, damping=0.1, layers=HIDDEN,
+            rank=self.rank, projection="random", curvature=self.curvature, damping=0.1, layers=HIDDEN,
             example_length=self.example_length,
         )  # fmt: skip
 
@@ -139,7 +137,7 @@ class Bench:
                 self.model.loss(make_batch(windows[low : low + size]).to(self.model.device)).backward()
 
     def moments(self, windows: list[Window]) -> None:
-        """The extra pass over a sample that whitened projections, PCA and EK-FAC need."""
+        """Make the extra pass over a sample for PCA and EK-FAC."""
         second_moments(self.model, self.layers, windows, tokens_per_batch=self.work.tokens_per_batch)
 
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
@@ -197,7 +195,7 @@ def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clo
     sides: dict[str, Callable[[list[Window]], None]] = {FLOOR: bench.floor}
     indexes = {str(kind): IndexWork(bench, kind) for kind in kinds}
     sides |= indexes
-    if any(kind.curvature in {"ekfac", "whitened"} for kind in kinds):
+    if any(kind.curvature == "ekfac" for kind in kinds):
         sides["moments"] = bench.moments
     warm = bench.windows()
     for run in sides.values():

@@ -36,7 +36,6 @@ SETTINGS = (
     replace(_FISHER, rows_per_group=None),
     replace(_FISHER, rows_per_group=4),
     replace(_FISHER, rank=64, rows_per_group=4, curvature="ekfac"),
-    replace(_FISHER, rank=64, rows_per_group=4, projection="whitened", curvature="none"),
 )
 
 

@@ -73,7 +73,6 @@ _EVERY = ("*",)
 DEFAULT = IndexSettings()
 EKFAC = IndexSettings(rank=100_000, projection="random", curvature="ekfac", damping=0.001, layers=_HIDDEN)
 FISHER = IndexSettings(rank=64, projection="random", curvature="fisher", damping=0.1, layers=_HIDDEN)
-WHITENED = IndexSettings(rank=64, projection="whitened", curvature="none", layers=_HIDDEN)
 _RANDOM = replace(DEFAULT, projection="random")
 _EACH = replace(DEFAULT, rows_per_group=None)
 _ALL = ("packages", "prose", "pretrained")
@@ -86,8 +85,6 @@ GRID = (
     Variant("head, r64", replace(DEFAULT, rank=64), cases=_ALL),
     Variant("head, 512 buckets", replace(DEFAULT, ranks=("*:out=512",)), cases=_ALL),
     Variant("head, random", _RANDOM, cases=_ALL),
-    Variant("head, random, diagonal", replace(_RANDOM, curvature="diagonal"), damping=1.0, cases=_ALL),
-    Variant("head, whitened", replace(DEFAULT, projection="whitened", curvature="none"), cases=_ALL),
     Variant("head, relatif", replace(DEFAULT, weighting="relatif"), cases=_ALL),
     Variant("head, int8 rows", replace(DEFAULT, rows_dtype="int8"), cases=_ALL),
     Variant("head, 8 rows", replace(DEFAULT, rows_per_group=8), cases=_ALL),
@@ -110,7 +107,6 @@ GRID = (
     Variant("hidden layers", replace(DEFAULT, layers=_HIDDEN), cases=_ALL),
     Variant("hidden layers, random r16, dense Fisher", replace(FISHER, rank=16), cases=_ALL),
     Variant("hidden layers, random r64, dense Fisher", FISHER),
-    Variant("hidden layers, whitened r64", WHITENED, cases=_ALL),
     Variant("hidden layers, EK-FAC full rank", EKFAC),
     Variant("all layers, EK-FAC full rank", replace(EKFAC, layers=_EVERY)),
 )

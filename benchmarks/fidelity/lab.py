@@ -1,7 +1,7 @@
 """How well the engine's choices predict retraining, over several cases.
 
     python -m benchmarks.fidelity.lab --work /tmp/lab                  # everything: hours
-    python -m benchmarks.fidelity.lab --work /tmp/lab --case packages --only "whitened r64"
+    python -m benchmarks.fidelity.lab --work /tmp/lab --case packages --only "random r64"
 
 Retrainings are kept in the work folder: run again, only new ones are made. Writes a page and a plot for each case to
 reports/fidelity. Grid and cases are in `grid.py` and `cases.py` beside this file.

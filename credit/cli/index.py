@@ -67,10 +67,8 @@ class _NumberOrWord(click.ParamType[int | str]):
     help="Rank of the projections: 64, in=64,out=4096, '*.mlp.*:128'; may be given again.  [default: 32, and a "
     "vocabulary in at most 8192 buckets]",
 )
-@click.option("--projection", type=click.Choice(["random", "pca", "whitened"]), default="pca", show_default=True)
-@click.option(
-    "--curvature", type=click.Choice(["none", "diagonal", "fisher", "ekfac"]), default="ekfac", show_default=True
-)
+@click.option("--projection", type=click.Choice(["random", "pca"]), default="pca", show_default=True)
+@click.option("--curvature", type=click.Choice(["none", "fisher", "ekfac"]), default="ekfac", show_default=True)
 @click.option("--damping", default=3.0, show_default=True, help="Relative to the mean eigenvalue of each layer.")
 @click.option(
     "--rows-per-group",
@@ -106,7 +104,7 @@ class _NumberOrWord(click.ParamType[int | str]):
     show_default=True,
     help="Tokens of an example: what is read in one pass is cut into several, which are told apart. 'none' cuts none.",
 )
-@click.option("--sample", default=2048, show_default=True, help="Examples that pca, whitened and ekfac are fitted to.")
+@click.option("--sample", default=2048, show_default=True, help="Examples that pca and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")

@@ -1,10 +1,9 @@
 """Curvature of the training loss in each layer's projected weights: what is summed over examples, and its inverse.
 
-none      no curvature: the projections are whitened already, or a plain product of gradients is wanted
-diagonal  M is taken for diagonal in the basis of the projections: the mean of G², elementwise
-fisher    M = mean of vec(G) vec(G)ᵀ, dense
-ekfac     as diagonal, in the Kronecker eigenbasis, to which the projections are rotated
-(George et al. 2018, arXiv:1806.03884)
+none    no curvature: influence is the plain product of gradients
+fisher  M = mean of vec(G) vec(G)ᵀ, dense
+ekfac   M is diagonal, the mean of G² elementwise, in the Kronecker eigenbasis: projections are rotated to it
+        (George et al. 2018, arXiv:1806.03884)
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from credit.errors import ValuationError
 from credit.valuation.gram import add_grams, mirror
 from credit.valuation.stacked import Gradients
 
-CURVATURES = ("none", "diagonal", "fisher", "ekfac")
+CURVATURES = ("none", "fisher", "ekfac")
 
 BLOCK_ROWS = 256
 """Gradients gathered before they are multiplied: one product of 256 rows costs far less than 256 of one row."""
@@ -72,7 +71,7 @@ def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, da
         raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
     if curvature == "fisher":
         return DenseFisher({name: _cholesky(name, total / examples, damping) for name, total in sums.items()})
-    return DiagonalFisher({name: _damped(name, total / examples, damping) for name, total in sums.items()})
+    return EkFac({name: _damped(name, total / examples, damping) for name, total in sums.items()})
 
 
 class NoStatistic:
@@ -93,7 +92,7 @@ class NoStatistic:
 
 
 class SquareSum:
-    """Sums G² elementwise for each layer (D,), in float64: in EK-FAC's basis its corrected eigenvalues."""
+    """Sums G² elementwise for each layer (D,), in float64: the corrected eigenvalues of EK-FAC."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -163,8 +162,8 @@ class NoCurvature:
         return gradients
 
 
-class DiagonalFisher:
-    """1 / (M + λ), elementwise: the curvature of `diagonal`, and of `ekfac` in its own basis."""
+class EkFac:
+    """1 / (M + λ), elementwise, in the Kronecker eigenbasis."""
 
     def __init__(self, damped: Mapping[str, Tensor]) -> None:
         self._damped = damped

@@ -14,12 +14,11 @@ from credit.valuation.projection import (
     pca_projections,
     random_projections,
     rotated_to_eigenbasis,
-    whitened_projections,
 )
 from credit.valuation.ranks import Ranks, resolve_ranks
 from credit.valuation.task import AnyExample, Task
 
-PROJECTIONS = ("random", "pca", "whitened")
+PROJECTIONS = ("random", "pca")
 
 
 def make_projections(
@@ -54,6 +53,4 @@ def _fit(
 ) -> dict[str, LayerProjection]:
     if settings.projection == "pca":
         return pca_projections(shapes, moments, rank=rank, seed=settings.seed)
-    if settings.projection == "whitened":
-        return whitened_projections(shapes, moments, rank=rank, seed=settings.seed)
     return random_projections(shapes, rank=rank, seed=settings.seed)

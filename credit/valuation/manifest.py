@@ -28,8 +28,8 @@ class IndexSettings:
         rank: rank of the projection of each side of a layer; a side no wider keeps its full width. A head's output side
             has a rank of its own, see `ranks.VOCABULARY_BUCKETS`.
         ranks: where another rank holds: `[PATTERN:]RANK`, RANK being `64` or `in=64,out=32`; see `ranks.resolve_ranks`.
-        projection: `random`, `pca` or `whitened`.
-        curvature: `none`, `diagonal`, `fisher` or `ekfac`.
+        projection: `random` or `pca`.
+        curvature: `none`, `fisher` or `ekfac`.
         damping: of the curvature, relative to the mean eigenvalue of each layer.
         rows_per_group: F; None keeps every example in a row of its own.
         rows_dtype: how rows are stored: `fp32`, `bf16` or `int8`.

@@ -114,7 +114,7 @@ class ModuleTask:
         module: the model, on its device, of one dtype. Layers that are `nn.Linear` can be watched.
         loss: see `Loss`.
         collate: see `Collate`; by default tensors are stacked.
-        real: see `Real`; needed where `collate` pads and projections are fitted (pca, whitened, ekfac).
+        real: see `Real`; needed where `collate` pads and projections are fitted (pca, ekfac).
     """
 
     module: nn.Module

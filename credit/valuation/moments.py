@@ -117,7 +117,7 @@ def sum_moments(
     for name in layers.watched:
         if name not in sums.b:
             raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
-    return sums.means(len(sample))
+    return sums.means()
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
@@ -183,14 +183,14 @@ class _MomentSums:
             self.a[layer] = sums[key]
         return list(sums.values())
 
-    def means(self, examples: int) -> dict[str, LayerMoments]:
+    def means(self) -> dict[str, LayerMoments]:
         """Return the layers' moments, made of the sums in place: these may be the most that a build holds."""
         rows = self.rows
         for name, total in {id(total): (name, total) for name, total in self.a.items()}.values():
             mirror(total).div_(rows[name])
         for name, total in self.b.items():
             (mirror(total) if total.dim() == 2 else total).div_(rows[name])
-        return {name: LayerMoments(self.a[name], self.b[name], rows[name] / examples) for name in rows}
+        return {name: LayerMoments(self.a[name], self.b[name]) for name in rows}
 
 
 def _zeros(rows: Tensor, dimensions: int) -> Tensor:

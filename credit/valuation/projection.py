@@ -15,9 +15,6 @@ from credit.errors import ValuationError
 from credit.valuation.layers import LayerShape
 from credit.valuation.ranks import Ranks, rank_of
 
-WHITENING_DAMPING = 0.1
-"""λ of whitened projections, relative to the mean eigenvalue of the second moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hashing:
@@ -90,12 +87,10 @@ class LayerMoments:
     Attributes:
         a: (I, I), mean over tokens of x xᵀ. Layers that see the same inputs have one tensor for it.
         b: (O, O), mean over tokens of δ δᵀ; of a head (O,), mean of δ² of each token of the vocabulary.
-        tokens_per_example: mean number of tokens of an example.
     """
 
     a: Tensor
     b: Tensor
-    tokens_per_example: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,43 +169,6 @@ def pca_projections(
     }
 
 
-def whitened_projections(
-    shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks, seed: int
-) -> dict[str, LayerProjection]:
-    """Random orthonormal rows times the inverse square root of each side's damped second moment.
-
-    The plain inner product of gradients that are projected so is a sketch of K-FAC influence: K-FAC takes an
-    example's Fisher for T·A⊗B with T tokens per example, and k orthonormal rows of width I, scaled by √(I/k), are
-    the identity in expectation. Both scales are part of the projections, so that the products are in nats. The output
-    side of a head is whitened token by token and hashed.
-    """
-
-    def side(spec: SideSpec, moment: Tensor, scale: float) -> Tensor:
-        rank = min(spec.rank, spec.width)
-        if rank == spec.width:
-            rows = torch.eye(spec.width, dtype=torch.float64, device=moment.device)
-        else:
-            rows = orthonormal_rows(rank, spec.width, spec.seed).to(moment.device) * math.sqrt(spec.width / rank)
-        whitened: Tensor = scale * rows @ _inverse_root(moment)
-        return whitened.to(moment.dtype)
-
-    projections = {}
-    for shape in shapes:
-        moment = moments[shape.name]
-        input_side, output_side = _sides(shape, rank, seed)
-        scale = 1.0 / math.sqrt(moment.tokens_per_example)
-        p_out = _whitened_hashing if shape.is_head else side
-        projections[shape.name] = LayerProjection(side(input_side, moment.a, 1.0), p_out(output_side, moment.b, scale))
-    return projections
-
-
-def _whitened_hashing(spec: SideSpec, moment: Tensor, scale: float) -> Hashing:
-    """Hash a head's output side, each token times the inverse root of its damped second moment."""
-    hashed = vocabulary_hashing(spec) or Hashing(torch.arange(spec.width), torch.ones(spec.width), spec.width)
-    roots = scale * (moment + WHITENING_DAMPING * moment.mean()).rsqrt()
-    return Hashing(hashed.buckets, hashed.weights.to(roots.device) * roots, hashed.width)
-
-
 def rotated_to_eigenbasis(
     projections: Mapping[str, LayerProjection], moments: Mapping[str, LayerMoments]
 ) -> dict[str, LayerProjection]:
@@ -265,14 +223,6 @@ def _eigenvectors(moment: Tensor) -> Tensor:
     vectors: Tensor = _eigh(moment)[1]
     largest = vectors.abs().argmax(0, keepdim=True)
     return vectors * torch.sign(vectors.gather(0, largest))
-
-
-def _inverse_root(moment: Tensor) -> Tensor:
-    """(M + λI)^-1/2 with λ relative to the mean eigenvalue, float64."""
-    values, vectors = _eigh(moment)
-    damped = values.clamp(min=0) + WHITENING_DAMPING * values.mean()
-    root: Tensor = (vectors * damped.rsqrt()) @ vectors.mT
-    return root
 
 
 def _eigh(moment: Tensor) -> tuple[Tensor, Tensor]:

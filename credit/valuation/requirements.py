@@ -49,7 +49,7 @@ _REMEDIES = {
     "fitting": "watch fewer layers with --layers, or use --projection random with --curvature fisher or none, which "
     "are not fitted",
     "filling": "lower --rank, or watch fewer layers with --layers",
-    "curvature": "lower --rank, or use --curvature diagonal or ekfac, which need little",
+    "curvature": "lower --rank, or use --curvature ekfac or none, which need little",
 }
 
 

@@ -80,7 +80,7 @@ def certificate(tmp_path_factory, recipe, records, outputs, laboratory):
     recipe.train(records, 0, trained)
     model = load_model(trained)
     folder = tmp_path_factory.mktemp("index") / "index"
-    build_index(model, records, folder, hidden_settings(rank=8, projection="whitened", curvature="none"), name="m")
+    build_index(model, records, folder, hidden_settings(rank=8, projection="pca", curvature="ekfac"), name="m")
     index = AttributionIndex.open(folder)
     made = validate(index, model, records, outputs, laboratory, recipe="test", halves=4, seeds=1)
     return made, index, model
@@ -213,7 +213,7 @@ def test_a_control_that_the_model_never_saw_gets_far_less_than_an_equal_share(ce
         model,
         [*records, *strange],
         tmp_path / "index",
-        hidden_settings(rank=8, projection="whitened", curvature="none"),
+        hidden_settings(rank=8, projection="pca", curvature="ekfac"),
         name="m",
     )
     index = AttributionIndex.open(tmp_path / "index")

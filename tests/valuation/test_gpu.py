@@ -35,7 +35,7 @@ KINDS = {
     "default": IndexSettings(rank=4, example_length=8),
     "fisher": hidden_settings(rank=4, example_length=8),
     "ekfac": hidden_settings(rank=4, curvature="ekfac", projection="pca", example_length=8),
-    "whitened": hidden_settings(rank=4, curvature="none", projection="whitened", layers=("*",)),
+    "pca": hidden_settings(rank=4, curvature="none", projection="pca", layers=("*",)),
     "relatif": hidden_settings(rank=4, weighting="relatif"),
     "split": hidden_settings(rank=4, rows_per_group=3),
 }

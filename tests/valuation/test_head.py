@@ -11,14 +11,11 @@ from torch import nn
 from credit.valuation import AttributionIndex, IndexSettings, build_index
 from credit.valuation.gradients import GradientTap, project, projected_gradient
 from credit.valuation.layers import LayerShape, choose_layers
-from credit.valuation.moments import second_moments
 from credit.valuation.probe import stand_in_projections
 from credit.valuation.projection import (
-    WHITENING_DAMPING,
     Hashing,
     random_projections,
     vocabulary_hashing,
-    whitened_projections,
 )
 from credit.valuation.projection import SideSpec as Side
 from credit.valuation.ranks import VOCABULARY_BUCKETS, LayerRank, resolve_ranks
@@ -67,8 +64,8 @@ def test_no_gradient_is_taken_below_the_head(model, data):
 
 
 @pytest.mark.parametrize("rule", ["lm_head:in=5,out=40", "lm_head:in=99,out=9999"], ids=["hashed", "full"])
-def test_influence_with_a_diagonal_curvature_is_its_definition(model, data, outputs, out, rule):
-    settings = IndexSettings(ranks=(rule,), projection="random", curvature="diagonal", rows_per_group=None, damping=0.7)
+def test_influence_of_a_head_under_ekfac_is_its_definition(model, data, outputs, out, rule):
+    settings = IndexSettings(ranks=(rule,), projection="random", curvature="ekfac", rows_per_group=None, damping=0.7)
     build_index(model, data, out, settings, name="tiny")
     index = AttributionIndex.open(out)
     examples = _examples(model, data)
@@ -107,17 +104,6 @@ def test_hashing_keeps_inner_products_in_expectation():
     values = torch.tensor(products)
     assert abs(values.mean() - a @ b) < 4 * values.std() / len(values) ** 0.5
     assert vocabulary_hashing(Side(30, 30, 0)) is None, "with a bucket for each token there is nothing to mix"
-
-
-def test_a_whitened_head_is_scaled_token_by_token(model, data):
-    layers = choose_layers(model.module)
-    moment = second_moments(model, layers, _examples(model, data), tokens_per_batch=300)["lm_head"]
-    ranks = {"lm_head": LayerRank(9999, 9999)}
-    whitened = whitened_projections(layers.shapes, {"lm_head": moment}, rank=ranks, seed=0)["lm_head"]
-    assert isinstance(whitened.p_out, Hashing)
-    damped = moment.b + WHITENING_DAMPING * moment.b.mean()
-    expected = torch.diag((damped * moment.tokens_per_example).rsqrt())
-    torch.testing.assert_close(oracle.dense(whitened.p_out, len(moment.b)), expected)
 
 
 def test_ranks_and_needs_of_a_head_do_not_grow_with_the_square_of_the_vocabulary():

@@ -26,7 +26,7 @@ _FORKS = multiprocessing.get_context("fork")
 _CHANGES = {"os.rename", "os.remove"}
 SETTINGS = {
     "one pass": hidden_settings(rank=2, rows_per_group=4, layers=("*.self_attn.*",)),
-    "fitted": hidden_settings(rank=2, rows_per_group=4, projection="whitened", curvature="none", sample=9),
+    "fitted": hidden_settings(rank=2, rows_per_group=4, projection="pca", curvature="none", sample=9),
     "two passes": hidden_settings(rank=2, rows_per_group=4, weighting="relatif", curvature="ekfac", rows_dtype="int8"),
 }
 

@@ -47,7 +47,7 @@ def test_a_rule_for_nothing_and_a_rank_of_nothing_are_refused():
         resolve_ranks(SHAPES, 4, ("*.attn.*:out=0",))
 
 
-@pytest.mark.parametrize("projection", ["random", "pca", "whitened"])
+@pytest.mark.parametrize("projection", ["random", "pca"])
 def test_ranks_are_those_of_the_gradients_and_the_estimate_counts_them(model, data, outputs, out, projection):
     first = choose_layers(model.module, HIDDEN).shapes[0].name
     settings = hidden_settings(rank=3, ranks=("in=4", f"{first}:in=2,out=5"), projection=projection)

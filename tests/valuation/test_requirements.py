@@ -202,7 +202,7 @@ class TestPasses:
             (hidden_settings(rank=3, curvature="ekfac"), 1, True),
             (hidden_settings(rank=3, weighting="unit"), 1, False),
             (hidden_settings(rank=3, weighting="relatif"), 2, False),
-            (hidden_settings(rank=3, weighting="relatif", projection="whitened", curvature="none"), 1, True),
+            (hidden_settings(rank=3, weighting="relatif", projection="pca", curvature="none"), 1, True),
             (hidden_settings(rank=3, weighting="relatif", curvature="ekfac", sample=5), 2, True),
         ],
     )
@@ -254,10 +254,10 @@ def test_storing_takes_no_known_time_where_nothing_can_be_written(tmp_path, monk
     "settings",
     [
         hidden_settings(rank=3),
-        hidden_settings(rank=3, projection="whitened", curvature="none"),
+        hidden_settings(rank=3, projection="pca", curvature="none"),
         hidden_settings(rank=3, weighting="relatif", curvature="ekfac"),
     ],
-    ids=["fisher", "whitened", "relatif"],
+    ids=["fisher", "pca", "relatif"],
 )
 def test_a_probe_is_short_and_changes_nothing(model, data, tmp_path, settings):
     more = [replace(record, id=f"{record.id}-{copy}") for copy in range(10) for record in data]
