@@ -38,16 +38,15 @@ from benchmarks.measure import Clock, Table, describe, environment, floor_mode, 
 from benchmarks.models import HIDDEN, MODELS, make_model
 from credit.valuation.batches import gradient_batches, make_batch
 from credit.valuation.curvature import BLOCK_ROWS, make_statistic
-from credit.valuation.fitting import make_projections
-from credit.valuation.gradients import GradientTap
+from credit.valuation.gradients import RowSums
+from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import DTYPES, LanguageModel
 from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.model import DTYPES, LanguageModel
-from credit.valuation.moments import needs_moments, second_moments
+from credit.valuation.moments import make_projections, second_moments
 from credit.valuation.projection import LayerProjection
 from credit.valuation.requirements import moment_bytes
 from credit.valuation.rows import RowShares
-from credit.valuation.stacked import RowSums
 from credit.valuation.tokens import Window, cut_window
 
 ROWS = 32
@@ -172,7 +171,7 @@ class IndexWork:
         These are the Kronecker factors of EK-FAC, and what fitted projections are fitted to.
         """
         sums = sum(tensor.nbytes for tensor in self.statistic.sums().values())
-        if not needs_moments(self.kind.settings):
+        if not self.kind.settings.fits_projections:
             return sums
         return max(sums, moment_bytes(self.layers.shapes))
 

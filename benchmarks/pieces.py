@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Clock, Table, describe, environment, median
-from credit.valuation.gradients import project
-from credit.valuation.gram import add_grams, mirror
+from credit.valuation.gradients import add_grams, mirror
+from credit.valuation.influence import project
 from credit.valuation.losses import sequence_losses
 
 

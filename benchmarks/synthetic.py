@@ -15,9 +15,9 @@ import torch
 from benchmarks.models import HIDDEN
 from credit.records import PPM, Group
 from credit.valuation.examples import IndexedExample
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
-from credit.valuation.model import LanguageModel
 from credit.valuation.projection import projected_shape, projections_to_tensors, random_projections
 from credit.valuation.rows import GroupLayout, RowCounts
 from credit.valuation.shards import encode_rows, plan_shards, save_tensors

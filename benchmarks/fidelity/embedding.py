@@ -15,7 +15,7 @@ from torch import Tensor
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import GroupRows, LanguageModel
 from credit.valuation.batches import make_batch, plan_batches
-from credit.valuation.model import sequence_losses
+from credit.valuation.language_model import sequence_losses
 from credit.valuation.tokens import Encoder, Window
 
 BUCKETS, DIRECTIONS, ROWS = 512, 32, 32

@@ -28,7 +28,7 @@ from credit.fidelity.metrics import (
     spearman,
     top_one,
 )
-from credit.valuation.model import load_model
+from credit.valuation.language_model import load_model
 from credit.valuation.tokens import Encoder
 
 _CLEAR = 2.0

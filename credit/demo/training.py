@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from credit.valuation.model import without_progress_bars
+from credit.valuation.language_model import without_progress_bars
 
 VOCABULARY = 2048
 MAX_LENGTH = 256

@@ -16,7 +16,7 @@ from credit.errors import ValuationError
 from credit.fidelity.retrain import recipe_fingerprint
 from credit.records import TrainingRecord
 from credit.valuation.batches import make_batch
-from credit.valuation.model import load_model, without_progress_bars
+from credit.valuation.language_model import load_model, without_progress_bars
 from credit.valuation.tokens import Window
 
 FULL_LEARNING_RATE, LORA_LEARNING_RATE = 5e-5, 2e-4

@@ -21,7 +21,7 @@ from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.metrics import Estimate, Floats
 from credit.records import TrainingRecord
 from credit.valuation.batches import make_batch, plan_batches
-from credit.valuation.model import LanguageModel
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.tokens import Encoder, Window
 
 DOUBTED_BELOW = 0.7

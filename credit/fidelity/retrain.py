@@ -26,8 +26,8 @@ from credit.fidelity.workers import map_in_processes
 from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.storage import canonical_json, only_one, write_whole
 from credit.valuation.batches import make_batch, plan_batches
+from credit.valuation.language_model import LanguageModel, load_model, without_progress_bars
 from credit.valuation.losses import sequence_losses
-from credit.valuation.model import LanguageModel, load_model, without_progress_bars
 
 Trainer = Callable[[Sequence[TrainingRecord], int, Path], None]
 """Trains on records with a seed and saves model and tokenizer in a folder, in Hugging Face layout."""

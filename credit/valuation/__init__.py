@@ -12,15 +12,15 @@ Usable on its own, without commands, ledger or money:
     valuation.effect()      # (outputs, groups), nats; columns are index.groups
 
 `records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`. A model that is no language
-model is a `ModuleTask` of its module and loss, and its records and outputs are `Sample`s of tensors.
+model is a `ModuleTask` of its module and loss, and its records and outputs are `TensorSample`s of tensors.
 """
 
 from credit.valuation.build import BuildPlan, BuildResult, Checkpoint, add_checkpoint, build_index, plan_index
 from credit.valuation.index import AttributionIndex
 from credit.valuation.influence import GroupRows, Valuation, summarise
+from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
-from credit.valuation.model import LanguageModel, load_model
-from credit.valuation.module_task import ModuleTask, Sample
+from credit.valuation.module_task import ModuleTask, TensorSample
 from credit.valuation.task import Task
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "LanguageModel",
     "Manifest",
     "ModuleTask",
-    "Sample",
     "Task",
+    "TensorSample",
     "Valuation",
     "add_checkpoint",
     "build_index",

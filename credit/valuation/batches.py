@@ -7,7 +7,7 @@ pass goes on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.valuation.gradients import Cut, GradientTap
-from credit.valuation.stacked import Gradients
-from credit.valuation.task import AnyExample, Task, device_of
+from credit.valuation.gradients import Gradients, WindowCut
+from credit.valuation.hooks import GradientTap
+from credit.valuation.task import AnyExample, Task, device_of, upload
 from credit.valuation.tokens import Segment, Window
-from credit.valuation.transfer import Download, one_behind, upload
 
 IGNORED = -100
 """Label of a token that is not predicted."""
@@ -124,7 +123,7 @@ def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
     return list(found.values())
 
 
-def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], device: torch.device) -> Cut | None:
+def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], device: torch.device) -> WindowCut | None:
     """Return the example of each position of a batch; None if every window is one example.
 
     The examples of the batch are numbered in the order of its windows.
@@ -147,7 +146,7 @@ def make_cut(batch: Sequence[WindowExamples], examples: Sequence[AnyExample], de
             number += 1
     every = owner == list(range(len(batch) * each)) == cells
     numbers = None if every else upload(torch.tensor(cells), device)
-    return Cut(length, width, numbers, upload(torch.tensor(owner), device), number)
+    return WindowCut(length, width, numbers, upload(torch.tensor(owner), device), number)
 
 
 def _cells(segment: Segment, length: int) -> range:
@@ -199,6 +198,33 @@ def gradient_batches(
         excluded.extend(bad)
         if kept := [row for row, good in enumerate(finite) if good]:
             yield [positions[row] for row in kept], gradients.rows(kept)
+
+
+class Download:
+    """Copy of a tensor on the host, begun when it is made. Reading waits for it alone, not for later launches."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.to("cpu", non_blocking=True)
+        self._done: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self._done.record()
+
+    def read(self) -> Tensor:
+        """Return the copy."""
+        if self._done:
+            self._done.synchronize()
+        return self._values
+
+
+def one_behind(items: Iterable[T], device: torch.device) -> Iterator[T]:
+    """Yield items; on a GPU each one after the next was launched, so that the device never waits for the host."""
+    waiting: list[T] = []
+    for item in items:
+        waiting.append(item)
+        if device.type != "cuda" or len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def tokens_in_batch(tokens_per_batch: int | None, device: torch.device) -> int:

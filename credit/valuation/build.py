@@ -11,9 +11,8 @@ from credit.errors import InputError, MismatchError, ValuationError
 from credit.storage import is_left_over, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
 from credit.valuation.change import Change
-from credit.valuation.curvature import CURVATURES
+from credit.valuation.curvature import CURVATURES, WEIGHTINGS
 from credit.valuation.examples import TrainingData, encode_training
-from credit.valuation.fitting import PROJECTIONS
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
@@ -23,11 +22,11 @@ from credit.valuation.manifest import (
     MemberIndex,
     read_manifest,
 )
+from credit.valuation.projection import PROJECTIONS
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
-from credit.valuation.weighting import WEIGHTINGS
 from credit.valuation.writer import IndexWriter, RunOptions
 
 LOCK_FILE = ".lock"

@@ -1,81 +1,72 @@
-"""Curvature of the training loss in each layer's projected weights: what is summed over examples, and its inverse.
+"""Curvature of the training loss in each layer's projected weights: sums over examples, their damped inverse, weights.
 
 none    no curvature: influence is the plain product of gradients
 fisher  M = mean of vec(G) vec(G)ᵀ, dense
 ekfac   M is diagonal, the mean of G² elementwise, in the Kronecker eigenbasis: projections are rotated to it
         (George et al. 2018, arXiv:1806.03884)
+
+A weighting divides a training example's gradient g by its size. An example with a large loss pulls on every output;
+with a weighting it counts no more than one that pulls on few:
+
+none     no division
+unit     the norm ‖g‖ over all watched layers together
+relatif  the root of its self-influence √(gᵀ (M + λI)⁻¹ g)
+         (the loss-relative RelatIF of Barshan et al. 2020, arXiv:2003.11630)
+
+Influence is multiplied by the mean size of all examples: it stays in nats, those of an example of mean size.
+
+Legend: N examples, D = S·R numbers in a layer's projected gradient, L layers of one width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
-from credit.valuation.gram import add_grams, mirror
-from credit.valuation.stacked import Gradients
+from credit.valuation.gradients import Gradients, add_grams, mirror
+from credit.valuation.influence import precondition
 
 CURVATURES = ("none", "fisher", "ekfac")
+WEIGHTINGS = ("none", "unit", "relatif")
 
 BLOCK_ROWS = 256
-"""Gradients gathered before they are multiplied: one product of 256 rows costs far less than 256 of one row."""
+"""Gradients in one product of the dense Fisher: it costs far less than 256 products of one gradient."""
 
 
 class Statistic(Protocol):
-    """A sum over training examples from which a curvature is made."""
+    """Sum over training examples, from which a curvature is made."""
 
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Add the gradients of a batch of examples: for each layer (N, D)."""
         ...
 
     def flush(self) -> None:
-        """Add at once what waits until there is enough of it. So sums do not depend on when they are asked for."""
+        """Add waiting gradients now. Called at fixed places, so that sums do not depend on when they are read."""
         ...
 
     def sums(self) -> dict[str, Tensor]:
-        """Return the sums of every layer over all that was added."""
+        """Return the sum of every layer over all added gradients."""
         ...
 
     def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from sums that were stored."""
-        ...
-
-
-class Curvature(Protocol):
-    """What turns an output's gradient g into (M + λI)⁻¹ g, layer by layer."""
-
-    def precondition(self, name: str, gradients: Tensor) -> Tensor:
-        """Gradients (N, D) of a layer -> preconditioned gradients (N, D)."""
+        """Continue from stored sums."""
         ...
 
 
 def make_statistic(curvature: str) -> Statistic:
-    """Return the empty sum that a curvature needs."""
+    """Return the empty sum for a curvature."""
     if curvature == "none":
         return NoStatistic()
     return FisherSum() if curvature == "fisher" else SquareSum()
 
 
-def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, damping: float) -> Curvature:
-    """Make a curvature from the sums over `examples` examples; λ = damping × the mean eigenvalue of each layer.
-
-    Raises:
-        ValuationError: a layer had no gradient, or its factorisation failed; never a silent fallback.
-    """
-    if curvature == "none":
-        return NoCurvature()
-    if damping <= 0:
-        raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
-    if curvature == "fisher":
-        return DenseFisher({name: _cholesky(name, total / examples, damping) for name, total in sums.items()})
-    return EkFac({name: _damped(name, total / examples, damping) for name, total in sums.items()})
-
-
 class NoStatistic:
-    """Nothing is summed."""
+    """No sum."""
 
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Do nothing."""
@@ -92,7 +83,7 @@ class NoStatistic:
 
 
 class SquareSum:
-    """Sums G² elementwise for each layer (D,), in float64: the corrected eigenvalues of EK-FAC."""
+    """Sum of G² elementwise for each layer (D,), in float64: the corrected eigenvalues of EK-FAC."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -105,19 +96,19 @@ class SquareSum:
                 self._sums[name] = squares if before is None else before + squares
 
     def flush(self) -> None:
-        """Do nothing: nothing waits."""
+        """Do nothing: no gradient waits."""
 
     def sums(self) -> dict[str, Tensor]:
         """Return Σ G² (D,) of every layer."""
         return dict(self._sums)
 
     def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from sums that were stored."""
+        """Continue from stored sums."""
         self._sums = dict(sums)
 
 
 class FisherSum:
-    """Sums vec(G) vec(G)ᵀ (D, D) for each layer, in blocks, in the dtype of the gradients (fp32 or fp64)."""
+    """Sum of vec(G) vec(G)ᵀ (D, D) for each layer, by blocks of gradients, in their dtype (fp32 or fp64)."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -139,12 +130,12 @@ class FisherSum:
         return {name: mirror(total) for name, total in self._sums.items()}
 
     def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from sums that were stored."""
+        """Continue from stored sums."""
         self._sums = dict(sums)
         self._blocks, self._pending = {}, 0
 
     def flush(self) -> None:
-        """Multiply the gradients that were gathered."""
+        """Multiply and add the waiting gradients."""
         for names, blocks in self._blocks.items():
             rows = torch.cat(blocks, 1)
             for name in names:
@@ -154,49 +145,45 @@ class FisherSum:
         self._blocks, self._pending = {}, 0
 
 
-class NoCurvature:
-    """The identity."""
+@dataclass(frozen=True, slots=True)
+class Curvature:
+    """Damped curvature of every layer; the identity without factors.
 
-    def precondition(self, name: str, gradients: Tensor) -> Tensor:
-        """Return the gradients as they are."""
-        return gradients
+    Attributes:
+        factors: for each layer the lower Cholesky factor (D, D) of M + λI, or M + λ (D,) of a diagonal M.
+    """
 
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
 
-class EkFac:
-    """1 / (M + λ), elementwise, in the Kronecker eigenbasis."""
-
-    def __init__(self, damped: Mapping[str, Tensor]) -> None:
-        self._damped = damped
-
-    def precondition(self, name: str, gradients: Tensor) -> Tensor:
-        """Gradients (N, D) -> g / (M + λ) (N, D)."""
-        return gradients / self._damped[name].to(gradients.dtype)
+    def precondition(self, layer: str, gradients: Tensor) -> Tensor:
+        """Return (M + λI)⁻¹ g for gradients of a layer: (N, D) -> (N, D)."""
+        return precondition(gradients, self.factors[layer]) if self.factors else gradients
 
 
-class DenseFisher:
-    """(M + λI)⁻¹ by lower Cholesky factors of M + λI."""
+def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, damping: float) -> Curvature:
+    """Return the curvature of the sums over `examples` examples; λ = damping × the mean eigenvalue of each layer.
 
-    def __init__(self, factors: Mapping[str, Tensor]) -> None:
-        self._factors = factors
-
-    def precondition(self, name: str, gradients: Tensor) -> Tensor:
-        """Gradients (N, D) -> (M + λI)⁻¹ g (N, D)."""
-        factor = self._factors[name]
-        return torch.cholesky_solve(gradients.to(factor.dtype).mT, factor).mT
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the factors by layer."""
-        return dict(self._factors)
+    Raises:
+        ValuationError: a layer had no gradient, or M + λI has no factor. There is no fallback: a score without its
+            curvature would be a guess.
+    """
+    if curvature == "none":
+        return Curvature()
+    if damping <= 0:
+        raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
+    factor = _cholesky if curvature == "fisher" else _damped
+    return Curvature({name: factor(name, total / examples, damping) for name, total in sums.items()})
 
 
 def _damped(name: str, mean: Tensor, damping: float) -> Tensor:
-    """M + λ of a diagonal M (D,)."""
-    return mean + damping * _scale(name, mean)
+    """Return M + λ of a diagonal M (D,)."""
+    return mean + damping * _mean_eigenvalue(name, mean)
 
 
 def _cholesky(name: str, mean: Tensor, damping: float) -> Tensor:
+    """Return the lower Cholesky factor of M + λI for a dense M (D, D), factorised in float64."""
     damped = mean.double()
-    damped.diagonal().add_(damping * _scale(name, mean.diagonal()))
+    damped.diagonal().add_(damping * _mean_eigenvalue(name, mean.diagonal()))
     factor, info = torch.linalg.cholesky_ex(damped)
     if int(info) != 0:
         raise ValuationError(
@@ -206,8 +193,8 @@ def _cholesky(name: str, mean: Tensor, damping: float) -> Tensor:
     return lower
 
 
-def _scale(name: str, diagonal: Tensor) -> float:
-    """Return the mean eigenvalue of a layer's curvature, from its diagonal."""
+def _mean_eigenvalue(name: str, diagonal: Tensor) -> float:
+    """Return the mean eigenvalue of a layer's curvature, which is the mean of its diagonal."""
     scale = float(diagonal.double().mean())
     if not 0 < scale < float("inf"):
         raise ValuationError(
@@ -215,3 +202,34 @@ def _scale(name: str, diagonal: Tensor) -> float:
             "with --layers"
         )
     return scale
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """Weighting of training examples by name. Only `relatif` uses the curvature."""
+
+    name: str
+    curvature: Curvature = field(default_factory=Curvature)
+
+    def sizes(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the size of each example: gradients (N, D) of every layer -> (N,) float64. None if all count alike."""
+        if self.name == "none":
+            return None
+        squares: Tensor | None = None
+        for layer, rows in gradients.items():
+            other = self.curvature.precondition(layer, rows) if self.name == "relatif" else rows
+            part = (rows * other).sum(1, dtype=torch.float64)
+            squares = part if squares is None else squares + part
+        return None if squares is None else squares.clamp(min=0).sqrt()
+
+
+def weighted(gradients: Gradients, sizes: Tensor | None) -> Gradients:
+    """Divide the gradients of N examples by their sizes (N,); see `divided`."""
+    return gradients if sizes is None else gradients.map(lambda stack: divided(stack, sizes))
+
+
+def divided(rows: Tensor, sizes: Tensor | None) -> Tensor:
+    """Divide rows (..., N, D) of N examples by their sizes (N,). A gradient of zero stays zero."""
+    if sizes is None:
+        return rows
+    return rows * torch.where(sizes > 0, 1 / sizes, 0.0).to(rows.dtype)[:, None]

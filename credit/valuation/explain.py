@@ -12,11 +12,11 @@ from torch import Tensor
 from credit.errors import InputError
 from credit.records import PPM, Group
 from credit.valuation.batches import gradient_batches
+from credit.valuation.curvature import divided
 from credit.valuation.examples import EXAMPLES_FILE, Member, match_members, read_listing
 from credit.valuation.index import AttributionIndex
 from credit.valuation.rows import GroupLayout
 from credit.valuation.task import AnyExample, Tagged, Task, device_of
-from credit.valuation.weighting import divided
 
 
 @dataclass(frozen=True, slots=True)

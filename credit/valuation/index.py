@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from credit.errors import IntegrityError, MismatchError, ValuationError
+from credit.errors import MismatchError, ValuationError
 from credit.records import Group
 from credit.valuation.batches import gradient_batches
-from credit.valuation.curvature import Curvature, DenseFisher, make_curvature
-from credit.valuation.gradients import GradientTap
-from credit.valuation.influence import GroupRows, Valuation, summarise
+from credit.valuation.curvature import Curvature, Weighting, make_curvature
+from credit.valuation.gradients import RowSums
+from credit.valuation.hooks import GradientTap
+from credit.valuation.influence import GroupRows, Valuation, influence, summarise
+from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
@@ -27,13 +29,10 @@ from credit.valuation.manifest import (
     verify_file,
     versioned,
 )
-from credit.valuation.model import LanguageModel, load_model
 from credit.valuation.projection import gradient_widths, projections_from_tensors
 from credit.valuation.rows import RowShares
 from credit.valuation.shards import StoredTensors, read_rows
-from credit.valuation.stacked import RowSums
 from credit.valuation.task import Task, device_of
-from credit.valuation.weighting import Weighting, needs_curvature
 
 
 class AttributionIndex:
@@ -84,7 +83,7 @@ class AttributionIndex:
         """
         content = read_manifest(folder, manifest)
         settings = content.settings
-        if damping not in {None, settings.damping} and needs_curvature(settings.weighting, settings.curvature):
+        if damping not in {None, settings.damping} and settings.weighs_by_curvature:
             raise ValuationError(
                 f"the rows of {folder} were weighted by relatif with damping {settings.damping}, which cannot be "
                 f"changed afterwards; build another index with: credit index --weighting relatif --damping {damping}"
@@ -247,16 +246,8 @@ class AttributionIndex:
     ) -> Tensor:
         """Influence of every row on every output by the index's own model alone: (Q, R)."""
         ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
-        parts = []
-        for shard in self.shards(device_of(model)):
-            total: Tensor | None = None
-            for name, rows in shard:
-                part = ready[name] @ rows.to(ready[name].dtype).mT
-                total = part if total is None else total + part
-            if total is None:
-                raise IntegrityError(f"{self.folder} holds a shard without layers; build the index again")
-            parts.append(total.cpu())
-        return torch.cat(parts, dim=1) * self.manifest.scale
+        scale = self.manifest.scale
+        return torch.cat([influence(ready, shard, scale).cpu() for shard in self.shards(device_of(model))], dim=1)
 
     def preconditioned(
         self,
@@ -341,7 +332,7 @@ class AttributionIndex:
     def weighting(self, device: torch.device) -> Weighting:
         """Return what examples of this index are divided by."""
         settings = self.manifest.settings
-        if needs_curvature(settings.weighting, settings.curvature):
+        if settings.weighs_by_curvature:
             return Weighting(settings.weighting, self._open_curvature(device))
         return Weighting(settings.weighting)
 
@@ -350,7 +341,7 @@ class AttributionIndex:
             settings = self.manifest.settings
             if settings.curvature == "fisher" and self.damping == settings.damping:
                 factors = load_file(self.path("factors.safetensors"), device=str(device))
-                self._curvature = DenseFisher(factors)
+                self._curvature = Curvature(factors)
             else:
                 sums = StoredTensors(self._file(self.manifest.statistic), device)
                 self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)

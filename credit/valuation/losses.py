@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from credit.valuation.batches import IGNORED
-from credit.valuation.transfer import upload
+from credit.valuation.task import upload
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**26}
 """Logits that are worked on at a time, which on a GPU must be many enough to keep it busy."""

@@ -57,6 +57,16 @@ class IndexSettings:
     sample: int = 2048
     seed: int = 0
 
+    @property
+    def fits_projections(self) -> bool:
+        """True if projections are fitted to second moments, which takes a pass over a sample of the data."""
+        return self.projection != "random" or self.curvature == "ekfac"
+
+    @property
+    def weighs_by_curvature(self) -> bool:
+        """True if an example's size depends on the curvature of all data, which takes a pass of its own."""
+        return self.weighting == "relatif" and self.curvature != "none"
+
 
 @dataclass(frozen=True, slots=True)
 class IndexInputs:
@@ -88,8 +98,8 @@ class IndexInputs:
             checkpoints: fingerprints and weights of the indexes of further checkpoints.
         """
         settings = self.settings
-        # Random projections are fitted to nothing: an updated index then is the same as one built anew.
-        fitted = "" if settings.projection == "random" and settings.curvature != "ekfac" else self.fitted_sha256
+        # Random projections are fitted to nothing: an updated index then equals one built anew.
+        fitted = self.fitted_sha256 if settings.fits_projections else ""
         hashes = [self.model_sha256, self.tokenizer_sha256, self.data_sha256, fitted]
         parts = [FORMAT_VERSION, *hashes, self.dtype, asdict(settings), self.max_length]
         if excluded:

@@ -2,7 +2,7 @@
 
     task = ModuleTask(model, loss)
     build_index(task, samples, Path("my-index"), IndexSettings(rank=16), name="my-model")
-    AttributionIndex.open(Path("my-index")).value(task, [Sample("q", (x, y))])
+    AttributionIndex.open(Path("my-index")).value(task, [TensorSample("q", (x, y))])
 
 Every watched layer must keep examples apart: the first dimension of its inputs is the example, in the order of the
 batch. What comes between that and the width is summed over, as the positions of a sequence are.
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from credit.errors import InputError, ValuationError
 from credit.records import Group, Share, agreed_shares
-from credit.valuation.task import LossBatch, device_of
-from credit.valuation.transfer import upload
+from credit.valuation.task import LossBatch, device_of, upload
 
 _ROUNDING = 0.05
 """Of a loss, by how much that of two samples may differ from the sum of theirs: bf16 rounds, a mean is half."""
@@ -44,7 +43,7 @@ class Loss(Protocol):
 class Collate(Protocol):
     """Makes batches of what samples hold; needed where their tensors differ in shape."""
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Tensor]:
+    def __call__(self, samples: Sequence[TensorSample]) -> Sequence[Tensor]:
         """Return tensors (N, ...) whose first dimension follows the samples."""
         ...
 
@@ -61,7 +60,7 @@ class Real(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TensorSample:
     """One training example or output of a user's own model.
 
     Attributes:
@@ -140,7 +139,7 @@ class ModuleTask:
         del max_length  # a sample is not cut
         return _AsTheyAre()
 
-    def batch(self, examples: Sequence[Sample]) -> LossBatch:
+    def batch(self, examples: Sequence[TensorSample]) -> LossBatch:
         """Put samples together on the model's device.
 
         Raises:
@@ -153,10 +152,10 @@ class ModuleTask:
         real = None if self.real is None else self.real(*tensors)
         return LossBatch(len(examples), lambda: self.loss(self.module, *tensors), real)
 
-    def _tensors(self, samples: Sequence[Sample]) -> list[Tensor]:
+    def _tensors(self, samples: Sequence[TensorSample]) -> list[Tensor]:
         return [upload(tensor, device_of(self)) for tensor in self.collate(samples)]
 
-    def _check_loss(self, first: Sample, second: Sample) -> None:
+    def _check_loss(self, first: TensorSample, second: TensorSample) -> None:
         """Refuse a loss that is a mean, torch's default, or in which examples depend on each other in another way.
 
         Influence would silently be that of other losses, which change with the batch. A loss that draws random numbers
@@ -191,20 +190,22 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 class _AsTheyAre:
     """Samples are examples already."""
 
-    def training(self, record: Sample) -> Iterator[Sample]:
+    def training(self, record: TensorSample) -> Iterator[TensorSample]:
         if not record.shares:
-            raise InputError(f"sample {record.id} has no group; say who contributed it: Sample(id, tensors, group)")
+            raise InputError(
+                f"sample {record.id} has no group; say who contributed it: TensorSample(id, tensors, group)"
+            )
         yield record
 
-    def cut(self, sample: Sample, length: int) -> list[Sample]:
+    def cut(self, sample: TensorSample, length: int) -> list[TensorSample]:
         del length  # positions of a sample are whatever its layers take them for
         return [sample]
 
-    def output(self, output: Sample) -> list[Sample]:
+    def output(self, output: TensorSample) -> list[TensorSample]:
         return [output]
 
 
-def stacked(samples: Sequence[Sample]) -> list[Tensor]:
+def stacked(samples: Sequence[TensorSample]) -> list[Tensor]:
     """Stack the tensors of samples: (N, ...) of each.
 
     Raises:

@@ -1,8 +1,11 @@
-"""Second moments of a model's layers over a sample of its training data: what projections are fitted to."""
+"""Projections of a model, drawn from a seed or fitted to the second moments of its layers on a sample of its data.
+
+Legend: N windows, T positions, n of them real (no padding), I and O widths of a layer's inputs and outputs, W either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.batches import (
+    Progress,
     by_window,
     is_out_of_memory,
     not_finite,
@@ -17,28 +21,63 @@ from credit.valuation.batches import (
     release_memory,
     tokens_in_batch,
 )
-from credit.valuation.gradients import ModelTap, Sink
-from credit.valuation.gram import add_grams, mirror
-from credit.valuation.layers import LayerChoice, how_to_leave_out
+from credit.valuation.gradients import add_grams, mirror
+from credit.valuation.hooks import ModelTap, Sink
+from credit.valuation.layers import LayerChoice, LayerShape, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.projection import LayerMoments
+from credit.valuation.projection import (
+    LayerMoments,
+    LayerProjection,
+    Ranks,
+    pca_projections,
+    random_projections,
+    resolve_ranks,
+    rotated_to_eigenbasis,
+)
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
 
-_ROWS = 256
-"""Positions of which the squares are formed at once."""
+_SQUARED_AT_ONCE = 256
+"""Positions of a head's outputs: the squares of all would be one more matrix of the logits' size."""
 
 
-def needs_moments(settings: IndexSettings) -> bool:
-    """Whether projections are fitted to second moments, which take a pass over a sample of the data."""
-    return settings.projection != "random" or settings.curvature == "ekfac"
+def make_projections(
+    task: Task,
+    layers: LayerChoice,
+    examples: Sequence[AnyExample],
+    settings: IndexSettings,
+    *,
+    tokens_per_batch: int | None = None,
+    exclude: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, LayerProjection]:
+    """Make the projections of a model's watched layers, by a pass over a sample if the settings fit them."""
+    shapes, seed = layers.shapes, settings.seed
+    rank = resolve_ranks(shapes, settings.rank, settings.ranks)
+    if not settings.fits_projections:
+        return random_projections(shapes, rank=rank, seed=seed)
+    moments = second_moments(
+        task,
+        layers,
+        choose_sample(examples, settings.sample),
+        tokens_per_batch=tokens_per_batch,
+        exclude=exclude,
+        progress=(lambda done, total: progress("moments", done, total)) if progress else None,
+    )
+    projections = _fit(settings, shapes, rank, moments)
+    return rotated_to_eigenbasis(projections, moments) if settings.curvature == "ekfac" else projections
+
+
+def _fit(
+    settings: IndexSettings, shapes: tuple[LayerShape, ...], rank: Ranks, moments: Mapping[str, LayerMoments]
+) -> dict[str, LayerProjection]:
+    if settings.projection == "pca":
+        return pca_projections(shapes, moments, rank=rank, seed=settings.seed)
+    return random_projections(shapes, rank=rank, seed=settings.seed)
 
 
 def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]:
-    """Choose examples, whole windows of them, by the hash of the windows' ids: the same for any order of the data.
-
-    There are `size` of them at most, or one window.
-    """
+    """Choose at most `size` examples, in whole windows, or one window. The order of the data does not matter."""
     windows = by_window(examples)
     chosen: list[AnyExample] = []
     for window in sorted(windows, key=lambda own: (fold_key(f"sample/{own.window.id}"), own.window.id)):
@@ -57,14 +96,21 @@ def second_moments(
     exclude: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
-    """One forward and activation-only backward pass over the sample: A and B of every layer, padding left out.
+    """Return the second moments of every layer's inputs and output gradients over a sample, without padding.
 
-    Moments are summed while the pass runs, so that a batch that does not fit into memory has been added in part: the
-    pass then starts again, with batches of half the size. So it does without them where examples are left out whose
-    inputs or gradients are not finite (`exclude`).
+    A batch too large for memory has been summed in part, so the pass starts again with batches of half the size. It
+    also starts again without excluded examples.
+
+    Args:
+        task: the model.
+        layers: its watched layers.
+        sample: the examples.
+        tokens_per_batch: padded positions in a batch, at most; None for the device's default.
+        exclude: go on without examples with non-finite inputs or gradients.
+        progress: called with the positions done and in all after every batch.
 
     Raises:
-        ValuationError: a single example does not fit into memory, or is not finite and not to be left out.
+        ValuationError: a single example does not fit into memory, or is not finite and `exclude` is False.
     """
     longest = max((window.size for window in by_window(sample)), default=0)
     budget = tokens_in_batch(tokens_per_batch, device_of(task))
@@ -78,8 +124,8 @@ def second_moments(
                 raise ValuationError(f"{not_finite(sample[bad[0]], task)}, or exclude it with --non-finite exclude")
             if not bad or len(bad) == len(sample):
                 raise ValuationError(f"no second moments of {task.location} are finite; try --dtype fp32")
-            left_out = set(bad)
-            sample = [example for position, example in enumerate(sample) if position not in left_out]
+            excluded = set(bad)
+            sample = [example for position, example in enumerate(sample) if position not in excluded]
             continue
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -101,7 +147,7 @@ def sum_moments(
     tokens_per_batch: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerMoments]:
-    """Make the pass of `second_moments`, whatever comes of it: nothing is split, left out or checked."""
+    """Make one pass of `second_moments`, without splitting batches, excluding examples or checking the sums."""
     sums = _MomentSums(layers.heads)
     windows = [window.window for window in by_window(sample)]
     total = sum(window.size for window in windows)
@@ -121,7 +167,7 @@ def sum_moments(
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
-    """Return the places of examples whose window has an input or gradient that is not finite in a watched layer."""
+    """Return the places of examples in windows with a non-finite input or gradient in a watched layer."""
     totals: list[Tensor] = []
 
     def observe(layers: Sequence[str], x: Tensor) -> list[Sink]:
@@ -142,9 +188,9 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
 
 
 class _MomentSums:
-    """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better; and how many there were.
+    """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better, with the number of positions.
 
-    Layers that see the same inputs have one sum for them.
+    Layers with the same inputs share one sum.
     """
 
     def __init__(self, heads: Collection[str]) -> None:
@@ -155,7 +201,7 @@ class _MomentSums:
         self._heads = heads
 
     def observe(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
-        """Add the inputs of layers, and return what adds each one's output gradients."""
+        """Add the inputs of layers, and return the sink of each one's output gradients."""
         padded = self.real is not None and x.shape[:2] == self.real.shape
         rows = x[self.real] if padded else x.flatten(0, 1)
         for layer in layers:
@@ -165,14 +211,14 @@ class _MomentSums:
         return [partial(self._add_outputs, layer) for layer in layers]
 
     def _add_outputs(self, layer: str, dy: Tensor) -> None:
-        rows = dy.flatten(0, 1)  # padding has no gradient, so that its δ δᵀ adds nothing
+        rows = dy.flatten(0, 1)  # padding has no gradient: its δ δᵀ adds nothing
         is_head = layer in self._heads
         if layer not in self.b:
             self.b[layer] = _zeros(rows, 1 if is_head else 2)
         (_add_squares if is_head else _add_products)(self.b[layer], rows)
 
     def _sums_of(self, layers: Sequence[str], rows: Tensor) -> list[Tensor]:
-        """Return the sums that inputs of these layers go into: one, unless they have not seen the same ones so far."""
+        """Return the sums for these layers' inputs: one, if they have had the same inputs so far."""
         others = {id(total) for layer, total in self.a.items() if layer not in layers}
         sums: dict[int, Tensor] = {}
         for layer in layers:
@@ -184,7 +230,7 @@ class _MomentSums:
         return list(sums.values())
 
     def means(self) -> dict[str, LayerMoments]:
-        """Return the layers' moments, made of the sums in place: these may be the most that a build holds."""
+        """Turn the sums into moments, in place: they may be the largest thing in a build's memory."""
         rows = self.rows
         for name, total in {id(total): (name, total) for name, total in self.a.items()}.values():
             mirror(total).div_(rows[name])
@@ -194,7 +240,7 @@ class _MomentSums:
 
 
 def _zeros(rows: Tensor, dimensions: int) -> Tensor:
-    """Room for sums of rows (n, W): (W,) or (W, W), in float32 or better."""
+    """Return zeros for sums of rows (n, W): (W,) or (W, W), in float32 or better."""
     dtype = torch.promote_types(rows.dtype, torch.float32)
     return rows.new_zeros(rows.shape[1:] * dimensions, dtype=dtype)
 
@@ -205,6 +251,6 @@ def _add_products(total: Tensor, rows: Tensor) -> None:
 
 
 def _add_squares(total: Tensor, rows: Tensor) -> None:
-    """Add Σ r² of rows (n, W), elementwise, to a sum (W,): a vocabulary's square would not fit."""
-    for low in range(0, len(rows), _ROWS):  # the squares of all would be one more matrix of the logits' size
-        total += rows[low : low + _ROWS].to(total.dtype).square().sum(0)
+    """Add Σ r² of rows (n, W), elementwise, to a sum (W,)."""
+    for low in range(0, len(rows), _SQUARED_AT_ONCE):
+        total += rows[low : low + _SQUARED_AT_ONCE].to(total.dtype).square().sum(0)

@@ -17,14 +17,20 @@ from torch import Tensor
 from credit.storage import nearest_folder
 from credit.valuation.batches import WindowExamples, by_window, is_out_of_memory, make_cut, release_memory
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
-from credit.valuation.gradients import GradientTap
+from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.moments import needs_moments, sum_moments
-from credit.valuation.projection import LayerProjection, Side, SideSpec, vocabulary_hashing
-from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
+from credit.valuation.moments import sum_moments
+from credit.valuation.projection import (
+    LayerProjection,
+    LayerRank,
+    Side,
+    SideSpec,
+    projected_widths,
+    resolve_ranks,
+    vocabulary_hashing,
+)
 from credit.valuation.task import AnyExample, Task, device_of
-from credit.valuation.weighting import needs_curvature
 
 _BUDGET_SECONDS = 2.0
 """After this no further batch is begun."""
@@ -116,7 +122,7 @@ def probe(
     windows = by_window(examples)
     typical = _typical(windows, tokens_per_batch)
     device = device_of(task)
-    stand_ins = stand_in_projections(layers, ranks, keeps_identities=not needs_moments(settings))
+    stand_ins = stand_in_projections(layers, ranks, keeps_identities=not settings.fits_projections)
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
         def gradients(batch: Sequence[WindowExamples]) -> None:
@@ -130,7 +136,7 @@ def probe(
     full = max(tokens_per_batch, widest) / typical[0].size
     everything = sum(window.size for window in windows) / typical[0].size
     widths = list(projected_widths(ranks).values())
-    sampled = [window.window for window in tried] if needs_moments(settings) and not fitted else []
+    sampled = [window.window for window in tried] if settings.fits_projections and not fitted else []
     return Probe(
         gradient=gradient,
         moment=_moment_seconds(task, layers, sampled, tokens_per_batch) if sampled else 0.0,
@@ -199,7 +205,7 @@ def _summing_seconds(settings: IndexSettings, widths: Sequence[int], device: tor
 
 def _weighing_seconds(settings: IndexSettings, widths: Sequence[int], device: torch.device) -> float:
     """Return the seconds to weigh an example by the curvature, from one block of the widest layer."""
-    if not needs_curvature(settings.weighting, settings.curvature) or settings.curvature != "fisher":
+    if not settings.weighs_by_curvature or settings.curvature != "fisher":
         return 0.0
     width = max(widths)
     curvature = make_curvature("fisher", {"widest": torch.eye(width, device=device)}, 1, settings.damping)

@@ -1,11 +1,16 @@
-"""Low-rank projections of a layer's inputs and output gradients (LoGra, arXiv:2405.13954, section 3.2)."""
+"""Low-rank projections of a layer's inputs and output gradients, and their ranks (LoGra, arXiv:2405.13954, sec. 3.2).
+
+Legend: I and O widths of a layer's inputs and outputs, R and S their ranks, W the width of either side.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 import torch
@@ -13,19 +18,93 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.layers import LayerShape
-from credit.valuation.ranks import Ranks, rank_of
+
+PROJECTIONS = ("random", "pca")
+
+_RANK_RULE = re.compile(r"(?:(?P<pattern>[^:]+):)?(?:(?P<both>\d+)|(?P<sides>(?:in|out)=\d+(?:,(?:in|out)=\d+)?))")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRank:
+    """Rank R of a layer's inputs and S of its output gradients (of a head: the buckets of its vocabulary)."""
+
+    inputs: int
+    outputs: int
+
+
+VOCABULARY_BUCKETS = 8192
+"""Default rank of a head's output side. Rare tokens tell most about an output's sources, and fewer buckets mix them
+with other tokens (reports/fidelity)."""
+
+Ranks = int | Mapping[str, LayerRank]
+"""One rank for both sides of all layers, or the ranks of each layer by name."""
+
+
+def rank_of(ranks: Ranks, layer: str) -> LayerRank:
+    """Return the ranks of a layer."""
+    return LayerRank(ranks, ranks) if isinstance(ranks, int) else ranks[layer]
+
+
+def resolve_ranks(shapes: Sequence[LayerShape], rank: int, rules: Sequence[str]) -> dict[str, LayerRank]:
+    """Return the rank of each side of each layer, at most its width. The last rule for a side wins.
+
+    A rule is `[PATTERN:]RANK`. PATTERN matches names of layers as a shell does. RANK is `64`, `in=64,out=32` or one
+    side of it: `*.mlp.*:128`, `in=32`, `*.down_proj:in=16,out=64`.
+
+    Args:
+        shapes: the watched layers.
+        rank: of both sides of every layer, but the output side of a head starts from `VOCABULARY_BUCKETS`.
+        rules: in their order.
+
+    Raises:
+        ValuationError: a rule cannot be read, matches no watched layer, or a rank is not positive.
+    """
+    ranks = {shape.name: {"in": rank, "out": VOCABULARY_BUCKETS if shape.is_head else rank} for shape in shapes}
+    for rule in rules:
+        pattern, given = _parse_rule(rule)
+        names = [name for name in ranks if fnmatchcase(name, pattern)]
+        if not names:
+            raise ValuationError(f"the rank {rule!r} is for no watched layer; layers are named like {shapes[0].name}")
+        for name in names:
+            ranks[name] |= given
+    for name, sides in ranks.items():
+        if min(sides.values()) < 1:
+            raise ValuationError(f"rank {min(sides.values())} of {name} is not positive")
+    return {
+        shape.name: LayerRank(
+            min(ranks[shape.name]["in"], shape.in_width), min(ranks[shape.name]["out"], shape.out_width)
+        )
+        for shape in shapes
+    }
+
+
+def projected_widths(ranks: Mapping[str, LayerRank]) -> dict[str, int]:
+    """Return S·R of every layer, the numbers in its projected gradient, at resolved ranks."""
+    return {name: rank.outputs * rank.inputs for name, rank in ranks.items()}
+
+
+def _parse_rule(rule: str) -> tuple[str, dict[str, int]]:
+    """Return the pattern of a rule, and the rank of each side that it names."""
+    match = _RANK_RULE.fullmatch(rule)
+    if match is None:
+        raise ValuationError(f"the rank {rule!r} cannot be read; write it as 64, in=64,out=32 or '*.mlp.*:128'")
+    if match["both"]:
+        given = {"in": int(match["both"]), "out": int(match["both"])}
+    else:
+        given = {side: int(value) for side, value in (part.split("=") for part in match["sides"].split(","))}
+    return match["pattern"] or "*", given
 
 
 @dataclass(frozen=True, slots=True)
 class Hashing:
-    """A sparse projection: every entry of a side goes into one bucket, by a weight (a count sketch where it is ±1).
+    """Count sketch: each entry of a side goes into one bucket, times a weight of ±1 (Charikar et al. 2002).
 
-    Inner products are kept in expectation, and entries that fall into a bucket alone are kept as they are
-    (Charikar et al. 2002). A dense projection of a vocabulary would mix each token with all others.
+    It keeps inner products in expectation, and an entry alone in its bucket as it is. A dense projection of a
+    vocabulary would mix each token with all others.
 
     Attributes:
-        buckets: (W,) int64, of each entry.
-        weights: (W,), of each entry.
+        buckets: bucket of each entry, (W,) int64.
+        weights: weight of each entry, (W,).
         width: number of buckets S.
     """
 
@@ -34,7 +113,7 @@ class Hashing:
     width: int
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Hashing:
-        """Return the same on another device, with weights in another dtype."""
+        """Return the hashing on another device, with weights in another dtype."""
         return Hashing(self.buckets.to(device), self.weights.to(device, dtype), self.width)
 
     def sum(self, values: Tensor, dim: int) -> Tensor:
@@ -53,13 +132,13 @@ Side = Tensor | Hashing | None
 
 @dataclass(frozen=True, slots=True)
 class LayerProjection:
-    """Projections of both sides of a layer: `p_in` (R, I), and `p_out` (S, O) or hashed; None is the identity."""
+    """Projections of both sides of a layer: `p_in` (R, I), and `p_out` (S, O) or hashed. None is the identity."""
 
     p_in: Tensor | None
     p_out: Side
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LayerProjection:
-        """Return the same projections on another device and in another dtype."""
+        """Return the projections on another device and in another dtype."""
         return LayerProjection(
             None if self.p_in is None else self.p_in.to(device, dtype),
             None if self.p_out is None else self.p_out.to(device, dtype),
@@ -67,9 +146,9 @@ class LayerProjection:
 
 
 def without_copies(projections: Mapping[str, LayerProjection]) -> dict[str, LayerProjection]:
-    """Return the same projections, with one tensor for all input sides on one device that are equal to the last bit.
+    """Return the projections with one tensor for all equal input sides on a device.
 
-    Those fitted to the same inputs are: of an attention's queries, keys and values, for one.
+    Sides fitted to the same inputs are equal to the last bit: those of an attention's queries, keys and values.
     """
     known: dict[tuple[bytes, torch.Size, torch.device], Tensor] = {}
 
@@ -85,8 +164,8 @@ class LayerMoments:
     """Uncentred second moments of a layer over a sample, in float32 or better.
 
     Attributes:
-        a: (I, I), mean over tokens of x xᵀ. Layers that see the same inputs have one tensor for it.
-        b: (O, O), mean over tokens of δ δᵀ; of a head (O,), mean of δ² of each token of the vocabulary.
+        a: mean over tokens of x xᵀ, (I, I). Layers with the same inputs share one tensor.
+        b: mean over tokens of δ δᵀ, (O, O); of a head the mean of δ² for each token of the vocabulary, (O,).
     """
 
     a: Tensor
@@ -95,7 +174,7 @@ class LayerMoments:
 
 @dataclass(frozen=True, slots=True)
 class SideSpec:
-    """One side of a layer: its width, the rank wanted, and the seed that is its own."""
+    """One side of a layer: its width, the wanted rank, and its own seed."""
 
     width: int
     rank: int
@@ -103,9 +182,9 @@ class SideSpec:
 
 
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
-    """Draw `rank` orthonormal rows of length `width`, uniformly, from a seed. -> (rank, width) float64.
+    """Draw `rank` orthonormal rows of length `width`, uniformly, from a seed: (rank, width) float64.
 
-    Drawn and orthonormalised in float64 on the CPU, so that a seed means the same rows on every device.
+    The draw is in float64 on the CPU, so that a seed means the same rows on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(width, rank, generator=generator, dtype=torch.float64)
@@ -116,7 +195,7 @@ def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
 
 
 def vocabulary_hashing(spec: SideSpec) -> Hashing | None:
-    """Hash a head's output side into buckets with random signs, from a seed; identity where each has its own."""
+    """Draw the buckets and signs of a head's output side from a seed. None, the identity, if each entry has its own."""
     if spec.rank >= spec.width:
         return None
     generator = torch.Generator().manual_seed(spec.seed)
@@ -126,7 +205,7 @@ def vocabulary_hashing(spec: SideSpec) -> Hashing | None:
 
 
 def random_projections(shapes: tuple[LayerShape, ...], *, rank: Ranks, seed: int) -> dict[str, LayerProjection]:
-    """Random orthonormal projections to `rank` on each side of each layer; identity where a side is no wider.
+    """Draw orthonormal projections to `rank` for each side of each layer. A side no wider keeps its full width.
 
     The output side of a head is hashed.
     """
@@ -146,7 +225,7 @@ def random_projections(shapes: tuple[LayerShape, ...], *, rank: Ranks, seed: int
 def pca_projections(
     shapes: tuple[LayerShape, ...], moments: Mapping[str, LayerMoments], *, rank: Ranks, seed: int
 ) -> dict[str, LayerProjection]:
-    """Projections to the top eigenvectors of each side's second moment; identity where a side is no wider.
+    """Return projections to the top eigenvectors of each side's second moment. A side no wider keeps its full width.
 
     The output side of a head is hashed.
     """
@@ -158,7 +237,7 @@ def pca_projections(
         vectors: Tensor = _eigenvectors(moment)[:, -rank:].flip(1).mT.contiguous()
         return vectors.to(moment.dtype)
 
-    p_in = lru_cache(maxsize=1)(side)  # layers that see the same inputs follow each other
+    p_in = lru_cache(maxsize=1)(side)  # layers with the same inputs follow each other
     return {
         shape.name: LayerProjection(
             p_in(moments[shape.name].a, input_side.rank),
@@ -172,10 +251,10 @@ def pca_projections(
 def rotated_to_eigenbasis(
     projections: Mapping[str, LayerProjection], moments: Mapping[str, LayerMoments]
 ) -> dict[str, LayerProjection]:
-    """Rotate projections so that the projected factors P A Pᵀ and P B Pᵀ become diagonal (EK-FAC's basis).
+    """Rotate projections so that the projected factors P A Pᵀ and P B Pᵀ become diagonal.
 
-    Gradients projected so come out in the Kronecker eigenbasis, where EK-FAC's curvature is diagonal
-    (arXiv:1806.03884). The rotation changes no inner product.
+    Gradients then come out in the Kronecker eigenbasis, in which EK-FAC takes the curvature for diagonal (George et al.
+    2018, arXiv:1806.03884). The rotation changes no inner product.
     """
 
     def side(projection: Tensor | None, moment: Tensor) -> Tensor:
@@ -187,7 +266,7 @@ def rotated_to_eigenbasis(
         return rotated.to(moment.dtype)
 
     def p_out(projection: Side, moment: Tensor) -> Side:
-        if moment.dim() == 1 or isinstance(projection, Hashing):  # a head, whose tokens are taken for uncorrelated
+        if moment.dim() == 1 or isinstance(projection, Hashing):  # a head: its tokens count as uncorrelated
             return projection
         return side(projection, moment)
 
@@ -204,7 +283,7 @@ def _check_rank(rank: int) -> None:
 
 
 def _sides(shape: LayerShape, ranks: Ranks, seed: int) -> tuple[SideSpec, SideSpec]:
-    """Each side has a seed of its own, so that adding a layer does not change the projections of the others."""
+    """Return both sides of a layer, each with its own seed: another layer then changes no projection of this one."""
     rank = rank_of(ranks, shape.name)
     _check_rank(min(rank.inputs, rank.outputs))
 
@@ -219,7 +298,7 @@ def _sides(shape: LayerShape, ranks: Ranks, seed: int) -> tuple[SideSpec, SideSp
 
 
 def _eigenvectors(moment: Tensor) -> Tensor:
-    """Eigenvectors of a symmetric matrix, ascending, each with its largest entry positive: (D, D) float64."""
+    """Return the eigenvectors (W, W) of a symmetric matrix, ascending, the largest entry of each positive."""
     vectors: Tensor = _eigh(moment)[1]
     largest = vectors.abs().argmax(0, keepdim=True)
     return vectors * torch.sign(vectors.gather(0, largest))
@@ -250,11 +329,11 @@ def gradient_widths(shapes: Sequence[LayerShape], projections: Mapping[str, Laye
 
 
 def projections_to_tensors(projections: Mapping[str, LayerProjection]) -> dict[str, Tensor]:
-    """Flatten projections to named tensors for storage; identities are left out."""
+    """Return projections as named tensors to be stored. Identities have none."""
     tensors = {}
     for name, projection in projections.items():
         if projection.p_in is not None:
-            tensors[f"{name}|in"] = projection.p_in.clone()  # of several layers one, which a file cannot hold
+            tensors[f"{name}|in"] = projection.p_in.clone()  # safetensors refuses a tensor that several layers share
         if isinstance(projection.p_out, Hashing):
             tensors[f"{name}|out|buckets"] = projection.p_out.buckets
             tensors[f"{name}|out|weights"] = projection.p_out.weights
@@ -265,7 +344,7 @@ def projections_to_tensors(projections: Mapping[str, LayerProjection]) -> dict[s
 
 
 def projections_from_tensors(names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> dict[str, LayerProjection]:
-    """Inverse of `projections_to_tensors`."""
+    """Return the projections of named tensors, as `projections_to_tensors` made them."""
 
     def p_out(name: str) -> Side:
         if f"{name}|out|width" not in tensors:

@@ -17,8 +17,7 @@ from credit.valuation.batches import by_window, tokens_in_batch
 from credit.valuation.curvature import BLOCK_ROWS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.moments import needs_moments
-from credit.valuation.ranks import LayerRank, projected_widths, resolve_ranks
+from credit.valuation.projection import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.shards import scales_of
 from credit.valuation.task import AnyExample
 
@@ -107,7 +106,7 @@ def build_needs(
     return Needs(
         gradient=gradient,
         disk_bytes=stored + rows * _COUNTED_BYTES + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
-        fitting_bytes=sides + _fitting_bytes(shapes, settings.projection) if needs_moments(settings) else 0,
+        fitting_bytes=sides + _fitting_bytes(shapes, settings.projection) if settings.fits_projections else 0,
         filling_bytes=sides + block + min(rows * gradient * _FLOAT_BYTES, shard_bytes),
         curvature_bytes=max(statistic, factorising),
     )

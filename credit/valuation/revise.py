@@ -37,7 +37,6 @@ from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifes
 from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.task import Tagged, Task, device_of
-from credit.valuation.weighting import needs_curvature
 from credit.valuation.writer import IndexWriter, RunOptions
 
 
@@ -215,7 +214,7 @@ def _check_revisable(folder: Path, manifest: Manifest) -> None:
         ValuationError: with the reason.
     """
     settings = manifest.settings
-    if needs_curvature(settings.weighting, settings.curvature):
+    if settings.weighs_by_curvature:
         raise ValuationError(
             f"{folder} is weighted by relatif: a change of its data changes the curvature, and with it the weight of "
             "every example. Build it again from the data that stays, or from all data"

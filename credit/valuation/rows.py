@@ -17,8 +17,8 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
+from credit.valuation.task import upload
 from credit.valuation.tokens import window_of
-from credit.valuation.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,13 @@ def device_of(task: Task) -> torch.device:
     return next(task.module.parameters()).device
 
 
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to a device. On a GPU, launched work goes on meanwhile."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def short_digest(example: AnyExample) -> str:
     """First 64 bits of an example's digest, as hexadecimal: what an index keeps of its content."""
     return example.digest()[:8].hex()

@@ -22,8 +22,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from credit.errors import ValuationError
 from credit.records import TrainingRecord
 from credit.valuation.build import BuildResult, Checkpoint, build_index
+from credit.valuation.language_model import load_model
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.model import load_model
 
 
 class IndexCallback(TrainerCallback):

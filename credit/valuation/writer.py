@@ -22,7 +22,7 @@ from credit.storage import sha256_file, write_whole
 from credit.valuation import resume_state, shards
 from credit.valuation.batches import Progress, gradient_batches, not_finite, tokens_in_batch
 from credit.valuation.change import Change, plan_change
-from credit.valuation.curvature import Curvature, DenseFisher, make_curvature, make_statistic
+from credit.valuation.curvature import Curvature, Weighting, make_curvature, make_statistic, weighted
 from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
@@ -30,14 +30,19 @@ from credit.valuation.examples import (
     listing,
     write_listing,
 )
-from credit.valuation.fitting import make_projections
-from credit.valuation.gradients import GradientTap
+from credit.valuation.gradients import Gradients, RowSums
+from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, versioned
-from credit.valuation.moments import choose_sample, needs_moments
+from credit.valuation.moments import choose_sample, make_projections
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
-from credit.valuation.projection import LayerProjection, projections_from_tensors, projections_to_tensors
-from credit.valuation.ranks import projected_widths, resolve_ranks
+from credit.valuation.projection import (
+    LayerProjection,
+    projected_widths,
+    projections_from_tensors,
+    projections_to_tensors,
+    resolve_ranks,
+)
 from credit.valuation.requirements import Needs, build_needs, fit_batches
 from credit.valuation.resume_state import ResumeState
 from credit.valuation.rows import RowCounts, RowLayout, RowShares, Unit
@@ -49,9 +54,7 @@ from credit.valuation.shards import (
     read_rows,
     save_tensors,
 )
-from credit.valuation.stacked import Gradients, RowSums
 from credit.valuation.task import AnyExample, Task, device_of
-from credit.valuation.weighting import Weighting, needs_curvature, weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class IndexWriter:
         self.plan = plan_change(change, before, folder, sum(self._widths.values()))
         self._projections: dict[str, LayerProjection] = {}
         self._statistic = make_statistic(settings.curvature)
-        self._surveys = needs_curvature(settings.weighting, settings.curvature)
+        self._surveys = settings.weighs_by_curvature
         self._curvature: Curvature | None = None
         self._weighting = Weighting(settings.weighting)
 
@@ -168,7 +171,7 @@ class IndexWriter:
     def _work_left(self) -> WorkLeft:
         unread = [unit for unit in self.plan.units if unit.number >= self.state.surveyed] if self._surveys else []
         empty = [unit for unit in self.plan.units if unit.shard not in self.state.shards]
-        fits = needs_moments(self.settings) and self.state.projections is None
+        fits = self.settings.fits_projections and self.state.projections is None
         sample = choose_sample(self._examples, self.settings.sample) if fits else []
         rows = sum(unit.high - unit.low for unit in empty)
         return WorkLeft(
@@ -451,9 +454,9 @@ def complete_index(
         # A layer at a time: all sums may be as large as all factors.
         sums = StoredTensors(folder / draft.statistic, device)
         curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
-    if isinstance(curvature, DenseFisher):  # the others are quick to make again from the sums
+    if draft.settings.curvature == "fisher":  # the others are quick to make again from the sums
         name = versioned("factors.safetensors", version)
-        files[name] = save_tensors(folder / name, curvature.tensors())
+        files[name] = save_tensors(folder / name, curvature.factors)
     name = versioned(EXAMPLES_FILE, version)
     files[name] = write_listing(folder / name, listed)
     manifest = replace(draft, files=files)

@@ -12,7 +12,7 @@ from peft import PeftModel
 from credit.fidelity.finetune import FineTuning
 from credit.fidelity.retrain import log_likelihoods
 from credit.records import Group
-from credit.valuation.model import load_model
+from credit.valuation.language_model import load_model
 from tests.ledger.samples import logged
 from tests.models import records, save_tiny_model
 

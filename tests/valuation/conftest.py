@@ -10,7 +10,7 @@ import pytest
 
 from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.valuation import resume_state, shards
-from credit.valuation.model import LanguageModel, load_model
+from credit.valuation.language_model import LanguageModel, load_model
 from tests.models import records, save_tiny_model, sentence
 
 FOLDED, SINGLE, LONE = Group("ann", "books"), Group("ben", "blog"), Group("cleo")

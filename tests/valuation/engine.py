@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from credit.valuation.batches import gradient_batches
-from credit.valuation.gradients import GradientTap
-from credit.valuation.stacked import Gradients
+from credit.valuation.gradients import Gradients
+from credit.valuation.hooks import GradientTap
 from credit.valuation.task import AnyExample, Task
 
 

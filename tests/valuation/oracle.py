@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from credit.valuation.model import LanguageModel
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.projection import Hashing, LayerProjection, Side
 from credit.valuation.tokens import Window
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
-from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, Sample, build_index, shards
+from credit.valuation import AttributionIndex, IndexSettings, ModuleTask, TensorSample, build_index, shards
 from credit.valuation.examples import read_listing
 from credit.valuation.rows import fold_key
 
@@ -82,7 +82,7 @@ class Case:
         for number, (length, group) in enumerate(zip(self.lengths, self.groups, strict=True)):
             x = torch.randn(length, _INPUTS, generator=generator, dtype=torch.float64)
             y = torch.randint(_CLASSES, (length,), generator=generator)
-            sample = Sample(f"s{number}", (x, y), size=length, predicted=length)
+            sample = TensorSample(f"s{number}", (x, y), size=length, predicted=length)
             made.append(replace(sample, **_owners(group)))
         return made
 

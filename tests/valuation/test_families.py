@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from credit.errors import ValuationError
 from credit.valuation import build_index
-from credit.valuation.gradients import GradientTap
+from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import load_model
 from credit.valuation.layers import choose_layers
-from credit.valuation.model import load_model
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
 from tests.models import EVERY, HIDDEN, hidden_settings, records, tiny_tokenizer

@@ -16,8 +16,9 @@ import torch
 
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from credit.valuation.batches import IGNORED, by_window, make_cut
-from credit.valuation.gradients import GradientTap, projected_gradient
-from credit.valuation.gram import add_grams, mirror
+from credit.valuation.gradients import add_grams, mirror
+from credit.valuation.hooks import GradientTap
+from credit.valuation.influence import projected_gradient
 from credit.valuation.layers import choose_layers
 from credit.valuation.losses import sequence_losses
 from credit.valuation.manifest import verify_files
@@ -117,7 +118,7 @@ def test_products_of_bf16_lose_nothing(hashed):
     truth = dy.double().mT @ x.double()
     if hashed:
         truth = vocabulary_hashing(Side(40, 16, 1)).to(x.device, torch.float64).sum(truth, 1)
-    ours = projected_gradient(x, dy, p_out)
+    ours = projected_gradient(x, dy, None, p_out)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-4)
     rows = torch.randn(700, 1500, device="cuda", dtype=torch.bfloat16)

@@ -6,7 +6,7 @@ from torch import nn
 
 from credit.errors import ValuationError
 from credit.valuation.batches import make_batch
-from credit.valuation.gradients import GradientTap
+from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder

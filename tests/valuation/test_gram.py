@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.valuation import gram
+from credit.valuation import gradients
 from credit.valuation.curvature import make_statistic
 
 
@@ -14,12 +14,12 @@ from credit.valuation.curvature import make_statistic
 def test_the_sum_of_products_is_that_of_whole_products_whatever_the_panels(width, heights, panel):
     generator = torch.Generator().manual_seed(width)
     total, expected = torch.zeros(2, width, width, dtype=torch.float64)
-    with patch.dict(gram._PANEL, cpu=panel):
+    with patch.dict(gradients.PANEL_COLUMNS, cpu=panel):
         for height in heights:
             rows = torch.randn(height, width, generator=generator, dtype=torch.float64)
-            gram.add_grams([total], rows[None])
+            gradients.add_grams([total], rows[None])
             expected += rows.mT @ rows
-            torch.testing.assert_close(gram.mirror(total), expected)  # more is added after it
+            torch.testing.assert_close(gradients.mirror(total), expected)  # more is added after it
 
 
 def test_asking_for_sums_between_blocks_changes_no_bit_of_them():

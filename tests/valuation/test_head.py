@@ -9,16 +9,19 @@ import torch
 from torch import nn
 
 from credit.valuation import AttributionIndex, IndexSettings, build_index
-from credit.valuation.gradients import GradientTap, project, projected_gradient
+from credit.valuation.hooks import GradientTap
+from credit.valuation.influence import project, projected_gradient
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.probe import stand_in_projections
 from credit.valuation.projection import (
+    VOCABULARY_BUCKETS,
     Hashing,
+    LayerRank,
     random_projections,
+    resolve_ranks,
     vocabulary_hashing,
 )
 from credit.valuation.projection import SideSpec as Side
-from credit.valuation.ranks import VOCABULARY_BUCKETS, LayerRank, resolve_ranks
 from credit.valuation.requirements import build_needs
 from tests.models import EVERY
 from tests.valuation import oracle
@@ -90,7 +93,7 @@ def test_a_hashed_gradient_is_the_dense_one_with_its_rows_added(tokens, rank):
     x, dy = torch.randn(2, tokens, rank).double(), torch.randn(2, tokens, 11).double()
     hashing = vocabulary_hashing(Side(11, 4, 3)).to(x.device, x.dtype)
     expected = torch.einsum("so,nto,ntr->nsr", oracle.dense(hashing, 11), dy, x)
-    torch.testing.assert_close(projected_gradient(x, dy, hashing), expected)
+    torch.testing.assert_close(projected_gradient(x, dy, None, hashing), expected)
     torch.testing.assert_close(project(dy, hashing), dy @ oracle.dense(hashing, 11).mT)
 
 

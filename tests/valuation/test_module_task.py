@@ -8,7 +8,7 @@ from torch import nn
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group
-from credit.valuation import AttributionIndex, ModuleTask, Sample, build_index
+from credit.valuation import AttributionIndex, ModuleTask, TensorSample, build_index
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import dense_settings
 
@@ -47,7 +47,7 @@ def _samples(shape, count, *, seed=0, regression=False):
     for i in range(count):
         x = torch.randn(*shape, 6, generator=generator, dtype=torch.float64)
         y = torch.randn(3, generator=generator, dtype=torch.float64) if regression else torch.tensor(i % 3)
-        made.append(Sample(f"s{seed}-{i}", (x, y), ANN if i % 3 else BEN))
+        made.append(TensorSample(f"s{seed}-{i}", (x, y), ANN if i % 3 else BEN))
     return made
 
 
@@ -106,13 +106,13 @@ def test_projections_are_fitted_and_indexes_revised_as_those_of_language_models(
     settings = dense_settings(rank=3, projection=projection, curvature=curvature, rows_per_group=4)
     build_index(task, samples, tmp_path / "index", settings, name="own")
     before = AttributionIndex.open(tmp_path / "index").value(task, queries).effect()
-    update_index(tmp_path / "index", task, [Sample(f"more-{s.id}", s.tensors, s.group) for s in samples[:5]])
-    new = [Sample("later", samples[0].tensors, Group("eve"))]
+    update_index(tmp_path / "index", task, [TensorSample(f"more-{s.id}", s.tensors, s.group) for s in samples[:5]])
+    new = [TensorSample("later", samples[0].tensors, Group("eve"))]
     update_index(tmp_path / "index", task, new)
     withdraw_provider(tmp_path / "index", task, "eve", new)
     assert before.isfinite().all()
     with pytest.raises(MismatchError, match="another content"):
-        update_index(tmp_path / "index", task, [Sample(samples[0].id, samples[1].tensors, samples[0].group)])
+        update_index(tmp_path / "index", task, [TensorSample(samples[0].id, samples[1].tensors, samples[0].group)])
 
 
 def mean_loss(module, x, y):
@@ -163,7 +163,7 @@ def test_a_loss_is_checked_once_without_dropout_and_not_where_it_is_drawn():
 def test_a_task_is_known_by_its_weights(out):
     torch.manual_seed(0)
     module = mlp()
-    samples = [Sample(s.id, (s.tensors[0].float(), s.tensors[1]), s.group) for s in _samples((), 9)]
+    samples = [TensorSample(s.id, (s.tensors[0].float(), s.tensors[1]), s.group) for s in _samples((), 9)]
     build_index(ModuleTask(module, classify), samples, out, dense_settings(rank=3), name="own")
     index = AttributionIndex.open(out)
     index.value(ModuleTask(module, classify), samples[:1])
@@ -178,7 +178,8 @@ def test_tensors_of_unlike_shapes_need_a_collate(out):
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(6, 2)).double()
     samples = [
-        Sample(f"s{n}", (torch.randn(n, 6, dtype=torch.float64),), ANN if n % 2 else BEN, size=n) for n in range(1, 8)
+        TensorSample(f"s{n}", (torch.randn(n, 6, dtype=torch.float64),), ANN if n % 2 else BEN, size=n)
+        for n in range(1, 8)
     ]
 
     def loss(module, x, real):
@@ -207,6 +208,6 @@ def test_what_cannot_be_used_is_said(out):
     task = ModuleTask(mlp(), lambda module, x: module(x).sum(1))
     x = torch.zeros(6)
     with pytest.raises(InputError, match="sample s has no group"):
-        build_index(task, [Sample("s", (x,))], out, dense_settings(rank=2), name="own")
+        build_index(task, [TensorSample("s", (x,))], out, dense_settings(rank=2), name="own")
     with pytest.raises(ValuationError, match=r"loss has shape \(1,\); it must be the sum"):
-        build_index(task, [Sample("s", (x,), ANN)], out, dense_settings(rank=2), name="own")
+        build_index(task, [TensorSample("s", (x,), ANN)], out, dense_settings(rank=2), name="own")

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index
-from credit.valuation.fitting import make_projections
 from credit.valuation.layers import LayerShape, choose_layers
-from credit.valuation.moments import choose_sample, second_moments
+from credit.valuation.moments import choose_sample, make_projections, second_moments
 from credit.valuation.projection import (
     LayerMoments,
     orthonormal_rows,

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.layers import LayerShape, choose_layers
-from credit.valuation.projection import projected_shape, random_projections
-from credit.valuation.ranks import LayerRank, resolve_ranks
+from credit.valuation.projection import LayerRank, projected_shape, random_projections, resolve_ranks
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 

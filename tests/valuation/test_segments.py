@@ -13,7 +13,7 @@ from credit.records import Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, shards
 from credit.valuation.batches import by_window, gradient_batches, make_batch, make_cut
 from credit.valuation.explain import explain_output
-from credit.valuation.gradients import GradientTap
+from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import choose_sample
 from credit.valuation.projection import random_projections

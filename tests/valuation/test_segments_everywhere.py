@@ -11,9 +11,9 @@ from torch import nn
 
 from credit.errors import ValuationError
 from credit.records import PPM, Share, TrainingRecord
-from credit.valuation import AttributionIndex, Checkpoint, ModuleTask, Sample, build_index, load_model
+from credit.valuation import AttributionIndex, Checkpoint, ModuleTask, TensorSample, build_index, load_model
 from credit.valuation.explain import explain_output
-from credit.valuation.gradients import GradientTap
+from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
@@ -199,7 +199,7 @@ def test_a_users_own_samples_are_never_cut(out):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     task = ModuleTask(module, lambda m, x: m(x).square().sum() / 2)
-    samples = [Sample(f"s{i}", (torch.randn(9, 3).double(),), FOLDED, size=9, predicted=9) for i in range(4)]
+    samples = [TensorSample(f"s{i}", (torch.randn(9, 3).double(),), FOLDED, size=9, predicted=9) for i in range(4)]
     manifest = build_index(
         task, samples, out, replace(hidden_settings(rank=2), layers=(), example_length=2), name="own"
     ).manifest

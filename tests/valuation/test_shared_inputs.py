@@ -9,12 +9,12 @@ from hypothesis import given
 from torch import nn
 
 from credit.records import Group
-from credit.valuation import ModuleTask, Sample
-from credit.valuation.fitting import make_projections
-from credit.valuation.gradients import GradientTap, project
+from credit.valuation import ModuleTask, TensorSample
+from credit.valuation.hooks import GradientTap
+from credit.valuation.influence import project
+from credit.valuation.language_model import load_model
 from credit.valuation.layers import choose_layers
-from credit.valuation.model import load_model
-from credit.valuation.moments import second_moments
+from credit.valuation.moments import make_projections, second_moments
 from credit.valuation.projection import (
     LayerProjection,
     projections_from_tensors,
@@ -54,7 +54,7 @@ def _samples(plans):
     """One for each plan."""
     generator = torch.Generator().manual_seed(len(plans))
     x = [torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in plans]
-    return [Sample(f"s{i}", (values, torch.tensor(i)), Group("ann")) for i, values in enumerate(x)]
+    return [TensorSample(f"s{i}", (values, torch.tensor(i)), Group("ann")) for i, values in enumerate(x)]
 
 
 @given(st.lists(USES, min_size=1, max_size=4))
@@ -114,7 +114,7 @@ def test_a_llama_projects_what_several_layers_see_once(tmp_path, monkeypatch, da
         projected.append(values.shape[-1])
         return project(values, side)
 
-    monkeypatch.setattr("credit.valuation.gradients.project", counted)
+    monkeypatch.setattr("credit.valuation.hooks.project", counted)
     with GradientTap(model.module, layers.watched, stored) as tap:
         batch = model.batch(examples[:3])
         ours = tap.collect(batch.loss, batch.size)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.valuation.batches import one_behind
+from credit.valuation.gradients import Gradients, RowSums
 from credit.valuation.rows import PlacedShares, RowShares
-from credit.valuation.stacked import Gradients, RowSums
-from credit.valuation.transfer import one_behind
 
 WIDTHS = {"a": 3, "b": 5, "c": 3, "d": 7, "e": 5}
 

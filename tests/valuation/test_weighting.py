@@ -7,11 +7,11 @@ import torch
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index
+from credit.valuation.curvature import Curvature, Weighting, divided
 from credit.valuation.explain import explain_output
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.weighting import Weighting, divided
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
@@ -102,16 +102,11 @@ def test_weights_tame_an_example_that_is_out_of_scale(weighting):
     gradients = torch.randn(5, 6, dtype=torch.float64)
     loud = gradients.clone()
     loud[2] *= 1000
-    kind = Weighting(weighting, _Halving())
+    kind = Weighting(weighting, Curvature({"l": torch.full((6,), 2.0, dtype=torch.float64)}))
     calm, tamed = (divided(g, kind.sizes({"l": g})) for g in (gradients, loud))
     torch.testing.assert_close(calm, tamed)
     silent = torch.zeros(1, 6, dtype=torch.float64)
     assert torch.equal(divided(silent, kind.sizes({"l": silent})), silent), "no gradient is no influence, not 0/0"
-
-
-class _Halving:
-    def precondition(self, name, gradients):
-        return gradients / 2
 
 
 def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, write_limits):
