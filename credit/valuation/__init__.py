@@ -1,6 +1,6 @@
-"""The valuation engine: LoGra influence of tagged training data on a model's outputs.
+"""Valuation engine: LoGra influence of tagged training data on a model's outputs.
 
-Usable on its own, without commands, ledger or money:
+It works without commands, ledger or money:
 
     from pathlib import Path
     from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
@@ -11,8 +11,19 @@ Usable on its own, without commands, ledger or money:
     valuation = index.value(model, outputs)
     valuation.effect()      # (outputs, groups), nats; columns are index.groups
 
-`records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`. A model that is no language
-model is a `ModuleTask` of its module and loss, and its records and outputs are `TensorSample`s of tensors.
+`records` are `credit.records.TrainingRecord`, `outputs` are `credit.records.LoggedOutput`. Any other model is a
+`ModuleTask` of its module and loss, with `TensorSample`s for records and outputs.
+
+Reading order:
+
+1. `influence`: the whole method as functions on tensors. `projection`, `curvature`, `gradients`: its parts in detail.
+2. `task`, `language_model`, `module_task`: the model and its loss. `tokens`, `losses`: those of text.
+3. `layers`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their gradients.
+4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
+5. `build`, `change`, `writer`, `resume_state`: an index is built, changed and resumed by one writer. `requirements`,
+   `probe`: its time, memory and disk, before it starts. `revise`: updates and withdrawals.
+6. `index`, `explain`: an index is opened to value outputs, and to name the examples behind one.
+7. `trainer_callback`: an index at the end of a `transformers` training.
 """
 
 from credit.valuation.build import BuildPlan, BuildResult, Checkpoint, add_checkpoint, build_index, plan_index

@@ -1,4 +1,7 @@
-"""An attribution index, opened to value outputs."""
+"""Attribution index, opened to value outputs.
+
+Legend: Q outputs, K rows, N examples, S·R numbers in a layer's projected gradient.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +41,15 @@ from credit.valuation.task import Task, device_of
 class AttributionIndex:
     """The rows, projections and curvature of a model's training data.
 
-    Opening reads the manifest and sees that every file is there. A file is compared with its checksum when it is
-    first used, so that nothing unverified is ever used and nothing is read for its checksum alone: an hourly run
-    reads neither the sums behind a factorised curvature nor the listing of examples.
+    Opening reads the manifest and looks for every file. A file is compared with its checksum at its first use: no
+    unverified file is ever used, and no file is read for its checksum alone. So an hourly run reads neither the sums
+    behind a factorised curvature nor the listing of examples.
 
-    An index may hold further checkpoints of its model, or models of other seeds. It is then asked as any other: give it
-    those models once (`load_model` does, `add_models`), and its influence is the weighted mean of theirs.
+    An index may hold further checkpoints of its model, or models of other seeds. Give it those models once
+    (`load_model` does, or `add_models`): its influence is the weighted mean over all of them.
 
     Attributes:
-        rows: how rows belong to groups.
+        rows: layout of the rows by group.
         further: weight and index of each further checkpoint.
     """
 
@@ -72,14 +75,17 @@ class AttributionIndex:
 
     @classmethod
     def open(cls, folder: Path, *, damping: float | None = None, manifest: str = MANIFEST) -> AttributionIndex:
-        """Open a finished index, with another damping of the curvature than it was built with if one is given.
+        """Open a finished index.
 
-        `manifest` is the file that says what counts, where it is not that of an index of its own.
+        Args:
+            folder: the index.
+            damping: another damping of the curvature than that of the build.
+            manifest: name of the manifest; the index of a checkpoint has its own.
 
         Raises:
             InputError: `folder` is no finished index.
-            IntegrityError: a file is missing, or one that is read at once is not the one that was written.
-            ValuationError: another damping is asked of an index whose rows were weighted with its own.
+            IntegrityError: a file is missing, or one that is read at once was altered.
+            ValuationError: another damping is asked for, but the rows are weighted with that of the build.
         """
         content = read_manifest(folder, manifest)
         settings = content.settings
@@ -92,15 +98,15 @@ class AttributionIndex:
         return cls(folder, content, damping)
 
     def path(self, name: str) -> Path:
-        """Where a file of the index lies in its current version.
+        """Return the path of a file of the index, in its current version.
 
         Raises:
-            IntegrityError: it is not the file that was written.
+            IntegrityError: the file was altered.
         """
         return self._file(versioned(name, len(self.manifest.history)))
 
     def _file(self, name: str) -> Path:
-        """Path of a file that the manifest names, compared with its checksum the first time."""
+        """Return the path of a file by its name in the manifest, compared with its checksum the first time."""
         if name not in self._verified:
             verify_file(self.folder, self.manifest, name)
             self._verified.add(name)
@@ -115,16 +121,16 @@ class AttributionIndex:
         """Load the language model that the index was built with, and those of its further checkpoints.
 
         Args:
-            moved: where those models are now that were moved, in any order: each is known by its weights.
-            dtype: see `load_model`.
-            device: see `load_model`.
+            moved: new folders of moved models, in any order: each is known by its weights.
+            dtype: see `language_model.load_model`.
+            device: see `language_model.load_model`.
 
         Returns:
             The model. Those of the checkpoints stay with the index.
 
         Raises:
-            ValuationError: a model is not there any more.
-            MismatchError: it is another, or one that the index was not built with was given.
+            ValuationError: a model is gone from its folder.
+            MismatchError: a model is not one of this index.
         """
         manifests = [self.manifest, *self._manifests_of_checkpoints()]
         model, *others = _load_models(self.folder, manifests, moved, dtype=dtype, device=device)
@@ -140,14 +146,14 @@ class AttributionIndex:
         return [part.manifest for _, part in self.further]
 
     def add_models(self, *models: Task) -> None:
-        """Give the index the models of its further checkpoints, in any order, to be asked beside its own."""
+        """Give the index the models of its further checkpoints, in any order."""
         self._models |= {model.model_sha256: model for model in models}
 
     def parts(self, model: Task) -> list[tuple[float, AttributionIndex, Task]]:
         """Return the share (of 1) of each checkpoint's index, that index by itself, and its model.
 
         Raises:
-            MismatchError: a model is another than the index was built with, or was not given.
+            MismatchError: a model is not that of the index, or was not given.
         """
         self.check_model(model)
         found: list[tuple[float, AttributionIndex, Task]] = [(1.0, self, model)]
@@ -157,10 +163,10 @@ class AttributionIndex:
         return [(weight / total, part, own) for weight, part, own in found]
 
     def check_model(self, model: Task) -> None:
-        """Refuse a model or tokenizer other than the one that the index was built with.
+        """Refuse any other model or tokenizer than those of the index.
 
         Raises:
-            MismatchError: naming what differs, or the checkpoint whose model was not given.
+            MismatchError: model or tokenizer differ, or the model of a checkpoint was not given.
         """
         if model.model_sha256 != self.manifest.model_sha256:
             raise MismatchError(f"{model.location} is not the model that {self.folder} was built with")
@@ -183,7 +189,7 @@ class AttributionIndex:
         progress: Callable[[int], None] | None = None,
         non_finite: list[int] | None = None,
     ) -> Valuation:
-        """Value logged outputs: what each drew from every group, in nats. Rows follow `outputs`, columns `groups`.
+        """Value logged outputs: every group's influence and support on each, in nats, as (outputs, groups).
 
         The cost grows with the outputs' tokens and the number of rows, not with the training data.
 
@@ -193,14 +199,14 @@ class AttributionIndex:
             noise_floor: threshold of support, in units of the output's pooled spread.
             tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
             progress: called with the number of examples done after every batch.
-            non_finite: takes the positions of outputs that have no value because their gradient or influence is no
-                finite number; the valuation has rows for the others alone. Without it, the first is an error.
+            non_finite: takes the positions of outputs with a non-finite gradient or influence; the valuation then has
+                rows for the others alone. Without it, the first such output is an error.
 
         Raises:
             MismatchError: another model or tokenizer.
             InputError: an output has no token to predict.
-            IntegrityError: a file of the index is not the one that was written.
-            ValuationError: an output's gradient is not finite; the message names it.
+            IntegrityError: a file of the index was altered.
+            ValuationError: an output's gradient is not finite; the message names the output.
         """
         values = self.row_influence(
             model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, non_finite=non_finite
@@ -216,9 +222,9 @@ class AttributionIndex:
         progress: Callable[[int], None] | None = None,
         non_finite: list[int] | None = None,
     ) -> Tensor:
-        """Influence of every row on every output, in nats: (Q, R), float32 or better; the mean over all checkpoints.
+        """Return the influence of every row on every output, in nats: (Q, K), float32 or better.
 
-        `non_finite` as in `value`: without those outputs.
+        With checkpoints, the weighted mean over all of them. `non_finite` as in `value`.
 
         Raises:
             MismatchError: another model or tokenizer.
@@ -244,7 +250,7 @@ class AttributionIndex:
         progress: Callable[[int], None] | None,
         bad: set[int] | None,
     ) -> Tensor:
-        """Influence of every row on every output by the index's own model alone: (Q, R)."""
+        """Return the influence of every row on every output by the index's own model alone: (Q, K)."""
         ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
         scale = self.manifest.scale
         return torch.cat([influence(ready, shard, scale).cpu() for shard in self.shards(device_of(model))], dim=1)
@@ -258,21 +264,21 @@ class AttributionIndex:
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
-        """(M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
+        """Return (M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
         queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
         curvature = self._open_curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
 
     def tap(self, model: Task) -> GradientTap:
-        """Return the context in which the model yields gradients of this index's layers and projections."""
+        """Return the context that yields the model's gradients in this index's layers and projections."""
         layers = choose_layers(model.module, ("*",))
         watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
         return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
 
     def output_length(self, model: Task) -> int:
-        """Tokens of a window in which outputs are read: all that the model takes, however examples were cut.
+        """Return the most tokens of an output's window: all that the model takes.
 
-        Training data may be cut finely to tell more apart; an output is what the model said with its whole context.
+        Training data may be cut finely to tell more apart, but the model wrote an output with its whole context.
         """
         return max(self.manifest.max_length, model.max_length)
 
@@ -285,10 +291,10 @@ class AttributionIndex:
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
-        """Projected gradient of each output's loss: for each layer (Q, S·R).
+        """Return the projected gradient of each output's loss: for each layer (Q, S·R).
 
-        `bad` takes the positions of outputs whose gradient is not finite, which is zero then; without it, the first is
-        an error.
+        `bad` takes the positions of outputs with a non-finite gradient, which is zero then. Without it, the first such
+        output is an error.
         """
         encoder = model.encoder(self.output_length(model))
         examples, owners = [], []
@@ -309,7 +315,7 @@ class AttributionIndex:
                 if progress:
                     progress(done)
         if bad is not None:
-            # Of an output longer than a window, the other windows say only part of what it drew on.
+            # One bad window spoils the output: its other windows tell only a part of its sources.
             bad.update(owners[position] for position in left_out)
             for rows in sums.layers.values():
                 rows[sorted(bad)] = 0
@@ -320,17 +326,17 @@ class AttributionIndex:
         }
 
     def shards(self, device: torch.device) -> Iterator[Iterator[tuple[str, Tensor]]]:
-        """Yield the row shards in order; each yields the layers' rows (rows, S·R), one layer at a time.
+        """Yield the row shards in order. Each yields its layers with their rows (K, S·R), one layer at a time.
 
         Raises:
-            IntegrityError: a shard is not the one that was written.
+            IntegrityError: a shard was altered.
         """
         names = [layer.name for layer in self.manifest.layers]
         for shard in self.manifest.shards:
             yield read_rows(self._file(shard), names, device)
 
     def weighting(self, device: torch.device) -> Weighting:
-        """Return what examples of this index are divided by."""
+        """Return the weighting of this index's examples."""
         settings = self.manifest.settings
         if settings.weighs_by_curvature:
             return Weighting(settings.weighting, self._open_curvature(device))
@@ -351,18 +357,18 @@ class AttributionIndex:
 def _load_models(
     folder: Path, manifests: Sequence[Manifest], moved: Sequence[Path], *, dtype: str, device: str
 ) -> list[LanguageModel]:
-    """Load the language model of each manifest, in their order, from where it was or to where it was moved.
+    """Load the language model of each manifest, in their order, from its folder or its new one.
 
     Args:
         folder: the index, for messages.
         manifests: of the index's own model, of its further checkpoints, or of all of them.
-        moved: where those models are now that were moved, in any order: each is known by its weights.
-        dtype: see `load_model`.
-        device: see `load_model`.
+        moved: new folders of moved models, in any order: each is known by its weights.
+        dtype: see `language_model.load_model`.
+        device: see `language_model.load_model`.
 
     Raises:
-        ValuationError: a model is not there any more.
-        MismatchError: it is another, or one that the index was not built with was given.
+        ValuationError: a model is gone from its folder.
+        MismatchError: a model is not one of this index.
     """
     wanted = {manifest.model_sha256 for manifest in manifests}
     found: dict[str, LanguageModel] = {}

@@ -1,4 +1,4 @@
-"""A causal language model from a folder on disk, with the fingerprints that tie an index to it."""
+"""Causal language model from a folder, with the fingerprints that tie an index to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 @dataclass(frozen=True, slots=True)
 class LanguageModel:
-    """A loaded causal LM: the `Task` of text. The hashes cover the files that decide its numbers."""
+    """Loaded causal language model, the `Task` of text. Its hashes cover all files that decide its numbers."""
 
     path: Path
     module: nn.Module
@@ -57,15 +57,15 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        """Longest sequence that the model's positions allow, at most 2048."""
+        """Tokens of the longest window: the model's positions, at most 2048."""
         positions = getattr(self.module.config, "max_position_embeddings", None)
         return min(int(positions), _DEFAULT_MAX_LENGTH) if positions else _DEFAULT_MAX_LENGTH
 
     def encoder(self, max_length: int) -> Encoder:
-        """Return what turns texts, prompts and chats into token sequences of at most `max_length` tokens.
+        """Return the encoder of texts, prompts and chats into windows of at most `max_length` tokens.
 
         Raises:
-            InputError: the model has no positions for as many.
+            InputError: the model has fewer positions.
         """
         positions = getattr(self.module.config, "max_position_embeddings", None)
         if positions and max_length > int(positions):
@@ -73,10 +73,10 @@ class LanguageModel:
         return Encoder(self.tokenizer, max_length)
 
     def batch(self, examples: Sequence[Window]) -> LossBatch:
-        """Pad examples to one length, on the model's device.
+        """Return a batch of windows, padded to one length, on the model's device.
 
         Raises:
-            ValuationError: an example holds a token that the model has no embedding of.
+            ValuationError: a window holds a token without an embedding.
         """
         known = self.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # every transformers model has them
         for example in examples:
@@ -89,14 +89,14 @@ class LanguageModel:
         return LossBatch(batch.size, lambda: self.loss(batch), batch.real)
 
     def loss(self, batch: PaddedBatch) -> Tensor:
-        """Sum over all predicted tokens of the batch of their negative log-likelihood, in nats."""
+        """Return the sum over a batch of its windows' losses, in nats."""
         return self.losses(batch).sum()
 
     def losses(self, batch: PaddedBatch) -> Tensor:
-        """Negative log-likelihood of each example of the batch, in nats: (N,).
+        """Return the loss of each window, the negative log-likelihood of its predicted tokens, in nats: (N,).
 
         Raises:
-            ValuationError: the model puts out more positions than it was given tokens.
+            ValuationError: the model puts out more positions than tokens, as with virtual tokens.
         """
         logits: Tensor = self.module(input_ids=batch.input_ids, use_cache=False).logits
         if logits.shape[:2] != batch.labels.shape:
@@ -108,10 +108,10 @@ class LanguageModel:
 
 
 def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
-    """Load a causal LM and its tokenizer from a folder in Hugging Face layout (safetensors only; no network).
+    """Load a causal language model and its tokenizer from a folder in Hugging Face layout, without network or pickle.
 
-    A folder of a PEFT adapter is loaded on top of its base model, which must be a folder too; the base layers and the
-    adapter's can both be watched, by their names.
+    A PEFT adapter is loaded on top of its base model, which must be a folder too. Layers of base and adapter can be
+    watched by their names.
 
     Args:
         path: folder with config.json or adapter_config.json, *.safetensors and the tokenizer's files.
@@ -119,7 +119,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         device: `cpu`, `cuda`, `cuda:1`..., or `auto`.
 
     Raises:
-        ValuationError: the folder is not a usable model, whose file the message names; or the dtype is none of these.
+        ValuationError: the folder is no usable model (the message names the file), or the dtype is unknown.
     """
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
@@ -145,7 +145,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
 
 
 def _adapter_base(path: Path) -> Path:
-    """Return the folder of the base model: `path` itself, unless it holds a PEFT adapter."""
+    """Return the folder of the base model: that of a PEFT adapter, else `path` itself."""
     config = path / "adapter_config.json"
     if not config.is_file():
         return path
@@ -178,7 +178,7 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
     )
     module: nn.Module
     module, report = loaded
-    # What is not in the files would be drawn at random, anew at every load.
+    # transformers would draw missing weights at random, anew at every load.
     if missing := sorted(report["missing_keys"]):
         raise ValuationError(
             f"{base} lacks {len(missing)} weights of its model, such as {missing[0]}; save it with save_pretrained()"
@@ -202,7 +202,7 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars of its own; under cron they fill mails."""
+    """Context without the progress bars of transformers, which fill the mails of cron."""
     logger: Any = hf_logging
     shown = logger.is_progress_bar_enabled()
     logger.disable_progress_bar()
@@ -214,7 +214,7 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def fingerprint_model(path: Path) -> str:
-    """SHA-256 over the configuration and all weights of a model folder, and of its base if it is an adapter."""
+    """Return the SHA-256 over configuration and weights of a model folder, with those of an adapter's base."""
     base = _adapter_base(path)
     own = [path / "config.json" if base == path else path / "adapter_config.json", *sorted(path.glob("*.safetensors"))]
     if base == path:
@@ -223,7 +223,7 @@ def fingerprint_model(path: Path) -> str:
 
 
 def fingerprint_tokenizer(path: Path) -> str:
-    """SHA-256 over the tokenizer's files of a model folder.
+    """Return the SHA-256 over the tokenizer's files of a model folder.
 
     Raises:
         ValuationError: the folder holds no tokenizer.

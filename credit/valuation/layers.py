@@ -1,4 +1,4 @@
-"""Which layers of a model are watched, and which are not, by name and share of the parameters."""
+"""Choice of the layers to watch, and a list of everything else by name and share of the parameters."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LayerShape:
         name: its name in the model.
         in_width: I.
         out_width: O.
-        is_head: whether its output side has one entry for each token of the vocabulary: the output head, or the outer
-            half of an adapter on it.
+        is_head: True if its outputs have one entry for each token of the vocabulary: the output head, or the outer half
+            of an adapter on it.
     """
 
     name: str
@@ -32,13 +32,13 @@ class LayerShape:
 
     @property
     def dense_widths(self) -> tuple[int, ...]:
-        """Widths of the sides whose second moment is a matrix: not that of a head's vocabulary."""
+        """Widths of the sides with a matrix as second moment: all sides but a head's vocabulary."""
         return (self.in_width,) if self.is_head else (self.in_width, self.out_width)
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedLayer:
-    """A module whose own parameters are not watched, why, and their share of all parameters (0 to 1)."""
+    """A module with unwatched parameters of its own, the reason, and their share of all parameters (0 to 1)."""
 
     name: str
     reason: str
@@ -47,7 +47,7 @@ class SkippedLayer:
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
-    """The watched layers of a model in the order of its modules, and everything that was left out."""
+    """The watched layers of a model in the order of its modules, and all skipped ones."""
 
     watched: Mapping[str, nn.Module]
     shapes: tuple[LayerShape, ...]
@@ -55,15 +55,15 @@ class LayerChoice:
 
     @property
     def heads(self) -> frozenset[str]:
-        """Names of the layers that put out the vocabulary."""
+        """Names of the layers with the vocabulary as outputs."""
         return frozenset(shape.name for shape in self.shapes if shape.is_head)
 
 
 def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
-    """Return the shape of `module` if it is a linear map that can be watched, else None."""
+    """Return the shape of a linear layer that can be watched; None for any other module."""
     if isinstance(module, nn.Linear):
         return LayerShape(name, module.in_features, module.out_features)
-    if isinstance(module, Conv1D):  # GPT-2's linear layer: its weight is stored as (in, out)
+    if isinstance(module, Conv1D):  # GPT-2's linear layer stores its weight as (in, out)
         return LayerShape(name, module.weight.shape[0], module.weight.shape[1])
     return None
 
@@ -71,10 +71,10 @@ def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
 def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice:
     """Choose the layers to watch: the output head, or every linear layer that the patterns allow.
 
-    Without patterns it is the head alone, which predicts retraining best by far in every case of the laboratory
-    (reports/fidelity) and needs no backward pass below it. A model without a head is watched in all its linear layers.
-    Patterns are those of a shell and match the whole name; `!pattern` leaves layers out; without others, all the rest
-    is in, the head too.
+    Without patterns, the head alone: it predicts retraining best by far in every case of the laboratory
+    (reports/fidelity), and needs no backward pass below it. A model without a head is watched in all its linear layers.
+    Patterns are those of a shell and match the whole name. `!pattern` leaves layers out; if there are only such
+    patterns, all other layers are in, the head too.
 
     Raises:
         ValuationError: no layer is left, or a pattern matches no linear layer.
@@ -100,9 +100,10 @@ def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice
 
 
 def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
-    """Names of the layers that put out the vocabulary, the output head first; none if the model does not say which.
+    """Return the names of the layers with the vocabulary as outputs, the output head first.
 
-    PEFT wraps a head that it adapts: the head is then within, and so is the adapter's outer half, as wide.
+    None if the model does not name its output embeddings. PEFT wraps an adapted head: inside are the head and the outer
+    half of the adapter, which is as wide.
     """
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
@@ -116,7 +117,7 @@ def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
 
 
 def _replaced(model: nn.Module) -> frozenset[str]:
-    """Names of modules that are never run, because PEFT trains a copy in their place (`modules_to_save`)."""
+    """Return the names of modules that never run, because PEFT trains a copy in their place (`modules_to_save`)."""
     return frozenset(
         f"{name}.original_module"
         for name, module in model.named_modules()
@@ -125,7 +126,7 @@ def _replaced(model: nn.Module) -> frozenset[str]:
 
 
 def how_to_leave_out(name: str) -> str:
-    """Say how to leave a layer out of an index, and those of its kind in the other blocks of the model."""
+    """Return the advice that leaves a layer out of an index, with those of its kind in the model's other blocks."""
     kind = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
     return f"leave it out with --layers '!{kind}'"
 
@@ -133,7 +134,7 @@ def how_to_leave_out(name: str) -> str:
 def _skipped(
     model: nn.Module, watched: Mapping[str, nn.Module], replaced: Collection[str], *, by_default: bool
 ) -> tuple[SkippedLayer, ...]:
-    """Name what is not watched. Tied parameters are one: they count as watched, or else where they come first."""
+    """Return the unwatched modules. Tied parameters count once: as watched, or at their first module."""
     total = sum(parameter.numel() for parameter in model.parameters())
     counted = {id(parameter) for module in watched.values() for parameter in module.parameters(recurse=False)}
     skipped = []

@@ -1,4 +1,7 @@
-"""The loss of a language model: cross-entropy of the predicted tokens, with little memory beside the logits."""
+"""Loss of a language model: cross-entropy of the predicted tokens, with little memory beside the logits.
+
+Legend: N windows, T positions, P = N·T positions of a batch, V tokens of the vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,26 @@ from credit.valuation.batches import IGNORED
 from credit.valuation.task import upload
 
 _CHUNK = {"cpu": 2**22, "cuda": 2**26}
-"""Logits that are worked on at a time, which on a GPU must be many enough to keep it busy."""
+"""Logits in one operation; on a GPU enough to keep it busy."""
 
 
 def sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of cross-entropies of each example: logits (N, T, V), labels (N, T) -> (N,), in float32 or better.
+    """Return the sum of cross-entropies of each window: logits (N, T, V), labels (N, T) -> (N,), in float32 or better.
 
-    Never a mean: a mean would make an example's gradient depend on the others of its batch. The gradient cannot be
+    Never a mean: with a mean, a window's gradient depends on the others of its batch. The gradient cannot be
     differentiated again.
     """
-    predicted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # what each position predicts: the next token
+    predicted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each position predicts the next token
     losses: Tensor = _CrossEntropy.apply(logits.flatten(0, 1), predicted.flatten())  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
     return losses.view(labels.shape).sum(1)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy of each position: logits (P, V), tokens (P,), of which -100 are not predicted -> (P,).
+    """Cross-entropy of each position: logits (P, V), tokens (P,) with -100 for no prediction -> (P,).
 
-    The gradient is made in the same pass, chunk by chunk, in the logits' own dtype: beside the logits it is all that is
-    kept. Autograd would keep the logarithms, and form two further matrices of the size of all logits on the way back.
-    Chunks without a predicted token, of a long prompt for one, are passed over.
+    The same pass makes the gradient, chunk by chunk, in the logits' own dtype, and keeps nothing else beside the
+    logits. Autograd would keep the logarithms, and form two more matrices of that size on the way back. Chunks without
+    a predicted token are skipped: those of a long prompt, for example.
     """
 
     @staticmethod
@@ -52,7 +55,7 @@ class _CrossEntropy(torch.autograd.Function):
             losses[used] = -own.squeeze(1)
             if kept is not None:
                 torch.exp(log_p, out=kept)
-                # p - 1 of the token itself, in full precision before it is rounded to the logits' dtype.
+                # p - 1 of the token itself: subtracted in full precision, then rounded to the logits' dtype.
                 kept.scatter_(1, own_tokens[used], own.expm1_().to(kept.dtype))
         ignored = upload(torch.from_numpy(np.flatnonzero(~predicts)), logits.device)
         losses.index_fill_(0, ignored, 0)
@@ -69,7 +72,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _chunks(predicts: NDArray[np.bool_], logits: Tensor) -> Iterator[slice]:
-    """Yield the part of each chunk of the positions (P,) of logits (P, V) from the first to the last that predicts."""
+    """Yield the predicting positions of each chunk of logits (P, V), from the first to the last of the chunk."""
     size = max(1, _CHUNK.get(logits.device.type, _CHUNK["cpu"]) // logits.shape[1])
     places = np.flatnonzero(predicts)
     for low in range(0, len(predicts), size):

@@ -1,4 +1,4 @@
-"""The manifest of an attribution index: what it was built from, what it holds, and how to know that it is whole."""
+"""Manifest of an attribution index: inputs, settings, contents, and the checksum of every file."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ class IndexSettings:
     """Everything but model and data that decides an index's numbers.
 
     Attributes:
-        rank: rank of the projection of each side of a layer; a side no wider keeps its full width. A head's output side
-            has a rank of its own, see `ranks.VOCABULARY_BUCKETS`.
-        ranks: where another rank holds: `[PATTERN:]RANK`, RANK being `64` or `in=64,out=32`; see `ranks.resolve_ranks`.
+        rank: rank of the projection of each side of a layer. A side no wider keeps its full width. A head's output side
+            has its own, `projection.VOCABULARY_BUCKETS`.
+        ranks: rules for other ranks, `[PATTERN:]RANK` with RANK as `64` or `in=64,out=32`; see
+            `projection.resolve_ranks`.
         projection: `random` or `pca`.
         curvature: `none`, `fisher` or `ekfac`.
-        damping: of the curvature, relative to the mean eigenvalue of each layer.
-        rows_per_group: F; None keeps every example in a row of its own.
-        rows_dtype: how rows are stored: `fp32`, `bf16` or `int8`.
-        weighting: what an example's gradient is divided by: `none`, `unit` (its norm) or `relatif` (the root of its
+        damping: λ of the curvature, relative to the mean eigenvalue of each layer.
+        rows_per_group: most rows of a group, F; None keeps every example in a row of its own.
+        rows_dtype: format of stored rows: `fp32`, `bf16` or `int8`.
+        weighting: divisor of an example's gradient: `none`, `unit` (its norm) or `relatif` (the root of its
             self-influence).
-        layers: patterns of names of linear layers to watch, as in a shell; `!pattern` leaves layers out. Empty is the
-            output head alone, or all layers of a model without one.
-        max_length: tokens that are read in one pass at most; None is the model's own maximum, at most 2048.
-        example_length: predicted tokens of an example at most: longer windows are cut into several. None cuts none.
-        sample: examples from which second moments are taken, where the projection or curvature needs them.
-        seed: of the random projections.
+        layers: patterns for names of linear layers to watch, as in a shell; `!pattern` leaves layers out. Empty means
+            the output head alone, or all layers of a model without one.
+        max_length: most tokens of a window, which is read in one pass; None for the model's own maximum, at most 2048.
+        example_length: most predicted tokens of an example; longer windows are cut into several. None cuts none.
+        sample: number of examples behind second moments, if projections are fitted to them.
+        seed: seed of the random projections.
     """
 
     rank: int = 32
@@ -70,16 +71,16 @@ class IndexSettings:
 
 @dataclass(frozen=True, slots=True)
 class IndexInputs:
-    """What an index is built from, and how: what decides its numbers, but for what turns out while it is built.
+    """Inputs and settings of an index: everything that decides its numbers and is known before the build.
 
     Attributes:
-        model_sha256: of the weights.
-        tokenizer_sha256: of what turns records into examples.
-        data_sha256: of the training data.
-        fitted_sha256: of the data that projections are fitted to: that of the first build.
-        dtype: of the weights.
-        settings: everything else.
-        max_length: tokens that are read in one pass at most.
+        model_sha256: SHA-256 of the weights.
+        tokenizer_sha256: SHA-256 of the tokenizer.
+        data_sha256: SHA-256 of the training data.
+        fitted_sha256: SHA-256 of the data behind the fitted projections, those of the first build.
+        dtype: dtype of the weights.
+        settings: all settings.
+        max_length: most tokens of a window.
     """
 
     model_sha256: str
@@ -91,7 +92,7 @@ class IndexInputs:
     max_length: int
 
     def fingerprint(self, excluded: Sequence[str] = (), checkpoints: Sequence[tuple[str, float]] = ()) -> str:
-        """Identity of an index: the hash of everything that could change its numbers.
+        """Return the identity of an index: the hash of everything that could change its numbers.
 
         Args:
             excluded: ids of examples that were left out because their gradient was not finite.
@@ -109,7 +110,7 @@ class IndexInputs:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def differences(self, asked: IndexInputs) -> str:
-        """Say in words in what an index of these inputs differs from one of those that are asked for."""
+        """Return in words how an index of these inputs differs from an index of the inputs asked for."""
         found = []
         if self.model_sha256 != asked.model_sha256:
             found.append("another model")
@@ -195,7 +196,7 @@ class Manifest:
 
     @property
     def examples(self) -> int:
-        """Number of training examples N; one that several groups share counts once."""
+        """Number of training examples N. A shared example counts once."""
         return sum(layout.examples_ppm for layout in self.groups) // PPM
 
     @property
@@ -205,13 +206,13 @@ class Manifest:
 
     @property
     def scale(self) -> float:
-        """What products with rows are multiplied by to be in nats: 1/N, times the mean size of weighted examples."""
+        """Factor from products with rows to nats: 1/N, times the mean size of weighted examples."""
         weighted = self.settings.weighting != "none"
         return (self.sizes / self.examples if weighted else 1.0) / self.examples
 
     @property
     def inputs(self) -> IndexInputs:
-        """What it was built from, and how."""
+        """Inputs and settings of the index."""
         return IndexInputs(
             self.model_sha256,
             self.tokenizer_sha256,
@@ -237,7 +238,7 @@ class Manifest:
 
 
 def versioned(name: str, version: int) -> str:
-    """Return the name of an index's file after `version` changes, so that no change overwrites what still counts."""
+    """Return the name of a file after `version` changes of the index: no change overwrites a file that still counts."""
     stem, _, suffix = name.partition(".")
     return name if version == 0 else f"{stem}.v{version}.{suffix}"
 
@@ -295,7 +296,7 @@ def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file of an index, and of its checkpoints, with the checksum in its manifest.
+    """Compare every file of an index and of its checkpoints with its checksum in the manifest.
 
     Raises:
         IntegrityError: a file is missing or differs; the message names the first.

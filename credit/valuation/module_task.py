@@ -1,11 +1,11 @@
-"""A user's own `nn.Module` and loss, as a task: give the loss, get the index.
+"""Task of a user's own `nn.Module` and loss.
 
     task = ModuleTask(model, loss)
     build_index(task, samples, Path("my-index"), IndexSettings(rank=16), name="my-model")
     AttributionIndex.open(Path("my-index")).value(task, [TensorSample("q", (x, y))])
 
 Every watched layer must keep examples apart: the first dimension of its inputs is the example, in the order of the
-batch. What comes between that and the width is summed over, as the positions of a sequence are.
+batch. Dimensions between that one and the width are positions, as in a sequence: gradients are summed over them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from credit.records import Group, Share, agreed_shares
 from credit.valuation.task import LossBatch, device_of, upload
 
 _ROUNDING = 0.05
-"""Of a loss, by how much that of two samples may differ from the sum of theirs: bf16 rounds, a mean is half."""
+"""Relative difference allowed between the loss of two samples and the sum of theirs: bf16 rounds, a mean is half."""
 
 
 class Loss(Protocol):
@@ -33,28 +33,28 @@ class Loss(Protocol):
     def __call__(self, module: nn.Module, *tensors: Tensor) -> Tensor:
         """Run the module on a batch; return the sum over its examples of their losses, in nats: a scalar.
 
-        Each of `tensors` is a batch (N, ...) of what the samples hold at that place. Never a mean: a mean makes an
-        example's gradient depend on the others of its batch. A mean squared error times ½ is one in nats of a
-        Gaussian of variance 1.
+        Each of `tensors` is a batch (N, ...) of the samples' tensors at that place. Never a mean: with a mean an
+        example's gradient depends on the others of its batch. Half the squared error is in nats, those of a Gaussian
+        of variance 1.
         """
         ...
 
 
 class Collate(Protocol):
-    """Makes batches of what samples hold; needed where their tensors differ in shape."""
+    """Batching of samples whose tensors differ in shape."""
 
     def __call__(self, samples: Sequence[TensorSample]) -> Sequence[Tensor]:
-        """Return tensors (N, ...) whose first dimension follows the samples."""
+        """Return tensors (N, ...), with the samples in their order as the first dimension."""
         ...
 
 
 class Real(Protocol):
-    """Tells the positions of a batch from its padding, whose inputs are no part of what projections are fitted to."""
+    """Mask of a batch's padding, to keep it out of the moments behind fitted projections."""
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        """Return which positions (N, T) are not padding, from the batch that `Collate` has made.
+        """Return True for each position but padding, (N, T), from the tensors of a collated batch.
 
-        Layers that see other positions than these, such as one after a pooling, are taken to see no padding.
+        A layer with other positions than these, such as one after a pooling, counts as without padding.
         """
         ...
 
@@ -65,14 +65,14 @@ class TensorSample:
 
     Attributes:
         id: unique among the samples of an index.
-        tensors: what the loss needs of it, such as inputs and a target, without a dimension for the batch.
-        group: who contributed it; outputs have none, nor has a sample with `splits`.
-        size: positions that it takes in a batch, of which `tokens_per_batch` is the limit.
-        predicted: predictions of which its loss is the sum.
-        splits: the shares of those who contributed it together.
+        tensors: the arguments of the loss, such as inputs and a target, without a dimension for the batch.
+        group: the contributing group; None for outputs, and for a sample with `splits`.
+        size: number of its positions in a batch, which `tokens_per_batch` limits.
+        predicted: number of predictions in the sum of its loss.
+        splits: shares of several groups that contributed it together.
 
     Raises:
-        InputError: it has a group and splits, or its shares are not all of it.
+        InputError: it has a group and splits, or its shares do not add up to the whole.
     """
 
     id: str
@@ -90,11 +90,11 @@ class TensorSample:
 
     @property
     def shares(self) -> tuple[Share, ...]:
-        """Who has which share of it, in the order of their groups; together all of it."""
+        """Shares of the contributing groups, in the order of the groups; together the whole sample."""
         return self.splits if self.group is None else (Share(self.group),)
 
     def digest(self) -> bytes:
-        """SHA-256 of id and tensors."""
+        """Return the SHA-256 of id and tensors."""
         hasher = hashlib.sha256(self.id.encode())
         for tensor in self.tensors:
             hash_tensor(hasher.update, tensor)
@@ -103,17 +103,17 @@ class TensorSample:
 
 @dataclass(frozen=True, slots=True)
 class ModuleTask:
-    """A user's own module and loss, the `Task` of whatever it was trained on.
+    """Task of a user's own module and loss.
 
-    The model is known by its class and the hash of its weights and buffers as they are when the task is made: make
-    another task when they have changed. The code of module and loss is not part of it; a change there needs another
-    index.
+    Its identity is the class of the module and the hash of its weights and buffers when the task is made. Make another
+    task after they have changed. The code of module and loss is not part of the identity: after a change of the code,
+    build another index.
 
     Attributes:
-        module: the model, on its device, of one dtype. Layers that are `nn.Linear` can be watched.
-        loss: see `Loss`.
-        collate: see `Collate`; by default tensors are stacked.
-        real: see `Real`; needed where `collate` pads and projections are fitted (pca, ekfac).
+        module: the model, on its device, of one dtype. Its `nn.Linear` layers can be watched.
+        loss: the loss, see `Loss`.
+        collate: makes batches, see `Collate`; stacks tensors by default.
+        real: mask of padding, see `Real`; needed if `collate` pads and projections are fitted (pca, ekfac).
     """
 
     module: nn.Module
@@ -131,11 +131,11 @@ class ModuleTask:
 
     @property
     def location(self) -> str:
-        """What the model is called: its class."""
+        """Name of the model: its class."""
         return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
     def encoder(self, max_length: int) -> _AsTheyAre:
-        """Return an encoder that takes samples as they are."""
+        """Return the encoder, which takes samples as they are."""
         del max_length  # a sample is not cut
         return _AsTheyAre()
 
@@ -143,7 +143,7 @@ class ModuleTask:
         """Put samples together on the model's device.
 
         Raises:
-            ValuationError: the loss of the first two that come together is not the sum of theirs.
+            ValuationError: the loss of the task's first two samples together is not the sum of theirs.
         """
         if len(examples) > 1 and not self._loss_is_sum:
             self._check_loss(*examples[:2])
@@ -156,16 +156,16 @@ class ModuleTask:
         return [upload(tensor, device_of(self)) for tensor in self.collate(samples)]
 
     def _check_loss(self, first: TensorSample, second: TensorSample) -> None:
-        """Refuse a loss that is a mean, torch's default, or in which examples depend on each other in another way.
+        """Refuse a mean, torch's default, and any other loss with examples that depend on each other.
 
-        Influence would silently be that of other losses, which change with the batch. A loss that draws random numbers
-        cannot be checked so.
+        Influence would silently be that of other losses, which change with the batch. A loss with random numbers passes
+        unchecked.
         """
         with _evaluating(self.module), torch.no_grad():
             pairs = ((first, second), (first, second), (first,), (second,))
             losses = [self.loss(self.module, *self._tensors(samples)) for samples in pairs]
         if any(loss.dim() for loss in losses):
-            return  # no sum at all, which is refused where it is differentiated
+            return  # no scalar: refused at the backward pass
         both, again, one, other = (float(loss) for loss in losses)
         if both == again and abs(both - one - other) > _ROUNDING * max(abs(one) + abs(other), abs(both)):
             raise ValuationError(
@@ -177,7 +177,7 @@ class ModuleTask:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Context in which a module and all in it are in evaluation mode."""
+    """Context with a module and all its parts in evaluation mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -188,7 +188,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class _AsTheyAre:
-    """Samples are examples already."""
+    """Encoder of samples, which are examples already."""
 
     def training(self, record: TensorSample) -> Iterator[TensorSample]:
         if not record.shares:
@@ -198,7 +198,7 @@ class _AsTheyAre:
         yield record
 
     def cut(self, sample: TensorSample, length: int) -> list[TensorSample]:
-        del length  # positions of a sample are whatever its layers take them for
+        del length  # only its layers know the positions of a sample
         return [sample]
 
     def output(self, output: TensorSample) -> list[TensorSample]:
@@ -206,7 +206,7 @@ class _AsTheyAre:
 
 
 def stacked(samples: Sequence[TensorSample]) -> list[Tensor]:
-    """Stack the tensors of samples: (N, ...) of each.
+    """Return the stacked tensors of samples, (N, ...) each.
 
     Raises:
         InputError: they differ in number or shape.
@@ -222,7 +222,7 @@ def stacked(samples: Sequence[TensorSample]) -> list[Tensor]:
 
 
 def hash_module(module: nn.Module) -> str:
-    """SHA-256 over a module's class, weights and buffers."""
+    """Return the SHA-256 over a module's class, weights and buffers."""
     hasher = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         hasher.update(f"\0{name}".encode())

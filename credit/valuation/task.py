@@ -1,6 +1,6 @@
-"""The one seam between a model and the method: what the engine asks of whatever was trained.
+"""Seam between a model and the method: `Task`, with its records, windows, examples and losses.
 
-`LanguageModel` answers it for causal language models, `ModuleTask` for any other `nn.Module`.
+`LanguageModel` is the task of a causal language model, `ModuleTask` that of any other `nn.Module`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from credit.records import Share
 
 
 class Tagged(Protocol):
-    """A record of training data: whatever the task's encoder can read, and the groups that contributed it."""
+    """A record of training data, in any form that the task's encoder reads, with its groups."""
 
     @property
     def shares(self) -> tuple[Share, ...]:
-        """Who contributed which share of it, in the order of their groups; together all of it."""
+        """Shares of the contributing groups, in the order of the groups; together the whole record."""
         ...
 
 
 class AnyExample(Protocol):
-    """One training example or output, as a task's encoder makes them.
+    """One training example, or one window of an output, made by a task's encoder.
 
-    What is read in one pass, a window, is an example, or is cut into several (see `segments`).
+    A model reads a window in one pass. A window is an example itself, or is cut into several (`tokens.Segment`).
     """
 
     @property
@@ -37,44 +37,44 @@ class AnyExample(Protocol):
 
     @property
     def size(self) -> int:
-        """Positions that it takes in a batch, such as tokens: batches are planned by them."""
+        """Number of its positions in a batch, such as tokens."""
         ...
 
     @property
     def predicted(self) -> int:
-        """Predictions of which its loss is the sum: for a language model its predicted tokens."""
+        """Number of predictions in the sum of its loss: for a language model its predicted tokens."""
         ...
 
     def digest(self) -> bytes:
-        """SHA-256 of its id and content."""
+        """Return the SHA-256 of its id and content."""
         ...
 
 
 class ExampleEncoder(Protocol):
-    """Turns records and outputs into examples."""
+    """Encoder of records and outputs."""
 
     def training(self, record: Any) -> Iterable[Any]:
-        """Yield the windows of a training record: what is read in one pass each."""
+        """Yield the windows of a training record."""
         ...
 
     def cut(self, window: Any, length: int) -> Iterable[Any]:
-        """Return the examples of a window, of `length` predictions at most; or the window, if it is not to be cut."""
+        """Return the examples of a window, each of at most `length` predictions; or the window itself."""
         ...
 
     def output(self, output: Any) -> Sequence[Any]:
-        """Return the windows of an output, whose loss is the sum of theirs."""
+        """Return the windows of an output. Its loss is the sum of their losses."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """Windows made ready for one forward and backward pass.
+    """Windows, ready for one forward and backward pass.
 
     Attributes:
-        size: number of windows N; the first dimension of every watched layer's input.
-        loss: runs the model; returns the sum over the windows of their losses, in nats. Never a mean: a mean makes
-            a window's gradient depend on the others of its batch.
-        real: (N, T) which positions are not padding; None where all are.
+        size: number of windows N, the first dimension of every watched layer's input.
+        loss: runs the model and returns the sum over the windows of their losses, in nats. Never a mean: with a mean a
+            window's gradient depends on the other windows of its batch.
+        real: True for each position but padding, (N, T); None if there is no padding.
     """
 
     size: int
@@ -86,11 +86,11 @@ class Task(Protocol):
     """A model and its loss, as the engine sees them.
 
     Attributes:
-        module: the model; its weights are not changed.
+        module: the model. The engine changes no weight.
         model_sha256: identity of the weights.
-        tokenizer_sha256: identity of what turns records into examples.
-        flat_inputs: whether layers may see inputs (N, I), without positions. Not so for sequence models, where a
-            first dimension that happens to be N may be routed tokens, whose examples cannot be told apart.
+        tokenizer_sha256: identity of the encoder.
+        flat_inputs: True if layers may have inputs (N, I), without positions. False for sequence models: there a first
+            dimension of N may be N routed tokens, and nothing tells their examples apart.
     """
 
     @property
@@ -104,25 +104,25 @@ class Task(Protocol):
 
     @property
     def location(self) -> str:
-        """Where the model is: its folder, or what it is called."""
+        """Folder of the model, or its name."""
         ...
 
     @property
     def max_length(self) -> int:
-        """Longest example, in positions, that the model takes."""
+        """Longest window of the model, in positions."""
         ...
 
     def encoder(self, max_length: int) -> ExampleEncoder:
-        """Return what turns records and outputs into windows of at most `max_length` positions."""
+        """Return an encoder with windows of at most `max_length` positions."""
         ...
 
     def batch(self, examples: Sequence[Any]) -> LossBatch:
-        """Make a batch of windows ready, on the model's device."""
+        """Return a batch of windows, ready on the model's device."""
         ...
 
 
 def device_of(task: Task) -> torch.device:
-    """Device of a task's parameters."""
+    """Return the device of a task's parameters."""
     return next(task.module.parameters()).device
 
 
@@ -134,5 +134,5 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
 
 
 def short_digest(example: AnyExample) -> str:
-    """First 64 bits of an example's digest, as hexadecimal: what an index keeps of its content."""
+    """Return the first 64 bits of an example's digest in hexadecimal, as an index lists it."""
     return example.digest()[:8].hex()

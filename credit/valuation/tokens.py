@@ -1,4 +1,4 @@
-"""Records → windows: token sequences whose predicted part is marked, none of it dropped; and windows → examples."""
+"""Windows of tokens from records and outputs, and the examples that windows are cut into. No token is dropped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SPAN = re.compile(r"\[\d+:\d+\]$")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One sequence of at most max_length tokens. Tokens from `start` on are predicted; those before are context.
+    """One sequence of at most max_length tokens: context up to `start`, then predicted tokens.
 
-    It is read in one pass, and is an example itself unless it is cut into segments.
+    The model reads it in one pass. It is an example itself, unless it is cut into segments.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Window:
         return self.tokens[self.start :]
 
     def digest(self) -> bytes:
-        """SHA-256 of id, tokens and the border between context and prediction."""
+        """Return the SHA-256 of id, tokens and the border between context and prediction."""
         hasher = hashlib.sha256(self.id.encode())
         hasher.update(b"\0%d\0" % self.start)
         hasher.update(self.tokens.astype("<i4").tobytes())
@@ -55,12 +55,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """An example that is a part of a window: the tokens from `start` to `stop`, predicted given all that stands before.
+    """Example cut from a window: the tokens from `start` to `stop`, predicted with everything before them as context.
 
-    A layer's gradient is a sum over the window's positions; a segment has the terms of its own: of the positions that
-    predict its tokens and, for the first of a window, of the context's too. So the segments of a window sum to it. In
-    the output head the part is the gradient of the segment's own loss; in layers below it is what passes through the
-    segment's positions, on the way to later tokens too. Borders are at multiples of `length` positions.
+    A layer's gradient is a sum over the window's positions. A segment has the terms of the positions that predict its
+    tokens; the first of a window also has the context's. So the segments of a window sum to its gradient. In the output
+    head a segment's terms are the gradient of its own loss. In lower layers they are the gradient that passes through
+    its positions, which later tokens contribute to. Borders lie at multiples of `length` positions.
     """
 
     window: Window
@@ -70,7 +70,7 @@ class Segment:
 
     @property
     def id(self) -> str:
-        """The window's id and which of its tokens these are, counted from 0."""
+        """The window's id and the range of its tokens, counted from 0."""
         return f"{self.window.id}[{self.start}:{self.stop}]"
 
     @property
@@ -80,7 +80,7 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Number of its positions, and one for the window's last token, which predicts nothing."""
+        """Number of its positions, and one more for the window's last token, which predicts nothing."""
         return len(self.positions) + (self.stop == self.window.size)
 
     @property
@@ -94,7 +94,7 @@ class Segment:
         return self.window.tokens[self.start : self.stop]
 
     def digest(self) -> bytes:
-        """SHA-256 of what is read and which part of it this is."""
+        """Return the SHA-256 of the window and the segment's range in it."""
         return hashlib.sha256(self.window.digest() + b"\0%d:%d" % (self.start, self.stop)).digest()
 
 
@@ -108,15 +108,15 @@ def cut_window(window: Window, length: int) -> Sequence[Window | Segment]:
 
 
 def window_of(example_id: str) -> str:
-    """Id of the window that an example was cut from, by the example's."""
+    """Return the id of an example's window, from the example's id."""
     return _SPAN.sub("", example_id)
 
 
 class Encoder:
-    """Turns texts, prompt/completion pairs and chats into windows with a model's own tokenizer.
+    """Encoder of texts, prompt/completion pairs and chats into windows, with a model's own tokenizer.
 
-    The tokenizer's special tokens are put where it puts them by default. Prompt and completion are tokenised
-    apart and joined, because that is where the model saw the border.
+    Special tokens go to the tokenizer's default places. Prompt and completion are tokenised apart and joined: there the
+    model saw the border.
     """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
@@ -131,9 +131,9 @@ class Encoder:
         return cut_window(window, length)
 
     def training(self, record: TrainingRecord) -> Iterator[Window]:
-        """Yield the windows of a training record; all tokens of a text or completion are predicted once."""
+        """Yield the windows of a training record. Each token of a text or completion is predicted once."""
         if record.messages:
-            # One window for each turn of the assistant: each was a completion of what stands before it.
+            # One window for each turn of the assistant, which completed all turns before it.
             turns = [i for i, m in enumerate(record.messages) if m.role == "assistant"]
             if not turns:
                 raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
@@ -151,7 +151,7 @@ class Encoder:
     def output(self, output: LoggedOutput) -> list[Window]:
         """Return the windows of a logged output: its completion's tokens, given its prompt.
 
-        The end-of-sequence token is not predicted: a log does not say whether the model ended or was cut off.
+        The end-of-sequence token is not predicted: a log does not tell if the model ended or was cut off.
         """
         if output.messages:
             with _named(output.name):
@@ -165,7 +165,7 @@ class Encoder:
 
     def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Window]:
         tokens = np.asarray(context + predicted, dtype=np.int32)
-        start = max(len(context), 1)  # the very first token has nothing that could predict it
+        start = max(len(context), 1)  # nothing predicts the very first token
         if len(tokens) <= start:
             return
         limit = self._max_length
@@ -174,11 +174,11 @@ class Encoder:
             return
         kept = len(self._prefix) if context[: len(self._prefix)] == self._prefix else 0
         if len(predicted) + max(kept, 1) <= limit:
-            # The prompt loses its oldest tokens; special tokens at its head stay where the model expects them.
+            # The prompt loses its oldest tokens. Special tokens at its head stay, where the model expects them.
             tail = limit - kept
             yield Window(name, np.concatenate([tokens[:kept], tokens[-tail:]]), limit - len(predicted))
             return
-        # Longer than a window: windows overlap by one token, so that each token is predicted exactly once.
+        # Longer than a window: windows overlap by one token, so that each token is predicted once.
         first = max(start - 1, 0)
         for part, low in enumerate(range(first, len(tokens) - 1, limit - 1)):
             yield Window(f"{name}#{part}", tokens[low : low + limit], 1)
@@ -206,10 +206,10 @@ class Encoder:
                 tokenize=False,
                 add_generation_prompt=generate,
             )
-        except ImportError:  # of what templates need, which is no chat's fault
+        except ImportError:  # a library of the templates is missing: no chat's fault
             raise
         except Exception as error:
-            # A template is a program, and raises on what its model was not trained for: a system message, for one.
+            # A template is a program. It raises on chats that its model was not trained on, as on a system message.
             raise InputError(
                 f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
             ) from error
@@ -218,7 +218,7 @@ class Encoder:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Context whose errors say which record or output they are about."""
+    """Context that puts the name of a record or output before its errors."""
     try:
         yield
     except InputError as error:
@@ -226,7 +226,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the ids that the tokenizer adds by default before and after a text."""
+    """Return the ids that the tokenizer puts before and after a text by default."""
     plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     dressed: list[int] = tokenizer("a")["input_ids"]
     for at in range(len(dressed) - len(plain) + 1):
