@@ -1,1 +1,1 @@
-"""What is claimed about speed, runnable."""
+"""Benchmarks behind every claim about speed."""

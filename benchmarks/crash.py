@@ -115,13 +115,13 @@ class Place:
             os._exit(code)
 
     def keeps_nothing_of(self, text: bytes) -> None:
-        """Fail where a byte of what was erased is left in the files of a SQLite ledger."""
+        """Fail if an erased byte is left in the files of a SQLite ledger."""
         left = [path.name for path in self.folder.glob("ledger.db*") if text in path.read_bytes()]
         if left:
             raise SystemExit(f"what was erased is still in {', '.join(left)} in {self.folder}")
 
     def holds(self) -> dict[str, object]:
-        """Everything that the ledger and its folder hold, but for moments and what is hashed from them."""
+        """Return the content of the ledger and its folder, without times and hashes over them."""
         found: dict[str, object] = {}
         with Ledger.open(self.url) as ledger:
             verify(ledger, self.folder / "data" / "books").raise_for_problems()
@@ -225,7 +225,7 @@ def prepare(folder: Path) -> None:
 
 
 def write_results(place: Place) -> None:
-    """Write what the bank says of the batch that has left: the first payout failed, the others were paid."""
+    """Write the bank's results for the exported batch: the first payout failed, the others were paid."""
     with Ledger.open(place.url) as ledger, ledger.read() as conn:
         items = batch_items(conn, batches(conn)[-1])
     lines = [

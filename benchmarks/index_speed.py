@@ -1,8 +1,8 @@
-"""How fast an index is built, against the floor that no method of its kind can beat.
+"""Speed and memory of building an index, against the floor of every method of its kind.
 
 The floor is the forward pass and the activation-only backward pass of the same loss on the same batches, with frozen
 weights, down to the output of the lowest watched layer: no projection, no gradients of weights, no sums. Batches
-alternate between the floor and every kind of index in one process, so that what else the machine does strikes all.
+alternate between the floor and every kind of index in one process, so that other load on the machine hits all alike.
 CPU seconds are the measure on a shared machine, wall seconds on a GPU. Peak memory is that of processes of their own.
 
     python -m benchmarks.index_speed                                  # the table of the GPT-2 shape
@@ -50,7 +50,7 @@ from credit.valuation.rows import RowShares
 from credit.valuation.tokens import Window, cut_window
 
 ROWS = 32
-"""Rows that examples are summed into."""
+"""Rows of the index."""
 
 DEFAULT_LENGTH = 256
 FLOOR = "floor"
@@ -70,7 +70,7 @@ class Kind:
 
     @property
     def settings(self) -> IndexSettings:
-        """What a build would be given."""
+        """Settings of the index."""
         if self.curvature == "head":
             return IndexSettings(rank=self.rank, example_length=self.example_length)
         return IndexSettings(
@@ -85,7 +85,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Work:
-    """What one repeat does, on which device."""
+    """Model, device and batches of one repeat."""
 
     model: str
     device: str
@@ -106,7 +106,7 @@ class Work:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether a GPU does it."""
+        """True on a GPU."""
         return self.device.startswith("cuda")
 
 
@@ -123,13 +123,13 @@ class Bench:
         self.rng = np.random.default_rng(0)
 
     def windows(self, batches: int = 1) -> list[Window]:
-        """Random tokens: no step of the work depends on what they say."""
+        """Return windows of random tokens: their content changes no step of the work."""
         size = (batches * self.work.examples_per_batch, self.work.length)
         tokens = self.rng.integers(0, int(self.model.module.config.vocab_size), size, dtype=np.int32)
         return [Window(f"{self.rng.integers(2**62)}", row, 1) for row in tokens]
 
     def floor(self, windows: list[Window]) -> None:
-        """Forward and activation-only backward passes over windows, batch by batch."""
+        """Run forward and activation-only backward passes over windows, batch by batch."""
         size = self.work.examples_per_batch
         with floor_mode(self.model.module, self.layers.watched):
             for low in range(0, len(windows), size):
@@ -140,13 +140,13 @@ class Bench:
         second_moments(self.model, self.layers, windows, tokens_per_batch=self.work.tokens_per_batch)
 
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
-        """Projections of an index, fitted to one batch where they are fitted: their values cost nothing."""
+        """Return the projections of an index, fitted to one batch if at all: their values change no cost."""
         layers = choose_layers(self.model.module, kind.settings.layers)
         return make_projections(self.model, layers, self.windows(), kind.settings, tokens_per_batch=10**9)
 
 
 class IndexWork:
-    """What a build does with its batches, but for writing shards."""
+    """Work of a build on its batches, without writing shards."""
 
     def __init__(self, bench: Bench, kind: Kind) -> None:
         self.bench, self.kind = bench, kind
@@ -166,9 +166,9 @@ class IndexWork:
                 self.statistic.add(gradients)
 
     def state_bytes(self) -> int:
-        """Bytes of what a build cannot do without, the curvature's sums or the second moments that come before them.
+        """Return the bytes of a build's state: the curvature's sums, or the second moments that precede them.
 
-        These are the Kronecker factors of EK-FAC, and what fitted projections are fitted to.
+        Second moments are the Kronecker factors of EK-FAC, and the data of fitted projections.
         """
         sums = sum(tensor.nbytes for tensor in self.statistic.sums().values())
         if not self.kind.settings.fits_projections:
@@ -187,9 +187,9 @@ def _smollm2_weights() -> Path | None:
 
 
 def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clock]]:
-    """Clocks of each repeat of the floor and of every kind of index, batches alternating between them.
+    """Return the clocks of each repeat of the floor and of every kind of index, batches alternating between them.
 
-    On a GPU, which is waited for whenever a clock stops, repeats alternate: a build does not wait after every batch.
+    On a GPU, repeats alternate instead: a clock waits for the GPU to stop, and a build does not wait after every batch.
     """
     sides: dict[str, Callable[[list[Window]], None]] = {FLOOR: bench.floor}
     indexes = {str(kind): IndexWork(bench, kind) for kind in kinds}
@@ -220,7 +220,7 @@ def measure(bench: Bench, kinds: list[Kind], repeats: int) -> dict[str, list[Clo
 
 
 def useful_flops(module: nn.Module, length: int, *, backward: bool) -> float:
-    """FLOPs of the floor for one token, or of its forward pass alone; how they are counted is said above."""
+    """Return the FLOPs of the floor for one token, or of its forward pass alone, counted as said above."""
     config = module.config
     linear = sum(layer.weight.numel() for layer in choose_layers(module, ("*",)).watched.values())
     heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -229,7 +229,7 @@ def useful_flops(module: nn.Module, length: int, *, backward: bool) -> float:
 
 
 def peak_of(work: Work, kind: Kind | None) -> dict[str, float]:
-    """Peak memory of an index, or of the floor (None), measured in a process of its own."""
+    """Return the peak memory of an index, or of the floor (None), measured in a process of its own."""
     task = json.dumps({"work": asdict(work), "kind": kind and asdict(kind)})
     command = [sys.executable, "-m", "benchmarks.index_speed", "--alone", task]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -238,7 +238,7 @@ def peak_of(work: Work, kind: Kind | None) -> dict[str, float]:
 
 
 def run_alone(work: Work, kind: Kind | None) -> None:
-    """The process in which one side's peak memory is measured; prints it, and the bytes of the curvature's state."""
+    """Measure one side in this process; print its peak memory and the bytes of the curvature's state."""
     bench = Bench(work)
     run: Callable[[list[Window]], None] = bench.floor if kind is None else IndexWork(bench, kind)
     run(bench.windows())
@@ -252,7 +252,7 @@ def run_alone(work: Work, kind: Kind | None) -> None:
 def report(
     bench: Bench, clocks: dict[str, list[Clock]], peaks: dict[str, dict[str, float]], peak_tflops: float
 ) -> list[dict[str, Any]]:
-    """Rows of the table, printed and returned. Ratios are medians over repeats of ratios within a repeat."""
+    """Print and return the rows of the table. Ratios are medians over repeats of ratios within a repeat."""
     work, floor = bench.work, clocks[FLOOR]
     print(f"{MODELS[work.model].title}, {work.dtype}, batches of {work.examples_per_batch} x {work.length}, ", end="")
     print(f"{len(floor)} repeats of {work.tokens:,} tokens" + (", random weights" if bench.random_weights else ""))

@@ -60,7 +60,7 @@ def credits_of(transactions: int, lines: int, providers: int) -> Iterator[Postin
 
 @dataclass
 class Clock:
-    """Wall and CPU seconds of what it was around."""
+    """Wall and CPU seconds of the block."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -74,7 +74,7 @@ class Clock:
         self.cpu += time.process_time() - cpu
 
     def shown(self) -> Measured:
-        """What is printed."""
+        """Row of the printed table."""
         return {"s": self.wall, "CPU s": self.cpu}
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark measures with: clocks, peak memory, the floor, and a description of the machine.
+"""Measures of every benchmark: clocks, peak memory, the floor, and a description of the machine.
 
 Needs torch alone, so that it also runs in the environments of other attribution libraries.
 """
@@ -29,14 +29,14 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass
 class Clock:
-    """CPU and wall seconds of one repeat. On a GPU the device is waited for, and wall seconds are what counts."""
+    """CPU and wall seconds of one repeat. On a GPU it waits for the device, and wall seconds count."""
 
     cpu: float = 0.0
     wall: float = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time that the block takes."""
+        """Count the time of the block."""
         _synchronise()
         cpu, wall = time.process_time(), time.perf_counter()
         yield
@@ -61,7 +61,7 @@ def median(clocks: Iterable[Clock]) -> Clock:
 
 @contextmanager
 def floor_mode(model: nn.Module, watched: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Frozen weights; the graph begins at the outputs of the watched layers that nothing watched lies below."""
+    """Context with frozen weights and a graph that begins at the outputs of the lowest watched layers."""
 
     def begin(_module: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor | None:
         return None if args[0].requires_grad else y.detach().requires_grad_()
@@ -84,9 +84,9 @@ def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory that this process has had.
+    """Return the peak of this process's resident memory.
 
-    From /proc: getrusage's figure starts at what the process that started this one has had.
+    From /proc: getrusage's figure starts at the peak of the parent process.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -102,7 +102,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def environment(device: str = "cpu", packages: Iterable[str] = ("torch", "transformers")) -> dict[str, Any]:
-    """Device that is measured, machine, versions, date and load, to be printed and stored with every result."""
+    """Return device, machine, versions, date and load, to be printed and stored with every result."""
     versions = {}
     for package in packages:
         try:

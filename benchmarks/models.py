@@ -1,4 +1,4 @@
-"""The models that are measured: shapes of real ones with random weights, and SmolLM2 with its own where it is at hand.
+"""Measured models: shapes of real ones with random weights, and SmolLM2 with its own if at hand.
 
 Needs torch and transformers (and its tokenizers) alone: it also runs in the environment of other libraries.
 """

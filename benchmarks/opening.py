@@ -1,7 +1,7 @@
 """Opening an index and valuing the first output: time, memory and bytes read, each case in a process of its own.
 
 A cron job pays this every hour. The index holds random rows, see `synthetic`; its files were just written, so they
-come from the page cache: a cold disk adds the time that it takes to read as many bytes.
+come from the page cache: a cold disk adds the time to read as many bytes.
 
     python -m benchmarks.opening             # 1 000 groups of 32 rows; with a dense Fisher of rank 64, 100 groups
     python -m benchmarks.opening --quick     # a tiny model and few groups: does it run? not a number

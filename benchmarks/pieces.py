@@ -1,4 +1,4 @@
-"""What parts of a build take beside the obvious way to do the same: CPU milliseconds, one thread, median of 5.
+"""Cost of a build's parts beside the obvious way to do the same: CPU milliseconds, one thread, median of 5.
 
 python -m benchmarks.pieces
 """
@@ -19,7 +19,7 @@ from credit.valuation.losses import sequence_losses
 
 
 def milliseconds(work: Callable[[], Any], repeats: int = 5) -> str:
-    """CPU milliseconds of a call, after one that is not counted."""
+    """Return the CPU milliseconds of a call, after an uncounted one."""
     work()
     clocks = []
     for _ in range(repeats):
@@ -31,7 +31,7 @@ def milliseconds(work: Callable[[], Any], repeats: int = 5) -> str:
 
 
 def plain_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss by autograd, of the positions that predict something."""
+    """Return the loss by autograd, over the predicting positions."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
 
 

@@ -1,9 +1,9 @@
-"""What rows in bf16 and int8 cost in accuracy, against the same rows in fp32, on a really trained model.
+"""Accuracy of rows in bf16 and int8, against the same rows in fp32, on a really trained model.
 
 An index of SmolLM2-135M and texts of four sources (`tests.known_sources`) is built once, its rows are stored anew in
 each dtype, and 16 completions are valued by each. Errors are relative to the fp32 index: of influence and support over
 all groups (norm of the difference over the norm, output by output), and the largest change of a group's share of the
-effect that an output's credits follow.
+effect of an output, which its credits follow.
 
     python -m benchmarks.row_precision
     python -m benchmarks.row_precision --default --example-length 12      # each text cut into two or three examples
@@ -49,7 +49,7 @@ class Errors:
 
 
 def store_otherwise(index: AttributionIndex, folder: Path, dtype: str) -> AttributionIndex:
-    """Copy an index whose rows are in fp32 to `folder`, with its rows in another dtype."""
+    """Copy an index with fp32 rows to `folder`, with its rows in another dtype."""
     shutil.copytree(index.folder, folder)
     files = dict(index.manifest.files)
     for shard, layers in zip(index.manifest.shards, index.shards(torch.device("cpu")), strict=True):

@@ -39,7 +39,7 @@ DEFAULT_ENV = Path.home() / ".cache" / "credit-rivals"
 
 @dataclass(frozen=True)
 class Package:
-    """What pip is asked to install for a system. `flags` say what its metadata gets wrong."""
+    """Requirements of a system for pip. `flags` correct wrong metadata."""
 
     requirements: tuple[str, ...]
     flags: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def package(self) -> str:
-        """The key of what has to be installed."""
+        """Key of the system's package."""
         return self.system.removesuffix("-frozen")
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class Run:
 
 
 def runs(ranks: tuple[int, ...]) -> list[Run]:
-    """What is compared at each rank: a plain store of gradients, and one with a dense Fisher."""
+    """Return the compared systems at each rank: a plain store of gradients, and one with a dense Fisher."""
     found = []
     for rank in ranks:
         found += [Run("credit", rank, "none"), Run("credit", rank, "fisher")]
@@ -82,7 +82,7 @@ def runs(ranks: tuple[int, ...]) -> list[Run]:
 
 
 SCANNED = (1_000, 10_000)
-"""Examples in stores that bergson is also made to search at rank 16: its own rows again and again."""
+"""Sizes of further stores for bergson's search at rank 16, filled with its own rows again and again."""
 
 AGREEMENT = tuple(
     Run(system, None, curvature)
@@ -121,7 +121,7 @@ class Environment:
         (folder / ".installed").write_text(json.dumps(self.missing))
 
     def versions(self) -> dict[str, str]:
-        """Versions of what was installed, as far as it matters here."""
+        """Return the versions of the relevant installed packages."""
         wanted = {"torch", "transformers", "bergson", "dattri", "dattri-llm", "kronfluence", "logix-ai"}
         done = subprocess.run(
             [str(self.python), "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True

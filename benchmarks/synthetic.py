@@ -1,7 +1,7 @@
 """Indexes in the engine's own format with made-up rows: as many groups, rows and examples as a benchmark wants.
 
 Opening and valuing then run the real code on them. The rows are random numbers, since no step of the work depends on
-what they are; the curvature, where there is one, is that of rows with unit variance.
+their values; a curvature is that of rows with unit variance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What valuing outputs costs: against the floor, the training set's size, the number of groups, and a scan.
+"""Cost of valuing outputs: against the floor, the training set's size, the number of groups, and a scan.
 
     python -m benchmarks.valuing_cost            # a few minutes, 3 GB of disk
     python -m benchmarks.valuing_cost --quick    # a tiny model and small stores: does it run? not a number
@@ -34,7 +34,7 @@ from credit.valuation.tokens import Encoder
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured. A group has 32 rows."""
+    """Measured model, outputs and index. A group has 32 rows."""
 
     model: str = "gpt2"
     rank: int = 16
@@ -52,7 +52,7 @@ ROWS = 32
 
 
 class _Valued(AttributionIndex):
-    """An index whose outputs' gradients are at hand already: what is left is the product."""
+    """Index with its outputs' gradients at hand: only the product is left."""
 
     ready: dict[str, Tensor]
 
@@ -92,7 +92,7 @@ class Bench:
                 self.model.loss(make_batch([examples[p] for p in positions])).backward()
 
     def product(self, path: Path) -> Callable[[], Tensor]:
-        """What valuing the outputs takes once their gradients are there."""
+        """Return the cost of valuing outputs with their gradients at hand."""
         index = _Valued.open(path)
         if not self.ready:
             self.ready = AttributionIndex.open(path).preconditioned(self.model, self.outputs)
@@ -101,7 +101,7 @@ class Bench:
 
 
 def timed(work: Callable[[], Any], repeats: int) -> Clock:
-    """Median of some repeats, after one that is not counted."""
+    """Return the median of some repeats, after an uncounted one."""
     work()
     clocks = []
     for _ in range(repeats):

@@ -25,7 +25,7 @@ PANEL_COLUMNS = {"cpu": 256, "cuda": 1024}
 
 @dataclass(frozen=True, slots=True)
 class WindowCut:
-    """WindowCut of a batch's windows into examples: cells of positions, and the example of each cell.
+    """Cut of a batch's windows into examples: cells of positions, and the example of each cell.
 
     Its tensors are made once for a batch, so that no layer has to wait for the device.
 
@@ -80,7 +80,7 @@ def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: WindowCut) -> Tensor:
 
 
 def _cells(values: Tensor, length: int) -> Tensor:
-    """WindowCut positions into cells: (N, T, W) -> (N·C, length, W). Fewer positions than a cell's stay one cell."""
+    """Cut positions into cells: (N, T, W) -> (N·C, length, W). Fewer positions than a cell's stay one cell."""
     return values if values.shape[1] <= length else values.reshape(-1, length, values.shape[2])
 
 

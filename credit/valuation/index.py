@@ -266,7 +266,7 @@ class AttributionIndex:
     ) -> dict[str, Tensor]:
         """Return (M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
         queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
-        curvature = self._open_curvature(device_of(model))
+        curvature = self.curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
 
     def tap(self, model: Task) -> GradientTap:
@@ -339,10 +339,11 @@ class AttributionIndex:
         """Return the weighting of this index's examples."""
         settings = self.manifest.settings
         if settings.weighs_by_curvature:
-            return Weighting(settings.weighting, self._open_curvature(device))
+            return Weighting(settings.weighting, self.curvature(device))
         return Weighting(settings.weighting)
 
-    def _open_curvature(self, device: torch.device) -> Curvature:
+    def curvature(self, device: torch.device) -> Curvature:
+        """Return the curvature, read or made once, on a device."""
         if self._curvature is None:
             settings = self.manifest.settings
             if settings.curvature == "fisher" and self.damping == settings.damping:

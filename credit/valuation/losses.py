@@ -17,7 +17,7 @@ from torch import Tensor
 from credit.valuation.batches import IGNORED
 from credit.valuation.task import upload
 
-_CHUNK = {"cpu": 2**22, "cuda": 2**26}
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
 """Logits in one operation; on a GPU enough to keep it busy."""
 
 
@@ -73,7 +73,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _chunks(predicts: NDArray[np.bool_], logits: Tensor) -> Iterator[slice]:
     """Yield the predicting positions of each chunk of logits (P, V), from the first to the last of the chunk."""
-    size = max(1, _CHUNK.get(logits.device.type, _CHUNK["cpu"]) // logits.shape[1])
+    size = max(1, CHUNK_LOGITS.get(logits.device.type, CHUNK_LOGITS["cpu"]) // logits.shape[1])
     places = np.flatnonzero(predicts)
     for low in range(0, len(predicts), size):
         own = places[slice(*np.searchsorted(places, [low, low + size]))]

@@ -131,7 +131,7 @@ class IndexInputs:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A change of an index after it was built: `update` or `withdraw`, of whom, and how many examples."""
+    """Change of a finished index: `update` or `withdraw`, its providers, and the number of examples."""
 
     action: str
     providers: tuple[str, ...]
@@ -141,7 +141,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class ExcludedExample:
-    """An example that was given but is in no row, because its gradient is not finite."""
+    """Excluded example: in the data but in no row, because its gradient is not finite."""
 
     id: str
     shares: tuple[Share, ...]
@@ -150,13 +150,13 @@ class ExcludedExample:
 
 @dataclass(frozen=True, slots=True)
 class MemberIndex:
-    """The index of a further checkpoint of the model, or of another seed, in a folder of its own inside the index.
+    """Index of a further checkpoint of the model, or of another seed, in its own folder inside the index.
 
     Attributes:
         folder: its folder.
-        manifest: the file that is its manifest, in its folder.
+        manifest: name of its manifest in that folder.
         fingerprint: its fingerprint.
-        weight: of its influence, where that of the index's own model weighs 1.
+        weight: weight of its influence; the index's own model weighs 1.
     """
 
     folder: str
@@ -169,9 +169,9 @@ class MemberIndex:
 class Manifest:
     """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
 
-    `files` maps every file to its SHA-256; of them, `shards` hold the rows and `statistic` what the curvature is
-    made from. `fitted_sha256` is the data to which the projections were fitted: that of the first build. `sizes` is the
-    sum of what the examples were divided by (see `weighting`), 0 where they were not.
+    `files` maps every file to its SHA-256. Among them, `shards` hold the rows and `statistic` the curvature's sums.
+    `fitted_sha256` is the data behind the fitted projections, those of the first build. `sizes` is the sum of the
+    examples' sizes (`curvature.Weighting`), 0 without a weighting.
     """
 
     name: str
@@ -232,7 +232,7 @@ class Manifest:
         )
 
     def to_json(self) -> str:
-        """Render as JSON, keys sorted."""
+        """Return the manifest as JSON with sorted keys."""
         body = asdict(self) | {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
 
@@ -244,11 +244,11 @@ def versioned(name: str, version: int) -> str:
 
 
 def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
-    """Read and check the manifest of an index, or another file `name` of it that is one.
+    """Read and check the manifest of an index, in the file `name`.
 
     Raises:
         InputError: `folder` is no finished index.
-        MismatchError: it was written by another version of the format.
+        MismatchError: the index has another version of the format.
         IntegrityError: the manifest is damaged.
     """
     path = folder / name
@@ -272,7 +272,7 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
 
 
 def check_presence(folder: Path, manifest: Manifest) -> None:
-    """See that every file of an index is there, without reading any.
+    """Refuse an index with a missing file, without reading any.
 
     Raises:
         IntegrityError: a file is missing; the message names the first.

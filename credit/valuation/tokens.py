@@ -99,7 +99,7 @@ class Segment:
 
 
 def cut_window(window: Window, length: int) -> Sequence[Window | Segment]:
-    """WindowCut a window into segments of at most `length` predicted tokens; one that is short enough is left whole."""
+    """Cut a window into segments of at most `length` predicted tokens. A short window stays whole."""
     first, end = window.start - 1, window.size - 1  # the positions that predict something
     borders = [first, *range((first // length + 1) * length, end, length), end]
     if len(borders) == 2:

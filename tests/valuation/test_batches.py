@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index, load_model
-from credit.valuation.batches import by_window, in_batches, is_out_of_memory
+from credit.valuation.batches import by_window, in_batches, is_out_of_memory, one_behind
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import second_moments
 from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
@@ -150,3 +150,20 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model, data, out):
     ):
         build_index(model, data, out, hidden_settings(rank=3), name="tiny")
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", 1), ("cuda", 2)])
+def test_on_a_gpu_a_batch_is_looked_at_when_the_next_was_launched(device, ahead):
+    launched = []
+
+    def launch():
+        for number in range(5):
+            launched.append(number)
+            yield number
+
+    seen = []
+    for number in one_behind(launch(), torch.device(device)):
+        assert len(launched) == min(number + ahead, 5)
+        seen.append(number)
+    assert seen == list(range(5))
+    assert list(one_behind([], torch.device(device))) == []

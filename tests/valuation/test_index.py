@@ -282,7 +282,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_nothing_is_written(model, da
 
 
 def test_an_output_is_read_with_the_models_whole_context_however_finely_data_is_cut(model, data, out):
-    """WindowCut or not, the same projections give the same gradient; the examples' number shows that data was cut."""
+    """Cut or not, the same projections give the same gradient; the examples' number shows that data was cut."""
     for name, length in (("fine", 8), ("whole", None)):
         build_index(model, data, out.with_name(name), hidden_settings(rank=3, max_length=length), name="tiny")
     fine, whole = (AttributionIndex.open(out.with_name(name)) for name in ("fine", "whole"))

@@ -38,7 +38,7 @@ def test_losses_and_gradients_are_those_of_single_tokens_whatever_the_chunks(win
     labels[~torch.tensor(windows)] = -100
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     weights = torch.rand(len(windows), generator=generator, dtype=torch.float64) if scaled else 1.0
-    with patch.object(losses_module, "_CHUNK", {"cpu": chunk}):
+    with patch.object(losses_module, "CHUNK_LOGITS", {"cpu": chunk}):
         found = sequence_losses(ours, labels)
         (found * weights).sum().backward()
         with torch.no_grad():

@@ -111,10 +111,12 @@ def test_a_llama_projects_what_several_layers_see_once(tmp_path, monkeypatch, da
     projected: list[int] = []
 
     def counted(values, side):
-        projected.append(values.shape[-1])
+        if side is not None:
+            projected.append(values.shape[-1])
         return project(values, side)
 
     monkeypatch.setattr("credit.valuation.hooks.project", counted)
+    monkeypatch.setattr("credit.valuation.influence.project", counted)
     with GradientTap(model.module, layers.watched, stored) as tap:
         batch = model.batch(examples[:3])
         ours = tap.collect(batch.loss, batch.size)

@@ -73,7 +73,7 @@ def test_relatif_without_curvature_is_the_unit_norm_and_ekfac_divides_by_its_own
     )
     index = AttributionIndex.open(tmp_path / "plain")
     rows = {name: r for shard in index.shards(model.device) for name, r in shard}
-    sizes = Weighting("relatif", index._open_curvature(model.device)).sizes(rows)
+    sizes = Weighting("relatif", index.curvature(model.device)).sizes(rows)
     truth = index.row_influence(model, outputs) / sizes * sizes.mean()
     ours = AttributionIndex.open(tmp_path / "weighted").row_influence(model, outputs)
     torch.testing.assert_close(ours, truth, rtol=1e-7, atol=1e-13)
