@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import PERIOD, json_option, say, terminal_width, workspace_options
+from credit.cli.options import PERIOD, ledger_options
+from credit.cli.printing import say, terminal_width, wrapped
 from credit.text import counted
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from credit.pipeline.close_pools import Earning, HousePolicy
     from credit.pipeline.workspace import Workspace
 
+T = TypeVar("T")
+
+_SHOWN = 20
+"""Rows of a table; a month can have thousands."""
+_REASONS = 5
+"""Reasons for not paying, each with the number of its balances."""
+
 
 @click.command()
 @click.argument("period", type=PERIOD)
@@ -26,23 +34,26 @@ if TYPE_CHECKING:
     type=click.Choice(["return", "redistribute", "escrow"]),
     default="return",
     show_default=True,
-    help="What nobody's data earned: stays with the owner, is divided among providers, or is held in escrow.",
+    help="Money that no provider's data earned: return it to the owner, redistribute it, or keep it in escrow.",
 )
 @click.option(
-    "--grace-days", type=click.IntRange(0, 366), default=0, show_default=True, help="Refuse within so many days."
+    "--grace-days",
+    type=click.IntRange(0, 366),
+    default=0,
+    show_default=True,
+    help="Days after the period in which late outputs may come; no close before.",
 )
-@click.option("--leave-pending", is_flag=True, help="Credit outputs that are not valued yet in a later period.")
+@click.option("--leave-pending", is_flag=True, help="Credit pending outputs in a later period.")
 @click.option(
     "--min-fidelity",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="What the certificate must show: its LDS as a fraction of the noise ceiling.",
+    help="Least LDS that the certificate must show, as a fraction of the noise ceiling.",
 )
-@click.option("--unvalidated", metavar="REASON", default="", help="Pay without such a certificate; statements say why.")
-@click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
-@workspace_options
-@json_option
+@click.option("--unvalidated", metavar="REASON", default="", help="Pay without such a certificate, for this reason.")
+@click.option("--dry-run", is_flag=True, help="Print every amount, write nothing.")
+@ledger_options
 def close(
     workspace: Workspace,
     period: str,
@@ -52,22 +63,21 @@ def close(
     min_fidelity: float,
     unvalidated: str,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
-    """Allocate the pools of PERIOD (YYYY-MM) by credits, decide payouts, write statements, and freeze it.
+    """Divide the pools of PERIOD (YYYY-MM) by credits, decide payouts, write statements, and freeze the period.
 
-    Periods close one after the other. Outputs that come in later are credited in the next open period.
+    Periods close one after the other. Outputs that come later are credited in the next open period.
 
-    Every index and policy that the credits came from needs a certificate by retraining (credit validate) that reaches
-    the minimum and beats token share and BM25. --unvalidated closes without one; its reason stands on every statement.
+    Every index and policy behind the credits needs a certificate by retraining (credit validate) that reaches the
+    minimum and beats token share and BM25. --unvalidated closes without one, and every statement prints its reason.
+
+    A table shows 20 rows at most; --json gives all.
 
     \b
     Example: credit close 2026-10 --dry-run
              credit close 2026-10 --grace-days 5 --house escrow
              credit close 2026-10 --unvalidated "trial run, agreed with all providers"
     """
-    from dataclasses import asdict
-
     from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
 
     policy = ClosePolicy(
@@ -79,10 +89,11 @@ def close(
     )
     with workspace.open() as ledger:
         report = close_period(ledger, period, CloseSettings(policy, dry_run, workspace.books))
-    say(as_json, asdict(report), "\n".join(_lines(report, terminal_width())))
+    say(report, *_lines(report, terminal_width()))
 
 
 def _lines(report: CloseReport, width: int) -> Iterator[str]:
+    """Yield the report: totals and exceptions first, then the tables, the outcome last."""
     if report.policy.unvalidated:
         yield f"not validated: {report.policy.unvalidated}"
     for check in report.validation.checks if not report.policy.unvalidated else ():
@@ -91,74 +102,35 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
             f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
         )
     for pool, earnings in report.earnings:
-        yield from _pool_lines(pool, earnings, width)
-    if report.waterfalls:
-        yield ""
-        yield _waterfall_table(report.waterfalls, width)
+        yield _pool_total(pool, earnings)
     for currency, falls in groupby(sorted(report.waterfalls, key=lambda fall: fall.currency), lambda f: f.currency):
         yield _total(currency, list(falls))
-    if report.unvalued:
-        yield f"unvalued, and out of this close: {', '.join(report.unvalued)}"
-    if report.left_pending:
-        yield f"{counted(report.left_pending, 'output')} left for a later period"
+    for line in _exceptions(report):
+        yield from wrapped(line, width)
+    for pool, earnings in report.earnings:
+        yield from _pool_table(pool, earnings, width)
+    if report.waterfalls:
+        yield from _balances(report.waterfalls, width)
+    yield ""
     if report.dry_run:
         yield f"period {report.period} would be closed (dry run, nothing written)"
     else:
         yield f"period {report.period} is closed, {counted(report.statements, 'statement')} written"
 
 
-def _pool_lines(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
-    """Yield how a pool is divided: its table, and what of it is whose."""
-    from credit.accounting.amounts import format_amount, format_percent
-    from credit.reporting.tables import Column, credits_text, fitted
+def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:
+    from credit.accounting.amounts import format_amount
+    from credit.reporting.tables import credits_text
 
-    def amount(minor: int) -> str:
-        return format_amount(minor, pool.currency)
-
-    yield ""
-    yield f"pool {pool.reference}: {amount(pool.net_minor)} {pool.currency}"
-    columns = (
-        Column("provider", [item.share.provider for item in earnings]),
-        Column("credits", [credits_text(item.share.credit_micro) for item in earnings], is_number=True),
-        Column("allocated", [amount(item.share.amount_minor) for item in earnings], is_number=True),
-        Column("rate", [format_percent(item.rate_ppm) if item.rate_ppm else "house" for item in earnings], True),
-        Column("earned", [amount(item.earned_minor) for item in earnings], is_number=True),
-    )
-    yield fitted(columns, width).rstrip("\n")
     earned = sum(item.earned_minor for item in earnings)
-    credited = sum(item.share.credit_micro for item in earnings)
-    yield (
-        f"for {credits_text(credited)} credits: {amount(earned)} {pool.currency} to providers,"
-        f" {amount(pool.net_minor - earned)} to the house"
+    credited = credits_text(sum(item.share.credit_micro for item in earnings))
+    net, paid, kept = (
+        format_amount(minor, pool.currency) for minor in (pool.net_minor, earned, pool.net_minor - earned)
     )
-
-
-def _waterfall_table(falls: Sequence[Waterfall], width: int) -> str:
-    """Return every provider's balances; columns that are usually zero only where one is not."""
-    from credit.accounting.amounts import format_amount
-    from credit.accounting.statement_lines import STATEMENT_LINES
-    from credit.reporting.tables import Column, fitted
-
-    columns = [Column("provider", [fall.provider for fall in falls]), Column("currency", [f.currency for f in falls])]
-    for line in STATEMENT_LINES:
-        if line.always or any(fall.amount(line) for fall in falls):
-            cells = [format_amount(line.sign * fall.amount(line), fall.currency) for fall in falls]
-            columns.append(Column(line.heading, cells, is_number=True))
-    notes = [
-        "; ".join(filter(None, (*_on_hold(fall), fall.conversion.arithmetic if fall.conversion else "", fall.reason)))
-        for fall in falls
-    ]
-    return fitted(columns, width, notes).rstrip("\n")
-
-
-def _on_hold(fall: Waterfall) -> Iterator[str]:
-    """Yield what is said of each collection that is on hold."""
-    from credit.accounting.amounts import format_amount
-
-    for item in fall.collections:
-        if item.reason:
-            held = f"{format_amount(item.balance_minor, fall.currency)} {fall.currency}"
-            yield f"{held} of {item.collection} is on hold: {item.reason}"
+    return (
+        f"pool {pool.reference}: {net} {pool.currency} for {credited} credits: {paid} {pool.currency} to providers,"
+        f" {kept} to the house"
+    )
 
 
 def _total(currency: str, falls: Sequence[Waterfall]) -> str:
@@ -168,3 +140,92 @@ def _total(currency: str, falls: Sequence[Waterfall]) -> str:
     carried = format_amount(sum(fall.carried_forward_minor for fall in falls), currency)
     payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
     return f"{payable}, {carried} carried forward"
+
+
+def _exceptions(report: CloseReport) -> Iterator[str]:
+    """Yield how many balances are not paid and why, and the outputs that this close leaves out."""
+    from credit.accounting.amounts import format_amount
+
+    unpaid: dict[tuple[str, str], list[int]] = {}
+    for fall in report.waterfalls:
+        if fall.carried_forward_minor:
+            own = f" of {format_amount(fall.owed_minor, fall.currency)} {fall.currency}"
+            unpaid.setdefault((fall.reason.replace(own, "", 1), fall.currency), []).append(fall.carried_forward_minor)
+    ranked = sorted(unpaid.items(), key=lambda item: -len(item[1]))
+    for (reason, currency), amounts in ranked[:_REASONS]:
+        total = f"{format_amount(sum(amounts), currency)} {currency}"
+        yield f"not paid: {counted(len(amounts), 'balance')}, {total}: {reason}"
+    if len(ranked) > _REASONS:
+        yield f"not paid for other reasons: {counted(sum(len(rest) for _, rest in ranked[_REASONS:]), 'balance')}"
+    held = sum(bool(item.reason) for fall in report.waterfalls for item in fall.collections)
+    if held:
+        yield f"on hold: {counted(held, 'collection')}"
+    if report.unvalued:
+        more = ", ..." if len(report.unvalued) > _SHOWN else ""
+        yield f"unvalued, and out of this close: {', '.join(report.unvalued[:_SHOWN])}{more}"
+    if report.left_pending:
+        yield f"{counted(report.left_pending, 'output')} left for a later period"
+
+
+def _pool_table(pool: Pool, earnings: Sequence[Earning], width: int) -> Iterator[str]:
+    """Yield the shares of a pool, the largest where there are many."""
+    from credit.accounting.amounts import format_amount, format_percent
+    from credit.reporting.tables import Column, credits_text, fitted
+
+    def amount(minor: int) -> str:
+        return format_amount(minor, pool.currency)
+
+    shown = _largest(earnings, lambda item: (item.share.amount_minor,))
+    columns = (
+        Column("provider", [item.share.provider for item in shown]),
+        Column("credits", [credits_text(item.share.credit_micro) for item in shown], is_number=True),
+        Column("allocated", [amount(item.share.amount_minor) for item in shown], is_number=True),
+        Column("rate", [format_percent(item.rate_ppm) if item.rate_ppm else "house" for item in shown], True),
+        Column("earned", [amount(item.earned_minor) for item in shown], is_number=True),
+    )
+    yield f"\npool {pool.reference} ({pool.currency})"
+    yield fitted(columns, width).rstrip("\n")
+    yield from _left_out(len(earnings) - len(shown), "provider")
+
+
+def _balances(falls: Sequence[Waterfall], width: int) -> Iterator[str]:
+    """Yield the balances, those with a note and the largest where there are many; a zero column is left out."""
+    from credit.accounting.amounts import format_amount
+    from credit.accounting.statement_lines import STATEMENT_LINES
+    from credit.reporting.tables import Column, fitted
+
+    noted = [(fall, "; ".join(filter(None, _notes(fall)))) for fall in falls]
+    largest = _largest(noted, lambda item: (bool(item[1]), item[0].payable_minor, abs(item[0].carried_forward_minor)))
+    shown = [fall for fall, _ in largest]
+    columns = [Column("provider", [fall.provider for fall in shown]), Column("currency", [f.currency for f in shown])]
+    for line in STATEMENT_LINES:
+        if line.always or any(fall.amount(line) for fall in shown):
+            cells = [format_amount(line.sign * fall.amount(line), fall.currency) for fall in shown]
+            columns.append(Column(line.heading, cells, is_number=True))
+    yield ""
+    yield fitted(columns, width, [note for _, note in largest]).rstrip("\n")
+    yield from _left_out(len(falls) - len(shown), "balance")
+
+
+def _notes(fall: Waterfall) -> Iterator[str]:
+    """Yield the remarks on a balance: collections on hold, a conversion, the reason why nothing is paid."""
+    from credit.accounting.amounts import format_amount
+
+    for item in fall.collections:
+        if item.reason:
+            held = f"{format_amount(item.balance_minor, fall.currency)} {fall.currency}"
+            yield f"{held} of {item.collection} is on hold: {item.reason}"
+    if fall.conversion:
+        yield fall.conversion.arithmetic
+    yield fall.reason
+
+
+def _largest(items: Sequence[T], size: Callable[[T], tuple[int, ...]]) -> list[T]:
+    """Return at most `_SHOWN` items, those of the greatest size, in their own order."""
+    ranked = sorted(range(len(items)), key=lambda place: size(items[place]), reverse=True)
+    return [items[place] for place in sorted(ranked[:_SHOWN])]
+
+
+def _left_out(count: int, noun: str) -> Iterator[str]:
+    if count > 0:
+        yield f"... and {counted(count, noun)} more; --json gives all"

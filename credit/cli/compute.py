@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from credit.cli.options import FILE, json_option, progress_bar, say, warn, workspace_options
+from credit.cli.options import FILE, device_option, dtype_option, ledger_options, models_option, policy_options
+from credit.cli.printing import progress_bar, say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
 
@@ -21,83 +22,48 @@ if TYPE_CHECKING:
     "index_dirs",
     type=FILE,
     multiple=True,
-    help="The index to value by, or its new place. [default: the newest of each model]",
+    help="Index to value by, or its new place. May be repeated.  [default: the newest of each model]",
 )
+@models_option
+@policy_options
 @click.option(
-    "--model",
-    "models",
-    type=FILE,
-    multiple=True,
-    help="Where the model, or a checkpoint of it, is now, if it was moved. [default: where it was indexed]",
+    "--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature.  [default: the index's]"
 )
-@click.option("--measure", type=click.Choice(["effect", "support", "influence"]), default="effect", show_default=True)
-@click.option("--alpha", type=float, help="Weight of influence in effect. [default: the certificate's, or 1]")
-@click.option("--beta", type=float, help="Weight of support in effect. [default: the certificate's, or 1]")
-@click.option("--gamma", type=float, help="Weight of volume in effect. [default: the certificate's, or 0]")
-@click.option(
-    "--basis",
-    type=click.Choice(["output", "period"]),
-    default="output",
-    show_default=True,
-    help="Each output distributes its own weight, or measures are added up over the period.",
-)
-@click.option(
-    "--negative",
-    type=click.Choice(["zero", "net"]),
-    default="zero",
-    show_default=True,
-    help="Negative measures count for nothing, or are set off within the period.",
-)
-@click.option("--noise-floor", default=1.0, show_default=True, help="Effect counts pulls beyond this many spreads.")
-@click.option("--damping", type=click.FloatRange(min=0, min_open=True), help="Of the curvature. [default: the index's]")
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
-@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
-@workspace_options
-@json_option
-@click.pass_context
+@dtype_option
+@device_option
+@ledger_options
 def compute(
-    ctx: click.Context,
     workspace: Workspace,
     index_dirs: tuple[Path, ...],
     models: tuple[Path, ...],
-    measure: Literal["effect", "support", "influence"],
-    alpha: float | None,
-    beta: float | None,
-    gamma: float | None,
-    basis: Literal["output", "period"],
-    negative: Literal["zero", "net"],
-    noise_floor: float,
+    policy: dict[str, Any],
     damping: float | None,
     chunk: int,
     dtype: str,
     device: str,
-    as_json: bool,
 ) -> None:
-    """Value the outputs that are not valued yet, and post what they credit.
+    """Value the pending outputs, and post their credits.
 
-    Each chunk is one atomic step: killed at any moment, the next run goes on, and nothing is counted twice. With
-    --basis period or --negative net, credits are what each output gives by itself until the close of their period moves
-    them to where its sums put them.
+    Each chunk is one atomic step: after an interruption, the next run resumes, and every output counts once.
+
+    Unless you choose otherwise, outputs earn by --measure effect with a --noise-floor of 1, --basis output and
+    --negative zero. The weights of effect are those of the index's certificate if it predicts better with them, else
+    --alpha 1 --beta 1 --gamma 0. With --basis period or --negative net, each output gives credits by itself first,
+    and the close of the period moves them to where the sums put them.
 
     \b
     Example: credit compute
     """
-    from dataclasses import asdict
-
     from credit.accounting.amounts import amount_text
     from credit.accounting.credits import Policy
     from credit.pipeline.compute import ComputeSettings
     from credit.pipeline.compute import compute as run
     from credit.records import CREDIT
 
-    weights = {"alpha": alpha, "beta": beta, "gamma": gamma}
-    chosen = {name: weight for name, weight in weights.items() if weight is not None}
     settings = ComputeSettings(
-        policy=Policy(
-            measure=measure, noise_floor=noise_floor, damping=damping, basis=basis, negative=negative, **chosen
-        ),
-        calibrated=not chosen,
+        policy=Policy(damping=damping, **policy),
+        calibrated=not policy.keys() & {"alpha", "beta", "gamma"},
         index_dirs=index_dirs,
         model_paths=models,
         dtype=dtype,
@@ -106,15 +72,13 @@ def compute(
     )
     with progress_bar("valuing", "outputs") as update:
         report = run(workspace, settings, update)
-    warn([f"not valued: {reason}" for reason in report.refused])
-    text = (
+    warn(*(f"not valued: {reason}" for reason in report.refused))
+    done = (
         f"{counted(report.valued, 'output')} valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"
         f" {counted(report.books, 'score book')}"
-        if report.valued
-        else "nothing to do"
     )
+    lines = [done if report.valued else "nothing to do"]
     if report.refused:
-        text += f"; {len(report.refused)} cannot be valued, and hold up a close: credit outputs unvalue --help"
-    say(as_json, asdict(report), text)
-    if report.refused:
-        ctx.exit(EXIT_PARTIAL)
+        refused = counted(len(report.refused), "output")
+        lines.append(f"{refused} cannot be valued, and hold up a close; take them out: credit outputs unvalue --help")
+    say(report, *lines, exit_code=EXIT_PARTIAL if report.refused else 0)

@@ -1,32 +1,41 @@
-"""`credit adjust`, `credit reverse`, `credit balance`."""
+"""`credit adjust`, `reverse` and `restate`: corrections of posted money, which stays as it was posted."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from credit.cli.options import DAY, NUMBER, PERIOD, json_option, say, workspace_options
+from credit.cli.options import (
+    CURRENCY,
+    FILE,
+    NUMBER,
+    PERIOD,
+    ledger_options,
+    policy_options,
+    printed_reason_option,
+    reason_option,
+)
+from credit.cli.printing import say, say_posted
 
 if TYPE_CHECKING:
-    from credit.ledger.journal import Posted
+    from credit.pipeline.restate import Restatement
     from credit.pipeline.workspace import Workspace
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -12.50 is an amount, not an option
 @click.argument("provider")
 @click.argument("amount")
-@click.argument("currency")
+@click.argument("currency", type=CURRENCY)
 @click.option("--period", type=PERIOD, required=True, help="The open period (YYYY-MM) whose statement shows it.")
-@click.option("--reason", required=True, help="Printed on the statement.")
+@printed_reason_option
 @click.option("--cites", type=NUMBER, metavar="TXN", help="The transaction that it corrects.")
-@click.option("--key", help="Tells apart two adjustments that say the same.")
-@click.option(
-    "--from-escrow", is_flag=True, help="Out of what closes with --house escrow hold, not of the house's own."
-)
-@workspace_options
-@json_option
+@click.option("--key", help="Tells apart two adjustments that are otherwise equal.")
+@click.option("--from-escrow", is_flag=True, help="Take it from the escrow of closes with --house escrow.")
+@ledger_options
 def adjust(
     workspace: Workspace,
     provider: str,
@@ -37,19 +46,16 @@ def adjust(
     cites: int | None,
     key: str | None,
     from_escrow: bool,
-    as_json: bool,
 ) -> None:
-    """Correct what is owed to PROVIDER by AMOUNT (negative: in the house's favour). Again changes nothing.
+    """Correct the money owed to PROVIDER by AMOUNT (negative: in the house's favour). Repeating it changes nothing.
 
-    With --from-escrow, what nobody earned and was held is paid to who has a claim to it, or given to `house`, the
-    owner, where nobody has: credit balance money:escrow.
+    The house pays an adjustment. With --from-escrow, the money comes from the escrow instead (credit balance
+    money:escrow): for a provider with a claim to it, or for `house`, the owner, if nobody has one.
 
     \b
     Example: credit adjust anna-books -12.50 EUR --period 2026-11 --reason "counted twice in October" --cites 118
              credit adjust anna-books 40.00 EUR --period 2026-11 --reason "claim of 2026-10-12" --from-escrow
     """
-    from datetime import UTC
-
     from credit.accounting.amounts import parse_amount
     from credit.ledger.corrections import adjust as post_adjustment
 
@@ -68,79 +74,71 @@ def adjust(
             now=datetime.now(UTC),
         )
     source = " out of escrow" if from_escrow else ""
-    _report(as_json, done, f"the adjustment of {provider} by {amount} {currency}{source}")
+    say_posted(done, f"the adjustment of {provider} by {amount} {currency}{source}")
 
 
 @click.command()
 @click.argument("txn", type=NUMBER)
-@click.option("--reason", required=True, help="Why, in words.")
-@workspace_options
-@json_option
-def reverse(workspace: Workspace, txn: int, reason: str, as_json: bool) -> None:
-    """Undo transaction TXN by its negation, in its own period or the first open one. Again changes nothing.
+@reason_option
+@ledger_options
+def reverse(workspace: Workspace, txn: int, reason: str) -> None:
+    """Undo transaction TXN by its negation, in its own period or the first open one. Repeating it changes nothing.
 
     \b
     Example: credit reverse 118 --reason "the pool was entered twice"
     """
-    from datetime import UTC
-
     from credit.ledger.corrections import transaction_in_words, undo
 
     with workspace.open() as ledger, ledger.write() as conn:
         done = undo(conn, txn, reason=reason, now=datetime.now(UTC))
         what = transaction_in_words(conn, txn)
-    _report(as_json, done, f"the reversal of transaction {txn} ({what})")
-
-
-def _report(as_json: bool, done: Posted, what: str) -> None:
-    facts = {"transaction": done.txn_id, "hash": done.hash, "replayed": done.replayed}
-    was = "was posted before, as" if done.replayed else "is posted, as"
-    say(as_json, facts, f"{what} {was} transaction {done.txn_id}")
+    say_posted(done, f"the reversal of transaction {txn} ({what})")
 
 
 @click.command()
-@click.argument("whose", metavar="ACCOUNT|PROVIDER")
-@click.option("--effective", type=DAY, metavar="DAY", help="Count what took effect by this day.")
-@click.option(
-    "--recorded", metavar="MOMENT", help="Count what was recorded by this moment (ISO 8601 with zone, or a UTC day)."
-)
-@workspace_options
-@json_option
-def balance(workspace: Workspace, whose: str, effective: datetime | None, recorded: str | None, as_json: bool) -> None:
-    """Show what an account holds, or every account of a provider, as of a day and as of what was known.
+@click.argument("period", type=PERIOD)
+@printed_reason_option
+@policy_options
+@click.option("--index", "index_dir", type=FILE, help="Value the outputs again, by this index and its model.")
+@click.option("--dry-run", is_flag=True, help="Print the difference, write nothing.")
+@ledger_options
+def restate(
+    workspace: Workspace, period: str, reason: str, policy: dict[str, Any], index_dir: Path | None, dry_run: bool
+) -> None:
+    """Recompute the closed PERIOD (YYYY-MM) by another policy or index, and post the difference in the open one.
+
+    Options that you leave out stay as they were. The statements of the closed period stay the same to the byte.
+    Repeating the command changes nothing.
 
     \b
-    Example: credit balance anna-books
-             credit balance money:payable:anna-books --effective 2026-09-30 --recorded 2026-10-05T12:00:00Z
+    Example: credit restate 2026-10 --measure support --reason "as agreed with the providers" --dry-run
     """
-    from credit.accounting.amounts import amount_text
-    from credit.ledger.balances import balances
+    from credit.pipeline.restate import by_index, by_policy
+    from credit.pipeline.restate import restate as run
 
-    known_by = None if recorded is None else _moment(recorded)
-    with workspace.open() as ledger, ledger.read() as conn:
-        found = balances(conn, whose, effective=effective.date() if effective else None, recorded=known_by)
-
-    rows = [(item.account, amount_text(item.amount, item.commodity), item.commodity) for item in found]
-    width = max((len(row[0]) for row in rows), default=0)
-    digits = max((len(row[1]) for row in rows), default=0)
-    lines = [f"{key:<{width}}  {amount:>{digits}} {commodity}" for key, amount, commodity in rows]
-    facts = [{"account": key, "balance": amount, "commodity": commodity} for key, amount, commodity in rows]
-    say(as_json, {"balances": facts}, "\n".join(lines or [f"nothing was ever posted for {whose}"]))
+    method: dict[str, object] = {"policy": policy}
+    with workspace.open() as ledger:
+        if index_dir is None:
+            rescore = by_policy(policy)
+        else:
+            rescore, method["index"] = by_index(ledger, index_dir, policy)
+        report = run(workspace, ledger, period, rescore, method, reason=reason, dry_run=dry_run)
+    say(report, *_lines(report))
 
 
-def _moment(text: str) -> datetime:
-    """Read a moment with its zone, or a day in UTC to its end."""
-    from datetime import UTC, timedelta
+def _lines(report: Restatement) -> Iterator[str]:
+    from credit.accounting.amounts import format_amount
 
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"--recorded {text!r} is not a moment such as 2026-10-05T12:00:00Z") from None
-    if len(text) == len("2026-10-05"):
-        return moment.replace(tzinfo=UTC) + timedelta(days=1, microseconds=-1)
-    if moment.tzinfo is None:
-        raise click.UsageError(f"--recorded {text!r} has no time zone; write {text}Z if it is UTC")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise click.UsageError(f"--recorded {text!r} is not in the years 1 to 9999 in UTC") from None
+    for credited in report.credits:
+        yield f"{credited.provider}: {credited.posted_micro} micro-credits, restated {credited.restated_micro}"
+    for item in report.money:
+        amounts = (item.allocated_minor, item.restated_before_minor, item.adjustment_minor)
+        first, before, change = (format_amount(minor, item.currency) for minor in amounts)
+        earlier = f" and {before} by earlier restatements" if item.restated_before_minor else ""
+        yield f"{item.account}: {first} {item.currency}{earlier}, adjusted by {change}"
+    if report.txn_id is not None:
+        yield f"posted in {report.posted_in} as transaction {report.txn_id}"
+    elif report.dry_run and any(item.adjustment_minor for item in report.money):
+        yield f"would be posted in {report.posted_in} (dry run, nothing written)"
+    else:
+        yield "nothing to adjust"

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from credit.cli.options import FILE, progress_bar
+from credit.cli.options import FILE
+from credit.cli.printing import progress_bar
 
 
 @click.command()
-@click.option("--out", type=FILE, default=Path("credit-demo"), show_default=True, help="Folder for all it makes.")
+@click.option("--out", type=FILE, default=Path("credit-demo"), show_default=True, help="Folder for its files.")
 def demo(out: Path) -> None:
-    """See it all on real data, offline: train a small model, credit its sources, pay them.
+    """See everything on real data, offline: train a small model, credit its sources, pay them.
 
-    The contributors are Python packages installed here; their source files are the training data. The demo trains a
-    small language model on them, lets it write, and runs every step as you would, printing each command.
+    The providers are Python packages installed here; their source files are the training data. The demo trains a small
+    language model on them, lets it write, and runs every step as you would, printing each command.
 
     \b
     Example: credit demo --out /tmp/credit-demo
@@ -48,4 +49,4 @@ def demo(out: Path) -> None:
         f"Of {result.checked} true continuations of files held back from training, "
         f"{result.hits} ({result.hits / result.checked:.0%}) credited most the provider that wrote them."
     )
-    click.echo(f"Look around in {out}/: credit.db is the ledger, export-*/ holds what each provider would be sent.")
+    click.echo(f"Look around in {out}/: credit.db is the ledger, export-*/ holds one folder per provider.")

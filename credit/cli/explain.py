@@ -13,14 +13,12 @@ from credit.cli.options import (
     NUMBER,
     PERIOD,
     Group,
-    field_mapping,
+    device_option,
     field_option,
-    json_option,
-    progress_bar,
-    say,
-    terminal_width,
-    workspace_options,
+    ledger_options,
+    models_option,
 )
+from credit.cli.printing import progress_bar, say, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from credit.ledger.transactions import Transaction
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def explain() -> None:
-    """Where a number comes from.
+    """Trace a number to its sources.
 
     \b
     Example: credit explain payout anna-books 2026-10
@@ -42,41 +40,32 @@ def explain() -> None:
 @click.argument("provider")
 @click.argument("period", type=PERIOD)
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Outputs to name.")
-@workspace_options
-@json_option
-def payout(workspace: Workspace, provider: str, period: str, top: int, as_json: bool) -> None:
-    """Say why PROVIDER is paid what it is for PERIOD (YYYY-MM), or why it is not: from the money to the outputs.
+@ledger_options
+def payout(workspace: Workspace, provider: str, period: str, top: int) -> None:
+    """Explain the payout of PROVIDER for PERIOD (YYYY-MM), or why there is none: from the money to the outputs.
 
-    Every step is computed again and compared with the statement. ⌊x⌋ is x rounded down to a minor unit.
+    The command computes every step again and compares it with the statement. ⌊x⌋ is x rounded down to a minor unit.
 
     \b
     Example: credit explain payout anna-books 2026-10
     """
-    from dataclasses import asdict
-
     from credit.pipeline.explain_payout import explain_payout
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = explain_payout(conn, workspace.books, provider, period, top=top)
-    say(as_json, asdict(found), "\n".join(_lines(found)))
+    width = terminal_width()
+    say(found, *(part for line in _payout_lines(found) for part in wrapped(line, width)))
 
 
 @explain.command()
 @click.argument("name")
 @click.argument("data", type=FILE, nargs=-1)
-@click.option("--provider", "providers", multiple=True, help="Only this provider's data; may be given several times.")
+@click.option("--provider", "providers", multiple=True, help="Only this provider's data. May be repeated.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Examples to name.")
-@click.option(
-    "--model",
-    "models",
-    type=FILE,
-    multiple=True,
-    help="Where the model, or a checkpoint of it, is now, if it was moved.",
-)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@models_option
+@device_option
 @field_option
-@workspace_options
-@json_option
+@ledger_options
 def output(
     workspace: Workspace,
     name: str,
@@ -85,18 +74,16 @@ def output(
     top: int,
     models: tuple[Path, ...],
     device: str,
-    fields: tuple[str, ...],
-    as_json: bool,
+    fields: dict[str, str],
 ) -> None:
-    """Name the training examples that the output NAME drew on most, by the newest index of its model.
+    """Name the training examples with the greatest influence on the output NAME.
 
-    DATA is the training data: it is needed where the index keeps folded rows, and to show texts.
+    The index that valued the output ranks them, or else the newest index of its model. DATA is the training data: the
+    command needs it where the index keeps folded rows, and to show texts.
 
     \b
     Example: credit explain output o1 train.jsonl --top 5
     """
-    from dataclasses import asdict
-
     from credit.pipeline.explain_output import explain_logged_output
     from credit.records import PPM, shares_in_words
     from credit.reporting.tables import Column, fitted
@@ -110,7 +97,7 @@ def output(
             top=top,
             model_paths=models,
             device=device,
-            fields=field_mapping(fields),
+            fields=fields,
             progress=update,
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
@@ -123,26 +110,23 @@ def output(
     )
     texts = [found.texts.get(item.id, "") for item in found.examples]
     lines.append(fitted(columns, terminal_width(), texts).rstrip("\n"))
-    say(as_json, asdict(found), "\n".join(lines))
+    say(found, *lines)
 
 
 @explain.command()
 @click.argument("txn", type=NUMBER)
-@workspace_options
-@json_option
-def transaction(workspace: Workspace, txn: int, as_json: bool) -> None:
-    """Show what transaction TXN says: its entries, reason, details and hashes.
+@ledger_options
+def transaction(workspace: Workspace, txn: int) -> None:
+    """Show transaction TXN: its entries, reason, details and hashes.
 
     \b
     Example: credit explain transaction 118
     """
-    from dataclasses import asdict
-
     from credit.ledger.transactions import transaction as find
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = find(conn, txn)
-    say(as_json, asdict(found), "\n".join(_transaction_lines(found, terminal_width())))
+    say(found, *_transaction_lines(found, terminal_width()))
 
 
 def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
@@ -174,7 +158,7 @@ def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
     yield f"hash {found.hash}, after {found.prev_hash}"
 
 
-def _lines(found: PayoutExplanation) -> Iterator[str]:
+def _payout_lines(found: PayoutExplanation) -> Iterator[str]:
     from credit.records import MICRO
 
     yield f"{found.name} ({found.provider}), {found.period}: {found.verdict}"

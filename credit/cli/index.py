@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from credit.cli.options import (
-    FILE,
-    field_mapping,
-    field_option,
-    json_option,
-    progress_bar,
-    say,
-    warn,
-    workspace_options,
-)
+from credit.cli.options import FILE, device_option, dtype_option, field_option, ledger_options
+from credit.cli.printing import progress_bar, say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from credit.pipeline.index import IndexRequest
+    from credit.pipeline.index import IndexReport, IndexRequest
     from credit.pipeline.workspace import Workspace
     from credit.valuation.layers import SkippedLayer
 
@@ -51,20 +43,20 @@ class _NumberOrWord(click.ParamType[int | str]):
 @click.argument("model", type=FILE)
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="Folder of the index.")
-@click.option("--name", help="What logs call the model. [default: the model's folder]")
+@click.option("--name", help="Name of the model in logs.  [default: the model's folder]")
 @click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
     metavar="MODEL[:WEIGHT]",
-    help="A further checkpoint or seed of the model: influence is the weighted mean. MODEL itself weighs 1.",
+    help="Further checkpoint or seed of the model: influence is the weighted mean. MODEL itself weighs 1.",
 )
 @click.option(
     "--rank",
     "ranks",
     multiple=True,
     metavar="[PATTERN:]RANK",
-    help="Rank of the projections: 64, in=64,out=4096, '*.mlp.*:128'; may be given again.  [default: 32, and a "
+    help="Rank of the projections: 64, in=64,out=4096, '*.mlp.*:128'. May be repeated.  [default: 32, and a "
     "vocabulary in at most 8192 buckets]",
 )
 @click.option("--projection", type=click.Choice(["random", "pca"]), default="pca", show_default=True)
@@ -77,7 +69,13 @@ class _NumberOrWord(click.ParamType[int | str]):
     show_default=True,
     help="Rows kept per collection; all keeps one for each example.",
 )
-@click.option("--rows-dtype", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--rows-dtype",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Number format of the rows.",
+)
 @click.option(
     "--weighting",
     type=click.Choice(["none", "unit", "relatif"]),
@@ -94,7 +92,7 @@ class _NumberOrWord(click.ParamType[int | str]):
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
-    help="Tokens read in one pass; longer texts are read in parts. Outputs are read with all of the model's context."
+    help="Tokens read in one pass; longer texts are read in windows. Outputs use all of the model's context."
     "  [default: the model's, at most 2048]",
 )
 @click.option(
@@ -102,31 +100,26 @@ class _NumberOrWord(click.ParamType[int | str]):
     type=_NumberOrWord("none"),
     default=256,
     show_default=True,
-    help="Tokens of an example: what is read in one pass is cut into several, which are told apart. 'none' cuts none.",
+    help="Tokens of an example: each window is cut into several. 'none' keeps windows whole.",
 )
 @click.option("--sample", default=2048, show_default=True, help="Examples that pca and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
-@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@dtype_option
+@device_option
 @field_option
-@click.option("--register/--no-register", default=True, show_default=True, help="Make the index known to the ledger.")
-@click.option(
-    "--update", is_flag=True, help="Add DATA to the index that is there; what it holds already is passed over."
-)
-@click.option(
-    "--withdraw", metavar="PROVIDER", help="Take a provider, whose data DATA holds, out of the index that is there."
-)
+@click.option("--register/--no-register", default=True, show_default=True, help="Enter the index in the ledger.")
+@click.option("--update", is_flag=True, help="Add DATA to the existing index; known data is skipped.")
+@click.option("--withdraw", metavar="PROVIDER", help="Take a provider, whose data is in DATA, out of the index.")
 @click.option(
     "--non-finite",
     type=click.Choice(["fail", "exclude"]),
     default="fail",
     show_default=True,
-    help="What becomes of an example whose gradient is not finite.",
+    help="Treatment of an example whose gradient is not finite.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what it would take, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the time, memory and disk it would take; write nothing.")
 @click.option("--strict", is_flag=True, help="Index nothing if any record is bad.")
-@workspace_options
-@json_option
+@ledger_options
 @click.pass_context
 def index(
     ctx: click.Context,
@@ -150,23 +143,22 @@ def index(
     seed: int,
     dtype: str,
     device: str,
-    fields: tuple[str, ...],
+    fields: dict[str, str],
     register: bool,
     update: bool,
     withdraw: str | None,
     non_finite: str,
     dry_run: bool,
     strict: bool,
-    as_json: bool,
 ) -> None:
     """Build the attribution index of a MODEL from its tagged training DATA.
 
     MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, or saved data sets, with the
-    fields id, provider and text (or prompt and completion, or messages), and optionally collection. A record that
-    several contributed has splits in place of provider: [{"provider": "anna", "share": 0.7}, ...].
+    fields id, provider and text (or prompt and completion, or messages), and optionally collection. A record by
+    several providers has splits in place of provider: [{"provider": "anna", "share": 0.7}, ...].
 
-    Time, memory and disk are estimated first, from a batch or two; what cannot fit is refused. An interrupted build
-    goes on where it was; a finished one is left alone.
+    The command first estimates time, memory and disk from a batch or two, and refuses what cannot fit. Repeated after
+    an interruption, it resumes the build; a finished index it leaves alone.
 
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm --dry-run
@@ -208,7 +200,7 @@ def index(
         settings=settings,
         dtype=dtype,
         device=device,
-        fields=field_mapping(fields),
+        fields=fields,
         register=register,
         strict=strict,
         checkpoints=named,
@@ -218,33 +210,41 @@ def index(
         given=_given(ctx),
     )
     if dry_run:
-        _say_plan(ctx, workspace, request, as_json)
+        _say_plan(workspace, request)
         return
     with progress_bar("indexing", "tokens") as advance:
         report = index_training_data(
             workspace,
             request,
             lambda _phase, done, total: advance(done, total),
-            lambda needs: warn([f"the index needs {needs}"]),
+            lambda needs: warn(f"the index needs {needs}"),
         )
+    warn(*report.notices, *report.problems)
+    _say_report(request, report)
+
+
+def _say_report(request: IndexRequest, report: IndexReport) -> None:
+    """Print the finished index."""
     manifest = report.manifest
-    warn([*report.notices, *report.problems])
     rows = sum(group.stop - group.start for group in manifest.groups)
     watched = 1 - sum(layer.share for layer in manifest.skipped)
-    verb = "was there already" if report.existed else "revised" if update or withdraw else "built"
+    changed = request.update or request.withdraw is not None
+    verb = "was there already" if report.existed else "revised" if changed else "built"
     counts = _counts(manifest.examples, manifest.tokens, len(manifest.groups), rows)
-    layers_in_words = manifest.layers[0].name if len(manifest.layers) == 1 else f"{len(manifest.layers)} layers"
-    scope = f"{layers_in_words}, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}"
-    lines = [f"{out}: {verb}; model {manifest.name}, {counts}", f"watched: {scope}"]
+    layers = manifest.layers[0].name if len(manifest.layers) == 1 else f"{len(manifest.layers)} layers"
+    lines = [
+        f"{request.out}: {verb}; model {manifest.name}, {counts}",
+        f"watched: {layers}, {watched:.0%} of the parameters; left out: {_in_words(manifest.skipped)}",
+    ]
     if manifest.checkpoints:
         lines.append(f"checkpoints: {len(manifest.checkpoints)} beside the model")
     excluded = [example.id for example in manifest.excluded]
     if excluded:
-        lines.append(f"left out, as their gradient is not finite: {', '.join(excluded)}")
+        lines.append(f"excluded, because their gradient is not finite: {', '.join(excluded)}")
     if report.quarantine_file:
         lines.append(f"{counted(report.quarantined, 'record')} quarantined in {report.quarantine_file}")
     facts = {
-        "out": out,
+        "out": request.out,
         "name": manifest.name,
         "existed": report.existed,
         "fingerprint": manifest.fingerprint,
@@ -256,9 +256,7 @@ def index(
         "quarantined": report.quarantined,
         "quarantine_file": report.quarantine_file,
     }
-    say(as_json, facts, "\n".join(lines))
-    if report.quarantined or excluded:
-        ctx.exit(EXIT_PARTIAL)
+    say(facts, *lines, exit_code=EXIT_PARTIAL if report.quarantined or excluded else 0)
 
 
 def _counts(examples: int, tokens: int, groups: int, rows: int) -> str:
@@ -266,14 +264,14 @@ def _counts(examples: int, tokens: int, groups: int, rows: int) -> str:
     return ", ".join(counted(count, noun) for noun, count in counts.items())
 
 
-def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, as_json: bool) -> None:
-    """Print what a build would take."""
+def _say_plan(workspace: Workspace, request: IndexRequest) -> None:
+    """Print the records, size and needs of a build without making it."""
     from dataclasses import asdict
 
     from credit.pipeline.index import plan_training_data
 
     plan = plan_training_data(workspace, request)
-    warn([*plan.notices, *plan.problems])
+    warn(*plan.notices, *plan.problems)
     build = plan.build
     counts = _counts(build.examples, build.tokens, build.groups, build.rows)
     verb = (
@@ -295,9 +293,7 @@ def _say_plan(ctx: click.Context, workspace: Workspace, request: IndexRequest, a
         "quarantined": plan.counts.quarantined,
         "problems": plan.problems,
     }
-    say(as_json, facts, "\n".join(lines))
-    if plan.counts.quarantined:
-        ctx.exit(EXIT_PARTIAL)
+    say(facts, *lines, exit_code=EXIT_PARTIAL if plan.counts.quarantined else 0)
 
 
 def _given(ctx: click.Context) -> frozenset[str]:

@@ -1,12 +1,14 @@
-"""`credit init`, `credit status`, `credit verify`."""
+"""`credit init`, `status`, `verify`, `transactions` and `balance`: the ledger as a whole."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import json_option, say, workspace_options
+from credit.cli.options import DAY, PERIOD, ledger_options
+from credit.cli.printing import aligned, say, terminal_width
 from credit.errors import EXIT_INTEGRITY
 from credit.text import counted
 
@@ -16,10 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@workspace_options
-@json_option
-def init(workspace: Workspace, as_json: bool) -> None:
-    """Create the ledger, or upgrade it to this version; run again, it changes nothing.
+@ledger_options
+def init(workspace: Workspace) -> None:
+    """Create the ledger, or upgrade it to this version. Repeating it changes nothing.
 
     \b
     Example: credit init
@@ -30,38 +31,36 @@ def init(workspace: Workspace, as_json: bool) -> None:
     revision = upgrade(workspace.database)
     workspace.data_dir.mkdir(parents=True, exist_ok=True)
     facts = {"database": redact(workspace.database), "revision": revision, "data_dir": workspace.data_dir}
-    say(as_json, facts, f"ledger {facts['database']} is ready (revision {revision}); files in {workspace.data_dir}/")
+    say(facts, f"ledger {facts['database']} is ready (revision {revision}); its files go to {workspace.data_dir}/")
 
 
 @click.command()
-@workspace_options
-@json_option
-def status(workspace: Workspace, as_json: bool) -> None:
-    """Show what the ledger holds and what is to be done.
+@ledger_options
+def status(workspace: Workspace) -> None:
+    """Show the contents of the ledger and the commands that come next.
 
     \b
     Example: credit status
     """
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from credit.pipeline.status import overview
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = overview(conn, now=datetime.now(UTC))
     now = found.status
-    lines = [
+    say(
+        asdict(now) | {"next": found.next_steps},
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {counted(now.models, 'model')}",
-        f"outputs       {sum(now.outputs.values())}, {now.pending} not valued yet"
+        f"outputs       {sum(now.outputs.values())}, {now.pending} pending"
         + (f", {now.unvalued} unvalued" if now.unvalued else ""),
         *(f"  {month}     {count}" for month, count in now.outputs.items()),
         f"score books   {now.books}",
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
         *map(_period_line, found.periods),
         *(f"next: {step}" for step in found.next_steps),
-    ]
-    say(as_json, asdict(now) | {"next": found.next_steps}, "\n".join(lines))
+    )
 
 
 def _period_line(item: PeriodOverview) -> str:
@@ -75,35 +74,118 @@ def _period_line(item: PeriodOverview) -> str:
 
 
 @click.command()
-@click.option(
-    "--head", "heads", metavar="HASH", multiple=True, help="A head that you kept: it must be there still. Repeatable."
-)
-@workspace_options
-@json_option
-@click.pass_context
-def verify(ctx: click.Context, workspace: Workspace, heads: tuple[str, ...], as_json: bool) -> None:
-    """Recompute the hash chain, every balance and every checksum; name what is wrong.
+@click.option("--head", "heads", metavar="HASH", multiple=True, help="A head that you kept. May be repeated.")
+@ledger_options
+def verify(workspace: Workspace, heads: tuple[str, ...]) -> None:
+    """Recompute the hash chain, every balance and every checksum, and name every fault.
 
-    Exits with 4 if anything is. The heads that it prints, of the chain of transactions and of the seals of all other
-    rows, are worth keeping elsewhere: with --head, a tail that was cut off is found even where no statement or payout
-    tells of it.
+    Exits with 4 if there is a fault. Keep the two printed heads elsewhere: one closes the chain of transactions, the
+    other the seals of all other rows. With --head, verify then finds a tail that was cut off, even if no statement or
+    payout tells of it.
 
     \b
     Example: credit verify
              credit verify --head 1f8e... --head 9c04...
     """
-    from dataclasses import asdict
-
     from credit.ledger.verify import verify as check
 
     with workspace.open() as ledger:
         report = check(ledger, workspace.books, heads=heads)
     if report.problems:
-        text = "\n".join(str(problem) for problem in report.problems)
-    else:
-        counts = [f"{count} {what.replace('_', ' ')}" for what, count in sorted(report.checked.items()) if count]
-        text = f"everything is as it was written: {', '.join(counts)}\nchain head {report.chain_head}\n"
-        text += f"seal head {report.seal_head}"
-    say(as_json, asdict(report), text)
-    if report.problems:
-        ctx.exit(EXIT_INTEGRITY)
+        say(report, *map(str, report.problems), exit_code=EXIT_INTEGRITY)
+    counts = dict(report.checked)
+    files = counts.pop("score_book files", 0)
+    say(
+        report,
+        "everything is as it was written",
+        f"checked     {counted(report.chain_seq, 'transaction')}, {counted(sum(counts.values()), 'row')},"
+        f" {counted(files, 'score book file')}",
+        f"chain head  {report.chain_head}",
+        f"seal head   {report.seal_head}",
+    )
+
+
+@click.command()
+@click.option("--period", type=PERIOD, help="Only those that count in this month.")
+@click.option("--provider", metavar="KEY", help="Only those that move something of this provider.")
+@click.option("--kind", help="Only this kind, such as adjustment, advance, allocation, credits, payout or pool.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Transactions to show.")
+@ledger_options
+def transactions(workspace: Workspace, period: str | None, provider: str | None, kind: str | None, limit: int) -> None:
+    """List the last transactions, the newest at the end, with the numbers that `credit reverse` takes.
+
+    `credit explain transaction` shows the entries of one.
+
+    \b
+    Example: credit transactions --period 2026-10 --provider anna-books
+             credit transactions --kind adjustment --json
+    """
+    from credit.ledger.transactions import transactions as find
+    from credit.reporting.tables import Column, fitted
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        # One more than asked for shows if there are others.
+        found = find(conn, period=period, provider=provider, kind=kind, limit=limit + 1)
+    shown = found[-limit:]
+    columns = (
+        Column("transaction", [str(item.id) for item in shown], is_number=True),
+        Column("kind", [item.kind for item in shown]),
+        Column("period", [item.period for item in shown]),
+        Column("effective", [item.effective_on for item in shown]),
+        Column("recorded", [item.recorded_at[:19] + "Z" for item in shown], spare=True),
+        Column("entries", [str(item.entries) for item in shown], is_number=True),
+    )
+    notes = []
+    for item in shown:
+        reverses = f"reverses {item.reverses}" if item.reverses else ""
+        reversed_by = f"reversed by {item.reversed_by}" if item.reversed_by else ""
+        notes.append("; ".join(filter(None, (item.memo, reverses, reversed_by))))
+    text = fitted(columns, terminal_width(), notes).rstrip("\n") if shown else "there are no such transactions"
+    more = len(found) > len(shown)
+    say(
+        {"transactions": shown, "more": more},
+        text,
+        *((f"\nOnly the last {limit}; more with --limit.",) if more else ()),
+    )
+
+
+@click.command()
+@click.argument("whose", metavar="ACCOUNT|PROVIDER")
+@click.option("--effective", type=DAY, metavar="DAY", help="Count entries that took effect by this day.")
+@click.option(
+    "--recorded", metavar="MOMENT", help="Count entries recorded by this moment (ISO 8601 with zone, or a UTC day)."
+)
+@ledger_options
+def balance(workspace: Workspace, whose: str, effective: datetime | None, recorded: str | None) -> None:
+    """Show the balance of an account, or of every account of a provider, as of a day and as known at a moment.
+
+    \b
+    Example: credit balance anna-books
+             credit balance money:payable:anna-books --effective 2026-09-30 --recorded 2026-10-05T12:00:00Z
+    """
+    from credit.accounting.amounts import amount_text
+    from credit.ledger.balances import balances
+
+    known_by = None if recorded is None else _moment(recorded)
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = balances(conn, whose, effective=effective.date() if effective else None, recorded=known_by)
+    rows = [(item.account, amount_text(item.amount, item.commodity), item.commodity) for item in found]
+    facts = [{"account": key, "balance": amount, "commodity": commodity} for key, amount, commodity in rows]
+    lines = aligned([(key, f"{amount} {commodity}") for key, amount, commodity in rows], right=1)
+    say({"balances": facts}, *(lines or [f"nothing was ever posted for {whose}"]))
+
+
+def _moment(text: str) -> datetime:
+    """Read a moment with its zone, or a day in UTC to its end."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--recorded {text!r} is not a moment such as 2026-10-05T12:00:00Z") from None
+    if len(text) == len("2026-10-05"):
+        return moment.replace(tzinfo=UTC) + timedelta(days=1, microseconds=-1)
+    if moment.tzinfo is None:
+        raise click.UsageError(f"--recorded {text!r} has no time zone; write {text}Z if it is UTC")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise click.UsageError(f"--recorded {text!r} is not in the years 1 to 9999 in UTC") from None

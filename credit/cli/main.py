@@ -1,4 +1,4 @@
-"""The `credit` command. Commands are imported when they are called, so that `--help` answers at once."""
+"""The `credit` command. A command's module is imported when the command runs, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -8,46 +8,58 @@ from typing import Any
 import click
 
 from credit import __version__
-from credit.cli.options import say_error
+from credit.cli.options import Group
+from credit.cli.printing import say_error
 from credit.errors import CreditError
 from credit.storage import why_disk_is_full
 from credit.text import printable_lines
 
-_COMMANDS = {
-    "init": ("credit.cli.ledger", "Create the ledger, or upgrade it."),
-    "providers": ("credit.cli.providers", "Who can be credited, and on what terms."),
-    "overlap": ("credit.cli.overlap", "Who contributed text that others contributed too."),
-    "membership": ("credit.cli.membership", "Whose text the model shows no sign of having been trained on."),
-    "index": ("credit.cli.index", "Build the attribution index of tagged training data."),
-    "ingest-outputs": ("credit.cli.ingest", "Log a model's outputs."),
-    "outputs": ("credit.cli.outputs", "Set outputs aside that cannot be valued."),
-    "compute": ("credit.cli.compute", "Value what is not valued yet, and post credits."),
-    "pool": ("credit.cli.pool", "Money to distribute."),
-    "fx": ("credit.cli.fx", "Rates of exchange, as they were given."),
-    "close": ("credit.cli.close", "Allocate a period's pools, write statements, freeze it."),
-    "adjust": ("credit.cli.corrections", "Correct what is owed to a provider."),
-    "reverse": ("credit.cli.corrections", "Undo a transaction."),
-    "restate": ("credit.cli.restate", "Recompute a closed period, and adjust the open one."),
-    "transactions": ("credit.cli.transactions", "What was posted, with the numbers to reverse it by."),
-    "hold": ("credit.cli.hold", "Hold back what a provider would be paid."),
-    "balance": ("credit.cli.corrections", "What an account holds, as of any day."),
-    "pay": ("credit.cli.pay", "Payment files out, a bank's results in."),
-    "report": ("credit.cli.report", "Attribution and payouts of a period."),
-    "export": ("credit.cli.export", "One folder per provider, with its own data alone."),
-    "issuer": ("credit.cli.issuer", "Who issues statements: name, address, legal text."),
-    "signing-key": ("credit.cli.signing", "Make the key that statements are signed with."),
-    "verify-statement": ("credit.cli.signing", "Check a signed statement, without the ledger."),
-    "validate": ("credit.cli.validate", "Does attribution predict what happens without a provider?"),
-    "explain": ("credit.cli.explain", "Where a number comes from, and why somebody is not paid."),
-    "status": ("credit.cli.ledger", "What the ledger holds, and what is to be done."),
-    "verify": ("credit.cli.ledger", "Check every hash, balance and file."),
-    "demo": ("credit.cli.demo", "See it all on real data: one command, no downloads."),
+SECTIONS = {
+    "Training data and index": {
+        "init": ("ledger", "Create the ledger, or upgrade it."),
+        "providers": ("providers", "Add providers, agree terms, keep payment details."),
+        "overlap": ("training_data", "Find text that several providers contributed."),
+        "membership": ("training_data", "Find text that the model was perhaps never trained on."),
+        "index": ("index", "Build or change the attribution index."),
+        "validate": ("validate", "Check attribution against retrained models."),
+    },
+    "Outputs and credits": {
+        "ingest-outputs": ("outputs", "Log a model's outputs."),
+        "compute": ("compute", "Value pending outputs, and post their credits."),
+        "outputs": ("outputs", "List pending outputs, take out those that can never be valued."),
+    },
+    "Money of a period": {
+        "pool": ("money", "Add money to distribute."),
+        "fx": ("money", "Add exchange rates."),
+        "close": ("close", "Divide the pools, write statements, freeze the period."),
+        "pay": ("pay", "Write payment files, record the bank's results."),
+        "hold": ("terms", "Hold back money of a provider, or release it."),
+        "adjust": ("corrections", "Correct the money owed to a provider."),
+        "reverse": ("corrections", "Undo a transaction."),
+        "restate": ("corrections", "Recompute a closed period, and post the difference."),
+    },
+    "Reports and statements": {
+        "report": ("report", "Show attribution and payouts of a period."),
+        "export": ("statements", "Write one folder per provider, with its own data only."),
+        "issuer": ("statements", "Set the name and address on statements."),
+        "signing-key": ("statements", "Make the key that signs statements."),
+        "verify-statement": ("statements", "Check a signed statement, without a ledger."),
+    },
+    "Questions and checks": {
+        "status": ("ledger", "Show the contents of the ledger and the next commands."),
+        "explain": ("explain", "Trace an amount, an output or a transaction to its sources."),
+        "balance": ("ledger", "Show the balance of an account, as of any day."),
+        "transactions": ("ledger", "List transactions, with the numbers that reverse takes."),
+        "verify": ("ledger", "Check every hash, balance and file."),
+        "demo": ("demo", "See everything on real data, offline."),
+    },
 }
-"""Every command with its module and its line in the help, which is there without importing the module."""
+"""Every command with its module in `credit.cli` and its line of help, which must be known before any import."""
 
+_COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 _WRONG_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-"""What the system says of a path that the caller named: a message, and no trace."""
+"""Errors of a path that the caller named: they are shown as a message, without a trace."""
 
 
 class _Failure(click.ClickException):
@@ -58,8 +70,8 @@ class _Failure(click.ClickException):
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click declares it on the class, and documents this use
 
 
-class _LazyGroup(click.Group):
-    """Knows its commands by name, and turns the project's errors into messages and exit codes."""
+class _LazyGroup(Group):
+    """Group that imports a command when it is called, and turns the project's errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -67,13 +79,14 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _ = _COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
+        module = importlib.import_module(f"credit.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<16}", line) for name, (_, line) in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -99,22 +112,22 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="credit")
 def cli() -> None:
-    """Say whose training data a model's answers drew on, and pay for it.
+    """Trace a model's answers to the training data behind them, and pay its providers.
 
     The way through: init, providers import, overlap, membership, index, ingest-outputs, compute, validate, pool add,
-    close --dry-run, close, report, export, pay export. `credit status` says what is next.
+    close --dry-run, close, report, export, pay export. `credit status` names the next step.
 
-    The ledger is credit.db in this folder, unless --database or CREDIT_DATABASE_URL names another; its files lie in
-    credit-data, unless --data-dir or CREDIT_DATA_DIR does.
+    The ledger is credit.db in this folder, its files are in credit-data. --database or CREDIT_DATABASE_URL, and
+    --data-dir or CREDIT_DATA_DIR, name others.
 
     \b
     Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 done in
-    part, some input quarantined; 4 stored data was changed; 11 another run is
-    at work. Any command may run twice, at once, or be killed: nothing is
-    counted twice.
+    part, some input quarantined or refused; 4 stored data was changed;
+    11 another run is at work. Every command can be repeated, killed, or run
+    twice at once: it counts everything exactly once.
 
     \b
-    The tab key completes commands once your shell knows how:
+    To complete commands with the tab key:
       bash  eval "$(_CREDIT_COMPLETE=bash_source credit)"   in ~/.bashrc
       zsh   eval "$(_CREDIT_COMPLETE=zsh_source credit)"    in ~/.zshrc
       fish  _CREDIT_COMPLETE=fish_source credit | source    in config.fish

@@ -1,30 +1,24 @@
-"""Options that commands share, and how commands talk."""
+"""Parameters that commands share, each declared once, and the group in which commands stand."""
 
 from __future__ import annotations
 
+import difflib
 import functools
-import json
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from credit.cli.printing import ask_for_json
 from credit.records import is_period
-from credit.text import printable_lines
-
-if TYPE_CHECKING:
-    from credit.pipeline.ingest import IntakeReport
 
 R = TypeVar("R")
 
 FILE = click.Path(path_type=Path, readable=False)
-"""A path as it is: one that cannot be read is an error of its own, and must not keep other files out."""
+"""A path as typed. A file that cannot be read raises an error of its own, and keeps no other file out."""
 NUMBER = click.IntRange(1, 2**63 - 1)
-"""Of a row in the ledger."""
+"""The number of a row in the ledger."""
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -41,31 +35,94 @@ class _Period(click.ParamType[str]):
 
 PERIOD = _Period()
 
-_JSON = "credit.json"
+
+class _Currency(click.ParamType[str]):
+    """An ISO 4217 code: money in any other could never be paid."""
+
+    name = "currency"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from credit.accounting.amounts import currency_digits
+        from credit.errors import InvalidRequestError
+
+        try:
+            currency_digits(str(value))
+        except InvalidRequestError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
-def note_json(ctx: click.Context) -> None:
-    """Have errors of this command printed as JSON."""
-    ctx.meta[_JSON] = True
+CURRENCY = _Currency()
 
 
-def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+class Group(click.Group):
+    """A group of commands: its help shows each command's line whole, and a mistyped name gets a suggestion."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their lines."""
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=500)) for name, command in commands])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names; a usage error with the nearest names if there is none."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {name!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
-        note_json(ctx)
-    return value
+        ask_for_json(ctx)
 
 
 json_option = click.option(
     "--json",
-    "as_json",
     is_flag=True,
-    is_eager=True,  # known before any other option can be refused
+    is_eager=True,  # read before any other option can be refused, so that the refusal is JSON too
+    expose_value=False,
     callback=_note_json,
-    help="Print one JSON object instead of text, also of an error.",
+    help="Print one JSON object instead of text; errors too.",
 )
+
+
+def _field_mapping(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(fields) != len(pairs):
+        raise click.UsageError("--field takes OURS=THEIRS, each of ours once, such as --field text=content")
+    return fields
+
+
 field_option = click.option(
-    "--field", "fields", multiple=True, metavar="OURS=THEIRS", help="A field that the files name otherwise."
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    callback=_field_mapping,
+    help="Name of a field in the files, such as text=content. May be repeated.",
 )
+device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "fp32", "bf16", "fp64"]),
+    default="auto",
+    show_default=True,
+    help="Number format of the model.",
+)
+models_option = click.option(
+    "--model",
+    "models",
+    type=FILE,
+    multiple=True,
+    help="New place of the model or of a checkpoint, if moved. May be repeated.  [default: where it was indexed]",
+)
+reason_option = click.option("--reason", required=True, help="Why, in words; it stays on record.")
+printed_reason_option = click.option("--reason", required=True, help="Why, in words; printed on the statement.")
 
 
 def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -89,90 +146,41 @@ def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
         help="Folder of the ledger's files: score books and quarantined records.",
     )
     @functools.wraps(command)
-    def wrapped(database: str, data_dir: Path, *args: Any, **kwargs: Any) -> R:
+    def with_workspace(database: str, data_dir: Path, *args: Any, **kwargs: Any) -> R:
         from credit.pipeline.workspace import Workspace
 
         return command(*args, workspace=Workspace(database, data_dir), **kwargs)
 
-    return wrapped
+    return with_workspace
 
 
-def field_mapping(pairs: Sequence[str]) -> dict[str, str]:
-    """Return what `--field` names: ours to theirs.
-
-    Raises:
-        click.UsageError: a pair is none, or two are about the same field.
-    """
-    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(fields) != len(pairs):
-        raise click.UsageError("--field takes OURS=THEIRS, each of ours once, such as --field text=content")
-    return fields
+def ledger_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of a command on a ledger: `--database`, `--data-dir` and `--json`."""
+    return workspace_options(json_option(command))
 
 
-def say(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    """Print the facts as JSON, or the text without what could steer a terminal."""
-    click.echo(json.dumps(facts, default=str, sort_keys=True) if as_json else printable_lines(text))
+def policy_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the options of the policy of credits, and pass those given on as one `policy`, by field of `Policy`."""
 
-
-def intake_line(report: IntakeReport, accepted: str, known: str) -> str:
-    """Say what became of a file; `accepted` and `known` are words for what it brought, and did not."""
-    text = f"{report.file}: {report.accepted} {accepted}, {report.duplicates} {known}"
-    text += f", {report.quarantined_now} quarantined"
-    if report.quarantined_before:
-        text += f", {report.quarantined_before} quarantined before"
-    if report.quarantine_file:
-        text += f" in {report.quarantine_file}"
-    return text + "".join(f"\n  {count} skipped: {reason}" for reason, count in report.skipped.items())
-
-
-def terminal_width() -> int:
-    """Return the characters in a line of the terminal, or of `COLUMNS`; 120 where there is neither."""
-    return max(shutil.get_terminal_size((120, 24)).columns, 40)
-
-
-def say_error(ctx: click.Context, message: str, exit_code: int) -> None:
-    """Print an error as JSON to standard output, where the command was asked for JSON."""
-    if ctx.meta.get(_JSON):
-        say(True, {"error": message, "exit_code": exit_code}, message)
-
-
-def warn(lines: Sequence[str]) -> None:
-    """Print lines to standard error, without what could steer a terminal."""
-    for line in lines:
-        click.echo(printable_lines(line), err=True)
-
-
-class Group(click.Group):
-    """A group whose help shows the line of every command whole."""
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their lines."""
-        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.get_short_help_str(limit=500)) for name, command in commands])
-
-
-@contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal's standard error; yields `update(done, total)`. Silent under cron."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit} {{task.fields[rate]}}"),
-        TimeRemainingColumn(),
+    @click.option("--measure", type=click.Choice(["effect", "support", "influence"]), help="Earns the credits.")
+    @click.option("--alpha", type=float, help="Weight of influence in effect.")
+    @click.option("--beta", type=float, help="Weight of support in effect.")
+    @click.option("--gamma", type=float, help="Weight of volume in effect.")
+    @click.option(
+        "--basis",
+        type=click.Choice(["output", "period"]),
+        help="Each output distributes its own weight, or the period distributes all weights by its sums.",
     )
-    console = Console(stderr=True)
-    # On a terminal, what is printed meanwhile goes above the bar; in a pipe or file it stays where it belongs.
-    shown, above = console.is_terminal, sys.stdout.isatty()
-    with Progress(*columns, console=console, disable=not shown, transient=True, redirect_stdout=above) as progress:
-        task = progress.add_task(description, total=None, rate="")
+    @click.option(
+        "--negative",
+        type=click.Choice(["zero", "net"]),
+        help="Negative measures count as zero, or are set off within the period.",
+    )
+    @click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
+    @functools.wraps(command)
+    def with_policy(*args: Any, **kwargs: Any) -> R:
+        names = ("measure", "alpha", "beta", "gamma", "basis", "negative", "noise_floor")
+        given = {name: kwargs.pop(name) for name in names}
+        return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)
 
-        def update(done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
-
-        yield update
+    return with_policy

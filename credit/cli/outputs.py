@@ -1,16 +1,88 @@
-"""`credit outputs`."""
+"""`credit ingest-outputs` and `credit outputs`: logged outputs until they are valued."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import Group, json_option, say, workspace_options
+from credit.cli.options import FILE, Group, field_option, ledger_options, reason_option
+from credit.cli.printing import ingested, say, warn
+from credit.errors import EXIT_PARTIAL, CreditError
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.ledger.unvalued import UnvaluedEvent
     from credit.pipeline.workspace import Workspace
+
+R = TypeVar("R")
+
+
+@click.command(name="ingest-outputs")
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.option("--source", help="Name within which ids are unique.  [default: the log's format]")
+@field_option
+@click.option("--occurred-at", metavar="TIME", help="Time of outputs whose log has none (Anthropic batches).")
+@click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
+@ledger_options
+def ingest_outputs(
+    workspace: Workspace,
+    files: tuple[Path, ...],
+    source: str | None,
+    fields: dict[str, str],
+    occurred_at: str | None,
+    strict: bool,
+) -> None:
+    """Log a model's outputs from FILE..., in credit's own format or that of other software.
+
+    Own format (JSON, CSV, Parquet): id, occurred_at (with time zone), model, prompt or messages, completion; optional
+    weight, source. Other formats are recognised record by record: OpenAI chat completions, OpenAI and Anthropic batches
+    (give requests and results in one call), LiteLLM logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse
+    observations, MLflow traces.
+
+    Good records are logged. Bad ones are quarantined with file, line and reason. Logging a file again changes nothing.
+
+    \b
+    Example: credit ingest-outputs logs/2026-10-*.jsonl
+             credit ingest-outputs export.csv --field occurred_at=timestamp --field completion=answer
+             credit ingest-outputs batch-input.jsonl batch-output.jsonl
+    """
+    from credit.ingest.batch_requests import read_batch_requests
+    from credit.pipeline.ingest import ingest_outputs as ingest
+
+    moment, requests = _moment(occurred_at), read_batch_requests(files)
+    reports, failures = [], []
+    for file in files:
+        try:
+            report = ingest(
+                workspace, file, source=source, fields=fields, requests=requests, occurred_at=moment, strict=strict
+            )
+        except CreditError as error:
+            if len(files) == 1:
+                raise
+            failures.append(error)  # one bad file must not keep the others out
+            warn(f"Error: {error}")
+            continue
+        reports.append(report)
+        warn(*(() if report.is_old else report.notices), *report.problems)
+    partial = failures or any(report.quarantined_now for report in reports)
+    say(
+        {"files": reports, "failed": [str(error) for error in failures]},
+        *(ingested(report, "logged", "known already") for report in reports),
+        exit_code=failures[0].exit_code if failures and not reports else EXIT_PARTIAL if partial else 0,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    from credit.ingest.fields import FieldError, timestamp
+
+    try:
+        return None if text is None else timestamp(text)
+    except FieldError as error:
+        raise click.UsageError(f"--occurred-at {error}") from error
 
 
 @click.group(cls=Group)
@@ -22,61 +94,55 @@ def outputs() -> None:
     """
 
 
-@outputs.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--reason", required=True, help="Why, in words; it stays on record.")
-@workspace_options
-@json_option
-def unvalue(workspace: Workspace, names: tuple[str, ...], reason: str, as_json: bool) -> None:
-    """Take out outputs that can never be valued, so that a period can close: they distribute nothing.
+def _named_outputs(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the names of outputs, and `--reason`."""
+    return click.argument("names", nargs=-1, required=True, metavar="NAME...")(reason_option(command))
 
-    All of them, or none. The same command again changes nothing.
+
+@outputs.command()
+@_named_outputs
+@ledger_options
+def unvalue(workspace: Workspace, names: tuple[str, ...], reason: str) -> None:
+    """Take out outputs that can never be valued, so that their period can close. They distribute nothing.
+
+    All outputs are taken out, or none. Repeating the command changes nothing.
 
     \b
     Example: credit outputs unvalue o117 openai:chatcmpl-9 --reason "empty completion"
     """
-    from datetime import UTC, datetime
-
     from credit.ledger.unvalued import unvalue as act
 
     with workspace.open() as ledger, ledger.write() as conn:
         done = [act(conn, name, reason, now=datetime.now(UTC)) for name in names]
-    _report(as_json, done)
+    say({"outputs": done}, *map(_line, done))
 
 
 @outputs.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--reason", required=True, help="Why, in words; it stays on record.")
-@workspace_options
-@json_option
-def restore(workspace: Workspace, names: tuple[str, ...], reason: str, as_json: bool) -> None:
-    """Make unvalued outputs pending again; the credits that they give then count in the open period.
+@_named_outputs
+@ledger_options
+def restore(workspace: Workspace, names: tuple[str, ...], reason: str) -> None:
+    """Make unvalued outputs pending again. Their credits will count in the open period.
 
     \b
     Example: credit outputs restore o117 --reason "the new index can value it"
     """
-    from datetime import UTC, datetime
-
     from credit.ledger.unvalued import restore as act
 
     with workspace.open() as ledger, ledger.write() as conn:
         done = [act(conn, name, reason, now=datetime.now(UTC)) for name in names]
-    _report(as_json, done)
+    say({"outputs": done}, *map(_line, done))
 
 
 @outputs.command(name="list")
-@click.option("--history", is_flag=True, help="Also the outputs that were restored.")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Waiting outputs to name.")
-@workspace_options
-@json_option
-def list_all(workspace: Workspace, history: bool, limit: int, as_json: bool) -> None:
-    """List the pending outputs, and the unvalued ones.
+@click.option("--history", is_flag=True, help="Include restored outputs.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Pending outputs to name.")
+@ledger_options
+def list_all(workspace: Workspace, history: bool, limit: int) -> None:
+    """List the pending outputs and the unvalued ones.
 
     \b
     Example: credit outputs list --history
     """
-    from dataclasses import asdict
-
     from credit.ledger.outputs import pending_count, pending_names
     from credit.ledger.unvalued import history as everything
     from credit.ledger.unvalued import unvalued_outputs
@@ -84,16 +150,12 @@ def list_all(workspace: Workspace, history: bool, limit: int, as_json: bool) -> 
     with workspace.open() as ledger, ledger.read() as conn:
         waiting, names = pending_count(conn, weighty=True), pending_names(conn, limit=limit)
         events = everything(conn) if history else unvalued_outputs(conn)
-    more = ", ..." if waiting > len(names) else ""
-    lines = [f"{waiting} wait to be valued" + (f": {', '.join(names)}{more}" if names else "")]
-    lines += [_line(item) for item in events] or ["no output is unvalued"]
-    say(as_json, {"waiting": waiting, "names": names, "unvalued": [asdict(item) for item in events]}, "\n".join(lines))
-
-
-def _report(as_json: bool, done: list[UnvaluedEvent]) -> None:
-    from dataclasses import asdict
-
-    say(as_json, {"outputs": [asdict(item) for item in done]}, "\n".join(map(_line, done)))
+    named = [*names, "..."] if waiting > len(names) else names
+    say(
+        {"waiting": waiting, "names": names, "unvalued": events},
+        f"{counted(waiting, 'output')} pending" + (f": {', '.join(named)}" if names else ""),
+        *(map(_line, events) if events else ["no output is unvalued"]),
+    )
 
 
 def _line(item: UnvaluedEvent) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import FILE, NUMBER, PERIOD, Group, json_option, say, warn, workspace_options
+from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, Group, ledger_options
+from credit.cli.printing import say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.payments.channels import CHANNELS
 from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.payments.channels.channel import Payer
+    from credit.payments.export import ExportReport, ExportRequest
     from credit.pipeline.workspace import Workspace
     from credit.records import PaymentFormat
 
 
 @click.group(cls=Group)
 def pay() -> None:
-    """Payment files out, a bank's results in.
+    """Payments: write payment files, record the bank's results.
 
     \b
     Example: credit pay export 2026-10 --format csv --out payments.csv
@@ -37,23 +41,24 @@ def pay() -> None:
     show_default=True,
     help=f"{' '.join(item.help for item in CHANNELS.values())} beancount writes the period's books and pays nothing.",
 )
-@click.option("--out", type=FILE, required=True, help="The file to write; it holds bank details, for its owner alone.")
-@click.option("--currency", help="Which payouts, where a period has several currencies.")
-@click.option("--retry", is_flag=True, help="A new batch of payouts that failed or came back, not of pending ones.")
-@click.option("--batch", type=NUMBER, help="Write the file of this batch again, byte for byte.")
+@click.option(
+    "--out", type=FILE, required=True, help="The file to write. It holds bank details: only its owner can read it."
+)
+@click.option("--currency", type=CURRENCY, help="Currency of the payouts, where a period has several.")
+@click.option("--retry", is_flag=True, help="Make a new batch of failed and returned payouts, not of pending ones.")
+@click.option("--batch", type=NUMBER, help="Write the file of this batch again, the same bytes.")
 @click.option("--strict", is_flag=True, help="Export nothing if any payout is unpayable.")
-@click.option("--dry-run", is_flag=True, help="Show every line, write nothing.")
-@click.option("--payer-name", envvar="CREDIT_PAYER_NAME", help="SEPA: who pays, as the bank has it.")
-@click.option("--payer-iban", envvar="CREDIT_PAYER_IBAN", help="SEPA: the account that pays.")
-@click.option("--payer-bic", envvar="CREDIT_PAYER_BIC", default="", help="SEPA: its bank, if that asks for it.")
+@click.option("--dry-run", is_flag=True, help="Print every line, write nothing.")
+@click.option("--payer-name", envvar="CREDIT_PAYER_NAME", help="SEPA: the payer's name at the bank.")
+@click.option("--payer-iban", envvar="CREDIT_PAYER_IBAN", help="SEPA: the payer's account.")
+@click.option(
+    "--payer-bic", envvar="CREDIT_PAYER_BIC", default="", help="SEPA: the payer's bank, if the bank asks for it."
+)
 @click.option("--payer-town", envvar="CREDIT_PAYER_TOWN", help="SEPA: the payer's town.")
 @click.option("--payer-country", envvar="CREDIT_PAYER_COUNTRY", help="SEPA: the payer's country, such as DE.")
-@click.option("--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC; today if not given.")
-@workspace_options
-@json_option
-@click.pass_context
+@click.option("--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC.  [default: today]")
+@ledger_options
 def export(
-    ctx: click.Context,
     workspace: Workspace,
     period: str,
     file_format: PaymentFormat | Literal["beancount"],
@@ -69,19 +74,17 @@ def export(
     payer_town: str | None,
     payer_country: str | None,
     execute_on: str | None,
-    as_json: bool,
 ) -> None:
-    """Put the payouts of PERIOD (YYYY-MM) that wait into a batch, and write its payment file.
+    """Put the pending payouts of PERIOD (YYYY-MM) into a batch, and write its payment file.
 
-    No payout leaves twice: run again, it writes the file of the same batch. A payout that cannot stand in the file is
-    unpayable: it stays behind, with the reason (exit code 3).
+    Every payout leaves once: repeating the command writes the file of the same batch. An unpayable payout stays
+    pending, with the reason (exit code 3).
 
     \b
     Example: credit pay export 2026-10 --format csv --out payments.csv
              credit pay export 2026-10 --format pain001 --out sepa.xml --payer-name "Example GmbH"
                --payer-iban DE02120300000000202051 --payer-town Berlin --payer-country DE
     """
-    from credit.accounting.amounts import format_amount
     from credit.payments.export import ExportRequest, export_payments
     from credit.reporting.books import beancount_text
     from credit.storage import write_whole
@@ -90,29 +93,13 @@ def export(
         with workspace.open() as ledger:
             text = beancount_text(ledger, period)
         write_whole(out, text.encode(), mode=0o600)
-        say(as_json, {"out": str(out)}, f"books of {period}: {out}; check them: bean-check {out}")
+        say({"out": str(out)}, f"books of {period}: {out}; check them: bean-check {out}")
         return
     payer = _payer(payer_name, payer_iban, payer_bic, payer_town, payer_country, execute_on)
     request = ExportRequest(period, file_format, out, currency, payer, retry, batch, strict, dry_run)
     with workspace.open() as ledger:
         report = export_payments(ledger, request)
-    warn([*(f"unpayable: {item}" for item in report.unpayable), *report.notices])
-    lines = [
-        f"{item.provider}: {format_amount(item.amount_minor, item.currency)} {item.currency}"
-        for item in report.payouts
-        if dry_run
-    ]
-    if report.batch is None:
-        lines.append(
-            f"{counted(len(report.payouts), 'payout')} would leave (dry run)" if dry_run else "nothing to export"
-        )
-    else:
-        done = report.batch
-        total = f"{format_amount(done.amount_minor, done.currency)} {done.currency}"
-        state = f"written again, as it left on {done.created_at:%Y-%m-%d}" if report.again else "exported"
-        lines.append(f"batch {done.id} {state}: {counted(done.payout_count, 'payout')}, {total}, {out}")
-        if report.again:
-            lines.append("pay it once: if its file reached the bank before, this one must not")
+    warn(*(f"unpayable: {item}" for item in report.unpayable), *report.notices)
     facts = {
         "batch": report.batch.id if report.batch else None,
         "reference": report.batch.reference if report.batch else None,
@@ -121,28 +108,41 @@ def export(
         "payouts": [item.id for item in report.payouts],
         "unpayable": report.unpayable,
     }
-    say(as_json, facts, "\n".join(lines))
-    if report.unpayable:
-        ctx.exit(EXIT_PARTIAL)
+    say(facts, *_export_lines(request, report), exit_code=EXIT_PARTIAL if report.unpayable else 0)
+
+
+def _export_lines(request: ExportRequest, report: ExportReport) -> Iterator[str]:
+    from credit.accounting.amounts import format_amount
+
+    if request.dry_run:
+        for item in report.payouts:
+            yield f"{item.provider}: {format_amount(item.amount_minor, item.currency)} {item.currency}"
+    done = report.batch
+    if done is None:
+        would = f"{counted(len(report.payouts), 'payout')} would leave (dry run)"
+        yield would if request.dry_run else "nothing to export"
+        return
+    total = f"{format_amount(done.amount_minor, done.currency)} {done.currency}"
+    state = f"written again, as it left on {done.created_at:%Y-%m-%d}" if report.again else "exported"
+    yield f"batch {done.id} {state}: {counted(done.payout_count, 'payout')}, {total}, {request.out}"
+    if report.again:
+        yield "pay it once: if its file reached the bank before, this one must not"
 
 
 @pay.command()
 @click.argument("file", type=FILE)
-@click.option("--batch", type=NUMBER, help="Refuse results of any other batch.")
-@workspace_options
-@json_option
-def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) -> None:
-    """Record a bank's results: a CSV file with payout_id, status (paid, failed, returned), reference and reason.
+@click.option("--batch", type=NUMBER, help="Accept results of this batch only.")
+@ledger_options
+def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
+    """Record the bank's results: a CSV file with payout_id, status (paid, failed, returned), reference and reason.
 
-    The last two may be left out, but what failed or came back has a reason. Returned is what was paid and came back
-    later. What failed or came back can leave again: credit pay export --retry. All of the file counts or nothing; the
-    same file again changes nothing.
+    Reference is optional; failed and returned payouts need a reason. Returned means paid, and sent back later. Failed
+    and returned payouts can leave again: credit pay export --retry. The file counts as a whole: one bad row refuses
+    it. Repeating it changes nothing.
 
     \b
     Example: credit pay confirm results.csv
     """
-    from dataclasses import asdict
-
     from credit.payments.results import confirm_payments
 
     with workspace.open() as ledger:
@@ -151,14 +151,13 @@ def confirm(workspace: Workspace, file: Path, batch: int | None, as_json: bool) 
     text = f"{report.paid} paid, {report.failed} failed{back}, {report.known} known before"
     if report.failed or report.returned:
         text += "\nnext: correct the details, then credit pay export PERIOD --retry --out FILE"
-    say(as_json, asdict(report), text)
+    say(report, text)
 
 
 @pay.command(name="list")
-@workspace_options
-@json_option
-def list_all(workspace: Workspace, as_json: bool) -> None:
-    """List the batches that left, with what became of their payouts.
+@ledger_options
+def list_all(workspace: Workspace) -> None:
+    """List the batches that left, with the outcome of their payouts.
 
     \b
     Example: credit pay list
@@ -170,13 +169,13 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
     with workspace.open() as ledger, ledger.read() as conn:
         for item in batches(conn):
             items = batch_items(conn, item)
-            counts = {name: sum(one.outcome == name for one in items) for name in ("paid", "failed", "returned", None)}
-            back = f" {counts['returned']} returned," if counts["returned"] else ""
+            outcomes: Counter[str] = Counter(one.outcome or "waiting" for one in items)
             total = f"{format_amount(item.amount_minor, item.currency)} {item.currency}"
-            lines.append(
-                f"batch {item.id}  {item.period}  {item.format}  {total}: {counts['paid']} paid,"
-                f" {counts['failed']} failed,{back} {counts[None]} waiting"
-            )
+            states = [
+                state for state in ("paid", "failed", "returned", "waiting") if state != "returned" or outcomes[state]
+            ]
+            counts = ", ".join(f"{outcomes[state]} {state}" for state in states)
+            lines.append(f"batch {item.id}  {item.period}  {item.format}  {total}: {counts}")
             facts.append(
                 {
                     "batch": item.id,
@@ -187,7 +186,7 @@ def list_all(workspace: Workspace, as_json: bool) -> None:
                     "payouts": {one.reference: one.outcome or "exported" for one in items},
                 }
             )
-    say(as_json, {"batches": facts}, "\n".join(lines) or "no payments have left")
+    say({"batches": facts}, *(lines or ["no payments have left"]))
 
 
 def _payer(

@@ -1,16 +1,18 @@
-"""`credit providers`."""
+"""`credit providers`: who can be credited, on which terms, and the details needed to pay them."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli import personal
-from credit.cli.options import FILE, Group, intake_line, json_option, say, warn, workspace_options
+from credit.cli.options import CURRENCY, FILE, Group, ledger_options, reason_option
+from credit.cli.printing import aligned, ingested, say, warn
 from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def providers() -> None:
-    """Who can be credited.
+    """Providers: who can be credited, on which terms, and the details needed to pay them.
 
     \b
     Example: credit providers import providers.csv
@@ -28,27 +30,18 @@ def providers() -> None:
 @providers.command()
 @click.argument("key")
 @click.argument("name")
-@click.option("--house", is_flag=True, help="Own or public-domain data: what it earns goes to the house.")
-@click.option("--currency", help="Currency of the minimum payout, such as EUR.")
-@click.option("--minimum-payout", metavar="AMOUNT", help="Owed amounts below this are carried forward.")
-@workspace_options
-@json_option
+@click.option("--house", is_flag=True, help="Own or public-domain data: its earnings go to the house.")
+@click.option("--currency", type=CURRENCY, help="Currency of the minimum payout, such as EUR.")
+@click.option("--minimum-payout", metavar="AMOUNT", help="Smaller amounts are carried forward.")
+@ledger_options
 def add(
-    workspace: Workspace,
-    key: str,
-    name: str,
-    house: bool,
-    currency: str | None,
-    minimum_payout: str | None,
-    as_json: bool,
+    workspace: Workspace, key: str, name: str, house: bool, currency: str | None, minimum_payout: str | None
 ) -> None:
-    """Add a provider, or rename it. KEY is what training data is tagged with.
+    """Add a provider, or rename it. Training data names providers by KEY.
 
     \b
     Example: credit providers add anna-books "Anna Berg" --currency EUR --minimum-payout 50
     """
-    from datetime import UTC, datetime
-
     from credit.accounting.amounts import parse_amount
     from credit.ledger.providers import add_provider
     from credit.pipeline.ingest import agree_minimum
@@ -62,51 +55,127 @@ def add(
         change = add_provider(conn, Provider(key, name, kind), now=datetime.now(UTC))
         if currency is not None and minimum is not None:
             agree_minimum(conn, key, currency, minimum)
-    say(as_json, {"provider": key, "change": change}, f"{key}: {change}")
+    say({"provider": key, "change": change}, f"{key}: {change}")
 
 
 @providers.command(name="import")
 @click.argument("file", type=FILE)
 @click.option("--strict", is_flag=True, help="Import nothing if any row is bad.")
-@workspace_options
-@json_option
-@click.pass_context
-def import_file(ctx: click.Context, workspace: Workspace, file: Path, strict: bool, as_json: bool) -> None:
+@ledger_options
+def import_file(workspace: Workspace, file: Path, strict: bool) -> None:
     """Add the providers of a CSV file: columns key, name; optional kind, currency, minimum_payout.
 
     \b
     Example: credit providers import providers.csv
     """
-    from dataclasses import asdict
-
     from credit.pipeline.ingest import import_providers
 
     report = import_providers(workspace, file, strict=strict)
-    warn([*report.notices, *report.problems])
-    say(as_json, asdict(report), intake_line(report, "added or changed", "unchanged"))
-    if report.quarantined_now:
-        ctx.exit(EXIT_PARTIAL)
+    warn(*report.notices, *report.problems)
+    line = ingested(report, "added or changed", "unchanged")
+    say(report, line, exit_code=EXIT_PARTIAL if report.quarantined_now else 0)
 
 
 @providers.command(name="list")
-@workspace_options
-@json_option
-def list_all(workspace: Workspace, as_json: bool) -> None:
+@ledger_options
+def list_all(workspace: Workspace) -> None:
     """List all providers.
 
     \b
     Example: credit providers list
     """
-    from dataclasses import asdict
-
     from credit.ledger.providers import providers as read_providers
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = read_providers(conn)
-    width = max((len(provider.key) for provider in found), default=0)
-    lines = [f"{provider.key:<{width}}  {provider.kind:<8}  {provider.name}" for provider in found]
-    say(as_json, {"providers": [asdict(provider) for provider in found]}, "\n".join(lines))
+    say({"providers": found}, *aligned([(provider.key, provider.kind, provider.name) for provider in found]))
 
 
-for command in (terms, advance, personal.details, personal.import_details, personal.erase):
-    providers.add_command(command)
+@providers.command()
+@click.argument("key")
+@click.option("--legal-name", help="Name of the person or institution.")
+@click.option("--account-holder", help="The name at the bank, where that differs.")
+@click.option("--receiver", type=click.Choice(["person", "institution"]), help="Kind of receiver.")
+@click.option("--email", help="Address for mail of a payment service.")
+@click.option("--street", help="Name of the street.")
+@click.option("--building", help="Number of the building.")
+@click.option("--postcode", help="Postal code.")
+@click.option("--town", help="Town.")
+@click.option("--country", help="Two letters, such as DE.")
+@click.option("--iban", help="The account.")
+@click.option("--bic", help="The bank, where the IBAN does not tell.")
+@click.option("--paypal", help="Email of the PayPal account.")
+@click.option("--tax-id", help="Number at the tax office.")
+@ledger_options
+def details(workspace: Workspace, key: str, **values: str | None) -> None:
+    """Record the details needed to pay provider KEY, or show the known ones, masked.
+
+    An empty text removes a detail from now on: --bic "". Payments that left keep the old one, until credit providers
+    erase.
+
+    \b
+    Example: credit providers details anna-books --legal-name "Anna Berg" --receiver person
+               --iban DE02120300000000202051 --town Berlin --country DE
+    """
+    from credit.ledger.personal_data import Details, current_details
+    from credit.ledger.providers import provider_id
+    from credit.payments.details import masked, set_provider_details
+
+    given = {name: value for name, value in values.items() if value is not None}
+    with workspace.open() as ledger:
+        if given:
+            known = set_provider_details(ledger, key, given, now=datetime.now(UTC))
+        else:
+            with ledger.read() as conn:
+                provider_id(conn, key)
+                found = current_details(conn, key)
+            known = found[1] if found else Details()
+    shown = masked(known)
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
+    say({"provider": key, "details": shown}, *(lines or [f"{key}: no details are known"]))
+
+
+@providers.command(name="import-details")
+@click.argument("file", type=FILE)
+@ledger_options
+def import_details(workspace: Workspace, file: Path) -> None:
+    """Record the details of many providers from a CSV file: column provider, and any of the options of `details`.
+
+    The file counts as a whole: one bad row refuses it. Delete it afterwards.
+
+    \b
+    Example: credit providers import-details details.csv
+    """
+    from credit.payments.details import import_details as read
+
+    with workspace.open() as ledger:
+        count = read(ledger, file, now=datetime.now(UTC))
+    say({"file": file, "providers": count}, f"{file}: details of {counted(count, 'provider')} are recorded")
+
+
+@providers.command()
+@click.argument("key")
+@reason_option
+@ledger_options
+def erase(workspace: Workspace, key: str, reason: str) -> None:
+    """Erase all personal details of provider KEY, from the database's files too.
+
+    The reason must repeat nothing of them. Earnings and payouts stay, and so does the display name on statements.
+    Outside this ledger, details stay in payment files, in backups, and on PostgreSQL in the write-ahead log and
+    replicas until the server recycles them.
+
+    Exits with 11 while another session still keeps the details in the files; run it again later.
+
+    \b
+    Example: credit providers erase anna-books --reason "request of 2026-11-20"
+    """
+    from credit.payments.details import erase_provider_details
+
+    with workspace.open() as ledger:
+        count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
+    done = f"{counted(count, 'version')} of details erased" if count else "there are no details; the files are clean"
+    say({"provider": key, "erased": count}, f"{key}: {done}")
+
+
+providers.add_command(terms)
+providers.add_command(advance)

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, PERIOD, Group, json_option, note_json, terminal_width, workspace_options
+from credit.cli.options import FILE, PERIOD, Group, json_option, workspace_options
+from credit.cli.printing import ask_for_json, is_json, terminal_width
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 R = TypeVar("R")
 
+_FILE_WIDTH = 160
+"""Characters in a line of a table that goes to a file."""
+
 
 def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Add `--format`, `--json` and `--out`."""
+    """Add `--format`, `--json` and `--out`, and pass the form of the report on as `form`."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @click.option(
@@ -31,21 +35,21 @@ def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[...,
             callback=_note_format,
             help="Form of the report.",
         )
-        @click.option("--out", type=FILE, help="Write to this file. [default: print]")
+        @click.option("--out", type=FILE, help="Write to this file.  [default: print]")
         @json_option
         @functools.wraps(command)
-        def wrapped(form: str, as_json: bool, *args: Any, **kwargs: Any) -> R:
-            return command(*args, form="json" if as_json else form, **kwargs)
+        def with_form(form: str, *args: Any, **kwargs: Any) -> R:
+            return command(*args, form="json" if is_json() else form, **kwargs)
 
-        return wrapped
+        return with_form
 
     return decorate
 
 
 def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """Have errors printed as JSON too, where the report would be."""
+    """Have errors printed as JSON too where the report would be JSON."""
     if value == "json":
-        note_json(ctx)
+        ask_for_json(ctx)
     return value
 
 
@@ -65,7 +69,7 @@ def report() -> None:
     type=click.Choice(["provider", "collection", "output", "day"]),
     default="provider",
     show_default=True,
-    help="What a row stands for.",
+    help="One row for each of these.",
 )
 @_output_options("table", "csv", "json", "html")
 @workspace_options
@@ -76,7 +80,7 @@ def attribution(
     form: Literal["table", "csv", "json", "html"],
     out: Path | None,
 ) -> None:
-    """Show who earned the credits of PERIOD (YYYY-MM).
+    """Show the earners of the credits of PERIOD (YYYY-MM).
 
     Influence, support and effect are in nats. CSV and JSON give credits in micro-credits: 1000000 is one credit.
 
@@ -100,7 +104,7 @@ def attribution(
 @_output_options("table", "csv", "json")
 @workspace_options
 def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "json"], out: Path | None) -> None:
-    """Show what every provider is paid for PERIOD (YYYY-MM), and why not where nothing is paid.
+    """Show the payout of every provider for PERIOD (YYYY-MM), or the reason why nothing is paid.
 
     \b
     Example: credit report payouts 2026-10 --format csv --out payouts.csv
@@ -114,11 +118,11 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 
 
 def _width(out: Path | None) -> int:
-    return 160 if out else terminal_width()
+    return _FILE_WIDTH if out else terminal_width()
 
 
 def _deliver(text: str, out: Path | None) -> None:
-    """Print the report, or write it as it is: no line ending is changed."""
+    """Print the report, or write it byte by byte: line endings stay as they are."""
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:

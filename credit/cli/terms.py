@@ -1,37 +1,41 @@
-"""`credit providers terms` and `credit providers advance`."""
+"""`credit providers terms` and `advance`, and `credit hold`: the conditions under which a provider is paid."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import DAY, json_option, say, workspace_options
+from credit.cli.options import CURRENCY, DAY, Group, ledger_options, printed_reason_option
+from credit.cli.printing import say, say_posted
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from credit.ledger.holds import HoldEvent
     from credit.ledger.terms import Agreement
     from credit.pipeline.workspace import Workspace
+
+R = TypeVar("R")
 
 
 @click.command()
 @click.argument("key")
-@click.option("--currency", help="What the terms are about, such as EUR.")
-@click.option("--from", "begin", type=DAY, help="First day on which they hold. [default: today]")
-@click.option("--to", "end", type=DAY, help="Last day. [default: until something later is agreed]")
-@click.option("--rate", metavar="PERCENT", help="Share of an allocation that is the provider's, such as 70%.")
-@click.option("--minimum-payout", metavar="AMOUNT", help="Less is carried forward.")
-@click.option("--reserve", metavar="PERCENT", help="Share of what is earned that is held back.")
-@click.option("--release-after", type=click.IntRange(0, 1200), metavar="MONTHS", help="When the reserve is released.")
-@click.option("--recoupment", metavar="PERCENT", help="Share of what is earned that may go towards advances.")
+@click.option("--currency", type=CURRENCY, help="Currency of the money that the terms are about.")
+@click.option("--from", "begin", type=DAY, help="First day on which they hold.  [default: today]")
+@click.option("--to", "end", type=DAY, help="Last day.  [default: until something later is agreed]")
+@click.option("--rate", metavar="PERCENT", help="The provider's share of an allocation, such as 70%.")
+@click.option("--minimum-payout", metavar="AMOUNT", help="Smaller amounts are carried forward.")
+@click.option("--reserve", metavar="PERCENT", help="Share of the earnings that is held back.")
+@click.option("--release-after", type=click.IntRange(0, 1200), metavar="MONTHS", help="Age at which it is released.")
+@click.option("--recoupment", metavar="PERCENT", help="Share of the earnings that may go towards advances.")
 @click.option("--withholding", metavar="PERCENT", help="Share of a payout that is withheld as tax.")
-@click.option("--fee", metavar="AMOUNT", help="Taken from every payout.")
-@click.option("--pay-in", metavar="CURRENCY", help="Convert what is owed to this currency, and pay it there.")
+@click.option("--fee", metavar="AMOUNT", help="Fee taken from every payout.")
+@click.option("--pay-in", type=CURRENCY, help="Convert the balance to this currency, and pay it there.")
 @click.option("--agreement", metavar="TEXT", help="Reference of the contract.")
-@click.option("--supersede", is_flag=True, help="Replace, for these days, what was agreed before.")
-@workspace_options
-@json_option
+@click.option("--supersede", is_flag=True, help="Replace the terms that were agreed for these days.")
+@ledger_options
 def terms(
     workspace: Workspace,
     key: str,
@@ -48,28 +52,21 @@ def terms(
     pay_in: str | None,
     agreement: str | None,
     supersede: bool,
-    as_json: bool,
 ) -> None:
-    """Show what is agreed with provider KEY, or agree something new.
+    """Show the terms of provider KEY, or agree new ones.
 
-    A period is settled on the terms that hold on its last day. Terms are never edited: a new version holds from its
-    first day on, and what it does not name stays as it was. With --pay-in, what is owed in one currency is converted at
-    the close, by the rate given for the period (credit fx add); --pay-in of the currency itself ends that.
+    A close settles a period on the terms of its last day. Terms are never edited: a new version holds from its first
+    day on, and keeps everything that it does not name. With --pay-in, the close converts the balance by the rate given
+    for the period (credit fx add); --pay-in of the currency itself ends that.
 
     \b
     Example: credit providers terms anna-books
              credit providers terms anna-books --currency EUR --rate 70% --reserve 10% --release-after 3
              credit providers terms anna-books --currency USD --pay-in EUR
     """
-    from dataclasses import asdict
-    from datetime import UTC
-
-    from credit.accounting.amounts import currency_digits, parse_amount, parse_percent
+    from credit.accounting.amounts import parse_amount, parse_percent
     from credit.ledger.terms import amend, history
 
-    for code in (currency, pay_in):
-        if code is not None:
-            currency_digits(code)  # refuses what is no currency
     shares = {"rate_ppm": rate, "reserve_ppm": reserve, "recoupment_ppm": recoupment, "withholding_ppm": withholding}
     amounts = {"minimum_payout_minor": minimum_payout, "fee_minor": fee}
     changes: dict[str, int | str] = {name: parse_percent(text) for name, text in shares.items() if text is not None}
@@ -91,13 +88,11 @@ def terms(
                 amend(conn, key, currency, changes, first, last, supersede=supersede, now=now)
         with ledger.read() as conn:
             found = history(conn, key, currency)
-    lines = [_line(item) for item in found] or [
-        f"nothing is agreed with {key}: it gets its whole share, unconditionally"
-    ]
-    say(as_json, {"provider": key, "terms": [asdict(item) for item in found]}, "\n".join(lines))
+    nothing = f"nothing is agreed with {key}: it gets its whole share, unconditionally"
+    say({"provider": key, "terms": found}, *(map(_agreement_line, found) if found else [nothing]))
 
 
-def _line(item: Agreement) -> str:
+def _agreement_line(item: Agreement) -> str:
     from credit.accounting.amounts import format_amount, format_percent
 
     agreed = item.terms
@@ -124,31 +119,102 @@ def _line(item: Agreement) -> str:
 @click.command()
 @click.argument("key")
 @click.argument("amount")
-@click.argument("currency")
-@click.option("--paid-on", type=DAY, required=True, help="The day on which it was paid.")
-@click.option("--reference", required=True, help="Of the payment; the same one again changes nothing.")
-@workspace_options
-@json_option
-def advance(
-    workspace: Workspace, key: str, amount: str, currency: str, paid_on: datetime, reference: str, as_json: bool
-) -> None:
-    """Record an advance of AMOUNT that was paid to provider KEY.
+@click.argument("currency", type=CURRENCY)
+@click.option("--paid-on", type=DAY, required=True, help="Day of the payment.")
+@click.option("--reference", required=True, help="Reference of the payment; repeating it changes nothing.")
+@ledger_options
+def advance(workspace: Workspace, key: str, amount: str, currency: str, paid_on: datetime, reference: str) -> None:
+    """Record an advance of AMOUNT paid to provider KEY.
 
-    What the provider earns later, in the same currency, is set off against it: at most what is earned.
+    Later earnings in the same currency are set off against it, never more than was earned.
 
     \b
     Example: credit providers advance anna-books 500.00 EUR --paid-on 2026-01-15 --reference transfer-881
     """
-    from datetime import UTC
-
     from credit.accounting.amounts import parse_amount
     from credit.ledger.corrections import pay_advance
 
-    minor = parse_amount(amount, currency)
+    minor, day = parse_amount(amount, currency), paid_on.date()
     with workspace.open() as ledger, ledger.write() as conn:
-        done = pay_advance(
-            conn, key, minor, currency, paid_on=paid_on.date(), reference=reference, now=datetime.now(UTC)
-        )
-    facts = {"transaction": done.txn_id, "hash": done.hash, "replayed": done.replayed}
-    was = "was recorded before, as" if done.replayed else "is recorded, as"
-    say(as_json, facts, f"the advance {reference} {was} transaction {done.txn_id}")
+        done = pay_advance(conn, key, minor, currency, paid_on=day, reference=reference, now=datetime.now(UTC))
+    say_posted(done, f"the advance {reference}", "recorded")
+
+
+@click.group(cls=Group)
+def hold() -> None:
+    """Hold back money of a provider, or the earnings of one of its collections, with the reason; or release it.
+
+    \b
+    Example: credit hold place anna-books --reason "rights disputed by the estate"
+    """
+
+
+def _scope_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add what a hold is about: PROVIDER, `--currency`, `--collection`, and its `--reason`."""
+    command = printed_reason_option(command)
+    command = click.option("--collection", metavar="NAME", help="Only the earnings of this collection.")(command)
+    command = click.option("--currency", type=CURRENCY, help="Only this currency.  [default: all]")(command)
+    return click.argument("provider")(command)
+
+
+@hold.command()
+@_scope_options
+@ledger_options
+def place(workspace: Workspace, provider: str, currency: str | None, collection: str | None, reason: str) -> None:
+    """Carry forward the balance of PROVIDER until the hold is released.
+
+    With --collection, every close keeps the earnings of that collection apart and pays the rest as usual; they serve
+    neither advances nor debts. The first close after the release counts them as earned. If they turn out to be
+    somebody else's, release the hold and move them with credit adjust before that close.
+
+    \b
+    Example: credit hold place anna-books --currency EUR --reason "bank details in doubt"
+             credit hold place anna-books --collection novels --reason "rights disputed by the estate"
+    """
+    from credit.ledger.holds import place_hold
+
+    with workspace.open() as ledger, ledger.write() as conn:
+        done = place_hold(conn, provider, currency, reason, collection=collection, now=datetime.now(UTC))
+    say(done, _hold_line(done))
+
+
+@hold.command()
+@_scope_options
+@ledger_options
+def release(workspace: Workspace, provider: str, currency: str | None, collection: str | None, reason: str) -> None:
+    """Release a hold: the next close pays the amounts that were carried forward.
+
+    \b
+    Example: credit hold release anna-books --currency EUR --reason "settled"
+             credit hold release anna-books --collection novels --reason "the estate withdrew"
+    """
+    from credit.ledger.holds import release_hold
+
+    with workspace.open() as ledger, ledger.write() as conn:
+        done = release_hold(conn, provider, currency, reason, collection=collection, now=datetime.now(UTC))
+    say(done, _hold_line(done))
+
+
+@hold.command(name="list")
+@click.argument("provider", required=False)
+@click.option("--history", is_flag=True, help="Include released holds.")
+@ledger_options
+def list_all(workspace: Workspace, provider: str | None, history: bool) -> None:
+    """List the holds that stand, of PROVIDER or of all.
+
+    \b
+    Example: credit hold list --history
+    """
+    from credit.ledger.holds import hold_history, holds
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        events = hold_history(conn, provider)
+        standing = holds(conn).values()
+    found = [item for item in events if history or item in standing]
+    say({"holds": found}, *(map(_hold_line, found) if found else ["nothing is on hold"]))
+
+
+def _hold_line(item: HoldEvent) -> str:
+    done = "held since" if item.action == "hold" else "released on"
+    what = f"collection {item.collection}" if item.collection else item.currency or "all currencies"
+    return f"{item.provider} ({what}): {done} {item.created_at:%Y-%m-%d}: {item.reason}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, field_mapping, field_option, json_option, progress_bar, say, workspace_options
+from credit.cli.options import FILE, device_option, field_option, ledger_options
+from credit.cli.printing import is_json, progress_bar, say, terminal_width, wrapped
 from credit.text import counted
 
 if TYPE_CHECKING:
@@ -20,25 +21,32 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("index", type=FILE)
 @click.argument("data", type=FILE, nargs=-1)
-@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your own recipe, as above.")
-@click.option("--finetune", "base", type=FILE, metavar="MODEL", help="Start from these weights. [default: anew]")
+@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your own training recipe, as above.")
+@click.option("--finetune", "base", type=FILE, metavar="MODEL", help="Fine-tune these weights.  [default: train anew]")
 @click.option("--lora", type=click.IntRange(min=1), metavar="RANK", help="Fine-tune a LoRA adapter of this rank.")
-@click.option("--quick", is_flag=True, help="Retrain nothing: minutes, but no proof; see above.")
-@click.option("--register", "only_register", is_flag=True, help="Just put INDEX's certificates into this ledger.")
-@click.option("--control", "controls", multiple=True, metavar="PROVIDER", help="The model never saw its data.")
+@click.option("--quick", is_flag=True, help="Retrain nothing: takes minutes and proves less, see above.")
+@click.option("--register", "only_register", is_flag=True, help="Only enter INDEX's certificates in this ledger.")
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    metavar="PROVIDER",
+    help="A provider whose data the model never saw. May be repeated.",
+)
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the data of each retraining.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, whatever the size of the data.")
-@click.option("--learning-rate", type=float, help="[default: 3e-3 anew, 5e-5 from weights, 2e-4 with LoRA]")
-@click.option("--outputs", type=click.IntRange(min=1), default=64, show_default=True, help="Logged outputs compared.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, for any size of the data.")
+@click.option(
+    "--learning-rate", type=float, help="Learning rate.  [default: 3e-3 anew, 5e-5 from weights, 2e-4 with LoRA]"
+)
+@click.option("--outputs", type=click.IntRange(min=1), default=64, show_default=True, help="Logged outputs to compare.")
 @click.option("--halves", type=click.IntRange(min=4), default=8, show_default=True, help="Random halves of providers.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Retrainings per provider.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Retrainings at a time.")
-@click.option("--work", type=FILE, help="Where retrainings are kept. [default: validation/ in the data folder]")
-@click.option("--model", type=FILE, help="Where the model is now, if it was moved.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--work", type=FILE, help="Folder of the retrainings.  [default: validation/ in the data folder]")
+@click.option("--model", type=FILE, help="New place of the model, if moved.")
+@device_option
 @field_option
-@json_option
-@workspace_options
+@ledger_options
 def validate(
     workspace: Workspace,
     index: Path,
@@ -59,19 +67,18 @@ def validate(
     work: Path | None,
     model: Path | None,
     device: str,
-    fields: tuple[str, ...],
-    as_json: bool,
+    fields: dict[str, str],
 ) -> None:
-    """Check that attribution predicts what really happens without a provider's data, by retraining.
+    """Check by retraining that attribution predicts the effect of leaving out a provider's data.
 
     Trains a model without each provider and on random halves of them, measures the log-likelihood of logged outputs,
-    and compares: with INDEX, and with simpler measures that it has to beat. DATA is what INDEX was built from. The
-    certificate, with the calibration of effect to nats, is written into INDEX and into the ledger, where close asks
-    for it; compute pays by the calibration if it predicts better than plain effect. Retrainings are made once and
-    kept: a run that was stopped goes on.
+    and compares it with the predictions of INDEX and of simpler measures, which INDEX must beat. DATA is the data of
+    INDEX. The certificate, with the calibration of effect to nats, goes into INDEX and into the ledger: close requires
+    it, and compute uses the calibration if it predicts better than plain effect. Retrainings are kept: after an
+    interruption, the next run resumes.
 
     Models are trained anew with the configuration of INDEX's model, or with --finetune by the Hugging Face Trainer.
-    Your own recipe is a function in a module that can be imported, such as
+    Your own recipe is a function in a module that Python can import, such as
 
     \b
         def train(records: Sequence[TrainingRecord], seed: int, folder: Path) -> None:
@@ -80,9 +87,8 @@ def validate(
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
-    --quick takes one small optimiser step away from each provider's data instead. That shows whether INDEX describes
-    this model's own gradients; it cannot show what training without the data would have given, and close does not
-    accept it.
+    --quick takes one small optimiser step away from each provider's data instead. It shows that INDEX describes this
+    model's own gradients. It cannot show the result of training without the data, so close does not accept it.
 
     \b
     Example: credit validate my-index train.jsonl --epochs 4 --workers 4
@@ -94,7 +100,7 @@ def validate(
     if only_register:
         made = register_certificates(workspace, index)
         facts = {"certificates": [{"kind": item.kind, "sha256": item.sha256, "index": item.index} for item in made]}
-        say(as_json, facts, "\n".join(f"{item.kind} certificate {item.sha256} of index {item.index}" for item in made))
+        say(facts, *(f"{item.kind} certificate {item.sha256} of index {item.index}" for item in made))
         return
     if not data:
         raise click.UsageError("name the training data that the index was built from: credit validate INDEX DATA...")
@@ -116,11 +122,11 @@ def validate(
         workers=workers,
         model=model,
         device=device,
-        fields=field_mapping(fields),
+        fields=fields,
     )
     with progress_bar("validating", "steps" if quick else "models") as update:
         certificate = validate_index(workspace, request, update)
-    click.echo(certificate.to_json() if as_json else "\n".join(_lines(certificate)))
+    click.echo(certificate.to_json() if is_json() else "\n".join(_lines(certificate)))
 
 
 def _lines(certificate: Certificate) -> Iterator[str]:
@@ -128,12 +134,10 @@ def _lines(certificate: Certificate) -> Iterator[str]:
     made = "no retraining" if quick else counted(certificate.retrainings, "retraining")
     yield f"{made}, {counted(len(certificate.providers), 'provider')}, {counted(certificate.outputs, 'output')}"
     yield _table(certificate)
-    if quick:
-        yield from _quick_words()
-    else:
-        yield from _retraining_words(certificate)
+    for line in _quick_words() if quick else _retraining_words(certificate):
+        yield from wrapped(line, terminal_width())
     for control in certificate.controls:
-        yield f"control: {control.provider}, which the model never saw, would get {control.share:.2%} of all credits"
+        yield f"control: {control.provider}, unseen by the model, would get {control.share:.2%} of all credits"
 
 
 def _table(certificate: Certificate) -> str:
@@ -160,16 +164,15 @@ def _table(certificate: Certificate) -> str:
 def _retraining_words(certificate: Certificate) -> Iterator[str]:
     from credit.fidelity.certificate import CALIBRATED, PLAIN
 
-    ceiling = certificate.ceiling
     yield (
-        "LDS is about random halves of the providers: does the sum of what is left in rank the retrained models'"
-        f" log-likelihoods? No prediction can exceed the noise ceiling, {_interval(ceiling)}. Given size: what of it"
-        " the number of tokens does not tell."
+        "LDS keeps random halves of the providers: it is the rank correlation of their summed attribution with the"
+        " log-likelihoods of the retrained models. No measure can exceed the noise ceiling,"
+        f" {_interval(certificate.ceiling)}. Given size: the part of LDS that the number of tokens does not explain."
     )
     yield (
-        "The other columns are about leaving out one provider at a time: LOO Pearson and Spearman compare with the"
-        " nats that each output lost, top-1 says how often the leading provider is the right one, share error how far"
-        " the period's shares are off (0 to 1). One retraining more or less moves these more than LDS."
+        "The other columns leave out one provider at a time. LOO Pearson and Spearman compare with the nats that each"
+        " output lost; top-1 is the fraction of outputs with the right leading provider; share error is the distance"
+        " of the period's shares from the truth (0 to 1). They vary more between retrainings than LDS does."
         " 90 % intervals are over outputs."
     )
     for score in certificate.methods:
@@ -180,8 +183,8 @@ def _retraining_words(certificate: Certificate) -> Iterator[str]:
     error = next((score.attribution_error for score in certificate.methods if score.method == paid), None)
     if error is not None:
         yield (
-            f"beyond what the choice of outputs explains, a share of 10 % by {paid} is off by {30 * error:.1f} points"
-            " (one standard deviation); intervals of shares count it in from now on"
+            f"beyond the chance of the drawn outputs, a share of 10 % by {paid} is off by {30 * error:.1f} points (one"
+            " standard deviation); intervals of shares include this from now on"
         )
     fit = certificate.calibration
     if fit is not None:
@@ -192,16 +195,15 @@ def _retraining_words(certificate: Certificate) -> Iterator[str]:
         yield (
             "compute pays by it from now on"
             if certificate.calibration_helps
-            else "it predicts worse than influence + support, so that compute does not use it"
+            else "it predicts worse than influence + support, so compute does not use it"
         )
 
 
 def _quick_words() -> Iterator[str]:
     yield (
-        "Quick: every column compares with what each output lost when the model took one small step away from a"
-        " provider's data. It shows whether the index describes this model's own gradients (projection, folding,"
-        " damping). It does not show what training without the data would have given: no model was trained."
-        " 90 % intervals are over outputs."
+        "Quick: every column compares with the loss of each output after one small step away from a provider's data."
+        " Good numbers show that the index describes this model's own gradients (projection, folding, damping). They"
+        " cannot show the result of training without the data: no model was trained. 90 % intervals are over outputs."
     )
     yield "credit close does not accept it; validate by retraining before anybody is paid."
 

@@ -16,6 +16,7 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, journal_lines, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.personal_data import keep_erasable
+from credit.ledger.providers import unknown_provider
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.settlement import provider_balances
 from credit.ledger.transaction_kinds import AdjustmentDetails, TransactionKind
@@ -239,7 +240,7 @@ def transaction_in_words(conn: Connection, txn_id: int) -> str:
 def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currency: str, where: str) -> None:
     kind = conn.execute(select(provider.c.kind).where(provider.c.key == provider_key)).scalar()
     if kind is None:
-        raise LedgerError(f"unknown provider {provider_key!r}; add it first: credit providers add {provider_key} NAME")
+        raise unknown_provider(conn, provider_key)
     if kind == "house":
         raise LedgerError(f"{where} makes no sense: what it earns is the house's")
     check_currency(currency)

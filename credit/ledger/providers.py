@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from difflib import get_close_matches
 from itertools import islice
 from typing import Literal
 
@@ -91,7 +92,7 @@ def providers(conn: Connection) -> list[Provider]:
 
 
 def provider_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
-    """Return the ids of providers by key; LedgerError when one of them is unknown."""
+    """Return the ids of providers by key; LedgerError if one of them is unknown."""
     found: dict[str, int] = {}
     rest = iter(sorted(set(keys)))
     while some := list(islice(rest, _AT_ONCE)):
@@ -99,13 +100,21 @@ def provider_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
         found |= {key: number for key, number in conn.execute(query)}
         for key in some:
             if key not in found:
-                raise LedgerError(f"unknown provider {key!r}; add it first: credit providers add {key} NAME")
+                raise unknown_provider(conn, key)
     return found
 
 
 def provider_id(conn: Connection, key: str) -> int:
-    """Return a provider's id; LedgerError when it is unknown."""
+    """Return a provider's id; LedgerError if it is unknown."""
     return provider_ids(conn, [key])[key]
+
+
+def unknown_provider(conn: Connection, key: str) -> LedgerError:
+    """Return the error for a key that no provider has; it names the keys most like it."""
+    keys = conn.execute(select(provider.c.key)).scalars().all()
+    near = get_close_matches(key.lower(), keys, n=3, cutoff=0.7)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return LedgerError(f"unknown provider {key!r}; {hint}add it first: credit providers add {key} NAME")
 
 
 def _credited(conn: Connection, number: int) -> bool:

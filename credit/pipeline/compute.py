@@ -1,4 +1,8 @@
-"""Values logged outputs that no index has valued yet, and posts what they credit."""
+"""Values pending outputs and posts their credits.
+
+The way of an output: `_encodable` reads it from the ledger and tokenises it, `_valued_chunks` asks the index for its
+influence, `_scored` turns that into credits, and `_post_chunk` writes them to a score book and to the journal.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from credit.ledger.indexes import RegisteredIndex, indexes
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.outputs import StoredOutput, pending_count, pending_outputs
 from credit.ledger.periods import open_period_for
-from credit.ledger.score_books import Score, ensure_run, register_book, write_book
+from credit.ledger.score_books import Score, WrittenBook, ensure_run, register_book, write_book
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.pipeline.index import check_providers, open_registered, register
 from credit.pipeline.workspace import Workspace
@@ -31,23 +35,29 @@ from credit.valuation import AttributionIndex, Valuation
 from credit.valuation.tokens import Encoder
 
 DEFAULT_CHUNK = 256
-"""Outputs valued and posted in one step: what a killed run loses at most."""
+"""Outputs valued and posted in one step; a killed run loses one step at most."""
 
 Progress = Callable[[int, int], None]
-"""Called with the outputs done and the outputs in all."""
+"""Called with the number of outputs done, and of all."""
 
 _Value = Callable[[Sequence[StoredOutput], list[int]], Valuation]
-"""Values outputs; the list takes the positions of those that have no finite value, for which there is no row."""
+"""Values outputs; the list receives the positions of those without a finite value, which get no row."""
 
 _NON_FINITE = "its gradient or influence is not a finite number; try --dtype fp32"
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """How to value: policy of credits, and where the index and its models are now, if they were moved.
+    """Settings of a run.
 
-    Unless weights of effect were chosen (`calibrated`), they are those of the index's certificate, if it has one and
-    they predict better than plain effect.
+    Attributes:
+        policy: policy of credits.
+        calibrated: take the weights of effect from the index's certificate, if they predict better than plain effect.
+        index_dirs: indexes to value by, also at a new place; the newest of each model if not named.
+        model_paths: new places of models and checkpoints.
+        dtype: number format of the model, or `auto`.
+        device: `cpu`, `cuda`, ... or `auto`.
+        chunk: outputs valued and posted in one step.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -61,7 +71,7 @@ class ComputeSettings:
 
 @dataclass(slots=True)
 class ComputeReport:
-    """What a run did. `refused` names outputs that cannot be valued, and why; they stay pending until taken out."""
+    """Outcome of a run. `refused` names outputs without a value, and why; they stay pending until taken out."""
 
     valued: int = 0
     books: int = 0
@@ -70,15 +80,15 @@ class ComputeReport:
 
 
 def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress | None = None) -> ComputeReport:
-    """Value every pending output and post its credits, a chunk at a time, each in one atomic step.
+    """Value every pending output and post its credits, one chunk in one atomic step.
 
-    A run that is killed loses at most the chunk it was at; the next run goes on from there and ends with the same
-    ledger. An output is valued once: by the newest index of its model, or of those that the settings name.
+    A killed run loses at most its current chunk; the next run resumes there and ends with the same ledger. An output
+    is valued once, by the newest index of its model, or by one that the settings name.
 
     Raises:
-        LockHeldError: another run is computing on this ledger.
+        LockHeldError: another run is at work on this ledger.
         LedgerError: a provider of the index is not in the ledger, or there is no index for the outputs.
-        MismatchError: the model is not the one that the index was built with.
+        MismatchError: the model is not that of the index.
         IntegrityError: a file of the index was changed.
     """
     report = ComputeReport()
@@ -138,10 +148,10 @@ def _valued_chunks(
     value: _Value,
     report: ComputeReport,
 ) -> Iterator[tuple[list[StoredOutput], Valuation]]:
-    """Yield the pending outputs of a model in chunks; one that cannot be valued must not hold up the others.
+    """Yield the pending outputs of a model in chunks, with their values; one without a value holds up no other.
 
-    Only outputs that can be valued count for the size: the others stay pending, and would shift the borders of the
-    chunks, and with them books and postings, in a run that goes on where another was killed.
+    Only outputs with a value count for the size. The others stay pending: counted, they would shift the borders of the
+    chunks, and so books and postings, of a run that resumes a killed one.
     """
     waiting = _encodable(ledger, model, size, encoder, report)
     chunk: list[StoredOutput] = []
@@ -171,7 +181,7 @@ def _valued_chunks(
 def _encodable(
     ledger: Ledger, model: str, size: int, encoder: Encoder, report: ComputeReport
 ) -> Iterator[StoredOutput]:
-    """Yield the pending outputs of a model of which tokens can be made."""
+    """Yield the pending outputs of a model that its tokenizer can encode; the others are refused by name."""
     after = 0
     while True:
         with ledger.read() as conn:
@@ -189,7 +199,7 @@ def _encodable(
 
 
 def _one_by_one(chunk: Sequence[StoredOutput], value: _Value, report: ComputeReport) -> Iterator[StoredOutput]:
-    """Yield the outputs of a chunk that can be valued; the others are refused by name."""
+    """Yield the outputs of a chunk that have a value alone; the others are refused by name."""
     for stored in chunk:
         try:
             value([stored], [])
@@ -209,43 +219,50 @@ def _post_chunk(
     policy: Policy,
     report: ComputeReport,
 ) -> None:
-    scores = list(_score_outputs(chunk, groups, valuation, policy))
+    scores = list(_scored(chunk, groups, valuation, policy))
     book = write_book(workspace.books, scores)
-    run = _run_fingerprint(registered.fingerprint, policy)
-    now = datetime.now(UTC)
     with ledger.write() as conn:
-        run_id = ensure_run(
-            conn,
-            run,
-            index_id=registered.id,
-            policy_json=policy.to_json(),
-            software_version=__version__,
-            now=now,
-        )
-        register_book(
-            conn,
-            sha256=book.sha256,
-            compute_run_id=run_id,
-            output_ids=[stored.id for stored in chunk],
-            row_count=book.row_count,
-            byte_count=book.byte_count,
-            now=now,
-        )
-        days = {stored.id: stored.output.occurred_at.date() for stored in chunk}
-        details = CreditsDetails(book.sha256, run, registered.fingerprint)
-        post_all(conn, list(_postings(conn, scores, days, details)), now=now)
+        post_scores(conn, registered, policy, book, chunk, scores, now=datetime.now(UTC))
     report.valued += len(chunk)
     report.books += 1
     report.credit_micro += sum(score.credit_micro for score in scores)
 
 
-def _score_outputs(
+def post_scores(
+    conn: Connection,
+    registered: RegisteredIndex,
+    policy: Policy,
+    book: WrittenBook,
+    chunk: Sequence[StoredOutput],
+    scores: Sequence[Score],
+    now: datetime,
+) -> None:
+    """Register a score book with its outputs and its run, and post its credits."""
+    run = _run_fingerprint(registered.fingerprint, policy)
+    run_id = ensure_run(
+        conn, run, index_id=registered.id, policy_json=policy.to_json(), software_version=__version__, now=now
+    )
+    register_book(
+        conn,
+        sha256=book.sha256,
+        compute_run_id=run_id,
+        output_ids=[stored.id for stored in chunk],
+        row_count=book.row_count,
+        byte_count=book.byte_count,
+        now=now,
+    )
+    days = {stored.id: stored.output.occurred_at.date() for stored in chunk}
+    details = CreditsDetails(book.sha256, run, registered.fingerprint)
+    post_all(conn, list(_postings(conn, scores, days, details)), now=now)
+
+
+def _scored(
     chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy
 ) -> Iterator[Score]:
-    """Yield a score for every output and group; what nobody earned is one more score, of the house.
+    """Yield a score for every output and group, and one of the house where nobody earned something.
 
-    Where the policy pays by the sums of a period, these are the credits that each output distributes by itself; its
-    close moves them.
+    Where the policy pays by the sums of a period, these are the credits of each output by itself; the close of the
+    period moves them.
     """
     effects = valuation.effect(policy.alpha, policy.beta, policy.gamma)
     columns = zip(
@@ -270,7 +287,7 @@ def _score_outputs(
 
 
 def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
-    """Return what a policy pays for, in nats, by output and group."""
+    """Return the measure that a policy pays for, in nats, by output and group."""
     if policy.measure == "effect":
         return valuation.effect(policy.alpha, policy.beta, policy.gamma).tolist()
     return (valuation.support if policy.measure == "support" else valuation.influence).tolist()
@@ -279,7 +296,7 @@ def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
 def _postings(
     conn: Connection, scores: Sequence[Score], days: dict[int, date], details: CreditsDetails
 ) -> Iterator[Posting]:
-    """Yield one transaction per day: what its outputs issued, and what every group earned of it."""
+    """Yield one transaction per day: the credits its outputs issued, and the part of every group."""
     totals: dict[date, dict[Group, int]] = {}
     for score in scores:
         of_day = totals.setdefault(days[score.output_id], {})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import format_amount, format_percent
+from credit.accounting.amounts import amount_text, format_amount, format_percent
 from credit.accounting.fx import PeriodRates
 from credit.accounting.statement import on_hold_rows
 from credit.accounting.statement_lines import STATEMENT_LINES
@@ -29,7 +30,7 @@ from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind
 from credit.pipeline.close_balances import held_collections_of
 from credit.pipeline.close_pools import held_parts
-from credit.records import PPM, Group, Provider, Terms
+from credit.records import CREDIT, PPM, Group, Provider, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +126,11 @@ def _pool_steps(
                 f"pool {pool.reference} of {period}: {provider_key} was allocated {item.amount_minor}, not {down}"
                 f" or one more {currency} (minor units); run credit verify"
             )
-        text = (
-            f"{format_amount(pool.net_minor, currency)} × {item.credit_micro} / {item.total_credit_micro} credits"
-            f" = {format_amount(down, currency)}"
-        )
+        net, credited = format_amount(pool.net_minor, currency), amount_text(item.credit_micro, CREDIT)
+        exact = _exact(down, Fraction(rest, item.total_credit_micro or 1), currency)
+        text = f"{net} × {credited} / {amount_text(item.total_credit_micro, CREDIT)} credits = {exact}"
         if rest:
-            text += f" and {rest / item.total_credit_micro:.4f} of a minor unit, "
-            text += "rounded up (one of the largest remainders)" if extra else "rounded down"
+            text += f", rounded {'up' if extra else 'down'} (largest remainders go up)"
         steps.append(Step(f"share of pool {pool.reference}", text, item.amount_minor))
         own = provider_part(item.amount_minor, terms.rate_ppm)
         if terms.rate_ppm != PPM:
@@ -140,8 +139,8 @@ def _pool_steps(
             steps.append(Step("at the agreed rate", f"{whole} − ⌊{whole} × {house}⌋ = {whole} − {kept}", own))
         earned.all_minor += own
         for name, minor in held_parts(own, item.credit_micro, held).items():
-            whole, micro = format_amount(own, currency), f"{held[name]} / {item.credit_micro}"
-            steps.append(Step(f"of it, on hold: {name}", f"⌊{whole} × {micro} credits⌋", minor))
+            whole, part = format_amount(own, currency), f"{amount_text(held[name], CREDIT)} / {credited}"
+            steps.append(Step(f"of it, on hold: {name}", f"⌊{whole} × {part} credits⌋", minor))
             earned.held_minor[name] = earned.held_minor.get(name, 0) + minor
     return steps, earned
 
@@ -198,11 +197,21 @@ def _line_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
     for line in STATEMENT_LINES:
         amount = fall.amount(line)
         if amount and line.name != "payable":
-            moved = -amount if line.step == "outcome" else line.sign * amount
-            shown.append(Step(line.heading, arithmetic.get(line.name, line.explained), moved))
+            # The balance carried forward leaves the payable amount, but is shown with its own sign: a debt is negative.
+            signed = line.sign * amount
+            moved = -amount if line.step == "outcome" else signed
+            shown.append(Step(line.heading, arithmetic.get(line.name, line.explained), signed))
             total += f" {'−' if moved < 0 else '+'} {format_amount(abs(moved), fall.currency)}"
     yield from shown
     yield Step("payable", total.removeprefix(" + ").strip() or "nothing came in", fall.payable_minor)
+
+
+def _exact(whole_minor: int, fraction: Fraction, currency: str) -> str:
+    """Return an amount with four digits of a fraction of its minor unit, cut off, unless that is 0."""
+    whole = format_amount(whole_minor, currency)
+    if not fraction:
+        return whole
+    return f"{whole}{'' if '.' in whole else '.'}{fraction.numerator * 10**4 // fraction.denominator:04d}"
 
 
 def _arithmetic(fall: Waterfall, terms: Terms) -> dict[str, str]:

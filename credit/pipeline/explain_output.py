@@ -1,4 +1,4 @@
-"""One logged output, from its completion to the training examples that it drew on most."""
+"""Explanation of a logged output: the training examples with the greatest influence on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PART = re.compile(r"(@\d+)?(#\d+)?$")
 
 @dataclass(frozen=True, slots=True)
 class OutputExplanation:
-    """An output and the examples with the greatest influence on it (nats); `texts` by example, where at hand."""
+    """An output, and the examples with the greatest influence on it, in nats; `texts` by example, where known."""
 
     output: LoggedOutput
     examples: tuple[ExampleInfluence, ...]
@@ -43,22 +43,22 @@ def explain_logged_output(
     fields: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OutputExplanation:
-    """Rank the training examples behind a logged output, by the index that valued it, or else its model's newest.
+    """Rank the training examples behind a logged output, by the index that valued it or else its model's newest.
 
     Args:
         workspace: the ledger.
-        name: the output's name, as reports show it.
-        data: training data; needed for groups that the index has folded, and to show texts.
-        providers: whose data to look at; empty is everybody's.
-        top: examples returned.
-        model_paths: where the model, and its checkpoints if the index has any, are now, if they were moved.
+        name: the output's name in reports.
+        data: training data; needed for folded groups of the index, and to show texts.
+        providers: look at the data of these only; empty is all.
+        top: number of examples.
+        model_paths: new places of the model and its checkpoints.
         device: `cpu`, `cuda`, ... or `auto`.
-        fields: names of a training record to the names that the data uses.
-        progress: called with examples done and in all.
+        fields: our names of the fields of a record → the names in the files.
+        progress: called with the number of examples done, and of all.
 
     Raises:
         LedgerError: there is no such output, or the index is gone.
-        InputError: data is needed and was not given, or is not complete.
+        InputError: data is needed and missing, or is incomplete.
         MismatchError: the data or model is not that of the index.
     """
     with workspace.open() as ledger, ledger.read() as conn:
@@ -81,7 +81,7 @@ def explain_logged_output(
 def _texts(
     manifest: Manifest, model: LanguageModel, records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]
 ) -> dict[str, str]:
-    """Return how each example begins, by its id."""
+    """Return the first words of each example, by its id."""
     encoder = model.encoder(manifest.max_length)
     asked = {example.id for example in examples}
     # A part of a record is called after it: `record#2`, `record@3` for a turn of a chat, `record[256:512]`.

@@ -1,8 +1,7 @@
-"""Why a provider was paid what it was paid, or was not: every step recomputed, with its arithmetic.
+"""Explanation of a payout: every step recomputed, with its arithmetic.
 
-From the amount back to where it came from: waterfall, shares of the pools, credits, outputs. Each step is derived
-again from entries, terms, holds and score books, and compared with what the statement says; a difference is an error,
-not an explanation.
+It leads from the amount back to its sources: lines of the statement, shares of the pools, credits, outputs. Each step
+is derived again from entries, terms, holds and score books. If it differs from the statement, that is an error.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from credit.records import Group, Provider, period_of
 from credit.text import counted
 
 TOP = 10
-"""Outputs that are shown."""
+"""Outputs to show."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreditLine:
-    """Micro-credits of a collection from outputs of one month, which is earlier than the period if they came late."""
+    """Micro-credits of a collection from outputs of one month; late outputs are of an earlier month than the period."""
 
     collection: str
     month: str
@@ -41,7 +40,7 @@ class CreditLine:
 
 @dataclass(frozen=True, slots=True)
 class OutputLine:
-    """What one output gave to a collection: weight × value / positive_sum, the values in nats of `measure`."""
+    """Credits of a collection from one output: weight × value / positive_sum, the values in nats of `measure`."""
 
     output: str
     day: str
@@ -55,7 +54,7 @@ class OutputLine:
 
 @dataclass(frozen=True, slots=True)
 class PooledLine:
-    """What the sums of the period moved to a collection (or, negative, from it), beside what its outputs gave it."""
+    """Credits of a collection from its outputs alone, and credits the period's sums moved to it (negative: from it)."""
 
     collection: str
     alone_micro: int
@@ -64,9 +63,9 @@ class PooledLine:
 
 @dataclass(frozen=True, slots=True)
 class PayoutExplanation:
-    """Everything behind what a provider was told about a period. `verdict` says it in a sentence or two.
+    """Everything behind a provider's statement of a period; `verdict` is its summary in a sentence or two.
 
-    `pooled` is empty where every output pays alone. While a period is open it says what a close would move.
+    `pooled` is empty where every output pays alone. For an open period it shows the credits that a close would move.
     """
 
     provider: str
@@ -86,18 +85,18 @@ class PayoutExplanation:
 def explain_payout(
     conn: Connection, books_folder: Path, provider_key: str, period: str, *, top: int = TOP
 ) -> PayoutExplanation:
-    """Explain what a provider is paid for a period, or why it is not.
+    """Explain a provider's payout for a period, or why there is none.
 
     Args:
         conn: from `Ledger.read`.
-        books_folder: where the score books lie.
+        books_folder: folder of the score books.
         provider_key: the provider's key.
         period: the period `YYYY-MM`.
-        top: how many outputs to name, those that gave most first.
+        top: number of outputs to name, those with most credits first.
 
     Raises:
         LedgerError: the provider or the period is unknown.
-        IntegrityError: a step does not come out as the statement says, or a score book is missing or changed.
+        IntegrityError: a step differs from the statement, or a score book is missing or changed.
     """
     provider_id(conn, provider_key)
     found = existing_period(conn, period)
@@ -132,7 +131,7 @@ def explain_payout(
 def _pooled(
     provider_key: str, months: Mapping[tuple[str, str], int], moved: Mapping[Group, int], *, closed: bool
 ) -> Iterator[PooledLine]:
-    """Yield what was moved to or from each collection of a provider; once closed, it stands in its credits already."""
+    """Yield the credits moved to each collection of a provider; the credits of a closed period include them."""
     for group, micro in moved.items():
         if group.provider == provider_key:
             credited = sum(amount for (collection, _), amount in months.items() if collection == group.collection)
@@ -142,7 +141,7 @@ def _pooled(
 def _verdict(
     period: Period, who: Provider, currencies: Sequence[CurrencySteps], credit_micro: int, valued: int, credited: int
 ) -> str:
-    """Say in words what is paid, or why nothing is."""
+    """Return the payout in words, or the reason why there is none."""
     if who.kind == "house":
         return f"{who.key} is own or public-domain data: what it earns is the house's and is never paid out"
     if period.status == "open":
@@ -166,9 +165,9 @@ def _verdict(
 def _outputs(
     conn: Connection, books_folder: Path, provider_key: str, period: str, top: int
 ) -> tuple[list[OutputLine], int, int]:
-    """Return the outputs that gave most, how many outputs the provider was valued for, and for how many credited.
+    """Return the outputs with most credits, and the number of outputs valued and credited for the provider.
 
-    An output whose credits were reversed gave none.
+    An output whose credits were reversed gives none.
     """
     valued = credited = 0
     undone = reversed_transactions(conn)

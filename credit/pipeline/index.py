@@ -1,4 +1,7 @@
-"""Tagged training data → an attribution index, made known to the ledger."""
+"""Training data → an attribution index, registered in the ledger.
+
+Also opens registered indexes for the commands that value or explain outputs.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +44,24 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class IndexRequest:
-    """What to index, and how.
+    """Request to build or change an index.
 
-    `checkpoints` are folders and weights of further checkpoints of the model; for a change of an index that has them,
-    where those are now that were moved. `fields` maps names of a training record
-    to the names that the files use. `exclude_non_finite` leaves examples out whose gradient is not finite. `update`
-    adds the data to the index that is there; `withdraw` takes a provider out of it, whose data must be in `data`. A
-    change keeps the index's settings: those that are `given`, by their fields, must be the same.
+    Attributes:
+        model: folder of the model.
+        data: files of training data.
+        out: folder of the index.
+        name: name of the model in logs.
+        settings: settings of a new index. A change keeps those of the index.
+        dtype: number format of the model, or `auto`.
+        device: `cpu`, `cuda`, ... or `auto`.
+        fields: our names of the fields of a record → the names in the files.
+        register: False leaves the ledger alone and accepts every provider.
+        strict: refuse all data if one record is bad.
+        exclude_non_finite: leave out examples whose gradient is not finite, instead of failing.
+        checkpoints: folders and weights of further checkpoints; for a change, the new places of moved ones.
+        update: add `data` to the existing index.
+        withdraw: provider to take out of the existing index; its data must be in `data`.
+        given: fields of `settings` that the caller chose. A change refuses them if the index has others.
     """
 
     model: Path
@@ -69,7 +83,7 @@ class IndexRequest:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What was built. `existed`: the same index was there already. `problems`: why records were quarantined."""
+    """Finished index. `existed`: the same index was there before. `problems`: reasons of quarantined records."""
 
     manifest: Manifest
     existed: bool
@@ -81,7 +95,7 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """What would be built, from which records, and which of them would be quarantined for which `problems`."""
+    """Index as it would be built, the records for it, and the `problems` of those to quarantine."""
 
     build: BuildPlan
     counts: TrainingCounts
@@ -95,15 +109,14 @@ def index_training_data(
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> IndexReport:
-    """Build the index of a model's training data and register it in the ledger.
+    """Build or change the index of a model's training data, and register it in the ledger.
 
-    With a ledger, records of providers that it does not know are quarantined; without (`register` is False), every
-    provider is taken.
+    With a ledger, records of unknown providers are quarantined.
 
     Raises:
-        LedgerError: there is no ledger to register the index in; said before any work is done.
+        LedgerError: there is no ledger to register the index in; raised before any work.
         InputError: there is nothing to index, or `strict` and a record is bad.
-        ValuationError: the model cannot be used, or the index folder belongs to something else.
+        ValuationError: the model cannot be used, or the folder belongs to something else.
     """
     reader, problems, quarantine = _reader(workspace, request)
     with quarantine:
@@ -125,10 +138,10 @@ def index_training_data(
 
 
 def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan:
-    """Say what `index_training_data` would build or change, and what it would take; nothing is written.
+    """Return the plan of `index_training_data`, with time, memory and disk; write nothing.
 
     Raises:
-        LedgerError, InputError, ValuationError: as `index_training_data` would, as far as that is known before.
+        LedgerError, InputError, ValuationError: as `index_training_data`, as far as known beforehand.
     """
     reader, problems, _ = _reader(workspace, request, quarantines=False)
     model = load_model(request.model, dtype=request.dtype, device=request.device)
@@ -146,12 +159,12 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 
 
 def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
-    """Return the records of training data as `index_training_data` takes them: what it quarantined is passed over."""
+    """Return the records of training data that `index_training_data` accepts."""
     return list(TrainingReader(data, fields=fields, known_providers=_known_providers(workspace)))
 
 
 def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
-    """Make an index known to the ledger, under the name that logs call its model."""
+    """Register an index in the ledger, under the name of its model in logs."""
     manifest = read_manifest(folder)
     with ledger.write() as conn:
         return register_index(
@@ -165,10 +178,10 @@ def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
 
 
 def open_registered(registered: RegisteredIndex, damping: float | None = None) -> AttributionIndex:
-    """Open a registered index where it lay last.
+    """Open a registered index at its last known place.
 
     Raises:
-        LedgerError: it is gone, or another lies there.
+        LedgerError: it is gone, or another index is there.
     """
     folder = Path(registered.path)
     if not folder.is_dir():
@@ -186,10 +199,10 @@ def open_registered(registered: RegisteredIndex, damping: float | None = None) -
 
 
 def check_providers(conn: Connection, index: AttributionIndex) -> None:
-    """Refuse an index that credits providers whom the ledger does not know.
+    """Refuse an index of providers unknown to the ledger.
 
     Raises:
-        LedgerError: naming them.
+        LedgerError: with their keys.
     """
     known = {provider.key for provider in providers(conn)}
     missing = sorted({group.provider for group in index.groups} - known)
@@ -203,7 +216,7 @@ def check_providers(conn: Connection, index: AttributionIndex) -> None:
 def _reader(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
 ) -> tuple[TrainingReader, QuarantineSummary, QuarantineFile]:
-    """Return what reads the training data, the problems that it will find, and where all of them are kept."""
+    """Return a reader of the training data, with the summary and the file that collect its bad records."""
     known = _known_providers(workspace) if request.register else None
     problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
@@ -222,7 +235,7 @@ def _reader(
 
 @contextmanager
 def _with_reasons(problems: QuarantineSummary) -> Iterator[None]:
-    """Context in which nothing that can be indexed may be found, because of those problems."""
+    """Add the problems of the records to an error about data without a good one."""
     try:
         yield
     except InputError as error:
@@ -230,7 +243,7 @@ def _with_reasons(problems: QuarantineSummary) -> Iterator[None]:
 
 
 def _check_checkpoints(request: IndexRequest, model: LanguageModel) -> None:
-    """Refuse at once what would be found only when the index of the model has been built.
+    """Check the further checkpoints before the model's own index is built, which may take hours.
 
     Raises:
         ValuationError: a checkpoint is no folder.
@@ -282,7 +295,7 @@ def _build(
 
 
 def _checkpoints_of(request: IndexRequest) -> list[LanguageModel]:
-    """Load the further checkpoints of an index that is to be changed, which keeps its settings."""
+    """Load the further checkpoints of the index to change."""
     index = AttributionIndex.open(request.out)
     _check_kept(request, index.manifest)
     moved = [path for path, _ in request.checkpoints]
@@ -290,10 +303,10 @@ def _checkpoints_of(request: IndexRequest) -> list[LanguageModel]:
 
 
 def _check_kept(request: IndexRequest, manifest: Manifest) -> None:
-    """Refuse other settings than those of the index, which a change would pass over.
+    """Refuse a change that asks for other settings than the index has.
 
     Raises:
-        InvalidRequestError: naming the first.
+        InvalidRequestError: with the first such setting.
     """
     kept = asdict(manifest.settings) | {"max_length": manifest.max_length}
     for name, asked in asdict(request.settings).items():

@@ -1,4 +1,4 @@
-"""Files of logged outputs, providers and rates → the ledger; bad records are quarantined by file and line."""
+"""Files of logged outputs, providers and rates → the ledger. Bad records are quarantined by file and line."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ _BATCH = 1000
 
 
 @dataclass(slots=True)
-class IntakeReport:
-    """What became of a file.
+class IngestReport:
+    """Outcome of a file.
 
     Attributes:
-        accepted: records that brought something new.
-        duplicates: records that the ledger had already.
-        skipped: what the file holds that is no output although nothing is wrong with it, by reason.
-        quarantined: records that could not be used.
-        quarantined_before: those that an earlier run had quarantined, for the same reason.
-        quarantine_file: where they are.
-        problems: why records were quarantined now, with the first for each reason.
-        notices: what else is to be known.
+        file: its path.
+        accepted: records with something new.
+        duplicates: records already in the ledger.
+        skipped: sound records that are no outputs, such as failed calls, by reason.
+        quarantined: bad records.
+        quarantined_before: those of them that an earlier run quarantined for the same reason.
+        quarantine_file: place of the bad records.
+        problems: reasons of the newly quarantined records, each with its first record.
+        notices: remarks, such as unused fields.
     """
 
     file: str
@@ -65,7 +66,7 @@ class IntakeReport:
 
     @property
     def is_old(self) -> bool:
-        """Whether the file was here before, and brought nothing new."""
+        """True if an earlier run has read the file, and it brings nothing new."""
         return not self.accepted and not self.quarantined_now and self.duplicates + self.quarantined_before > 0
 
 
@@ -78,7 +79,7 @@ def ingest_outputs(
     requests: BatchRequests | None = None,
     occurred_at: datetime | None = None,
     strict: bool = False,
-) -> IntakeReport:
+) -> IngestReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
     A record that the ledger has already is counted as a duplicate and changes nothing. The other arguments are those of
@@ -89,7 +90,7 @@ def ingest_outputs(
     """
     reader = OutputReader(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at)
     digest = sha256_file(path)
-    report = IntakeReport(str(path))
+    report = IngestReport(str(path))
     problems = QuarantineSummary()
     with (
         workspace.open() as ledger,
@@ -136,7 +137,7 @@ def _add(
     conn: Connection,
     batch: Sequence[Parsed[LoggedOutput]],
     file_id: int,
-    report: IntakeReport,
+    report: IngestReport,
     refuse: Callable[[Quarantined], None],
 ) -> None:
     known = ", ".join(sorted(models(conn))) or "none"
@@ -157,10 +158,10 @@ def _add(
                 refuse(item.quarantined(f"output {output.name!r} holds text or a weight that no database can store"))
 
 
-def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) -> IntakeReport:
-    """Add the providers of a CSV file, or rename those that are known, in one transaction.
+def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) -> IngestReport:
+    """Add the providers of a CSV file, or rename known ones, in one transaction.
 
-    A provider's first minimum payout holds from the beginning; a changed one from today on.
+    A provider's first minimum payout holds from the beginning, a changed one from today on.
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a row is bad.
@@ -168,8 +169,8 @@ def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) 
     return _import(workspace, path, read_providers(path), _import_provider, strict)
 
 
-def import_rates(workspace: Workspace, path: Path, *, supersede: bool = False, strict: bool = False) -> IntakeReport:
-    """Record the rates of exchange of a CSV file in one transaction; `supersede`: also where others were given.
+def import_rates(workspace: Workspace, path: Path, *, supersede: bool = False, strict: bool = False) -> IngestReport:
+    """Record the exchange rates of a CSV file in one transaction; `supersede` replaces earlier ones.
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a row is bad.
@@ -192,9 +193,9 @@ def _import(
     result: ReadResult[Parsed[Row]],
     add: Callable[[Connection, Row], bool],
     strict: bool,
-) -> IntakeReport:
-    """Add the records of a file in one transaction; `add` says whether it changed anything."""
-    report = IntakeReport(str(path), notices=result.notices)
+) -> IngestReport:
+    """Add the records of a file in one transaction; `add` returns True if it changed anything."""
+    report = IngestReport(str(path), notices=result.notices)
     bad: list[Quarantined] = list(result.quarantined)
     problems = QuarantineSummary()
     with (
@@ -233,9 +234,9 @@ def _import_provider(conn: Connection, row: ProviderRow) -> bool:
 
 
 def agree_minimum(conn: Connection, key: str, currency: str, minimum_minor: int) -> bool:
-    """Agree a minimum payout, in minor units, from today on; return whether anything changed.
+    """Agree a minimum payout in minor units, from today on; return True if anything changed.
 
-    Where nothing has been agreed, it holds from the beginning, as far as that is not closed.
+    A provider's first agreement holds from the first day of the first open period.
     """
     now = datetime.now(UTC)
     current = agreement_on(conn, key, currency, now.date())

@@ -1,13 +1,13 @@
-"""Restatement: what a closed period would have paid under another policy or index, and the money that this moves.
+"""Restatement: recompute a closed period by another policy or index, and post the difference in the open one.
 
-The closed period stays as it is, its statements byte for byte. What is different is posted as one transaction in the
-first open period, and stands in the statements of that one. Restated again, only what differs from the restatement
-before is posted; restated by the original policy, everything is taken back.
+The closed period and its statements stay the same, byte for byte. The difference is one transaction in the first open
+period, shown on its statements. A second restatement posts only its difference to the first; a restatement by the
+original policy takes everything back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ from credit.pipeline.workspace import Workspace
 from credit.records import Group
 
 Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[MeasuredOutput]]
-"""Gives the outputs of a book as they are measured anew, with the weights that they had."""
+"""Yields the outputs of a score book with new measures and their old weights."""
 
 AccountCurrency = tuple[str, str]
 
@@ -55,7 +55,7 @@ class CreditChange:
 
 @dataclass(frozen=True, slots=True)
 class MoneyChange:
-    """What an account was given by the close, by earlier restatements and by this one, in minor units."""
+    """Money given to an account by the close, by earlier restatements and by this one, in minor units."""
 
     account: str
     currency: str
@@ -66,7 +66,7 @@ class MoneyChange:
 
 @dataclass(frozen=True, slots=True)
 class Restatement:
-    """The difference that another policy or index makes; `txn_id` is None when nothing is, or would be, posted."""
+    """Difference made by another policy or index; `txn_id` is None if nothing was posted."""
 
     period: str
     posted_in: str
@@ -87,18 +87,18 @@ def restate(
     dry_run: bool = False,
     now: datetime | None = None,
 ) -> Restatement:
-    """Recompute a closed period's credits and post what it moves, in the first open period.
+    """Recompute a closed period's credits, and post the difference in money in the first open period.
 
     Args:
-        workspace: where the score books lie.
-        ledger: the ledger.
+        workspace: its score books are read.
+        ledger: the ledger of the workspace, open.
         period: the closed period `YYYY-MM`.
-        rescore: see `by_policy`; another one may ask a model.
-        method: what `rescore` does, as data: `policy`, the changes of it, and `index`, the fingerprint of the index
-            that was asked, if one was. Stored with the transaction; a close looks for its certificate by it.
-        reason: why, in words; printed on the statements.
-        dry_run: only say what would be posted.
-        now: when the ledger records it.
+        rescore: measures the outputs anew; from `by_policy` or `by_index`.
+        method: the same as data: `policy`, the changes of the policy, and `index`, the fingerprint of the index if one
+            was asked. Stored with the transaction; a close uses it to look for the certificate.
+        reason: printed on the statements.
+        dry_run: post nothing.
+        now: moment of recording.
 
     Raises:
         LedgerError: the period is not closed, or a reason is missing.
@@ -114,35 +114,51 @@ def restate(
         keep_erasable(conn, reason, "the reason")
         posted, restated = _credits(conn, workspace, period, rescore)
     changes = _credit_changes(posted, restated)
-    moment = now or datetime.now(UTC)
     with ledger.write() as conn:
         money = _money_changes(conn, found, posted, restated)
         target = open_period_for(conn, first_day(period))
-        entries = tuple(
-            Entry(item.account, item.currency, item.adjustment_minor) for item in money if item.adjustment_minor
-        )
         txn_id = None
-        if entries and not dry_run:
-            number = len(_restatements(conn, period)) + 1
-            posting = Posting(
-                kind=TransactionKind.RESTATEMENT,
-                period=target,
-                effective_on=first_day(target),
-                idempotency_key=TransactionKind.RESTATEMENT.key(period=period, number=number),
-                entries=entries,
-                memo=f"restatement of {period}: {reason}",
-                details=RestatementDetails(
-                    restates=period,
-                    method=dict(method),
-                    credit_micro={item.provider: str(item.restated_micro) for item in changes},
-                ),
+        if not dry_run:
+            txn_id = _post_difference(
+                conn, period, target, money, changes, method, reason, now=now or datetime.now(UTC)
             )
-            txn_id = post(conn, posting, now=moment).txn_id
     return Restatement(period, target, changes, money, txn_id, dry_run)
 
 
+def _post_difference(
+    conn: Connection,
+    period: str,
+    target: str,
+    money: Sequence[MoneyChange],
+    changes: Sequence[CreditChange],
+    method: Mapping[str, Any],
+    reason: str,
+    now: datetime,
+) -> int | None:
+    """Post the adjustments as one transaction of the period `target`; return it, or None if there are none."""
+    entries = tuple(
+        Entry(item.account, item.currency, item.adjustment_minor) for item in money if item.adjustment_minor
+    )
+    if not entries:
+        return None
+    posting = Posting(
+        kind=TransactionKind.RESTATEMENT,
+        period=target,
+        effective_on=first_day(target),
+        idempotency_key=TransactionKind.RESTATEMENT.key(period=period, number=len(_restatements(conn, period)) + 1),
+        entries=entries,
+        memo=f"restatement of {period}: {reason}",
+        details=RestatementDetails(
+            restates=period,
+            method=dict(method),
+            credit_micro={item.provider: str(item.restated_micro) for item in changes},
+        ),
+    )
+    return post(conn, posting, now=now).txn_id
+
+
 def by_policy(changes: Mapping[str, Any]) -> Rescore:
-    """Return a `Rescore` that reads the measures in the score books and pays for them by a changed policy.
+    """Return a `Rescore` that reads the measures in the score books and applies a changed policy.
 
     Args:
         changes: new values, by field of `Policy`; the others stay as they were for each book.
@@ -160,17 +176,17 @@ def by_policy(changes: Mapping[str, Any]) -> Rescore:
 
 
 def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[Rescore, str]:
-    """Return a `Rescore` that asks the index in `folder` and its model, and the index's fingerprint.
+    """Return a `Rescore` that asks the index in `folder` and its model, with the index's fingerprint.
 
-    The index need not be registered: outputs to come are valued by the one that is.
+    The index need not be registered. Future outputs are valued by the registered one.
 
     Args:
-        ledger: the ledger that the outputs are in.
+        ledger: the ledger of the outputs.
         folder: the index.
         changes: new values of the policy, by field of `Policy`; the others stay as they were for each book.
 
     Raises:
-        LedgerError: the index credits a provider that the ledger does not know, or, when called, is of another model.
+        LedgerError: the index credits an unknown provider, or, when called, is of another model.
         MismatchError, IntegrityError: as opening an index does.
     """
     # Models take seconds to import, and a restatement by policy needs none.
@@ -192,7 +208,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
             others = sorted({stored.output.model for stored in chunk} - {index.manifest.name})
             if others:
                 raise LedgerError(
-                    f"{folder} is an index of {index.manifest.name}, but there are outputs of {others[0]}"
+                    f"{folder} is an index of {index.manifest.name}, but the period has outputs of {others[0]}"
                 )
             valued = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
             for stored, measures in zip(chunk, paid_measures(valued, policy), strict=True):
@@ -203,7 +219,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
 
 
 def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
-    """Add the column `measure`: what the new policy pays for, in nats."""
+    """Add the column `measure`: the new policy's measure, in nats."""
     same_effect = (new.alpha, new.beta, new.gamma) == (old.alpha, old.beta, old.gamma)
     uses_floor = new.measure in ("support", "effect")
     if new.damping != old.damping:
@@ -226,8 +242,8 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
         measure = new.alpha / old.alpha * (effect - old.beta * support) + new.beta * support
     else:
         raise InvalidRequestError(
-            "the score books hold effect and support, from which what those weights ask for does not follow; it needs "
-            "the index and its model: --index DIR"
+            "the score books hold effect and support; effect with those weights does not follow and needs the "
+            "index and its model: --index DIR"
         )
     return rows.with_columns(measure.alias("measure"))
 
@@ -235,7 +251,7 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
 def _credits(
     conn: Connection, workspace: Workspace, period: str, rescore: Rescore
 ) -> tuple[Mapping[Group, int], Mapping[Group, int]]:
-    """Return every group's micro-credits before and after; outputs whose credits were reversed stay out of both."""
+    """Return every group's micro-credits before and after, both without outputs whose credits were reversed."""
     posted = credits_by_group(conn, period)
     restated = dict(posted)
     for group, micro in pooled_entries(conn, period).items():
@@ -275,10 +291,10 @@ def _by_provider(credited: Mapping[Group, int]) -> dict[str, int]:
 def _money_changes(
     conn: Connection, closed: Period, posted: Mapping[Group, int], restated: Mapping[Group, int]
 ) -> tuple[MoneyChange, ...]:
-    """Divide the pools as they were divided, by the restated credits, and compare.
+    """Divide the pools by the restated credits as the close did, and compare.
 
-    What a collection earned while it was on hold is where it was put, and so is the difference, unless it was released
-    since: then both are the provider's.
+    Earnings of a collection on hold, and their difference, belong to the account of that collection. If it was
+    released since, they belong to the provider.
     """
     period = closed.id
     policy = ClosePolicy.from_json(closed.close_policy_json or "{}")
@@ -305,7 +321,7 @@ def _money_changes(
     recorded = {(item.pool_id, item.provider): item.amount_minor for item in allocations(conn, period)}
     again = {(number, part.share.provider): part.share.amount_minor for _, number, parts in as_closed for part in parts}
     if {key: amount for key, amount in recorded.items() if amount} != {k: a for k, a in again.items() if a}:
-        raise IntegrityError(f"the allocations of {period} are not what its credits give; run credit verify")
+        raise IntegrityError(f"the allocations of {period} contradict its credits; run credit verify")
     before, after = owed(as_closed), owed(divided(restated))
     moved: dict[AccountCurrency, int] = {}
     for (key, currency), amount in _moved(conn, period).items():
@@ -323,14 +339,13 @@ def _money_changes(
 
 
 def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCurrency:
-    """Return where money is that an account was given, now that what was on hold was released."""
-    return (
-        AccountKind.PAYABLE.key(parse_account(key).provider or "") if (key, currency) in released else key
-    ), currency
+    """Return the account that now has an account's money: the provider's, if a held collection was released."""
+    provider = parse_account(key).provider or ""
+    return AccountKind.PAYABLE.key(provider) if (key, currency) in released else key, currency
 
 
 def _released(conn: Connection, period: str) -> set[AccountCurrency]:
-    """Return the accounts of collections from which what they earned in a period was released after it."""
+    """Return the accounts of held collections whose earnings of a period were released after it."""
     query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
         ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
         ledger_txn.c.period_id > period,
@@ -347,7 +362,7 @@ def _restatements(conn: Connection, period: str) -> list[int]:
 
 
 def _moved(conn: Connection, period: str) -> dict[AccountCurrency, int]:
-    """Return what earlier restatements of a period moved, and were not reversed, by account and currency."""
+    """Return the money moved by standing restatements of a period, by account and currency."""
     earlier = _restatements(conn, period)
     undoing = select(ledger_txn.c.id).where(ledger_txn.c.reverses_txn_id.in_(earlier))
     counted = [*earlier, *conn.execute(undoing).scalars()]

@@ -1,4 +1,4 @@
-"""What there is in a ledger, and which commands come next."""
+"""Overview of a ledger: its contents, and the commands that come next."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from credit.ledger.periods import Period, last_day, periods
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.schema import attribution_index, model, output, provider, score_book
 from credit.ledger.unvalued import unvalued_outputs
+from credit.records import HOUSE
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What there is in the ledger, in numbers. `outputs` counts by the month of occurrence."""
+    """Contents of the ledger in numbers; the house is no provider, `outputs` counts by month of occurrence."""
 
     providers: int
     models: int
@@ -35,7 +36,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class PeriodOverview:
-    """A period with its pools, without those that were taken back, and its payouts counted by what became of them."""
+    """A period, its pools except those taken back, and the number of its payouts by status."""
 
     period: Period
     pools: tuple[Pool, ...]
@@ -44,7 +45,7 @@ class PeriodOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What there is, and the commands that bring it on."""
+    """Contents of a ledger, and the next commands."""
 
     status: Status
     periods: tuple[PeriodOverview, ...]
@@ -52,7 +53,7 @@ class Overview:
 
 
 def overview(conn: Connection, *, now: datetime) -> Overview:
-    """Return what a ledger holds and what is to be done; `now` decides which months are over."""
+    """Return the contents of a ledger and the next commands; a month before `now` is over."""
     found = status(conn)
     counts = payout_counts(conn)
     known = tuple(
@@ -62,14 +63,15 @@ def overview(conn: Connection, *, now: datetime) -> Overview:
 
 
 def status(conn: Connection) -> Status:
-    """Count what there is."""
+    """Count the contents of the ledger."""
     month = func.substr(output.c.occurred_at, 1, 7)
     by_month = conn.execute(select(month, func.count()).group_by(month).order_by(month))
     seq, head = chain_head(conn)
     tables = (provider, model, attribution_index, score_book)
     counts = [int(conn.execute(select(func.count()).select_from(table)).scalar_one()) for table in tables]
+    houses = int(conn.execute(select(func.count()).where(provider.c.key == HOUSE)).scalar_one())
     return Status(
-        providers=counts[0],
+        providers=counts[0] - houses,
         models=counts[1],
         indexes=counts[2],
         outputs={name: count for name, count in by_month},
@@ -83,7 +85,7 @@ def status(conn: Connection) -> Status:
 
 
 def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, ...], now: datetime) -> Iterator[str]:
-    if found.providers == 1:  # the house, which every ledger has
+    if not found.providers:
         yield "credit providers import FILE"
     if not found.indexes:
         yield "credit index MODEL DATA... --out DIR"
@@ -99,6 +101,7 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
     for item in periods:
         name = item.period.id
         if item.payouts.get("pending"):
+            yield f"credit export {name} --out DIR"
             yield from _exports(conn, name, retry=False)
         if item.payouts.get("failed"):
             yield from _exports(conn, name, retry=True)
@@ -107,7 +110,7 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
 
 
 def _exports(conn: Connection, period: str, *, retry: bool) -> Iterator[str]:
-    """Yield what exports the payouts that can leave: a file has one currency, named where there are several."""
+    """Yield a command for each currency of the payouts that can leave; a single currency needs no name."""
     command = f"credit pay export {period}{' --retry' if retry else ''}"
     currencies = sorted({item.currency for item in payable_payouts(conn, period, retry=retry)})
     for currency in currencies:

@@ -1,4 +1,4 @@
-"""Logged outputs and training data → a validation of an index, and its certificate in index and ledger."""
+"""Logged outputs and training data → the certificate of an index, beside the index and in the ledger."""
 
 from __future__ import annotations
 
@@ -29,12 +29,22 @@ SCRATCH_LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True, slots=True)
 class ValidationRequest:
-    """What to validate and how to retrain.
+    """Request to validate an index.
 
-    `trainer` names the user's own recipe as `module:function`; without it, models are trained anew with the
-    configuration of the index's model, or fine-tuned from the weights of `base`, all of them or an adapter of rank
-    `lora`. `quick` retrains nothing. `controls` are providers whose data the model was never trained on. `outputs` are
-    drawn from the ledger. `fields` maps names of a training record to the names that the files use.
+    Attributes:
+        index: folder of the index.
+        data: files of its training data.
+        work: folder that keeps the retrainings.
+        trainer: the user's own recipe as `module:function`. Without it, models are trained anew with the configuration
+            of the index's model, or fine-tuned from `base`.
+        base: weights to fine-tune, all of them or an adapter of rank `lora`.
+        quick: retrain nothing.
+        controls: providers whose data the model was never trained on.
+        outputs: number of outputs to draw from the ledger.
+        halves: number of random halves of the providers.
+        seeds: retrainings per provider.
+        workers: retrainings at a time.
+        fields: our names of the fields of a record → the names in the files.
     """
 
     index: Path
@@ -68,10 +78,10 @@ class ValidationRequest:
 def validate_index(workspace: Workspace, request: ValidationRequest, progress: Progress | None = None) -> Certificate:
     """Validate an index on logged outputs of its model, and write the certificate beside it and into the ledger.
 
-    Retrainings are kept in `request.work`: a run that was stopped goes on, and more halves or seeds add to them.
+    `request.work` keeps the retrainings: the next run resumes, and more halves or seeds add to them.
 
     Raises:
-        InputError: there are no outputs of this model in the ledger, or the data is not that of the index.
+        InputError: the ledger has no outputs of this model, or the data is not that of the index.
         InvalidRequestError: the recipe makes no sense.
         LockHeldError: another validation is at work in the same folder.
     """
@@ -90,7 +100,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
 
 
 def register_certificates(workspace: Workspace, folder: Path) -> list[Certificate]:
-    """Put the certificates that lie in the folder of an index into a ledger that does not have them yet.
+    """Register the certificates in the folder of an index in another ledger.
 
     Raises:
         InputError: the index has no certificate.
@@ -140,7 +150,7 @@ def _by_retraining(
 
 
 def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
-    """Draw outputs of a model from the ledger, by the hash of their names: the same for the same ledger.
+    """Draw outputs of a model from the ledger by the hash of their names, so that the same ledger gives the same.
 
     Unvalued outputs, and those that cannot be tokenised, have no value to check: they are passed over.
     """

@@ -1,4 +1,4 @@
-"""Where a ledger and its files live."""
+"""Place of a ledger and of its files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from credit.ledger.database import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A ledger's database and the folder of the files that belong to it."""
+    """A ledger's database, and the folder of its files."""
 
     database: str
     data_dir: Path
 
     def open(self) -> Ledger:
-        """Open the ledger; LedgerError with the remedy when there is none."""
+        """Open the ledger; LedgerError with the remedy if there is none."""
         return Ledger.open(self.database)
 
     @property
@@ -26,5 +26,5 @@ class Workspace:
 
     @property
     def quarantine(self) -> Path:
-        """Folder of the records that could not be used."""
+        """Folder of the quarantined records."""
         return self.data_dir / "quarantine"

@@ -4,34 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
-from click.testing import CliRunner, Result
-
-from credit.cli.main import cli
+from tests.cli.helpers import Command
 
 THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
-
-
-class Command:
-    """Runs commands on one ledger."""
-
-    def __init__(self, url: str, data_dir: Path) -> None:
-        self._environment = {"CREDIT_DATABASE_URL": url, "CREDIT_DATA_DIR": str(data_dir)}
-
-    def __call__(self, line: str, *more: str, code: int = 0) -> str:
-        arguments = [*line.split(), *more]
-        result: Result = CliRunner(env=self._environment).invoke(cli, arguments, catch_exceptions=False)
-        assert result.exit_code == code, f"credit {' '.join(arguments)} -> {result.exit_code}\n{result.output}"
-        return result.output
-
-
-@pytest.fixture
-def credit(database_url: str, tmp_path: Path) -> Command:
-    command = Command(database_url, tmp_path)
-    command("providers add ann Ann")
-    return command
 
 
 def test_terms_are_shown_agreed_and_superseded(credit: Command) -> None:

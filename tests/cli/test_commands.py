@@ -78,6 +78,26 @@ def test_the_help_of_a_group_shows_the_line_of_every_command_whole():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ("reprot", "did you mean report or export?"),
+        ("Close 2026-01", "did you mean close?"),
+        ("providers imprt x.csv", "did you mean import?"),
+        ("xyzzy", "No such command 'xyzzy'"),
+    ],
+)
+def test_a_mistyped_command_gets_a_suggestion(arguments, suggestion):
+    said = CliRunner().invoke(cli, arguments.split())
+    assert said.exit_code == EXIT_USAGE
+    assert suggestion in said.stderr
+
+
+def test_a_mistyped_provider_gets_a_suggestion(site):
+    said = site.run("explain", "payout", "Ann", FIRST, code=EXIT_FAILED).stderr
+    assert "unknown provider 'Ann'; did you mean ann?" in said
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         ("status", EXIT_FAILED),
@@ -277,7 +297,8 @@ def test_status_names_the_commands_that_come_next(site):
     site.run("pool", "add", FIRST, "100", "EUR")
     assert steps() == [f"credit close {FIRST} --dry-run"]
     site.close(FIRST)
-    assert steps() == [f"credit pool add {SECOND} AMOUNT CURRENCY", f"credit pay export {FIRST} --out FILE"]
+    send = [f"credit export {FIRST} --out DIR", f"credit pay export {FIRST} --out FILE"]
+    assert steps() == [f"credit pool add {SECOND} AMOUNT CURRENCY", *send]
     shown = site.run("status").stdout
     assert f"period {FIRST}  closed; pools: 100.00 EUR; payouts: 2 pending" in shown
     assert f"next: credit pay export {FIRST} --out FILE" in shown

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_accounting_commands import Command
+from tests.cli.helpers import Command
 
 ECB = "ECB reference rate"
-
-
-@pytest.fixture
-def credit(database_url: str, tmp_path: Path) -> Command:
-    command = Command(database_url, tmp_path)
-    command("providers add ann Ann")
-    return command
 
 
 def test_a_rate_is_given_once_and_replaced_only_when_said(credit: Command) -> None:
@@ -88,7 +81,7 @@ def test_a_close_converts_and_shows_how(credit: Command) -> None:
     arithmetic = f"100.05 EUR × 1.0842 = 108.47421 USD, rounded to 108.47; 1 EUR = 1.0842 USD ({ECB}, 2026-01-30)"
     assert arithmetic in " ".join(said.split())
     ann = [line.split() for line in said.splitlines() if line.startswith(" ann ")]
-    assert ann[1] == ["ann", "USD", "0.00", "0.00", "0.00", "108.47", "0.00", "108.47"]
+    assert ann[1] == ["ann", "USD", "0.00", "0.00", "0.00", "108.47", "0.00", "108.47", "0.00"]
     assert "108.47 USD payable to 1 provider, 0.00 carried forward" in said
     assert credit("close 2026-01").splitlines()[:-1] == said.splitlines()[:-1]
     assert "comes too late: period 2026-01 is closed" in credit(

@@ -52,7 +52,7 @@ def test_what_is_not_finite_ends_the_build_or_is_named_and_left_out(run, tmp_pat
     assert "the gradient of odd is not finite" in run(code=EXIT_FAILED).stderr
     said = run("--non-finite", "exclude", code=EXIT_PARTIAL)
     assert "9 examples" in said.stdout
-    assert "left out, as their gradient is not finite: odd" in said.stdout
+    assert "excluded, because their gradient is not finite: odd" in said.stdout
     facts = json.loads(run("--non-finite", "exclude", "--json", code=EXIT_PARTIAL).stdout)
     assert (facts["existed"], facts["excluded"], facts["examples"]) == (True, ["odd"], 9)
     assert "--non-finite exclude" in run(code=EXIT_FAILED).stderr

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from credit.cli.main import cli
+from credit.ledger import verify
 from credit.ledger.database import Ledger
-from credit.ledger.verify import verify
+from tests.cli.helpers import Command
 from tests.payments.samples import IBANS, SEPTEMBER, owe
-
-
-class Command:
-    """Runs commands on one ledger, in one folder."""
-
-    def __init__(self, ledger: Ledger, url: str, folder: Path) -> None:
-        self.ledger, self.folder = ledger, folder
-        self._environment = {"CREDIT_DATABASE_URL": url, "CREDIT_DATA_DIR": str(folder)}
-
-    def __call__(self, line: str, *, code: int = 0) -> str:
-        arguments = shlex.split(line.replace("FOLDER", str(self.folder)))
-        result = CliRunner(env=self._environment).invoke(cli, arguments, catch_exceptions=False)
-        assert result.exit_code == code, f"credit {line} -> {result.exit_code}\n{result.output}"
-        return result.output
-
-    def head(self) -> str:
-        report = verify(self.ledger, None)
-        assert report.problems == ()
-        return report.chain_head
 
 
 @pytest.fixture
 def credit(ledger: Ledger, database_url: str, tmp_path: Path) -> Command:
     owe(ledger)
-    command = Command(ledger, database_url, tmp_path)
+    command = Command(database_url, tmp_path)
     for key, iban in IBANS.items():
         command(
             f"providers details {key} --legal-name '{key.title()} Legal' --iban {iban} --town Berlin --country DE"
@@ -96,6 +75,13 @@ def test_the_books_leave(credit: Command) -> None:
     assert 'option "title" "credit 2026-09"' in (credit.folder / "books.beancount").read_text()
 
 
+def _verified_head(credit: Command) -> str:
+    with Ledger.open(credit.url) as ledger:
+        report = verify.verify(ledger, None)
+    assert report.problems == ()
+    return report.chain_head
+
+
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
@@ -121,13 +107,13 @@ def test_the_books_leave(credit: Command) -> None:
 )
 def test_what_makes_no_sense_is_refused_and_writes_nothing(credit: Command, line: str, code: int, message: str) -> None:
     (credit.folder / "results.csv").write_text("payout_id,status\nCR1-00000000-1,paid\n")
-    head = credit.head()
+    head = _verified_head(credit)
     assert message in credit(line, code=code)
-    assert credit.head() == head
+    assert _verified_head(credit) == head
     assert not (credit.folder / "x").exists()
 
 
-def test_what_is_unpayable_shows_in_the_exit_code(credit: Command) -> None:
+def test_an_unpayable_payout_shows_in_the_exit_code(credit: Command) -> None:
     credit("providers erase bell --reason 'asked to'")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/x", code=3)
     assert "unpayable: bell: no payment details" in said

@@ -49,8 +49,8 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     options = ("--epochs", "6", "--learning-rate", "0.01", "--halves", "4")
     printed = run("validate", "index", "train.jsonl", *options)
     assert "13 retrainings, 4 providers, 12 outputs" in printed
-    assert "LDS is about random halves" in printed
-    assert "The other columns are about leaving out one provider" in printed
+    assert "LDS keeps random halves of the providers" in printed
+    assert "The other columns leave out one provider at a time" in printed
     assert "BM25" in printed
     assert len(list((workspace / "credit-data" / "validation").glob("*.json"))) == 13
     certificate = json.loads((workspace / "index" / "certificate.json").read_text())

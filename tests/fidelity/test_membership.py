@@ -153,10 +153,10 @@ def test_the_command_says_whom_to_ask_about(run, records, tmp_path, monkeypatch)
     call = ["membership", str(run / "end"), str(run / "middle"), "train.jsonl", "--dtype", "fp32"]
     said = CliRunner().invoke(cli, call)
     assert said.exit_code == 0, said.output
-    assert f"{STRANGER}: nothing was learned of it" in said.stdout
-    assert said.stdout.count("Was the model trained") == 1
+    assert f"{STRANGER}: the model learned nothing of it" in said.stdout
+    assert said.stdout.count("Was it trained") == 1
     facts = json.loads(CliRunner().invoke(cli, [*call, "--json"]).stdout)["providers"]
     assert {item["provider"]: item["doubted"] for item in facts} == {name: name == STRANGER for name in LEXICONS}
     honest = [row for row in rows if row["provider"] != STRANGER]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in honest))
-    assert "nobody's text stands out" in CliRunner().invoke(cli, call).stdout
+    assert "none stands out" in CliRunner().invoke(cli, call).stdout

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
-from credit.ledger import indexes, outputs, periods, score_books
-from credit.ledger.accounts import AccountKind
+from credit.ledger import indexes, outputs
 from credit.ledger.database import Ledger
-from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.score_books import Score, write_book
-from credit.ledger.transaction_kinds import CreditsDetails
-from credit.records import CREDIT, MICRO, OWN_SOURCE, Group, LoggedOutput
+from credit.pipeline import compute
+from credit.records import MICRO, OWN_SOURCE, Group, LoggedOutput
 from tests.pipeline.books_of_account import NOW
 
 MODEL = "tiny"
@@ -66,35 +64,15 @@ def post_scores(
     """Write the score book of outputs that are logged and not valued, and post their credits."""
     with ledger.write() as conn:
         index = indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
-        pending = {item.output.external_id: item.id for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
-        ids = [pending[item.name] for item in items]
+        pending = {item.output.external_id: item for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)}
+        chunk = [pending[item.name] for item in items]
         scores = [
-            score for number, item in zip(ids, items, strict=True) for score in _scores(number, item, paid_by, volume)
+            score
+            for stored, item in zip(chunk, items, strict=True)
+            for score in _scores(stored.id, item, paid_by, volume)
         ]
         book = write_book(books, scores)
-        text = paid_by.to_json()
-        run = score_books.ensure_run(
-            conn, paid_by.fingerprint, index_id=index.id, policy_json=text, software_version="0", now=now
-        )
-        sizes = {"row_count": book.row_count, "byte_count": book.byte_count}
-        score_books.register_book(conn, sha256=book.sha256, compute_run_id=run, output_ids=ids, **sizes, now=now)
-        days = dict(zip(ids, (item.moment.date() for item in items), strict=True))
-        totals: dict[date, dict[Group, int]] = {}
-        for score in scores:
-            of_day = totals.setdefault(days[score.output_id], {})
-            group = Group(score.provider, score.collection)
-            of_day[group] = of_day.get(group, 0) + score.credit_micro
-        for day, of_day in sorted(totals.items()):
-            lines = [
-                Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro
-            ]
-            if not lines:
-                continue
-            entries = (Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines)), *lines)
-            period = periods.open_period_for(conn, day)
-            key = f"credits:{book.sha256}:{day}"
-            details = CreditsDetails(book.sha256)
-            post_all(conn, [Posting("credits", period, day, key, entries, details=details)], now=now)
+        compute.post_scores(conn, index, paid_by, book, chunk, scores, now)
     return book.sha256
 
 

@@ -253,7 +253,7 @@ def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_unvalued(
         assert json.loads(row["body_json"])["credits"]["outputs_unvalued"] == 1
         assert row["body_json"].count("o100") == 0, "not by name: it may be about anybody"
     site.run("outputs", "restore", "o100", "--reason", "the new model has one")
-    assert "0 wait to be valued" not in site.run("outputs", "list", "--history").output
+    assert "0 outputs pending" not in site.run("outputs", "list", "--history").output
     site.run("verify")
 
 

@@ -178,7 +178,7 @@ def test_a_provider_all_of_whose_data_is_on_hold_is_told_why_nothing_is_paid(acc
     (line,) = (step for step in found.currencies[0].waterfall if step.label == "collections held")
     assert (line.amount_minor, line.arithmetic) == (-500, f"novels: {WHY}; 5.00 held by now")
     (step,) = (step for step in found.currencies[0].pools if step.label == "of it, on hold: novels")
-    assert (step.amount_minor, step.arithmetic) == (500, "⌊5.00 × 500000 / 500000 credits⌋")
+    assert (step.amount_minor, step.arithmetic) == (500, "⌊5.00 × 0.500000 / 0.500000 credits⌋")
     row = frame.row(0, named=True)
     assert (row["provider"], row["collections_held"], row["collections_released"]) == ("ann", "5.00", "0.00")
 

@@ -1,0 +1,136 @@
+"""What commands print: text or JSON, warnings, tables as wide as the terminal, and progress."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.text import printable_lines
+
+if TYPE_CHECKING:
+    from credit.ledger.journal import Posted
+    from credit.pipeline.ingest import IngestReport
+
+_JSON = "credit.json"
+
+
+def ask_for_json(ctx: click.Context) -> None:
+    """Make this command print JSON, for its result and for an error."""
+    ctx.meta[_JSON] = True
+
+
+def is_json(ctx: click.Context | None = None) -> bool:
+    """Return True if this command was asked for JSON."""
+    return bool((ctx or click.get_current_context()).meta.get(_JSON))
+
+
+def say(facts: object, *lines: str, exit_code: int = 0) -> None:
+    """Print the result of a command: `facts` as one JSON object where that was asked for, else the lines.
+
+    Args:
+        facts: a dataclass, or a dict that may hold dataclasses.
+        lines: the same for people; characters that could steer a terminal are replaced.
+        exit_code: ends the command with it, unless 0.
+    """
+    text = json.dumps(facts, default=_jsonable, sort_keys=True) if is_json() else printable_lines("\n".join(lines))
+    click.echo(text)
+    if exit_code:
+        click.get_current_context().exit(exit_code)
+
+
+def _jsonable(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def say_posted(done: Posted, what: str, verb: str = "posted") -> None:
+    """Print the transaction that a command posted, or found posted before."""
+    facts = {"transaction": done.txn_id, "hash": done.hash, "replayed": done.replayed}
+    say(facts, f"{what} {f'was {verb} before' if done.replayed else f'is {verb}'}, as transaction {done.txn_id}")
+
+
+def say_error(ctx: click.Context, message: str, exit_code: int) -> None:
+    """Print an error as JSON to standard output, where the command was asked for JSON."""
+    if is_json(ctx):
+        click.echo(json.dumps({"error": message, "exit_code": exit_code}, sort_keys=True))
+
+
+def warn(*lines: str) -> None:
+    """Print lines to standard error; characters that could steer a terminal are replaced."""
+    for line in lines:
+        click.echo(printable_lines(line), err=True)
+
+
+def ingested(report: IngestReport, accepted: str, known: str) -> str:
+    """Return a line on an ingested file; `accepted` and `known` are the words for its new and its old records."""
+    counts = f"{report.accepted} {accepted}, {report.duplicates} {known}, {report.quarantined_now} quarantined"
+    if report.quarantined_before:
+        counts += f", {report.quarantined_before} quarantined before"
+    if report.quarantine_file:
+        counts += f" in {report.quarantine_file}"
+    return f"{report.file}: {counts}" + "".join(
+        f"\n  {count} skipped: {reason}" for reason, count in report.skipped.items()
+    )
+
+
+def terminal_width() -> int:
+    """Return the characters in a line of the terminal, or of `COLUMNS`; 120 where there is neither."""
+    return max(shutil.get_terminal_size((120, 24)).columns, 40)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Break a line at spaces only, never inside a number or a name; what follows stands further in."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+
+
+def aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> list[str]:
+    """Return rows with their columns under each other, two spaces apart; column `right` is aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    return [
+        "  ".join(
+            cell.rjust(width) if number == right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal's standard error, and nothing elsewhere; yield `update(done, total)`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit} {{task.fields[rate]}}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    # On a terminal, other output appears above the bar; in a pipe or file it stays where it belongs.
+    shown, above = console.is_terminal, sys.stdout.isatty()
+    with Progress(*columns, console=console, disable=not shown, transient=True, redirect_stdout=above) as progress:
+        task = progress.add_task(description, total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield update

@@ -1,0 +1,184 @@
+"""`credit overlap` and `credit membership`: checks of training data before an index is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from credit.cli.options import FILE, device_option, dtype_option, field_option, json_option
+from credit.cli.printing import progress_bar, say, terminal_width, warn
+from credit.errors import EXIT_PARTIAL
+from credit.text import counted
+
+if TYPE_CHECKING:
+    from credit.fidelity.membership import Learned
+    from credit.fidelity.overlap import Overlap
+    from credit.ingest.training import TrainingReader
+
+_SHOWN = 3
+"""Providers named of those who share text with another."""
+
+
+@click.command()
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@field_option
+@click.option("--least", default=0.8, show_default=True, help="Shared fraction from which a record is named.")
+@click.option("--records", type=FILE, help="Write the named records to this file, as CSV.")
+@json_option
+def overlap(data: tuple[Path, ...], fields: dict[str, str], least: float, records: Path | None) -> None:
+    """Find text in DATA that several providers contributed: near-copies, padding with common text, repetition.
+
+    Such text is paid to everybody who brings it, so look before an index is built. Leave it out of DATA where it is
+    not the provider's own, or agree on its owner. Case, blanks and punctuation make no difference.
+
+    \b
+    shared    fraction of the provider's text that other providers have too
+    before    the same, counting only records of others that stand earlier in DATA
+    repeated  fraction that repeats the provider's own text
+
+    \b
+    Example: credit overlap train.jsonl --least 0.5 --records near-copies.csv
+    """
+    from credit.fidelity.overlap import find_overlap
+    from credit.ingest.training import TrainingReader
+    from credit.storage import write_whole
+
+    reader = TrainingReader(data, fields=fields)
+    with progress_bar("comparing", "records") as update:
+        found = find_overlap(reader, least=least, progress=update)
+    if records is not None:
+        write_whole(records, _overlap_csv(found).encode())
+    say(found, *_overlap_lines(found, least, records), exit_code=_warn_of_bad_records(reader))
+
+
+def _warn_of_bad_records(reader: TrainingReader) -> int:
+    """Print what was read with doubts or not at all; return the exit code."""
+    warn(*reader.notices, *map(str, reader.quarantined))
+    return EXIT_PARTIAL if reader.quarantined else 0
+
+
+def _overlap_csv(found: Overlap) -> str:
+    from dataclasses import asdict, fields
+
+    import polars as pl
+
+    from credit.fidelity.overlap import RecordOverlap
+    from credit.reporting.tables import to_csv
+
+    names = [item.name for item in fields(RecordOverlap)]
+    texts = {"id", "provider", "other"}
+    schema = {name: pl.String if name in texts else pl.Float64 for name in names}
+    return to_csv(pl.DataFrame([asdict(item) for item in found.records], schema=schema))
+
+
+def _overlap_lines(found: Overlap, least: float, records: Path | None) -> Iterator[str]:
+    import polars as pl
+
+    from credit.reporting.tables import share_text, to_table
+
+    rows = [
+        {
+            "provider": item.provider,
+            "records": item.records,
+            "shared": item.shared,
+            "before": item.before,
+            "repeated": item.repeated,
+            "with": ", ".join(f"{name} {share_text(part)}" for name, part in item.others[:_SHOWN]),
+        }
+        for item in found.providers
+    ]
+    yield to_table(pl.DataFrame(rows), width=terminal_width()).rstrip("\n") if rows else "there is no text to compare"
+    if found.sampled < 1:
+        yield f"\nfrom one shingle in {1 / found.sampled:.0f}: fractions of short records are rough"
+    count = len(found.records)
+    if count:
+        where = f"; listed in {records}" if records else "; --records FILE lists them"
+        found_in = "found in others' text, or before in their provider's own"
+        yield f"\n{counted(count, 'record')} {found_in}, to {least:.0%} or more{where}"
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("earlier", type=FILE)
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("--tokens", default=50_000, show_default=True, help="Tokens read of each provider.")
+@click.option("--max-length", type=click.IntRange(min=2), help="Tokens read in one pass.  [default: as for an index]")
+@dtype_option
+@device_option
+@field_option
+@json_option
+def membership(
+    model: Path,
+    earlier: Path,
+    data: tuple[Path, ...],
+    tokens: int,
+    max_length: int | None,
+    dtype: str,
+    device: str,
+    fields: dict[str, str],
+) -> None:
+    """Find text in DATA that MODEL shows no sign of having learned since EARLIER.
+
+    Everybody in an index is paid for the effect of data like theirs, even if the model never saw it. So look before
+    an index is built, and leave out data that the model was not trained on.
+
+    EARLIER is a checkpoint of MODEL's training, or the model that it was tuned from. Best is a checkpoint from the
+    middle of the training, one pass over the data before its end. Since the model that MODEL was tuned from, text that
+    was easy from the start stands out too.
+
+    \b
+    before    loss of EARLIER, nats per token
+    after     loss of MODEL
+    learned   the fall from before to after
+    relative  learned over its median among the other providers, with a 90 % interval; doubted if all below 0.7
+
+    Text learned as well as the others' is no proof of training: a large model that read everything once may keep no
+    trace of it.
+
+    \b
+    Example: credit membership my-model my-model-checkpoints/step-500 train.jsonl
+    """
+    from dataclasses import asdict
+    from functools import partial
+
+    from credit.fidelity.membership import what_was_learned
+    from credit.ingest.training import TrainingReader
+    from credit.valuation import load_model
+
+    reader = TrainingReader(data, fields=fields)
+    load = [partial(load_model, path, dtype=dtype, device=device) for path in (earlier, model)]
+    with progress_bar("reading", "windows") as update:
+        found = what_was_learned(load, reader, max_length=max_length, tokens=tokens, progress=update)
+    facts = [asdict(item) | {"learned": item.learned, "doubted": item.doubted} for item in found]
+    say({"providers": facts}, *_membership_lines(found), exit_code=_warn_of_bad_records(reader))
+
+
+def _membership_lines(found: Sequence[Learned]) -> Iterator[str]:
+    import polars as pl
+
+    from credit.reporting.tables import to_table
+
+    rows = [
+        {
+            "provider": item.provider,
+            "tokens": item.tokens,
+            "before (nats)": f"{item.before:.2f}",
+            "after (nats)": f"{item.after:.2f}",
+            "learned": f"{item.learned:.3f}",
+            "relative": f"{item.relative.value:.2f} ({item.relative.low:.2f} to {item.relative.high:.2f})",
+        }
+        for item in sorted(found, key=lambda item: item.relative.value)
+    ]
+    yield to_table(pl.DataFrame(rows), width=terminal_width()).rstrip("\n")
+    doubted = [item for item in found if item.doubted]
+    for item in doubted:
+        much = (
+            f"{item.relative.value:.2f} times as much of it as of the others" if item.learned > 0 else "nothing of it"
+        )
+        yield f"\n{item.provider}: the model learned {much}."
+        yield "Was it trained on this text? If not, leave it out of the index."
+    if not doubted:
+        yield "\nthe model learned from everybody's text: none stands out"

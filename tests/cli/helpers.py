@@ -1,0 +1,29 @@
+"""A person at the command line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from credit.cli.main import cli
+
+
+class Command:
+    """Runs commands on one ledger. FOLDER in a line stands for its folder, `code` is the exit code to expect."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+
+    def run(self, *arguments: str) -> Result:
+        """Run a command and return its result, whatever the exit code."""
+        environment = {"CREDIT_DATABASE_URL": self.url, "CREDIT_DATA_DIR": str(self.folder)}
+        return CliRunner(env=environment).invoke(cli, arguments, catch_exceptions=False)
+
+    def __call__(self, line: str, *more: str, code: int = 0) -> str:
+        """Run a line, followed by arguments that may hold spaces, and return everything printed."""
+        arguments = [*shlex.split(line.replace("FOLDER", str(self.folder))), *more]
+        result = self.run(*arguments)
+        assert result.exit_code == code, f"credit {shlex.join(arguments)} -> {result.exit_code}\n{result.output}"
+        return result.output

@@ -1,0 +1,94 @@
+"""The layout of what commands print: short, bounded, and wrapped where a reader can bear it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from credit.ledger.database import Ledger
+from credit.records import Group
+from tests.cli.helpers import Command
+from tests.conftest import ON_SQLITE
+from tests.pipeline.scored import Scored, at, credit_outputs
+
+MANY = 300
+CLOSE = ("close 2026-01 --unvalidated", "a test")
+
+
+@pytest.fixture
+def crowd(credit: Command) -> Command:
+    """A ledger with many providers, all of them credited in January, some with a minimum payout or on hold."""
+    keys = [f"p{number:03}" for number in range(MANY)]
+    rows = [f"{key},Provider {key},EUR,{100 if number % 3 == 0 else 0}" for number, key in enumerate(keys)]
+    (credit.folder / "providers.csv").write_text("\n".join(["key,name,currency,minimum_payout", *rows, ""]))
+    credit("providers import FOLDER/providers.csv")
+    measures = {Group(key): (1.0 + number, 1.0) for number, key in enumerate(keys)}
+    with Ledger.open(credit.url) as ledger:
+        credit_outputs(ledger, credit.folder / "books", [Scored("o1", at(1, 5), measures)])
+    credit("pool add 2026-01 9999.99 EUR")
+    credit("hold place p299 --reason 'a dispute'")
+    return credit
+
+
+@ON_SQLITE
+def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_few_rows(
+    crowd: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    lines = crowd(*CLOSE).splitlines()
+    assert len(lines) < 80
+    assert lines[1].startswith("pool main: 9999.99 EUR for 1.000000 credits: 9999.99 EUR to providers, 0.00 to the h")
+    payable, carried = re.match(r"(\S+) EUR payable to 199 providers, (\S+) carried forward", lines[2]).groups()
+    assert float(payable) + float(carried) == pytest.approx(9999.99)
+    assert any(line.startswith("not paid: 100 balances, ") and "below the minimum" in line for line in lines[3:8])
+    assert any(line.startswith("not paid: 1 balance, ") and "a dispute" in line for line in lines[3:8])
+    assert "... and 280 providers more; --json gives all" in lines
+    assert "... and 280 balances more; --json gives all" in lines
+    assert sum("below the minimum" in line for line in lines) <= 22
+
+
+@ON_SQLITE
+def test_every_amount_of_a_close_is_in_its_json(crowd: Command) -> None:
+    found = json.loads(crowd(*CLOSE, "--dry-run", "--json"))
+    assert len(found["waterfalls"]) == MANY
+    assert sum(fall["earned_minor"] for fall in found["waterfalls"]) == 999_999
+
+
+@ON_SQLITE
+def test_the_success_of_verify_is_a_few_short_lines(crowd: Command) -> None:
+    lines = crowd("verify").splitlines()
+    assert lines[0] == "everything is as it was written"
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 80
+    found = json.loads(crowd("verify --json"))
+    assert f"{found['chain_seq']} transactions" in lines[1]
+    assert found["chain_head"] in lines[2]
+    assert found["seal_head"] in lines[3]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_an_explanation_breaks_at_spaces_only(crowd: Command, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    crowd(*CLOSE)
+    monkeypatch.setenv("COLUMNS", "10000")
+    words = crowd("explain payout p298 2026-01").split()
+    monkeypatch.setenv("COLUMNS", str(width))
+    said = crowd("explain payout p298 2026-01")
+    assert said.split() == words
+    assert all(len(line) <= width or " " not in line.strip() for line in said.splitlines())
+
+
+@ON_SQLITE
+def test_a_debt_that_is_carried_forward_is_shown_as_negative(credit: Command) -> None:
+    credit("adjust ann -1.19 EUR --period 2026-01 --reason", "counted twice")
+    credit(*CLOSE)
+    assert "carried forward: -1.19 = " in credit("explain payout ann 2026-01")
+
+
+@ON_SQLITE
+def test_status_counts_providers_without_the_house_and_names_the_export(crowd: Command) -> None:
+    assert re.search(rf"^providers +{MANY + 1}$", crowd("status"), re.MULTILINE), "ann and the crowd"
+    crowd(*CLOSE)
+    assert "next: credit export 2026-01 --out DIR" in crowd("status")
