@@ -34,7 +34,7 @@ from credit.ledger import pools
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.verify import verify
-from credit.pipeline.close import CloseSettings, close_period
+from credit.pipeline.close import close_period
 from credit.records import CREDIT, Provider
 
 NOW = datetime(2026, 11, 5, tzinfo=UTC)
@@ -118,7 +118,7 @@ def measure_close(url: str) -> Measured:
             pools.add_pool(conn, PERIOD, "EUR", 123_456_789, 0, reference="main", now=NOW)
         clock = Clock()
         with clock.running():
-            report = close_period(ledger, PERIOD, CloseSettings(), now=NOW)
+            report = close_period(ledger, PERIOD, now=NOW)
     return {"providers": len(report.waterfalls), "statements": report.statements, **clock.shown()}
 
 

@@ -28,7 +28,7 @@ from credit.ledger.score_books import Score, write_book
 from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
-from credit.pipeline.close import CloseSettings, close_period
+from credit.pipeline.close import close_period
 from credit.records import CREDIT, Group, LoggedOutput, Provider, Terms
 from credit.reporting.export import export_period
 from credit.reporting.frames import attribution, payouts
@@ -147,7 +147,7 @@ def build(ledger: Ledger, books: Path) -> None:
             now=NOW,
         )
         register_certificate(conn, INDEX, "retraining", CERTIFICATE.canonical, now=VALIDATED)
-    close_period(ledger, PERIOD, CloseSettings(books=books), now=NOW)
+    close_period(ledger, PERIOD, books=books, now=NOW)
 
 
 def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOutput], index_id: int) -> None:

@@ -1,1 +1,5 @@
-"""From measures to money, exactly: credits, allocation, statements' waterfall. Integers and Fractions only."""
+"""From measures to money, exactly, in integers and Fractions.
+
+Read in this order: `credits` (measures to credits), `apportion` (a pool to shares), `statement_lines` and `waterfall`
+(earnings to a payout), `statement` (the document that a provider gets); `amounts` and `fx` for money and rates.
+"""

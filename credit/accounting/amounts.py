@@ -36,21 +36,21 @@ _CODES_BY_DIGITS = {
 CURRENCY_DIGITS = MappingProxyType(
     {code: digits for digits, codes in _CODES_BY_DIGITS.items() for code in codes.split()}
 )
-"""How many decimal digits the minor unit of each currency has."""
+"""The number of decimal digits in the minor unit of each currency."""
 
 CODES_WITHOUT_MINOR_UNIT = frozenset(
     ["XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU", "XTS", "XUA", "XXX"]
 )
-"""Metals, units of account, testing: ISO 4217 codes in which no amount can be paid."""
+"""ISO 4217 codes in which no amount can be paid: metals, units of account, testing."""
 
 _PLAIN_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%")
 _LARGEST = 2**63 - 1
-"""What a BIGINT of the ledger holds."""
+"""The largest BIGINT of the ledger."""
 
 
 def currency_digits(currency: str) -> int:
-    """Return how many digits follow the decimal point in amounts of `currency`.
+    """Return the number of digits after the decimal point in amounts of `currency`.
 
     Raises:
         InvalidRequestError: the code is not current in ISO 4217, or has no minor unit.
@@ -68,12 +68,12 @@ def currency_digits(currency: str) -> int:
 def parse_amount(text: str, currency: str, *, allow_negative: bool = False) -> int:
     """Return an amount in minor units: `parse_amount("1234.50", "USD")` is 123450.
 
-    Only plain decimal numbers are read: no exponent, thousands separator, sign `+`, currency sign or space, and
-    never more digits than the currency has, because anything else would have to be guessed or rounded.
+    Only plain decimal numbers count: no exponent, thousands separator, sign `+`, currency sign or space, and never
+    more digits than the currency has. Anything else would have to be guessed or rounded.
 
     Raises:
-        InvalidRequestError: the text is not such a number, is too large for the ledger, is negative without
-            leave, or the currency is unknown.
+        InvalidRequestError: the text is no such number, is too large for the ledger or negative without leave, or the
+            currency is unknown.
     """
     digits = currency_digits(currency)
     match = _PLAIN_NUMBER.fullmatch(text)

@@ -1,11 +1,11 @@
-"""Dividing a whole number by weights, exactly, so that the parts sum to the whole (largest remainder).
+"""Division of a whole number by weights, exactly: the parts sum to the whole (largest remainder).
 
 Hamilton's method: every part gets the floor of its exact share, and the units left over go one each to the
 largest remainders. A part is therefore never a full unit away from its exact share.
 
-Two entrances to the same arithmetic: `largest_remainder` takes exact weights; `apportion_doubles` takes
-non-negative IEEE doubles, which are dyadic rationals and so as exact as any Fraction, and is fast enough to be
-called once for every output of a model.
+Two functions do the same arithmetic. `largest_remainder` takes exact weights. `apportion_doubles` takes non-negative
+IEEE doubles: they are dyadic rationals, as exact as any Fraction, and it is fast enough for every output of a model.
+`allocate` divides a period's net pool among providers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def largest_remainder(total: int, weights: Sequence[Fraction | int], tie_keys: S
     """Divide `total` in proportion to `weights`, in whole units.
 
     Args:
-        total: what is divided, at least 0; a debt is divided by dividing its amount and changing the sign.
+        total: the number to divide, at least 0; for a debt, divide its amount and change the sign.
         weights: one exact weight for each part, at least 0 and not all 0.
         tie_keys: one key for each part, all different; of equal remainders the smallest key wins.
 
@@ -36,7 +36,7 @@ def largest_remainder(total: int, weights: Sequence[Fraction | int], tie_keys: S
         one unit from its exact share.
 
     Raises:
-        InvalidRequestError: nothing to divide by, a negative number, or keys that are missing or not unique.
+        InvalidRequestError: no weight is positive, a number is negative, or keys are missing or not unique.
     """
     if len(tie_keys) != len(weights):
         raise InvalidRequestError(f"{len(weights)} weights need as many tie keys, not {len(tie_keys)}")
@@ -53,17 +53,17 @@ def apportion_doubles(total: int, weights: Sequence[float], tie_key: Callable[[i
     """Divide `total` in proportion to doubles, as exactly as `largest_remainder` divides by Fractions.
 
     Args:
-        total: what is divided, at least 0.
+        total: the number to divide, at least 0.
         weights: finite doubles; the positive ones share, the others get 0. At least one must be positive.
-        tie_key: gives the key of a part by its position; called only where remainders tie.
+        tie_key: returns the key of a part by its position; called only where remainders tie.
 
     Returns:
         The parts, in the order of `weights`, which sum to `total`. Multiplying all weights by a power of two
         changes nothing.
 
     Raises:
-        InvalidRequestError: no weight is positive, one is not finite, `total` is negative, or two parts that
-            tie have one key.
+        InvalidRequestError: no weight is positive, one is not finite, `total` is negative, or two parts tie with one
+            key.
     """
     doubles = array("d", weights)
     if not all(map(isfinite, doubles)):
@@ -80,9 +80,8 @@ def apportion_doubles(total: int, weights: Sequence[float], tie_key: Callable[[i
 def _common_integers(positive: list[float]) -> list[int]:
     """Return integers in exactly the proportion of positive doubles.
 
-    The common factor is the power of two that makes the smallest of them a 53-bit integer: the products are
-    then exact in double arithmetic, and no Fraction is ever formed. A range too wide for that takes the slower
-    exact ratios.
+    The common factor is a power of two: it makes the smallest double a 53-bit integer, so that all products are exact
+    in double arithmetic and no Fraction is formed. A range too wide for that takes the slower exact ratios.
     """
     if not positive:
         return []
@@ -95,7 +94,7 @@ def _common_integers(positive: list[float]) -> list[int]:
 
 
 def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes]) -> list[int]:
-    """Largest remainder over non-negative integers; asks for keys only where a tie must be broken."""
+    """Divide by non-negative integers with the largest remainder; call `tie_key` only where remainders tie."""
     if total < 0:
         raise InvalidRequestError(f"a negative total cannot be divided: {total}; divide its amount instead")
     whole = sum(weights)
@@ -105,6 +104,7 @@ def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes])
     left = total - sum(parts)
     if left == 0:
         return parts
+    # A remainder above the cut wins a unit; remainders at the cut compete by their keys for the units left.
     remainders = [total * weight - part * whole for weight, part in zip(weights, parts, strict=True)]
     cut = sorted(remainders, reverse=True)[left - 1]
     tied = []
@@ -126,7 +126,7 @@ def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes])
 
 @dataclass(frozen=True, slots=True)
 class AllocatedShare:
-    """What one provider gets of a pool: the fraction `credit_micro / total_credit_micro`, in minor units."""
+    """One provider's share of a pool, in minor units: the fraction `credit_micro / total_credit_micro` of it."""
 
     provider: str
     credit_micro: int
@@ -143,11 +143,11 @@ def allocate(period: str, net_minor: int, credit_micro: Mapping[str, int]) -> li
         credit_micro: micro-credits of every provider, at least 0.
 
     Returns:
-        One share for each provider, by key; the amounts sum to `net_minor` exactly. Equal remainders are
-        decided by SHA-256 of period and provider, so that no provider wins in every period.
+        One share for each provider, by key; the amounts sum to `net_minor` exactly. SHA-256 of period and provider
+        decides between equal remainders, so that no provider wins in every period.
 
     Raises:
-        LedgerError: there is money to distribute, but nobody was credited.
+        LedgerError: there is money to distribute, but nobody has credits.
         InvalidRequestError: a negative pool or negative credits.
     """
     providers = sorted(credit_micro)

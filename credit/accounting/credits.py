@@ -1,4 +1,20 @@
-"""What one output distributes: measures in nats become micro-credits that sum to the output's weight."""
+"""Credits: measures in nats become micro-credits, exactly, and sum to the weight of the outputs.
+
+**One output at a time** (`basis: output`): each output distributes its weight by its own measures. **The period as
+one** (`basis: period`): measures are added up over the period, each times its output's weight, and the sums divide all
+weights, as if the period were a single output. An output with strong measures then counts for more than one with weak
+ones.
+
+**Negative measures** earn nothing. With `negative: zero` they cost nothing either. With `negative: net` they are set
+off within the period. Where the period is one, they enter its sums. Where each output pays alone, a group loses part of
+its other credits of the period: an output that speaks against it by −m takes weight × m / max(P, N) from it. P is the
+sum of the output's positive measures, N that of its negative ones without their sign, so that an output takes from all
+groups together at most its weight, however weakly it supports anybody. The groups with credits left share what is set
+off, in proportion; nobody ends below zero.
+
+All sums are exact: a double is an integer times a power of two. Neither the order of outputs nor that of groups can
+change a result, nor can a scale that is a power of two.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +36,12 @@ Basis = Literal["output", "period"]
 Negative = Literal["zero", "net"]
 
 UNEARNED = Group(HOUSE, UNATTRIBUTED)
-"""Who is credited with what nobody earned."""
+"""The group that gets the credits that no data earned."""
 
 _MANTISSA_BITS = 53
 
 _LATER = {"basis": "output", "negative": "zero"}
-"""Fields that policies did not always have, with what held before; left out of the JSON where they say the same."""
+"""Fields that stand in the JSON only where they have another value than this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +49,15 @@ class Policy:
     """How measures become credits. Policy is data: it is stored with every run that it shaped.
 
     Attributes:
-        measure: which of the three numbers of DESIGN section 2 is paid for.
-        noise_floor: what counts as noise, of an example in support and of a sum of examples in effect, as a multiple
+        measure: the number that credits follow: effect, support or influence.
+        noise_floor: the limit of noise, for an example in support and for a sum of examples in effect, as a multiple
             of an output's pooled spread; at least 0.
         alpha: weight of influence beyond the noise in effect.
         beta: weight of support in effect.
         gamma: weight of volume in effect.
-        damping: of the curvature, relative to its mean eigenvalue; None is what the index was built with.
-        basis: whether each `output` distributes its own weight, or measures are added up over the period (`period`).
-        negative: whether negative measures count for nothing (`zero`) or are set off within the period (`net`);
-            see `credit.accounting.credits`.
+        damping: of the curvature, relative to its mean eigenvalue; None for that of the index.
+        basis: `output`, and each output distributes its own weight; or `period`, and measures are added up first.
+        negative: `zero`, and negative measures count for nothing; or `net`, and they are set off within the period.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -80,7 +95,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str) -> Policy:
-        """Read a policy that `to_json` wrote; every field that it always writes must be there, and no unknown one."""
+        """Read a policy that `to_json` wrote; a field that it always writes must be there, and no unknown one."""
         try:
             stored = json.loads(text)
         except ValueError as error:
@@ -93,12 +108,12 @@ class Policy:
 
     @property
     def needs_period(self) -> bool:
-        """Whether what an output pays for is known only when all outputs of its period are valued."""
+        """True if the credits of an output depend on the other outputs of its period."""
         return (self.basis, self.negative) != ("output", "zero")
 
     @property
     def of_one_output(self) -> Policy:
-        """How outputs are measured, without how their measures are added up: what a validation can be about."""
+        """The policy as far as a validation can test it: its measure, but not how measures are added up."""
         return replace(self, basis="output", negative="zero")
 
     @property
@@ -120,15 +135,15 @@ def output_credits(
     Args:
         weight_micro: the output's weight in micro-credits, at least 0.
         groups: the groups that were valued, all different.
-        measures: one number in nats for each group; what is not positive earns nothing.
-        tie_key: what identifies the output: it breaks ties and names the output in errors.
+        measures: one number in nats for each group; only positive ones earn.
+        tie_key: the name of the output: it breaks ties, and errors show it.
 
     Returns:
         Every group with its micro-credits (0 included), in the order given; they sum to `weight_micro` exactly.
         When no measure is positive, one more entry, the house's unattributed collection, takes everything.
 
     Raises:
-        ValuationError: a measure is not a finite number; nobody may be paid by it.
+        ValuationError: a measure is not a finite number.
         InvalidRequestError: the arguments do not fit each other.
     """
     if len(groups) != len(measures):
@@ -156,7 +171,7 @@ class MeasuredOutput:
 
 
 class PeriodCredits:
-    """Adds up the credits of a period's outputs; outputs of one policy are divided together."""
+    """Sum of the credits of a period's outputs; the outputs of one policy are divided together."""
 
     def __init__(self, period: str) -> None:
         self._period = period
@@ -187,7 +202,7 @@ class PeriodCredits:
 
 
 class _Together:
-    """The outputs that one policy divides together."""
+    """Outputs that one policy divides together."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -198,7 +213,7 @@ class _Together:
 
     def add(self, item: MeasuredOutput, credited: Mapping[Group, int]) -> None:
         if self._policy.basis == "output":
-            # What no group supported stays with the house: there is nothing in it to be divided otherwise.
+            # An output that no group supported stays with the house: there are no measures to divide it by.
             unearned = item.weight_micro if max(item.measures, default=0.0) <= 0.0 else 0
             self._unearned_micro += unearned
             self._weight_micro += item.weight_micro - unearned
@@ -214,7 +229,7 @@ class _Together:
                 self._add(group, exponent, int(ldexp(mantissa, _MANTISSA_BITS)) * item.weight_micro)
 
     def _set_off(self, item: MeasuredOutput) -> None:
-        """Take from each group that the output speaks against, rounded down to a micro-credit."""
+        """Take credits from each group that the output speaks against, rounded down to a micro-credit."""
         exact = [_integer(measure) for measure in item.measures]
         whole = max(sum(value for value in exact if value > 0), -sum(value for value in exact if value < 0))
         for group, value in zip(item.groups, exact, strict=True):
@@ -226,7 +241,7 @@ class _Together:
         sums[exponent] = sums.get(exponent, 0) + amount
 
     def divided(self, period: str) -> dict[Group, int]:
-        """Divide what the outputs distribute together by the positive ones of the groups' sums."""
+        """Divide the weight of all outputs by the sums of the groups, as far as they are positive."""
         lowest = min((exponent for sums in self._sums.values() for exponent in sums), default=0)
         totals = {
             group: sum(amount << (exponent - lowest) for exponent, amount in sums.items())
@@ -245,11 +260,11 @@ class _Together:
 
 
 _LEAST = 1074
-"""Every finite double is a multiple of 2 to the power of minus this."""
+"""Every finite double is a multiple of 2 to the power of minus 1074."""
 
 
 def _integer(measure: float) -> int:
-    """Return a finite double as a multiple of the smallest one that there is."""
+    """Return a finite double as a multiple of the smallest positive one."""
     if not isfinite(measure):
         raise ValuationError(f"a measure is {measure}, which is not a finite number")
     numerator, denominator = measure.as_integer_ratio()

@@ -1,9 +1,9 @@
-"""Converting money between currencies, by rates that somebody gave; no rate is ever looked up, averaged or guessed.
+"""Conversion of money between currencies, by rates that a person gave: none is looked up, averaged or guessed.
 
-A rate says what one unit of its base costs in its quote, as a decimal number that is kept digit by digit. It serves
-both ways: from the base one multiplies by it, from the quote one divides, exactly, so that no rounded inverse is ever
-made (as Council Regulation (EC) No 1103/97, article 4, requires of the euro's rates). The result is rounded once, to
-the nearest minor unit, an exact half away from zero (article 5 of the same).
+A rate is the price of one unit of its base in its quote, a decimal number kept digit by digit. It serves both ways:
+multiply from the base, divide from the quote, exactly. No rounded inverse is ever made, as Council Regulation (EC) No
+1103/97, article 4, requires of the euro's rates. The result is rounded once, to the nearest minor unit, an exact half
+away from zero (article 5 of the same).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Conversion:
 
     @property
     def exact(self) -> Fraction:
-        """What the amount is worth before rounding, in units of `into`."""
+        """The result before rounding, in units of `into`."""
         amount = Fraction(self.amount_minor, 10 ** currency_digits(self.currency))
         return amount * self.given.rate.value if self.currency == self.given.base else amount / self.given.rate.value
 
     @property
     def arithmetic(self) -> str:
-        """The conversion in words: amount, rate, exact result and what it was rounded to."""
+        """The conversion in words: amount, rate, exact result and rounded result."""
         sign = "×" if self.currency == self.given.base else "÷"
         result = format_amount(self.converted_minor, self.into)
         shown = exact_text(self.exact)
@@ -53,13 +53,13 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class PeriodRates:
-    """The rates by which a period converts, by (base, quote)."""
+    """The rates of a period, by (base, quote)."""
 
     period: str
     given: Mapping[tuple[str, str], GivenRate]
 
     def between(self, currency: str, into: str) -> GivenRate:
-        """Return the rate from one currency into another: that of the pair, or else of the pair the other way round.
+        """Return the rate between two currencies, given in either direction.
 
         Raises:
             LedgerError: neither was given for the period.
@@ -74,14 +74,14 @@ class PeriodRates:
 
 
 NO_RATES = PeriodRates("this period", {})
-"""Where nothing is converted."""
+"""For balances without a conversion."""
 
 
 def parse_rate(text: str) -> Rate:
     """Return an exact rate: `parse_rate("1.0842")` is 10842 / 10^4.
 
     Raises:
-        InvalidRequestError: it is not a plain decimal number of more than 0, with at most 18 digits in all.
+        InvalidRequestError: the text is not a plain decimal number above 0, with at most 18 digits in all.
     """
     match = _RATE.fullmatch(text)
     digits = match[2] or "" if match else ""
@@ -108,7 +108,7 @@ def convert(amount_minor: int, currency: str, into: str, given: GivenRate) -> Co
 
 
 def exact_text(value: Fraction) -> str:
-    """Return a number of at least 0 in decimal digits; one that has more than 12 of them ends with `…`."""
+    """Return a number of at least 0 in decimal digits; after 12 decimals it ends with `…`."""
     scaled, rest = divmod(value.numerator * 10**_SHOWN_DIGITS, value.denominator)
     whole, fraction = divmod(scaled, 10**_SHOWN_DIGITS)
     digits = f"{fraction:0{_SHOWN_DIGITS}d}"

@@ -1,4 +1,4 @@
-"""What a provider is told about a period: one canonical document, from which all its faces are made."""
+"""The statement of a provider for a period: one canonical document; its page and files show what stands in it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MEANING = (
 class PoolShare:
     """A provider's share of one pool, in minor units.
 
-    `amount_minor` is net_minor × credit_micro / total_credit_micro (largest remainder), of which `earned_minor` is
-    the provider's at the agreed rate.
+    `amount_minor` is net_minor × credit_micro / total_credit_micro (largest remainder); `earned_minor` is the
+    provider's part of it at the agreed rate.
     """
 
     reference: str
@@ -42,9 +42,9 @@ class PoolShare:
 
 @dataclass(frozen=True, slots=True)
 class CorrectionLine:
-    """One of the adjustments of a balance: a transaction, why it was posted, and the one that it corrects.
+    """An adjustment of a balance: a transaction, its reason, and the transaction that it corrects.
 
-    With a `collection`, it is of what that collection earned while it was on hold.
+    With a `collection`, it adjusts the earnings of that collection while on hold.
     """
 
     currency: str
@@ -59,10 +59,11 @@ class CorrectionLine:
 
 @dataclass(frozen=True, slots=True)
 class ValidationCheck:
-    """What is known of how well an index and policy predict; numbers as text, empty where there is none.
+    """The evidence of how well an index and policy predict; numbers as text, empty where there are none.
 
-    `certificate` is the SHA-256 of the certificate, `checked_on` the day of its registration, `measure` what is paid
-    for. `agreement` and the baselines are rank correlations with retraining (LDS), `ceiling` the best one possible.
+    `certificate` is the SHA-256 of the certificate, `checked_on` the day of its registration, `measure` the number that
+    credits follow. `agreement` and the baselines are rank correlations with retraining (LDS); `ceiling` is the best
+    possible one.
     """
 
     index: str
@@ -80,7 +81,7 @@ class ValidationCheck:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What statements of a period say of validation, in numbers and words; `unvalidated` is why there was none."""
+    """The validation of a period as its statements tell it, in numbers and words, or the reason for paying without."""
 
     checks: Sequence[ValidationCheck] = ()
     words: Sequence[str] = ()
@@ -89,11 +90,11 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure a provider's share of all credits is.
+    """The certainty of a provider's share of all credits.
 
     `low` and `high` bound its 90 % interval, as fractions: over the choice of outputs, and where it
-    `covers_attribution`, over the error of the estimate that retraining showed. `alike` counts the other providers
-    whose shares cannot be told apart from it.
+    `covers_attribution`, over the error of the estimate that retraining showed. `alike` counts the other providers with
+    shares that cannot be told apart from it.
     """
 
     outputs: int
@@ -105,14 +106,18 @@ class Certainty:
 
 @dataclass(frozen=True, slots=True)
 class StatementInput:
-    """Everything that a statement says of one provider and period.
+    """The content of a statement for one provider and period.
 
-    `collections` maps each collection to its micro-credits by the month in which the outputs occurred: an output that
-    came too late for its own month counts in a later period, which says so. `total_credit_micro` counts all providers'
-    credits. `terms` is what was agreed, by currency, where anything was. `chain_head` is the hash of the ledger's last
-    transaction when the statement was made, `seal_head` that of the last seal of its other rows. `certainty` is None
-    where no output's credits are known. `outputs_unvalued` counts the outputs of all providers that could not be
-    valued, and distribute nothing. `issuer` is who issues it, by name, address and legal text, or empty.
+    Attributes:
+        collections: micro-credits of each collection, by the month of the outputs: an output that came too late for
+            its own month counts in a later period.
+        total_credit_micro: the credits of all providers.
+        terms: the agreed terms, by currency; a currency without any has the defaults.
+        chain_head: the hash of the ledger's last transaction when the statement was made.
+        seal_head: the hash of the last seal of its other rows.
+        certainty: None where no output's credits are known.
+        outputs_unvalued: outputs that could not be valued, and distribute nothing to anybody.
+        issuer: name, address and legal text of the issuer, or empty.
     """
 
     provider: str
@@ -160,7 +165,6 @@ def statement_json(facts: StatementInput) -> str:
                 if month != facts.period
             ],
             "certainty": None if facts.certainty is None else _certainty(facts.certainty),
-            # Only where there are any, as for conversions.
             **({"outputs_unvalued": facts.outputs_unvalued} if facts.outputs_unvalued else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
@@ -219,7 +223,7 @@ def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
 
 
 def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:
-    """Return what a statement says of collections that are on hold, with the reason, or were released."""
+    """Return the rows of a statement about collections that are on hold, with the reason, or were released."""
 
     def amounts(item: HeldCollection) -> dict[str, int]:
         return {
@@ -242,7 +246,7 @@ def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:
 
 
 def _conversions(falls: Sequence[Waterfall]) -> dict[str, Any]:
-    """Return what was converted, at which rate, with the exact result and what it was rounded to."""
+    """Return the conversions: amount, rate, exact result and rounded result; nothing where there are none."""
     found = [fall.conversion for fall in falls if fall.conversion is not None]
     rows = [
         {

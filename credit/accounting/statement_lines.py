@@ -13,8 +13,9 @@ To add a line, change:
 
 1. this table;
 2. `credit/accounting/waterfall.py`: a field of `Waterfall` named `<line>_minor`, computed in `settle`;
-3. `credit/pipeline/explain_balances.py`, where the arithmetic has numbers in it (`_arithmetic`);
-4. `credit/ledger/accounts.py`, where the line has a new kind of transaction or account.
+3. `credit/pipeline/explain_balances.py`, if its arithmetic has numbers in it (`_arithmetic`);
+4. `credit/ledger/transaction_kinds.py`, if a new kind of transaction posts it (and `credit/ledger/accounts.py` beside
+   it, if the money goes to a new kind of account).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Step = Literal["owed", "taken", "outcome"]
+Section = Literal["owed", "taken", "outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,21 @@ class StatementLine:
 
     Attributes:
         name: its key in `statement.json` and its column in reports; `Waterfall` has its amount as `<name>_minor`.
-        step: `owed` lines add up to what is owed, `taken` lines leave it, `outcome` lines say where the rest goes.
+        section: `owed` lines add up to the balance, `taken` lines reduce it, `outcome` lines say where the rest goes.
         sign: 1 where the amount adds to the balance, -1 where it takes from it; 1 for an outcome.
         label: the words on a provider's statement; `{month}` stands for the period.
         explained: the source of the amount, in words, where `credit explain payout` has no arithmetic for it.
         always: shown even where the amount is 0; other lines only where it is not.
         may_be_negative: the amount has either sign; all others are at least 0.
-        rate: the field of `Terms` that says how much is taken, in parts per million, or empty.
+        rate: the field of `Terms` with the rate of the line, in parts per million, or empty.
         rate_of: the base of that rate, in words.
         transaction: the kind of the transaction that posts it, or empty.
-        account: the account that the transaction moves money to, out of what is owed to the provider (or back from, if
-            the sign is 1), with `{provider}`, `{collection}`, `{base}` and `{quote}` left open.
+        account: the account on the other side of the provider's payable account, with `{provider}`, `{collection}`,
+            `{base}` and `{quote}` left open.
     """
 
     name: str
-    step: Step
+    section: Section
     sign: Literal[1, -1]
     label: str
     explained: str = ""

@@ -1,19 +1,18 @@
-"""The waterfall of a balance: from what was owed and earned to what is paid now and what is carried forward.
+"""The waterfall of a balance: from the opening and the earnings to the payout and the amount carried forward.
 
 `credit.accounting.statement_lines` lists the lines and says how they add up; `settle` computes them.
 
-**Rounding.** Every rate is agreed in parts per million and applied once, to an integer, exactly. The fraction of a
-minor unit that is left falls to the provider: the reserve, advances recouped, withholding and the house's part are
-rounded down. Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from
-an amount that was carried forward.
+**Rounding.** Every rate is agreed in parts per million and applied once, to an integer, exactly. The remaining fraction
+of a minor unit falls to the provider: the reserve, advances recouped, withholding and the house's part are rounded
+down. Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an
+amount carried forward.
 
-**Collections on hold.** The provider does not dispose of what a collection earns while it is on hold: that money is
-neither owed nor set off against a debt, no reserve is held from it, and no advance is recouped from it. The first close
-after the release counts it as earned, with the reserve and recoupment of that period; the rate stays that of the period
-in which it was earned.
+**Collections on hold.** Earnings of a collection on hold are neither owed nor set off against a debt, no reserve is
+held from them, and no advance is recouped from them. The first close after the release counts them as earned, with the
+reserve and recoupment of its own period, but at the rate of the period in which they arose.
 
-**Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where the terms say that a currency is
-paid in another, the amount owed at the end of the first waterfall is converted and comes in at the end of the other.
+**Currencies.** Each has a waterfall of its own; reserves and advances never mix. Where the terms pay a currency in
+another one, the amount owed at the end of the first waterfall is converted and comes in at the end of the other.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
-from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine, Step
+from credit.accounting.statement_lines import STATEMENT_LINES, Section, StatementLine
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
 
@@ -50,7 +49,7 @@ class HeldCollection:
 
     @property
     def balance_minor(self) -> int:
-        """The amount that stays held."""
+        """The amount still held."""
         return self.opening_minor + self.corrected_minor + self.held_minor - self.released_minor
 
     def __post_init__(self) -> None:
@@ -71,19 +70,19 @@ class Waterfall:
         opening_minor: carried from the period before; negative is owed by the provider.
         earned_minor: the provider's part of the period's allocations, at least 0.
         adjustments_minor: corrections, of either sign.
-        reserve_held_minor: held back of what was earned, at least 0.
+        reserve_held_minor: held back of the earnings, at least 0.
         reserve_released_minor: held back earlier and due now, at least 0.
-        advances_recouped_minor: earnings that pay back advances; at most what was earned and is not on hold.
-        withholding_minor: tax withheld from what is paid, at least 0.
-        fees_minor: taken from what is paid, at least 0.
+        advances_recouped_minor: earnings that pay back advances; at most the earnings not on hold.
+        withholding_minor: tax withheld from the payment, at least 0.
+        fees_minor: taken from the payment, at least 0.
         payable_minor: to be paid now, at least 0.
         carried_forward_minor: the next period's opening.
         reason: why nothing is paid, in words; empty exactly when something is.
-        reserve_balance_minor: all that is held back after this period.
-        advance_balance_minor: what is left of advances after this period, at least 0.
+        reserve_balance_minor: all reserves after this period.
+        advance_balance_minor: advances not paid back after this period, at least 0.
         converted_in_minor: converted from balances in other currencies, at least 0.
-        collections: the provider's collections that are on hold, or were released, by name.
-        conversion: of all that is owed into another currency, where the terms pay in that one; else None.
+        collections: the provider's collections on hold, and released ones, by name.
+        conversion: of the whole balance, where the terms pay it in another currency; else None.
     """
 
     provider: str
@@ -112,7 +111,7 @@ class Waterfall:
 
     @property
     def collections_released_minor(self) -> int:
-        """Earnings that were on hold and count from now on, at least 0."""
+        """Earnings released from hold, at least 0."""
         return sum(item.released_minor for item in self.collections)
 
     @property
@@ -122,7 +121,7 @@ class Waterfall:
 
     @property
     def converted_out_minor(self) -> int:
-        """The amount that was converted into another currency, at least 0."""
+        """The amount converted into another currency, at least 0."""
         return self.conversion.amount_minor if self.conversion else 0
 
     def amount(self, line: StatementLine) -> int:
@@ -134,9 +133,9 @@ class Waterfall:
         """The amounts of all lines, by name, in the order of a statement."""
         return {line.name: self.amount(line) for line in STATEMENT_LINES}
 
-    def sum_of(self, step: Step) -> int:
-        """Return the sum of the lines of a step, each with its sign."""
-        return sum(line.sign * self.amount(line) for line in STATEMENT_LINES if line.step == step)
+    def sum_of(self, section: Section) -> int:
+        """Return the sum of the lines of a section, each with its sign."""
+        return sum(line.sign * self.amount(line) for line in STATEMENT_LINES if line.section == section)
 
     @property
     def owed_minor(self) -> int:
@@ -173,6 +172,7 @@ def part(amount_minor: int, share_ppm: int) -> int:
 
 def provider_part(allocated_minor: int, rate_ppm: int) -> int:
     """Return the provider's part of an allocation; the rest is the house's, rounded down."""
+    # Not `part(allocated_minor, rate_ppm)`: that would round the provider down instead of the house.
     return allocated_minor - part(allocated_minor, PPM - rate_ppm)
 
 
@@ -192,7 +192,7 @@ def settle(
     hold: str = "",
     rates: PeriodRates = NO_RATES,
 ) -> Waterfall:
-    """Settle a balance: all that is owed is paid, converted into another currency, or carried forward with the reason.
+    """Settle a balance: it is paid whole, converted into another currency, or carried forward with the reason.
 
     A balance is carried forward whole while it is negative, on hold, or below the minimum payout. A debt stays visible
     and is worked off by later earnings. Advances are recouped from this period's earnings alone, and never so far that
@@ -204,11 +204,11 @@ def settle(
         opening_minor: carried from the period before.
         earned_minor: the provider's part of this period's allocations.
         adjustments_minor: corrections posted in this period.
-        released_minor: reserves held earlier that are due now.
-        reserve_minor: all that is held back so far, `released_minor` included.
-        advance_minor: what is left of advances so far.
+        released_minor: reserves due now.
+        reserve_minor: all reserves so far, `released_minor` included.
+        advance_minor: advances not paid back so far.
         converted_in_minor: converted from balances in other currencies.
-        collections: the provider's collections that are on hold, or were released.
+        collections: the provider's collections on hold, and released ones.
         terms: the agreed terms; None for the defaults.
         hold: why the provider is on hold, or empty.
         rates: the period's rates, for a balance that is paid in another currency.
@@ -226,11 +226,13 @@ def settle(
     disposable = earned_minor - sum(item.held_minor - item.released_minor for item in collections)
     held = part(disposable, agreed.reserve_ppm)
     before = opening_minor + disposable + adjustments_minor - held + released_minor + converted_in_minor
+    # Last of all, so that an advance is never recouped from money that pays back a debt.
     recouped = max(0, min(advance_minor, part(disposable, agreed.recoupment_ppm), before))
     owed = before - recouped
     withheld = part(max(owed, 0), agreed.withholding_ppm)
     payable = owed - withheld - agreed.fee_minor
     conversion = None
+    # A balance that is converted pays neither tax nor fee here: both are taken where it is paid.
     if agreed.pay_in and owed > 0 and not hold:
         conversion = convert(owed, currency, agreed.pay_in, rates.between(currency, agreed.pay_in))
         reason = _converted(conversion)
@@ -286,7 +288,7 @@ def _reason(
 
 
 def _converted(item: Conversion) -> str:
-    """Say that an amount is paid in another currency, or that it is too small to be."""
+    """Say that an amount is paid in another currency, or is too small for it."""
     amount = f"the balance of {format_amount(item.amount_minor, item.currency)} {item.currency}"
     if item.converted_minor == 0:
         return f"{amount} is less than can be paid in {item.into}; it is carried forward"

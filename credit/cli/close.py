@@ -78,7 +78,7 @@ def close(
              credit close 2026-10 --grace-days 5 --house escrow
              credit close 2026-10 --unvalidated "trial run, agreed with all providers"
     """
-    from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
+    from credit.pipeline.close import ClosePolicy, close_period
 
     policy = ClosePolicy(
         house=house,
@@ -88,7 +88,7 @@ def close(
         unvalidated=unvalidated,
     )
     with workspace.open() as ledger:
-        report = close_period(ledger, period, CloseSettings(policy, dry_run, workspace.books))
+        report = close_period(ledger, period, policy, books=workspace.books, dry_run=dry_run)
     say(report, *_lines(report, terminal_width()))
 
 

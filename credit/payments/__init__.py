@@ -1,5 +1,5 @@
-"""Money that leaves: personal details checked, batches of payouts into payment files, a bank's results back.
+"""Payments: personal details of payees, batches of payouts in payment files, results of the bank.
 
-Read in this order: `details` (what is needed to pay somebody), `channels` (how each kind of payment file is written),
-`export` (which payouts leave, exactly once), `results` (what the bank did with them).
+Read in this order: `details` (personal details, with `bank_accounts` for IBANs), `channels` (a kind of payment file
+each), `export` (payouts leave in files, each once), `results` (the bank's answers).
 """

@@ -1,4 +1,4 @@
-"""Personal details on their way in: checked field by field; on their way to a screen: masked."""
+"""Personal details of payees: each field is checked before it is stored, and masked before it is shown."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
 
 
 def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: datetime) -> int:
-    """Erase all that is known of a provider's person, also from the database's files; return how many versions.
+    """Erase a provider's personal details, also from the database's files; return the number of versions.
 
-    Run again after it was killed, it finishes the cleaning of the files.
+    After a kill, the same call again finishes the cleaning of the files.
 
     Raises:
         LedgerError: see `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned, see LockHeldError.
@@ -97,7 +97,7 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
 
 
 def masked(details: Details) -> dict[str, str]:
-    """Return the fields that are known, fit to be shown: only enough of each to recognise it."""
+    """Return the known fields, with only enough of each to recognise it."""
     known = {name: getattr(details, name) for name in FIELDS if getattr(details, name)}
     return {name: value if name in _OPEN else mask(value) for name, value in known.items()}
 

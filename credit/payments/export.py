@@ -1,8 +1,7 @@
 """Payouts leave in files, each exactly once.
 
-The ledger records a batch first, and its file is written after: a run that is killed in between leaves a batch without
-a file. The same command then writes it, byte for byte, for the ledger has everything that is in it. There is never a
-file that the ledger does not know of.
+The ledger records a batch first, and its file is written after. A run killed in between leaves a batch without a file;
+the same command then writes it, byte for byte, from the ledger. No file exists without its batch in the ledger.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
     """Put every payable payout of a closed period into a new batch, and write its file.
 
     With nothing left to export, the last batch of the same format that still waits for results is written again.
-    A payout on hold, or whose details cannot stand in the file, is unpayable and stays as it was.
+    A payout on hold, or with details that cannot stand in the file, is unpayable and stays as it was.
 
     Raises:
         InvalidRequestError: the request makes no sense: a currency that the channel does not carry, no payer, a new
@@ -114,7 +113,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
             return _again(conn, request, last, plan.unpayable, plan.notices)
         file = PaymentFile(plan.new.reference, plan.new.created_at, plan.payer, plan.lines)
         content = CHANNELS[request.format].write(file)
-        _check_free(request.out, content)
+        _check_free(request.out, content)  # before the batch is recorded: a taken name must not cost one
         payouts = tuple(item for item, _ in plan.items)
         if request.dry_run:
             return ExportReport(None, False, payouts, plan.unpayable, plan.notices)
@@ -262,6 +261,7 @@ def _again(
         one = item.payout
         lines.append(PaymentLine(item.reference, one.provider, one.period, one.currency, one.amount_minor, details))
     payer = Payer(**was) if was else None
+    # With the details of then: those that changed since belong to other batches.
     content = CHANNELS[done.format].write(PaymentFile(done.reference, done.created_at, payer, lines))
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")

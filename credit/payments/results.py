@@ -1,6 +1,6 @@
-"""A bank's results → what became of every payout; a file counts whole or not at all, and once.
+"""A bank's results for payouts: a file counts whole or not at all, and once.
 
-A payout was paid, or it failed; one that was paid can still be returned, weeks later, which a later file says.
+A payout is paid or it fails. The bank can still return one that was paid, weeks later; a later file then says so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from sqlalchemy import Connection
 
@@ -35,12 +36,12 @@ COLUMNS = ("payout_id", "status", "reference", "reason")
 
 _REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
 _LONGEST = 200
-_OUTCOMES: Mapping[str, Outcome] = {"paid": "paid", "failed": "failed", "returned": "returned"}
+_OUTCOMES: Mapping[str, Outcome] = {outcome: outcome for outcome in get_args(Outcome)}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmReport:
-    """How many payouts were recorded as paid, failed and returned, and how many results the ledger knew already."""
+    """Numbers of payouts recorded as paid, failed and returned, and of results that the ledger had already."""
 
     paid: int
     failed: int
@@ -64,8 +65,8 @@ def confirm_payments(
 ) -> ConfirmReport:
     """Record the results in a CSV file: payout_id, status, and optionally reference and reason.
 
-    `payout_id` is the id that the payment file gave the payout; `status` is paid or failed, or returned for what was
-    paid and came back. The same result again changes nothing.
+    `payout_id` is the payout's id in the payment file; `status` is paid, failed, or returned for money that was paid
+    and came back. The same result again changes nothing.
 
     Args:
         ledger: the ledger.
@@ -125,6 +126,7 @@ def _row(row: Row) -> _Row:
     texts = {name: str(row.record.get(name, "")).strip() for name in COLUMNS}
     unknown = sorted(row.record.keys() - set(COLUMNS))
     outcome = _OUTCOMES.get(texts["status"].lower())
+    # Built before the checks, for their messages need its place; an unknown status is refused below.
     item = _Row(row.place, texts["payout_id"], outcome or "failed", texts["reference"], texts["reason"])
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
@@ -142,7 +144,7 @@ def _items(conn: Connection) -> dict[str, tuple[PayoutBatch, BatchedPayout]]:
 
 
 def _is_known(row: _Row, item: BatchedPayout) -> bool:
-    """Whether a result was recorded before; a refusal where it is neither that nor what can come next."""
+    """Return True if a result was recorded before; refuse one that contradicts the record or cannot follow it."""
     for result in item.results:
         if result.outcome == row.outcome:
             if row.reference and result.bank_reference and row.reference != result.bank_reference:
@@ -160,7 +162,7 @@ def _is_known(row: _Row, item: BatchedPayout) -> bool:
 
 
 def _check_texts(conn: Connection, row: _Row, item: BatchedPayout) -> None:
-    """Refuse what would stay in the ledger for ever and must not."""
+    """Refuse texts that cannot be stored, or that repeat personal data: the ledger keeps them for ever."""
     for name, text in (("reference", row.reference), ("reason", row.reason)):
         if len(text) > _LONGEST or not is_storable(text):
             raise _refusal(row, f"the {name} is longer than {_LONGEST} characters, or cannot be stored")

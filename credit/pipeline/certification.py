@@ -1,4 +1,4 @@
-"""Whether a period may be paid by what its credits were computed with, and what its statements say of that."""
+"""The check that a period's credits rest on a validated index and policy, and the words for its statements."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from credit.ledger.providers import providers
 from credit.ledger.score_books import standing_scores
 
 DEFAULT_MIN_FIDELITY = 0.5
-"""LDS that a close demands, as a fraction of the noise ceiling, unless it is told otherwise."""
+"""The LDS that a close demands by default, as a fraction of the noise ceiling."""
 
 
 _NOTHING = "Nobody has checked whether these credits predict what the model would do without your data."
 _QUICK = (
-    "On {day} the estimate was compared only with how the model reacts to a small step away from each provider's data."
-    " No model was trained without anybody's data, so that it is not known how well the credits predict what would"
-    " happen then."
+    "On {day} the estimate was compared only with the model's reaction to a small step away from each provider's data."
+    " No model was trained without anybody's data, so that nobody knows how well the credits predict what would happen"
+    " then."
 )
 _OTHER_SETTINGS = (
-    "A check by retraining of {day} is about other settings than those that these credits were computed with, so that"
-    " it says nothing about them."
+    "A check by retraining of {day} is about other settings than those of these credits, so that it says nothing about"
+    " them."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A method with the certificate that counts for it, and why that is not enough."""
+    """A method with its certificate, and the reasons why that is not enough."""
 
     method: CreditMethod
     policy: Policy
@@ -50,20 +50,20 @@ class _Found:
 
 
 def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) -> Validation:
-    """Return what statements of a period say of validation.
+    """Return the validation of a period for its statements.
 
-    What restatements of earlier periods were computed with counts too: what they move is paid in this one. Of an
-    index's certificates the last one by retraining counts, or the last quick one where there is none.
+    Restatements of earlier periods count too, for this period pays the difference. Of an index's certificates, the last
+    one by retraining counts, or else the last quick one.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
         period: the period `YYYY-MM`.
-        minimum: LDS that is demanded, as a fraction of the noise ceiling.
-        unvalidated: why the period is to be paid all the same; empty: it is not.
+        minimum: the least LDS, as a fraction of the noise ceiling.
+        unvalidated: the reason for paying without a sufficient certificate, or empty.
 
     Raises:
-        LedgerError: a certificate is missing or not enough and no reason is given, or one is given that is not needed.
-        IntegrityError: a certificate is not what was registered.
+        LedgerError: a certificate is missing or not enough, and there is no reason; or there is one without need.
+        IntegrityError: a certificate differs from its registration.
     """
     registered = certificates(conn)
     methods = sorted({*credit_methods(conn, period), *_restated_methods(conn, period)})
@@ -81,7 +81,7 @@ def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) 
 
 
 def _restated_methods(conn: Connection, period: str) -> Iterator[CreditMethod]:
-    """Yield by what earlier periods were computed anew, where the difference is paid in this one."""
+    """Yield the methods of restatements of earlier periods, the difference of which this period pays."""
     for done in standing_restatements(conn, period):
         for method in credit_methods(conn, done.restates):
             policy = replace(Policy.from_json(method.policy_json), **done.policy_changes)
@@ -130,7 +130,7 @@ def _check(item: _Found) -> ValidationCheck:
 
 
 def _words(item: _Found) -> list[str]:
-    """Return for people who were not there what was checked, how well it went and what it does not mean."""
+    """Return sentences for a provider: the check, its result, and the limits of its meaning."""
     made = item.certificate
     score = None if made is None else made.score(item.policy)
     if made is None or item.registered_at is None:
@@ -147,19 +147,18 @@ def _retrained_words(made: Certificate, score: MethodScore, lds: Estimate, ceili
     simple = {"counting words": made.baseline(TOKEN_SHARE).lds, "searching for the same words": made.baseline(BM25).lds}
     beside = [f"{name} alone reaches {value.value:.2f}" for name, value in simple.items() if value is not None]
     checked = (
-        f"Checked on {day}: {made.retrainings} models were trained, on all data, without that of one provider at a"
-        f" time, and on that of random halves of the {len(made.providers)} providers; {made.outputs} answers were"
-        " measured under each."
+        f"Checked on {day}: {made.retrainings} models were trained: on all data, without one provider at a time, and on"
+        f" random halves of the {len(made.providers)} providers. {made.outputs} answers were measured under each."
     )
     agreed = (
-        f"The numbers that credits follow put these models in the right order with an agreement of"
-        f" {lds.value:.2f} (90 % interval {lds.low:.2f} to {lds.high:.2f}), where 1 is always right and 0 is chance."
-        " Training the same model twice gives different results, so that nothing could reach more than"
-        f" {ceiling.value:.2f}; {', '.join(beside)}."
+        f"The numbers behind the credits put these models in the right order with an agreement of {lds.value:.2f}"
+        f" (90 % interval {lds.low:.2f} to {lds.high:.2f}); 1 is always right, and 0 is chance. Training the same model"
+        f" twice gives different results, so that nothing could reach more than {ceiling.value:.2f};"
+        f" {', '.join(beside)}."
     )
     meant = (
-        f"For {score.top_one.value:.0%} of the answers the provider with the highest number is the one whose absence"
-        " costs most. All this is about all providers and answers together: it does not say how right the amount of any"
+        f"For {score.top_one.value:.0%} of the answers, the provider with the highest number is the one whose absence"
+        " costs most. This is about all providers and answers together: it does not say how right the amount of any"
         " single provider is, and it holds for this model and such answers only."
     )
     return [checked, agreed, meant]
@@ -170,12 +169,12 @@ def _text(value: Estimate | None) -> str:
 
 
 def share_certainties(conn: Connection, books: Path, period: str) -> dict[str, Certainty]:
-    """Return how sure the share of every credited provider is, from the score books of a period.
+    """Return the certainty of every credited provider's share, from the score books of a period.
 
     A single output says nothing of others of its kind: then nobody's share has an interval.
 
     Raises:
-        IntegrityError: a score book is missing or changed, or says something else than the ledger.
+        IntegrityError: a score book is missing or changed, or differs from the ledger.
     """
     error = period_attribution_error(conn, period)
     bootstrap = ShareBootstrap(["provider"], error or 0.0)

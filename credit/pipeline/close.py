@@ -1,4 +1,8 @@
-"""Closes a period: pools are divided by credits, payouts decided, statements written, and the period frozen."""
+"""The close of a period: pools are divided by credits, payouts decided, statements written, and the period frozen.
+
+All of it is one transaction. The money moves in `close_pools` (pools to earnings) and `close_balances` (earnings to the
+lines of a balance); `period_basis` and `certification` come before them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.corrections import Correction, corrections
 from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
-from credit.ledger.holds import held_collections
+from credit.ledger.holds import held_collections, holds
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
@@ -37,27 +41,27 @@ from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
-from credit.pipeline.close_balances import post_lines, settle_all
-from credit.pipeline.close_pools import Earning, HousePolicy, divide, post_allocations
-from credit.pipeline.period_basis import post_pooling
+from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
+from credit.pipeline.close_pools import Earning, HousePolicy, divide, earned_in, post_allocations
+from credit.pipeline.period_basis import post_period_sums
 from credit.records import Group, Provider, Terms, is_period
 from credit.storage import canonical_json
 from credit.text import counted
 
 _NAMED = 5
-"""Outputs that are named of those that hold up a close."""
+"""Pending outputs that the refusal of a close names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClosePolicy:
-    """How a period was closed; stored with it as JSON.
+    """The rules by which a period is closed; stored with it as JSON.
 
     Attributes:
-        house: what happens to what no provider's data earned.
+        house: the use of money that no provider's data earned.
         grace_days: days after the period's end in which its outputs might still come in.
-        leave_pending: outputs up to the period's end that are not valued yet are credited in a later period.
-        min_fidelity: what a certificate must show, as a fraction of the noise ceiling.
-        unvalidated: why the period is paid without a certificate that shows it; empty where there is one.
+        leave_pending: pending outputs do not hold up the close; a later period credits them.
+        min_fidelity: the least that a certificate must show, as a fraction of the noise ceiling.
+        unvalidated: why the period is paid without such a certificate; empty where there is one.
     """
 
     house: HousePolicy = "return"
@@ -82,26 +86,13 @@ class ClosePolicy:
 
     @classmethod
     def from_json(cls, text: str) -> ClosePolicy:
-        """Read what `to_json` wrote; what is not there has its default."""
+        """Read a policy that `to_json` wrote; a missing field has its default."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
-class CloseSettings:
-    """How to close: the policy, and whether only to say what would happen.
-
-    `books` is where the score books lie; without it, statements do not say how sure a share is, and a period whose
-    credits follow sums over the period cannot be closed.
-    """
-
-    policy: ClosePolicy = ClosePolicy()
-    dry_run: bool = False
-    books: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class CloseReport:
-    """What a close did, or would do: the earnings from each pool, and every provider's waterfall."""
+    """The result of a close, or of its dry run: the earnings from each pool, and every provider's balances."""
 
     period: str
     policy: ClosePolicy
@@ -124,7 +115,7 @@ class _UndoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What a close works with, read once."""
+    """The facts of a close that its statements need."""
 
     period: str
     known: Mapping[str, Provider]
@@ -138,70 +129,95 @@ class _Facts:
     unvalued: tuple[str, ...]
 
 
-def close_period(ledger: Ledger, period: str, settings: CloseSettings, *, now: datetime | None = None) -> CloseReport:
+def close_period(
+    ledger: Ledger,
+    period: str,
+    policy: ClosePolicy | None = None,
+    *,
+    books: Path | None = None,
+    dry_run: bool = False,
+    now: datetime | None = None,
+) -> CloseReport:
     """Close a period, in one transaction: all of it happens, or nothing.
+
+    Args:
+        ledger: the ledger.
+        period: the period `YYYY-MM`.
+        policy: the rules; None for the defaults.
+        books: the folder of the score books. Without it, statements do not say how sure a share is, and a period whose
+            credits follow sums over the period cannot be closed.
+        dry_run: only report what would happen.
+        now: when the ledger records it.
 
     Raises:
         InvalidRequestError: `period` is not a month YYYY-MM.
         PeriodClosedError: it is closed already.
-        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are not valued yet, what they
-            were valued by is not validated, or there is no pool.
+        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are pending, the index or policy
+            is not validated, or there is no pool.
     """
+    rules = policy or ClosePolicy()
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     if not is_period(period):
         raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
-    over = first_day(following(period)) + timedelta(days=settings.policy.grace_days)
+    over = first_day(following(period)) + timedelta(days=rules.grace_days)
     if moment.date() < over:
-        grace = f", with {settings.policy.grace_days} days of grace," if settings.policy.grace_days else ""
+        grace = f", with {rules.grace_days} days of grace," if rules.grace_days else ""
         raise LedgerError(f"period {period}{grace} is not over; it can be closed from {over} (UTC) on")
     try:
         with ledger.write(sorting=True) as conn:
-            return _close(conn, period, settings, moment)
+            return _close(conn, period, rules, books, moment, dry_run=dry_run)
     except _UndoError as undo:
         return undo.report
 
 
-def _close(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> CloseReport:
+def _close(
+    conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime, *, dry_run: bool
+) -> CloseReport:
     close_lock(conn, period, now=now)
-    keep_erasable(conn, settings.policy.unvalidated, "the reason")
+    keep_erasable(conn, policy.unvalidated, "the reason")
+    pending = _check_ready(conn, period, policy)
+    facts = _settle(conn, period, policy, books, now)
+    written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
+    mark_closed(conn, period, policy_json=policy.to_json(), now=now)
+    report = CloseReport(
+        period=period,
+        policy=policy,
+        validation=facts.validation,
+        earnings=tuple(facts.divided),
+        waterfalls=tuple(facts.waterfalls),
+        corrections=tuple(facts.corrected),
+        statements=written,
+        left_pending=pending,
+        unvalued=facts.unvalued,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        raise _UndoError(report)  # rolls back everything above
+    return report
+
+
+def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
+    """Return the number of pending outputs that are left for later; LedgerError where they hold up the close."""
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
     pending = pending_count(conn, through=period, weighty=True)
-    if pending and not settings.policy.leave_pending:
+    if pending and not policy.leave_pending:
         late = pending - pending_count(conn, since=period, through=period, weighty=True)
         which = f"of {period}" if not late else f"up to the end of {period} ({late} of earlier months)"
         names = pending_names(conn, through=period, limit=_NAMED)
         more = ", ..." if pending > len(names) else ""
         raise LedgerError(
             f"not valued yet: {counted(pending, 'output')} {which} ({', '.join(names)}{more}); run credit compute, or"
-            " credit them in a later period with --leave-pending; take out what can never be valued:"
+            " credit them in a later period with --leave-pending; take out an output that can never be valued:"
             f' credit outputs unvalue {names[0]} --reason "..."'
         )
-    facts = _settle(conn, period, settings, now)
-    written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
-    mark_closed(conn, period, policy_json=settings.policy.to_json(), now=now)
-    report = CloseReport(
-        period,
-        settings.policy,
-        facts.validation,
-        tuple(facts.divided),
-        tuple(facts.waterfalls),
-        tuple(facts.corrected),
-        written,
-        pending,
-        facts.unvalued,
-        settings.dry_run,
-    )
-    if settings.dry_run:
-        raise _UndoError(report)  # rolls back everything above
-    return report
+    return pending
 
 
-def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetime) -> _Facts:
-    """Divide the pools, decide what is paid, and post all of it."""
-    policy, house = settings.policy, settings.policy.house
-    post_pooling(conn, settings.books, period, now)
+def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime) -> _Facts:
+    """Divide the pools, decide payouts, and post all of it."""
+    post_period_sums(conn, books, period, now)
     money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
     if not money and any(credited.values()):
@@ -210,23 +226,24 @@ def _settle(conn: Connection, period: str, settings: CloseSettings, now: datetim
             "(an amount of 0 if there is nothing to distribute)"
         )
     validation = certify(conn, period, minimum=policy.min_fidelity, unvalidated=policy.unvalidated)
-    certainties = {} if settings.books is None else share_certainties(conn, settings.books, period)
+    certainties = {} if books is None else share_certainties(conn, books, period)
     known = {provider.key: provider for provider in providers(conn)}
     terms = terms_on(conn, last_day(period))
     corrected = corrections(conn, period)
     by_month = credits_by_month(conn, period)
     on_hold = held_collections(conn)
     held = {group: sum(by_month.get(group, {}).values()) for group in on_hold}
-    divided = divide(period, money, credited, known, terms, house, held)
-    falls = settle_all(conn, period, divided, corrected, known, terms)
-    post_allocations(conn, period, divided, known, house, on_hold, now)
+    divided = divide(period, money, credited, known, terms, policy.house, held)
+    inputs = balance_inputs(conn, period, earned_in(divided), corrected, terms, holds(conn))
+    falls = settle_all(inputs, known)
+    post_allocations(conn, period, divided, known, policy.house, on_hold, now)
     post_lines(conn, period, falls, terms, now)
-    left_out = tuple(item.output for item in unvalued_outputs(conn, period))
-    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, left_out)
+    unvalued = tuple(item.output for item in unvalued_outputs(conn, period))
+    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, unvalued)
 
 
 def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
-    """Yield key and statement of every provider with credits, money or corrections."""
+    """Yield the key and the statement of every provider with credits, money or corrections."""
     collections: dict[str, dict[str, Mapping[str, int]]] = {}
     total = 0
     for group, months in facts.credits.items():
@@ -236,7 +253,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     for fall in facts.waterfalls:
         falls.setdefault(fall.provider, []).append(fall)
     shares: dict[str, list[PoolShare]] = {}
-    # By name: the order in which pools were added says nothing of money, and must not change a statement.
+    # By name, for the order in which pools were added must not change a statement.
     for pool, earnings in sorted(facts.divided, key=lambda divided: (divided[0].currency, divided[0].reference)):
         for item in earnings:
             shares.setdefault(item.share.provider, []).append(_pool_share(pool, item))

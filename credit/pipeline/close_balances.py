@@ -1,10 +1,15 @@
-"""What a close decides of every provider's balance: each line of its waterfall, posted as a transaction."""
+"""The balances of a close: earnings become lines, and each line that moves money is posted as a transaction.
+
+`credit.accounting.statement_lines` is the table of lines; `credit.accounting.waterfall.settle` computes them from the
+inputs read here from the ledger. `credit explain payout` settles from the same inputs, later.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -15,37 +20,153 @@ from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.corrections import Correction
 from credit.ledger.fx import rates_of_period
-from credit.ledger.holds import HoldEvent, Scope, hold_on, holds
+from credit.ledger.holds import HoldEvent, Scope, hold_on
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.payouts import NewPayout, add_payouts
-from credit.ledger.periods import last_closed, last_day, later
-from credit.ledger.pools import Pool
-from credit.ledger.settlement import ProviderCurrency, Reserve, add_reserves, held_balances, provider_balances, reserves
-from credit.ledger.transaction_kinds import ConversionDetails, TransactionKind
-from credit.pipeline.close_pools import Earning
+from credit.ledger.periods import last_day, later, periods
+from credit.ledger.settlement import (
+    ProviderCurrency,
+    Reserve,
+    add_reserves,
+    held_balances,
+    provider_balances,
+    reserves,
+)
+from credit.ledger.transaction_kinds import CLOSE_KINDS, ConversionDetails, TransactionKind
+from credit.pipeline.close_pools import Earned
 from credit.records import Group, Provider, Terms
 
+_Key = TypeVar("_Key")
 
-def settle_all(
+
+@dataclass(frozen=True, slots=True)
+class BalanceInputs:
+    """The inputs of a period's balances, in minor units by provider and currency.
+
+    `advances` are the balances of the accounts: negative while an advance is not paid back.
+    """
+
+    opening: Mapping[ProviderCurrency, int]
+    earned: Mapping[ProviderCurrency, Earned]
+    adjusted: Mapping[ProviderCurrency, int]
+    released: Mapping[ProviderCurrency, int]
+    reserves: Mapping[ProviderCurrency, int]
+    advances: Mapping[ProviderCurrency, int]
+    collections: Mapping[ProviderCurrency, tuple[HeldCollection, ...]]
+    terms: Mapping[ProviderCurrency, Terms]
+    standing: Mapping[Scope, HoldEvent]
+    rates: PeriodRates
+
+    def balances(self) -> set[ProviderCurrency]:
+        """Return the providers and currencies with anything to show."""
+        return {*self.opening, *self.reserves, *self.advances, *self.adjusted, *self.earned, *self.collections}
+
+    def settle(self, key: ProviderCurrency, converted_in_minor: int = 0) -> Waterfall:
+        """Settle one balance."""
+        hold = hold_on(self.standing, *key)
+        return settle(
+            *key,
+            opening_minor=self.opening.get(key, 0),
+            earned_minor=self.earned[key].all_minor if key in self.earned else 0,
+            adjustments_minor=self.adjusted.get(key, 0),
+            released_minor=self.released.get(key, 0),
+            reserve_minor=self.reserves.get(key, 0),
+            advance_minor=-self.advances.get(key, 0),
+            converted_in_minor=converted_in_minor,
+            collections=self.collections.get(key, ()),
+            terms=self.terms.get(key),
+            hold=hold.reason if hold else "",
+            rates=self.rates,
+        )
+
+
+def balance_inputs(
     conn: Connection,
     period: str,
-    divided: Sequence[tuple[Pool, Sequence[Earning]]],
+    earned: Mapping[ProviderCurrency, Earned],
     corrected: Sequence[Correction],
-    known: Mapping[str, Provider],
     terms: Mapping[ProviderCurrency, Terms],
-) -> list[Waterfall]:
+    standing: Mapping[Scope, HoldEvent],
+) -> BalanceInputs:
+    """Read the inputs of a period's balances: the same before its close and ever after.
+
+    Args:
+        conn: from `Ledger.read` or `Ledger.write`.
+        period: the period `YYYY-MM`.
+        earned: earnings from the period's pools.
+        corrected: movements of payable accounts that count in the period; those of its close are left out.
+        terms: the agreed terms.
+        standing: the holds that stand at the close.
+    """
+    closed_before = max((item.id for item in periods(conn) if item.id < period), default=None)
+    released: dict[ProviderCurrency, int] = {}
+    for due in reserves(conn, after=closed_before, through=period):
+        _add(released, (due.provider, due.currency), due.amount_minor)
+    advances = provider_balances(conn, AccountKind.ADVANCE, through=period)
+    adjusted: dict[ProviderCurrency, int] = {}
+    moved: dict[ProviderCurrency, dict[str, int]] = {}
+    for item in corrected:
+        key = (item.provider, item.currency)
+        if item.kind == TransactionKind.RECOUPMENT:  # of this close: the advance stood higher before it by what it took
+            _add(advances, key, item.amount_minor)
+        elif item.kind in CLOSE_KINDS:
+            continue
+        elif item.collection is None:
+            _add(adjusted, key, item.amount_minor)
+        else:
+            _add(moved.setdefault(key, {}), item.collection, item.amount_minor)
+    return BalanceInputs(
+        opening=provider_balances(conn, AccountKind.PAYABLE, before=period),
+        earned=earned,
+        adjusted=adjusted,
+        released=released,
+        reserves=provider_balances(conn, AccountKind.RESERVE, before=period),
+        advances=advances,
+        collections=_held_collections(held_balances(conn, before=period), moved, earned, standing),
+        terms=terms,
+        standing=standing,
+        rates=PeriodRates(period, rates_of_period(conn, period)),
+    )
+
+
+def _held_collections(
+    opening: Mapping[ProviderCurrency, Mapping[str, int]],
+    moved: Mapping[ProviderCurrency, Mapping[str, int]],
+    earned: Mapping[ProviderCurrency, Earned],
+    standing: Mapping[Scope, HoldEvent],
+) -> dict[ProviderCurrency, tuple[HeldCollection, ...]]:
+    """Return the collections on hold, and those released because their hold no longer stands."""
+    found = {}
+    for key in {*opening, *moved, *earned}:
+        before, during = opening.get(key, {}), moved.get(key, {})
+        now = earned[key].held_minor if key in earned else {}
+        items = []
+        for name in sorted({*before, *during, *now}):
+            hold = standing.get((key[0], None, name))
+            amounts = (before.get(name, 0), during.get(name, 0), now.get(name, 0))
+            if hold is not None:
+                items.append(HeldCollection(name, *amounts, 0, hold.reason))
+            elif sum(amounts):
+                items.append(HeldCollection(name, *amounts, sum(amounts), ""))
+        if items:
+            found[key] = tuple(items)
+    return found
+
+
+def settle_all(inputs: BalanceInputs, known: Mapping[str, Provider]) -> list[Waterfall]:
     """Return the waterfall of every provider and currency with anything to show; the house keeps its own.
 
-    A provider's currencies that are paid in another one come first, because what they are converted to comes in there.
+    A provider's currencies that are paid in another one come first: they are converted, and come in there.
 
     Raises:
         LedgerError: a rate is missing, or a currency is to be paid in one that is itself paid in another.
     """
-    inputs = _inputs(conn, period, divided, corrected, terms)
+    terms = inputs.terms
     own = {key for key in inputs.balances() if known[key[0]].kind == "provider"}
     elsewhere = {key for key in own if key in terms and terms[key].pay_in}
     converted: dict[ProviderCurrency, int] = {}
     falls: dict[ProviderCurrency, Waterfall] = {}
+    # First, for their converted amounts come in with the currencies below.
     for provider, currency in sorted(elsewhere):
         into = (provider, terms[provider, currency].pay_in)
         if into in terms and terms[into].pay_in:
@@ -61,110 +182,6 @@ def settle_all(
     return [falls[key] for key in sorted(falls, key=lambda key: (key[0], key not in elsewhere, key[1]))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """What the balances of a period are settled from, in minor units by provider and currency."""
-
-    opening: Mapping[ProviderCurrency, int]
-    earned: Mapping[ProviderCurrency, int]
-    adjusted: Mapping[ProviderCurrency, int]
-    released: Mapping[ProviderCurrency, int]
-    held: Mapping[ProviderCurrency, int]
-    advances: Mapping[ProviderCurrency, int]
-    terms: Mapping[ProviderCurrency, Terms]
-    collections: Mapping[ProviderCurrency, tuple[HeldCollection, ...]]
-    standing: Mapping[Scope, HoldEvent]
-    rates: PeriodRates
-
-    def balances(self) -> set[ProviderCurrency]:
-        """Return whose balances have anything to show."""
-        return {*self.opening, *self.held, *self.advances, *self.adjusted, *self.earned, *self.collections}
-
-    def settle(self, key: ProviderCurrency, converted_in_minor: int = 0) -> Waterfall:
-        """Settle one balance."""
-        hold = hold_on(self.standing, *key)
-        return settle(
-            *key,
-            opening_minor=self.opening.get(key, 0),
-            earned_minor=self.earned.get(key, 0),
-            adjustments_minor=self.adjusted.get(key, 0),
-            released_minor=self.released.get(key, 0),
-            reserve_minor=self.held.get(key, 0),
-            advance_minor=-self.advances.get(key, 0),
-            converted_in_minor=converted_in_minor,
-            collections=self.collections.get(key, ()),
-            terms=self.terms.get(key),
-            hold=hold.reason if hold else "",
-            rates=self.rates,
-        )
-
-
-def _inputs(
-    conn: Connection,
-    period: str,
-    divided: Sequence[tuple[Pool, Sequence[Earning]]],
-    corrected: Sequence[Correction],
-    terms: Mapping[ProviderCurrency, Terms],
-) -> _Inputs:
-    released: dict[ProviderCurrency, int] = {}
-    for due in reserves(conn, after=last_closed(conn), through=period):
-        _add(released, (due.provider, due.currency), due.amount_minor)
-    adjusted: dict[ProviderCurrency, int] = {}
-    for item in corrected:
-        if item.collection is None:
-            _add(adjusted, (item.provider, item.currency), item.amount_minor)
-    earned: dict[ProviderCurrency, int] = {}
-    held: dict[ProviderCurrency, dict[str, int]] = {}
-    for pool, earnings in divided:
-        for earning in earnings:
-            key = (earning.share.provider, pool.currency)
-            _add(earned, key, earning.earned_minor)
-            for name, minor in earning.held_minor.items():
-                parts = held.setdefault(key, {})
-                parts[name] = parts.get(name, 0) + minor
-    standing = holds(conn)
-    return _Inputs(
-        opening=provider_balances(conn, AccountKind.PAYABLE, before=period),
-        earned=earned,
-        adjusted=adjusted,
-        released=released,
-        held=provider_balances(conn, AccountKind.RESERVE, before=period),
-        advances=provider_balances(conn, AccountKind.ADVANCE, through=period),
-        terms=terms,
-        collections=held_collections_of(held_balances(conn, before=period), corrected, held, standing),
-        standing=standing,
-        rates=PeriodRates(period, rates_of_period(conn, period)),
-    )
-
-
-def held_collections_of(
-    opening: Mapping[ProviderCurrency, Mapping[str, int]],
-    corrected: Sequence[Correction],
-    held: Mapping[ProviderCurrency, Mapping[str, int]],
-    standing: Mapping[Scope, HoldEvent],
-) -> dict[ProviderCurrency, tuple[HeldCollection, ...]]:
-    """Return what of whose collections is on hold, or is released because no hold stands, by provider and currency."""
-    moved: dict[ProviderCurrency, dict[str, int]] = {}
-    for item in corrected:
-        if item.collection is not None:
-            parts = moved.setdefault((item.provider, item.currency), {})
-            parts[item.collection] = parts.get(item.collection, 0) + item.amount_minor
-    found = {}
-    for key in {*opening, *moved, *held}:
-        before, during, now = opening.get(key, {}), moved.get(key, {}), held.get(key, {})
-        items = []
-        for name in sorted({*before, *during, *now}):
-            hold = standing.get((key[0], None, name))
-            amounts = (before.get(name, 0), during.get(name, 0), now.get(name, 0))
-            if hold is not None:
-                items.append(HeldCollection(name, *amounts, 0, hold.reason))
-            elif sum(amounts):
-                items.append(HeldCollection(name, *amounts, sum(amounts), ""))
-        if items:
-            found[key] = tuple(items)
-    return found
-
-
 def post_lines(
     conn: Connection,
     period: str,
@@ -172,7 +189,7 @@ def post_lines(
     terms: Mapping[ProviderCurrency, Terms],
     now: datetime,
 ) -> None:
-    """Post every line of every waterfall that moves money, and record what is held back and what is to be paid."""
+    """Post every line that moves money, and record the reserves and the payouts."""
     lines = [(fall, line, posting) for fall in falls for line, posting in _lines(period, fall)]
     posted = post_all(conn, [posting for _, _, posting in lines], now=now)
     held, leaving = [], []
@@ -188,7 +205,7 @@ def post_lines(
 
 
 def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Posting]]:
-    """Yield a posting for every line that moves money: out of what is payable, or back to it."""
+    """Yield the posting of every line that moves money."""
     for line in STATEMENT_LINES:
         if line.name == "collections_released":
             for item in fall.collections:
@@ -203,7 +220,7 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
             if fall.conversion is not None:
                 yield line, _conversion_posting(period, fall, line, fall.conversion)
         elif line.transaction and fall.amount(line):
-            taken = fall.amount(line) if line.step == "outcome" else -line.sign * fall.amount(line)
+            taken = fall.amount(line) if line.section == "outcome" else -line.sign * fall.amount(line)
             key = TransactionKind.named(line.transaction).key(
                 period=period, provider=fall.provider, currency=fall.currency
             )
@@ -211,7 +228,7 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
 
 
 def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, account: str, amount_minor: int) -> Posting:
-    """Return the posting that moves an amount from what is owed to the provider into an account."""
+    """Return the posting of a line, out of the provider's payable account; back into it if the amount is negative."""
     entries = (
         Entry(AccountKind.PAYABLE.key(fall.provider), fall.currency, -amount_minor),
         Entry(account, fall.currency, amount_minor),
@@ -220,7 +237,7 @@ def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, accoun
 
 
 def _conversion_posting(period: str, fall: Waterfall, line: StatementLine, item: Conversion) -> Posting:
-    """Return the posting of a conversion: what is owed changes its currency through the account of the pair."""
+    """Return the posting of a conversion: the balance changes its currency through the account of the pair."""
     own = AccountKind.PAYABLE.key(fall.provider)
     exchange = line.account.format(base=item.given.base, quote=item.given.quote)
     entries = (
@@ -234,10 +251,10 @@ def _conversion_posting(period: str, fall: Waterfall, line: StatementLine, item:
 
 
 def _rate_details(item: Conversion) -> ConversionDetails:
-    """Return what a conversion's transaction says of its rate."""
+    """Return the details of a conversion's transaction: its rate, day and source."""
     given = item.given
     return ConversionDetails(given.base, given.quote, given.on.isoformat(), str(given.rate), given.source)
 
 
-def _add(sums: dict[ProviderCurrency, int], key: ProviderCurrency, amount: int) -> None:
+def _add(sums: dict[_Key, int], key: _Key, amount: int) -> None:
     sums[key] = sums.get(key, 0) + amount

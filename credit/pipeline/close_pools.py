@@ -1,4 +1,4 @@
-"""How a close divides money: pools by credits, each part to its provider at the agreed rate, or to the house."""
+"""The pools of a close: divided by credits, each share to its provider at the agreed rate, the rest to the house."""
 
 from __future__ import annotations
 
@@ -22,21 +22,41 @@ from credit.ledger.transaction_kinds import AllocationDetails, TransactionKind
 from credit.records import HOUSE, Group, Provider, Terms
 
 HousePolicy = Literal["return", "redistribute", "escrow"]
-"""What happens to the money that no provider's data earned: it stays with the pool's owner (`return`), is divided
-among the providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
+"""The use of money that no provider's data earned: it stays with the pool's owner (`return`), is divided among the
+providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Earning:
-    """A share of a pool with what of it is the provider's at its rate, in minor units.
+    """A share of a pool, and the provider's part of it at the agreed rate, in minor units.
 
-    `held_minor` is what of that its collections on hold earned, by collection.
+    `held_minor` is the part of each collection on hold in `earned_minor`.
     """
 
     share: AllocatedShare
     rate_ppm: int
     earned_minor: int
     held_minor: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Earned:
+    """Earnings of a provider in a currency, and the part of each collection on hold, in minor units."""
+
+    all_minor: int
+    held_minor: dict[str, int]
+
+
+def earned_in(divided: Sequence[tuple[Pool, Sequence[Earning]]]) -> dict[ProviderCurrency, Earned]:
+    """Return everybody's earnings from all pools, by provider and currency."""
+    found: dict[ProviderCurrency, Earned] = {}
+    for pool, earnings in divided:
+        for item in earnings:
+            of = found.setdefault((item.share.provider, pool.currency), Earned(0, {}))
+            of.all_minor += item.earned_minor
+            for name, minor in item.held_minor.items():
+                of.held_minor[name] = of.held_minor.get(name, 0) + minor
+    return found
 
 
 def divide(
@@ -56,8 +76,8 @@ def divide(
         credited: its micro-credits by provider, the house's included.
         known: all providers.
         terms: the terms of those who have any, by (provider, currency).
-        house: what happens to what no provider earned.
-        held: the micro-credits of the period of collections that are on hold.
+        house: the use of money that no provider earned.
+        held: the period's micro-credits of each collection on hold.
 
     Raises:
         LedgerError: there is money, but nobody to divide it among.
@@ -87,12 +107,12 @@ def divide(
 
 
 def held_parts(earned_minor: int, credit_micro: int, held: Mapping[str, int]) -> dict[str, int]:
-    """Return what of a provider's earnings its collections on hold earned, each rounded down; zeros are left out.
+    """Return the parts of a provider's earnings that its collections on hold earned, each rounded down; no zeros.
 
     Args:
-        earned_minor: what the provider earned from a pool.
-        credit_micro: for so many credits.
-        held: those of each of its collections that is on hold.
+        earned_minor: the provider's earnings from a pool.
+        credit_micro: all its micro-credits.
+        held: the micro-credits of each of its collections on hold.
     """
     parts = {name: earned_minor * micro // credit_micro for name, micro in sorted(held.items()) if micro}
     return {name: minor for name, minor in parts.items() if minor}
@@ -110,7 +130,7 @@ def post_allocations(
     """Post every pool to those who earned it, and record the shares; `holds` says why collections are on hold."""
     for pool, earnings in divided:
         lines = [Entry(account, pool.currency, amount) for account, amount in owed_to(earnings, known, house).items()]
-        txn_id = None
+        txn_id = None  # a pool of 0 moves no money, but its shares are recorded all the same
         held = {Group(item.share.provider, name) for item in earnings for name in item.held_minor}
         reasons = {str(group): holds[group].reason for group in sorted(held)}
         if lines:
@@ -144,10 +164,10 @@ def post_allocations(
 
 
 def owed_to(earnings: Sequence[Earning], known: Mapping[str, Provider], house: HousePolicy) -> dict[str, int]:
-    """Return what a pool's division puts into which account, in minor units, by account; zeros are left out."""
+    """Return the amounts that a divided pool puts into accounts, in minor units, by account; no zeros."""
     owed: dict[str, int] = {}
     for item in earnings:
-        # What own or public-domain data earned is the house's money, whichever key it is listed under.
+        # Earnings of own or public-domain data are the house's money, under whichever key the data are listed.
         own = known[item.share.provider].kind == "house"
         unearned = AccountKind.ESCROW.key() if own and house == "escrow" else AccountKind.PAYABLE.key(HOUSE)
         held = [

@@ -21,7 +21,7 @@ from credit.ledger.periods import Period
 from credit.ledger.providers import provider_id, providers
 from credit.ledger.score_books import book_scores, existing_period, reversed_transactions, standing_rows
 from credit.pipeline.explain_balances import CurrencySteps, balance_steps
-from credit.pipeline.period_basis import checked_pooling, moved_credits
+from credit.pipeline.period_basis import checked_moves, moved_credits
 from credit.records import Group, Provider, period_of
 from credit.text import counted
 
@@ -103,7 +103,7 @@ def explain_payout(
     who = next(item for item in providers(conn) if item.key == provider_key)
     rows = credit_rows(conn, period)
     closed = found.status == "closed"
-    moved = (checked_pooling if closed else moved_credits)(conn, books_folder, period)
+    moved = (checked_moves if closed else moved_credits)(conn, books_folder, period)
     months: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.group.provider == provider_key:

@@ -1,8 +1,8 @@
-"""Moves a period's credits to where its sums put them, for policies that do not pay each output alone.
+"""Credits by sums over a period, for policies that do not pay each output alone.
 
-`credit compute` posts what every output distributes by itself, whatever the policy: what a period sums to is known only
-when it is over. Its close adds the measures up and posts the difference as one transaction, so that whatever reads
-credits after it (pools, statements, reports) reads one set of entries, and the sum stays what the outputs weighed.
+`credit compute` posts the credits of every output by itself, for the sums of a period are known only when it is over.
+The close adds the measures up and posts the difference as one transaction. Pools, statements and reports then read one
+set of entries, and the sum of all credits stays the weight of the outputs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from credit.records import CREDIT, Group
 
 
 def measured_outputs(rows: pl.DataFrame, policy: Policy) -> Iterator[MeasuredOutput]:
-    """Yield the outputs of a book's rows, by what their column `measure` says in nats."""
+    """Yield the outputs of a book's rows; their column `measure` is in nats."""
     for (name,), own in rows.group_by(["name"], maintain_order=True):
-        # What nobody earned is no group that was valued: it is what is left when no group has a positive measure.
+        # The house row stands for an output that no group supported: it is no group that was valued.
         unearned = (pl.col("provider") == UNEARNED.provider) & (pl.col("collection") == UNEARNED.collection)
         valued = own.filter(~unearned)
         groups = [Group(*pair) for pair in valued.select("provider", "collection").iter_rows()]
@@ -37,7 +37,9 @@ def measured_outputs(rows: pl.DataFrame, policy: Policy) -> Iterator[MeasuredOut
 
 
 def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Group, int]:
-    """Return what the sums of a period move, in micro-credits by group; nothing where every output pays alone.
+    """Return the micro-credits that the sums of a period move to each group (or, negative, from it).
+
+    The result is empty where every output pays alone.
 
     Raises:
         LedgerError: the score books are needed and not at hand.
@@ -63,8 +65,8 @@ def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Gro
     return {group: micro for group, micro in sorted(moved.items()) if micro}
 
 
-def post_pooling(conn: Connection, books: Path | None, period: str, now: datetime) -> None:
-    """Move a period's credits to where its sums put them, as the first step of its close."""
+def post_period_sums(conn: Connection, books: Path | None, period: str, now: datetime) -> None:
+    """Post the move of a period's credits to the groups that its sums favour: the first step of its close."""
     moved = moved_credits(conn, books, period)
     if not moved:
         return
@@ -73,8 +75,8 @@ def post_pooling(conn: Connection, books: Path | None, period: str, now: datetim
     post(conn, Posting(kind, period, last_day(period), kind.key(period=period), entries), now=now)
 
 
-def pooled_entries(conn: Connection, period: str) -> dict[Group, int]:
-    """Return what the close of a period moved, in micro-credits by group."""
+def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
+    """Return the micro-credits that the close of a period moved, by group."""
     query = (
         journal_lines(provider.c.key, account.c.collection, ledger_entry.c.amount, owners=True)
         .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.POOLING)
@@ -84,13 +86,13 @@ def pooled_entries(conn: Connection, period: str) -> dict[Group, int]:
     return {Group(key, collection): amount for key, collection, amount in conn.execute(query)}
 
 
-def checked_pooling(conn: Connection, books: Path, period: str) -> dict[Group, int]:
-    """Return what the close of a closed period moved, after computing it again.
+def checked_moves(conn: Connection, books: Path, period: str) -> dict[Group, int]:
+    """Return the micro-credits that the close of a period moved, after computing them again.
 
     Raises:
         IntegrityError: the score books give something else.
     """
-    posted, again = pooled_entries(conn, period), moved_credits(conn, books, period)
+    posted, again = posted_moves(conn, period), moved_credits(conn, books, period)
     if posted != again:
         group = min(key for key in posted.keys() | again.keys() if posted.get(key) != again.get(key))
         raise IntegrityError(

@@ -34,7 +34,7 @@ from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
 from credit.pipeline.close import ClosePolicy
 from credit.pipeline.close_pools import Earning, divide, owed_to
-from credit.pipeline.period_basis import measured_outputs, pooled_entries
+from credit.pipeline.period_basis import measured_outputs, posted_moves
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 
@@ -254,7 +254,7 @@ def _credits(
     """Return every group's micro-credits before and after, both without outputs whose credits were reversed."""
     posted = credits_by_group(conn, period)
     restated = dict(posted)
-    for group, micro in pooled_entries(conn, period).items():
+    for group, micro in posted_moves(conn, period).items():
         restated[group] = restated.get(group, 0) - micro
     anew = PeriodCredits(period)
     for book, rows in standing_scores(conn, workspace.books, period):

@@ -1,8 +1,8 @@
-"""A period's books in the language of beancount, so that anybody can check them with a program that is not ours.
+"""A period's books in the language of beancount, so that anybody can check them with another program than ours.
 
-The money transactions that count in the period, with the balances before it and an assertion of every balance after
-it: `bean-check` recomputes all of them. Signs are beancount's: what is owed is negative. Amounts of credits are not
-money and stay out. The language: https://beancount.github.io/docs/beancount_language_syntax.html.
+They hold the period's money transactions, the balances before it, and an assertion of every balance after it:
+`bean-check` recomputes all of them. Signs are beancount's: debts are negative. Credits are not money and stay out.
+The language: https://beancount.github.io/docs/beancount_language_syntax.html.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Line:
 
 
 def beancount_text(ledger: Ledger, period: str) -> str:
-    """Return a period's books; the same period gives the same text once it is closed.
+    """Return a period's books; once it is closed, the text stays the same.
 
     Raises:
         LedgerError: the ledger has no such period.
@@ -63,11 +63,11 @@ def beancount_text(ledger: Ledger, period: str) -> str:
 
 
 def account_name(key: str) -> str:
-    """Return the name that beancount knows an account by; no two accounts share one.
+    """Return the name of an account in beancount; no two accounts share one.
 
-    A key of lower-case letters, digits, `-` and `_` becomes words that start with a capital or digit; `_`, which
-    beancount does not take, becomes `-U-`. Of a collection's name, whatever else it may hold becomes its number in
-    Unicode, in hexadecimal between hyphens.
+    A key of lower-case letters, digits, `-` and `_` becomes words that start with a capital or digit. beancount does
+    not take `_`, which becomes `-U-`. Any other character of a collection's name becomes its Unicode number, in
+    hexadecimal between hyphens.
     """
     if key == AccountKind.EXTERNAL:
         return "Assets:External"
@@ -102,7 +102,7 @@ def _transactions(lines: list[_Line], period: str) -> Iterator[str]:
         if line.txn_id != last_id:
             if last_id:
                 yield ""
-            # What belongs to an earlier month and came late counts from the first day on that was still open.
+            # A transaction of an earlier month that came late counts from the first day of this period.
             yield f'{min(max(line.day, first), last)} * "{line.kind}"'
             yield f"  transaction: {line.txn_id}"
             yield f'  hash: "{line.hash}"'

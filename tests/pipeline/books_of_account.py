@@ -12,7 +12,7 @@ from credit.ledger import balances, journal, periods, pools, providers, settleme
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.pipeline.close import ClosePolicy, CloseReport, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, CloseReport, close_period
 from credit.records import CREDIT, Group, Provider, Terms
 
 NOW = datetime(2026, 12, 20, 9, tzinfo=UTC)
@@ -55,7 +55,7 @@ class Account:
 
     def close(self, period: str, *, dry_run: bool = False, now: datetime = NOW, **policy: object) -> CloseReport:
         chosen = ClosePolicy(**{**self.policy, **policy})
-        return close_period(self.ledger, period, CloseSettings(chosen, dry_run, self.books), now=now)
+        return close_period(self.ledger, period, chosen, books=self.books, dry_run=dry_run, now=now)
 
     def month(self, period: str, net: int, credited: Mapping[str, int], **policy: object) -> CloseReport:
         """A whole period: credits, one pool, close."""

@@ -16,7 +16,7 @@ from credit.ledger import journal, periods, statements
 from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
 from credit.pipeline.certification import share_certainties
-from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.restate import by_policy, restate
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
@@ -212,8 +212,7 @@ def test_a_period_in_which_nothing_was_credited_needs_none(account: Account) -> 
 
 
 def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: Account, tmp_path: Path) -> None:
-    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
-    close_period(account.ledger, JANUARY, settings, now=NOW)
+    close_period(account.ledger, JANUARY, ClosePolicy(unvalidated="a test"), books=tmp_path / "books", now=NOW)
     ann, ben = (account.statement(JANUARY, provider) for provider in ("ann", "ben"))
     share = int(ann["credits"]["credit_micro"]) / int(ann["credits"]["total_credit_micro"])
     sure = ann["credits"]["certainty"]
@@ -232,8 +231,7 @@ def test_a_single_output_tells_nobody_how_sure_a_share_is(ledger: Ledger, tmp_pa
     account = Account(ledger).start()
     credit_outputs(ledger, tmp_path / "books", outputs(1, 1))
     account.pool(JANUARY, 100)
-    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
-    close_period(ledger, JANUARY, settings, now=NOW)
+    close_period(ledger, JANUARY, ClosePolicy(unvalidated="a test"), books=tmp_path / "books", now=NOW)
     assert account.statement(JANUARY, "ann")["credits"]["certainty"] is None
     page, _ = faces(account, "ann")
     assert "How sure your share is cannot be told from so few outputs." in page
@@ -244,7 +242,6 @@ def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
     account: Account, tmp_path: Path
 ) -> None:
     """The width is that of outputs alone without a certificate, and the deviate's where outputs leave no doubt."""
-    settings = CloseSettings(books=tmp_path / "books")
     with account.ledger.read() as conn:
         without = share_certainties(conn, tmp_path / "books", JANUARY)["ann"]
     assert not without.covers_attribution
@@ -255,7 +252,7 @@ def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
     with account.ledger.read() as conn:
         frame = attribution(conn, tmp_path / "books", JANUARY, "provider").row(0, named=True)
         assert "over outputs and attribution" in attribution_page(conn, tmp_path / "books", JANUARY)
-    close_period(account.ledger, JANUARY, settings, now=NOW)
+    close_period(account.ledger, JANUARY, books=tmp_path / "books", now=NOW)
     ann = account.statement(JANUARY, "ann")["credits"]
     share = int(ann["credit_micro"]) / int(ann["total_credit_micro"])
     low, high = (float(ann["certainty"][name]) for name in ("share_low", "share_high"))
@@ -276,8 +273,7 @@ def test_shares_that_cannot_be_told_apart_are_said_to_be_so(ledger: Ledger, tmp_
     ]
     credit_outputs(ledger, tmp_path / "books", alike)
     account.pool(JANUARY, 100)
-    settings = CloseSettings(ClosePolicy(unvalidated="a test"), books=tmp_path / "books")
-    close_period(ledger, JANUARY, settings, now=NOW)
+    close_period(ledger, JANUARY, ClosePolicy(unvalidated="a test"), books=tmp_path / "books", now=NOW)
     assert account.statement(JANUARY, "ann")["credits"]["certainty"]["providers_alike"] == 1
     page, _ = faces(account, "ann")
     assert "cannot be told apart from that of 1 other provider." in page

@@ -12,6 +12,7 @@ from credit.ledger import holds, journal, periods
 from credit.ledger.accounts import parse_account
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
+from credit.ledger.transaction_kinds import CLOSE_KINDS
 from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy
 from tests.ledger import samples
@@ -45,6 +46,7 @@ def test_every_line_is_posted_to_an_account_that_a_ledger_has() -> None:
     assert [bool(line.account) for line in STATEMENT_LINES] == [bool(line.transaction) for line in STATEMENT_LINES]
     for line in posted:
         parse_account(line.account.format(provider="ann", collection="default", base="EUR", quote="USD"))
+    assert {line.transaction for line in posted} == CLOSE_KINDS - {"pooling", "allocation"}
 
 
 def test_every_line_moves_its_own_account(account: Account) -> None:

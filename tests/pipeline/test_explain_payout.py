@@ -71,7 +71,7 @@ def test_every_step_from_the_amount_to_the_outputs_adds_up(account: Account, tmp
     share, rated = euros.pools
     assert share.amount_minor == 9_628
     assert rated.amount_minor == lines[0].amount_minor == share.amount_minor - share.amount_minor * 3 // 10
-    assert re.search(r" = 96\.\d{6}, rounded (up|down) \(largest remainders go up\)$", share.arithmetic)
+    assert re.search(r" = 96\.\d{6}, rounded (up|down) \(rounding: largest remainder\)$", share.arithmetic)
     assert [(line.kind, line.reason) for line in euros.corrections] == [("adjustment", "a late claim")]
     assert sum(item.credit_micro for item in found.collections) == found.credit_micro
     assert sum(item.credit_micro for item in found.outputs) == found.credit_micro

@@ -23,7 +23,7 @@ from credit.accounting.credits import Policy
 from credit.ledger import corrections, fx, holds, indexes, pools, providers, statements, terms
 from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
-from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.ingest import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, Group, Provider, Rate, Terms
@@ -135,7 +135,7 @@ def told(story: Story, url: str, folder: Path, order: Random | None) -> dict[tup
                 act()
         policy = ClosePolicy(house=story.house, unvalidated="a test")
         for month in (JANUARY, FEBRUARY):
-            close_period(ledger, month, CloseSettings(policy, books=workspace.books), now=NOW)
+            close_period(ledger, month, policy, books=workspace.books, now=NOW)
         assert verify(ledger, workspace.books).problems == ()
         with ledger.read() as conn:
             return {

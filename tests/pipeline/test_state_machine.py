@@ -37,7 +37,7 @@ from credit.ledger import (
 )
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
-from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.explain_payout import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms
 from tests.conftest import PostgresServer
@@ -218,8 +218,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
             by = ClosePolicy(house=house, unvalidated="a test", leave_pending=leave)
-            settings = CloseSettings(by, dry_run, self.books.books)
-            return close_period(ledger, name, settings, now=self.now)
+            return close_period(ledger, name, by, books=self.books.books, dry_run=dry_run, now=self.now)
 
         try:
             expected = self.model.close(month, house, leave)
@@ -248,7 +247,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
         """A month opens with what the one before carried, and what it carries is what the accounts owe."""
         for key, lines in found.items():
             assert lines["opening"] == self.last.get(key, 0)
-            self.last[key] = lines["carried"]
+            self.last[key] = lines["carried_forward"]
         carried = {key: amount for key, amount in self.last.items() if amount}
         for owed in self.read(lambda conn: settlement.provider_balances(conn, AccountKind.PAYABLE, through=name)):
             assert {key: amount for key, amount in owed.items() if key[0] in PROVIDERS} == carried

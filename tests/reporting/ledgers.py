@@ -16,7 +16,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.score_books import Score, write_book
 from credit.ledger.transaction_kinds import CreditsDetails
-from credit.pipeline.close import ClosePolicy, CloseSettings, close_period
+from credit.pipeline.close import ClosePolicy, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
 
 NOW = datetime(2026, 12, 5, 12, tzinfo=UTC)
@@ -29,7 +29,7 @@ ESSAYS = Group("ada", "essays")
 UNATTRIBUTED = Group("house", "unattributed")
 PROVIDERS = (Provider("ada", "Ada Press"), Provider("bell", "Bell & Sons"), Provider("own", "Own docs", "house"))
 
-UNVALIDATED = CloseSettings(ClosePolicy(unvalidated="a test"))
+UNVALIDATED = ClosePolicy(unvalidated="a test")
 """These ledgers are about reports; what a close asks of certificates has tests of its own."""
 
 Scores = Mapping[Group, tuple[float, int]]

@@ -22,12 +22,12 @@ SCHEMA = "pain.001.001.09"
 CURRENCY = "EUR"
 
 NO_BIC = "NOTPROVIDED"
-"""What the EPC's guidelines (EPC132-08) have identify the payer's bank where its BIC is not given."""
+"""Stands for the payer's bank where its BIC is not given (EPC132-08)."""
 
 _NAMESPACE = f"urn:iso:std:iso:20022:tech:xsd:{SCHEMA}"
 _LATIN = re.compile(r"[A-Za-z0-9/?:().,'+ -]+")
 _LARGEST_MINOR = 99_999_999_999
-"""The most that a SEPA credit transfer carries: 999 999 999.99 euros (EPC125-05)."""
+"""The largest SEPA credit transfer: 999 999 999.99 euros (EPC125-05)."""
 
 
 def check_payer(payer: Payer) -> Payer:
