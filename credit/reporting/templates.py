@@ -1,7 +1,6 @@
-"""Templates of pages, and how pages write numbers, months and names.
+"""Templates of pages, in `reports/templates`, and the filters that write numbers, months and names in them.
 
-Templates lie in `reports/templates`. They escape every text from outside, and a name that a template forgets to be
-given is an error.
+Templates escape every text from outside. A name without a value is an error, and never an empty place on a page.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _amount_text(amount: str) -> str:
-    """Return a decimal string with its thousands apart; no digit is lost, because none is computed."""
+    """Return a decimal string with commas between thousands. It stays text: no digit can be lost."""
     whole, point, fraction = amount.lstrip("-").partition(".")
     return ("−" if amount.startswith("-") else "") + f"{int(whole):,}{point}{fraction}"
 

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from credit.reporting.charts import DAILY_BANDS, SHARE_BARS, ShareBar, daily_chart, share_chart
 from credit.reporting.templates import template
+from tests.reporting.reading import Page
 
 NAMES = {"ada": "Ada Press", "bell": "Bell & Sons <script>", "house": "House", "own": "Own docs"}
 HOUSE = {"house", "own"}
 CREDITS = {"ada": 5_000_000, "bell": 3_000_000, "own": 1_000_000, "house": 1_000_000}
 DAYS = {"2026-10-03": CREDITS, "2026-10-31": {"ada": 250_000}, "2026-09-30": {"bell": 750_000}}
-
-
-class Reader(HTMLParser):
-    """The texts of a chart as somebody reads or hears them: `seen` is all, `heard` what screen readers are given."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-        self.heard: list[str] = []
-        self.labels: list[str] = []
-        self._hidden: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if self._hidden or given.get("aria-hidden") == "true":
-            self._hidden.append(tag)
-        if label := given.get("aria-label"):
-            self.labels.append(label)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._hidden and self._hidden.pop() != tag:
-            pass
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An empty element hides nothing."""
-
-    def handle_data(self, data: str) -> None:
-        if text := data.strip():
-            self.seen.append(text)
-            if not self._hidden:
-                self.heard.append(text)
 
 
 def shares_html(bars: tuple[ShareBar, ...]) -> str:
@@ -68,7 +36,7 @@ def test_bars_are_in_proportion_and_the_house_is_one_in_grey() -> None:
     assert bell.length / ada.length == pytest.approx(3 / 5)
     assert house.length / ada.length == pytest.approx(2 / 5)
     assert (ada.tone, bell.tone, house.tone) == ("one", "one", "house")
-    shown = Reader(shares_html((ada, bell, house))).seen
+    shown = Page(shares_html((ada, bell, house))).seen
     assert shown == ["Ada Press", "50.00 %", "Bell & Sons <script>", "30.00 %", "House", "20.00 %"]
 
 
@@ -83,12 +51,12 @@ def test_the_interval_of_a_share_is_drawn_at_its_place_and_the_scale_makes_room_
     (line,) = re.findall(r'<g class="reach">(.*?)</g>', html)
     drawn = [(float(x), width) for x, width in re.findall(r'<rect x="([\d.]+)%"[^>]* width="([\d.]+%?)"', line)]
     assert drawn == [(53.33, "46.67%"), (53.33, "1.5"), (100.0, "1.5")], "one line and its two ends"
-    assert "40.00 % to 75.00 %" in Reader(html).heard
+    assert "40.00 % to 75.00 %" in Page(html).heard
     assert share_chart({"ada": 0}, NAMES, HOUSE, {"ada": (0.0, 0.0)})[0].reach is None
 
 
 def test_a_chart_says_in_words_what_it_shows() -> None:
-    shares, daily = Reader(shares_html(share_chart(CREDITS, NAMES, HOUSE))), Reader(daily_html())
+    shares, daily = Page(shares_html(share_chart(CREDITS, NAMES, HOUSE))), Page(daily_html())
     for chart in (shares, daily):
         assert "October 2026" in chart.labels[0]
         assert "Bell & Sons <script>" in chart.heard
@@ -118,7 +86,7 @@ def test_a_sum_of_many_or_the_house_does_not_make_the_providers_bars_too_short_t
     assert (others.length, others.is_cut) == (house.length, house.is_cut) == (100, True)
     html = shares_html((first, others, house))
     assert html.count('class="tear"') == 2
-    assert Reader(html).heard[-1] == "74.83 %", "its number is not cut"
+    assert Page(html).heard[-1] == "74.83 %", "its number is not cut"
     alone = share_chart({"house": 5}, NAMES, HOUSE)
     assert [(bar.length, bar.is_cut) for bar in alone] == [(100, False)]
 
@@ -127,7 +95,7 @@ def test_late_credits_stand_before_the_first_day() -> None:
     days = daily_chart(DAYS, NAMES, HOUSE, "2026-10").days
     assert [day.label for day in days[:3]] == ["late", "1", "2"]
     assert [day.label for day in days if day.has_label] == ["late", "5", "10", "15", "20", "25", "30"]
-    assert "late" not in Reader(daily_html({"2026-10-01": CREDITS})).seen
+    assert "late" not in Page(daily_html({"2026-10-01": CREDITS})).seen
 
 
 def test_a_column_is_stacked_from_the_bottom_up_without_gaps_and_to_scale() -> None:
@@ -141,7 +109,7 @@ def test_a_column_is_stacked_from_the_bottom_up_without_gaps_and_to_scale() -> N
 
 
 def test_both_axes_of_the_daily_chart_say_what_they_are() -> None:
-    shown = Reader(daily_html()).seen
+    shown = Page(daily_html()).seen
     assert shown[0] == "credits"
     assert "day of the month, UTC" in shown
 
@@ -160,5 +128,5 @@ def test_a_period_without_credits_can_be_drawn(credit: dict[str, int]) -> None:
 
 def test_control_characters_in_a_name_are_gone_and_a_right_to_left_name_keeps_its_direction() -> None:
     html = shares_html(share_chart({"ada": 1}, {"ada": "a\u202eb\x07" + "long " * 20}, set()))
-    assert Reader(html).seen[0] == "a\ufffdb\ufffd" + ("long " * 20).strip()
+    assert Page(html).seen[0] == "a\ufffdb\ufffd" + ("long " * 20).strip()
     assert '<span class="who" dir="auto">' in html

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
@@ -18,15 +17,7 @@ from credit.records import Group, Provider
 from credit.reporting.export import FILES, export_period
 from tests.reporting import ledgers
 from tests.reporting.ledgers import OCTOBER, Valued, at
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, strict=True))
+from tests.reporting.reading import content, rows
 
 
 @pytest.fixture

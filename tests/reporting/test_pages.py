@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,9 @@ from credit.reporting.frames import latest_statements
 from credit.reporting.pages import attribution_page, readme_text, statement_page
 from tests.reporting import ledgers
 from tests.reporting.ledgers import ADA, BELL, OCTOBER, Valued, at
+from tests.reporting.reading import Page
 
 HOSTILE = "<script>alert(1)</script>\"'>&\u202e"
-
-
-class Reader(HTMLParser):
-    """Collects the tags, attributes and text of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def attribution(ledger: Ledger, books: Path, period: str = OCTOBER) -> str:
@@ -55,7 +37,7 @@ def statement(ledger: Ledger, provider: str) -> tuple[str, str]:
 def test_pages_load_nothing_and_run_nothing(month: Ledger, books: Path) -> None:
     ledgers.close(month, OCTOBER)
     for page in (attribution(month, books), statement(month, "ada")[0]):
-        read = Reader(page)
+        read = Page(page)
         assert not read.tags & {"script", "link", "img", "iframe", "object", "embed", "a", "base", "form"}
         assert not [name for name, _ in read.attributes if name.startswith("on") or name in {"src", "href", "style"}]
         assert "url(" not in page
@@ -81,11 +63,11 @@ def test_hostile_names_are_text(ledger: Ledger, books: Path) -> None:
     for page in (attribution(ledger, books), statement(ledger, "ada")[0]):
         assert "<script" not in page
         assert "\u202e" not in page
-        assert HOSTILE.replace("\u202e", "\ufffd") in Reader(page).text
+        assert HOSTILE.replace("\u202e", "\ufffd") in Page(page).text
 
 
 def test_the_attribution_page_shows_the_ledgers_numbers(month: Ledger, books: Path) -> None:
-    text = Reader(attribution(month, books)).text
+    text = Page(attribution(month, books)).text
     for shown in ("October 2026", "Open", "5.000000", "2.900000", "58.00 %", "34.00 %", "20.00 %", "Ada Press", "−"):
         assert shown in text
     assert ledgers.INDEX in text
@@ -116,7 +98,7 @@ def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month: 
 def test_the_attribution_page_says_what_is_missing(month: Ledger, books: Path) -> None:
     with month.write() as conn:
         ledgers.log(conn, [Valued("unvalued", at(10, 5), {ADA: (0.0, 1_000_000)})])
-    assert "1 more of this month not valued yet" in Reader(attribution(month, books)).text
+    assert "1 more of this month not valued yet" in Page(attribution(month, books)).text
 
 
 def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> None:
@@ -124,13 +106,13 @@ def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> No
         terms.agree(conn, "bell", "EUR", Terms(minimum_payout_minor=10_000_000), at(1, 1).date(), now=ledgers.NOW)
     ledgers.close(month, OCTOBER, net_minor=1_234_567_89)
     page, sha256 = statement(month, "ada")
-    text = Reader(page).text
+    text = Page(page).text
     for shown in (sha256, "EUR 716,049.38", "58.00 %", "2.900000", "of 5.000000", "0.199999", "novels"):
         assert shown in text
     assert text.index("To be paid now") < text.index("Balance in EUR"), "what matters most stands first"
     assert 'content: "Statement 2026-10, ada"' in page, "every printed page says what it is of"
     assert "Bell" not in text
-    carried = Reader(statement(month, "bell")[0]).text
+    carried = Page(statement(month, "bell")[0]).text
     assert "Nothing is paid now: the balance of 98765.43 EUR is below the minimum payout of 100000.00 EUR" in carried
 
 
@@ -148,9 +130,25 @@ def test_the_attribution_page_names_who_cannot_be_told_apart(ledger: Ledger, boo
         for n in range(20)
     ]
     ledgers.value(ledger, books, swinging)
-    text = Reader(attribution(ledger, books)).text
+    text = Page(attribution(ledger, books)).text
     assert "Who cannot be told apart" in text
     assert "Ada Press from Bell & Sons" in text
+
+
+def test_the_attribution_page_of_many_providers_does_not_name_every_pair(ledger: Ledger, books: Path) -> None:
+    """Pairs grow with the square of the providers: of 300 they would fill 200 000 pixels."""
+    keys = [f"p{number:02d}" for number in range(40)]
+    ledgers.add(ledger, [Provider(key, f"Provider {key}") for key in keys])
+    outputs = [
+        Valued(f"o{n}", at(10, n + 1), {Group(key): (1.0, 25_000 + 500 * ((n + p) % 3)) for p, key in enumerate(keys)})
+        for n in range(20)
+    ]
+    ledgers.value(ledger, books, outputs)
+    page = Page(attribution(ledger, books))
+    listed = page.text.partition("Who cannot be told apart")[2].partition("How it was computed")[0]
+    assert listed.count(" from ") == 20
+    assert "and 29 more" in listed
+    assert "credit report attribution 2026-10 --format csv names every pair of the 39 providers" in listed
 
 
 def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> None:
@@ -186,7 +184,7 @@ def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(
         "share_low": "0.12",
         "share_high": "0.3",
     }
-    head, _, rest = Reader(statement_page(replace(item, body_json=json.dumps(body)))).text.partition("Balance in")
+    head, _, rest = Page(statement_page(replace(item, body_json=json.dumps(body)))).text.partition("Balance in")
     assert shown in head
     assert ("likely" in head) == ("The interval counts in" in rest)
     assert ("likely" in head) != ("The error of the estimate itself comes on top" in rest)
@@ -205,7 +203,7 @@ def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) 
         terms.agree(conn, "ada", "EUR", agreed, at(1, 1).date(), now=ledgers.NOW)
         pay_advance(conn, "ada", 500_000_00, "EUR", paid_on=at(10, 2).date(), reference="A-1", now=ledgers.NOW)
     ledgers.close(month, OCTOBER, net_minor=1_000_000_01)
-    text = Reader(statement(month, "ada")[0]).text
+    text = Page(statement(month, "ada")[0]).text
     earned = 580_000_01 - 580_000_01 * 3 // 10
     held, recouped = earned // 10, earned // 2
     owed = earned - held - recouped
@@ -217,7 +215,7 @@ def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) 
         assert f"−{minor // 100:,}.{minor % 100:02d}" in text.split(label)[1][:40]
     assert "406,000.01 70 %" in " ".join(text.split())
     assert "rounded down" in text
-    assert "Held in reserve" not in Reader(statement(month, "bell")[0]).text
+    assert "Held in reserve" not in Page(statement(month, "bell")[0]).text
 
 
 def test_a_correction_is_named_once_with_what_it_corrects(month: Ledger) -> None:
@@ -225,6 +223,6 @@ def test_a_correction_is_named_once_with_what_it_corrects(month: Ledger) -> None
         for reason in ("adjustment of a typing error", "counted twice"):
             adjust(conn, "ada", 100, "EUR", period=OCTOBER, reason=reason, cites=2, now=ledgers.NOW)
     ledgers.close(month, OCTOBER)
-    text = " ".join(Reader(statement(month, "ada")[0]).text.split())
+    text = " ".join(Page(statement(month, "ada")[0]).text.split())
     assert "corrects 2adjustment of a typing errorEUR" in text, "cells stand side by side"
     assert "adjustment: counted twice" in text

@@ -5,11 +5,9 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from tests.reporting.reading import content
+
 REPORTS = Path(__file__).parents[2] / "reports"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_samples_are_what_the_code_renders(tmp_path: Path) -> None:
