@@ -2,9 +2,8 @@
 
     python reports/render_samples.py [FOLDER]
 
-The ledger goes the whole way through the product's own code, but for the model: its scores are computed from a
-formula. The clock stands still, so that the same code gives the same bytes; tests/reporting/test_samples.py holds the
-committed samples to that.
+Everything but the model is the product's own code; a formula gives the scores. The clock stands still, so that the same
+code gives the same bytes: tests/reporting/test_samples.py compares them with the committed samples.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ PULL = {
     Group("dune-recipes"): 0.02,
     Group("own-docs", "manuals"): 0.6,
 }
-"""How strongly each group tends to support an output, in nats."""
+"""Typical support of an output by each group, in nats."""
 
 
 def _score(method: str, lds: float, pearson: float, policy: str = "") -> MethodScore:
@@ -97,11 +96,11 @@ CERTIFICATE = Certificate(
     ),
     calibration=None,
 )
-"""What `credit validate` would have found of such an index."""
+"""A certificate as `credit validate` could write it for such an index."""
 
 
 def main(target: Path) -> None:
-    """Render every sample into `target`, which is replaced once all are there."""
+    """Render every sample, then put them in the place of `target`."""
     with tempfile.TemporaryDirectory() as scratch:
         books = Path(scratch) / "books"
         url = f"sqlite:///{scratch}/credit.db"

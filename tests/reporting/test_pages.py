@@ -158,7 +158,8 @@ def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> No
     body = json.loads(item.body_json)
     del body["validation"], body["credits"]["certainty"]
     old = replace(item, body_json=json.dumps(body))
-    assert "How far it can be trusted" not in statement_page(old)
+    assert "How it was checked" in statement_page(item)
+    assert "How it was checked" not in statement_page(old)
     assert "sufficient validation" not in readme_text(old)
 
 
