@@ -22,8 +22,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
+from credit.ledger import triggers
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
-from credit.ledger.schema import REVISIONS
+from credit.ledger.schema import REVISIONS, metadata
 from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
 from credit.storage import only_one
 
@@ -63,13 +64,10 @@ class Ledger:
         engine = _engine(target)
         try:
             with _translated(engine.url), engine.connect() as conn:
-                found = _current_revision(conn)
+                _check_revision(conn, redact(target))
         except BaseException:
             engine.dispose()
             raise
-        if found != REVISIONS[-1]:
-            engine.dispose()
-            raise LedgerError(_revision_message(redact(target), found))
         return cls(engine)
 
     def close(self) -> None:
@@ -157,15 +155,20 @@ class Ledger:
                 conn.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
 
 
-def upgrade(url: str, *, now: datetime | None = None) -> str:
+def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = None) -> str:
     """Create the ledger at `url` or bring it to the newest revision, in one transaction; return the revision.
+
+    Revisions change tables only: the triggers are dropped before them, and installed after them from their one source.
+    In a ledger that is up to date, missing triggers are put back.
 
     Args:
         url: of SQLite or PostgreSQL.
         now: when the ledger is created.
+        migrations: the folder of the revisions; None is the one that travels with the package.
 
     Raises:
-        LedgerError: it is of a newer revision than this version of `credit` knows, or cannot be reached.
+        LedgerError: the ledger is of a newer revision than this version of `credit` knows, has lost the record of its
+            revision, or cannot be reached.
         InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
     """
     from alembic import command
@@ -180,13 +183,17 @@ def upgrade(url: str, *, now: datetime | None = None) -> str:
     try:
         with _writing(engine) as conn:
             found = _current_revision(conn)
-            if found is not None and found not in REVISIONS:
-                raise LedgerError(_revision_message(redact(target), found))
-            config = Config()
-            config.set_main_option("script_location", str(resource("migrations")).replace("%", "%%"))
-            config.attributes["connection"] = conn
-            config.attributes["now"] = now
-            command.upgrade(config, "head")
+            if found not in REVISIONS and (found is not None or _has_tables(conn)):
+                raise LedgerError(_revision_message(conn, redact(target), found))
+            if found != REVISIONS[-1]:
+                triggers.drop(conn)
+                config = Config()
+                config.set_main_option("script_location", str(migrations or resource("migrations")).replace("%", "%%"))
+                config.attributes["connection"] = conn
+                config.attributes["now"] = now
+                command.upgrade(config, "head")
+            if triggers.installed(conn) != triggers.expected(triggers.dialect_of(conn)):
+                triggers.install(conn)
     finally:
         engine.dispose()
     return REVISIONS[-1]
@@ -253,7 +260,25 @@ def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
     return LedgerError(f"{place} refuses: {text}")
 
 
-def _revision_message(place: str, found: str | None) -> str:
+def _check_revision(conn: Connection, place: str) -> None:
+    """Raise LedgerError where the ledger is missing, or of another revision than this version of `credit`."""
+    found = _current_revision(conn)
+    if found != REVISIONS[-1]:
+        raise LedgerError(_revision_message(conn, place, found))
+
+
+def _has_tables(conn: Connection) -> bool:
+    """Return True if a table of a ledger is there."""
+    return not metadata.tables.keys().isdisjoint(sa.inspect(conn).get_table_names())
+
+
+def _revision_message(conn: Connection, place: str, found: str | None) -> str:
+    """Return why this version of `credit` cannot use what is at `place`, and what to do."""
+    if found is None and _has_tables(conn):
+        return (
+            f"{place} holds no ledger: tables of one are there, but the record of their revision (alembic_version) is"
+            " gone; restore a backup"
+        )
     if found is None:
         return f"{place} holds no ledger; create it: {_INIT}"
     if found in REVISIONS:

@@ -90,6 +90,9 @@ class HashedFields(NamedTuple):
     details_json: str
 
 
+_ENTRY_COLUMNS = ("txn_id", "line_no", "entry_count", "account_id", "commodity", "amount")
+_HEADER_COLUMNS = ("id", *HashedFields._fields, "hash")
+
 _quoted = json.encoder.encode_basestring_ascii
 
 
@@ -299,8 +302,7 @@ def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> 
         seq, count = header.seq, header.entry_count
         for number, line in enumerate(item.entries, start=1):
             rows.append((seq, number, count, ids[line.account], line.commodity, line.amount))
-        prev, *fields = header
-        heads.append((seq, *fields, prev, digest))  # as the table has them
+        heads.append((seq, *header, digest))
         if len(rows) >= _BATCH:
             _flush(conn, rows, heads)
     if heads:
@@ -340,8 +342,8 @@ def _known_accounts(conn: Connection, keys: list[str]) -> dict[str, int]:
 
 
 def _flush(conn: Connection, rows: list[tuple[object, ...]], heads: list[tuple[object, ...]]) -> None:
-    insert_rows(conn, ledger_entry, rows)
-    insert_rows(conn, ledger_txn, heads)
+    insert_rows(conn, ledger_entry, _ENTRY_COLUMNS, rows)
+    insert_rows(conn, ledger_txn, _HEADER_COLUMNS, heads)
     rows.clear()
     heads.clear()
 

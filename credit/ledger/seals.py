@@ -42,6 +42,9 @@ _INSIDE: Mapping[str, Select[Any]] = {
 """Rows that are sealed with one of another table, to which their last column refers; first comes their order."""
 
 
+_SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash")
+
+
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows, each with a value for every column but those that are empty, and seal them."""
     if rows:
@@ -66,7 +69,7 @@ def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any
         digest = seal_hash(prev, number, table_name, of, content)
         seals.append((number, table_name, of, content, prev, digest))
         prev = digest
-    insert_rows(conn, seal, seals)
+    insert_rows(conn, seal, _SEAL_COLUMNS, seals)
 
 
 def seal_head(conn: Connection) -> tuple[int, str]:

@@ -1,9 +1,9 @@
 """Triggers for SQLite and PostgreSQL, made from one set of rules: see `credit.ledger.rules`.
 
-`statements(dialect)` renders them. PostgreSQL's TRUNCATE, which fires no trigger of a row, gets one of its own.
+PostgreSQL's TRUNCATE fires no trigger of a row, so that each table gets one more trigger for it there.
 
-Recreating a table drops its triggers: a migration that does so must create them again. `installed(conn)` and
-`expected(dialect)` are compared by a test after every migration and by `credit verify` at any time.
+No revision creates triggers. An upgrade drops them all, migrates, and installs those of this module, so that they are
+written once and a revision is free to change tables. `credit verify` compares `installed` with `expected`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 
 from credit.ledger.rules import APPEND_ONLY, ERASABLE, IN_A_PERIOD, MUTABLE, REFUSED, Dialect, Event, Rule, rules
+from credit.ledger.schema import metadata
 
 
 def _grouped(dialect: Dialect) -> dict[tuple[str, Event], list[Rule]]:
@@ -55,7 +56,7 @@ def _postgres_parts(table: str, event: str, body: str) -> tuple[str, str]:
     name = f"{table}_{event.lower()}"
     each = "STATEMENT" if event == "TRUNCATE" else "ROW"
     return (
-        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
+        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
         f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {name}()",
     )
 
@@ -68,17 +69,51 @@ def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
         yield item.name, "TRUNCATE", _postgres_body(item.name, "DELETE", [refusal])
 
 
-def statements(dialect: Dialect) -> list[str]:
-    """Return the SQL that creates every guard on `dialect`."""
+def dialect_of(conn: Connection) -> Dialect:
+    """Return the engine that a connection is on."""
+    return "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
+
+
+def install(conn: Connection) -> None:
+    """Create every trigger, in place of those that the ledger's tables have."""
+    drop(conn)
+    for statement in _statements(dialect_of(conn)):
+        conn.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def drop(conn: Connection) -> None:
+    """Drop every trigger of the ledger's tables, also those that another version of `credit` made."""
+    if conn.dialect.name == "sqlite":
+        made = conn.execute(text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"))
+        for name, table in made.all():
+            if table in metadata.tables:
+                conn.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        return
+    made = conn.execute(
+        text(
+            "SELECT quote_ident(tgname), c.relname, tgfoid::regprocedure::text"
+            " FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid"
+            " WHERE NOT tgisinternal AND c.relnamespace = current_schema()::regnamespace"
+        )
+    )
+    ours = [row for row in made.all() if row[1] in metadata.tables]
+    for name, table, _ in ours:
+        conn.exec_driver_sql(f"DROP TRIGGER {name} ON {table}")
+    for function in sorted({row[2] for row in ours}):
+        conn.exec_driver_sql(f"DROP FUNCTION {function}")
+
+
+def _statements(dialect: Dialect) -> list[str]:
+    """Return the SQL that creates every trigger on `dialect`."""
     if dialect == "sqlite":
         return [_sqlite_trigger(table, event, checks) for (table, event), checks in _grouped(dialect).items()]
     return [part for item in _postgres_bodies() for part in _postgres_parts(*item)]
 
 
 def expected(dialect: Dialect) -> dict[str, str]:
-    """Return the definition of every guard that must be there, by the trigger's name."""
+    """Return the definition of every trigger that must be there, by name."""
     if dialect == "sqlite":
-        return {sql.split()[2]: sql for sql in statements(dialect)}
+        return {sql.split()[2]: sql for sql in _statements(dialect)}
     return {
         f"{table}_{event.lower()}": f"{_postgres_parts(table, event, body)[1]}\n{body}"
         for table, event, body in _postgres_bodies()

@@ -1,53 +1,60 @@
 from __future__ import annotations
 
+import multiprocessing
+import runpy
+import shutil
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, Connection, create_engine, inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import database, providers, seals, terms, triggers
+from credit.ledger import database, holds, journal, providers, triggers
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.rules import Dialect
-from credit.ledger.schema import REVISIONS, metadata
+from credit.ledger.schema import REVISIONS, hold, metadata, seal
+from credit.ledger.schema.columns import TEXT
 from credit.ledger.verify import verify
 from credit.ledger.verify.definitions import check_definitions
-from credit.records import Provider, Terms
+from credit.records import Provider
 from credit.resources import resource
 from tests.conftest import ON_SQLITE
 from tests.ledger import samples
 
+NEXT_RELEASE = """
+from alembic import op
 
-def test_migrations_build_what_the_schema_says(ledger: Ledger) -> None:
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+
+
+def upgrade():
+    op.execute("ALTER TABLE seal ADD COLUMN note " + {text})
+    op.execute("ALTER TABLE hold ADD COLUMN note " + {text})
+    op.execute("UPDATE hold SET note = NULL")
+"""
+"""A revision of a release to come: a column more in two tables, and a statement that the triggers refuse."""
+
+
+def test_the_revisions_build_what_the_schema_says(ledger: Ledger) -> None:
     with ledger.read() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
         assert set(inspect(conn).get_table_names()) == {*metadata.tables, "alembic_version"}
 
 
-def test_migrations_leave_every_guard_in_place(ledger: Ledger, engine_name: Dialect) -> None:
+def test_the_first_revision_is_the_schema_frozen() -> None:
+    """To be deleted with the first revision after release 0.2.0, which the schema then includes."""
+    frozen_sql = runpy.run_path(str(resource("migrations") / "freeze.py"))["frozen_sql"]
+    assert (resource("migrations") / "versions" / "0001_ledger.sql").read_text("utf-8") == frozen_sql()
+
+
+def test_an_upgrade_leaves_every_trigger_in_place(ledger: Ledger, engine_name: Dialect) -> None:
     with ledger.read() as conn:
         assert triggers.installed(conn) == triggers.expected(engine_name)
         assert list(check_definitions(conn)) == []
-
-
-def test_no_migration_loses_a_guard(empty_url: str) -> None:
-    """SQLite drops triggers with a table that is built again, and says nothing."""
-    before: set[str] = set()
-    for revision in REVISIONS:
-        upgrade_to(empty_url, revision)
-        made = database._engine(database._parse(empty_url))
-        with made.connect() as conn:
-            after = set(triggers.installed(conn))
-            tables = set(inspect(conn).get_table_names()) - {"alembic_version"}
-        made.dispose()
-        assert before <= after
-        assert {f"{table}_{event}" for table in tables for event in ("update", "delete")} <= after
-        before = after
 
 
 @ON_SQLITE
@@ -67,82 +74,93 @@ def test_the_code_knows_every_revision() -> None:
 def test_a_fresh_ledger_has_the_house(ledger: Ledger) -> None:
     with ledger.read() as conn:
         assert providers.providers(conn) == [Provider("house", "House", "house")]
+    assert verify(ledger, None).problems == ()
+
+
+def rows(conn: Connection) -> dict[str, list[object]]:
+    return {name: list(conn.execute(text(f"SELECT * FROM {name} ORDER BY 1, 2"))) for name in metadata.tables}
 
 
 def test_upgrading_twice_changes_nothing(database_url: str) -> None:
     with Ledger.open(database_url) as ledger, ledger.write() as conn:
         samples.populate(conn)
+        before = rows(conn)
     assert upgrade(database_url) == REVISIONS[-1]
-    with Ledger.open(database_url) as ledger, ledger.read() as conn:
-        assert len(providers.providers(conn)) == 3
-
-
-def upgrade_to(url: str, revision: str) -> None:
-    """Bring a ledger to a revision that may not be the last one."""
-    config = Config()
-    config.set_main_option("script_location", str(resource("migrations")))
-    made = database._engine(database._parse(url))
-    with database._writing(made) as conn:
-        config.attributes["connection"] = conn
-        command.upgrade(config, revision)
-    made.dispose()
-
-
-def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upgrade_to(empty_url, "0001")
-    made = database._engine(database._parse(empty_url))
-    with database._writing(made) as conn, monkeypatch.context() as at_0001:
-        # What that release did not have.
-        at_0001.setattr(seals, "seal_rows", lambda *_: None)
-        at_0001.setattr("credit.ledger.pools.keep_erasable", lambda *_: None)
-        at_0001.setattr("credit.ledger.periods.after_holds", lambda _, now: now)
-        samples.populate_first(conn)
-        before = {
-            table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all()
-            for table in inspect(conn).get_table_names()
-            if table not in {"contract_term", "alembic_version"}
-        }
-        add = text(
-            "INSERT INTO contract_term (id, provider_id, valid_from, currency, minimum_payout_minor, created_at)"
-            " VALUES (:id, :provider, :day, :currency, :minimum, '2026-01-01T00\\:00\\:00.000000Z')"
-        )
-        for number, (owner, day, currency, minimum) in enumerate(
-            ((2, "2026-03-01", "USD", 300), (2, "0001-01-01", "USD", 100), (2, "2026-01-01", "EUR", 7)), start=1
-        ):
-            values = {"id": number, "provider": owner, "day": day, "currency": currency, "minimum": minimum}
-            conn.execute(add, values)
-    made.dispose()
-    assert upgrade(empty_url) == REVISIONS[-1]
-    with Ledger.open(empty_url) as ledger:
+    with Ledger.open(database_url) as ledger:
         with ledger.read() as conn:
-            after = {table: conn.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all() for table in before}
-            assert after == before
-            assert [
-                (item.currency, item.version, item.valid_from.isoformat(), item.terms)
-                for item in terms.history(conn, "ada")
-            ] == [
-                ("EUR", 1, "2026-01-01", Terms(minimum_payout_minor=7)),
-                ("USD", 1, "0001-01-01", Terms(minimum_payout_minor=100)),
-                ("USD", 2, "2026-03-01", Terms(minimum_payout_minor=300)),
-            ]
-            assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+            assert rows(conn) == before
         assert verify(ledger, None).problems == ()
 
 
-def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_puts_missing_triggers_back(database_url: str, engine_name: Dialect) -> None:
+    made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with made.begin() as conn:
+        on = "" if engine_name == "sqlite" else " ON pool"
+        conn.exec_driver_sql(f"DROP TRIGGER pool_delete{on}")
+    made.dispose()
+    upgrade(database_url)
+    with Ledger.open(database_url) as ledger, ledger.read() as conn:
+        assert triggers.installed(conn) == triggers.expected(engine_name)
+
+
+def next_release(url: str, migrations: Path) -> None:
+    """Upgrade and use a ledger as the next release would, in a process of its own."""
+    for table in (seal, hold):
+        table.append_column(Column("note", TEXT))
+    database.REVISIONS = ("0001", "0002")
+    assert upgrade(url, migrations=migrations) == "0002"
+    with Ledger.open(url) as ledger:
+        assert verify(ledger, None).problems == ()
+        with ledger.write() as conn:
+            journal.post(conn, samples.credit_posting("after the upgrade"), now=samples.NOW)
+            holds.place_hold(conn, "ada", "GBP", "a question", now=samples.NOW)
+        assert verify(ledger, None).problems == ()
+        with pytest.raises(LedgerError, match="append-only"), ledger.write() as conn:
+            conn.execute(text("UPDATE hold SET note = 'x'"))
+
+
+def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
+    database_url: str, engine_name: Dialect, tmp_path: Path
+) -> None:
+    with Ledger.open(database_url) as ledger, ledger.write() as conn:
+        samples.populate(conn)
+        before = rows(conn)
+    shutil.copytree(resource("migrations"), tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    column = "'TEXT'" if engine_name == "sqlite" else """'TEXT COLLATE "C"'"""
+    (tmp_path / "migrations" / "versions" / "0002_notes.py").write_text(NEXT_RELEASE.format(text=column))
+    process = multiprocessing.get_context("spawn").Process(
+        target=next_release, args=(database_url, tmp_path / "migrations")
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with made.connect() as conn:
+        for name, old in rows(conn).items():
+            kept = {tuple(row)[: len(before[name][0])] for row in old} if before[name] else set()
+            assert {tuple(row) for row in before[name]} <= kept
+    made.dispose()
+
+
+def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path) -> None:
     broken = tmp_path / "migrations"
-    (broken / "versions").mkdir(parents=True)
-    for path in resource("migrations").rglob("*"):
-        if path.is_file() and path.suffix != ".pyc":
-            (broken / path.relative_to(resource("migrations"))).write_bytes(path.read_bytes())
-    for path in (broken / "versions").glob("*.sql"):
-        path.write_text(path.read_text() + "\n\nINSERT INTO provider (id) VALUES (NULL)\n")
-    monkeypatch.setattr("credit.resources.resource", lambda name: broken)
+    shutil.copytree(resource("migrations"), broken, ignore=shutil.ignore_patterns("__pycache__"))
+    script = broken / "versions" / "0001_ledger.sql"
+    script.write_text(script.read_text() + "INSERT INTO provider (id) VALUES (NULL);\n")
     with pytest.raises(LedgerError):
-        upgrade(empty_url)
-    made = database._engine(database._parse(empty_url))
+        upgrade(empty_url, migrations=broken)
+    made = create_engine(empty_url.replace("postgresql://", "postgresql+psycopg://"))
     with made.connect() as conn:
         assert inspect(conn).get_table_names() == []
     made.dispose()
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
+def test_a_ledger_without_the_record_of_its_revision_is_refused(database_url: str, statement: str) -> None:
+    made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with made.begin() as conn:
+        conn.exec_driver_sql(statement)
+    made.dispose()
+    for act in (Ledger.open, upgrade):
+        with pytest.raises(LedgerError, match=r"holds no ledger: .*alembic_version.* restore a backup"):
+            act(database_url)

@@ -20,16 +20,14 @@ from credit.ledger import (
     terms,
     unvalued,
 )
-from credit.ledger.database import Ledger, upgrade
+from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details
-from credit.ledger.schema import REVISIONS, metadata, provider_pii, seal
-from credit.ledger.values import utc_text
+from credit.ledger.schema import metadata, provider_pii, seal
 from credit.ledger.verify import verify
 from credit.ledger.verify.seals import check_sealed_rows
 from credit.records import Terms
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
-from tests.ledger.test_migrations import upgrade_to
 
 ADA = Details(legal_name="Ada Lovelace", receiver="person", iban="DE02120300000000202051", town="London", country="GB")
 
@@ -101,49 +99,6 @@ def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger: Ledge
     with unguarded(database_url, undo=True) as conn:
         conn.execute(text("DELETE FROM personal_event WHERE action = 'erased'"))
         assert places(conn) == ["personal_event 2", "provider_pii 1"]
-
-
-def test_an_upgrade_seals_details_that_are_there_with_a_salt_of_their_own(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upgrade_to(empty_url, "0007")
-    known = [column.name for column in provider_pii.columns if column.name != "salt"]
-    rows = [
-        {**dict.fromkeys(known, ""), "id": 1, "provider_id": 2, "iban": "DE02120300000000202051", "town": "Zürich"},
-        {**dict.fromkeys(known, ""), "id": 2, "provider_id": 2, "iban": "DE02120300000000202051", "town": "Zürich"},
-    ]
-    with monkeypatch.context() as at_0007:
-        at_0007.setattr("credit.ledger.database.REVISIONS", REVISIONS[: REVISIONS.index("0007") + 1])
-        with Ledger.open(empty_url) as ledger, ledger.write() as conn:
-            samples.add_providers(conn)
-            for row in rows:
-                event = {
-                    "id": row["id"],
-                    "provider_id": 2,
-                    "action": "set",
-                    "reason": "",
-                    "recorded_at": utc_text(samples.NOW),
-                }
-                seals.add_rows(conn, metadata.tables["personal_event"], [event])
-                names = ", ".join(known)
-                values = ", ".join(f":{name}" for name in known)
-                conn.execute(text(f"INSERT INTO provider_pii ({names}) VALUES ({values})"), row)
-            gone = {"id": 3, "provider_id": 3, "action": "set", "reason": "", "recorded_at": utc_text(samples.NOW)}
-            seals.add_rows(
-                conn, metadata.tables["personal_event"], [gone, {**gone, "id": 4, "action": "erased", "reason": "x"}]
-            )
-    assert upgrade(empty_url) == REVISIONS[-1]
-    with Ledger.open(empty_url) as ledger:
-        with ledger.read() as conn:
-            after = [dict(row) for row in conn.execute(select(provider_pii).order_by(provider_pii.c.id)).mappings()]
-        salts = [row.pop("salt") for row in after]
-        assert after == rows
-        assert len(set(salts)) == 2
-        assert {len(salt) for salt in salts} == {64}
-        assert verify(ledger, None).problems == ()
-        with ledger.write() as conn:
-            assert personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW) == 2
-        assert verify(ledger, None).problems == ()
 
 
 IBAN = "de02 1203 0000 0000 2020 51"  # as people write it

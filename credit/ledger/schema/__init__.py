@@ -69,5 +69,5 @@ __all__ = [
     "valuation",
 ]
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+REVISIONS = ("0001",)
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
