@@ -20,7 +20,7 @@ DISTRIBUTIONS = ("torch", "transformers", "sqlalchemy", "polars", "rich", "click
 OWN = "credit"
 """The house's own data in the demo."""
 
-_BYTES_PER_PROVIDER = 125_000
+_BYTES_PER_PROVIDER = 100_000
 _HELD_BACK = 4
 _COLLECTIONS = 3
 _FILE_BYTES = (1_500, 40_000)

@@ -162,7 +162,7 @@ def _train(folder: Path, corpus: Corpus, say: Say, bar: Bar) -> None:
 
         model = training.train_model(texts, tokenizer, SEED, step_done)
     training.save(model, tokenizer, folder / "model")
-    say("Letting the model continue prompts from files that it has not seen ...")
+    say("The model now continues prompts from files it has not seen ...")
     passages = list(_passages(corpus.held_back))
     with bar("  writing", "answers") as update:
         answers = training.complete(model, tokenizer, [item.prompt for item in passages], _NEW_TOKENS, SEED, update)

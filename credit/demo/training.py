@@ -1,4 +1,4 @@
-"""A tokenizer and a small Llama trained from scratch, in a minute or two on two cores."""
+"""A tokenizer and a small Llama trained from scratch, in about a minute on two cores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from credit.valuation.language_model import without_progress_bars
 VOCABULARY = 2048
 MAX_LENGTH = 256
 _SEQUENCE = 128
-_BATCH = 16
-_EPOCHS = 4
+_BATCH = 8
+_EPOCHS = 3
 _LEARNING_RATE = 3e-3
 _ANSWERS_AT_ONCE = 16
 
