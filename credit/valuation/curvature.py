@@ -91,6 +91,7 @@ class SquareSum:
     def add(self, gradients: Mapping[str, Tensor]) -> None:
         """Add gradients: for each layer (N, D)."""
         for names, stack in Gradients.of(gradients).stacks:
+            # In float64: a sum over millions of examples swallows the squares of one in float32.
             for name, squares in zip(names, stack.square().sum(1, dtype=torch.float64), strict=True):
                 before = self._sums.get(name)
                 self._sums[name] = squares if before is None else before + squares
@@ -182,7 +183,7 @@ def _damped(name: str, mean: Tensor, damping: float) -> Tensor:
 
 def _cholesky(name: str, mean: Tensor, damping: float) -> Tensor:
     """Return the lower Cholesky factor of M + λI for a dense M (D, D), factorised in float64."""
-    damped = mean.double()
+    damped = mean.double()  # with little damping, float32 loses the small eigenvalues
     damped.diagonal().add_(damping * _mean_eigenvalue(name, mean.diagonal()))
     factor, info = torch.linalg.cholesky_ex(damped)
     if int(info) != 0:
@@ -218,8 +219,10 @@ class Weighting:
         squares: Tensor | None = None
         for layer, rows in gradients.items():
             other = self.curvature.precondition(layer, rows) if self.name == "relatif" else rows
+            # Layers are blocks of the curvature: self-influences of an example add up.
             part = (rows * other).sum(1, dtype=torch.float64)
             squares = part if squares is None else squares + part
+        # Rounding can make the self-influence of a tiny gradient negative.
         return None if squares is None else squares.clamp(min=0).sqrt()
 
 

@@ -140,6 +140,7 @@ class Gradients(Mapping[str, Tensor]):
 
     def finite(self) -> Tensor:
         """Return for each example if its gradient is finite in all layers: (M,) bool."""
+        # One NaN or infinity spoils the sum, which is cheaper than a look at each number.
         return torch.stack([stack.sum((0, 2)) for _, stack in self.stacks]).sum(0).isfinite()
 
 
@@ -161,6 +162,7 @@ class RowSums:
             if names not in self._stacks:
                 self._stacks[names] = total = stack.new_zeros(len(names), self._height, stack.shape[2])
                 for name, rows in zip(names, total.unbind(), strict=True):
+                    # From now on the layer's rows are a view of the stack; `add_layer` may have begun them.
                     if name in self.layers:
                         rows.copy_(self.layers[name])
                     self.layers[name] = rows

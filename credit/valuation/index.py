@@ -238,6 +238,7 @@ class AttributionIndex:
         total = torch.stack(values).sum(0)
         if non_finite is None or bad is None:
             return total
+        # One of several models without a number leaves the output without a mean.
         bad.update((~total.isfinite().all(1)).nonzero().flatten().tolist())
         non_finite.extend(sorted(bad))
         return total[[position for position in range(len(outputs)) if position not in bad]]
@@ -253,6 +254,7 @@ class AttributionIndex:
         """Return the influence of every row on every output by the index's own model alone: (Q, K)."""
         ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
         scale = self.manifest.scale
+        # A shard at a time: all rows need not fit into memory.
         return torch.cat([influence(ready, shard, scale).cpu() for shard in self.shards(device_of(model))], dim=1)
 
     def preconditioned(
@@ -346,6 +348,7 @@ class AttributionIndex:
         """Return the curvature, read or made once, on a device."""
         if self._curvature is None:
             settings = self.manifest.settings
+            # Stored factors hold for the damping of the build alone.
             if settings.curvature == "fisher" and self.damping == settings.damping:
                 factors = load_file(self.path("factors.safetensors"), device=str(device))
                 self._curvature = Curvature(factors)

@@ -7,8 +7,8 @@
     v_qk = 1/N Σ_layers ĝ_q · s_k              `influence`            Koh & Liang 2017, arXiv:1703.04730, eq. 2
     influence, support, effect of each group   `summarise`
 
-With a sign: positive influence means that the example made the output likelier. Builds and valuations call these very
-functions; hooks, batches, shards and files only bring them their tensors.
+Positive influence means that the example made the output likelier. The curvature of the summed training loss is N·M:
+hence 1/N. Builds and valuations call these very functions; hooks, batches, shards and files only bring them tensors.
 
 Legend: N examples, T tokens, I and O widths of a layer's inputs x and output gradients δ, R and S their ranks,
 D = S·R numbers in a projected gradient, Q outputs, K rows.

@@ -98,6 +98,7 @@ class LanguageModel:
         Raises:
             ValuationError: the model puts out more positions than tokens, as with virtual tokens.
         """
+        # No attention mask, see `batches.PaddedBatch`; no cache, which would keep keys and values for nothing.
         logits: Tensor = self.module(input_ids=batch.input_ids, use_cache=False).logits
         if logits.shape[:2] != batch.labels.shape:
             raise ValuationError(

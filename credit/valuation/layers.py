@@ -111,6 +111,7 @@ def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
         return []
     inside = {id(module) for module in head.modules()}
     found = [shape for name, shape in linear.items() if id(model.get_submodule(name)) in inside]
+    # An adapter on the head has two layers inside; the outer one is as wide as the vocabulary.
     vocabulary = max((shape.out_width for shape in found), default=0)
     wide = [shape for shape in found if shape.out_width == vocabulary]
     return [shape.name for shape in sorted(wide, key=lambda shape: -shape.in_width)]

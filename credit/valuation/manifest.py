@@ -207,6 +207,7 @@ class Manifest:
     @property
     def scale(self) -> float:
         """Factor from products with rows to nats: 1/N, times the mean size of weighted examples."""
+        # 1/N, because the curvature of the summed loss is N times the mean M.
         weighted = self.settings.weighting != "none"
         return (self.sizes / self.examples if weighted else 1.0) / self.examples
 

@@ -145,6 +145,7 @@ class ModuleTask:
         Raises:
             ValuationError: the loss of the task's first two samples together is not the sum of theirs.
         """
+        # Once a task, at its first batch of two: four forward passes without gradients.
         if len(examples) > 1 and not self._loss_is_sum:
             self._check_loss(*examples[:2])
             object.__setattr__(self, "_loss_is_sum", True)

@@ -80,6 +80,7 @@ def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]
     """Choose at most `size` examples, in whole windows, or one window. The order of the data does not matter."""
     windows = by_window(examples)
     chosen: list[AnyExample] = []
+    # By a hash of the id, not by a draw: the same sample for any order of the data.
     for window in sorted(windows, key=lambda own: (fold_key(f"sample/{own.window.id}"), own.window.id)):
         if chosen and len(chosen) + len(window.places) > size:
             break
@@ -131,6 +132,7 @@ def second_moments(
             if not is_out_of_memory(error):
                 raise
             failure = str(error).splitlines()[0]
+        # Outside the handler: the error's frames hold the tensors of the pass.
         release_memory(device_of(task))
         if budget <= longest:
             raise ValuationError(
@@ -232,6 +234,7 @@ class _MomentSums:
     def means(self) -> dict[str, LayerMoments]:
         """Turn the sums into moments, in place: they may be the largest thing in a build's memory."""
         rows = self.rows
+        # Layers can share a sum of inputs: each is divided once.
         for name, total in {id(total): (name, total) for name, total in self.a.items()}.values():
             mirror(total).div_(rows[name])
         for name, total in self.b.items():
