@@ -21,7 +21,7 @@ from credit.fidelity.quick import step_falls, validate_quickly
 from credit.fidelity.retrain import Laboratory, Recipe, load_trainer, log_likelihoods
 from credit.fidelity.validate import validate, write_certificate
 from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, build_index, load_model
+from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from tests.models import hidden_settings, tiny_tokenizer
 
 LEXICONS = {
@@ -209,13 +209,7 @@ def test_a_control_that_the_model_never_saw_gets_far_less_than_an_equal_share(ce
     strange = [
         TrainingRecord(f"c{i}", Group("control"), " ".join(rng.choice(words) for _ in range(12))) for i in range(24)
     ]
-    build_index(
-        model,
-        [*records, *strange],
-        tmp_path / "index",
-        hidden_settings(rank=8, projection="pca", curvature="ekfac"),
-        name="m",
-    )
+    build_index(model, [*records, *strange], tmp_path / "index", IndexSettings(), name="m")
     index = AttributionIndex.open(tmp_path / "index")
     made = validate_quickly(index, model, [*records, *strange], outputs, controls=["control"])
     assert "control" not in made.providers
