@@ -40,9 +40,7 @@ class StatementLine:
         may_be_negative: the amount has either sign; all others are at least 0.
         rate: the field of `Terms` with the rate of the line, in parts per million, or empty.
         rate_of: the base of that rate, in words.
-        transaction: the kind of the transaction that posts it, or empty.
-        account: the account on the other side of the provider's payable account, with `{provider}`, `{collection}`,
-            `{base}` and `{quote}` left open.
+        transaction: the name of the kind of transaction that posts it (the ledger's `TransactionKind`), or empty.
     """
 
     name: str
@@ -55,7 +53,6 @@ class StatementLine:
     rate: str = ""
     rate_of: str = ""
     transaction: str = ""
-    account: str = ""
 
     @property
     def heading(self) -> str:
@@ -81,7 +78,6 @@ STATEMENT_LINES = (
         1,
         "Earned earlier, no longer on hold",
         transaction="collection-release",
-        account="money:held:{provider}/{collection}",
     ),
     StatementLine("adjustments", "owed", 1, "Adjustments", "the corrections below", may_be_negative=True),
     StatementLine(
@@ -92,7 +88,6 @@ STATEMENT_LINES = (
         rate="reserve_ppm",
         rate_of="of what was earned",
         transaction="reserve",
-        account="money:reserve:{provider}",
     ),
     StatementLine(
         "reserve_released",
@@ -101,7 +96,6 @@ STATEMENT_LINES = (
         "Released from reserve",
         "held earlier, due by this period",
         transaction="reserve-release",
-        account="money:reserve:{provider}",
     ),
     StatementLine(
         "advances_recouped",
@@ -111,7 +105,6 @@ STATEMENT_LINES = (
         rate="recoupment_ppm",
         rate_of="of what was earned, at most",
         transaction="recoupment",
-        account="money:advance:{provider}",
     ),
     StatementLine(
         "converted_in",
@@ -128,16 +121,14 @@ STATEMENT_LINES = (
         rate="withholding_ppm",
         rate_of="of what the lines above come to",
         transaction="withholding",
-        account="money:withholding:{provider}",
     ),
-    StatementLine("fees", "taken", -1, "Fees", "for a payout", transaction="fees", account="money:fees"),
+    StatementLine("fees", "taken", -1, "Fees", "for a payout", transaction="fees"),
     StatementLine(
         "converted_out",
         "taken",
         -1,
         "Converted to be paid in another currency",
         transaction="conversion",
-        account="money:fx:{base}-{quote}",
     ),
     StatementLine(
         "payable",
@@ -146,7 +137,6 @@ STATEMENT_LINES = (
         "To be paid now",
         always=True,
         transaction="payout",
-        account="money:payout:{provider}",
     ),
     StatementLine(
         "carried_forward", "outcome", 1, "Carried forward to the next period", always=True, may_be_negative=True

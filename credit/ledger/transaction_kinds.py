@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Literal, Self
 
+from credit.ledger.accounts import AccountKind
+
 PostedBy = Literal["compute", "close", "person", "payment"]
 Reversible = Literal["always", "while open", "never"]
 
@@ -131,13 +133,21 @@ class ResultDetails(TransactionDetails):
     reason: str
 
 
+_BALANCE = "{period}:{provider}:{currency}"
+_HELD = "{period}:{group}:{currency}"
+
+
 class TransactionKind(StrEnum):
-    """A kind of transaction: its name, who posts it, when a person can reverse it, its idempotency key, its details."""
+    """A kind of transaction: its name, who posts it, when a person can reverse it, its idempotency key, its details.
+
+    The `account` of a line of a statement is the other side of the provider's payable account.
+    """
 
     posted_by: PostedBy
     reversible: Reversible
     key_form: str
     details: type[TransactionDetails] | None
+    account: AccountKind | None
 
     def __new__(
         cls,
@@ -146,11 +156,13 @@ class TransactionKind(StrEnum):
         reversible: Reversible,
         key_form: str,
         details: type[TransactionDetails] | None = None,
+        account: AccountKind | None = None,
     ) -> TransactionKind:
         """Make a member of a row of the table; the name is its value."""
         kind = str.__new__(cls, name)
         kind._value_ = name
         kind.posted_by, kind.reversible, kind.key_form, kind.details = posted_by, reversible, key_form, details
+        kind.account = account
         return kind
 
     CREDITS = "credits", "compute", "while open", "credits:{score_book}:{day}", CreditsDetails
@@ -164,27 +176,27 @@ class TransactionKind(StrEnum):
     """Credits of a period, moved to where the sums over the period put them."""
     ALLOCATION = "allocation", "close", "never", "allocation:{period}:{currency}:{reference}", AllocationDetails
     """A pool, divided among those who earned it and the house."""
-    COLLECTION_RELEASE = "collection-release", "close", "never", "collection-release:{period}:{group}:{currency}"
+    COLLECTION_RELEASE = "collection-release", "close", "never", "collection-release:" + _HELD, None, AccountKind.HELD
     """Earnings of a collection that is on hold no more, given to its provider."""
-    RESERVE = "reserve", "close", "never", "reserve:{period}:{provider}:{currency}"
+    RESERVE = "reserve", "close", "never", "reserve:" + _BALANCE, None, AccountKind.RESERVE
     """A part of the earnings, held back."""
-    RESERVE_RELEASE = "reserve-release", "close", "never", "reserve-release:{period}:{provider}:{currency}"
+    RESERVE_RELEASE = "reserve-release", "close", "never", "reserve-release:" + _BALANCE, None, AccountKind.RESERVE
     """Reserves that fell due, given back."""
-    RECOUPMENT = "recoupment", "close", "never", "recoupment:{period}:{provider}:{currency}"
+    RECOUPMENT = "recoupment", "close", "never", "recoupment:" + _BALANCE, None, AccountKind.ADVANCE
     """Earnings set off against advances."""
-    CONVERSION = "conversion", "close", "never", "conversion:{period}:{provider}:{currency}", ConversionDetails
+    CONVERSION = "conversion", "close", "never", "conversion:" + _BALANCE, ConversionDetails
     """A balance, exchanged into the currency that the provider is paid in."""
-    WITHHOLDING = "withholding", "close", "never", "withholding:{period}:{provider}:{currency}"
+    WITHHOLDING = "withholding", "close", "never", "withholding:" + _BALANCE, None, AccountKind.WITHHOLDING
     """Tax withheld."""
-    FEES = "fees", "close", "never", "fees:{period}:{provider}:{currency}"
+    FEES = "fees", "close", "never", "fees:" + _BALANCE, None, AccountKind.FEES
     """The fee of a payout."""
-    PAYOUT = "payout", "close", "never", "payout:{period}:{provider}:{currency}"
+    PAYOUT = "payout", "close", "never", "payout:" + _BALANCE, None, AccountKind.PAYOUT
     """A balance, approved for payment."""
 
     ADVANCE = "advance", "person", "always", "advance:{provider}:{currency}:{reference}"
     """Money paid to a provider before it was earned."""
     ADJUSTMENT = "adjustment", "person", "always", "adjust:{of}:{said}", AdjustmentDetails
-    """Money between the house, or escrow, and a provider. Its key is of a period and all that it says, or is given."""
+    """Money between the house, or escrow, and a provider. Its key repeats all its facts, or is given."""
     RESTATEMENT = "restatement", "person", "always", "restate:{period}:{number}", RestatementDetails
     """The difference that another policy or index makes to a closed period, in the first open one."""
     REVERSAL = "reversal", "person", "never", "reverse:{txn_id}", ReversalDetails
@@ -206,6 +218,13 @@ class TransactionKind(StrEnum):
             if kind == name:
                 return kind
         raise ValueError(f"{name!r} is no kind of transaction")
+
+    @property
+    def counterpart(self) -> AccountKind:
+        """The kind of account of a line of a statement; ValueError for other transactions."""
+        if self.account is None:
+            raise ValueError(f"{self} moves money of no single kind of account")
+        return self.account
 
     def key(self, **parts: object) -> str:
         """Return the idempotency key of a transaction, from the parts that `key_form` names."""

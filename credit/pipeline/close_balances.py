@@ -17,7 +17,7 @@ from credit.accounting.fx import Conversion, PeriodRates
 from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
-from credit.ledger.accounts import AccountKind
+from credit.ledger.accounts import AccountKind, fx_account
 from credit.ledger.corrections import Correction
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on
@@ -210,44 +210,43 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
         if line.name == "collections_released":
             for item in fall.collections:
                 if item.released_minor:
-                    group = Group(fall.provider, item.collection)
-                    key = TransactionKind.named(line.transaction).key(
-                        period=period, group=group, currency=fall.currency
-                    )
-                    account = line.account.format(provider=fall.provider, collection=item.collection)
-                    yield line, _posting(period, fall, line, key, account, -item.released_minor)
+                    group, kind = Group(fall.provider, item.collection), TransactionKind.COLLECTION_RELEASE
+                    key = kind.key(period=period, group=group, currency=fall.currency)
+                    yield line, _posting(period, fall, kind, key, group, -item.released_minor)
         elif line.name == "converted_out":
             if fall.conversion is not None:
-                yield line, _conversion_posting(period, fall, line, fall.conversion)
+                yield line, _conversion_posting(period, fall, fall.conversion)
         elif line.transaction and fall.amount(line):
             taken = fall.amount(line) if line.section == "outcome" else -line.sign * fall.amount(line)
-            key = TransactionKind.named(line.transaction).key(
-                period=period, provider=fall.provider, currency=fall.currency
-            )
-            yield line, _posting(period, fall, line, key, line.account.format(provider=fall.provider), taken)
+            kind = TransactionKind.named(line.transaction)
+            key = kind.key(period=period, provider=fall.provider, currency=fall.currency)
+            yield line, _posting(period, fall, kind, key, fall.provider, taken)
 
 
-def _posting(period: str, fall: Waterfall, line: StatementLine, key: str, account: str, amount_minor: int) -> Posting:
+def _posting(
+    period: str, fall: Waterfall, kind: TransactionKind, key: str, owner: str | Group, amount_minor: int
+) -> Posting:
     """Return the posting of a line, out of the provider's payable account; back into it if the amount is negative."""
     entries = (
         Entry(AccountKind.PAYABLE.key(fall.provider), fall.currency, -amount_minor),
-        Entry(account, fall.currency, amount_minor),
+        Entry(kind.counterpart.key(owner), fall.currency, amount_minor),
     )
-    return Posting(line.transaction, period, last_day(period), key, entries)
+    return Posting(kind, period, last_day(period), key, entries)
 
 
-def _conversion_posting(period: str, fall: Waterfall, line: StatementLine, item: Conversion) -> Posting:
+def _conversion_posting(period: str, fall: Waterfall, item: Conversion) -> Posting:
     """Return the posting of a conversion: the balance changes its currency through the account of the pair."""
     own = AccountKind.PAYABLE.key(fall.provider)
-    exchange = line.account.format(base=item.given.base, quote=item.given.quote)
+    exchange = fx_account(item.given.base, item.given.quote)
     entries = (
         Entry(own, item.currency, -item.amount_minor),
         Entry(exchange, item.currency, item.amount_minor),
         Entry(exchange, item.into, -item.converted_minor),
         Entry(own, item.into, item.converted_minor),
     )
-    key = TransactionKind.named(line.transaction).key(period=period, provider=fall.provider, currency=fall.currency)
-    return Posting(line.transaction, period, last_day(period), key, entries, details=_rate_details(item))
+    kind = TransactionKind.CONVERSION
+    key = kind.key(period=period, provider=fall.provider, currency=fall.currency)
+    return Posting(kind, period, last_day(period), key, entries, details=_rate_details(item))
 
 
 def _rate_details(item: Conversion) -> ConversionDetails:
