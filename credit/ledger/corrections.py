@@ -138,6 +138,7 @@ def adjust(
     name = kind.key(of=period, said=said) if key is None else kind.key(of="key", said=key)
     posting = Posting(kind, period, first_day(period), name, entries, memo=reason, details=details)
     done = post(conn, posting, now=now)
+    # After posting: the transaction is undone when escrow would be overdrawn, and a replay is never refused.
     left = balance(conn, escrow, currency) if from_escrow and not done.replayed else 0
     if left < 0:
         held = max(left + amount_minor, 0)
@@ -180,6 +181,7 @@ def pay_advance(
         Entry(AccountKind.ADVANCE.key(provider_key), currency, -amount_minor),
         Entry(AccountKind.EXTERNAL.key(), currency, amount_minor),
     )
+    # A replay must name the period of the first call, which may have closed since.
     period = first or open_period_for(conn, paid_on)
     return post(conn, Posting(kind, period, paid_on, key, entries, memo=reference), now=now)
 

@@ -134,7 +134,7 @@ def _record(
         raise LedgerError(f"{what} is on hold already: {last.reason}; release it first: credit hold release")
     if last is None and action == "release":
         raise LedgerError(f"{what} is not on hold; see what is: credit hold list")
-    if collection is not None:
+    if collection is not None:  # a misspelt name would hold nothing
         _check_credited(conn, Group(provider_key, collection))
     keep_erasable(conn, reason, "the reason")
     event = HoldEvent(provider_key, currency, action, reason, after_closes(conn, now), collection)

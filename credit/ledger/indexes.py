@@ -54,6 +54,7 @@ def register_index(
         add_rows(conn, attribution_index, [{**row, "manifest_json": manifest_json, "registered_at": moment}])
     else:
         number = found.id
+    # A new place, or a place that another index had since: both make this index the newest.
     if _last(conn, index_location.c.path, index_location.c.index_id == number) != path or (
         _last(conn, index_location.c.index_id, index_location.c.path == path) != number
     ):

@@ -184,7 +184,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
             prev = _chain_hash(header, lines)
             fresh.append((item, header, prev))
             results.append(Posted(seq, seq, prev, replayed=False))
-            known[item.idempotency_key] = seq, prev, digest
+            known[item.idempotency_key] = seq, prev, digest  # the same key may come again among these postings
         elif first[2] == digest:
             results.append(Posted(first[0], first[0], first[1], replayed=True))
         else:
@@ -193,6 +193,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
                 " something else; give a different transaction a key of its own"
             )
     if fresh:
+        # Only new postings open periods: a replay is answered even after its period has closed.
         for name in sorted({item.period for item, _, _ in fresh}):
             ensure_period(conn, name, now=now)
         _write(conn, fresh)
@@ -289,6 +290,7 @@ def chain_head(conn: Connection) -> tuple[int, str]:
 
 def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> HashedFields:
     day, key = item.effective_on.isoformat(), item.idempotency_key
+    # Plain text: a driver takes no list of texts and members of an enumeration together.
     said = (str(item.kind), item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
     return HashedFields(prev, seq, len(item.entries), *said)
 

@@ -110,6 +110,7 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
             verdicts.append(Verdict.UNSTORABLE)
             continue
         digest = content_sha256(item)
+        # Known from the ledger, or from earlier in this list.
         first = known.get((item.source, item.external_id))
         if first is not None:
             verdicts.append(Verdict.DUPLICATE if first == digest else Verdict.CONFLICT)

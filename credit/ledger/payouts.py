@@ -157,7 +157,7 @@ def next_batch(conn: Connection, now: datetime) -> NewBatch:
     Its reference carries the head of the chain, so that batches of two ledgers never share one.
     """
     serialise_writers(conn)
-    number = next_id(conn, payout_batch)
+    number = next_id(conn, payout_batch)  # safe: one writer at a time, and the batch follows in this transaction
     _, head = chain_head(conn)
     return NewBatch(number, f"CR{number}-{head[:8]}", recorded_moment(conn, now))
 
@@ -343,5 +343,6 @@ class _Event:
 def _add_events(conn: Connection, batch_id: int, events: Sequence[_Event], now: datetime) -> None:
     """Record events, and give each payout the status of its own."""
     add_records(conn, payout_event, events, batch_id=batch_id, recorded_at=utc_text(recorded_moment(conn, now)))
+    # After the events, because a trigger compares the new status with the last event.
     reached = [{"of": item.payout_id, "to": item.status} for item in events]
     conn.execute(update(payout).where(payout.c.id == bindparam("of")).values(status=bindparam("to")), reached)

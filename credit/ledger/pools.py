@@ -115,6 +115,7 @@ def add_pool(
             f" reference of its own: --reference NAME{remedy}"
         )
     keep_erasable(conn, reference, "the reference")
+    # Before posting, because a net of zero has no transaction that would open the period.
     ensure_period(conn, name, now=now)
     txn_id = None
     if net:

@@ -175,6 +175,7 @@ def register_book(
     number = next_id(conn, score_book)
     row = {"id": number, "sha256": sha256, "compute_run_id": compute_run_id, "output_count": len(output_ids)}
     counts = {"row_count": row_count, "byte_count": byte_count, "registered_at": utc_text(now)}
+    # The seal comes last, because it covers the valuations of the book too.
     conn.execute(insert(score_book), {**row, **counts})
     links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
     if links:
@@ -272,6 +273,7 @@ def book_scores(conn: Connection, books_folder: Path, period: str) -> Iterator[t
     existing_period(conn, period)
     for book in posted_books(conn, period):
         rows = _with_outputs(conn, book, read_book(books_folder, book.sha256))
+        # Days on which the book credited nobody have no transaction; they belong to their own month.
         unpaid = rows.group_by("day").agg(pl.col("credit_micro").sum()).filter(pl.col("credit_micro") == 0)
         silent = [day for day in unpaid["day"] if day.startswith(period)]
         rows = rows.filter(pl.col("day").is_in([*book.transactions, *silent]))

@@ -84,7 +84,7 @@ def agree(
     serialise_writers(conn)
     owner = provider_id(conn, provider_key)
     known = history(conn, provider_key, currency)
-    if known:
+    if known:  # the same terms again, also when their period has closed by now
         last = known[-1]
         if (last.terms, last.valid_from, last.valid_to) == (terms, valid_from, valid_to):
             return last
