@@ -12,7 +12,7 @@ from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.clock import after_holds
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import ensure_period
-from credit.ledger.outputs import has_outputs
+from credit.ledger.outputs import has_outputs, month_bounds
 from credit.ledger.rows import read_row
 from credit.ledger.schema import period
 from credit.ledger.seals import seal_row
@@ -57,6 +57,18 @@ def last_day(name: str) -> date:
 def periods(conn: Connection) -> list[Period]:
     """Return every period of the ledger, in order."""
     return [read_row(Period, row) for row in conn.execute(select(period).order_by(period.c.id))]
+
+
+def existing_period(conn: Connection, name: str) -> Period:
+    """Return a period; LedgerError when it has no postings or is no month."""
+    month_bounds(name)
+    found = next((item for item in periods(conn) if item.id == name), None)
+    if found is None:
+        raise LedgerError(
+            f"the ledger has no period {name}; it opens with its first credits (credit compute) or pool"
+            f" (credit pool add {name} AMOUNT CURRENCY)"
+        )
+    return found
 
 
 def last_closed(conn: Connection) -> str | None:

@@ -27,7 +27,7 @@ from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import journal_lines
 from credit.ledger.outputs import month_bounds
-from credit.ledger.periods import Period, periods
+from credit.ledger.periods import existing_period
 from credit.ledger.schema import (
     account,
     attribution_index,
@@ -42,6 +42,7 @@ from credit.ledger.schema import (
 )
 from credit.ledger.seals import add_rows, seal_row
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
+from credit.ledger.transactions import reversed_transactions
 from credit.ledger.values import utc_text
 from credit.records import CREDIT, output_name
 from credit.storage import write_whole
@@ -209,18 +210,6 @@ class PostedBook:
     transactions: Mapping[str, int]
 
 
-def existing_period(conn: Connection, name: str) -> Period:
-    """Return a period; LedgerError when it has no postings or is no month."""
-    month_bounds(name)
-    found = next((item for item in periods(conn) if item.id == name), None)
-    if found is None:
-        raise LedgerError(
-            f"the ledger has no period {name}; it opens with its first credits (credit compute) or pool"
-            f" (credit pool add {name} AMOUNT CURRENCY)"
-        )
-    return found
-
-
 def posted_books(conn: Connection, period: str) -> list[PostedBook]:
     """Return the books with outputs in a period, in order of registration."""
     days: dict[str, dict[str, int]] = {sha256: {} for sha256 in books_of_period(conn, period)}
@@ -287,12 +276,6 @@ def standing_scores(conn: Connection, books: Path, period: str) -> Iterator[tupl
     undone = reversed_transactions(conn)
     for book, rows in book_scores(conn, books, period):
         yield book, standing_rows(book, rows, undone)
-
-
-def reversed_transactions(conn: Connection) -> frozenset[int]:
-    """Return the ids of all reversed transactions."""
-    query = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
-    return frozenset(conn.execute(query).scalars())
 
 
 def standing_rows(book: PostedBook, rows: pl.DataFrame, undone: Collection[int]) -> pl.DataFrame:

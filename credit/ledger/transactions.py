@@ -115,3 +115,9 @@ def transaction(conn: Connection, txn_id: int) -> Transaction:
         raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
     headed, (details, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
     return Transaction(TransactionHeader(*headed), entries_of(conn, txn_id), json.loads(details), *rest)
+
+
+def reversed_transactions(conn: Connection) -> frozenset[int]:
+    """Return the ids of all reversed transactions."""
+    query = select(ledger_txn.c.reverses_txn_id).where(ledger_txn.c.reverses_txn_id.is_not(None))
+    return frozenset(conn.execute(query).scalars())

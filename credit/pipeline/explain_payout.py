@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
 from credit.ledger.credits import credit_rows
-from credit.ledger.periods import Period
+from credit.ledger.periods import Period, existing_period
 from credit.ledger.providers import provider_id, providers
-from credit.ledger.score_books import book_scores, existing_period, reversed_transactions, standing_rows
+from credit.ledger.score_books import book_scores, standing_rows
+from credit.ledger.transactions import reversed_transactions
 from credit.pipeline.explain_balances import CurrencySteps, balance_steps
 from credit.pipeline.period_basis import checked_moves, moved_credits
 from credit.records import Group, Provider, period_of

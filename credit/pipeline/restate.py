@@ -24,12 +24,12 @@ from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, journal_lines, journal_sums, post
 from credit.ledger.outputs import outputs_by_id
-from credit.ledger.periods import Period, first_day, last_day, open_period_for
+from credit.ledger.periods import Period, existing_period, first_day, last_day, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import allocations, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.schema import account, ledger_entry, ledger_txn
-from credit.ledger.score_books import PostedBook, existing_period, standing_scores
+from credit.ledger.score_books import PostedBook, standing_scores
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
 from credit.pipeline.close import ClosePolicy

@@ -27,17 +27,12 @@ from credit.fidelity.registered import period_attribution_error
 from credit.ledger.credits import CreditRow, credit_rows
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
+from credit.ledger.periods import existing_period
 from credit.ledger.providers import providers
-from credit.ledger.score_books import (
-    MEASURES,
-    book_scores,
-    existing_period,
-    reversed_transactions,
-    scores,
-    standing_rows,
-)
+from credit.ledger.score_books import MEASURES, book_scores, scores, standing_rows
 from credit.ledger.statements import Statement
 from credit.ledger.statements import statements as all_statements
+from credit.ledger.transactions import reversed_transactions
 
 By = Literal["provider", "collection", "output", "day"]
 Key = tuple[str, ...]

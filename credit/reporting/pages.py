@@ -18,9 +18,9 @@ from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.ledger.indexes import indexes
 from credit.ledger.outputs import pending_count
-from credit.ledger.periods import Period
+from credit.ledger.periods import Period, existing_period
 from credit.ledger.providers import providers
-from credit.ledger.score_books import existing_period, posted_books
+from credit.ledger.score_books import posted_books
 from credit.ledger.statements import Statement
 from credit.ledger.unvalued import unvalued_outputs
 from credit.records import HOUSE, UNATTRIBUTED
