@@ -1,4 +1,4 @@
-"""The laboratory's cases: real text by several providers, a recipe, and outputs whose log-likelihood is watched.
+"""Cases of the laboratory: real text by several providers, a recipe, and outputs with their log-likelihoods.
 
 Every case takes its text from Python distributions that the project's own environment holds, so that nothing is
 fetched. Outputs are true continuations of files, or of documentation, that no retraining has seen.
@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.demo.corpus import DISTRIBUTIONS, collect
 from credit.demo.training import save, train_tokenizer
-from credit.fidelity.retrain import Recipe
+from credit.fidelity.recipes import Recipe
 from credit.records import Group, LoggedOutput, TrainingRecord
 from tests.smollm2 import smollm2
 
@@ -233,7 +233,7 @@ def _prose_base(work: Path) -> Path:
 
 
 def held_out_prose(characters: int) -> list[Document]:
-    """Documentation that the case `packages` knows nothing of."""
+    """Return documentation from outside the case `packages`."""
     documents = []
     for document in _docstrings("networkx"):
         if characters > 0:
@@ -243,5 +243,5 @@ def held_out_prose(characters: int) -> list[Document]:
 
 
 def _chance(text: str) -> float:
-    """A number in [0, 1) that is a text's own."""
+    """Return a number in [0, 1) drawn from a text."""
     return random.Random(f"{SEED}/{text}").random()  # a selection, not a secret

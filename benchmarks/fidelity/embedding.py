@@ -1,4 +1,4 @@
-"""Influence through the input embedding, which an index does not watch: here to see what that leaves out.
+"""Influence through the input embedding. An index does not watch it; the laboratory measures the loss.
 
 An example's gradient is, for every token that it reads, the gradient that arrives at that token's place. Tokens share
 512 buckets, the width is turned into 32 random directions, and the curvature is the diagonal of the Fisher, damped by

@@ -1,4 +1,4 @@
-"""What somebody gains who games the numbers: each trick is played, the model trained on it, and the shares compared.
+"""Gains from gaming the numbers: each trick is played, the model trained on it, and the shares compared.
 
     python -m benchmarks.fidelity.gaming --work /tmp/lab
     python -m benchmarks.fidelity.gaming --work /tmp/lab --case quick --seeds 1    # as in the tests
@@ -65,7 +65,7 @@ def noise(records: Sequence[TrainingRecord]) -> Records:
 
 
 def common_text(records: Sequence[TrainingRecord]) -> Records:
-    """As much text again of the lines that most files share."""
+    """Add as much text again, of the lines in most files."""
     lines = Counter(line for r in records for line in set(r.completion.splitlines()) if len(line) > 12)
     block = "\n".join(line for line, _ in lines.most_common(400))
     size = sum(len(r.completion) for r in _of(records, GAMER))
@@ -95,7 +95,7 @@ def copied_noticed(records: Sequence[TrainingRecord]) -> Records:
 
 
 def keywords(records: Sequence[TrainingRecord]) -> Records:
-    """As much text again of the identifiers that others use most."""
+    """Add as much text again, of the identifiers most used by others."""
     words = Counter(w for r in records if r.group.provider != GAMER for w in r.completion.split() if len(w) > 3)
     common = [word for word, _ in words.most_common(300)]
     rng = random.Random(SEED)
@@ -134,7 +134,7 @@ TRAINED_AS = {
 
 
 def measures(features: Features) -> dict[str, Floats]:
-    """The measures that are compared, each (Q, P)."""
+    """Return the compared measures, each (Q, P)."""
     return {
         "influence + support over 1 σ": features.excess[1.0] + features.support[1.0],
         "influence + support + volume/5": features.influence + features.support[0.0] + 0.2 * features.volume,
@@ -167,7 +167,7 @@ def control(case: Case, work: Path, seed: int = 0) -> dict[str, float]:
 
 
 def doubted(case: Case, work: Path, seed: int = 0) -> set[str]:
-    """Whom `credit membership` names when a provider is in the data whose text the model was never trained on."""
+    """Return the providers that `credit membership` names when one of them was left out of the training."""
     load = [partial(_model, case, work, "honest", seed, until) for until in (0.5, 1.0)]
     found = what_was_learned(load, _with_control(case), max_length=case.recipe.max_length)
     return {item.provider for item in found if item.doubted}
@@ -205,7 +205,7 @@ def _of(records: Sequence[TrainingRecord], provider: str) -> Records:
 
 
 def _less_overlap(records: Records) -> Records:
-    """Less the records of which others had `LEAST` before."""
+    """Return the records without those found to `LEAST` in earlier records of others."""
     named = {item.id for item in find_overlap(records, least=LEAST).records if item.before >= LEAST}
     return [record for record in records if record.id not in named]
 

@@ -1,4 +1,4 @@
-"""The engine's choices that the laboratory compares, and what each of them predicts."""
+"""Choices of the engine under comparison in the laboratory, and their predictions."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Valuer:
         self._embedding: Features | None = None
 
     def features(self, variant: Variant) -> Features:
-        """What a variant predicts of the case's outputs."""
+        """Return the predictions of a variant for the case's outputs."""
         case = self.truth.case
         parts = [
             row_influence(case, self._model(seed, until), case.records, variant, self.work)
@@ -141,7 +141,7 @@ class Valuer:
         return self._models[seed, until]
 
     def _embedded(self) -> Features:
-        """What the input embedding says; it does not depend on the variant."""
+        """Return the influence through the input embedding, the same for all variants."""
         if self._embedding is None:
             case = self.truth.case
             values, rows, owners = embedding_influence(self._model(0, 1.0), case.records, case.outputs)
@@ -185,7 +185,7 @@ def row_influence(
 def _factored_influence(
     index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], factors: int
 ) -> Tensor:
-    """Influence (Q, R) of rows of which only `factors` pairs of vectors are kept."""
+    """Return the influence (Q, R) of rows cut to `factors` pairs of vectors."""
     queries = index.preconditioned(model, outputs)
     parts = []
     for shard in index.shards(model.device):

@@ -1,4 +1,4 @@
-"""How well the engine's choices predict retraining, over several cases.
+"""Laboratory: the engine's choices as predictions of retraining, over several cases.
 
     python -m benchmarks.fidelity.lab --work /tmp/lab                  # everything: hours
     python -m benchmarks.fidelity.lab --work /tmp/lab --case packages --only "random r64"
@@ -29,7 +29,7 @@ _PLAIN = ": influence + support over 1 σ"
 
 
 def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats]]:
-    """What could be paid by: every measure of an index (Q, P), and effect with weights fitted on some retrainings."""
+    """Yield all measures (Q, P) that could pay: those of an index, and effect with weights fitted on retrainings."""
     infl, volume = features.influence, features.volume
     for floor, support in features.support.items():
         at = "" if floor == 0 else f" over {floor:g} σ"
@@ -40,12 +40,12 @@ def measures(features: Features, scoring: Scoring) -> Iterator[tuple[str, Floats
     yield "support + volume/5", features.support[0.0] + 0.2 * volume
     yield (
         "effect, fitted on 4 retrainings",
-        fitted([features.excess[1.0], features.support[1.0], volume], scoring.fall, 4),
+        fitted([features.excess[1.0], features.support[1.0], volume], scoring.evidence.fall, 4),
     )
 
 
 def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tuple[str, Scores]], str]:
-    """Score the baselines and every variant on a case; say what the nats and intervals of the default are worth."""
+    """Score the baselines and every variant on a case. Return the rows, and paragraphs on the default."""
     scoring = Scoring(truth)
     rows = list(scoring.baselines())
     for name, scores in rows:
@@ -70,7 +70,7 @@ def run(truth: Truth, work: Path, variants: Sequence[Variant]) -> tuple[list[tup
 
 
 def page(truth: Truth, rows: Sequence[tuple[str, Scores]], said: str) -> str:
-    """A case's results in Markdown."""
+    """Return a case's results in Markdown."""
     scoring = Scoring(truth)
     size = truth.case.size
     noise = scoring.noise()
@@ -96,7 +96,7 @@ def page(truth: Truth, rows: Sequence[tuple[str, Scores]], said: str) -> str:
 
 
 def plot(rows: Sequence[tuple[str, Scores]], ceiling: float) -> str:
-    """LDS of plain effect under every variant, and of the baselines, with 90 % intervals, as SVG; ceiling dashed."""
+    """Return the LDS of plain effect under every variant and of baselines, with 90 % intervals and ceiling, as SVG."""
     shown = sorted(
         ((name, scores.lds) for name, scores in rows if ": " not in name or name.endswith(_PLAIN)),
         key=lambda row: -row[1].value,

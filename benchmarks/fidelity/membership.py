@@ -1,4 +1,4 @@
-"""What `credit membership` is worth: each provider is left out of the training, and looked for among the others.
+"""Worth of `credit membership`: each provider in turn is left out of the training, and looked for among the others.
 
     python -m benchmarks.fidelity.membership --work /tmp/lab                  # half an hour; writes the report
     python -m benchmarks.fidelity.membership --work /tmp/lab --case packages  # one case; nothing is written

@@ -1,4 +1,4 @@
-"""What `credit validate --quick` is worth: one step of the optimiser away from a provider's data, beside retraining.
+"""Worth of `credit validate --quick`: one optimiser step away from a provider's data, beside retraining.
 
     python -m benchmarks.fidelity.stepped --work /tmp/lab                 # an hour; less where retrainings are kept
     python -m benchmarks.fidelity.stepped --work /tmp/lab --case prose    # one case; nothing is written
@@ -23,7 +23,7 @@ from benchmarks.fidelity.lab import REPORTS
 from benchmarks.fidelity.scores import Scoring
 from benchmarks.fidelity.truth import MAX_LENGTH, Truth, retrain
 from credit.fidelity.metrics import correlation, spearman
-from credit.fidelity.quick import step_falls
+from credit.fidelity.validation import step_falls
 from credit.valuation import IndexSettings
 
 _ALL = ("packages", "prose", "pretrained")

@@ -1,4 +1,4 @@
-"""What happens without a provider's data: the retrainings of a case, made once and kept."""
+"""Truth of a case: its retrainings without each provider, made once and kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fidelity.cases import Case
-from credit.fidelity.counterfactuals import Counterfactual, plan
 from credit.fidelity.metrics import Floats
-from credit.fidelity.retrain import Laboratory
+from credit.fidelity.retraining import Counterfactual, Laboratory, plan
 from credit.valuation import LanguageModel, load_model
 
 MAX_LENGTH = 256
@@ -17,7 +16,7 @@ MAX_LENGTH = 256
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A case's retrainings: log-likelihoods of its outputs (Q,), nats, after each; and the models that are valued."""
+    """Retrainings of a case: the log-likelihoods of its outputs (Q,), nats, after each; and the models to be valued."""
 
     case: Case
     providers: list[str]
@@ -25,7 +24,7 @@ class Truth:
     folder: Path
 
     def model(self, seed: int = 0, until: float = 1.0) -> LanguageModel:
-        """The model trained on all data with a seed, or its checkpoint after a fraction of the steps."""
+        """Return the model trained on all data with a seed, or its checkpoint after a fraction of the steps."""
         folder = self.folder / (f"trained-{seed}" if until == 1.0 else f"trained-{seed}-until-{until:g}")
         if not (folder / "tokenizer.json").is_file():  # written last
             self.case.recipe.train(self.case.records, seed, folder, until=until)
@@ -33,7 +32,7 @@ class Truth:
 
 
 def retrain(case: Case, work: Path, workers: int = 1) -> Truth:
-    """Make a case's retrainings, or find them again."""
+    """Return a case with its retrainings; make the missing ones."""
     recipe = case.recipe.fingerprint(load_model(case.recipe.start).model_sha256)
     laboratory = Laboratory(work / "runs", case.records, case.outputs, case.recipe.train, recipe, MAX_LENGTH)
     providers = sorted({record.group.provider for record in case.records})

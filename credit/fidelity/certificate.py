@@ -1,46 +1,50 @@
-"""What a validation found, tied by fingerprints to what was validated: read, judged and told without a model."""
+"""Certificates: results of a validation, tied by fingerprints to an index and its data. To read them takes no model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sqlalchemy import Connection
+
 from credit.accounting.credits import Policy
 from credit.errors import IntegrityError
 from credit.fidelity.metrics import Estimate
+from credit.ledger.certificates import RegisteredCertificate, certificates
+from credit.ledger.credits import CreditMethod, credit_methods
 from credit.storage import canonical_json
 
 CERTIFICATE = "certificate.json"
 QUICK_CERTIFICATE = "certificate-quick.json"
-"""Names of the certificates in the folder of an index: by retraining, and by a step (which replaces no other)."""
+"""Files in the folder of an index: the certificate by retraining, and the quick one, which never replaces it."""
 
 PLAIN, CALIBRATED = "effect", "effect, calibrated"
 TOKEN_SHARE, BM25 = "token share", "BM25"
 TO_BEAT = (TOKEN_SHARE, BM25)
-"""What a measure has to beat before anybody is paid by it: counting tokens, and searching for words."""
+"""Baselines that a measure has to beat before anybody is paid by it: counting tokens, and searching for words."""
 
-Kind = Literal["retraining", "quick"]
+CertificateKind = Literal["retraining", "quick"]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodScore:
-    """How well one measure predicts what happens. Correlations are means over outputs; higher is better but for error.
+    """Scores of one measure as a prediction of retraining. Correlations are means over outputs; errors are best low.
 
     Attributes:
-        method: what the measure is called.
+        method: name of the measure.
         lds: rank correlation over random halves of the providers; None where none were retrained.
-        lds_given_size: the same with the tokens of each half partialled out.
+        lds_given_size: the same, with the tokens of each half partialled out.
         pearson: correlation over providers with the fall in nats when each is left out.
         spearman: the same by ranks.
-        top_one: share of outputs whose leading provider is the one whose absence costs most.
+        top_one: fraction of outputs that lose most without the provider predicted first.
         share_error: total variation distance of the shares of all credits, 0 to 1.
-        policy: fingerprint of the policy of credits that pays by this measure; empty where none does.
-        attribution_error: see `credit.fidelity.metrics.attribution_error`; None where it was not measured.
-        leads: by how much its LDS exceeds that of each measure `TO_BEAT`, output by output; empty without halves.
+        policy: fingerprint of the policy that pays by this measure; empty: none does.
+        attribution_error: see `credit.fidelity.metrics.attribution_error`; None: not measured.
+        leads: LDS beyond that of each measure `TO_BEAT`, output by output; empty without halves.
     """
 
     method: str
@@ -57,10 +61,10 @@ class MethodScore:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Weights of effect that turn it into nats: what outputs lost without each provider, by least squares.
+    """Weights that turn effect into nats, by least squares on the losses of outputs without each provider.
 
-    `ratio` is the measured fall over the predicted one, summed over outputs and providers with a positive prediction,
-    each provider predicted by weights that were fitted on others: 1 is right, and 0 means that nothing was predicted.
+    `ratio` is the measured fall over the predicted one, summed over outputs and providers with a positive prediction.
+    Each provider is predicted by weights fitted on others. 1 is right; 0: nothing was predicted.
     """
 
     alpha: float
@@ -72,7 +76,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A provider whose text the model was never trained on: the share of all credits that it got all the same."""
+    """A provider outside the training data, and the share of all credits that it got all the same."""
 
     provider: str
     share: float
@@ -80,23 +84,23 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The result of a validation, tied by fingerprints to what was validated.
+    """Result of a validation.
 
     Attributes:
-        kind: by `retraining`, or `quick`: by a small step of the optimiser, which needs no retraining.
+        kind: by `retraining`, or `quick` by one small step of the optimiser.
         index: fingerprint of the index.
         data: SHA-256 of its training data.
-        recipe: fingerprint of how models were retrained, or of how the step was taken.
-        outputs: logged outputs that were compared.
-        providers: whose data was left out in turn.
-        retrainings: models that were trained.
-        ceiling: the LDS that no prediction can exceed, given the noise of retraining; None without halves.
+        recipe: fingerprint of the recipe of retraining, or of the step.
+        outputs: number of logged outputs.
+        providers: each left out in turn.
+        retrainings: number of trained models.
+        ceiling: highest LDS of any prediction, given the noise of retraining; None without halves.
         methods: the index's measures, and simpler ones beside them.
         calibration: of effect; None in a quick one.
         controls: see `Control`.
     """
 
-    kind: Kind
+    kind: CertificateKind
     index: str
     data: str
     recipe: str
@@ -110,9 +114,9 @@ class Certificate:
 
     @property
     def calibration_helps(self) -> bool:
-        """Whether calibrated effect predicts better than plain effect, on providers that it was not fitted on.
+        """True if calibrated effect predicts better than plain effect, on providers outside its fit.
 
-        A fit can put all weight on volume, which then pays everybody alike: what does not help must not be paid by.
+        A fit can put all weight on volume and pay everybody alike. Such a fit must not pay.
         """
         scores = {score.method: score for score in self.methods}
         if self.calibration is None:
@@ -122,7 +126,7 @@ class Certificate:
 
     @property
     def canonical(self) -> str:
-        """The certificate as one line of JSON with sorted keys: what its hash is taken of."""
+        """The certificate as one line of JSON with sorted keys, the text that is hashed."""
         return canonical_json(self._body())
 
     @property
@@ -131,15 +135,15 @@ class Certificate:
         return hashlib.sha256(self.canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Render for a file: indented, with its own `sha256`, which covers all the rest."""
+        """Return the text of its file: indented, with its own `sha256` over all the rest."""
         return json.dumps(self._body() | {"sha256": self.sha256}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Certificate:
-        """Read what `canonical` or `to_json` gave.
+        """Return the certificate in a text of `canonical` or `to_json`.
 
         Raises:
-            IntegrityError: it is none, or was changed after it was written.
+            IntegrityError: the text is no certificate, or somebody changed it.
         """
         try:
             body = json.loads(text)
@@ -152,16 +156,16 @@ class Certificate:
         return found
 
     def score(self, policy: Policy) -> MethodScore | None:
-        """Return the score of the measure that a policy pays by; None where it was not validated."""
+        """Return the score of the measure of a policy; None: not validated."""
         wanted = policy.of_one_output.fingerprint
         return next((score for score in self.methods if score.policy == wanted), None)
 
     def baseline(self, method: str) -> MethodScore:
-        """Return the score of a measure that has to be beaten."""
+        """Return the score of a baseline."""
         return next(score for score in self.methods if score.method == method)
 
     def _body(self) -> dict[str, Any]:
-        """Everything, less what older certificates do not have either: their hashes stay what they were."""
+        """Return all fields as JSON values, without empty ones that older certificates lack: their hashes stay."""
         body = asdict(self)
         for item in body["methods"]:
             for name in ("attribution_error", "leads"):
@@ -170,11 +174,11 @@ class Certificate:
         return body
 
     def shortcomings(self, policy: Policy, minimum: float) -> Iterator[str]:
-        """Yield, in words, why nobody should be paid by a policy on this certificate; nothing where they may be.
+        """Yield the reasons, in words, against paying by a policy on this certificate; none: it may pay.
 
         Args:
-            policy: what credits were computed by.
-            minimum: LDS that is demanded, as a fraction of the noise ceiling.
+            policy: policy of the credits.
+            minimum: demanded LDS as a fraction of the noise ceiling.
         """
         if self.kind == "quick":
             yield "it is a quick certificate, which no retraining stands behind"
@@ -204,11 +208,11 @@ class Certificate:
                 )
 
 
-def read_certificate(folder: Path, fingerprint: str, kind: Kind = "retraining") -> Certificate | None:
-    """Read the certificate in the folder of an index, if it has one that is about this very index.
+def read_certificate(folder: Path, fingerprint: str, kind: CertificateKind = "retraining") -> Certificate | None:
+    """Return the certificate in the folder of an index; None: there is none, or it is about another index.
 
     Raises:
-        IntegrityError: the certificate was changed after it was written.
+        IntegrityError: somebody changed the certificate.
     """
     path = certificate_path(folder, kind)
     if not path.is_file():
@@ -220,8 +224,8 @@ def read_certificate(folder: Path, fingerprint: str, kind: Kind = "retraining") 
     return found if found.index == fingerprint else None
 
 
-def certificate_path(folder: Path, kind: Kind) -> Path:
-    """Where a certificate lies in the folder of its index."""
+def certificate_path(folder: Path, kind: CertificateKind) -> Path:
+    """Return the path of a certificate in the folder of its index."""
     return folder / (CERTIFICATE if kind == "retraining" else QUICK_CERTIFICATE)
 
 
@@ -247,3 +251,31 @@ def _parse(body: dict[str, Any]) -> Certificate:
         "controls": tuple(Control(**item) for item in body["controls"]),
     }
     return Certificate(**(body | changes))
+
+
+def counting(registered: Sequence[RegisteredCertificate], method: CreditMethod) -> RegisteredCertificate | None:
+    """Return the last certificate by retraining of a method's index, else the last quick one, else None."""
+    own = [item for item in registered if item.index_fingerprint == method.index_fingerprint]
+    return max(own, key=lambda item: (item.kind == "retraining", item.id), default=None)
+
+
+def period_attribution_error(conn: Connection, period: str) -> float | None:
+    """Return the validated error of a period's shares, the largest of several methods: see `metrics.attribution_error`.
+
+    None: some credits of the period come from an index without retraining, or follow sums over the period, while
+    validation is about outputs one by one.
+
+    Raises:
+        IntegrityError: a certificate differs from the registered one.
+    """
+    registered = certificates(conn)
+    errors = []
+    for method in credit_methods(conn, period):
+        found, policy = counting(registered, method), Policy.from_json(method.policy_json)
+        if found is None or found.kind != "retraining" or policy.needs_period:
+            return None
+        score = Certificate.from_json(found.body_json).score(policy)
+        if score is None or score.attribution_error is None:
+            return None
+        errors.append(score.attribution_error)
+    return max(errors, default=None)

@@ -1,4 +1,4 @@
-"""How sure a share is: what it would be had other outputs of the same kind been logged, and valued without error."""
+"""Intervals of shares: their spread over other outputs of the same kind, and the error of valuation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from credit.fidelity.metrics import Floats
 REPLICATES = 200
 NOMINAL = 0.90
 FEWEST = 10
-"""Outputs below which no two shares are told apart: so few say nothing of others of their kind."""
+"""Fewest outputs that tell two shares apart: fewer say nothing of others of their kind."""
 
 _LOW, _HIGH = (1 - NOMINAL) / 2, (1 + NOMINAL) / 2
 _BLOCK = 1024
-"""Outputs whose weights are in memory at a time."""
+"""Outputs with their weights in memory at a time."""
 
 _QUANTILES = np.array([NormalDist().inv_cdf((number + 0.5) / REPLICATES) for number in range(REPLICATES)])
-"""Of the normal distribution, one for each replicate."""
+"""Quantiles of the normal distribution, one for each replicate."""
 
 Key = tuple[str, ...]
 
@@ -31,21 +31,21 @@ _GROUP = ("provider", "collection")
 
 
 class ShareBootstrap:
-    """Bootstrap of shares over outputs, in one pass and in memory that does not grow with them.
+    """Bootstrap of shares over outputs, in one pass and in constant memory.
 
-    Every output counts in each replicate as often as a Poisson variable of mean 1 says (Hanley and MacGibbon 2006):
-    in the limit the same as drawing outputs with replacement. The draw follows from the output's name, so that a
-    report made again says the same, and is the same for all keys, so that their shares can be compared within each
-    replicate. By policies that add up the period (`credit.accounting.credits`), each replicate is a period of its own:
-    its sums are taken first, and clipped and divided at the end.
+    Every output counts in each replicate as often as a Poisson variable of mean 1 (Hanley and MacGibbon 2006): in the
+    limit the same as drawing outputs with replacement. The output's name decides the draw. A report made again is
+    therefore the same, and shares of several keys can be compared within each replicate.
 
-    The error of the valuation comes on top, as a normal deviate for each key and replicate: what a validation by
-    retraining found of the shares (`credit.fidelity.metrics.attribution_error`). Without one, intervals cover the
-    choice of outputs alone.
+    For a policy that sums over the period, each replicate is a period of its own: its sums come first, and are clipped
+    and divided at the end (`credit.accounting.credits`).
+
+    The error of valuation comes on top as a normal deviate for each key and replicate. A validation by retraining
+    measures it (`credit.fidelity.metrics.attribution_error`); without one, intervals cover the choice of outputs only.
 
     Args:
-        key: columns by which shares are taken, of `provider` and `collection`.
-        attribution_error: standard deviation of a share s over √(s·(1 − s)); 0 where it is not known.
+        key: columns of the shares, of `provider` and `collection`.
+        attribution_error: standard deviation of a share s over √(s·(1 − s)); 0: unknown.
     """
 
     def __init__(self, key: Sequence[str], attribution_error: float = 0.0) -> None:
@@ -56,9 +56,9 @@ class ShareBootstrap:
         self.outputs = 0
 
     def add(self, rows: pl.DataFrame, policy: Policy = _ALONE) -> None:
-        """Add the rows of a score book that was paid by a policy.
+        """Add the rows of a score book, with its policy.
 
-        Columns: those of the key, `name` of the output, `credit_micro`; where the policy adds up the period also
+        Columns: those of the key, `name` of the output, `credit_micro`; for a policy that sums over the period also
         `provider`, `collection` and the policy's measure.
         """
         names = rows["name"].unique(maintain_order=True).to_list()
@@ -66,24 +66,23 @@ class ShareBootstrap:
         for first in range(0, len(names), _BLOCK):
             block = names[first : first + _BLOCK]
             own = rows.filter(pl.col("name").is_in(block)) if len(names) > _BLOCK else rows
-            counts = np.stack([_weights(name) for name in block])
+            counts = np.stack([output_counts(name) for name in block])
             if policy.needs_period:
                 self._together.setdefault(policy, _PeriodSums(policy)).add(own, block, counts)
             else:
                 _add_lines(self._alone, own, self._key, "credit_micro", block, counts)
 
     def intervals(self) -> dict[Key, tuple[float, float]]:
-        """Return the 90 % interval of the share of every key that was credited."""
+        """Return the 90 % interval of the share of every credited key."""
         credited = self._credits()
         found = np.quantile(self._shares(credited), [_LOW, _HIGH], axis=1) if credited else np.empty((2, 0))
         return {key: (float(low), float(high)) for key, low, high in zip(credited, *found, strict=True)}
 
     def alike(self) -> dict[Key, list[Key]]:
-        """Return for every key that was credited those whose shares cannot be told apart from its own.
+        """Return, for every credited key, the other keys with a share too close to tell apart.
 
-        Two shares are told apart when the 90 % interval of their difference does not hold zero. The difference is
-        taken within each replicate: shares of one whole move against each other, so that two intervals that overlap
-        can belong to shares that differ for sure.
+        Two shares differ if the 90 % interval of their difference excludes zero. The difference is taken within each
+        replicate. Shares of one whole move against each other: they can differ for sure though intervals overlap.
         """
         credited = self._credits()
         keys = list(credited)
@@ -92,14 +91,14 @@ class ShareBootstrap:
         drawn = self._shares(credited) if keys else np.empty((0, 0))
         found = {}
         for key, own in zip(keys, drawn, strict=True):
-            # Below the 5 % quantile of the difference lies zero when more than 95 % of the replicates are positive.
+            # Zero lies below the 5 % quantile of a difference if more than 95 % of the replicates are positive.
             above, below = (own > drawn).mean(axis=1), (own < drawn).mean(axis=1)
             told = np.maximum(above, below) > _HIGH
             found[key] = sorted(other for other, apart in zip(keys, told, strict=True) if other != key and not apart)
         return found
 
     def _credits(self) -> dict[Key, Floats]:
-        """Credits in every replicate of every key that has any in one of them."""
+        """Return the credits of every key in every replicate, without keys that have none at all."""
         found = {key: own.copy() for key, own in self._alone.items()}
         for sums in self._together.values():
             for group, own in sums.divided().items():
@@ -108,7 +107,7 @@ class ShareBootstrap:
         return {key: own for key, own in found.items() if own.any()}
 
     def _shares(self, credited: Mapping[Key, Floats]) -> Floats:
-        """Shares of every key in every replicate in which anything was credited: (keys, replicates)."""
+        """Return the share of every key in every replicate with any credit: (keys, replicates)."""
         sums = np.stack(list(credited.values()))
         total = sums.sum(axis=0)
         shares: Floats = sums[:, total > 0] / total[total > 0]
@@ -150,7 +149,7 @@ class _PeriodSums:
         _add_lines(self._sums, rows.with_columns(line.alias("line")), _GROUP, "line", names, counts)
 
     def divided(self) -> dict[Key, Floats]:
-        """Divide the weights of every replicate by the positive ones of its sums."""
+        """Return the weight of every replicate, divided by its positive sums."""
         kept = {group: own.clip(min=0.0) for group, own in self._sums.items()}
         total = sum(kept.values(), np.zeros(REPLICATES))
         each = np.divide(self._weight, total, out=np.zeros(REPLICATES), where=total > 0)
@@ -163,7 +162,7 @@ class _PeriodSums:
 def _add_lines(
     sums: dict[Key, Floats], rows: pl.DataFrame, key: Sequence[str], column: str, names: Sequence[str], counts: Floats
 ) -> None:
-    """Add to the sums of every key what the outputs `names` give it, as often as they count: (outputs, replicates)."""
+    """Add the credits of the outputs `names` to the sums of every key, times their counts (outputs, replicates)."""
     place = {name: number for number, name in enumerate(names)}
     own: dict[Key, Floats] = {}
     grouped = rows.group_by([*key, "name"], maintain_order=True).agg(pl.col(column).sum())
@@ -178,12 +177,13 @@ def _add_lines(
         before += weighted
 
 
-def _weights(name: str) -> Floats:
+def output_counts(name: str) -> Floats:
+    """Return the count of an output in each replicate, drawn from its name."""
     seed = int.from_bytes(sha256(name.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).poisson(1.0, REPLICATES).astype(np.float64)
 
 
 def _deviates(key: Key) -> Floats:
-    """Quantiles of the normal distribution in an order that the key decides."""
+    """Return quantiles of the normal distribution in an order drawn from the key."""
     seed = int.from_bytes(sha256("\0".join(key).encode()).digest()[:8], "big")
     return np.random.default_rng(seed).permutation(_QUANTILES)

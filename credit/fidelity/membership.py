@@ -1,10 +1,9 @@
-"""Was the model trained on it? What a model learned of each provider's text since an earlier checkpoint of its run.
+"""Membership: signs that a model was, or was not, trained on a provider's text.
 
-Influence says what data like this does to an output, and not whether the model ever saw it. The run itself can say:
-what is trained on is learned faster than what is not, word for word and not only as a kind of text. So the fall of the
-loss per token between two checkpoints is compared between providers: membership inference (Yeom et al. 2018,
-arXiv:1709.01604) for a whole contribution at a time, with the earlier checkpoint in place of a guess at how hard the
-text is.
+Influence tells the effect of data like this, even if the model never saw it. The training run itself tells more: a
+model learns the text it is trained on faster than other text of the kind. So providers are compared by the fall of the
+loss per token between two checkpoints. This is membership inference (Yeom et al. 2018, arXiv:1709.01604) for a whole
+contribution at a time; the earlier checkpoint replaces a guess at the difficulty of the text.
 """
 
 from __future__ import annotations
@@ -19,35 +18,34 @@ import torch
 
 from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.metrics import Estimate, Floats
+from credit.fidelity.retraining import Progress
 from credit.records import TrainingRecord
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.tokens import Encoder, Window
 
 DOUBTED_BELOW = 0.7
-"""Of what was learned of the others: where the interval ends below it, a provider's text may not have been trained on.
+"""Fraction of the others' learning. A provider whose whole interval lies below it is doubted.
 
-Between the most that was learned of text that was not trained on, and the least of text that was, where there is enough
+It lies between the highest value of text outside the training data and the lowest of text inside, where there is enough
 of either (reports/fidelity/membership.md).
 """
 TOKENS = 50_000
-"""Tokens of each provider that are read, where it has as many."""
+"""Most tokens that are read of each provider."""
 
 _BATCH_TOKENS = 4096
 _RESAMPLES = 1000
 _LEAST_LEARNED = 0.01
-"""Nats per token: where the median provider's text was learned less, nothing can be told."""
-
-Progress = Callable[[int, int], None]
+"""Nats per token. A smaller fall of the median provider's loss tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a model learned of a provider's text between two checkpoints.
+    """Learning of a provider's text between two checkpoints.
 
     Attributes:
-        provider: whose text it is.
-        tokens: predicted tokens that were read.
+        provider: key of the provider.
+        tokens: predicted tokens read.
         before: loss at the earlier checkpoint, nats per token.
         after: loss of the model, nats per token.
         relative: `before - after` over its median among the other providers; 90 % interval over windows of text.
@@ -66,14 +64,14 @@ class Learned:
 
     @property
     def doubted(self) -> bool:
-        """Whether so little was learned of it, whichever windows are drawn, that it may not have been trained on."""
+        """True if the model learned so little of it, in all windows, that it may never have been trained on it."""
         return self.relative.high < DOUBTED_BELOW
 
 
 class WindowSample:
-    """Windows of every provider's text, drawn by a hash of their ids: as many as it takes to predict so many tokens.
+    """Sample of windows of each provider's text, drawn by a hash of their ids, up to a number of predicted tokens.
 
-    A window of a record that several share is in the sample of each.
+    A window of a shared record is in the sample of each of its providers.
     """
 
     def __init__(self, encoder: Encoder, tokens: int = TOKENS) -> None:
@@ -84,7 +82,7 @@ class WindowSample:
         self._held: dict[str, int] = {}
 
     def add(self, record: TrainingRecord) -> None:
-        """Take in a record."""
+        """Add the windows of a record."""
         for window in self._encoder.training(record):
             draw = int.from_bytes(hashlib.sha256(window.id.encode()).digest()[:8], "big")
             for provider in {share.group.provider for share in record.shares}:
@@ -94,12 +92,12 @@ class WindowSample:
         heap = self._heaps.setdefault(provider, [])
         heapq.heappush(heap, (-draw, window.id, window))  # the largest draw leaves first
         self._held[provider] = self._held.get(provider, 0) + window.predicted
-        # Those of the smallest draws, just enough of them: which they are does not depend on the order of the data.
+        # Keep just enough windows with the smallest draws: the order of the data does not matter.
         while self._held[provider] - heap[0][-1].predicted >= self._room:
             self._held[provider] -= heapq.heappop(heap)[-1].predicted
 
     def windows(self) -> dict[str, list[Window]]:
-        """Return what was drawn, by provider, smallest draws first."""
+        """Return the drawn windows by provider, smallest draws first."""
         return {name: [w for *_, w in sorted(heap, reverse=True)] for name, heap in sorted(self._heaps.items())}
 
 
@@ -111,17 +109,17 @@ def what_was_learned(
     tokens: int = TOKENS,
     progress: Progress | None = None,
 ) -> tuple[Learned, ...]:
-    """Compare what a model learned of every provider's text since an earlier checkpoint.
+    """Compare the learning of every provider's text since an earlier checkpoint.
 
     Args:
-        load: two functions that load the earlier checkpoint and the model; one is held in memory at a time.
-        records: the data that the model is said to have been trained on.
+        load: two functions that load the earlier checkpoint and the model; memory holds one at a time.
+        records: the alleged training data of the model.
         max_length: tokens read in one pass; None: the model's, at most 2048.
-        tokens: of each provider that are read, where it has as many.
+        tokens: most tokens to read of each provider.
         progress: called with windows read and in all, of both checkpoints.
 
     Returns:
-        What was learned, by provider.
+        A line for each provider, by name.
 
     Raises:
         InputError: fewer than three providers have text, the checkpoints do not share a vocabulary, or the model
@@ -150,7 +148,7 @@ def what_was_learned(
 def _losses(
     model: LanguageModel, windows: Mapping[str, Sequence[Window]], total: int, done: int, progress: Progress | None
 ) -> dict[str, Floats]:
-    """Loss of every window, nats, by provider."""
+    """Return the loss of every window, nats, by provider."""
     model.module.eval()
     result = {}
     for name, part in windows.items():

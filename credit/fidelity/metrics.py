@@ -1,4 +1,4 @@
-"""Agreement of predictions with retraining: rank correlations, shares, calibration, and how sure they are.
+"""Agreement of predictions with retraining: rank correlations, shares, calibration, each with its interval.
 
 Legend: S retrainings, Q outputs, P providers.
 """
@@ -27,7 +27,7 @@ class Estimate:
 
 
 def ranks(values: Floats) -> Floats:
-    """Average ranks along the last axis; ties share theirs."""
+    """Return ranks along the last axis; ties share their average."""
     flat = values.reshape(-1, values.shape[-1])
     result = np.empty_like(flat)
     for row, line in enumerate(flat):
@@ -39,7 +39,7 @@ def ranks(values: Floats) -> Floats:
 
 
 def correlation(a: Floats, b: Floats) -> Floats:
-    """Pearson correlation along the last axis; 0 where one side does not vary: it predicts nothing."""
+    """Return the Pearson correlation along the last axis; 0 where one side does not vary: it predicts nothing."""
     a = a - a.mean(-1, keepdims=True)
     b = b - b.mean(-1, keepdims=True)
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
@@ -49,7 +49,7 @@ def correlation(a: Floats, b: Floats) -> Floats:
 
 
 def spearman(a: Floats, b: Floats, given: Floats | None = None) -> Floats:
-    """Rank correlation along the last axis; with `given`, what remains once its ranks are partialled out of both."""
+    """Return the rank correlation along the last axis; with `given`, the partial one with its ranks held fixed."""
     x, y = ranks(a), ranks(b)
     if given is None:
         return correlation(x, y)
@@ -61,7 +61,7 @@ def spearman(a: Floats, b: Floats, given: Floats | None = None) -> Floats:
 
 
 def linear_datamodelling_score(member: Floats, predicted: Floats, actual: Floats, size: Floats | None = None) -> Floats:
-    """LDS of each output (arXiv:2303.14186, section 2): does the sum of what is present predict the outcome?
+    """Return the LDS of each output (arXiv:2303.14186, section 2): the sum of present effects against the outcome.
 
     Args:
         member: (S, P), 1 where a provider's data was in the retraining.
@@ -76,25 +76,30 @@ def linear_datamodelling_score(member: Floats, predicted: Floats, actual: Floats
 
 
 def noise_ceiling(first: Floats, second: Floats) -> Floats:
-    """Rank correlation that a perfect prediction would reach, for each output (Q,).
+    """Return the rank correlation of a perfect prediction, for each output (Q,).
 
-    `first` and `second` (S, Q) are outcomes of the same retrainings with different seeds. Their agreement r is the
-    reliability of one outcome; the mean of both has reliability 2r/(1+r) (Spearman-Brown), and a prediction that knew
-    the expectation would correlate with that mean by its square root.
+    `first` and `second` (S, Q) are outcomes of the same retrainings with two seeds. Their agreement r is the
+    reliability of one outcome. The mean of both has reliability 2r/(1+r), and the true expectation would correlate with
+    that mean by its square root: `ceiling_of`.
     """
-    r = np.clip(spearman(first.T, second.T), 0.0, 1.0)
+    return ceiling_of(spearman(first.T, second.T))
+
+
+def ceiling_of(agreement: Floats) -> Floats:
+    """Return the highest correlation with the mean of two measurements that agree by r: √(2r/(1+r)), Spearman-Brown."""
+    r = np.clip(agreement, 0.0, 1.0)
     ceiling: Floats = np.sqrt(2 * r / (1 + r))
     return ceiling
 
 
 def shares(measure: Floats) -> Floats:
-    """Share of every provider (P,): each output (Q, P) divides one credit by its positive measures."""
+    """Return the share of every provider (P,): each output (Q, P) divides one credit by its positive measures."""
     result: Floats = _divided(measure).mean(0)
     return result
 
 
 def _divided(measure: Floats) -> Floats:
-    """Every output's credit (Q, P), divided by its positive measures; nothing where there is none."""
+    """Return every output's credit (Q, P), divided by its positive measures; zeros where there are none."""
     positive = np.clip(measure, 0.0, None)
     total = positive.sum(1, keepdims=True)
     divided: Floats = np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)
@@ -102,20 +107,20 @@ def _divided(measure: Floats) -> Floats:
 
 
 def share_error(predicted: Floats, actual: Floats) -> float:
-    """Total variation distance of the shares that two measures (Q, P) give: 0 the same, 1 disjoint."""
+    """Return the total variation distance between the shares of two measures (Q, P): 0 the same, 1 disjoint."""
     return float(np.abs(shares(predicted) - shares(actual)).sum() / 2)
 
 
 def attribution_error(predicted: Floats, actual: Floats) -> float:
-    """How far shares are off beyond what the choice of outputs explains, as a standard deviation over √(s·(1 − s)).
+    """Return the error of shares beyond the choice of outputs, as a standard deviation over √(s·(1 − s)).
 
-    The squared error of each provider's share s, less its sampling variance over outputs, is added up over providers
-    and compared with Σ s·(1 − s): large shares are off by more than small ones, as counts are. Providers whose shares
-    were never compared can be given an error by it.
+    The squared error of each provider's share s, less its sampling variance over outputs, is summed over providers and
+    divided by Σ s·(1 − s): large shares are off by more than small ones, as counts are. The result gives an error to
+    shares that were never compared.
 
     Args:
-        predicted: (Q, P), what credits are divided by.
-        actual: (Q, P), what each output lost without each provider.
+        predicted: (Q, P), the measure that divides credits.
+        actual: (Q, P), losses of each output without each provider.
     """
     differences = _divided(predicted) - _divided(actual)
     outputs = len(differences)
@@ -128,18 +133,18 @@ def attribution_error(predicted: Floats, actual: Floats) -> float:
 
 
 def top_one(predicted: Floats, actual: Floats) -> Floats:
-    """1 for each output (Q,) whose leading provider is the same by prediction and by retraining, else 0."""
+    """Return 1 for each output (Q,) with the same first provider by prediction and by retraining, else 0."""
     hits: Floats = (predicted.argmax(1) == actual.argmax(1)).astype(np.float64)
     return hits
 
 
 def estimate(per_output: Floats, seed: int = 0) -> Estimate:
-    """Mean over outputs with a 90 % bootstrap interval over outputs."""
+    """Return the mean over outputs with a 90 % bootstrap interval over outputs."""
     return estimate_of(lambda chosen: float(per_output[chosen].mean()), len(per_output), seed)
 
 
 def estimate_of(statistic: Callable[[NDArray[np.int64]], float], outputs: int, seed: int = 0) -> Estimate:
-    """A statistic of a set of outputs, with a 90 % bootstrap interval over outputs."""
+    """Return a statistic of a set of outputs with a 90 % bootstrap interval over outputs."""
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, outputs, outputs)) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, [0.05, 0.95])
@@ -147,7 +152,7 @@ def estimate_of(statistic: Callable[[NDArray[np.int64]], float], outputs: int, s
 
 
 def fit_nonnegative(features: Floats, target: Floats) -> Floats:
-    """Least squares with coefficients that are not negative, exact for few features: all active sets are tried.
+    """Return least-squares coefficients (K,) of at least 0. Exact: all active sets are tried.
 
     Args:
         features: (N, K), K at most a handful.

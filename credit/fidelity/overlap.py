@@ -1,8 +1,8 @@
-"""Who contributed text that others contributed too: near-copies, padding with common text, and repetition.
+"""Overlap of text between providers: near-copies, padding with common text, and repetition.
 
-Texts are compared by their shingles: every run of `SHINGLE` letters and digits, whatever its case and whatever stands
-between them. Of a large corpus a sample of shingles is kept, the same ones in every text (those with the smallest
-hashes; Broder 1997, "On the resemblance and containment of documents"), so that memory does not grow with the data.
+Texts are compared by their shingles: all runs of `SHINGLE` letters and digits, without case, blanks and punctuation. Of
+a large corpus only a sample of shingles is kept, the same in every text (those with the smallest hashes; Broder 1997,
+"On the resemblance and containment of documents"). Memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from credit.records import TrainingRecord
 SHINGLE = 32
 """Letters and digits of a shingle: some six words, long enough not to recur by chance."""
 KEPT = 1 << 21
-"""Shingles that are kept at the most, each for each provider that has it; 20 bytes each, and as much to sort them."""
+"""Most shingles that are kept, counted once for each provider that has them; 20 bytes each, and as much to sort."""
 
 _IGNORED = re.compile(r"[\W_]+")
 _BASE = 0x9E3779B97F4A7C15
-_BLOCK = 1 << 20
-"""Characters that are hashed at a time."""
+BLOCK = 1 << 20
+"""Characters hashed at a time."""
 _ALL = np.uint64(2**64 - 1)
 
 Hashes = NDArray[np.uint64]
@@ -35,15 +35,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RecordOverlap:
-    """How much of a record's text is in other data.
+    """Fractions (0 to 1) of a record's text found in other data.
 
     Attributes:
-        id: of the record.
-        provider: who contributed it; several who share it stand with commas between, and are no others.
-        shared: fraction of its text that any other provider has, 0 to 1.
-        before: fraction that another provider had in a record that came before it.
-        repeated: fraction that its own provider had in a record that came before it.
-        other: who has most of it.
+        id: id of the record.
+        provider: its provider, or its providers with commas between them.
+        shared: found with any other provider.
+        before: found in an earlier record of another provider.
+        repeated: found in an earlier record of its own provider.
+        other: the provider with most of it.
     """
 
     id: str
@@ -56,16 +56,16 @@ class RecordOverlap:
 
 @dataclass(frozen=True, slots=True)
 class ProviderOverlap:
-    """How much of a provider's text is in other providers' data, and how much is in its own more than once.
+    """Fractions (0 to 1) of a provider's text found with other providers, or more than once in its own.
 
     Attributes:
-        provider: whose text it is.
-        records: how many it contributed.
+        provider: key of the provider.
+        records: number of its records.
         characters: letters and digits in them.
-        shared: fraction that any other provider has, 0 to 1.
-        before: fraction that another provider had in a record that came before.
-        repeated: fraction that repeats text of its own.
-        others: who has most of it, with the fractions, largest first.
+        shared: found with any other provider.
+        before: found in an earlier record of another provider.
+        repeated: repeats its own text.
+        others: the other providers with their fractions, largest first.
     """
 
     provider: str
@@ -79,13 +79,12 @@ class ProviderOverlap:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What providers have in common.
+    """Overlap of a whole corpus.
 
     Attributes:
-        providers: by name.
-        records: those of which other providers have, or their own had before, at least what was asked for, in the
-            order of the data.
-        sampled: fraction of all shingles that were compared; 1: all.
+        providers: all providers, by name.
+        records: records with at least the wanted fraction shared or repeated, in the order of the data.
+        sampled: compared fraction of all shingles; 1: all.
     """
 
     providers: tuple[ProviderOverlap, ...]
@@ -95,6 +94,8 @@ class Overlap:
 
 @dataclass(slots=True)
 class _Tally:
+    """Running counts of one provider; all but records and characters are in shingles."""
+
     records: int = 0
     characters: int = 0
     shingles: int = 0
@@ -111,13 +112,13 @@ def find_overlap(
     kept: int = KEPT,
     progress: Callable[[int, int], None] | None = None,
 ) -> Overlap:
-    """Compare everybody's text with everybody's, in two passes over the data.
+    """Compare the text of all providers with each other, in two passes over the data.
 
     Args:
-        records: training data that can be iterated over twice, and is the same each time.
-        least: fraction of a record that other providers have, or its own had before, from which on it is named.
-        kept: shingles that are kept; more are compared by a sample.
-        progress: called with records done and in all, in the second pass.
+        records: training data, the same in each of two iterations.
+        least: fraction from which on a record is named, shared with others or repeated.
+        kept: most shingles to keep; a sample stands for more.
+        progress: called in the second pass, with records done and in all.
 
     Raises:
         InvalidRequestError: `least` is no fraction, or nothing can be kept.
@@ -141,7 +142,7 @@ def find_overlap(
 
 
 class _Sketch:
-    """The shingles of all texts, or a sample of them, with the providers that have them and the first record of each.
+    """Shingles of all texts, or a sample: each with its providers, and with the first record of each of those.
 
     Sorted by hash, then provider: the providers of one hash stand side by side.
     """
@@ -159,7 +160,7 @@ class _Sketch:
         self._waiting = 0
 
     def add(self, record: TrainingRecord) -> None:
-        """Take in a record's text: all of it for each who has a share of it."""
+        """Add the text of a record, the whole of it for each of its providers."""
         text = _letters(record)
         hashes = np.unique(self._sample(text))
         for name in _owners(record):
@@ -176,13 +177,13 @@ class _Sketch:
             self._sort()
 
     def finish(self) -> None:
-        """Make ready to compare."""
+        """Count the distinct shingles, after the last record."""
         self._sort()
         for provider, count in enumerate(np.bincount(self._provider, minlength=len(self._tallies))):
             self._tallies[provider].distinct = int(count)
 
     def compare(self, number: int, record: TrainingRecord) -> RecordOverlap:
-        """Compare a record, of which `number` came before, with what others have."""
+        """Compare a record with the sketch. `number`: count of the records before it."""
         owners = _owners(record)
         own = [self._providers[name] for name in owners]
         hashes = self._sample(_letters(record))
@@ -209,18 +210,18 @@ class _Sketch:
         return RecordOverlap(record.id, ", ".join(owners), shared / total, before / total, repeated / total, most)
 
     def summary(self) -> tuple[ProviderOverlap, ...]:
-        """Everything that was compared, by provider."""
+        """Return the overlap of each provider, by name."""
         names = list(self._providers)
         return tuple(_summary(names[number], self._tallies[number], names) for number in np.argsort(names))
 
     def _sample(self, text: str) -> Hashes:
-        """Hashes of a text's shingles that belong to the sample; a long text is taken in blocks."""
-        starts = range(0, max(1, len(text) - SHINGLE + 1), _BLOCK)
-        parts = (_shingles(text[start : start + _BLOCK + SHINGLE - 1]) for start in starts)
+        """Return the hashes of a text's shingles within the sample; blocks bound the memory of a long text."""
+        starts = range(0, max(1, len(text) - SHINGLE + 1), BLOCK)
+        parts = (_shingles(text[start : start + BLOCK + SHINGLE - 1]) for start in starts)
         return np.concatenate([hashes[hashes <= _ALL // np.uint64(self.scale)] for hashes in parts])
 
     def _sort(self) -> None:
-        """Merge what is new, and keep a smaller sample for as long as there is too much."""
+        """Merge the new shingles. Halve the sample as long as there are too many."""
         hashes = [part for part, _, _ in self._new]
         owners, numbers = (np.array([item[place] for item in self._new], np.int64) for place in (1, 2))
         counts = np.array([len(part) for part in hashes], np.int64)
@@ -229,7 +230,7 @@ class _Sketch:
         self._first = np.concatenate([self._first, np.repeat(numbers, counts)])
         order = np.lexsort((self._first, self._provider, self._hash))
         self._take(order)
-        known = np.zeros(len(order), bool)  # the same provider had it in a record before
+        known = np.zeros(len(order), bool)  # the same provider had it in an earlier record
         known[1:] = (self._hash[1:] == self._hash[:-1]) & (self._provider[1:] == self._provider[:-1])
         self._take(np.flatnonzero(~known))
         while len(self._hash) > self._kept:
@@ -260,7 +261,7 @@ def _owners(record: TrainingRecord) -> list[str]:
 
 
 def _letters(record: TrainingRecord) -> str:
-    """The text that a model is trained to predict, less everything but letters and digits."""
+    """Return the letters and digits of the text that a model learns to predict."""
     return "".join(_IGNORED.sub("", part.casefold()) for part in _predicted(record))
 
 
@@ -273,7 +274,7 @@ def _predicted(record: TrainingRecord) -> Iterator[str]:
 
 
 def _shingles(text: str) -> Hashes:
-    """Hashes of all runs of `SHINGLE` characters; of the whole text if it is shorter; none of an empty one."""
+    """Return hashes of all runs of `SHINGLE` characters, or of a whole shorter text; none of an empty one."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     if not len(codes):
         return np.empty(0, np.uint64)
@@ -286,7 +287,7 @@ def _shingles(text: str) -> Hashes:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Spread over all 64 bits (the finaliser of SplitMix64; Steele, Lea and Flood 2014)."""
+    """Spread hashes over all 64 bits (finaliser of SplitMix64; Steele, Lea and Flood 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

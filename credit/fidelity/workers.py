@@ -1,4 +1,4 @@
-"""Processes that work side by side, each with its part of the cores, and that do not outlive who started them."""
+"""Worker processes side by side, each with its share of the cores. They end with the process that started them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ R = TypeVar("R")
 
 
 def map_in_processes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """Yield the results of a function that can be pickled, in the order in which they come.
+    """Yield the results of a function as they come.
 
-    Processes are started anew rather than forked: threads and GPU contexts do not survive a fork. When an item fails,
-    those that were not begun are left out and the error is raised.
+    Processes are spawned, not forked: threads and GPU contexts do not survive a fork. The first error cancels the items
+    that have not begun, and is raised.
 
     Args:
-        function: called with each item in one of the processes.
-        items: what to work on.
+        function: called with each item in one of the processes; must be picklable.
+        items: arguments, one for each call.
         workers: processes at a time, at least 1.
     """
     count = min(workers, len(items))
@@ -42,29 +42,29 @@ def map_in_processes(function: Callable[[T], R], items: Sequence[T], workers: in
 
 
 _function: Callable[[Any], Any] | None = None
-"""What this process was started to call."""
+"""Function of this worker process."""
 
 
 def _call(item: Any) -> Any:
     if _function is None:
         raise RuntimeError("a worker was called before it was started")
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # died before the thread that waits for it had its turn
+    if parent is not None and not parent.is_alive():  # it died before the watching thread had its turn
         os._exit(1)
     return _function(item)
 
 
 def _start(threads: int, function: Callable[[Any], Any]) -> None:
-    global _function  # noqa: PLW0603  # a process of a pool has no other place for what it was started with
+    global _function  # noqa: PLW0603  # a process of a pool has no other place for it
     _function = function
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process at once when its parent is gone, however that ended.
+    """End this process at once when its parent is gone, for whatever reason.
 
-    A worker would wait for work for ever, or go on training into a folder that the next run takes for its own.
+    Otherwise a worker would wait for work for ever, or train on into a folder that the next run takes for its own.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -12,10 +12,9 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy
 from credit.accounting.statement import Certainty, Validation, ValidationCheck
 from credit.errors import LedgerError
-from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodScore
+from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodScore, counting, period_attribution_error
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
-from credit.fidelity.registered import counting, period_attribution_error
 from credit.ledger.certificates import RegisteredCertificate, certificates
 from credit.ledger.credits import CreditMethod, credit_methods, standing_restatements
 from credit.ledger.indexes import indexes

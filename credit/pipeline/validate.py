@@ -10,11 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 from credit.errors import InputError, InvalidRequestError
-from credit.fidelity.certificate import Certificate, Kind, read_certificate
-from credit.fidelity.finetune import FineTuning
-from credit.fidelity.quick import validate_quickly
-from credit.fidelity.retrain import Laboratory, Recipe, Trainer, load_trainer, trainer_fingerprint
-from credit.fidelity.validate import Progress, validate, write_certificate
+from credit.fidelity.certificate import Certificate, CertificateKind, read_certificate
+from credit.fidelity.recipes import FineTuning, Recipe, Trainer, load_trainer, trainer_fingerprint
+from credit.fidelity.retraining import Laboratory, Progress
+from credit.fidelity.validation import validate, validate_quickly, write_certificate
 from credit.ledger.certificates import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.unvalued import unvalued_outputs
@@ -107,7 +106,7 @@ def register_certificates(workspace: Workspace, folder: Path) -> list[Certificat
         IntegrityError: one was changed after it was written.
     """
     fingerprint = read_manifest(folder).fingerprint
-    kinds: tuple[Kind, ...] = ("retraining", "quick")
+    kinds: tuple[CertificateKind, ...] = ("retraining", "quick")
     made = [item for item in (read_certificate(folder, fingerprint, kind) for kind in kinds) if item is not None]
     if not made:
         raise InputError(f"{folder} has no certificate; validate it: credit validate {folder} DATA")

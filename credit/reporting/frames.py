@@ -22,8 +22,8 @@ from credit.accounting.amounts import format_amount
 from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
+from credit.fidelity.certificate import period_attribution_error
 from credit.fidelity.intervals import ShareBootstrap
-from credit.fidelity.registered import period_attribution_error
 from credit.ledger.credits import CreditRow, credit_rows
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts

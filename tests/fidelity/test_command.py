@@ -11,9 +11,7 @@ from credit.cli.main import cli
 from credit.ledger.certificates import certificates
 from credit.ledger.credits import credit_methods
 from credit.ledger.database import Ledger
-from tests.fidelity.test_validate import LEXICONS, outputs, recipe, records
-
-__all__ = ["outputs", "recipe", "records"]  # fixtures
+from tests.fidelity.authors import LEXICONS
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy, output_credits
-from credit.fidelity.intervals import REPLICATES, ShareBootstrap, _weights
+from credit.fidelity.intervals import REPLICATES, ShareBootstrap, output_counts
 from credit.records import Group
 
 
@@ -182,7 +182,7 @@ def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Pol
     for paid in (Policy("influence"), policy):
         own = {name: measures[name] for name in names if policies[name] == paid}
         bootstrap.add(_scored(own, weights), paid)
-    drawn = {name: _weights(name).astype(int) for name in names}
+    drawn = {name: output_counts(name).astype(int) for name in names}
     replicates = [
         _period_shares(policies, measures, {name: int(drawn[name][number]) for name in names}, weights)
         for number in range(REPLICATES)

@@ -19,10 +19,8 @@ from credit.fidelity.membership import WindowSample, what_was_learned
 from credit.records import Group, Share, TrainingRecord
 from credit.valuation import load_model
 from credit.valuation.tokens import Encoder
-from tests.fidelity.test_validate import LEXICONS, recipe, records
+from tests.fidelity.authors import LEXICONS
 from tests.models import save_tiny_model, tiny_tokenizer
-
-__all__ = ["recipe", "records"]  # fixtures
 
 STRANGER = "lawyer"
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from credit.errors import InvalidRequestError
-from credit.fidelity.counterfactuals import plan
 from credit.fidelity.metrics import (
     attribution_error,
     correlation,
@@ -21,6 +20,7 @@ from credit.fidelity.metrics import (
     spearman,
     top_one,
 )
+from credit.fidelity.retraining import plan
 
 
 @given(arrays(np.float64, 7, elements=st.integers(-3, 3).map(float)))

@@ -61,7 +61,7 @@ def test_a_text_in_blocks_has_the_same_shingles(block, monkeypatch):
         record("3", "cem", "x"),
     ]
     whole = find_overlap(records, least=1e-9)
-    monkeypatch.setattr(overlap, "_BLOCK", block)
+    monkeypatch.setattr(overlap, "BLOCK", block)
     assert find_overlap(records, least=1e-9) == whole
 
 

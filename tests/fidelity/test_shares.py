@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from credit.fidelity.baselines import bm25, gradient_product, hidden_similarity, token_share
-from credit.fidelity.counterfactuals import Counterfactual
-from credit.fidelity.quick import step_falls, validate_quickly
-from credit.fidelity.retrain import Laboratory, drawn_owner
+from credit.fidelity.measures import bm25, gradient_product, hidden_similarity, token_share
+from credit.fidelity.retraining import Counterfactual, Laboratory, drawn_owner
+from credit.fidelity.validation import step_falls, validate_quickly
 from credit.records import Group, Share
 from credit.valuation import AttributionIndex, build_index, load_model
 from tests.models import hidden_settings, records, save_tiny_model

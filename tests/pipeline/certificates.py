@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from credit.accounting.credits import Policy
-from credit.fidelity.certificate import BM25, CALIBRATED, PLAIN, TOKEN_SHARE, Certificate, Kind, MethodScore
+from credit.fidelity.certificate import BM25, CALIBRATED, PLAIN, TOKEN_SHARE, Certificate, CertificateKind, MethodScore
 from credit.fidelity.metrics import Estimate
 from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger
@@ -18,7 +18,7 @@ CALIBRATED_POLICY = Policy(alpha=0.5, beta=2.0, gamma=0.25)
 def certificate(
     effect: float = 0.8,
     *,
-    kind: Kind = "retraining",
+    kind: CertificateKind = "retraining",
     tokens: float = 0.3,
     bm25: float = 0.5,
     calibrated: float = 0.85,

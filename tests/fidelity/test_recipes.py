@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from credit.fidelity.finetune import FineTuning
-from credit.fidelity.retrain import log_likelihoods
+from credit.fidelity.recipes import FineTuning
+from credit.fidelity.retraining import log_likelihoods
 from credit.records import Group
 from credit.valuation.language_model import load_model
 from tests.ledger.samples import logged

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from credit.errors import LockHeldError
-from credit.fidelity.counterfactuals import plan
-from credit.fidelity.retrain import Laboratory, load_trainer, trainer_fingerprint
+from credit.fidelity.recipes import load_trainer, trainer_fingerprint
+from credit.fidelity.retraining import Laboratory, plan
 from credit.records import Group, LoggedOutput
 from tests.fidelity import trainers
 from tests.ledger.samples import logged

@@ -1,26 +1,79 @@
-"""What attribution has to beat: simple measures (Q outputs, P providers) that need no curvature, or no model at all."""
+"""Measures of what providers gave outputs: those of the index, and simple ones that attribution has to beat.
+
+Every measure is an array (Q, P) for Q outputs and P providers. The simple ones need no curvature, or no model at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import bm25s
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from credit.accounting.credits import Measure
+from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE
 from credit.fidelity.metrics import Floats
 from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.tokens import Window
 
+FEATURES = ("excess", "support", "volume")
+"""Terms of effect, which calibration weighs."""
+PAYABLE: dict[str, Measure] = {PLAIN: "effect", "influence": "influence", "support": "support"}
+"""Measures that a policy can pay by, by the name of the method."""
+
 _NEAREST = 100
 _BATCH_TOKENS = 4096
 
 
+def features_of(
+    index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], providers: Sequence[str]
+) -> dict[str, Floats]:
+    """Return influence and the terms of effect of every provider on every output (Q, P), nats."""
+    valuation = index.value(model, outputs)
+    columns = [providers.index(group.provider) for group in index.groups]
+    features = {}
+    for name in ("influence", *FEATURES):
+        values = getattr(valuation, name).numpy()
+        total = np.zeros((len(outputs), len(providers)))
+        for column, provider in enumerate(columns):
+            total[:, provider] += values[:, column]
+        features[name] = total
+    return features
+
+
+def all_measures(
+    index: AttributionIndex,
+    model: LanguageModel,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    features: Mapping[str, Floats],
+    providers: Sequence[str],
+) -> dict[str, Floats]:
+    """Return all measures (Q, P) by name: those of the index, whose `features_of` are given, and the baselines."""
+    return {
+        PLAIN: features["excess"] + features["support"],
+        "influence": features["influence"],
+        "support": features["support"],
+        TOKEN_SHARE: token_share(index, providers, len(outputs)),
+        BM25: bm25(records, outputs, providers),
+        "gradient product": gradient_product(index, model, outputs, providers),
+        "hidden-state similarity": hidden_similarity(
+            model, records, outputs, providers, index.manifest.max_length, index.output_length(model)
+        ),
+    }
+
+
+def only(measures: Mapping[str, Floats], columns: Sequence[int]) -> dict[str, Floats]:
+    """Return measures (Q, P) of some providers only, by their columns."""
+    return {name: values[:, columns] for name, values in measures.items()}
+
+
 def token_share(index: AttributionIndex, providers: Sequence[str], outputs: int) -> Floats:
-    """Predicted tokens of each provider, the same for every output: what paying by volume would do."""
+    """Return the predicted tokens of each provider, the same for every output: paying by volume."""
     counts = np.zeros(len(providers))
     for layout in index.manifest.groups:
         counts[providers.index(layout.group.provider)] += layout.tokens_ppm / PPM
@@ -29,9 +82,9 @@ def token_share(index: AttributionIndex, providers: Sequence[str], outputs: int)
 
 
 def bm25(records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], providers: Sequence[str]) -> Floats:
-    """BM25 of each output's completion against every record: the sum over a provider's records in the top 100.
+    """Return BM25 of each completion against the records, summed over a provider's records in the top 100.
 
-    Of a record that providers share, each has its share of the score.
+    Providers who share a record have their shares of its score.
     """
     texts = [_text(record) for record in records]
     retriever = bm25s.BM25()
@@ -51,7 +104,7 @@ def bm25(records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], pro
 def gradient_product(
     index: AttributionIndex, model: LanguageModel, outputs: Sequence[LoggedOutput], providers: Sequence[str]
 ) -> Floats:
-    """Plain inner product of projected gradients, without curvature, summed per provider (TracIn at one checkpoint)."""
+    """Return inner products of projected gradients, without curvature, by provider (TracIn at one checkpoint)."""
     queries = index.output_gradients(model, outputs)
     parts = []
     for shard in index.shards(model.device):
@@ -72,7 +125,7 @@ def hidden_similarity(
     max_length: int,
     output_length: int,
 ) -> Floats:
-    """Cosine of mean last hidden states: the sum over a provider's examples among the 100 nearest, by its shares."""
+    """Return the cosine of mean last hidden states, summed over a provider's shares of the 100 nearest examples."""
     encoder = model.encoder(max_length)
     examples: list[Window] = []
     shares: list[tuple[Share, ...]] = []
@@ -92,7 +145,7 @@ def hidden_similarity(
 
 
 def _owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str]) -> Floats:
-    """Return what share of each of N records each provider has: (N, P)."""
+    """Return the share of each provider in each of N records: (N, P)."""
     owned = np.zeros((len(shares), len(providers)))
     for row, parts in enumerate(shares):
         for share in parts:
@@ -101,7 +154,7 @@ def _owned_shares(shares: Sequence[tuple[Share, ...]], providers: Sequence[str])
 
 
 def _states(model: LanguageModel, examples: Sequence[Window]) -> NDArray[np.float64]:
-    """Unit mean of the last hidden states over the predicted positions of each example: (N, width)."""
+    """Return the unit mean of the last hidden states over the predicted positions of each example: (N, width)."""
     rows: list[NDArray[np.float64]] = [np.empty(0)] * len(examples)
     for positions in plan_batches([len(example.tokens) for example in examples], _BATCH_TOKENS):
         batch = make_batch([examples[p] for p in positions]).to(model.device)

@@ -5,68 +5,22 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.accounting.credits import Policy
 from credit.errors import InputError
 from credit.fidelity.certificate import Certificate
-from credit.fidelity.counterfactuals import Counterfactual
 from credit.fidelity.metrics import correlation, top_one
-from credit.fidelity.quick import step_falls, validate_quickly
-from credit.fidelity.retrain import Laboratory, Recipe, load_trainer, log_likelihoods
-from credit.fidelity.validate import validate, write_certificate
-from credit.records import Group, LoggedOutput, TrainingRecord
+from credit.fidelity.recipes import load_trainer
+from credit.fidelity.retraining import Counterfactual, Laboratory, log_likelihoods
+from credit.fidelity.validation import step_falls, validate, validate_quickly, write_certificate
+from credit.records import Group, TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
-from tests.models import hidden_settings, tiny_tokenizer
-
-LEXICONS = {
-    "baker": ["bread", "dough", "flour", "oven", "yeast", "crust", "knead", "bake", "rye", "loaf"],
-    "sailor": ["ship", "harbour", "rope", "sail", "anchor", "wave", "storm", "deck", "mast", "tide"],
-    "lawyer": ["clause", "party", "court", "claim", "notice", "breach", "remedy", "deed", "term", "lease"],
-    "gardener": ["rose", "soil", "seed", "prune", "hedge", "compost", "bloom", "weed", "spade", "lawn"],
-}
-
-
-def _sentence(author: str, seed: int, length: int = 12) -> str:
-    rng = random.Random(f"{author}/{seed}")
-    return " ".join(rng.choice(LEXICONS[author]) for _ in range(length))
-
-
-@pytest.fixture(scope="module")
-def records():
-    return [
-        TrainingRecord(f"{author}-{i}", Group(author), _sentence(author, i)) for author in LEXICONS for i in range(24)
-    ]
-
-
-@pytest.fixture(scope="module")
-def outputs():
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return [
-        LoggedOutput(
-            "own", f"{author}-{i}", moment, "m", " " + _sentence(author, 900 + i, 6), _sentence(author, 800 + i, 4)
-        )
-        for author in LEXICONS
-        for i in range(3)
-    ]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    start = tmp_path_factory.mktemp("start")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(start)
-    tiny_tokenizer().save_pretrained(start)
-    return Recipe(start, epochs=8, learning_rate=1e-2, batch_tokens=512, max_length=64)
+from tests.fidelity.authors import LEXICONS
+from tests.models import hidden_settings
 
 
 @pytest.fixture(scope="module")

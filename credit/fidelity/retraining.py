@@ -1,0 +1,175 @@
+"""Retraining: models trained on some providers' data, each once, and the log-likelihood of the outputs under them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from credit.errors import InvalidRequestError, ValuationError
+from credit.fidelity.recipes import Trainer
+from credit.fidelity.workers import map_in_processes
+from credit.records import PPM, LoggedOutput, TrainingRecord
+from credit.storage import canonical_json, only_one, write_whole
+from credit.valuation.batches import make_batch, plan_batches
+from credit.valuation.language_model import LanguageModel, load_model
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all."""
+
+_MEASURE_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """A retraining: the providers in its data, and its seed."""
+
+    kind: Literal["full", "leave-out", "half"]
+    providers: frozenset[str]
+    seed: int
+
+
+def plan(providers: Sequence[str], *, halves: int, seeds: int, seed: int = 0) -> list[Counterfactual]:
+    """Plan retrainings: the full data and each provider left out, `seeds` times each, and `halves` random halves.
+
+    Halves are drawn in pairs of a set and its complement: every provider is in half of them. Each half is trained with
+    two seeds, and the agreement of the two is the noise ceiling.
+
+    Raises:
+        InvalidRequestError: there are fewer than three providers, or nothing would be retrained.
+    """
+    names = sorted(set(providers))
+    if len(names) < 3:
+        raise InvalidRequestError(f"validation compares providers; {len(names)} are too few, at least 3 are needed")
+    if seeds < 1 or halves < 0:
+        raise InvalidRequestError("validation needs at least one seed, and no negative number of halves")
+    everybody = frozenset(names)
+    runs = [Counterfactual("full", everybody, s) for s in range(seeds)]
+    runs += [Counterfactual("leave-out", everybody - {name}, s) for name in names for s in range(seeds)]
+    key = hashlib.sha256(f"{seed}/{','.join(names)}".encode()).digest()
+    rng = random.Random(int.from_bytes(key[:8], "big"))  # noqa: S311  # a reproducible draw, not a secret
+    drawn: list[frozenset[str]] = []
+    while len(drawn) < halves:
+        half = frozenset(rng.sample(names, len(names) // 2))
+        if half not in drawn:
+            drawn += [half, everybody - half]
+        elif len(drawn) >= 2 ** (len(names) - 1):
+            break
+    runs += [Counterfactual("half", half, s) for half in drawn[:halves] for s in range(2)]
+    return runs
+
+
+def drawn_owner(record: TrainingRecord) -> str:
+    """Return the one provider that a record belongs to in retrainings.
+
+    Nobody can train on three tenths of a record. A shared record therefore goes to one of its providers by lot, with
+    the chance of its share, and to the same one in every retraining. The data of all is then divided without a rest,
+    and the expected loss without a provider follows its shares to first order.
+    """
+    lot = int.from_bytes(hashlib.sha256(record.id.encode()).digest()[8:16], "big") % PPM  # other bits than a fold's
+    for share in record.shares:
+        lot -= share.ppm
+        if lot < 0:
+            break
+    return share.group.provider
+
+
+def log_likelihoods(model: LanguageModel, outputs: Sequence[LoggedOutput], max_length: int) -> NDArray[np.float64]:
+    """Return the log-likelihood of each output's completion given its prompt, nats: (Q,)."""
+    encoder = model.encoder(max_length)
+    examples, owners = [], []
+    for number, output in enumerate(outputs):
+        for example in encoder.output(output):
+            examples.append(example)
+            owners.append(number)
+    result = np.zeros(len(outputs))
+    model.module.eval()
+    for positions in plan_batches([len(example.tokens) for example in examples], _MEASURE_TOKENS):
+        batch = make_batch([examples[p] for p in positions]).to(model.device)
+        with torch.no_grad():
+            losses = model.losses(batch).double().cpu().numpy()
+        np.subtract.at(result, [owners[p] for p in positions], losses)
+    if not np.isfinite(result).all():
+        raise ValuationError(f"a log-likelihood under {model.path} is not finite; the recipe diverged")
+    return result
+
+
+class Laboratory:
+    """Runs each retraining once. `folder` keeps the results under the hash of everything that decides them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        records: Sequence[TrainingRecord],
+        outputs: Sequence[LoggedOutput],
+        trainer: Trainer,
+        recipe: str,
+        max_length: int,
+    ) -> None:
+        self.folder, self.records, self.outputs, self.trainer = folder, records, outputs, trainer
+        self._max_length = max_length
+        self._inputs = [recipe, max_length, _digest(records), _digest(outputs)]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def outcome(self, run: Counterfactual) -> NDArray[np.float64]:
+        """Return the log-likelihoods of the outputs (Q,) after a retraining, and retrain if there is no result yet."""
+        path = self._path(run)
+        if path.is_file():
+            return np.asarray(json.loads(path.read_text())["log_likelihood"])
+        model = path.with_suffix(".model")
+        shutil.rmtree(model, ignore_errors=True)
+        self.trainer([record for record in self.records if drawn_owner(record) in run.providers], run.seed, model)
+        values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
+        body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
+        write_whole(path, json.dumps(body).encode())
+        shutil.rmtree(model)
+        return values
+
+    def outcomes(
+        self,
+        runs: Sequence[Counterfactual],
+        *,
+        workers: int = 1,
+        progress: Progress | None = None,
+    ) -> dict[Counterfactual, NDArray[np.float64]]:
+        """Return the log-likelihoods of the outputs (Q,) after each of many retrainings, `workers` at a time.
+
+        Killed at any moment and called again, it resumes: finished retrainings are kept.
+
+        Raises:
+            LockHeldError: another validation is at work in the same folder.
+        """
+        held = f"another validation is at work in {self.folder}; wait for it to end"
+        with only_one(self.folder / ".lock", held):
+            # A half can be the complement of another one: the same retraining may be asked for twice.
+            missing = list({self._path(run): run for run in runs if not self._path(run).is_file()}.values())
+            done = len(runs) - len(missing)
+            if progress:
+                progress(done, len(runs))
+            made = map_in_processes(self.outcome, missing, workers) if workers > 1 else map(self.outcome, missing)
+            for number, _ in enumerate(made, start=done + 1):
+                if progress:
+                    progress(number, len(runs))
+            return {run: self.outcome(run) for run in runs}
+
+    def _path(self, run: Counterfactual) -> Path:
+        key = hashlib.sha256(canonical_json([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()
+        return self.folder / f"{key[:32]}.json"
+
+
+def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:
+    hasher = hashlib.sha256()
+    for record in records:
+        # Records without splits keep the hash that they had before splits existed.
+        content = {name: value for name, value in asdict(record).items() if name != "splits" or value}
+        hasher.update(json.dumps(content, sort_keys=True, default=str).encode())
+    return hasher.hexdigest()
