@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record,
 from credit.ingest.spans import LogContext
 from credit.records import LoggedOutput, Quarantined
 
-_UNKNOWN = f"is of no known format; looked for {'; '.join(known.title for known in FORMATS)}"
+_UNKNOWN = f"is of no known format; looked for {'; '.join(map(str, FORMATS))}"
 _MEANT_FOR_CREDIT = frozenset({"weight"})
 """Fields that somebody put into a log of other software in vain."""
 _LOGGED_BEFORE = "calls that were logged before in the same file"
@@ -51,7 +51,7 @@ class OutputReader:
         requests: BatchRequests | None = None,
         occurred_at: datetime | None = None,
     ) -> None:
-        self._names = field_names(own.FIELDS, fields) if fields else None
+        self._names = field_names(own.NAMES, fields) if fields else None
         check_input(path)
         self._path, self._source = path, source
         self._requests, self._occurred_at = requests or BatchRequests(), occurred_at
@@ -80,30 +80,30 @@ class OutputReader:
             if isinstance(row, Quarantined):
                 yield row
                 continue
+            log, record = self._format(row.record)
+            if log is None:
+                yield row.quarantined(_UNKNOWN)
+                continue
             try:
-                log, entries = self._read(row.record)
+                entries = log.reader.read(record, self._context)
             except InputError as error:
-                yield row.quarantined(str(error))
+                yield row.quarantined(f"{log.name}: {error}")
                 continue
             except RecursionError:  # the JSON parser takes deeper nesting than a walk through its result
-                yield row.quarantined("is nested too deeply")
+                yield row.quarantined(f"{log.name}: is nested too deeply")
                 continue
+            if self._names is None:
+                unread = record.keys() - log.reader.FIELDS
+                self._ignored.update(unread if log.names_unread else unread & _MEANT_FOR_CREDIT)
             for entry in entries:
                 yield from self._outputs(entry, row, log)
 
-    def _read(self, record: Record) -> tuple[LogFormat, Sequence[Entry | SpanEntry]]:
-        """Return the format of a record, and its entries."""
-        if self._names:  # a mapping is about the own format
-            self._ignored.update(record.keys() - self._names.values())
-            record = {ours: record[theirs] for ours, theirs in self._names.items() if theirs in record}
-            return OWN, OWN.read(record, self._context)
-        log = format_of(record)
-        if log is None:
-            raise InputError(_UNKNOWN)
-        entries = log.read(record, self._context)
-        unread = record.keys() - log.fields
-        self._ignored.update(unread if log.names_unread else unread & _MEANT_FOR_CREDIT)
-        return log, entries
+    def _format(self, record: Record) -> tuple[LogFormat | None, Record]:
+        """Return the format of a record, and the record by the format's own names of fields."""
+        if self._names is None:
+            return format_of(record), record
+        self._ignored.update(record.keys() - self._names.values())
+        return OWN, {ours: record[theirs] for ours, theirs in self._names.items() if theirs in record}
 
     def _outputs(
         self, item: Entry | SpanEntry, row: Row, log: LogFormat
@@ -113,7 +113,7 @@ class OutputReader:
         found = entry.outputs(self._source or entry.source or log.source) if isinstance(entry, Call) else [entry]
         for output in found:
             if isinstance(output, Unusable):
-                yield Quarantined(row.place, output.reason, _bytes_of(item, row))
+                yield Quarantined(row.place, f"{log.name}: {output.reason}", _bytes_of(item, row))
             elif isinstance(output, Skipped):
                 self._skipped[output.reason] += 1
             elif log.repeats and self._was_logged(output):

@@ -170,7 +170,7 @@ def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site: S
     others = [_line(output_row(70 + i, model=f"other-{i}")) for i in range(6)]
     log.write_bytes(b"\n".join([*alike, *others]))
     said = site.run("ingest-outputs", log, code=EXIT_PARTIAL).stderr.splitlines()
-    assert said[0].startswith(f"{log}:1: `occurred_at` has no time zone")
+    assert said[0].startswith(f"{log}:1: credit's own format: `occurred_at` has no time zone")
     assert said[0].endswith("(and 3 more like it)")
     assert [line.split(": ")[0] for line in said[1:5]] == [f"{log}:{number}" for number in (5, 6, 7, 8)]
     assert said[5:] == ["and 2 more, for other reasons"]

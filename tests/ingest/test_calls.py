@@ -180,7 +180,7 @@ def test_a_span_that_cannot_be_used_is_quarantined_alone(tmp_path, attributes, e
     found, bad, _ = read(tmp_path, document(span(1), span(2, **attributes), span(3)))
     assert len(found) == 2
     assert len(bad) == 1
-    assert bad[0].startswith(error)
+    assert bad[0].startswith(f"OpenTelemetry: {error}")
 
 
 def test_what_is_quarantined_of_a_document_is_the_span(tmp_path):
@@ -216,13 +216,19 @@ def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkey
     _, bad, _ = read(tmp_path, document(other))
     assert "must be a list of messages" in bad[0]
 
-    def too_deep(_record, _context):
-        raise RecursionError
+    class TooDeep:
+        FIELDS = frozenset[str]()
 
-    deep_log = LogFormat("deep", "deep", lambda record: "resourceSpans" in record, too_deep, frozenset())
-    monkeypatch.setattr(formats, "FORMATS", (deep_log, *formats.FORMATS))
+        def matches(self, record):
+            return "resourceSpans" in record
+
+        def read(self, _record, _context):
+            raise RecursionError
+
+    deep = LogFormat("deep", "deep", "resourceSpans", TooDeep())
+    monkeypatch.setattr(formats, "FORMATS", (deep, *formats.FORMATS))
     found, bad, _ = read(tmp_path, document(span(1)), {**OWN})
-    assert bad == ["is nested too deeply"]
+    assert bad == ["deep: is nested too deeply"]
     assert len(found) == 1
 
 
@@ -279,7 +285,7 @@ def test_an_observation_that_cannot_be_used_is_quarantined(tmp_path, fields, err
     found, bad, _ = read(tmp_path, observation(1, **fields))
     assert not found
     assert len(bad) == 1
-    assert bad[0].startswith(error)
+    assert bad[0].startswith(f"Langfuse: {error}")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ EXPECTED = {
         {FAILED: 2, CALLED: 2, REFUSED: 1},
         [NULL],
     ),
-    "anthropic-batch-results.jsonl": ("Anthropic", [PLAIN, FIRST], {FAILED: 2, CALLED: 2}, []),
+    "anthropic-batch-results.jsonl": ("Anthropic batch", [PLAIN, FIRST], {FAILED: 2, CALLED: 2}, []),
     "litellm.jsonl": (
         "LiteLLM",
         [PLAIN, FIRST, SECOND, PLAIN, PLAIN],
@@ -110,14 +110,19 @@ def test_a_log_is_read_as_what_was_asked_and_answered(name):
     logged = outputs(items)
     assert [(output.messages, output.completion) for output in logged] == said
     assert found.skipped == skipped
-    assert [item.error for item in items if isinstance(item, Quarantined)] == refused
+    assert [item.error for item in items if isinstance(item, Quarantined)] == [f"{title}: {why}" for why in refused]
     assert found.notices == ()
     assert len({output.external_id for output in logged}) == len(logged)
     for output in logged:
         assert (output.model, output.prompt, output.weight_micro) == ("my-llm", "", MICRO)
         assert output.occurred_at == TOLD if "anthropic" in name else MADE[0] < output.occurred_at < MADE[1]
         assert output.occurred_at.tzinfo is UTC
-    assert all(title in format_of(record).title for record in records(name))
+    assert all(format_of(record).name == title for record in records(name))
+
+
+def test_the_page_on_logs_lists_every_format_by_the_name_that_reasons_begin_with():
+    page = (LOGS.parents[2] / "docs" / "logs.md").read_text()
+    assert [log.name for log in FORMATS[1:] if f"\n| {log.name}" not in page] == []
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -150,8 +155,9 @@ def test_a_source_that_is_given_goes_before_the_formats_own(name):
 @pytest.mark.parametrize("name", ["openai-batch-output.jsonl", "anthropic-batch-results.jsonl"])
 def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path):
     alone = [item for item in reader(LOGS / name) if isinstance(item, Quarantined)]
+    title = EXPECTED[name][0]
     assert {item.error for item in alone} >= {
-        f"the request 'request-{n}' is missing; give the batch's input file in the same call, in any order"
+        f"{title}: the request 'request-{n}' is missing; give the batch's input file in the same call, in any order"
         for n in (0, 1)
     }
     backwards = reader(LOGS / name, *reversed(asked(name)))
@@ -160,7 +166,7 @@ def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path
     changed = tmp_path / "other.jsonl"
     changed.write_text(requests.read_text().replace("How lay the harbour?", "And then?"))
     twice = {item.error for item in reader(LOGS / name, requests, changed) if isinstance(item, Quarantined)}
-    assert any(error.startswith("the request 'request-0' is another one at ") for error in twice)
+    assert any(error.startswith(f"{title}: the request 'request-0' is another one at ") for error in twice)
     assert outputs(reader(LOGS / name, requests, requests)) == outputs(reader(LOGS / name, requests))
     found = reader(requests)
     assert list(found) == []
@@ -182,7 +188,7 @@ def test_a_request_that_cannot_be_used_is_named_with_its_result_alone(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, 7, {"custom_id": 5, "body": []}]))
     refused = [item.error for item in reader(LOGS / "openai-batch-output.jsonl", path) if isinstance(item, Quarantined)]
     assert f"the request 'request-0' at {path}:1 cannot be used: `messages` 0: `content` holds a part" in refused[-1]
-    assert f"the request 'request-1' at {path}:2 cannot be used: `messages` is missing" in refused
+    assert f"OpenAI batch: the request 'request-1' at {path}:2 cannot be used: `messages` is missing" in refused
     assert [item.place.line for item in reader(path) if isinstance(item, Quarantined)] == [9]
 
 
@@ -204,7 +210,7 @@ def test_a_record_of_no_format_is_quarantined_with_what_was_looked_for(record, t
     (item,) = OutputReader(path)
     assert isinstance(item, Quarantined)
     for known in FORMATS:
-        assert known.title in item.error
+        assert str(known) in item.error
 
 
 def test_a_weight_in_a_log_of_other_software_is_named_because_it_counts_nothing(tmp_path):

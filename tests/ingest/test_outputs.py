@@ -20,6 +20,7 @@ from credit.ingest.lines import read_lines
 from credit.ingest.outputs import OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Place, Quarantined
 
+OWN_FORMAT = "credit's own format"
 OWN = {"id": "o1", "occurred_at": "2026-10-31T23:59:00+02:00", "model": "m", "prompt": "Q", "completion": "A"}
 MOMENT = datetime(2026, 10, 31, 21, 59, tzinfo=UTC)
 PARSED = LoggedOutput("own", "o1", MOMENT, "m", "A", "Q")
@@ -147,13 +148,13 @@ def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read
     assert isinstance(first, Parsed)
     assert isinstance(third, Parsed)
     assert isinstance(second, Quarantined)
-    assert second.error.startswith(error)
+    assert second.error.startswith(f"{OWN_FORMAT}: {error}")
     assert (second.place, second.raw) == (Place(str(path), 2), bad)
 
 
 def test_every_wrong_field_is_named_at_once(tmp_path):
     item = refused(write(tmp_path, {"id": "o1", "completion": 3}))
-    assert item.error == "`occurred_at` is missing; `model` is missing; `completion` must be a text"
+    assert item.error == f"{OWN_FORMAT}: `occurred_at` is missing; `model` is missing; `completion` must be a text"
 
 
 @pytest.mark.parametrize(
@@ -163,8 +164,11 @@ def test_every_wrong_field_is_named_at_once(tmp_path):
         (b'{"id": "caf\xe9"}', "byte 0xe9 at position 12 is not UTF-8"),
         (b'{"weight": NaN}', "malformed JSON: NaN is not a JSON number"),
         (b"[]", "a record must be a JSON object"),
-        (json.dumps(OWN).encode().replace(b'"A"', b'"A", "weight": 1e999999'), "`weight` is more than"),
-        (json.dumps(OWN).encode().replace(b'"A"', b'"A", "weight": 1e-999999'), "`weight` has more than 6 decimal"),
+        (json.dumps(OWN).encode().replace(b'"A"', b'"A", "weight": 1e999999'), f"{OWN_FORMAT}: `weight` is more than"),
+        (
+            json.dumps(OWN).encode().replace(b'"A"', b'"A", "weight": 1e-999999'),
+            f"{OWN_FORMAT}: `weight` has more than 6 decimal",
+        ),
     ],
 )
 def test_a_line_that_is_no_record_is_quarantined(tmp_path, line, error):
@@ -228,7 +232,7 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
     assert (first.record.external_id, first.record.completion) == ("chatcmpl-1#0", "A")
     assert (second.record.external_id, second.record.completion) == ("chatcmpl-1#1", "BC")
     assert isinstance(third, Quarantined)
-    assert third.error == "choice 3: `content` is null"
+    assert third.error == "OpenAI chat: choice 3: `content` is null"
     assert reader.skipped == {"the model refused": 1}
 
 
@@ -252,7 +256,7 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
 )
 def test_a_call_that_cannot_be_used_is_quarantined_with_the_reason(tmp_path, response, error):
     item = refused(write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, **response}}))
-    assert item.error.startswith(error)
+    assert item.error.startswith(f"OpenAI chat: {error}")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +284,7 @@ def test_a_call_without_a_text_is_counted_and_not_quarantined(tmp_path, response
     ],
 )
 def test_half_a_call_is_quarantined(tmp_path, line, error):
-    assert refused(write(tmp_path, line)).error.startswith(error)
+    assert refused(write(tmp_path, line)).error.startswith(f"OpenAI chat: {error}")
 
 
 def test_a_field_that_is_not_used_is_named_and_counted(tmp_path):
@@ -327,7 +331,8 @@ def test_a_parquet_row_of_the_wrong_type_is_named_by_its_number(tmp_path):
     good, bad = OutputReader(path)
     assert isinstance(good, Parsed)
     assert isinstance(bad, Quarantined)
-    assert (bad.place, bad.error) == (Place(str(path), 2), "`weight` must be a plain finite number, like 1 or 0.25")
+    error = f"{OWN_FORMAT}: `weight` must be a plain finite number, like 1 or 0.25"
+    assert (bad.place, bad.error) == (Place(str(path), 2), error)
     assert json.loads(bad.raw)["id"] == "o1"
 
 

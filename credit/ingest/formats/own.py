@@ -32,7 +32,8 @@ class _OwnRecord(InputModel):
     source: Name | None = None
 
 
-FIELDS = tuple(_OwnRecord.model_fields)
+NAMES = tuple(_OwnRecord.model_fields)
+FIELDS = frozenset(NAMES)
 
 
 def matches(record: Mapping[str, object]) -> bool:

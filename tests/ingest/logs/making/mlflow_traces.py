@@ -1,4 +1,4 @@
-"""MLflow traces of calls by OpenAI's client, a list of `Trace.to_dict()`: python mlflow.py mlflow.json.
+"""MLflow traces of calls by OpenAI's client, a list of `Trace.to_dict()`: python mlflow_traces.py mlflow.json.
 
 Left out are paths, the user's name and stack traces.
 """
