@@ -1,4 +1,4 @@
-"""`credit adjust`, `reverse` and `restate`: corrections of posted money, which stays as it was posted."""
+"""`credit adjust`, `reverse` and `restate`: corrections, each a new transaction beside the old ones."""
 
 from __future__ import annotations
 

@@ -297,13 +297,13 @@ def _say_plan(workspace: Workspace, request: IndexRequest) -> None:
 
 
 def _given(ctx: click.Context) -> frozenset[str]:
-    """Return the names of the options that were typed, as the fields of `IndexSettings` that they are about."""
+    """Return the fields of `IndexSettings` whose options were typed, not left at their defaults."""
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     return frozenset(typed | {"rank"} if "ranks" in typed else typed)
 
 
 def _parse_checkpoint(text: str) -> tuple[Path, float]:
-    """Read MODEL or MODEL:WEIGHT; a folder whose name holds a colon is meant where there is one."""
+    """Read MODEL or MODEL:WEIGHT. An existing folder with a colon in its name is a MODEL."""
     folder, colon, weight = text.rpartition(":")
     if not colon or Path(text).is_dir():
         return Path(text), 1.0
@@ -316,7 +316,7 @@ def _parse_checkpoint(text: str) -> tuple[Path, float]:
 
 
 def _split_ranks(ranks: tuple[str, ...], rank: int = 32) -> tuple[int, tuple[str, ...]]:
-    """Return the rank of all layers, and the rules that follow."""
+    """Return the rank of all layers, and the rules after it."""
     for number, rule in enumerate(ranks):
         if not rule.isdecimal():
             return rank, ranks[number:]
@@ -325,7 +325,7 @@ def _split_ranks(ranks: tuple[str, ...], rank: int = 32) -> tuple[int, tuple[str
 
 
 def _in_words(skipped: Sequence[SkippedLayer], most: int = 3) -> str:
-    """Name the largest layers that are not watched; the manifest names all."""
+    """Name the largest unwatched layers; the manifest names all."""
     ranked = sorted(skipped, key=lambda layer: -layer.share)
     named = [f"{layer.name} ({layer.share:.1%})" for layer in ranked[:most]]
     if len(ranked) > most:

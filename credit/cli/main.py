@@ -1,4 +1,4 @@
-"""The `credit` command. A command's module is imported when the command runs, so that `--help` answers at once."""
+"""The `credit` command. It imports the module of a command when that runs: `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Failure(click.ClickException):
 
 
 class _LazyGroup(Group):
-    """Group that imports a command when it is called, and turns the project's errors into messages and exit codes."""
+    """Group with lazy imports; it turns the project's errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,4 +1,4 @@
-"""Parameters that commands share, each declared once, and the group in which commands stand."""
+"""Parameters shared by commands, each declared once, and the class of command groups."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _moment(text: str | None) -> datetime | None:
 
 @click.group(cls=Group)
 def outputs() -> None:
-    """Pending outputs, and those that can never be valued.
+    """Pending outputs, and unvalued ones, which a person took out.
 
     \b
     Example: credit outputs unvalue o117 --reason "empty completion"
@@ -103,7 +103,7 @@ def _named_outputs(command: Callable[..., R]) -> Callable[..., R]:
 @_named_outputs
 @ledger_options
 def unvalue(workspace: Workspace, names: tuple[str, ...], reason: str) -> None:
-    """Take out outputs that can never be valued, so that their period can close. They distribute nothing.
+    """Take out outputs that can never be valued, so that their period can close; they distribute nothing.
 
     All outputs are taken out, or none. Repeating the command changes nothing.
 

@@ -33,11 +33,11 @@ def is_json(ctx: click.Context | None = None) -> bool:
 
 
 def say(facts: object, *lines: str, exit_code: int = 0) -> None:
-    """Print the result of a command: `facts` as one JSON object where that was asked for, else the lines.
+    """Print the result of a command: the lines, or with `--json` the facts as one JSON object.
 
     Args:
-        facts: a dataclass, or a dict that may hold dataclasses.
-        lines: the same for people; characters that could steer a terminal are replaced.
+        facts: a dataclass, or a dict of them.
+        lines: the same for people, without characters that steer a terminal.
         exit_code: ends the command with it, unless 0.
     """
     text = json.dumps(facts, default=_jsonable, sort_keys=True) if is_json() else printable_lines("\n".join(lines))
@@ -63,7 +63,7 @@ def say_error(ctx: click.Context, message: str, exit_code: int) -> None:
 
 
 def warn(*lines: str) -> None:
-    """Print lines to standard error; characters that could steer a terminal are replaced."""
+    """Print lines to standard error, without characters that steer a terminal."""
     for line in lines:
         click.echo(printable_lines(line), err=True)
 

@@ -1,4 +1,4 @@
-"""`credit providers`: who can be credited, on which terms, and the details needed to pay them."""
+"""`credit providers`: providers, their terms, and the details needed to pay them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def providers() -> None:
-    """Providers: who can be credited, on which terms, and the details needed to pay them.
+    """Providers, their terms, and the details needed to pay them.
 
     \b
     Example: credit providers import providers.csv

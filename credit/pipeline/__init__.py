@@ -1,4 +1,4 @@
 """The commands as functions: the only place where valuation, accounting and ledger meet.
 
-ingest ─▶ ledger.outputs ─▶ compute (valuation ▶ credits ▶ score book ▶ journal) ─▶ closing (allocation ▶ journal)
+ingest ─▶ ledger.outputs ─▶ compute (valuation ▶ credits ▶ score book ▶ journal) ─▶ close (pools ▶ statements ▶ journal)
 """

@@ -181,7 +181,7 @@ def _valued_chunks(
 def _encodable(
     ledger: Ledger, model: str, size: int, encoder: Encoder, report: ComputeReport
 ) -> Iterator[StoredOutput]:
-    """Yield the pending outputs of a model that its tokenizer can encode; the others are refused by name."""
+    """Yield the pending outputs of a model, as far as its tokenizer can encode them; refuse the others by name."""
     after = 0
     while True:
         with ledger.read() as conn:
@@ -199,7 +199,7 @@ def _encodable(
 
 
 def _one_by_one(chunk: Sequence[StoredOutput], value: _Value, report: ComputeReport) -> Iterator[StoredOutput]:
-    """Yield the outputs of a chunk that have a value alone; the others are refused by name."""
+    """Yield the outputs of a chunk with a value by itself; refuse the others by name."""
     for stored in chunk:
         try:
             value([stored], [])

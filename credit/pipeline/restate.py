@@ -251,7 +251,7 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
 def _credits(
     conn: Connection, workspace: Workspace, period: str, rescore: Rescore
 ) -> tuple[Mapping[Group, int], Mapping[Group, int]]:
-    """Return every group's micro-credits before and after, both without outputs whose credits were reversed."""
+    """Return every group's micro-credits before and after; outputs with reversed credits count in neither."""
     posted = credits_by_group(conn, period)
     restated = dict(posted)
     for group, micro in posted_moves(conn, period).items():
@@ -339,13 +339,13 @@ def _money_changes(
 
 
 def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCurrency:
-    """Return the account that now has an account's money: the provider's, if a held collection was released."""
+    """Return the present account of an account's money: the provider's, after a held collection was released."""
     provider = parse_account(key).provider or ""
     return AccountKind.PAYABLE.key(provider) if (key, currency) in released else key, currency
 
 
 def _released(conn: Connection, period: str) -> set[AccountCurrency]:
-    """Return the accounts of held collections whose earnings of a period were released after it."""
+    """Return the accounts of collections held in a period and released after it."""
     query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
         ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
         ledger_txn.c.period_id > period,
@@ -355,7 +355,7 @@ def _released(conn: Connection, period: str) -> set[AccountCurrency]:
 
 
 def _restatements(conn: Connection, period: str) -> list[int]:
-    """Return the transactions that restated a period, reversed ones too."""
+    """Return the transactions of all restatements of a period, reversed ones too."""
     prefix = TransactionKind.RESTATEMENT.key(period=period, number="")
     query = select(ledger_txn.c.id).where(ledger_txn.c.idempotency_key.startswith(prefix, autoescape=True))
     return list(conn.execute(query.order_by(ledger_txn.c.id)).scalars())

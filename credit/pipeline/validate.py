@@ -99,7 +99,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
 
 
 def register_certificates(workspace: Workspace, folder: Path) -> list[Certificate]:
-    """Register the certificates in the folder of an index in another ledger.
+    """Register the certificates of an index in a ledger, from the folder of the index.
 
     Raises:
         InputError: the index has no certificate.
@@ -149,7 +149,7 @@ def _by_retraining(
 
 
 def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
-    """Draw outputs of a model from the ledger by the hash of their names, so that the same ledger gives the same.
+    """Draw outputs of a model by the hash of their names: the same ledger always gives the same outputs.
 
     Unvalued outputs, and those that cannot be tokenised, have no value to check: they are passed over.
     """
