@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
 from credit.ledger.verify import verify
-from tests.conftest import ON_POSTGRESQL
+from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
 
@@ -341,7 +343,82 @@ def test_a_lost_constraint_is_found(ledger: Ledger, database_url: str) -> None:
         conn.exec_driver_sql("ALTER TABLE ledger_entry DROP CONSTRAINT ck_ledger_entry_amount")
     engine.dispose()
     problems = verify(ledger, None).problems
-    assert [str(item) for item in problems] == ["table ledger_entry: has lost its constraint ck_ledger_entry_amount"]
+    assert [str(item) for item in problems] == ["constraint ck_ledger_entry_amount: is missing"]
+
+
+WEAKENED = {
+    "constraint ck_pool_net": "ALTER TABLE pool DROP CONSTRAINT ck_pool_net, ADD CONSTRAINT ck_pool_net CHECK (true)",
+    "constraint fk_pool_period_id": "ALTER TABLE pool DROP CONSTRAINT fk_pool_period_id",
+    "constraint fk_hold_provider_id": "ALTER TABLE hold DISABLE TRIGGER ALL",
+    "constraint uq_pool_period_id_currency_reference": "ALTER TABLE pool DROP CONSTRAINT"
+    " uq_pool_period_id_currency_reference",
+    "constraint extra": "ALTER TABLE pool ADD CONSTRAINT extra CHECK (gross_minor < 1000000)",
+    "index ix_hold_provider_id": "DROP INDEX ix_hold_provider_id",
+    "index extra": "CREATE UNIQUE INDEX extra ON hold (reason)",
+    "column pool.gross_minor": "ALTER TABLE pool ALTER gross_minor DROP NOT NULL",
+    "column hold.reason": 'ALTER TABLE hold ALTER reason TYPE text COLLATE "POSIX"',
+    "rule nothing on pool": "CREATE RULE nothing AS ON INSERT TO pool DO INSTEAD NOTHING",
+    "policy mine on pool": "CREATE POLICY mine ON pool USING (currency = 'EUR')",
+    "row security of pool": "ALTER TABLE pool ENABLE ROW LEVEL SECURITY",
+    "table payout_event": "DROP TABLE payout_event",
+}
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("place", WEAKENED)
+def test_what_postgresql_keeps_in_another_way_is_named(ledger: Ledger, database_url: str, place: str) -> None:
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as conn:
+        conn.exec_driver_sql(WEAKENED[place])
+    engine.dispose()
+    assert place in places(ledger)
+
+
+REWRITTEN = {
+    "constraint ck_pool_net": ("pool", "net_minor = gross_minor - deductions_minor", "net_minor = net_minor"),
+    "constraint ck_pool_gross_minor": ("pool", "CHECK (gross_minor >= 0)", "CHECK (gross_minor >= -1)"),
+    "constraint fk_pool_period_id": ("pool", "REFERENCES period (id)", "REFERENCES provider (id)"),
+    "column hold.reason": ("hold", "reason TEXT NOT NULL", "reason TEXT"),
+    "table hold": ("hold", "STRICT", ""),
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("place", REWRITTEN)
+def test_what_sqlite_keeps_in_another_way_is_named(ledger: Ledger, database_url: str, place: str) -> None:
+    table, old, new = REWRITTEN[place]
+    with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        change = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ?"
+        assert connection.execute(change, (old, new, table)).rowcount == 1
+    assert place in places(ledger)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("place", "statement"),
+    [
+        ("index ix_hold_provider_id", "DROP INDEX ix_hold_provider_id"),
+        ("index extra", "CREATE UNIQUE INDEX extra ON hold (reason)"),
+        ("column hold.note", "ALTER TABLE hold ADD COLUMN note TEXT"),
+        ("table payout_event", "DROP TABLE payout_event"),
+    ],
+)
+def test_a_lost_or_added_object_of_sqlite_is_named(
+    ledger: Ledger, database_url: str, place: str, statement: str
+) -> None:
+    with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(statement)
+    assert place in places(ledger)
+
+
+def test_an_index_of_the_keepers_own_is_no_problem(ledger: Ledger, database_url: str) -> None:
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as conn:
+        conn.exec_driver_sql("CREATE INDEX own ON hold (created_at)")
+        conn.exec_driver_sql("CREATE TABLE other_software (id INTEGER PRIMARY KEY)")
+    engine.dispose()
+    assert places(ledger) == []
 
 
 @pytest.mark.parametrize(

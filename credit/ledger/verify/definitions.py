@@ -1,43 +1,187 @@
-"""Checks of the database's objects: triggers, tables and constraints are the ones that `credit` made."""
+"""Checks of the database's objects: its definitions are those of `credit.ledger.schema` and `credit.ledger.triggers`.
+
+Definitions are compared as texts, so that a constraint that was weakened under its own name is found. SQLite keeps each
+table as it was written; its text is taken apart into columns and constraints. PostgreSQL keeps expressions in a form of
+its own: there the schema's tables are made once more as temporary ones, in a transaction that is rolled back, and the
+server's words for both are compared.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
+from credit.errors import LedgerError
 from credit.ledger import triggers
-from credit.ledger.rules import Dialect
 from credit.ledger.schema import metadata
 from credit.ledger.verify.report import Problem
 
+_TABLE = re.compile(r'CREATE TABLE "?(\w+)"? *\((.*)\)([^)]*)', re.DOTALL)
+_CONSTRAINT = re.compile(r" ?CONSTRAINT (\w+) ")
+
+_OBJECTS = """
+SELECT c.relname, 'table ' || c.relname, 'table' FROM pg_class c WHERE c.relnamespace = {space} AND c.relkind = 'r'
+UNION ALL
+SELECT c.relname, 'column ' || c.relname || '.' || a.attname,
+    format_type(a.atttypid, a.atttypmod) || coalesce(' COLLATE ' || l.collname, '')
+    || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
+    || coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    LEFT JOIN pg_collation l ON l.oid = a.attcollation
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE c.relnamespace = {space} AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+UNION ALL
+SELECT c.relname, 'constraint ' || n.conname, pg_get_constraintdef(n.oid) || CASE WHEN EXISTS (
+    SELECT 1 FROM pg_trigger t WHERE t.tgconstraint = n.oid AND t.tgenabled <> 'O') THEN ' (switched off)' ELSE '' END
+FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
+WHERE c.relnamespace = {space} AND n.contype <> 'n'
+UNION ALL
+SELECT c.relname, 'index ' || x.relname, pg_get_indexdef(x.oid, 0, true)
+    || CASE WHEN i.indisvalid THEN '' ELSE ' (not valid)' END
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+WHERE c.relnamespace = {space}
+"""
+"""Table, name and definition of every table, column, constraint and index; NOT NULL stands with its column."""
+
+_ADDED = """
+SELECT c.relname, 'rule ' || r.rulename || ' on ' || c.relname, 'rule'
+FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relnamespace = {space}
+UNION ALL
+SELECT c.relname, 'policy ' || p.polname || ' on ' || c.relname, 'policy'
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = {space}
+UNION ALL
+SELECT c.relname, 'row security of ' || c.relname, 'row security'
+FROM pg_class c WHERE c.relnamespace = {space} AND c.relrowsecurity
+"""
+"""The same of every object that makes PostgreSQL hide or rewrite rows; `credit` makes none."""
+
+_LEDGER = "current_schema()::regnamespace"
+
 
 def check_definitions(conn: Connection) -> Iterator[Problem]:
-    """Yield every trigger or named constraint that is missing or not as `credit` made it."""
-    dialect: Dialect = "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
-    expected, installed = triggers.expected(dialect), triggers.installed(conn)
-    for name in sorted(expected.keys() | installed.keys()):
-        if name not in installed:
+    """Yield each trigger, table, column, constraint or index that is missing, added, switched off or changed.
+
+    Added tables are other software's, and added indexes the keeper's own: they are passed over unless they are unique.
+
+    Raises:
+        LedgerError: PostgreSQL does not let this user make temporary tables, with which definitions are compared.
+    """
+    yield from _check_triggers(conn)
+    found, expected = definitions(conn), expected_definitions(conn)
+    for name in sorted(expected, key=lambda item: (not item.startswith("table "), item)):
+        if name not in found:
+            yield Problem(name, "is missing")
+        elif found[name] != expected[name]:
+            yield Problem(name, f"is not as credit made it: {found[name]} in place of {expected[name]}")
+    for name in sorted(found.keys() - expected.keys()):
+        if not name.startswith("index ") or "UNIQUE" in found[name]:
+            yield Problem(name, "is not one of this version of credit")
+    if conn.dialect.name == "postgresql":
+        for name in sorted(_select(conn, _ADDED, _LEDGER)):
+            yield Problem(name, "was not made by credit: it hides rows, or changes what is written")
+
+
+def _check_triggers(conn: Connection) -> Iterator[Problem]:
+    found, expected = triggers.installed(conn), triggers.expected(triggers.dialect_of(conn))
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
             yield Problem(f"trigger {name}", "is missing: the database no longer refuses what it guarded")
         elif name not in expected:
             yield Problem(f"trigger {name}", "is not one of this version of credit")
-        elif installed[name] != expected[name]:
+        elif found[name] != expected[name]:
             yield Problem(f"trigger {name}", "is switched off or not as credit made it")
-    found = inspect(conn)
+
+
+def definitions(conn: Connection) -> dict[str, str]:
+    """Return the definition of each table of the ledger, and of its columns, constraints and indexes, by name."""
+    if conn.dialect.name == "postgresql":
+        return _select(conn, _OBJECTS, _LEDGER)
+    made = conn.execute(text("SELECT tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index')"))
+    return _taken_apart(sql for table, sql in made if table in metadata.tables and sql is not None)
+
+
+def expected_definitions(conn: Connection) -> dict[str, str]:
+    """Return the definitions of the schema, in the words of the engine that `conn` is on."""
+    if conn.dialect.name == "sqlite":
+        return _taken_apart(_statements(conn))
+    try:
+        with conn.engine.connect() as scratch, scratch.begin() as undone:
+            for statement in _statements(conn):
+                scratch.exec_driver_sql(
+                    statement.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1),
+                    execution_options={"no_parameters": True},
+                )
+            found = _select(scratch, _OBJECTS, "pg_my_temp_schema()")
+            undone.rollback()
+    except DatabaseError as error:
+        raise LedgerError(
+            f"definitions cannot be compared, for which temporary tables are made: {error.orig}; let this user make"
+            " them: GRANT TEMPORARY ON DATABASE"
+        ) from error
+    return found
+
+
+def _select(conn: Connection, query: str, space: str) -> dict[str, str]:
+    """Return the definitions in a schema of PostgreSQL, of the ledger's tables alone."""
+    made = conn.execute(text(query.replace("{space}", space)))
+    return {name: definition for table, name, definition in made if table in metadata.tables}
+
+
+def _statements(conn: Connection) -> Iterator[str]:
+    """Yield the statement for every table and index of the schema."""
+    dialect = sqlite.dialect() if conn.dialect.name == "sqlite" else conn.dialect
     for table in metadata.sorted_tables:
-        if not found.has_table(table.name):
-            yield Problem(f"table {table.name}", "is missing")
+        yield str(CreateTable(table).compile(dialect=dialect))
+        for index in sorted(table.indexes, key=lambda item: str(item.name)):
+            yield str(CreateIndex(index).compile(dialect=dialect))
+
+
+def _taken_apart(statements: Iterator[str]) -> dict[str, str]:
+    """Return the parts of SQLite's statements by name: a column in one part, each constraint in another."""
+    found: dict[str, str] = {}
+    for statement in statements:
+        said = " ".join(statement.replace('"', "").split())
+        table = _TABLE.fullmatch(said)
+        if table is None:
+            unique, _, rest = said.removeprefix("CREATE ").rpartition("INDEX ")
+            found[f"index {rest.split()[0]}"] = unique + rest
             continue
-        names = {item["name"] for item in found.get_check_constraints(table.name)}
-        names |= {item["name"] for item in found.get_unique_constraints(table.name)}
-        names |= {item["name"] for item in found.get_foreign_keys(table.name)}
-        names.add(found.get_pk_constraint(table.name)["name"])
-        for missing in sorted({str(item.name) for item in table.constraints} - {str(name) for name in names}):
-            yield Problem(f"table {table.name}", f"has lost its constraint {missing}")
+        name, body, options = table.groups()
+        found[f"table {name}"] = options.replace(" ", "")
+        for part in _parts(body):
+            column, *constraints = _CONSTRAINT.split(part)
+            if column:
+                of, _, kind = column.partition(" ")
+                found[f"column {name}.{of}"] = kind
+            found |= {f"constraint {key}": said for key, said in zip(constraints[::2], constraints[1::2], strict=True)}
+    return found
+
+
+def _parts(body: str) -> Iterator[str]:
+    """Yield the columns and constraints in a table's definition: what lies between commas outside brackets."""
+    depth = start = 0
+    for place, sign in enumerate(body):
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "," and depth == 0:
+            yield body[start:place].strip()
+            start = place + 1
+    yield body[start:].strip()
+
+
+def is_readable(conn: Connection) -> bool:
+    """Return True if every table and column of the schema is there, so that other checks can read them."""
+    found = definitions(conn)
+    names = {f"column {table.name}.{column.name}" for table in metadata.sorted_tables for column in table.columns}
+    return names <= found.keys()
 
 
 def check_storage(conn: Connection) -> Iterator[Problem]:
-    """Yield what SQLite's own integrity check finds; PostgreSQL has no such check in SQL."""
+    """Yield each fault that SQLite's own integrity check finds; PostgreSQL has no such check in SQL."""
     if conn.dialect.name == "sqlite":
         for (line,) in conn.execute(text("PRAGMA integrity_check(10)")):
             if line != "ok":
