@@ -9,19 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, literal, select
 
-from credit.ledger.accounts import (
-    AccountKind,
-    fx_account,
-)
+from credit.ledger.accounts import AccountKind, fx_account
 from credit.ledger.credits import credit_totals, credits_by_month
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
+from credit.ledger.journal import journal_lines, journal_sums
 from credit.ledger.periods import last_closed, last_day, later
 from credit.ledger.schema import (
     account,
     allocation,
-    exact_sum,
-    join_sum,
     ledger_entry,
     ledger_txn,
     period,
@@ -69,19 +65,13 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
 def check_pooling(conn: Connection) -> Iterator[Problem]:
     """Yield each pooling that moves more than credits between earners, or takes more than somebody earned."""
     query = (
-        select(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
-        .join_from(ledger_txn, ledger_entry, ledger_entry.c.txn_id == ledger_txn.c.id)
-        .join(account, account.c.id == ledger_entry.c.account_id)
+        journal_lines(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
         .where(ledger_txn.c.kind == TransactionKind.POOLING)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     for row in conn.execute(query).all():
-        earned = (
-            select(*exact_sum(ledger_entry.c.amount))
-            .join_from(ledger_entry, ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-            .where(ledger_entry.c.account_id == row.account_id, ledger_txn.c.period_id == row.period_id)
-        )
-        left = join_sum(*conn.execute(earned).one())
+        of_period = (ledger_entry.c.account_id == row.account_id, ledger_txn.c.period_id == row.period_id)
+        ((left,),) = journal_sums(conn, where=of_period)
         if not row.key.startswith(AccountKind.EARNED.key("")) or left < 0:
             yield Problem(f"transaction {row.id}", f"leaves {row.key} with {left} micro-credits in {row.period_id}")
 
@@ -219,11 +209,9 @@ def check_held(conn: Connection) -> Iterator[Problem]:
     Only allocations, restatements and releases move that money, and the close after a hold has ended releases it whole.
     """
     rows = conn.execute(
-        select(account.c.key, provider.c.key.label("owner"), account.c.collection, ledger_txn.c.id, ledger_txn.c.kind)
-        .add_columns(ledger_txn.c.period_id, ledger_entry.c.commodity, ledger_entry.c.amount)
-        .join_from(account, ledger_entry, ledger_entry.c.account_id == account.c.id)
-        .join(ledger_txn, ledger_txn.c.id == ledger_entry.c.txn_id)
-        .join(provider, provider.c.id == account.c.provider_id)
+        journal_lines(account.c.key, provider.c.key.label("owner"), account.c.collection, owners=True)
+        .add_columns(ledger_txn.c.id, ledger_txn.c.kind, ledger_txn.c.period_id)
+        .add_columns(ledger_entry.c.commodity, ledger_entry.c.amount)
         .where(account.c.kind == AccountKind.HELD)
         .order_by(account.c.key, ledger_entry.c.commodity, ledger_txn.c.period_id, ledger_txn.c.id)
     ).all()
