@@ -172,7 +172,7 @@ class TransactionKind(StrEnum):
     POOL = "pool", "person", "while open", "pool:{period}:{currency}:{reference}", PoolDetails
     """Money to distribute, from outside into the period's pool."""
 
-    POOLING = "pooling", "close", "never", "pooling:{period}"
+    PERIOD_BASIS = "period-basis", "close", "never", "period-basis:{period}"
     """Credits of a period, moved to where the sums over the period put them."""
     ALLOCATION = "allocation", "close", "never", "allocation:{period}:{currency}:{reference}", AllocationDetails
     """A pool, divided among those who earned it and the house."""

@@ -51,7 +51,7 @@ class ConfirmReport:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of a results file, checked as far as it can be without the ledger."""
+    """A row of a results file, checked without the ledger."""
 
     place: Place
     payout_id: str
@@ -75,8 +75,8 @@ def confirm_payments(
         now: when the ledger records it.
 
     Raises:
-        InputError: a row cannot be used: an unknown payout, one of another batch, another result than the one that
-            was recorded, a return of what was not paid, twice in the file, a failure or return without a reason, a
+        InputError: a row has an unknown payout, one of another batch, or one for the second time; a result that
+            contradicts the record; a return of money that was not paid; a failure or return without a reason; or a
             text that repeats personal data. Nothing of the file is recorded.
         LedgerError: there is no batch with this number.
     """
@@ -153,7 +153,9 @@ def _is_known(row: _Row, item: BatchedPayout) -> bool:
     if row.outcome == "returned" and item.outcome != "paid":
         was = "has no result yet" if item.outcome is None else "is recorded as failed"
         raise _refusal(
-            row, f"payout {row.payout_id} {was}: only what was paid is returned; what never arrived has failed"
+            row,
+            f"payout {row.payout_id} {was}: only money that was paid is returned; a payment that never arrived has"
+            " failed",
         )
     if row.outcome != "returned" and item.outcome is not None:
         remedy = "; if the money came back, its status is returned" if item.outcome == "paid" else ""

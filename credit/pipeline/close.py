@@ -58,9 +58,9 @@ class ClosePolicy:
 
     Attributes:
         house: the use of money that no provider's data earned.
-        grace_days: days after the period's end in which its outputs might still come in.
+        grace_days: days to wait after the period's end for late outputs.
         leave_pending: pending outputs do not hold up the close; a later period credits them.
-        min_fidelity: the least that a certificate must show, as a fraction of the noise ceiling.
+        min_fidelity: the least LDS of a certificate, as a fraction of the noise ceiling.
         unvalidated: why the period is paid without such a certificate; empty where there is one.
     """
 
@@ -107,7 +107,7 @@ class CloseReport:
 
 
 class _UndoError(Exception):
-    """Carries a dry run's report out of the transaction that it undoes."""
+    """A dry run's report on its way out of the transaction, which is undone."""
 
     def __init__(self, report: CloseReport) -> None:
         self.report = report
@@ -144,8 +144,8 @@ def close_period(
         ledger: the ledger.
         period: the period `YYYY-MM`.
         policy: the rules; None for the defaults.
-        books: the folder of the score books. Without it, statements do not say how sure a share is, and a period whose
-            credits follow sums over the period cannot be closed.
+        books: the folder of the score books. Without it, statements do not say how sure a share is, and credits that
+            follow sums over the period cannot be closed.
         dry_run: only report what would happen.
         now: when the ledger records it.
 

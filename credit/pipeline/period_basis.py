@@ -66,12 +66,12 @@ def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Gro
 
 
 def post_period_sums(conn: Connection, books: Path | None, period: str, now: datetime) -> None:
-    """Post the move of a period's credits to the groups that its sums favour: the first step of its close."""
+    """Post the move of a period's credits by its sums: the first step of its close."""
     moved = moved_credits(conn, books, period)
     if not moved:
         return
     entries = tuple(Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in moved.items())
-    kind = TransactionKind.POOLING
+    kind = TransactionKind.PERIOD_BASIS
     post(conn, Posting(kind, period, last_day(period), kind.key(period=period), entries), now=now)
 
 
@@ -79,7 +79,7 @@ def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
     """Return the micro-credits that the close of a period moved, by group."""
     query = (
         journal_lines(provider.c.key, account.c.collection, ledger_entry.c.amount, owners=True)
-        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.POOLING)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
         .where(account.c.kind == AccountKind.EARNED)
         .order_by(provider.c.key, account.c.collection)
     )

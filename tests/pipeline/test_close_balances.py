@@ -42,7 +42,7 @@ def balance(account: Account, period: str, provider: str = "ann") -> dict[str, s
 
 def test_every_line_is_posted_by_a_kind_of_transaction_of_a_close() -> None:
     posted = {line.transaction for line in STATEMENT_LINES if line.transaction}
-    assert posted == CLOSE_KINDS - {TransactionKind.POOLING, TransactionKind.ALLOCATION}
+    assert posted == CLOSE_KINDS - {TransactionKind.PERIOD_BASIS, TransactionKind.ALLOCATION}
     lines_alone = posted - {TransactionKind.CONVERSION}
     assert {kind for kind in TransactionKind if kind.account is not None} == lines_alone
 

@@ -179,19 +179,19 @@ def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account: Acco
     account.books = workspace.books
     account.close(JANUARY)
     with account.ledger.read() as conn:
-        number = conn.execute(text("SELECT id FROM ledger_txn WHERE kind = 'pooling'")).scalar_one()
+        number = conn.execute(text("SELECT id FROM ledger_txn WHERE kind = 'period-basis'")).scalar_one()
     with pytest.raises(LedgerError, match="cannot be reversed"), account.ledger.write() as conn:
         corrections.undo(conn, number, reason="x", now=NOW)
 
 
-def test_a_pooling_that_takes_more_than_was_earned_is_found(account: Account, workspace: Workspace) -> None:
+def test_a_move_that_takes_more_than_was_earned_is_found(account: Account, workspace: Workspace) -> None:
     credit_outputs(account.ledger, workspace.books, OUTPUTS)
     entries = (
         Entry(AccountKind.EARNED.key(Group("ann", "none")), CREDIT, -5),
         Entry(AccountKind.EARNED.key(BEN), CREDIT, 5),
     )
     with account.ledger.write() as conn:
-        post(conn, Posting(TransactionKind.POOLING, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
+        post(conn, Posting(TransactionKind.PERIOD_BASIS, JANUARY, at(1, 31).date(), "x", entries), now=NOW)
     (problem,) = verify(account.ledger, workspace.books).problems
     assert str(problem) == "transaction 4: leaves credits:earned:ann/none with -5 micro-credits in 2026-01"
 
@@ -207,7 +207,7 @@ def test_credits_that_were_moved_elsewhere_are_found(account: Account, workspace
         conn.execute(
             text(
                 "UPDATE ledger_entry SET amount = -amount WHERE txn_id IN"
-                " (SELECT id FROM ledger_txn WHERE kind = 'pooling')"
+                " (SELECT id FROM ledger_txn WHERE kind = 'period-basis')"
             )
         )
     with account.ledger.read() as conn, pytest.raises(IntegrityError, match="the close of 2026-01 moved"):

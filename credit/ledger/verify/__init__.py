@@ -52,7 +52,7 @@ CHECKS: tuple[Check, ...] = (
     outputs.check_counts,
     outputs.check_unvalued,
     closes.check_pools,
-    closes.check_pooling,
+    closes.check_period_basis,
     closes.check_allocations,
     closes.check_reserves,
     closes.check_conversions,

@@ -62,11 +62,11 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
             yield Problem(place, f"holds {row.net_minor} minor units; its allocations sum to {row.shared}")
 
 
-def check_pooling(conn: Connection) -> Iterator[Problem]:
-    """Yield each pooling that moves more than credits between earners, or takes more than somebody earned."""
+def check_period_basis(conn: Connection) -> Iterator[Problem]:
+    """Yield each move by sums of a period that touches more than credits of earners, or takes more than they have."""
     query = (
         journal_lines(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
-        .where(ledger_txn.c.kind == TransactionKind.POOLING)
+        .where(ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     for row in conn.execute(query).all():
