@@ -1,6 +1,6 @@
-"""Many rows into a table in one statement, past the per-row work of a general SQL compiler.
+"""Bulk inserts: many rows in one statement, without a general SQL compiler's work for each row.
 
-The database's guards judge every row as they always do; only the way there is shorter.
+The triggers check every row as always.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Se
         return
     big, text = ARRAY(BigInteger()), ARRAY(Text())
     arrays = [bindparam(name, type_=big if table.c[name].type.python_type is int else text) for name in columns]
-    # Ordered, because the guards want transactions in the order of the chain.
+    # Ordered, because the triggers want transactions in the order of the chain.
     given = func.unnest(*arrays).table_valued(*columns, with_ordinality="place").render_derived("given")
     query = select(*(given.c[name] for name in columns)).order_by(given.c.place)
     values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))

@@ -1,4 +1,4 @@
-"""When the ledger records something: later than all that it recorded before, whatever the machine's clock says.
+"""The ledger's clock: each moment is later than all recorded before, whatever the machine's clock says.
 
 A clock can be set back, by its operator or NTP, or by a machine that resumes. What was known at a moment could then
 change afterwards, because something new is recorded at or before it, and moments would not be in the order of the

@@ -1,4 +1,4 @@
-"""The rules that the database keeps by itself, whoever asks; `credit.ledger.triggers` makes triggers of them.
+"""Rules that the database enforces itself, against every client; `credit.ledger.triggers` makes triggers of them.
 
 A `Rule` is a condition over NEW and OLD in SQL that both engines read alike, and the sentence with which the
 database refuses when it holds. `rules()` is the whole list. One refusal is for SQLite alone: `INSERT OR REPLACE`, whose
@@ -26,7 +26,7 @@ Dialect = Literal["sqlite", "postgresql"]
 Event = Literal["INSERT", "UPDATE", "DELETE"]
 
 REFUSED = "credit refuses: "
-"""Start of every message that a guard raises."""
+"""Start of every message that a trigger raises."""
 
 PERIOD_CLOSED = "the period is closed"
 

@@ -1,7 +1,7 @@
-"""Removing from a database's files the bytes of rows that were deleted, or saying that they are still there.
+"""Scrubbing: remove the bytes of deleted rows from a database's files, or say that they are still there.
 
-What was deleted stays in the files for as long as an older snapshot may want it, and longer where nobody cleans up.
-Both engines are made to clean up at once, and asked whether they did.
+A deleted row stays in the files while an older snapshot may read it, and longer until the engine cleans up. Scrubbing
+makes either engine clean up at once, and asks for the result.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def scrub_sqlite(conn: Connection, place: str) -> None:
 
 
 def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
-    """Write the table of which rows can be deleted anew, and ask the server whether it left deleted rows in it.
+    """Rewrite the table of personal data, and ask the server whether deleted rows are left in it.
 
-    VACUUM FULL carries over what a snapshot that is still open may read, and passes over what this user may not write
-    anew; neither is an error to it. It tells how many rows it carried over as the first number of a detail.
+    VACUUM FULL keeps rows that an open snapshot may read, and passes over a table that this user may not rewrite;
+    neither is an error to it. The first number in a detail of its notices counts the rows it kept.
     """
     conn.execution_options(isolation_level="AUTOCOMMIT")
     raw: Any = conn.connection.driver_connection

@@ -1,14 +1,14 @@
-"""Seals: a second chain of hashes, over every row that is not in the journal.
+"""Seals: a second chain of hashes, over every row outside the journal.
 
-Transactions have hashes of their own. All else that shapes what is paid, or says what was (terms, holds, rates, names,
-pools, shares, statements, payouts, files, books, ...) is sealed: each row's content has a hash, and the seals are
-chained in the order in which rows were written. So a row that was changed, removed or inserted behind the ledger's back
-is found, in whatever column, and whichever table a later version adds. Where a row may change (a provider's name, a
-period that closes), it is sealed again, and its last seal counts.
+Transactions have hashes of their own. All other rows (terms, holds, rates, names, pools, allocations, statements,
+payouts, files, score books, ...) are sealed: a seal holds the hash of a row's content, and seals are chained in the
+order of writing. `credit verify` finds a row that was changed, removed or inserted behind the ledger's back, in any
+column and in any table of a later version. A row that may change (a provider's name, a period) is sealed again, and its
+last seal counts.
 
-The many rows of two tables are sealed together: outputs with the file that they came in, valuations with their book.
-A seal outlives the personal data that it is of, so that each version of those has a salt, which is erased with it: what
-is left is the hash of a text nobody can guess.
+The many rows of two tables are sealed together: outputs with their file, valuations with their score book. A seal
+outlives the personal data behind it. Each version of personal data has a salt, erased with it: the hash that stays is
+of a text nobody can guess.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from credit.ledger.values import GENESIS
 from credit.storage import canonical_json
 
 ENCODING = "credit.seal.1"
-"""First element of what is hashed: names the encoding, so that another one can never be mistaken for it."""
+"""First element of every hashed text. It names the encoding, so that no other can be mistaken for it."""
 
 _OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, valuation, seal)
 SEALED: tuple[Table, ...] = tuple(table for table in metadata.sorted_tables if table not in _OTHERWISE)
-"""Tables of which every row has a seal."""
+"""Tables in which every row has a seal."""
 
 _DERIVED = frozenset({("payout", "status")})
 """Columns that follow from other rows and change with them; `credit verify` compares the two."""
@@ -39,14 +39,14 @@ _INSIDE: Mapping[str, Select[Any]] = {
     "ingest_file": select(output.c.id, output.c.model_id, output.c.content_sha256, output.c.ingest_file_id),
     "score_book": select(valuation.c.output_id, valuation.c.index_id, valuation.c.score_book_id),
 }
-"""Rows that are sealed with one of another table, to which their last column refers; first comes their order."""
+"""Rows sealed with a row of another table: their first column is their order, their last refers to that row."""
 
 
 _SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash")
 
 
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows, each with a value for every column but those that are empty, and seal them."""
+    """Insert rows and seal them; a row names every column that is not empty."""
     if rows:
         conn.execute(insert(table), [dict(row) for row in rows])
         seal_rows(conn, table.name, rows)
@@ -60,7 +60,7 @@ def seal_row(conn: Connection, table: Table, key: str | int) -> None:
 
 
 def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any]]) -> None:
-    """Seal rows of a table, given by name because a migration may know other columns than the schema."""
+    """Seal rows of a table, in order."""
     number, prev = seal_head(conn)
     seals: list[tuple[object, ...]] = []
     for row in rows:
@@ -79,7 +79,7 @@ def seal_head(conn: Connection) -> tuple[int, str]:
 
 
 def has_seal(conn: Connection, digest: str) -> bool:
-    """Whether a seal has this hash."""
+    """Return True if a seal has this hash."""
     return conn.execute(select(seal.c.id).where(seal.c.hash == digest)).scalar() is not None
 
 
@@ -89,15 +89,15 @@ def seal_hash(prev: str, number: int, table_name: str, of: int, content: str) ->
 
 
 def row_number(key: str | int) -> int:
-    """Return a row's key as a number; that of a period 2026-01 is 202601, and 0 stands for what is no key at all."""
+    """Return a row's key as a number: 202601 for the period 2026-01, and 0 for a text that is no key."""
     text = str(key).replace("-", "")
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def row_sha256(conn: Connection, table_name: str, row: Mapping[Any, Any]) -> str:
-    """Return the SHA-256 of what a row says, and the rows inside it.
+    """Return the SHA-256 of a row's content and of the rows inside it.
 
-    Empty columns are left out, so that a column that comes later changes no hash where it says nothing.
+    Empty columns are left out, so that a column added later changes no hash of older rows.
     """
     said = {
         str(name): value for name, value in row.items() if value is not None and (table_name, str(name)) not in _DERIVED
@@ -116,7 +116,7 @@ def _rows_inside(conn: Connection, table_name: str, number: int) -> Iterator[Row
 
 
 def last_seal(table: Table) -> Any:
-    """Return, as a column of a query over a table, the content that the last seal of each row says."""
+    """Return the content hash in the last seal of each row, as a column of a query over the table."""
     return (
         select(seal.c.row_sha256)
         .where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
@@ -127,7 +127,7 @@ def last_seal(table: Table) -> Any:
 
 
 def lost_rows(table: Table) -> Select[Any]:
-    """Return the query for the numbers of rows that were sealed and are gone, but for what was erased."""
+    """Return the query for the numbers of sealed rows that are gone; erased personal data is not among them."""
     gone = ~exists().where(table.c.id == seal.c.row_id)
     if table is provider_pii:
         gone &= ~erased(seal.c.row_id)
@@ -135,7 +135,7 @@ def lost_rows(table: Table) -> Select[Any]:
 
 
 def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
-    """Return the condition that a version of somebody's details was erased: that an erasure follows it on record."""
+    """Return the condition that a version of personal details was erased: an erasure follows it on record."""
     made, erasure = personal_event.alias(), personal_event.alias()
     later = (erasure.c.provider_id == made.c.provider_id) & (erasure.c.id > made.c.id) & (erasure.c.action == "erased")
     return exists().where(made.c.id == version, later)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from credit.errors import LedgerError
 
 MAX_AMOUNT = 2**63 - 1
-"""Largest amount of one entry, either side of zero: whatever fits can be reversed."""
+"""Largest amount of one entry, on either side of zero, so that every entry can be reversed."""
 
 GENESIS = "0" * 64
 """`prev_hash` of the first transaction, and of the first seal."""
@@ -26,7 +26,7 @@ def utc_moment(text: str) -> datetime:
 
 
 def is_currency(text: str) -> bool:
-    """Whether `text` has the form of an ISO 4217 code: three capital letters."""
+    """Return True if `text` has the form of an ISO 4217 code: three capital letters."""
     return len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()
 
 
@@ -37,7 +37,7 @@ def check_currency(text: str) -> None:
 
 
 def is_storable(text: str) -> bool:
-    """Whether both engines can keep `text`: PostgreSQL takes no NUL, and neither takes half a surrogate pair."""
+    """Return True if both engines can store `text`: without NUL (PostgreSQL) and without half a surrogate pair."""
     if "\x00" in text:
         return False
     try:
