@@ -306,8 +306,7 @@ class AttributionIndex:
                 owners.append(number)
         device = device_of(model)
         sums = RowSums(len(outputs))
-        left_out: list[int] = []
-        excluded = None if bad is None else left_out
+        excluded: list[int] | None = None if bad is None else []
         done = 0
         with self.tap(model) as tap:
             for positions, gradients in gradient_batches(model, tap, examples, tokens_per_batch, excluded=excluded):
@@ -318,7 +317,7 @@ class AttributionIndex:
                     progress(done)
         if bad is not None:
             # One bad window spoils the output: its other windows tell only a part of its sources.
-            bad.update(owners[position] for position in left_out)
+            bad.update(owners[position] for position in excluded or ())
             for rows in sums.layers.values():
                 rows[sorted(bad)] = 0
         widths = gradient_widths(self.manifest.layers, self.projections)

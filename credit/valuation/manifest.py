@@ -95,7 +95,7 @@ class IndexInputs:
         """Return the identity of an index: the hash of everything that could change its numbers.
 
         Args:
-            excluded: ids of examples that were left out because their gradient was not finite.
+            excluded: ids of excluded examples, those with a non-finite gradient.
             checkpoints: fingerprints and weights of the indexes of further checkpoints.
         """
         settings = self.settings
@@ -126,7 +126,7 @@ class IndexInputs:
         other = [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]
         if other:
             found.append(f"other settings ({'; '.join(other)})")
-        return " and ".join(found) or "other checkpoints or left-out examples"
+        return " and ".join(found) or "other checkpoints or excluded examples"
 
 
 @dataclass(frozen=True, slots=True)
