@@ -102,6 +102,7 @@ def verify(workspace: Workspace, heads: tuple[str, ...]) -> None:
         f" {counted(files, 'score book file')}",
         f"chain head  {report.chain_head}",
         f"seal head   {report.seal_head}",
+        *(f"unchecked   {item}" for item in report.unchecked),
     )
 
 

@@ -40,6 +40,7 @@ from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.ledger.unvalued import unvalued_outputs
+from credit.ledger.verify.indexes import refuse_altered_manifests
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import Earning, HousePolicy, divide, earned_in, post_allocations
@@ -154,6 +155,7 @@ def close_period(
         PeriodClosedError: it is closed already.
         LedgerError: it (or its grace) is not over, an earlier period is open, outputs are pending, the index or policy
             is not validated, or there is no pool.
+        IntegrityError: an index that its credits came from was altered since.
     """
     rules = policy or ClosePolicy()
     moment = (now or datetime.now(UTC)).astimezone(UTC)
@@ -176,6 +178,7 @@ def _close(
     close_lock(conn, period, now=now)
     keep_erasable(conn, policy.unvalidated, "the reason")
     pending = _check_ready(conn, period, policy)
+    refuse_altered_manifests(conn, {method.index_fingerprint for method in credit_methods(conn, period)})
     facts = _settle(conn, period, policy, books, now)
     written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
     mark_closed(conn, period, policy_json=policy.to_json(), now=now)

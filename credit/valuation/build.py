@@ -323,8 +323,7 @@ def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
     """
     manifest = read_manifest(out)
     excluded = [example.id for example in manifest.excluded]
-    members = [(member.fingerprint, member.weight) for member in manifest.checkpoints]
-    if manifest.fingerprint != inputs.fingerprint(excluded, members):
+    if manifest.inputs.sha256 != inputs.sha256:
         raise MismatchError(f"{out} holds an index of {manifest.inputs.differences(inputs)}; choose another --out")
     if excluded and not exclude:
         raise ValuationError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from credit.storage import canonical_json, sha256_file
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 
@@ -91,22 +91,14 @@ class IndexInputs:
     settings: IndexSettings
     max_length: int
 
-    def fingerprint(self, excluded: Sequence[str] = (), checkpoints: Sequence[tuple[str, float]] = ()) -> str:
-        """Return the identity of an index: the hash of everything that could change its numbers.
-
-        Args:
-            excluded: ids of excluded examples, those with a non-finite gradient.
-            checkpoints: fingerprints and weights of the indexes of further checkpoints.
-        """
+    @property
+    def sha256(self) -> str:
+        """Identity of the inputs: equal for every build of the same index, finished or not."""
         settings = self.settings
-        # Random projections are fitted to nothing: an updated index then equals one built anew.
+        # Random projections are fitted to nothing: an updated index then has the inputs of one built anew.
         fitted = self.fitted_sha256 if settings.fits_projections else ""
         hashes = [self.model_sha256, self.tokenizer_sha256, self.data_sha256, fitted]
         parts = [FORMAT_VERSION, *hashes, self.dtype, asdict(settings), self.max_length]
-        if excluded:
-            parts.append({"excluded": sorted(excluded)})
-        if checkpoints:
-            parts.append({"checkpoints": sorted(checkpoints)})
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def differences(self, asked: IndexInputs) -> str:
@@ -167,7 +159,7 @@ class MemberIndex:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Content of manifest.json. `fingerprint` identifies the index by its inputs and settings.
+    """Content of manifest.json.
 
     `files` maps every file to its SHA-256. Among them, `shards` hold the rows and `statistic` the curvature's sums.
     `fitted_sha256` is the data behind the fitted projections, those of the first build. `sizes` is the sum of the
@@ -226,11 +218,14 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all inputs and settings: equal fingerprints mean equal numbers."""
-        return self.inputs.fingerprint(
-            [example.id for example in self.excluded],
-            [(member.fingerprint, member.weight) for member in self.checkpoints],
-        )
+        """Identity of the index: SHA-256 over everything that decides a credit.
+
+        It covers inputs, settings, the layout of all groups and the digest of every file. Money follows these: no name,
+        row or factor can change under the same fingerprint. Only the model's folder is left out, because models move.
+        """
+        content = asdict(self) | {"format_version": FORMAT_VERSION}
+        del content["model_path"]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the manifest as JSON with sorted keys."""

@@ -26,7 +26,7 @@ class ResumeState:
     """Progress of a build. The files named here lie in the index's folder, whole.
 
     Attributes:
-        fingerprint: identity of the unfinished index.
+        inputs_sha256: identity of the inputs of the unfinished index.
         projections: SHA-256 of the projections; None until they are made.
         sums: file of the curvature's sums over the examples of all finished units.
         surveyed: units finished by the first of two passes, with examples in `sums` but no rows yet.
@@ -35,7 +35,7 @@ class ResumeState:
         sizes: sum of the sizes of these shards' examples, see `weighting`.
     """
 
-    fingerprint: str
+    inputs_sha256: str
     projections: str | None = None
     sums: str | None = None
     surveyed: int = 0
@@ -44,7 +44,7 @@ class ResumeState:
     sizes: float = 0.0
 
     @classmethod
-    def open(cls, folder: Path, fingerprint: str) -> Self:
+    def open(cls, folder: Path, inputs_sha256: str) -> Self:
         """Read the state of the build in `folder`, or return that of a new build.
 
         Raises:
@@ -52,9 +52,9 @@ class ResumeState:
         """
         path = folder / STATE_FILE
         if not path.is_file():
-            return cls(fingerprint)
+            return cls(inputs_sha256)
         state = cls(**json.loads(path.read_text()))
-        if state.fingerprint != fingerprint:
+        if state.inputs_sha256 != inputs_sha256:
             raise MismatchError(
                 f"{folder} holds an unfinished index of another model, other data or other settings; "
                 "choose another --out or delete it"

@@ -118,9 +118,9 @@ class IndexWriter:
 
     def _first_state(self) -> ResumeState:
         if self.change.is_build:
-            return ResumeState.open(self.folder, self.before.fingerprint)
+            return ResumeState.open(self.folder, self.before.inputs.sha256)
         projections = self.before.files[PROJECTIONS_FILE]
-        return ResumeState(self.before.fingerprint, projections, excluded=self.change.excluded_before)
+        return ResumeState(self.before.inputs.sha256, projections, excluded=self.change.excluded_before)
 
     def final_layout(self) -> RowLayout:
         """Return the rows after the change, without excluded examples.

@@ -209,7 +209,7 @@ def test_a_provider_taken_out_of_an_index_and_put_back_leaves_the_newest_one(new
     site.log("later.jsonl", [output_row(100)])
     site.run("compute")
     assert site.json("status")["pending"] == 0
-    back, without = (row["id"] for row in site.named("attribution_index"))
+    _, without, back = (row["id"] for row in site.named("attribution_index"))
     assert [row["index_id"] for row in site.named("compute_run")] == [without, back]
     gone = site.run("explain", "output", site.named("output")[0]["external_id"], code=EXIT_FAILED)
     assert "holds another index than the one registered" in gone.stderr, "not explained by what did not value it"

@@ -10,7 +10,8 @@ which their checks run:
 - `outputs`: outputs, the files and score books that they belong to, and unvalued outputs;
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
 - `statements`: statements and certificates have their hashes, and the heads that they carry are still there;
-- `payouts`: payouts, batches and their events follow from the journal.
+- `payouts`: payouts, batches and their events follow from the journal;
+- `indexes`: the indexes that credits came from have the registered manifest and files.
 
 The two chains show that nothing in them was changed, inserted or removed. Three things show that the tail of neither
 was cut off: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
@@ -30,7 +31,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.journal import chain_head
 from credit.ledger.schema import metadata, score_book
 from credit.ledger.values import GENESIS
-from credit.ledger.verify import closes, definitions, journal, outputs, payouts, references, seals, statements
+from credit.ledger.verify import closes, definitions, indexes, journal, outputs, payouts, references, seals, statements
 from credit.ledger.verify.report import Problem, VerifyReport
 
 __all__ = ["Problem", "VerifyReport", "check_all", "verify"]
@@ -63,6 +64,7 @@ CHECKS: tuple[Check, ...] = (
     payouts.check_payouts,
     payouts.check_batches,
     payouts.check_events,
+    indexes.check_index_files,
 )
 """Every check. Those that take no row's content for granted come first."""
 
@@ -87,9 +89,10 @@ def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> 
         if books is not None:
             problems += islice(outputs.check_book_files(conn, books), MAX_PROBLEMS)
             checked["score_book files"] = checked[score_book.name]
+        unchecked = tuple(indexes.unchecked_indexes(conn))
         seq, head = chain_head(conn)
         _, seal_head = chain_of_seals.seal_head(conn)
-    return VerifyReport(checked, seq, head, seal_head, tuple(problems))
+    return VerifyReport(checked, seq, head, seal_head, tuple(problems), unchecked)
 
 
 def check_all(conn: Connection, checks: Sequence[Check] = CHECKS) -> list[Problem]:

@@ -29,6 +29,7 @@ class VerifyReport:
         chain_head: hash of the last transaction.
         seal_head: hash of the last seal.
         problems: in the order of the checks, so that the first names the place to look at.
+        unchecked: what could not be checked because it is not there, in words.
     """
 
     checked: Mapping[str, int]
@@ -36,6 +37,7 @@ class VerifyReport:
     chain_head: str
     seal_head: str
     problems: tuple[Problem, ...]
+    unchecked: tuple[str, ...] = ()
 
     def raise_for_problems(self) -> None:
         """Raise IntegrityError with the first problem and the number of others, if any."""
