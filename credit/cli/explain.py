@@ -162,24 +162,24 @@ def _payout_lines(found: PayoutExplanation) -> Iterator[str]:
     from credit.records import MICRO
 
     yield f"{found.name} ({found.provider}), {found.period}: {found.verdict}"
-    for item in found.currencies:
-        yield from _currency_lines(item)
+    for balance in found.currencies:
+        yield from _currency_lines(balance)
     yield ""
     yield f"credits: {_credits(found.credit_micro)} of {_credits(found.total_credit_micro)} in all"
     for credited in found.collections:
         late = "" if credited.month == found.period else f", from outputs of {credited.month} that came in late"
         yield f"  {credited.collection}: {_credits(credited.credit_micro)}{late}"
-    for pooled in found.pooled:
-        alone, moved = pooled.alone_micro, pooled.moved_micro
+    for line in found.moved:
+        alone, moved = line.alone_micro, line.moved_micro
         yield (
-            f"  {pooled.collection}: its outputs gave {_credits(alone)} one by one; the sums over the period give"
+            f"  {line.collection}: its outputs gave {_credits(alone)} one by one; the sums over the period give"
             f" {_credits(alone + moved)}, so that a close moves {_credits(moved)}"
         )
     yield f"outputs: valued for {found.outputs_valued}, credited by {found.outputs_credited}"
-    for line in found.outputs:
+    for item in found.outputs:
         yield (
-            f"  {line.output} ({line.day}, {line.collection}): {line.weight_micro / MICRO:g} credits"
-            f" × {line.value:.6g} / {line.positive_sum:.6g} nats of {line.measure} = {_credits(line.credit_micro)}"
+            f"  {item.output} ({item.day}, {item.collection}): {item.weight_micro / MICRO:g} credits"
+            f" × {item.value:.6g} / {item.positive_sum:.6g} nats of {item.measure} = {_credits(item.credit_micro)}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from credit import __version__
-from credit.cli.options import Group
+from credit.cli.options import CommandGroup
 from credit.cli.printing import say_error
 from credit.errors import CreditError
 from credit.storage import why_disk_is_full
@@ -70,8 +70,8 @@ class _Failure(click.ClickException):
         self.exit_code = error.exit_code  # type: ignore[misc]  # Click declares it on the class, and documents this use
 
 
-class _LazyGroup(Group):
-    """Group with lazy imports; it turns the project's errors into messages and exit codes."""
+class _LazyGroup(CommandGroup):
+    """A command group with lazy imports; it turns the project's errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import CURRENCY, DAY, FILE, PERIOD, Group, ledger_options
+from credit.cli.options import CURRENCY, DAY, FILE, PERIOD, CommandGroup, ledger_options
 from credit.cli.printing import ingested, say, warn
 from credit.errors import EXIT_PARTIAL
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def pool() -> None:
     """Pools: the money to distribute for a period.
 
@@ -94,7 +94,7 @@ def _pool_line(period: str, item: Pool, taken_back_by: int | None) -> str:
     )
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def fx() -> None:
     """Exchange rates, each given by a person, with day and source.
 

@@ -55,7 +55,7 @@ class _Currency(click.ParamType[str]):
 CURRENCY = _Currency()
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group of commands: its help shows each command's line whole, and a mistyped name gets a suggestion."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import FILE, Group, field_option, ledger_options, reason_option
+from credit.cli.options import FILE, CommandGroup, field_option, ledger_options, reason_option
 from credit.cli.printing import ingested, say, warn
 from credit.errors import EXIT_PARTIAL, CreditError
 from credit.text import counted
@@ -85,7 +85,7 @@ def _moment(text: str | None) -> datetime | None:
         raise click.UsageError(f"--occurred-at {error}") from error
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def outputs() -> None:
     """Pending outputs, and unvalued ones, which a person took out.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, Group, ledger_options
+from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, CommandGroup, ledger_options
 from credit.cli.printing import say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.payments.channels import CHANNELS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from credit.records import PaymentFormat
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def pay() -> None:
     """Payments: write payment files, record the bank's results.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import CURRENCY, FILE, Group, ledger_options, reason_option
+from credit.cli.options import CURRENCY, FILE, CommandGroup, ledger_options, reason_option
 from credit.cli.printing import aligned, ingested, say, warn
 from credit.cli.terms import advance, terms
 from credit.errors import EXIT_PARTIAL
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def providers() -> None:
     """Providers, their terms, and the details needed to pay them.
 

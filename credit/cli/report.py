@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, PERIOD, Group, json_option, workspace_options
+from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, workspace_options
 from credit.cli.printing import ask_for_json, is_json, terminal_width
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str
     return value
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def report() -> None:
     """Attribution and payouts of a period.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, PERIOD, Group, json_option, ledger_options
+from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options
 from credit.cli.printing import say, warn
 from credit.text import counted
 
@@ -53,7 +53,7 @@ def export(workspace: Workspace, period: str, out: Path, signing_key: Path | Non
     say(facts, *(lines or [f"{period} has no statements: no provider earned or is owed"]))
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def issuer() -> None:
     """The issuer named on statements, from the next close on. Earlier statements stay as they are.
 

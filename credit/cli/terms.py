@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import CURRENCY, DAY, Group, ledger_options, printed_reason_option
+from credit.cli.options import CURRENCY, DAY, CommandGroup, ledger_options, printed_reason_option
 from credit.cli.printing import say, say_posted
 from credit.text import counted
 
@@ -140,7 +140,7 @@ def advance(workspace: Workspace, key: str, amount: str, currency: str, paid_on:
     say_posted(done, f"the advance {reference}", "recorded")
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def hold() -> None:
     """Hold back money of a provider, or the earnings of one of its collections, with the reason; or release it.
 

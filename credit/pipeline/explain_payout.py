@@ -54,7 +54,7 @@ class OutputLine:
 
 
 @dataclass(frozen=True, slots=True)
-class PooledLine:
+class MovedCredits:
     """Credits of a collection from its outputs alone, and credits the period's sums moved to it (negative: from it)."""
 
     collection: str
@@ -66,7 +66,7 @@ class PooledLine:
 class PayoutExplanation:
     """Everything behind a provider's statement of a period; `verdict` is its summary in a sentence or two.
 
-    `pooled` is empty where every output pays alone. For an open period it shows the credits that a close would move.
+    `moved` is empty where every output pays alone. For an open period it shows the credits that a close would move.
     """
 
     provider: str
@@ -77,7 +77,7 @@ class PayoutExplanation:
     credit_micro: int
     total_credit_micro: int
     collections: tuple[CreditLine, ...]
-    pooled: tuple[PooledLine, ...]
+    moved: tuple[MovedCredits, ...]
     outputs: tuple[OutputLine, ...]
     outputs_valued: int
     outputs_credited: int
@@ -122,21 +122,21 @@ def explain_payout(
         credit_micro=credit_micro,
         total_credit_micro=sum(row.credit_micro for row in rows),
         collections=tuple(CreditLine(*key, micro) for key, micro in sorted(months.items())),
-        pooled=tuple(_pooled(provider_key, months, moved, closed=closed)),
+        moved=tuple(_own_moves(provider_key, months, moved, closed=closed)),
         outputs=tuple(outputs),
         outputs_valued=valued,
         outputs_credited=credited,
     )
 
 
-def _pooled(
+def _own_moves(
     provider_key: str, months: Mapping[tuple[str, str], int], moved: Mapping[Group, int], *, closed: bool
-) -> Iterator[PooledLine]:
+) -> Iterator[MovedCredits]:
     """Yield the credits moved to each collection of a provider; the credits of a closed period include them."""
     for group, micro in moved.items():
         if group.provider == provider_key:
             credited = sum(amount for (collection, _), amount in months.items() if collection == group.collection)
-            yield PooledLine(group.collection, credited - micro if closed else credited, micro)
+            yield MovedCredits(group.collection, credited - micro if closed else credited, micro)
 
 
 def _verdict(

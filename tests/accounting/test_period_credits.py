@@ -17,7 +17,7 @@ from credit.errors import ValuationError
 from credit.records import Group
 
 GROUPS = tuple(Group(f"p{number}", name) for number in range(3) for name in ("a", "b"))
-POOLED = (
+PERIOD_POLICIES = (
     Policy("influence", basis="period"),
     Policy("influence", basis="period", negative="net"),
     Policy("influence", negative="net"),
@@ -60,7 +60,7 @@ def sums(policy: Policy, items: Sequence[tuple[int, Sequence[float]]]) -> tuple[
     return divided, found
 
 
-@given(st.sampled_from(POOLED), outputs)
+@given(st.sampled_from(PERIOD_POLICIES), outputs)
 def test_every_group_gets_its_part_of_what_the_period_distributes(policy, items):
     credited = total(policy, items)
     assert sum(credited.values()) == sum(micro for micro, _ in items), "all of it, to the micro-credit"
@@ -74,7 +74,7 @@ def test_every_group_gets_its_part_of_what_the_period_distributes(policy, items)
     assert credited.get(UNEARNED, 0) == unearned
 
 
-@given(st.sampled_from(POOLED), outputs, st.randoms())
+@given(st.sampled_from(PERIOD_POLICIES), outputs, st.randoms())
 def test_neither_the_order_of_outputs_nor_that_of_groups_matters(policy, items, random):
     expected = total(policy, items)
     added = PeriodCredits("2026-01")
@@ -87,7 +87,7 @@ def test_neither_the_order_of_outputs_nor_that_of_groups_matters(policy, items, 
     assert added.totals() == expected
 
 
-@given(st.sampled_from(POOLED), st.lists(st.tuples(weight, whole), max_size=6))
+@given(st.sampled_from(PERIOD_POLICIES), st.lists(st.tuples(weight, whole), max_size=6))
 def test_scaling_all_measures_changes_nothing(policy, items):
     scaled = {
         scale: total(policy, [(micro, [scale * value for value in measures]) for micro, measures in items])
@@ -108,19 +108,19 @@ def test_by_sums_the_period_is_one_output_that_has_them(items):
         tie_key='2026-01\0{"alpha":1.0,"basis":"period","beta":1.0,"damping":null,"gamma":0.0,"measure":"influence",'
         '"negative":"net","noise_floor":1.0}',
     )
-    assert total(POOLED[1], whole) == {group: micro for group, micro in one if micro}
+    assert total(PERIOD_POLICIES[1], whole) == {group: micro for group, micro in one if micro}
 
 
 @given(outputs)
 def test_without_negative_measures_netting_changes_nothing(items):
     positive = [(micro, [abs(value) for value in measures]) for micro, measures in items]
-    assert total(POOLED[2], positive) == total(ALONE, positive)
-    credited, netted = total(POOLED[0], positive), total(POOLED[1], positive)
+    assert total(PERIOD_POLICIES[2], positive) == total(ALONE, positive)
+    credited, netted = total(PERIOD_POLICIES[0], positive), total(PERIOD_POLICIES[1], positive)
     # A policy's name breaks ties, so that a single micro-credit may fall to another group.
     assert all(abs(credited.get(group, 0) - netted.get(group, 0)) <= 1 for group in GROUPS)
 
 
-@given(st.lists(st.tuples(st.sampled_from([*POOLED, ALONE]), weight, six), max_size=6))
+@given(st.lists(st.tuples(st.sampled_from([*PERIOD_POLICIES, ALONE]), weight, six), max_size=6))
 def test_each_policy_divides_its_own_outputs(items):
     added = PeriodCredits("2026-01")
     parts: dict[Policy, PeriodCredits] = {}
@@ -135,7 +135,7 @@ def test_each_policy_divides_its_own_outputs(items):
     assert added.totals() == expected
 
 
-@given(st.sampled_from(POOLED), outputs, st.integers(0, 10**9))
+@given(st.sampled_from(PERIOD_POLICIES), outputs, st.integers(0, 10**9))
 def test_a_pool_is_divided_by_them_to_the_minor_unit(policy, items, net):
     credited: dict[str, int] = {}
     for group, micro in total(policy, items).items():
@@ -149,7 +149,7 @@ def test_a_pool_is_divided_by_them_to_the_minor_unit(policy, items, net):
 def test_what_the_words_say_in_numbers():
     """Two outputs: a strong one for p0, a weak one for p1, which speaks against p0."""
     items = [(100, [8.0, 0, 0, 0, 0, 0]), (100, [-1.0, 0, 2.0, 0, 0, 0])]
-    named: Mapping[str, dict[Group, int]] = {f"{p.basis} {p.negative}": total(p, items) for p in (*POOLED, ALONE)}
+    named: Mapping[str, dict[Group, int]] = {f"{p.basis} {p.negative}": total(p, items) for p in (*PERIOD_POLICIES, ALONE)}
     p0, p1 = GROUPS[0], GROUPS[2]
     assert named == {
         "output zero": {p0: 100, p1: 100},
@@ -164,13 +164,13 @@ def test_an_output_takes_at_most_what_it_gives(micro, measures, exponent):
     """However weak what supports it is beside what speaks against it: nobody's period is wiped out by one output."""
     weak = [value * 2.0**exponent if value > 0 else value for value in measures]
     others = [(10 * micro, [1.0] * 6)]
-    before, after = total(POOLED[2], others), total(POOLED[2], [*others, (micro, weak)])
+    before, after = total(PERIOD_POLICIES[2], others), total(PERIOD_POLICIES[2], [*others, (micro, weak)])
     for group in GROUPS:
         assert after.get(group, 0) >= before.get(group, 0) - micro - 2, "but for rounding"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("policy", POOLED)
+@pytest.mark.parametrize("policy", PERIOD_POLICIES)
 def test_a_measure_that_is_no_number_pays_nobody(policy, value):
     with pytest.raises(ValuationError, match="output o0: the measure of p0/b is"):
         total(policy, [(1, [1.0, value, 0, 0, 0, 0])])

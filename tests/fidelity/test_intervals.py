@@ -128,9 +128,9 @@ def test_shares_that_differ_by_less_than_the_error_of_attribution_are_not_told_a
     assert found[0.1] == {("a",): [("b",)], ("b",): [("a",)], ("c",): []}
 
 
-POOLED = [Policy("influence", basis="period"), Policy("influence", negative="net"),
+PERIOD_POLICIES = [Policy("influence", basis="period"), Policy("influence", negative="net"),
           Policy("influence", basis="period", negative="net")]  # fmt: skip
-pooled = pytest.mark.parametrize("policy", POOLED, ids=lambda policy: f"{policy.basis}-{policy.negative}")
+each_period_policy = pytest.mark.parametrize("policy", PERIOD_POLICIES, ids=lambda policy: f"{policy.basis}-{policy.negative}")
 
 
 def _scored(measures: dict[str, dict[Group, float]], weights: dict[str, int]) -> pl.DataFrame:
@@ -166,7 +166,7 @@ def _period_shares(
     return {key: micro / total for key, micro in found.items()} if total else {}
 
 
-@pooled
+@each_period_policy
 def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Policy) -> None:
     """Against the accounting itself, told every output as often as the replicate counts it; some pay alone."""
     rng = np.random.default_rng(5)
@@ -198,7 +198,7 @@ def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Pol
         assert found[key] == pytest.approx(interval, abs=1e-5)
 
 
-@pooled
+@each_period_policy
 def test_by_sums_of_a_period_the_interval_covers_the_true_share_about_nine_times_in_ten(policy: Policy) -> None:
     """The truth is what a period of very many outputs of the kind pays."""
     groups = [Group("a"), Group("b"), Group("c")]

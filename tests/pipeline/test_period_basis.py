@@ -32,8 +32,8 @@ OUTPUTS = (
     Scored("o3", at(1, 9), {ANN: (-1.0, 0.0), BEN: (-0.5, 0.0), OWN: (-1.0, 0.0)}, 7),
     Scored("o4", at(1, 20), {ANN: (1.0, 1.0), BEN: (1.0, 1.0), OWN: (1.0, 1.0)}, 2_500_000),
 )
-POOLED = [{"basis": "period"}, {"negative": "net"}, {"basis": "period", "negative": "net"}]
-pooled = pytest.mark.parametrize("sums", POOLED, ids=lambda sums: "-".join(sums.values()))
+PERIOD_POLICIES = [{"basis": "period"}, {"negative": "net"}, {"basis": "period", "negative": "net"}]
+each_period_policy = pytest.mark.parametrize("sums", PERIOD_POLICIES, ids=lambda sums: "-".join(sums.values()))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def credited(account: Account) -> dict[str, int]:
         return {key: micro for key, micro in credit_totals(conn, JANUARY).items() if micro}
 
 
-@pooled
+@each_period_policy
 def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Workspace, sums: dict[str, str]) -> None:
     policy = Policy("influence", **sums)
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
@@ -85,7 +85,7 @@ def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Wor
     assert verify(account.ledger, workspace.books).problems == ()
 
 
-@pooled
+@each_period_policy
 def test_what_was_moved_is_explained_before_and_after_the_close(
     account: Account, workspace: Workspace, sums: dict[str, str]
 ) -> None:
@@ -99,7 +99,7 @@ def test_what_was_moved_is_explained_before_and_after_the_close(
         for key in ("ann", "ben"):
             with account.ledger.read() as conn:
                 found = explain_payout(conn, workspace.books, key, JANUARY)
-            (line,) = found.pooled
+            (line,) = found.moved
             assert (line.alone_micro, line.alone_micro + line.moved_micro) == (alone[key], together[key])
             assert found.credit_micro == (together if closed else alone)[key]
             assert sum(item.credit_micro for item in found.outputs) == line.alone_micro
@@ -113,7 +113,7 @@ def test_what_was_moved_is_explained_before_and_after_the_close(
         assert found == pytest.approx((float(sure["share_low"]), float(sure["share_high"])), abs=1e-6)
 
 
-@pooled
+@each_period_policy
 def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, sums: dict[str, str]) -> None:
     """From each output alone to the sums, and from the sums to each output alone, with the same money in the end."""
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence"))
@@ -135,7 +135,7 @@ def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, s
     assert verify(account.ledger, workspace.books).problems == ()
 
 
-@pooled
+@each_period_policy
 def test_a_period_closed_by_sums_is_restated_to_what_each_output_gives(
     account: Account, workspace: Workspace, sums: dict[str, str]
 ) -> None:
