@@ -280,3 +280,21 @@ class LoggedOutput:
     def name(self) -> str:
         """The name in reports: the id in the log, after the source unless that is the own format."""
         return output_name(self.source, self.external_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A movement on a provider's payable account, in minor units; `cites` is the id of the corrected transaction.
+
+    With a `collection`, the movement is on the account of that collection's held earnings.
+    """
+
+    provider: str
+    currency: str
+    amount_minor: int
+    txn_id: int
+    txn_hash: str
+    kind: str
+    reason: str
+    cites: int | None
+    collection: str | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import sha256
 from math import frexp, isfinite, lcm, ldexp
@@ -132,6 +132,19 @@ class AllocatedShare:
     credit_micro: int
     total_credit_micro: int
     amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earning:
+    """A share of a pool, and the provider's part of it at the agreed rate, in minor units.
+
+    `held_minor` is the part of each collection on hold in `earned_minor`.
+    """
+
+    share: AllocatedShare
+    rate_ppm: int
+    earned_minor: int
+    held_minor: Mapping[str, int] = field(default_factory=dict)
 
 
 def allocate(period: str, net_minor: int, credit_micro: Mapping[str, int]) -> list[AllocatedShare]:

@@ -9,10 +9,11 @@ from typing import Any
 import rfc8785
 
 from credit.accounting.amounts import format_amount
+from credit.accounting.apportion import Earning
 from credit.accounting.fx import exact_text
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import HeldCollection, Waterfall
-from credit.records import Terms
+from credit.records import Correction, Terms
 
 FORMAT = "credit.statement.v1"
 
@@ -24,37 +25,12 @@ MEANING = (
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """A provider's share of one pool, in minor units.
-
-    `amount_minor` is net_minor × credit_micro / total_credit_micro (largest remainder); `earned_minor` is the
-    provider's part of it at the agreed rate.
-    """
+    """A provider's earning from one pool of `net_minor` minor units."""
 
     reference: str
     currency: str
     net_minor: int
-    credit_micro: int
-    total_credit_micro: int
-    amount_minor: int
-    rate_ppm: int
-    earned_minor: int
-
-
-@dataclass(frozen=True, slots=True)
-class CorrectionLine:
-    """An adjustment of a balance: a transaction, its reason, and the transaction that it corrects.
-
-    With a `collection`, it adjusts the earnings of that collection while on hold.
-    """
-
-    currency: str
-    amount_minor: int
-    kind: str
-    reason: str
-    txn_id: int
-    txn_hash: str
-    cites: int | None
-    collection: str | None = None
+    earning: Earning
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +103,7 @@ class StatementInput:
     total_credit_micro: int
     shares: Sequence[PoolShare]
     waterfalls: Sequence[Waterfall]
-    corrections: Sequence[CorrectionLine]
+    corrections: Sequence[Correction]
     terms: Mapping[str, Terms]
     policies: Sequence[str]
     indexes: Sequence[str]
@@ -194,14 +170,15 @@ def _certainty(item: Certainty) -> dict[str, Any]:
 
 
 def _pool(share: PoolShare) -> dict[str, Any]:
+    allocated = share.earning.share
     return {
         "reference": share.reference,
         "currency": share.currency,
         "net": format_amount(share.net_minor, share.currency),
-        "fraction": f"{share.credit_micro}/{share.total_credit_micro}",
-        "amount": format_amount(share.amount_minor, share.currency),
-        "rate_ppm": share.rate_ppm,
-        "earned": format_amount(share.earned_minor, share.currency),
+        "fraction": f"{allocated.credit_micro}/{allocated.total_credit_micro}",
+        "amount": format_amount(allocated.amount_minor, share.currency),
+        "rate_ppm": share.earning.rate_ppm,
+        "earned": format_amount(share.earning.earned_minor, share.currency),
     }
 
 
@@ -266,7 +243,7 @@ def _conversions(falls: Sequence[Waterfall]) -> dict[str, Any]:
     return {"conversions": rows} if rows else {}
 
 
-def _correction(line: CorrectionLine) -> dict[str, Any]:
+def _correction(line: Correction) -> dict[str, Any]:
     return {
         "currency": line.currency,
         "amount": format_amount(line.amount_minor, line.currency),

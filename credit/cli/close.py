@@ -13,10 +13,11 @@ from credit.cli.printing import say, terminal_width, wrapped
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from credit.accounting.apportion import Earning
     from credit.accounting.waterfall import Waterfall
     from credit.ledger.pools import Pool
     from credit.pipeline.close import CloseReport
-    from credit.pipeline.close_pools import Earning, HousePolicy
+    from credit.pipeline.close_pools import HousePolicy
     from credit.pipeline.workspace import Workspace
 
 T = TypeVar("T")

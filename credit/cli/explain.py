@@ -12,7 +12,7 @@ from credit.cli.options import (
     FILE,
     NUMBER,
     PERIOD,
-    Group,
+    CommandGroup,
     device_option,
     field_option,
     ledger_options,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def explain() -> None:
     """Trace a number to its sources.
 

@@ -1,9 +1,8 @@
-"""Corrections and advances: postings of people, each once and with its reason; and the corrections of a period."""
+"""Corrections, advances and restatements: people post each once, with its reason; a period's statements show them."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from credit.errors import IdempotencyError, LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.balances import balance
 from credit.ledger.database import serialise_writers
-from credit.ledger.journal import Entry, Posted, Posting, journal_lines, post, reverse
+from credit.ledger.journal import Entry, Posted, Posting, journal_lines, journal_sums, post, reverse
 from credit.ledger.periods import first_day, last_closed, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import unknown_provider
@@ -21,7 +20,7 @@ from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.settlement import provider_balances
 from credit.ledger.transaction_kinds import AdjustmentDetails, TransactionKind
 from credit.ledger.values import check_currency, is_storable
-from credit.records import HOUSE, is_period, period_of
+from credit.records import HOUSE, Correction, is_period, period_of
 
 _ALWAYS = frozenset(kind for kind in TransactionKind if kind.reversible == "always")
 _WHILE_OPEN = frozenset(kind for kind in TransactionKind if kind.reversible == "while open")
@@ -34,24 +33,6 @@ class _Undoable(NamedTuple):
     kind: str
     period_id: str
     hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A movement on a provider's payable account, in minor units; `cites` is the id of the corrected transaction.
-
-    With a `collection`, the movement is on the account of that collection's held earnings.
-    """
-
-    provider: str
-    currency: str
-    amount_minor: int
-    txn_id: int
-    txn_hash: str
-    kind: str
-    reason: str
-    cites: int | None
-    collection: str | None = None
 
 
 def corrections(conn: Connection, period: str) -> list[Correction]:
@@ -227,6 +208,24 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
     elif header.kind == TransactionKind.RESTATEMENT:
         _check_nothing_held(conn, txn_id)
     return reverse(conn, txn_id, period=period, reason=reason, now=now)
+
+
+def restatements(conn: Connection, period: str) -> list[int]:
+    """Return the transactions of all restatements of a period, reversed ones too."""
+    prefix = TransactionKind.RESTATEMENT.key(period=period, number="")
+    query = select(ledger_txn.c.id).where(ledger_txn.c.idempotency_key.startswith(prefix, autoescape=True))
+    return list(conn.execute(query.order_by(ledger_txn.c.id)).scalars())
+
+
+def restated_money(conn: Connection, period: str) -> dict[tuple[str, str], int]:
+    """Return the minor units that standing restatements of a period moved, by account and currency."""
+    found = restatements(conn, period)
+    # A reversal counts with the restatement that it takes back: together they moved nothing.
+    undoing = select(ledger_txn.c.id).where(ledger_txn.c.reverses_txn_id.in_(found))
+    moving = [*found, *conn.execute(undoing).scalars()]
+    where = (ledger_entry.c.txn_id.in_(moving),)
+    sums = journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where, transactions=False)
+    return {(key, currency): amount for key, currency, amount in sums}
 
 
 def transaction_in_words(conn: Connection, txn_id: int) -> str:

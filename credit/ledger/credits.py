@@ -70,6 +70,13 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
     return totals
 
 
+def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
+    """Return the micro-credits that the close of a period moved by its sums, by group."""
+    where = (*_earned_in(period), ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
+    sums = journal_sums(conn, provider.c.key, account.c.collection, where=where)
+    return {Group(key, collection): micro for key, collection, micro in sums}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class CreditMethod:
     """The index and the policy (JSON) that credits come from."""

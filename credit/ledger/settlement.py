@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
-from credit.ledger.journal import journal_sums
+from credit.ledger.journal import journal_lines, journal_sums
 from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import (
     account,
@@ -22,6 +22,7 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
+from credit.ledger.transaction_kinds import TransactionKind
 
 ProviderCurrency = tuple[str, str]
 """A provider's key and a currency: together they have a balance."""
@@ -68,6 +69,16 @@ def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, di
         if amount:
             found.setdefault((key, currency), {})[collection] = amount
     return found
+
+
+def released_accounts(conn: Connection, *, after: str) -> set[tuple[str, str]]:
+    """Return the accounts and currencies of held earnings that the closes after a period released."""
+    query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
+        ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
+        ledger_txn.c.period_id > after,
+        account.c.kind == AccountKind.HELD,
+    )
+    return {(key, currency) for key, currency in conn.execute(query)}
 
 
 def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:

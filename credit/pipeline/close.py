@@ -15,9 +15,9 @@ from typing import get_args
 
 from sqlalchemy import Connection
 
+from credit.accounting.apportion import Earning
 from credit.accounting.statement import (
     Certainty,
-    CorrectionLine,
     PoolShare,
     StatementInput,
     Validation,
@@ -25,7 +25,7 @@ from credit.accounting.statement import (
 )
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger.corrections import Correction, corrections
+from credit.ledger.corrections import corrections
 from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections, holds
@@ -43,9 +43,9 @@ from credit.ledger.unvalued import unvalued_outputs
 from credit.ledger.verify.indexes import refuse_altered_manifests
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
-from credit.pipeline.close_pools import Earning, HousePolicy, divide, earned_in, post_allocations
+from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
 from credit.pipeline.period_basis import post_period_sums
-from credit.records import Group, Provider, Terms, is_period
+from credit.records import Correction, Group, Provider, Terms, is_period
 from credit.storage import canonical_json
 from credit.text import counted
 
@@ -259,10 +259,11 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     # By name, for the order in which pools were added must not change a statement.
     for pool, earnings in sorted(facts.divided, key=lambda divided: (divided[0].currency, divided[0].reference)):
         for item in earnings:
-            shares.setdefault(item.share.provider, []).append(_pool_share(pool, item))
-    corrected: dict[str, list[CorrectionLine]] = {}
+            share = PoolShare(pool.reference, pool.currency, pool.net_minor, item)
+            shares.setdefault(item.share.provider, []).append(share)
+    corrected: dict[str, list[Correction]] = {}
     for line in facts.corrected:
-        corrected.setdefault(line.provider, []).append(_correction_line(line))
+        corrected.setdefault(line.provider, []).append(line)
     methods = credit_methods(conn, facts.period)
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
     issued_by = asdict(issuer[-1].issuer) if (issuer := issuers(conn)) else {}
@@ -290,29 +291,3 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             issuer=issued_by,
         )
         yield key, statement_json(statement)
-
-
-def _pool_share(pool: Pool, item: Earning) -> PoolShare:
-    return PoolShare(
-        pool.reference,
-        pool.currency,
-        pool.net_minor,
-        item.share.credit_micro,
-        item.share.total_credit_micro,
-        item.share.amount_minor,
-        item.rate_ppm,
-        item.earned_minor,
-    )
-
-
-def _correction_line(item: Correction) -> CorrectionLine:
-    return CorrectionLine(
-        item.currency,
-        item.amount_minor,
-        item.kind,
-        item.reason,
-        item.txn_id,
-        item.txn_hash,
-        item.cites,
-        item.collection,
-    )

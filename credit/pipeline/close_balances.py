@@ -18,7 +18,6 @@ from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind, fx_account
-from credit.ledger.corrections import Correction
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on
 from credit.ledger.journal import Entry, Posting, post_all
@@ -34,7 +33,7 @@ from credit.ledger.settlement import (
 )
 from credit.ledger.transaction_kinds import CLOSE_KINDS, ConversionDetails, TransactionKind
 from credit.pipeline.close_pools import Earned
-from credit.records import Group, Provider, Terms
+from credit.records import Correction, Group, Provider, Terms
 
 _Key = TypeVar("_Key")
 

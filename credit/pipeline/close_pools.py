@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Connection
 
-from credit.accounting.apportion import AllocatedShare, allocate
+from credit.accounting.apportion import Earning, allocate
 from credit.accounting.waterfall import provider_part
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind
@@ -24,19 +24,6 @@ from credit.records import HOUSE, Group, Provider, Terms
 HousePolicy = Literal["return", "redistribute", "escrow"]
 """The use of money that no provider's data earned: it stays with the pool's owner (`return`), is divided among the
 providers (`redistribute`), or is held for whoever may claim it (`escrow`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Earning:
-    """A share of a pool, and the provider's part of it at the agreed rate, in minor units.
-
-    `held_minor` is the part of each collection on hold in `earned_minor`.
-    """
-
-    share: AllocatedShare
-    rate_ppm: int
-    earned_minor: int
-    held_minor: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

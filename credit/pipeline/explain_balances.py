@@ -16,7 +16,7 @@ from credit.accounting.statement import on_hold_rows
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part
 from credit.errors import IntegrityError
-from credit.ledger.corrections import Correction, corrections
+from credit.ledger.corrections import corrections
 from credit.ledger.credits import credits_by_group
 from credit.ledger.holds import holds
 from credit.ledger.payouts import payouts
@@ -28,7 +28,7 @@ from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import CLOSE_KINDS
 from credit.pipeline.close_balances import balance_inputs
 from credit.pipeline.close_pools import Earned, held_parts
-from credit.records import CREDIT, PPM, Group, Provider, Terms
+from credit.records import CREDIT, PPM, Correction, Group, Provider, Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from sqlalchemy import Connection
 from credit.accounting.credits import UNEARNED, MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
-from credit.ledger.credits import credit_methods
-from credit.ledger.journal import Entry, Posting, journal_lines, post
+from credit.ledger.credits import credit_methods, posted_moves
+from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.periods import last_day
-from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.score_books import standing_scores
 from credit.ledger.transaction_kinds import TransactionKind
 from credit.records import CREDIT, Group
@@ -73,17 +72,6 @@ def post_period_sums(conn: Connection, books: Path | None, period: str, now: dat
     entries = tuple(Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in moved.items())
     kind = TransactionKind.PERIOD_BASIS
     post(conn, Posting(kind, period, last_day(period), kind.key(period=period), entries), now=now)
-
-
-def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
-    """Return the micro-credits that the close of a period moved, by group."""
-    query = (
-        journal_lines(provider.c.key, account.c.collection, ledger_entry.c.amount, owners=True)
-        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
-        .where(account.c.kind == AccountKind.EARNED)
-        .order_by(provider.c.key, account.c.collection)
-    )
-    return {Group(key, collection): amount for key, collection, amount in conn.execute(query)}
 
 
 def checked_moves(conn: Connection, books: Path, period: str) -> dict[Group, int]:

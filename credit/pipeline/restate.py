@@ -14,27 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
+from credit.accounting.apportion import Earning
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import AccountKind, parse_account
-from credit.ledger.credits import credits_by_group
+from credit.ledger.corrections import restated_money, restatements
+from credit.ledger.credits import credits_by_group, posted_moves
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
-from credit.ledger.journal import Entry, Posting, journal_lines, journal_sums, post
+from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.periods import Period, existing_period, first_day, last_day, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import allocations, standing_pools
 from credit.ledger.providers import providers
-from credit.ledger.schema import account, ledger_entry, ledger_txn
 from credit.ledger.score_books import PostedBook, standing_scores
+from credit.ledger.settlement import released_accounts
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
 from credit.pipeline.close import ClosePolicy
-from credit.pipeline.close_pools import Earning, divide, owed_to
-from credit.pipeline.period_basis import measured_outputs, posted_moves
+from credit.pipeline.close_pools import divide, owed_to
+from credit.pipeline.period_basis import measured_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 
@@ -145,7 +147,7 @@ def _post_difference(
         kind=TransactionKind.RESTATEMENT,
         period=target,
         effective_on=first_day(target),
-        idempotency_key=TransactionKind.RESTATEMENT.key(period=period, number=len(_restatements(conn, period)) + 1),
+        idempotency_key=TransactionKind.RESTATEMENT.key(period=period, number=len(restatements(conn, period)) + 1),
         entries=entries,
         memo=f"restatement of {period}: {reason}",
         details=RestatementDetails(
@@ -299,7 +301,7 @@ def _money_changes(
     period = closed.id
     policy = ClosePolicy.from_json(closed.close_policy_json or "{}")
     on_hold = held_collections(conn, until=closed.closed_at)
-    released = _released(conn, period)
+    released = released_accounts(conn, after=period)
     known = {item.key: item for item in providers(conn)}
     terms = terms_on(conn, last_day(period))
     money = standing_pools(conn, period)
@@ -324,7 +326,7 @@ def _money_changes(
         raise IntegrityError(f"the allocations of {period} contradict its credits; run credit verify")
     before, after = owed(as_closed), owed(divided(restated))
     moved: dict[AccountCurrency, int] = {}
-    for (key, currency), amount in _moved(conn, period).items():
+    for (key, currency), amount in restated_money(conn, period).items():
         place = _place(key, currency, released)
         moved[place] = moved.get(place, 0) + amount
     return tuple(
@@ -342,30 +344,3 @@ def _place(key: str, currency: str, released: Set[AccountCurrency]) -> AccountCu
     """Return the present account of an account's money: the provider's, after a held collection was released."""
     provider = parse_account(key).provider or ""
     return AccountKind.PAYABLE.key(provider) if (key, currency) in released else key, currency
-
-
-def _released(conn: Connection, period: str) -> set[AccountCurrency]:
-    """Return the accounts of collections held in a period and released after it."""
-    query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
-        ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
-        ledger_txn.c.period_id > period,
-        account.c.kind == AccountKind.HELD,
-    )
-    return {(key, currency) for key, currency in conn.execute(query)}
-
-
-def _restatements(conn: Connection, period: str) -> list[int]:
-    """Return the transactions of all restatements of a period, reversed ones too."""
-    prefix = TransactionKind.RESTATEMENT.key(period=period, number="")
-    query = select(ledger_txn.c.id).where(ledger_txn.c.idempotency_key.startswith(prefix, autoescape=True))
-    return list(conn.execute(query.order_by(ledger_txn.c.id)).scalars())
-
-
-def _moved(conn: Connection, period: str) -> dict[AccountCurrency, int]:
-    """Return the money moved by standing restatements of a period, by account and currency."""
-    earlier = _restatements(conn, period)
-    undoing = select(ledger_txn.c.id).where(ledger_txn.c.reverses_txn_id.in_(earlier))
-    counted = [*earlier, *conn.execute(undoing).scalars()]
-    where = (ledger_entry.c.txn_id.in_(counted),)
-    sums = journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where, transactions=False)
-    return {(key, currency): amount for key, currency, amount in sums}

@@ -149,7 +149,9 @@ def test_a_pool_is_divided_by_them_to_the_minor_unit(policy, items, net):
 def test_what_the_words_say_in_numbers():
     """Two outputs: a strong one for p0, a weak one for p1, which speaks against p0."""
     items = [(100, [8.0, 0, 0, 0, 0, 0]), (100, [-1.0, 0, 2.0, 0, 0, 0])]
-    named: Mapping[str, dict[Group, int]] = {f"{p.basis} {p.negative}": total(p, items) for p in (*PERIOD_POLICIES, ALONE)}
+    named: Mapping[str, dict[Group, int]] = {
+        f"{p.basis} {p.negative}": total(p, items) for p in (*PERIOD_POLICIES, ALONE)
+    }
     p0, p1 = GROUPS[0], GROUPS[2]
     assert named == {
         "output zero": {p0: 100, p1: 100},

@@ -128,9 +128,14 @@ def test_shares_that_differ_by_less_than_the_error_of_attribution_are_not_told_a
     assert found[0.1] == {("a",): [("b",)], ("b",): [("a",)], ("c",): []}
 
 
-PERIOD_POLICIES = [Policy("influence", basis="period"), Policy("influence", negative="net"),
-          Policy("influence", basis="period", negative="net")]  # fmt: skip
-each_period_policy = pytest.mark.parametrize("policy", PERIOD_POLICIES, ids=lambda policy: f"{policy.basis}-{policy.negative}")
+PERIOD_POLICIES = [
+    Policy("influence", basis="period"),
+    Policy("influence", negative="net"),
+    Policy("influence", basis="period", negative="net"),
+]
+each_period_policy = pytest.mark.parametrize(
+    "policy", PERIOD_POLICIES, ids=lambda policy: f"{policy.basis}-{policy.negative}"
+)
 
 
 def _scored(measures: dict[str, dict[Group, float]], weights: dict[str, int]) -> pl.DataFrame:

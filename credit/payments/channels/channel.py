@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -113,8 +113,16 @@ def safe(line: PaymentLine, field: str, value: str, *, longest: int = 140) -> st
     return value
 
 
-def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Return rows as a CSV file: UTF-8, RFC 4180."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode()
+def csv_writer(
+    cells: Callable[[PaymentLine], Sequence[str]], header: Sequence[str] | None = None
+) -> Callable[[PaymentFile], bytes]:
+    """Return the `write` of a channel with CSV files (UTF-8, RFC 4180): a header if given, then a row per payment."""
+
+    def write(file: PaymentFile) -> bytes:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\r\n")
+        rows.writerows([header] if header else [])
+        rows.writerows(map(cells, file.lines))
+        return text.getvalue().encode()
+
+    return write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from credit.errors import InputError
-from credit.payments.channels.channel import Channel, PaymentFile, PaymentLine, csv_bytes, safe
+from credit.payments.channels.channel import Channel, PaymentLine, csv_writer, safe
 
 _DETAILS = ("iban", "bic", "paypal", "email", "street", "building", "postcode", "town", "country")
 _HEADER = ("payout_id", "provider", "period", "amount", "currency", "name", *_DETAILS)
@@ -26,16 +26,11 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
     return (line.reference, line.provider, line.period, line.amount, line.currency, holder, *texts)
 
 
-def write(file: PaymentFile) -> bytes:
-    """Return the file of a batch; InputError if a cell cannot be written as it is."""
-    return csv_bytes([_HEADER, *map(cells, file.lines)])
-
-
 CHANNEL = Channel(
     name="csv",
     title="CSV",
     help="csv has every detail, for a person or a script.",
     most_payments=1_000_000,
     check=cells,
-    write=write,
+    write=csv_writer(cells, _HEADER),
 )

@@ -7,7 +7,7 @@ of the payment), note and wallet.
 
 from __future__ import annotations
 
-from credit.payments.channels.channel import Channel, PaymentFile, PaymentLine, csv_bytes, safe
+from credit.payments.channels.channel import Channel, PaymentLine, csv_writer, safe
 
 
 def cells(line: PaymentLine) -> tuple[str, ...]:
@@ -16,16 +16,11 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
     return (recipient, line.amount, line.currency, line.reference, f"Statement {line.period}", "PAYPAL")
 
 
-def write(file: PaymentFile) -> bytes:
-    """Return the file of a batch; InputError if a cell cannot be written as it is."""
-    return csv_bytes(map(cells, file.lines))
-
-
 CHANNEL = Channel(
     name="paypal",
     title="PayPal",
     help="paypal is for PayPal's mass payments.",
     most_payments=5_000,
     check=cells,
-    write=write,
+    write=csv_writer(cells),
 )

@@ -7,7 +7,7 @@ recipient gets the exact amount, and the payer bears the fees.
 
 from __future__ import annotations
 
-from credit.payments.channels.channel import Channel, PaymentFile, PaymentLine, csv_bytes, safe
+from credit.payments.channels.channel import Channel, PaymentLine, csv_writer, safe
 
 _RECEIVERS = {"person": "PERSON", "institution": "INSTITUTION"}
 _HEADER = (
@@ -33,16 +33,11 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
     return (holder, email, line.reference, receiver, "target", line.amount, line.currency, line.currency, iban)
 
 
-def write(file: PaymentFile) -> bytes:
-    """Return the file of a batch; InputError if a cell cannot be written as it is."""
-    return csv_bytes([_HEADER, *map(cells, file.lines)])
-
-
 CHANNEL = Channel(
     name="wise",
     title="Wise",
     help="wise is for Wise's batch transfers.",
     most_payments=1_000,
     check=cells,
-    write=write,
+    write=csv_writer(cells, _HEADER),
 )
