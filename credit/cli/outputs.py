@@ -26,6 +26,25 @@ R = TypeVar("R")
 @click.option("--source", help="Name within which ids are unique.  [default: the log's format]")
 @field_option
 @click.option("--occurred-at", metavar="TIME", help="Time of outputs whose log has none (Anthropic batches).")
+@click.option(
+    "--max-weight",
+    envvar="CREDIT_MAX_WEIGHT",
+    default="1000",
+    show_default=True,
+    show_envvar=True,
+    metavar="WEIGHT",
+    help="Largest weight of an output; a greater one is quarantined.",
+)
+@click.option(
+    "--max-ahead",
+    envvar="CREDIT_MAX_AHEAD",
+    type=click.IntRange(0, 36_500),
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    metavar="DAYS",
+    help="Days by which an output may lie ahead of this machine's clock; a later one is quarantined.",
+)
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
 @ledger_options
 def ingest_outputs(
@@ -34,6 +53,8 @@ def ingest_outputs(
     source: str | None,
     fields: dict[str, str],
     occurred_at: str | None,
+    max_weight: str,
+    max_ahead: int,
     strict: bool,
 ) -> None:
     """Log a model's outputs from FILE..., in credit's own format or that of other software.
@@ -43,7 +64,8 @@ def ingest_outputs(
     (give requests and results in one call), LiteLLM logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse
     observations, MLflow traces.
 
-    Good records are logged. Bad ones are quarantined with file, line and reason. Logging a file again changes nothing.
+    Good records are logged. Bad ones, and those beyond --max-weight or --max-ahead, are quarantined with file, line and
+    reason. Logging a file again changes nothing.
 
     \b
     Example: credit ingest-outputs logs/2026-10-*.jsonl
@@ -51,14 +73,23 @@ def ingest_outputs(
              credit ingest-outputs batch-input.jsonl batch-output.jsonl
     """
     from credit.ingest.batch_requests import read_batch_requests
+    from credit.ingest.outputs import OutputLimits
     from credit.pipeline.ingest import ingest_outputs as ingest
 
     moment, requests = _moment(occurred_at), read_batch_requests(files)
+    limits = OutputLimits(_weight(max_weight), max_ahead)
     reports, failures = [], []
     for file in files:
         try:
             report = ingest(
-                workspace, file, source=source, fields=fields, requests=requests, occurred_at=moment, strict=strict
+                workspace,
+                file,
+                source=source,
+                fields=fields,
+                requests=requests,
+                occurred_at=moment,
+                limits=limits,
+                strict=strict,
             )
         except CreditError as error:
             if len(files) == 1:
@@ -83,6 +114,15 @@ def _moment(text: str | None) -> datetime | None:
         return None if text is None else timestamp(text)
     except FieldError as error:
         raise click.UsageError(f"--occurred-at {error}") from error
+
+
+def _weight(text: str) -> int:
+    from credit.ingest.fields import FieldError, weight_micro
+
+    try:
+        return weight_micro(text)
+    except FieldError as error:
+        raise click.UsageError(f"--max-weight {error}") from error
 
 
 @click.group(cls=CommandGroup)

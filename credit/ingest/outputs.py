@@ -5,22 +5,61 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
-from credit.errors import InputError
+from credit.errors import InputError, InvalidRequestError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, Unusable
 from credit.ingest.fields import digest, field_names
 from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, read_rows
 from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record, format_of, own
 from credit.ingest.spans import LogContext
-from credit.records import LoggedOutput, Quarantined
+from credit.records import MICRO, LoggedOutput, Quarantined
+from credit.text import counted
 
 _UNKNOWN = f"is of no known format; looked for {'; '.join(map(str, FORMATS))}"
 _MEANT_FOR_CREDIT = frozenset({"weight"})
 """Fields that somebody put into a log of other software in vain."""
 _LOGGED_BEFORE = "calls that were logged before in the same file"
+_MOST_DAYS_AHEAD = 36_500
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimits:
+    """Limits beyond which an output is quarantined: one line with a mistyped number must not take a month's pool.
+
+    Attributes:
+        max_weight_micro: the largest weight in micro-credits.
+        max_days_ahead: days by which an output may lie ahead of this machine's clock.
+    """
+
+    max_weight_micro: int = 1000 * MICRO
+    max_days_ahead: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_weight_micro < 0:
+            raise InvalidRequestError("the largest weight is negative; it is at least 0")
+        if not 0 <= self.max_days_ahead <= _MOST_DAYS_AHEAD:
+            raise InvalidRequestError(
+                f"an output may lie 0 to {_MOST_DAYS_AHEAD} days ahead, not {self.max_days_ahead}"
+            )
+
+    def problem(self, output: LoggedOutput, now: datetime) -> str:
+        """Return why an output is beyond the limits at `now`, with the option that lets it in; empty if it is not."""
+        # The reason leaves out the time of the run: the same record must give the same reason in every run.
+        if output.weight_micro > self.max_weight_micro:
+            weight, most = (_weight_text(micro) for micro in (output.weight_micro, self.max_weight_micro))
+            return f"`weight` {weight} is above the largest weight of {most}; if it is right: --max-weight {weight}"
+        if output.occurred_at > now + timedelta(days=self.max_days_ahead):
+            ahead = counted(self.max_days_ahead, "day")
+            return (
+                f"`occurred_at` {output.occurred_at:%Y-%m-%dT%H:%M:%SZ} is more than {ahead} ahead of this machine's"
+                " clock; if both are right: --max-ahead DAYS"
+            )
+        return ""
 
 
 class OutputReader:
@@ -36,6 +75,7 @@ class OutputReader:
             the own format.
         requests: requests of batches, for results: `read_batch_requests`.
         occurred_at: time of outputs whose log has none (Anthropic's message batches).
+        limits: outputs beyond them are quarantined.
 
     Raises:
         InvalidRequestError: the mapping of fields makes no sense.
@@ -50,11 +90,13 @@ class OutputReader:
         fields: Mapping[str, str] | None = None,
         requests: BatchRequests | None = None,
         occurred_at: datetime | None = None,
+        limits: OutputLimits | None = None,
     ) -> None:
         self._names = field_names(own.NAMES, fields) if fields else None
         check_input(path)
         self._path, self._source = path, source
         self._requests, self._occurred_at = requests or BatchRequests(), occurred_at
+        self._limits = limits or OutputLimits()
         self._restart()
 
     def _restart(self) -> None:
@@ -116,6 +158,8 @@ class OutputReader:
                 yield Quarantined(row.place, f"{log.name}: {output.reason}", _bytes_of(item, row))
             elif isinstance(output, Skipped):
                 self._skipped[output.reason] += 1
+            elif problem := self._limits.problem(output, datetime.now(UTC)):
+                yield Quarantined(row.place, f"{log.name}: {problem}", _bytes_of(item, row))
             elif log.repeats and self._was_logged(output):
                 self._skipped[_LOGGED_BEFORE] += 1
             else:
@@ -128,6 +172,10 @@ class OutputReader:
             return self._logged[key] == said
         self._logged[key] = said
         return False
+
+
+def _weight_text(weight_micro: int) -> str:
+    return f"{Decimal(weight_micro).scaleb(-6).normalize():f}"
 
 
 def _bytes_of(item: Entry | SpanEntry, row: Row) -> bytes:

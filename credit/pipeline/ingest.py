@@ -15,7 +15,7 @@ from credit.accounting.fx import parse_rate
 from credit.errors import CreditError, InputError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.files import Parsed, ReadResult
-from credit.ingest.outputs import OutputReader
+from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.rates import RateRow, read_rates
@@ -78,6 +78,7 @@ def ingest_outputs(
     fields: Mapping[str, str] | None = None,
     requests: BatchRequests | None = None,
     occurred_at: datetime | None = None,
+    limits: OutputLimits | None = None,
     strict: bool = False,
 ) -> IngestReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
@@ -88,7 +89,7 @@ def ingest_outputs(
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad.
     """
-    reader = OutputReader(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at)
+    reader = OutputReader(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at, limits=limits)
     digest = sha256_file(path)
     report = IngestReport(str(path))
     problems = QuarantineSummary()

@@ -56,6 +56,25 @@ def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site: Sit
     assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]
 
 
+def test_limits_are_options_and_the_environments(site: Site, tmp_path, monkeypatch):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(
+        _line(output_row(60, weight=1001)) + b"\n" + _line(output_row(61, occurred_at="2099-01-07T09:31:00Z")) + b"\n"
+    )
+    refused = site.run("ingest-outputs", log, code=EXIT_PARTIAL)
+    assert "0 logged, 0 known already, 2 quarantined" in refused.stdout
+    assert f"{log}:1: credit's own format: `weight` 1001 is above the largest weight of 1000" in refused.stderr
+    assert "--max-weight 1001" in refused.stderr
+    assert "--max-ahead DAYS" in refused.stderr
+    assert "1 logged" in site.run("ingest-outputs", log, "--max-weight", "1001").stdout
+    monkeypatch.setenv("CREDIT_MAX_WEIGHT", "1001")
+    monkeypatch.setenv("CREDIT_MAX_AHEAD", "36500")
+    assert "1 logged, 1 known already, 0 quarantined" in site.run("ingest-outputs", log).stdout
+    assert (
+        "--max-weight must be a plain" in site.run("ingest-outputs", log, "--max-weight", "x", code=EXIT_USAGE).stderr
+    )
+
+
 def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one_file(site: Site, tmp_path):
     log, folder = tmp_path / "log.jsonl", site.data_dir / "quarantine"
     lines = [_line(output_row(60)), b"{", b"[1]", _line(output_row(61, completion=""))]
@@ -74,13 +93,14 @@ def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one
     assert "3 quarantined in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
 
 
-def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site: Site, tmp_path):
+def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site: Site, tmp_path, monkeypatch):
     logs = Path(__file__).parent.parent / "ingest" / "logs"
     files = []
     for name in ("anthropic-batch-results.jsonl", "anthropic-batch-requests.json", "mlflow.json"):
         files.append(tmp_path / name)
         files[-1].write_text((logs / name).read_text().replace("my-llm", MODEL))
     results, requests, traces = files
+    monkeypatch.setenv("CREDIT_MAX_AHEAD", "36500")  # the logs were made when they say, whatever day it is
     alone = site.run("ingest-outputs", results, "--occurred-at", "2025-03-01T09:30:00Z", code=EXIT_PARTIAL)
     assert "the request 'request-0' is missing; give the batch's input file in the same call" in alone.stderr
     assert "does not say when it was answered" in site.run("ingest-outputs", *files, code=EXIT_PARTIAL).stderr

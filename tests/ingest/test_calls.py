@@ -68,7 +68,7 @@ def test_spans_that_are_their_own_parents_end():
     assert not is_read(met, "u", "a", "b", False)
 
 
-OWN = {"id": "o1", "occurred_at": "2026-11-01T00:00:00Z", "model": "m", "completion": "A"}
+OWN = {"id": "o1", "occurred_at": "2025-11-01T00:00:00Z", "model": "m", "completion": "A"}
 
 
 def value(content):
@@ -92,7 +92,7 @@ def span(number: int, parent: int | None = None, **attributes: object) -> dict[s
         "traceId": f"{7:032x}",
         "spanId": f"{number:016x}",
         **above,
-        "startTimeUnixNano": str(1793491140_000_000_000 + number),
+        "startTimeUnixNano": str(1761955140_000_000_000 + number),
         "attributes": [{"key": key, "value": value(content)} for key, content in said.items() if content is not None],
     }
 
@@ -196,14 +196,14 @@ def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
         "id": "chatcmpl-1",
         "call_type": "acompletion",
         "status": "success",
-        "startTime": 1793491140.25,
+        "startTime": 1761955140.25,
         "model": "m",
         "messages": [{"role": "user", "content": "Q"}],
         "response": {"choices": [choice]},
     }
-    (output,), bad, skipped = read(tmp_path, payload, payload | {"startTime": 1793491140.31})
+    (output,), bad, skipped = read(tmp_path, payload, payload | {"startTime": 1761955140.31})
     assert not bad
-    assert output.occurred_at.isoformat() == "2026-10-31T23:59:00.250000+00:00"
+    assert output.occurred_at.isoformat() == "2025-10-31T23:59:00.250000+00:00"
     assert skipped == {"calls that were logged before in the same file": 1}
 
 
@@ -235,7 +235,7 @@ def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkey
 def test_texts_that_litellm_redacted_are_no_texts(tmp_path):
     choice = {"index": 0, "message": {"role": "assistant", "content": "redacted-by-litellm"}}
     asked = {"role": "user", "content": "redacted-by-litellm"}
-    call = {"id": "c", "call_type": "completion", "startTime": 1793491140, "model": "m", "messages": [asked]}
+    call = {"id": "c", "call_type": "completion", "startTime": 1761955140, "model": "m", "messages": [asked]}
     found, bad, _ = read(tmp_path, call | {"response": {"choices": [choice]}})
     assert not found
     assert "redacted by LiteLLM" in bad[0]
@@ -255,7 +255,7 @@ def test_a_call_by_other_conventions_is_quarantined_and_not_passed_over(tmp_path
 def observation(number, parent=None, **fields):
     given = {"id": f"{number:016x}", "traceId": "t", "parentObservationId": parent and f"{parent:016x}"}
     said = {"input": [{"role": "user", "content": "Q"}], "output": {"role": "assistant", "content": "A"}}
-    moment = {"startTime": f"2026-11-01T00:00:0{number}.000Z", "model": "m", "type": "GENERATION"}
+    moment = {"startTime": f"2025-11-01T00:00:0{number}.000Z", "model": "m", "type": "GENERATION"}
     return given | said | moment | fields
 
 
@@ -278,7 +278,7 @@ def test_a_trace_of_langfuse_counts_its_innermost_generations(tmp_path):
         ({"output": [{"role": "user", "content": "A"}]}, "`output` holds a message that is not the assistant's"),
         ({"output": None}, "`output` is missing"),
         ({"model": None}, "`model` must be a text"),
-        ({"startTime": "2026-11-01T00:00:00"}, "`startTime` has no time zone"),
+        ({"startTime": "2025-11-01T00:00:00"}, "`startTime` has no time zone"),
     ],
 )
 def test_an_observation_that_cannot_be_used_is_quarantined(tmp_path, fields, error):

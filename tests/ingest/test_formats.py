@@ -17,7 +17,7 @@ from credit.ingest.batch_requests import read_batch_requests
 from credit.ingest.files import Parsed
 from credit.ingest.formats import FORMATS, format_of
 from credit.ingest.json_documents import parse_json
-from credit.ingest.outputs import OutputReader
+from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Quarantined
 
 LOGS = Path(__file__).parent / "logs"
@@ -33,6 +33,7 @@ FAILED, CALLED, REFUSED, OTHER = (
 )
 NULL, EMPTY = "choice 0: `content` is null", "choice 0: `content` is empty"
 TOLD = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
+AT_ANY_TIME = OutputLimits(max_days_ahead=36_500)
 
 EXPECTED = {
     "openai-batch-output.jsonl": (
@@ -83,7 +84,7 @@ EXPECTED = {
 
 
 def reader(path: Path, *others: Path) -> OutputReader:
-    return OutputReader(path, requests=read_batch_requests(others), occurred_at=TOLD)
+    return OutputReader(path, requests=read_batch_requests(others), occurred_at=TOLD, limits=AT_ANY_TIME)
 
 
 def asked(name: str) -> list[Path]:
@@ -148,7 +149,8 @@ def test_an_observation_is_the_same_from_wherever_it_comes(tmp_path):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_source_that_is_given_goes_before_the_formats_own(name):
-    found = OutputReader(LOGS / name, source="shop", requests=read_batch_requests(asked(name)), occurred_at=TOLD)
+    requests = read_batch_requests(asked(name))
+    found = OutputReader(LOGS / name, source="shop", requests=requests, occurred_at=TOLD, limits=AT_ANY_TIME)
     assert {output.source for output in outputs(found)} == {"shop"}
 
 
@@ -171,6 +173,26 @@ def test_results_of_a_batch_need_its_requests_wherever_they_stand(name, tmp_path
     found = reader(requests)
     assert list(found) == []
     assert list(found.skipped) == ["requests of a batch, which belong to its results"]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_output_of_every_format_is_held_against_the_limits(name):
+    limits = OutputLimits(max_weight_micro=MICRO - 1, max_days_ahead=36_500)
+    items = list(OutputReader(LOGS / name, requests=read_batch_requests(asked(name)), occurred_at=TOLD, limits=limits))
+    title, said, _, refused = EXPECTED[name]
+    beyond = f"{title}: `weight` 1 is above the largest weight of 0.999999; if it is right: --max-weight 1"
+    assert outputs(items) == []
+    # A log may tell of an output twice; each of its records is then quarantined.
+    assert {item.error for item in items} == {beyond, *(f"{title}: {why}" for why in refused)}
+    assert sum(item.error == beyond for item in items) >= len(said)
+
+
+def test_a_time_that_is_told_is_held_against_the_limits_too():
+    name = "anthropic-batch-results.jsonl"
+    told = datetime(2126, 1, 1, tzinfo=UTC)
+    items = list(OutputReader(LOGS / name, requests=read_batch_requests(asked(name)), occurred_at=told))
+    assert len(items) == 2
+    assert all("`occurred_at` 2126-01-01T00:00:00Z is more than 1 day ahead" in item.error for item in items)
 
 
 def test_a_message_batch_needs_a_time(tmp_path):

@@ -105,7 +105,7 @@ def test_a_list_of_objects_or_an_object_over_lines_is_told_from_lines(tmp_path, 
 
 def test_a_list_of_outputs_says_the_same_as_lines_of_them(tmp_path):
     rows = [
-        {"id": f"o{n}", "occurred_at": "2026-01-07T09:30:00Z", "model": "m", "completion": "A"} for n in range(3)
+        {"id": f"o{n}", "occurred_at": "2025-01-07T09:30:00Z", "model": "m", "completion": "A"} for n in range(3)
     ] + [{"id": "bad"}]
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "list.json").write_text(json.dumps(rows, indent=2))

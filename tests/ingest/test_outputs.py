@@ -4,9 +4,11 @@ import csv
 import gzip
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,24 +19,26 @@ from credit.errors import InputError, InvalidRequestError
 from credit.ingest.fields import weight_micro
 from credit.ingest.files import Parsed
 from credit.ingest.lines import read_lines
-from credit.ingest.outputs import OutputReader
+from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Place, Quarantined
 
 OWN_FORMAT = "credit's own format"
-OWN = {"id": "o1", "occurred_at": "2026-10-31T23:59:00+02:00", "model": "m", "prompt": "Q", "completion": "A"}
-MOMENT = datetime(2026, 10, 31, 21, 59, tzinfo=UTC)
+OWN = {"id": "o1", "occurred_at": "2025-10-31T23:59:00+02:00", "model": "m", "prompt": "Q", "completion": "A"}
+MUCH_LATER = "2099-01-07T09:31:00Z"
+LATE = f": `occurred_at` {MUCH_LATER} is more than 1 day ahead of this machine's clock"
+MOMENT = datetime(2025, 10, 31, 21, 59, tzinfo=UTC)
 PARSED = LoggedOutput("own", "o1", MOMENT, "m", "A", "Q")
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "Q"}]}
 RESPONSE = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
-    "created": 1793491140,
+    "created": 1761955140,
     "model": "m-2026",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }
 CALL = LoggedOutput(
-    "openai", "chatcmpl-1", datetime(2026, 10, 31, 23, 59, tzinfo=UTC), "m-2026", "A", messages=(Message("user", "Q"),)
+    "openai", "chatcmpl-1", datetime(2025, 10, 31, 23, 59, tzinfo=UTC), "m-2026", "A", messages=(Message("user", "Q"),)
 )
 
 
@@ -45,7 +49,7 @@ def write(tmp_path: Path, *lines: bytes | Mapping[str, object], name: str = "out
     return path
 
 
-def outputs(path: Path, **options: str) -> list[LoggedOutput]:
+def outputs(path: Path, **options: Any) -> list[LoggedOutput]:
     items = list(OutputReader(path, **options))
     assert all(isinstance(item, Parsed) for item in items), items
     return [item.record for item in items if isinstance(item, Parsed)]
@@ -116,8 +120,8 @@ def test_csv_parquet_gzip_and_json_lines_say_the_same(tmp_path):
         ({"id": 1.5}, "`id` must be a text"),
         ({"occurred_at": None}, "`occurred_at` is missing"),
         ({"occurred_at": "yesterday"}, "`occurred_at` is not an ISO 8601 time"),
-        ({"occurred_at": "2026-10-31T23:59:00"}, "`occurred_at` has no time zone"),
-        ({"occurred_at": 1793491140}, "`occurred_at` must be an ISO 8601 time"),
+        ({"occurred_at": "2025-10-31T23:59:00"}, "`occurred_at` has no time zone"),
+        ({"occurred_at": 1761955140}, "`occurred_at` must be an ISO 8601 time"),
         ({"occurred_at": "1970-01-01T00:00:00Z"}, "`occurred_at` 1970-01-01 is before any logged output"),
         ({"occurred_at": "0001-01-01T00:00:00+23:00"}, "`occurred_at` is outside the calendar"),
         ({"model": 5}, "`model` must be a text"),
@@ -193,7 +197,8 @@ def test_a_line_that_is_no_record_is_quarantined(tmp_path, line, error):
 )
 def test_weights_are_exact(tmp_path, text, micro):
     line = json.dumps(OWN).encode().replace(b'"A"', b'"A", "weight": ' + text.encode())
-    assert outputs(write(tmp_path, line))[0].weight_micro == micro
+    limits = OutputLimits(max_weight_micro=10**15)
+    assert outputs(write(tmp_path, line), limits=limits)[0].weight_micro == micro
 
 
 @given(st.decimals(0, 10**9, allow_nan=False, allow_infinity=False, places=6))
@@ -248,7 +253,7 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
         ({"choices": "A"}, "`choices` must be a valid list"),
         ({"id": None}, "`id` must be a text"),
         ({"created": None}, "`created` must be a whole number"),
-        ({"created": 1793491140000}, "`created` is not a time in seconds since 1970 (are they milliseconds?)"),
+        ({"created": 1761955140000}, "`created` is not a time in seconds since 1970 (are they milliseconds?)"),
         ({"created": 0}, "`created` 1970-01-01 is before any logged output"),
         ({"created": 10**400}, "`created` is not a time"),
         ({"object": "chat.completion.chunk"}, "the response is a 'chat.completion.chunk'"),
@@ -400,7 +405,7 @@ def test_a_csv_cell_longer_than_the_csv_modules_own_limit_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
 def test_fields_that_a_log_names_otherwise_are_read_by_a_mapping(tmp_path, name):
-    row = {"uid": "a1", "when": "2026-10-05T12:00:00Z", "model": "m", "answer": " Ships sang.", "prompt": "not ours"}
+    row = {"uid": "a1", "when": "2025-10-05T12:00:00Z", "model": "m", "answer": " Ships sang.", "prompt": "not ours"}
     path, frame = tmp_path / name, pl.DataFrame([row | {"input": "Sing.", "choices": "x"}])
     if name.endswith("csv"):
         frame.write_csv(path)
@@ -415,3 +420,37 @@ def test_fields_that_a_log_names_otherwise_are_read_by_a_mapping(tmp_path, name)
     assert reader.notices == ("field `choices` is not used (in 1 record)", "field `prompt` is not used (in 1 record)")
     with pytest.raises(InvalidRequestError, match="no such field: text; known are id, occurred_at, model"):
         OutputReader(path, fields={"text": "answer"})
+
+
+def test_an_output_of_outlandish_weight_or_time_is_quarantined_and_its_neighbours_go_in(tmp_path):
+    heavy, late = (
+        {**OWN, "id": "heavy", "weight": 1_000_000_000},
+        {**OWN, "id": "late", "occurred_at": MUCH_LATER},
+    )
+    path = write(tmp_path, OWN, heavy, late, {**OWN, "id": "most", "weight": 1000})
+    first, *bad, last = OutputReader(path)
+    assert (first.record.external_id, last.record.external_id) == ("o1", "most")
+    assert [(item.place.line, json.loads(item.raw)) for item in bad] == [(2, heavy), (3, late)]
+    assert [item.error for item in bad] == [
+        f"{OWN_FORMAT}: `weight` 1000000000 is above the largest weight of 1000; if it is right: --max-weight {10**9}",
+        f"{OWN_FORMAT}{LATE}; if both are right: --max-ahead DAYS",
+    ]
+    limits = OutputLimits(max_weight_micro=10**15, max_days_ahead=36_500)
+    assert [item.external_id for item in outputs(path, limits=limits)] == ["o1", "heavy", "late", "most"]
+
+
+def test_a_record_is_quarantined_beyond_a_limit_and_not_at_it():
+    limits, now = OutputLimits(max_weight_micro=2_500_000, max_days_ahead=2), MOMENT
+    at = replace(PARSED, weight_micro=2_500_000, occurred_at=now + timedelta(days=2))
+    assert limits.problem(at, now) == ""
+    assert "`weight` 2.500001 is above the largest weight of 2.5;" in limits.problem(
+        replace(at, weight_micro=2_500_001), now
+    )
+    later = replace(at, occurred_at=at.occurred_at + timedelta(microseconds=1))
+    assert "more than 2 days ahead" in limits.problem(later, now)
+
+
+@pytest.mark.parametrize("limits", [{"max_weight_micro": -1}, {"max_days_ahead": -1}, {"max_days_ahead": 36_501}])
+def test_limits_that_make_no_sense_are_refused(limits):
+    with pytest.raises(InvalidRequestError):
+        OutputLimits(**limits)
