@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -29,21 +28,16 @@ ON_SQLITE, ON_POSTGRESQL = (pytest.mark.parametrize("engine_name", [name], indir
 _TEMPLATE = "credit_template"
 CREATED = datetime(2025, 12, 31, 12, tzinfo=UTC)
 """When the templates are made: the house's row and its seal say so, and with them every statement."""
-CONFIGURE_SQLITE = database._configure_sqlite
-"""What the product does with a connection, before `nothing_waits_for_the_disk`."""
+SYNCHRONOUS = database.SYNCHRONOUS
+"""The product's setting, before `nothing_waits_for_the_disk`."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_waits_for_the_disk() -> Iterator[None]:
     """Sync nothing: what is written here must survive the death of any process, but no crash of the machine."""
-
-    def configure(connection: Any, record: object) -> None:
-        CONFIGURE_SQLITE(connection, record)
-        connection.execute("PRAGMA synchronous = OFF")
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _handle: None)
-        patch.setattr(database, "_configure_sqlite", configure)
+        patch.setattr(database, "SYNCHRONOUS", "OFF")
         yield
 
 

@@ -31,6 +31,9 @@ from credit.storage import only_one
 BUSY_TIMEOUT_MS = 30_000
 """How long a SQLite writer waits for another one, and a scrub for others on either engine, before it gives up."""
 
+SYNCHRONOUS = "FULL"
+"""SQLite syncs at every commit: a committed transaction survives a crash of the machine."""
+
 _CACHE_KIB = 65_536
 """Page cache of a SQLite connection: the keys of the journal are hashes, which land anywhere in their indexes."""
 
@@ -58,7 +61,7 @@ class Ledger:
             LedgerError: it is missing, unreachable, or of another revision than this version of `credit`.
             InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
         """
-        target = _parse(url)
+        target = parse_url(url)
         if target.get_backend_name() == "sqlite" and not Path(str(target.database)).is_file():
             raise LedgerError(f"there is no ledger at {redact(target)}; create it: {_INIT}")
         engine = _engine(target)
@@ -176,7 +179,7 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
 
     from credit.resources import resource
 
-    target = _parse(url)
+    target = parse_url(url)
     if target.get_backend_name() == "sqlite":
         Path(str(target.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = _engine(target)
@@ -293,7 +296,13 @@ def _lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"credit:{name}".encode()).digest()[:8], "big", signed=True)
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """Return the URL of a ledger with the driver that `credit` uses.
+
+    Raises:
+        LedgerError: the driver is not installed.
+        InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
+    """
     try:
         target = sa.make_url(url.replace("postgres://", "postgresql://", 1))
     except (ArgumentError, ValueError):
@@ -327,7 +336,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
-        "synchronous = FULL",
+        f"synchronous = {SYNCHRONOUS}",
         "foreign_keys = ON",
         "recursive_triggers = ON",
         f"cache_size = -{_CACHE_KIB}",

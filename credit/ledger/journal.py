@@ -30,8 +30,8 @@ from credit.storage import canonical_json
 ENCODING = "credit.ledger.1"
 """First element of the hashed text: the name of this encoding, so that no other can be taken for it."""
 
-_BATCH = 20_000
-"""Entries written at a time: bounds memory; larger batches are no faster."""
+ENTRIES_AT_ONCE = 20_000
+"""Entries written at a time: bounds memory; more are no faster."""
 
 _KEYS_AT_ONCE = 500
 
@@ -305,7 +305,7 @@ def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> 
         for number, line in enumerate(item.entries, start=1):
             rows.append((seq, number, count, ids[line.account], line.commodity, line.amount))
         heads.append((seq, *header, digest))
-        if len(rows) >= _BATCH:
+        if len(rows) >= ENTRIES_AT_ONCE:
             _flush(conn, rows, heads)
     if heads:
         _flush(conn, rows, heads)

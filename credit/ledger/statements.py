@@ -24,7 +24,7 @@ from credit.ledger.schema import issuer, next_id, provider, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.values import is_storable, utc_moment, utc_text
 
-_AT_ONCE = 500
+STATEMENTS_AT_ONCE = 500
 """Statements written at a time: bounds memory."""
 
 
@@ -52,7 +52,7 @@ def add_statements(conn: Connection, name: str, told: Iterable[tuple[str, str]],
     serialise_writers(conn)
     found: list[int] = []
     items = iter(told)
-    while some := dict(islice(items, _AT_ONCE)):
+    while some := dict(islice(items, STATEMENTS_AT_ONCE)):
         found += _add_some(conn, name, some, utc_text(now))
     return found
 

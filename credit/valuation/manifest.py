@@ -259,7 +259,7 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
             raise MismatchError(
                 f"{folder} has index format {version}, this version of credit reads {FORMAT_VERSION}; build it again"
             )
-        manifest = _parse(body)
+        manifest = parse_manifest(body)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{path} is damaged ({error}); build the index again") from error
     if manifest.fingerprint != fingerprint:
@@ -312,7 +312,8 @@ def _parse_share(body: dict[str, Any]) -> Share:
     return Share(Group(**body["group"]), body["ppm"])
 
 
-def _parse(body: dict[str, Any]) -> Manifest:
+def parse_manifest(body: dict[str, Any]) -> Manifest:
+    """Return the manifest with the fields of a `manifest.json`, without its format version and fingerprint."""
     return Manifest(
         **(
             body

@@ -10,6 +10,11 @@ from sqlalchemy.pool import NullPool
 
 from credit.ledger import triggers
 
+INSERT_ENTRY = (
+    "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
+    " VALUES (:txn, :line, :count, :account, :commodity, :amount)"
+)
+
 
 @contextmanager
 def unguarded(url: str, *, undo: bool = False) -> Iterator[Connection]:

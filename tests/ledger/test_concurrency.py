@@ -19,7 +19,7 @@ from credit.ledger.verify import verify
 from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
-from tests.ledger.test_triggers import ENTRY
+from tests.ledger.tampering import INSERT_ENTRY
 
 
 @pytest.fixture(autouse=True)
@@ -150,10 +150,10 @@ def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
     with ledger.write() as conn:
         write_second(conn)
         if 1 <= line <= count:
-            rival.run(psycopg_style(ENTRY), **late(line, count))
+            rival.run(psycopg_style(INSERT_ENTRY), **late(line, count))
         else:
             with pytest.raises(psycopg.errors.CheckViolation):
-                rival.run(psycopg_style(ENTRY), **late(line, count))
+                rival.run(psycopg_style(INSERT_ENTRY), **late(line, count))
             rival.connection.rollback()
     if 1 <= line <= count:
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
@@ -168,7 +168,7 @@ def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(led
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as conn:
             write_second(conn)
-            waiting: Future[None] = pool.submit(rival.run, psycopg_style(ENTRY), **late(2))
+            waiting: Future[None] = pool.submit(rival.run, psycopg_style(INSERT_ENTRY), **late(2))
             waits_for_lock(ledger, rival.pid)
         with pytest.raises(psycopg.errors.UniqueViolation):
             waiting.result()

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ from sqlalchemy import create_engine, text
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
 from credit.ledger import providers
-from credit.ledger.database import Ledger, _parse, redact, upgrade
+from credit.ledger.database import Ledger, parse_url, redact, upgrade
 from credit.ledger.schema import REVISIONS
 from credit.records import Provider
-from tests.conftest import CONFIGURE_SQLITE, ON_SQLITE
+from tests.conftest import ON_SQLITE, SYNCHRONOUS
 from tests.ledger.samples import NOW, undone
 
 
@@ -77,7 +76,7 @@ def test_urls_without_a_ledger_are_wrong_requests(url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
 def test_every_spelling_of_postgresql_uses_the_same_driver(scheme: str) -> None:
-    assert _parse(f"{scheme}://host/name").drivername == "postgresql+psycopg"
+    assert parse_url(f"{scheme}://host/name").drivername == "postgresql+psycopg"
 
 
 def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +133,12 @@ def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
         pass
 
 
-def test_sqlite_is_asked_for_what_the_ledger_promises(tmp_path: Path) -> None:
+@ON_SQLITE
+def test_sqlite_is_asked_for_what_the_ledger_promises(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("credit.ledger.database.SYNCHRONOUS", SYNCHRONOUS)
     wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "recursive_triggers": 1}
-    with closing(sqlite3.connect(tmp_path / "credit.db")) as connection:
-        CONFIGURE_SQLITE(connection, None)
-        assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted} == wanted
+    with ledger.write() as conn:
+        assert {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(

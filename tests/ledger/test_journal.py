@@ -173,7 +173,7 @@ def test_a_batch_is_posted_whole_or_not_at_all(ledger: Ledger) -> None:
 
 
 def test_more_than_one_batch_of_rows_keeps_the_chain(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_BATCH", 10)
+    monkeypatch.setattr(journal, "ENTRIES_AT_ONCE", 10)
     with ledger.write() as conn:
         journal.post_all(conn, [credit_posting(f"k{number}") for number in range(23)], now=NOW)
     assert verify(ledger, None).problems == ()

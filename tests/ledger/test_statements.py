@@ -29,7 +29,7 @@ def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn: Co
 
 
 def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "_AT_ONCE", 3)
+    monkeypatch.setattr(statements, "STATEMENTS_AT_ONCE", 3)
     keys = [f"p{number}" for number in range(10)]
     providers.import_providers(conn, [Provider(key, key) for key in keys], now=NOW)
     journal.ensure_period(conn, OCTOBER, now=NOW)

@@ -14,6 +14,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.schema import metadata
 from tests.conftest import ON_SQLITE
 from tests.ledger import samples
+from tests.ledger.tampering import INSERT_ENTRY
 
 ROW_TABLES = (*rules.APPEND_ONLY, *rules.MUTABLE)
 CHANGEABLE = {("provider", "name"), ("provider", "kind"), ("payout", "status")}
@@ -31,11 +32,6 @@ HEADER = (
     " recorded_at, reverses_txn_id, memo, details_json, prev_hash, hash) VALUES (:id, :seq, :entry_count, 'raw',"
     " :period, :key, :digest, '2026-10-05', :recorded, :reverses, '', '{}', :prev, :hash)"
 )
-ENTRY = (
-    "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
-    " VALUES (:txn, :line, :count, :account, :commodity, :amount)"
-)
-
 
 PAIR = ((1, "CREDIT", -5), (2, "CREDIT", 5))
 NOTHING = ", ''"
@@ -75,7 +71,7 @@ class Raw:
 
     def entry(self, line: int, amount: int, *, count: int = 2, commodity: str = "CREDIT", **changes: int) -> None:
         values = {"txn": self.seq, "line": line, "count": count, "account": line, "amount": amount}
-        self.conn.execute(text(ENTRY), {**values, "commodity": commodity, **changes})
+        self.conn.execute(text(INSERT_ENTRY), {**values, "commodity": commodity, **changes})
 
     def header(self, **changes: object) -> None:
         values = {
@@ -246,16 +242,16 @@ def test_a_reversal_with_another_account_is_refused(populated: Ledger) -> None:
 @pytest.mark.parametrize("line", [1, 3, 4])
 def test_an_entry_is_late_once_its_transaction_is_committed(populated: Ledger, line: int) -> None:
     late = {"txn": 1, "line": line, "count": 3, "account": 1, "commodity": "CREDIT", "amount": 1}
-    refuse(populated, "late entry", ENTRY, **late)
+    refuse(populated, "late entry", INSERT_ENTRY, **late)
 
 
 def test_entries_without_a_header_cannot_be_committed(populated: Ledger) -> None:
-    refuse(populated, r"FOREIGN KEY|foreign key", ENTRY.replace(":txn", "99"), **LINE)
+    refuse(populated, r"FOREIGN KEY|foreign key", INSERT_ENTRY.replace(":txn", "99"), **LINE)
 
 
 @pytest.mark.parametrize(("amount", "line"), [(0, 1), (-(2**63), 1), (1, 0), (1, 3)])
 def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line: int) -> None:
-    refuse(populated, "ck_ledger_entry", ENTRY.replace(":txn", "99"), **{**LINE, "amount": amount, "line": line})
+    refuse(populated, "ck_ledger_entry", INSERT_ENTRY.replace(":txn", "99"), **{**LINE, "amount": amount, "line": line})
 
 
 @pytest.mark.parametrize(

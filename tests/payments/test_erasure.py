@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, Engine, event, select, text
 
 from credit.ledger import database
 from credit.ledger.database import Ledger
@@ -44,7 +44,6 @@ def run_command(url: str, line: str, said: Path, last_step: int | None, largest_
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if last_step is not None:
-        configure = database._configure_sqlite
         steps = iter(range(last_step))
 
         def step() -> int:
@@ -52,11 +51,12 @@ def run_command(url: str, line: str, said: Path, last_step: int | None, largest_
                 os.kill(os.getpid(), signal.SIGKILL)
             return 0
 
-        def configured(connection: Any, record: object) -> None:
-            configure(connection, record)
-            connection.set_progress_handler(step, 1)
+        @event.listens_for(Engine, "begin")
+        def count_steps(conn: Connection) -> None:
+            driver = conn.connection.driver_connection
+            assert driver is not None
+            driver.set_progress_handler(step, 1)
 
-        database._configure_sqlite = configured
     os.environ["CREDIT_DATABASE_URL"] = url
     with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         cli(shlex.split(line), prog_name="credit")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY
 from credit.storage import sha256_file
 from credit.valuation import read_manifest
-from credit.valuation.manifest import _parse
+from credit.valuation.manifest import parse_manifest
 from tests.pipeline.samples import FIRST, MODEL, Site
 
 Body = dict[str, Any]
@@ -58,7 +58,7 @@ def _alter(folder: Path, change: Callable[[Body, Path], None], *, forge: bool) -
     change(body, folder)
     if forge:
         kept = {name: value for name, value in body.items() if name not in {"format_version", "fingerprint"}}
-        path.write_text(_parse(json.loads(json.dumps(kept))).to_json())
+        path.write_text(parse_manifest(json.loads(json.dumps(kept))).to_json())
         read_manifest(folder)  # it reads as any other
     else:
         path.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
