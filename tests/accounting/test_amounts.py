@@ -105,18 +105,18 @@ def test_any_text_is_an_amount_or_an_error(text, currency):
 
 
 @given(st.integers(0, 1_000_000))
-def test_a_percentage_is_read_as_it_is_written(ppm: int) -> None:
+def test_a_percentage_is_read_as_it_is_written(ppm):
     assert parse_percent(format_percent(ppm)) == ppm
 
 
 @pytest.mark.parametrize(("text", "ppm"), [("70%", 700_000), ("0%", 0), ("100.0000%", 1_000_000), ("0.0001%", 1)])
-def test_percent_is_parts_of_a_hundred(text: str, ppm: int) -> None:
+def test_percent_is_parts_of_a_hundred(text, ppm):
     assert parse_percent(text) == ppm
 
 
 @pytest.mark.parametrize(
     "text", ["70", "0.7", "100.0001%", "101%", "-1%", "1e1%", "12.34567%", "", "%", " 5%", "\u0667%"]
 )
-def test_what_is_no_percentage_is_refused(text: str) -> None:
+def test_what_is_no_percentage_is_refused(text):
     with pytest.raises(InvalidRequestError, match="write 0% to 100%"):
         parse_percent(text)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from tests.cli.helpers import Command
-
 THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
 
 
-def test_terms_are_shown_agreed_and_superseded(credit: Command) -> None:
+def test_terms_are_shown_agreed_and_superseded(credit):
     assert "whole share" in credit("providers terms ann")
     credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70% --reserve 10% --release-after 3")
     said = credit("providers terms ann --currency EUR --from 2020-06-01 --fee 1.50 --agreement A-17")
@@ -30,14 +28,14 @@ def test_terms_are_shown_agreed_and_superseded(credit: Command) -> None:
     )
 
 
-def test_terms_beside_the_minimum_of_add_keep_what_was_agreed(credit: Command) -> None:
+def test_terms_beside_the_minimum_of_add_keep_what_was_agreed(credit):
     credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70%")
     credit("providers add ann Ann --currency EUR --minimum-payout 50")
     (_, last) = json.loads(credit("providers terms ann --json"))["terms"]
     assert (last["terms"]["minimum_payout_minor"], last["terms"]["rate_ppm"]) == (5_000, 700_000)
 
 
-def test_an_adjustment_may_be_negative_and_is_posted_once(credit: Command) -> None:
+def test_an_adjustment_may_be_negative_and_is_posted_once(credit):
     line = f"adjust ann -12.50 EUR --period {THIS_MONTH} --reason"
     assert "is posted, as transaction 1" in credit(line, "counted twice")
     assert "was posted before, as transaction 1" in credit(line, "counted twice")
@@ -49,7 +47,7 @@ def test_an_adjustment_may_be_negative_and_is_posted_once(credit: Command) -> No
     assert credit(f"adjust ann 5 EUR --period {THIS_MONTH} --reason x --cites 1 --json").startswith('{"hash"')
 
 
-def test_an_advance_is_a_debt_until_it_is_recouped(credit: Command) -> None:
+def test_an_advance_is_a_debt_until_it_is_recouped(credit):
     line = "providers advance ann 500.00 EUR --paid-on 2026-01-15 --reference transfer-881"
     assert "is recorded, as transaction 1" in credit(line)
     assert "was recorded before" in credit(line)
@@ -57,7 +55,7 @@ def test_an_advance_is_a_debt_until_it_is_recouped(credit: Command) -> None:
     assert "belongs to transaction 1" in credit(line.replace("500", "501"), code=1)
 
 
-def test_a_hold_is_placed_listed_and_released(credit: Command) -> None:
+def test_a_hold_is_placed_listed_and_released(credit):
     assert "ann (EUR): held since" in credit("hold place ann --currency EUR --reason", "rights disputed")
     assert "rights disputed" in credit("hold list")
     assert "nothing is on hold" in credit("hold list house")
@@ -67,7 +65,7 @@ def test_a_hold_is_placed_listed_and_released(credit: Command) -> None:
     assert len(json.loads(credit("hold list ann --history --json"))["holds"]) == 2
 
 
-def test_a_balance_is_asked_as_of_a_day_and_a_moment(credit: Command) -> None:
+def test_a_balance_is_asked_as_of_a_day_and_a_moment(credit):
     credit(f"adjust ann 12.50 EUR --period {THIS_MONTH} --reason x")
     assert "12.50" in credit(f"balance money:payable:ann --effective {THIS_MONTH}-01")
     assert "nothing was ever posted" in credit("balance money:payable:ann --effective 2020-01-01")
@@ -80,7 +78,7 @@ def test_a_balance_is_asked_as_of_a_day_and_a_moment(credit: Command) -> None:
     ]
 
 
-def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_up(credit: Command) -> None:
+def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_up(credit):
     added = credit("pool add 2026-01 100 EUR --deductions 10")
     assert added == "pool main of 2026-01: 90.00 EUR to distribute, transaction 1\n"
     refused = credit("pool add 2026-01 200 EUR", code=1)
@@ -97,7 +95,7 @@ def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_u
     assert credit("pool list 2026-02") == "no pools were added\n"
 
 
-def test_what_can_be_reversed_is_listed_and_shown(credit: Command) -> None:
+def test_what_can_be_reversed_is_listed_and_shown(credit):
     assert credit("transactions") == "there are no such transactions\n"
     credit(f"adjust ann 7 EUR --period {THIS_MONTH} --reason", "a gift")
     (item,) = json.loads(credit("transactions --provider ann --json"))["transactions"]

@@ -12,7 +12,7 @@ import pytest
 
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_PARTIAL, EXIT_USAGE
 from tests.models import save_tiny_model
-from tests.pipeline.samples import MODEL, OUTPUTS, Site, output_row, training_row, write_jsonl
+from tests.pipeline.samples import MODEL, OUTPUTS, output_row, training_row, write_jsonl
 
 
 def _line(row):
@@ -35,7 +35,7 @@ BAD_OUTPUTS = {
 
 
 @pytest.mark.parametrize("case", BAD_OUTPUTS)
-def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site: Site, tmp_path, case):
+def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site, tmp_path, case):
     bad, reason = BAD_OUTPUTS[case]
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\n".join([_line(output_row(60)), bad, _line(output_row(62))]) + b"\n")
@@ -56,7 +56,7 @@ def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site: Sit
     assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]
 
 
-def test_limits_are_options_and_the_environments(site: Site, tmp_path, monkeypatch):
+def test_limits_are_options_and_the_environments(site, tmp_path, monkeypatch):
     log = tmp_path / "log.jsonl"
     log.write_bytes(
         _line(output_row(60, weight=1001)) + b"\n" + _line(output_row(61, occurred_at="2099-01-07T09:31:00Z")) + b"\n"
@@ -75,7 +75,7 @@ def test_limits_are_options_and_the_environments(site: Site, tmp_path, monkeypat
     )
 
 
-def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one_file(site: Site, tmp_path):
+def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one_file(site, tmp_path):
     log, folder = tmp_path / "log.jsonl", site.data_dir / "quarantine"
     lines = [_line(output_row(60)), b"{", b"[1]", _line(output_row(61, completion=""))]
     seen = []
@@ -93,7 +93,7 @@ def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one
     assert "3 quarantined in" in site.run("ingest-outputs", log, code=EXIT_PARTIAL).stdout
 
 
-def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site: Site, tmp_path, monkeypatch):
+def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site, tmp_path, monkeypatch):
     logs = Path(__file__).parent.parent / "ingest" / "logs"
     files = []
     for name in ("anthropic-batch-results.jsonl", "anthropic-batch-requests.json", "mlflow.json"):
@@ -118,7 +118,7 @@ def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site:
     assert {row["source"] for row in site.named("output")} == {"own", "anthropic-batch", "mlflow"}
 
 
-def test_a_table_that_is_partly_bad_alarms_once(site: Site, tmp_path):
+def test_a_table_that_is_partly_bad_alarms_once(site, tmp_path):
     table = tmp_path / "more.csv"
     table.write_text("key,name\nzoe,Zoe\nBad Key,X\n")
     site.run("providers", "import", table, code=EXIT_PARTIAL)
@@ -130,7 +130,7 @@ def test_a_table_that_is_partly_bad_alarms_once(site: Site, tmp_path):
 
 
 @pytest.mark.parametrize("case", BAD_OUTPUTS)
-def test_strict_logs_nothing_of_a_file_with_a_bad_output(site: Site, tmp_path, case):
+def test_strict_logs_nothing_of_a_file_with_a_bad_output(site, tmp_path, case):
     bad, reason = BAD_OUTPUTS[case]
     before = site.tables()
     log = tmp_path / "log.jsonl"
@@ -145,7 +145,7 @@ def test_strict_logs_nothing_of_a_file_with_a_bad_output(site: Site, tmp_path, c
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "does not exist"), (b"", "is empty"), (b"PAR1 cut off", "Parquet")]
 )
-def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site: Site, tmp_path, content, reason):
+def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site, tmp_path, content, reason):
     before = site.tables()
     broken = tmp_path / "broken.jsonl"
     if content is not None:
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site: Site, 
     assert len(site.tables()["output"]) == OUTPUTS + 1
 
 
-def test_a_file_that_may_not_be_read_is_named_and_keeps_no_other_out(site: Site, tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_named_and_keeps_no_other_out(site, tmp_path, monkeypatch):
     locked = write_jsonl(tmp_path / "locked.jsonl", [output_row(60)])
     good = write_jsonl(tmp_path / "good.jsonl", [output_row(61)])
     allowed = os.access  # the tests may run as root, who may read everything
@@ -171,7 +171,7 @@ def test_a_file_that_may_not_be_read_is_named_and_keeps_no_other_out(site: Site,
     assert site.run("ingest-outputs", locked, code=EXIT_FAILED).stdout == ""
 
 
-def test_bad_providers_are_named_by_line_and_the_good_ones_go_in(site: Site, tmp_path):
+def test_bad_providers_are_named_by_line_and_the_good_ones_go_in(site, tmp_path):
     rows = ["key,name,kind,currency,minimum_payout", "zoe,Zoe,,,", "Bad Key,X,,,", "house,House,,,", "max,Max,,EUR,-5"]
     table = tmp_path / "more.csv"
     table.write_text("\n".join(rows) + "\n")
@@ -184,7 +184,7 @@ def test_bad_providers_are_named_by_line_and_the_good_ones_go_in(site: Site, tmp
     assert site.tables() == before
 
 
-def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site: Site, tmp_path):
+def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site, tmp_path):
     log = tmp_path / "log.jsonl"
     alike = [_line(output_row(60 + i, occurred_at="2025-03-01T12:00:00")) for i in range(4)]
     others = [_line(output_row(70 + i, model=f"other-{i}")) for i in range(6)]
@@ -196,7 +196,7 @@ def test_problems_are_shown_by_reason_and_none_is_passed_over_in_silence(site: S
     assert said[5:] == ["and 2 more, for other reasons"]
 
 
-def test_a_dry_run_names_what_an_index_would_quarantine(site: Site, tmp_path):
+def test_a_dry_run_names_what_an_index_would_quarantine(site, tmp_path):
     table = tmp_path / "more.csv"
     table.write_text("id,provider,content\n" + "".join(f"c{i},ben,some text {i}\n" for i in range(3)))
     lines = write_jsonl(
@@ -216,7 +216,7 @@ def test_a_dry_run_names_what_an_index_would_quarantine(site: Site, tmp_path):
     assert "records: ben 3" in mapped.stdout
 
 
-def test_bad_training_records_are_named_and_quarantined_and_the_rest_is_indexed(site: Site, tmp_path):
+def test_bad_training_records_are_named_and_quarantined_and_the_rest_is_indexed(site, tmp_path):
     good = [{"id": f"g{i}", "provider": "ann", "text": f"the cat sat on a mat {i}"} for i in range(6)]
     bad = [
         (b'{"id": 1', "malformed JSON"),
@@ -247,7 +247,7 @@ def test_bad_training_records_are_named_and_quarantined_and_the_rest_is_indexed(
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "does not exist"), (b"", "is empty"), (b"\n\n", "holds no records")]
 )
-def test_training_data_that_cannot_be_used_is_named(site: Site, tmp_path, content, reason):
+def test_training_data_that_cannot_be_used_is_named(site, tmp_path, content, reason):
     data = tmp_path / "data.jsonl"
     if content is not None:
         data.write_bytes(content)
@@ -269,7 +269,7 @@ def test_an_index_of_a_provider_that_the_ledger_does_not_know_is_refused_before_
     site.run("verify")
 
 
-def test_a_truncated_model_is_named(site: Site, tmp_path):
+def test_a_truncated_model_is_named(site, tmp_path):
     model = shutil.copytree(site.folder / MODEL, tmp_path / "cut")
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -282,7 +282,7 @@ def test_a_truncated_model_is_named(site: Site, tmp_path):
     assert not site.books()
 
 
-def test_an_index_of_another_model_or_tokenizer_is_refused(site: Site, tmp_path):
+def test_an_index_of_another_model_or_tokenizer_is_refused(site, tmp_path):
     other = save_tiny_model(tmp_path / "other", seed=1)
     assert "is not the model" in site.run("compute", "--model", other, code=EXIT_FAILED).stderr
     retokenised = shutil.copytree(site.folder / MODEL, tmp_path / "retokenised")
@@ -294,7 +294,7 @@ def test_an_index_of_another_model_or_tokenizer_is_refused(site: Site, tmp_path)
     site.run("compute", "--model", moved)
 
 
-def test_an_index_of_other_data_or_settings_is_left_alone(site: Site, tmp_path):
+def test_an_index_of_other_data_or_settings_is_left_alone(site, tmp_path):
     rows = [training_row(record) for record in _some_records()]
     out = tmp_path / "index"
     arguments = ("index", site.folder / MODEL, write_jsonl(tmp_path / "data.jsonl", rows), "--out", out, "--name", "x")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-
-from tests.cli.helpers import Command
 
 ECB = "ECB reference rate"
 
 
-def test_a_rate_is_given_once_and_replaced_only_when_said(credit: Command) -> None:
+def test_a_rate_is_given_once_and_replaced_only_when_said(credit):
     line = "fx add 2026-01-30 EUR USD 1.0842 --source"
     shown = f"2026-01-30  1 EUR = 1.0842 USD  v1  {ECB}\n"
     assert credit(line, ECB) == credit(line, ECB) == credit("fx list") == credit("fx list 2026-01") == shown
@@ -41,12 +38,12 @@ def test_a_rate_is_given_once_and_replaced_only_when_said(credit: Command) -> No
         ("providers terms ann --currency EUR --pay-in dollars", "not a current ISO 4217", 2),
     ],
 )
-def test_what_is_no_rate_is_refused_and_nothing_is_written(credit: Command, line: str, said: str, code: int) -> None:
+def test_what_is_no_rate_is_refused_and_nothing_is_written(credit, line, said, code):
     assert said in credit(line, code=code)
     assert credit("fx list") == "no rates are given\n"
 
 
-def test_rates_come_from_a_file_and_bad_rows_are_quarantined(credit: Command, tmp_path: Path) -> None:
+def test_rates_come_from_a_file_and_bad_rows_are_quarantined(credit, tmp_path):
     file = tmp_path / "rates.csv"
     rows = ["2026-01-30,EUR,USD,1.0842,ECB", "2026-01-30,EUR,USD,1.09,bank", "30.01.2026,EUR,GBP,0.8,ECB",
             "2026-01-30,EUR,JPY,163.20,ECB", "2026-01-30,EUR,XXX,1,ECB", "2026-01-30,EUR,GBP,,ECB"]  # fmt: skip
@@ -63,7 +60,7 @@ def test_rates_come_from_a_file_and_bad_rows_are_quarantined(credit: Command, tm
     assert credit("fx list").count("\n") == 2
 
 
-def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit: Command) -> None:
+def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit):
     said = credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70% --pay-in USD")
     assert "rate 70%, minimum payout 0.00, recoupment up to 100%, paid in USD" in said
     refused = credit("providers terms ann --currency EUR --from 2020-06-01 --fee 1.50", code=2)
@@ -72,7 +69,7 @@ def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit: Com
     assert "paid in" not in said.splitlines()[-1]
 
 
-def test_a_close_converts_and_shows_how(credit: Command) -> None:
+def test_a_close_converts_and_shows_how(credit):
     credit("providers terms ann --currency EUR --from 2020-01-01 --pay-in USD")
     credit("adjust ann 100.05 EUR --period 2026-01 --reason", "a late claim")
     assert "fx add 2026-01-DD EUR USD RATE --source TEXT" in credit("close 2026-01", code=1)

@@ -25,7 +25,7 @@ def credit(ledger: Ledger, database_url: str, tmp_path: Path) -> Command:
     return command
 
 
-def test_payouts_leave_and_results_come_back(credit: Command) -> None:
+def test_payouts_leave_and_results_come_back(credit):
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv --json")
     facts = json.loads(said[said.index("{") :])
     assert (facts["batch"], facts["again"], len(facts["payouts"])) == (1, False, 3)
@@ -40,7 +40,7 @@ def test_payouts_leave_and_results_come_back(credit: Command) -> None:
     assert "everything is as it was written" in credit("verify")
 
 
-def test_every_export_that_status_suggests_is_accepted(credit: Command) -> None:
+def test_every_export_that_status_suggests_is_accepted(credit):
     def exports() -> list[str]:
         return [step for step in json.loads(credit("status --json"))["next"] if "pay export" in step]
 
@@ -62,7 +62,7 @@ def test_every_export_that_status_suggests_is_accepted(credit: Command) -> None:
         export(step, f"{step.split()[6]}.csv")
 
 
-def test_a_sepa_file_leaves(credit: Command) -> None:
+def test_a_sepa_file_leaves(credit):
     payer = "--payer-name Example --payer-iban DE75512108001245126199 --payer-town Berlin --payer-country DE"
     said = credit(f"pay export {SEPTEMBER} --format pain001 --out FOLDER/sepa.xml {payer}")
     assert "batch 1 exported: 3 payouts, 1000123.46 EUR" in said
@@ -70,7 +70,7 @@ def test_a_sepa_file_leaves(credit: Command) -> None:
     assert "<MsgId>CR1-" in (credit.folder / "sepa.xml").read_text()
 
 
-def test_the_books_leave(credit: Command) -> None:
+def test_the_books_leave(credit):
     assert "bean-check" in credit(f"pay export {SEPTEMBER} --format beancount --out FOLDER/books.beancount")
     assert 'option "title" "credit 2026-09"' in (credit.folder / "books.beancount").read_text()
 
@@ -105,7 +105,7 @@ def _verified_head(credit: Command) -> str:
         (f"verify --head {'f' * 64}", 4, "is not in it"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_writes_nothing(credit: Command, line: str, code: int, message: str) -> None:
+def test_what_makes_no_sense_is_refused_and_writes_nothing(credit, line, code, message):
     (credit.folder / "results.csv").write_text("payout_id,status\nCR1-00000000-1,paid\n")
     head = _verified_head(credit)
     assert message in credit(line, code=code)
@@ -113,21 +113,21 @@ def test_what_makes_no_sense_is_refused_and_writes_nothing(credit: Command, line
     assert not (credit.folder / "x").exists()
 
 
-def test_an_unpayable_payout_shows_in_the_exit_code(credit: Command) -> None:
+def test_an_unpayable_payout_shows_in_the_exit_code(credit):
     credit("providers erase bell --reason 'asked to'")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/x", code=3)
     assert "unpayable: bell: no payment details" in said
     assert "batch 1 exported: 2 payouts" in said
 
 
-def test_details_are_shown_masked(credit: Command) -> None:
+def test_details_are_shown_masked(credit):
     said = credit("providers details ada")
     assert "iban: DE…51" in said
     assert IBANS["ada"] not in said
     assert "no details are known" in credit("providers details house")
 
 
-def test_a_file_that_is_written_again_is_said_to_have_left(credit: Command) -> None:
+def test_a_file_that_is_written_again_is_said_to_have_left(credit):
     credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/other.csv")
     assert "batch 1 written again, as it left on 20" in said
@@ -135,7 +135,7 @@ def test_a_file_that_is_written_again_is_said_to_have_left(credit: Command) -> N
     assert (credit.folder / "other.csv").read_bytes() == (credit.folder / "pay.csv").read_bytes()
 
 
-def test_what_came_back_is_counted_and_can_leave_again(credit: Command) -> None:
+def test_what_came_back_is_counted_and_can_leave_again(credit):
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv --json")
     batch = json.loads(said[said.index("{") :])["reference"]
     for status, counts in (("paid", "1 paid, 0 failed, 0"), ("returned", "0 paid, 0 failed, 1 returned, 0")):

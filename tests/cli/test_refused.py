@@ -164,7 +164,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_with_a_clear_message_and_nothing_is_written(books: Books, case: str) -> None:
+def test_it_is_refused_with_a_clear_message_and_nothing_is_written(books, case):
     line, code, message = REFUSED[case]
     before = books.holds()
     output = books(line, *(CLOSE if line.startswith("close") else ()), code=code)
@@ -173,6 +173,6 @@ def test_it_is_refused_with_a_clear_message_and_nothing_is_written(books: Books,
     assert books.holds() == before
 
 
-def test_the_ledger_is_as_it_was_and_goes_on(books: Books) -> None:
+def test_the_ledger_is_as_it_was_and_goes_on(books):
     books("verify")
     books(f"close {FEBRUARY} --leave-pending --dry-run", *CLOSE)

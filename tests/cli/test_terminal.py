@@ -33,9 +33,7 @@ def crowd(credit: Command) -> Command:
 
 
 @ON_SQLITE
-def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_few_rows(
-    crowd: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_few_rows(crowd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     lines = crowd(*CLOSE).splitlines()
     assert len(lines) < 80
@@ -50,14 +48,14 @@ def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_fe
 
 
 @ON_SQLITE
-def test_every_amount_of_a_close_is_in_its_json(crowd: Command) -> None:
+def test_every_amount_of_a_close_is_in_its_json(crowd):
     found = json.loads(crowd(*CLOSE, "--dry-run", "--json"))
     assert len(found["waterfalls"]) == MANY
     assert sum(fall["earned_minor"] for fall in found["waterfalls"]) == 999_999
 
 
 @ON_SQLITE
-def test_the_success_of_verify_is_a_few_short_lines(crowd: Command) -> None:
+def test_the_success_of_verify_is_a_few_short_lines(crowd):
     lines = crowd("verify").splitlines()
     assert lines[0] == "everything is as it was written"
     assert len(lines) == 4
@@ -70,7 +68,7 @@ def test_the_success_of_verify_is_a_few_short_lines(crowd: Command) -> None:
 
 @ON_SQLITE
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_an_explanation_breaks_at_spaces_only(crowd: Command, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_an_explanation_breaks_at_spaces_only(crowd, monkeypatch, width):
     crowd(*CLOSE)
     monkeypatch.setenv("COLUMNS", "10000")
     words = crowd("explain payout p298 2026-01").split()
@@ -81,14 +79,14 @@ def test_an_explanation_breaks_at_spaces_only(crowd: Command, monkeypatch: pytes
 
 
 @ON_SQLITE
-def test_a_debt_that_is_carried_forward_is_shown_as_negative(credit: Command) -> None:
+def test_a_debt_that_is_carried_forward_is_shown_as_negative(credit):
     credit("adjust ann -1.19 EUR --period 2026-01 --reason", "counted twice")
     credit(*CLOSE)
     assert "carried forward: -1.19 = " in credit("explain payout ann 2026-01")
 
 
 @ON_SQLITE
-def test_status_counts_providers_without_the_house_and_names_the_export(crowd: Command) -> None:
+def test_status_counts_providers_without_the_house_and_names_the_export(crowd):
     assert re.search(rf"^providers +{MANY + 1}$", crowd("status"), re.MULTILINE), "ann and the crowd"
     crowd(*CLOSE)
     assert "next: credit export 2026-01 --out DIR" in crowd("status")

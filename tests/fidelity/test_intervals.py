@@ -172,7 +172,7 @@ def _period_shares(
 
 
 @each_period_policy
-def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Policy) -> None:
+def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy):
     """Against the accounting itself, told every output as often as the replicate counts it; some pay alone."""
     rng = np.random.default_rng(5)
     groups = [Group("a", "one"), Group("a", "two"), Group("b"), Group("c")]
@@ -204,7 +204,7 @@ def test_by_sums_of_a_period_each_replicate_is_a_period_that_is_paid(policy: Pol
 
 
 @each_period_policy
-def test_by_sums_of_a_period_the_interval_covers_the_true_share_about_nine_times_in_ten(policy: Policy) -> None:
+def test_by_sums_of_a_period_the_interval_covers_the_true_share_about_nine_times_in_ten(policy):
     """The truth is what a period of very many outputs of the kind pays."""
     groups = [Group("a"), Group("b"), Group("c")]
 
@@ -231,7 +231,7 @@ def test_by_sums_of_a_period_the_interval_covers_the_true_share_about_nine_times
         assert 0.83 <= count / trials <= 0.95, covered
 
 
-def test_a_share_that_the_sums_clip_to_nothing_has_an_interval_that_begins_there() -> None:
+def test_a_share_that_the_sums_clip_to_nothing_has_an_interval_that_begins_there():
     groups = [Group("a"), Group("b")]
     rng = np.random.default_rng(8)
     own = {f"o{n}": {groups[0]: 1.0, groups[1]: float(rng.normal(-0.05, 1.0))} for n in range(60)}

@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection
 
 from credit.errors import LedgerError
 from credit.ledger import balances, corrections, journal
@@ -13,7 +12,7 @@ from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
 
 
-def test_a_balance_is_as_of_a_day_and_as_of_what_was_known(conn: Connection) -> None:
+def test_a_balance_is_as_of_a_day_and_as_of_what_was_known(conn):
     samples.populate(conn)
     account, later = "money:payable:ada", NOW + timedelta(days=3)
     then = balances.balances(conn, account, recorded=NOW)
@@ -25,7 +24,7 @@ def test_a_balance_is_as_of_a_day_and_as_of_what_was_known(conn: Connection) -> 
     assert balances.balances(conn, account, effective=date(2026, 9, 27)) == []
 
 
-def test_a_provider_has_all_its_accounts(conn: Connection) -> None:
+def test_a_provider_has_all_its_accounts(conn):
     samples.populate(conn)
     held = {(item.account, item.commodity): item.amount for item in balances.balances(conn, "ada")}
     assert held == {
@@ -39,12 +38,12 @@ def test_a_provider_has_all_its_accounts(conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("whose", ["eve", "money:nothing", "money:payable:"])
-def test_nobodys_balance_is_refused(conn: Connection, whose: str) -> None:
+def test_nobodys_balance_is_refused(conn, whose):
     with pytest.raises(LedgerError, match=r"is neither a provider|is not an account"):
         balances.balances(conn, whose)
 
 
-def test_a_balance_is_as_of_an_effective_and_a_recorded_date(conn: Connection) -> None:
+def test_a_balance_is_as_of_an_effective_and_a_recorded_date(conn):
     """Learnt on the 5th: earned on the 1st. Learnt on the 9th: that was wrong, and 3 were earned on the 8th."""
     samples.add_providers(conn)
     key = "credits:earned:ada/novels"

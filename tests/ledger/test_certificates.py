@@ -10,14 +10,13 @@ from sqlalchemy import text
 
 from credit.errors import LedgerError
 from credit.ledger import certificates
-from credit.ledger.database import Ledger
 from credit.ledger.statements import add_statements
 from credit.ledger.verify import verify
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
 
 
-def test_a_certificate_is_registered_once_and_read_back(ledger: Ledger) -> None:
+def test_a_certificate_is_registered_once_and_read_back(ledger):
     with ledger.write() as conn:
         index = samples.add_index(conn)
         first = samples.add_certificate(conn)
@@ -27,12 +26,12 @@ def test_a_certificate_is_registered_once_and_read_back(ledger: Ledger) -> None:
     assert (first.index_fingerprint, first.kind, first.registered_at) == (index.fingerprint, "retraining", samples.NOW)
 
 
-def test_an_index_that_the_ledger_does_not_know_has_no_certificate(ledger: Ledger) -> None:
+def test_an_index_that_the_ledger_does_not_know_has_no_certificate(ledger):
     with pytest.raises(LedgerError, match="does not know the index"), ledger.write() as conn:
         certificates.register_certificate(conn, "0" * 64, "quick", "{}", now=samples.NOW)
 
 
-def test_a_changed_and_a_vanished_certificate_are_found(ledger: Ledger, database_url: str) -> None:
+def test_a_changed_and_a_vanished_certificate_are_found(ledger, database_url):
     with ledger.write() as conn:
         samples.populate(conn)
         samples.add_index(conn, fingerprint="d" * 64)

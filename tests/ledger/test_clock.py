@@ -12,7 +12,6 @@ from sqlalchemy import select, text
 
 from credit.errors import LedgerError
 from credit.ledger import balances, clock, holds, journal, payouts, unvalued
-from credit.ledger.database import Ledger
 from credit.ledger.journal import HashedFields, chain_hash
 from credit.ledger.schema import ledger_txn
 from credit.ledger.values import utc_moment, utc_text
@@ -30,9 +29,7 @@ steps = st.lists(
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=steps)
-def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(
-    module_ledger: Ledger, moves: list[tuple[float, int]]
-) -> None:
+def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(module_ledger, moves):
     """Each step moves the machine's clock, and writes one database transaction of so many postings."""
     with module_ledger.write() as conn:
         samples.add_providers(conn)
@@ -57,7 +54,7 @@ def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(
     assert chain == sorted(chain)
 
 
-def test_a_clock_that_lost_count_records_nothing(ledger: Ledger) -> None:
+def test_a_clock_that_lost_count_records_nothing(ledger):
     """One wrong moment would stay ahead of all that follows, in the files for a bank too."""
     with ledger.write() as conn:
         samples.populate(conn)
@@ -78,7 +75,7 @@ def test_a_clock_that_lost_count_records_nothing(ledger: Ledger) -> None:
     assert verify(ledger, None).problems == ()
 
 
-def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) -> None:
+def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger):
     """Unvalued outputs, batches and results, after the clock was set back by a day."""
     with ledger.write() as conn:
         samples.populate(conn)
@@ -96,9 +93,7 @@ def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger: Ledger) ->
 
 
 @pytest.mark.parametrize("earlier", [timedelta(microseconds=1), timedelta(days=400)])
-def test_a_transaction_that_is_recorded_before_the_last_one_is_found(
-    ledger: Ledger, database_url: str, earlier: timedelta
-) -> None:
+def test_a_transaction_that_is_recorded_before_the_last_one_is_found(ledger, database_url, earlier):
     """With a hash that is right, as a version that did not look at the order would have written it."""
     with ledger.write() as conn:
         samples.populate(conn)

@@ -36,7 +36,7 @@ def post_many(url: str, name: str, count: int) -> None:
                 journal.post(conn, credit_posting(f"{name}-{number}"), now=NOW)
 
 
-def test_processes_that_post_at_once_make_one_chain(ledger: Ledger, database_url: str) -> None:
+def test_processes_that_post_at_once_make_one_chain(ledger, database_url):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=post_many, args=(database_url, name, 15)) for name in ("a", "b", "c")]
     for worker in workers:
@@ -48,7 +48,7 @@ def test_processes_that_post_at_once_make_one_chain(ledger: Ledger, database_url
     assert (report.chain_seq, report.problems) == (46, ())
 
 
-def test_the_same_key_posted_at_once_is_posted_once(ledger: Ledger) -> None:
+def test_the_same_key_posted_at_once_is_posted_once(ledger):
     barrier = threading.Barrier(4)
 
     def work() -> bool:
@@ -61,7 +61,7 @@ def test_the_same_key_posted_at_once_is_posted_once(ledger: Ledger) -> None:
     assert sorted(results) == [False, True, True, True]
 
 
-def test_of_two_closers_one_closes(ledger: Ledger) -> None:
+def test_of_two_closers_one_closes(ledger):
     barrier = threading.Barrier(2)
 
     def work() -> str:
@@ -77,7 +77,7 @@ def test_of_two_closers_one_closes(ledger: Ledger) -> None:
         assert sorted(future.result() for future in [pool.submit(work) for _ in range(2)]) == ["closed", "refused"]
 
 
-def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger: Ledger) -> None:
+def test_a_poster_is_in_before_the_close_or_refused_after_it(ledger):
     """Whoever comes first: what the closer summed is what the period holds in the end."""
     barrier = threading.Barrier(5)
 
@@ -142,9 +142,7 @@ def write_second(conn: Connection) -> None:
 
 @pytest.mark.parametrize(("line", "count"), [(4, 4), (4, 3), (0, 3)])
 @ON_POSTGRESQL
-def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
-    ledger: Ledger, database_url: str, line: int, count: int
-) -> None:
+def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(ledger, database_url, line, count):
     """The rival writes its entry while the transaction is not yet committed, where no trigger can see it."""
     rival = Rival(database_url)
     with ledger.write() as conn:
@@ -163,7 +161,7 @@ def test_an_entry_slipped_in_before_the_header_is_seen_is_refused(
 
 
 @ON_POSTGRESQL
-def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(ledger: Ledger, database_url: str) -> None:
+def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(ledger, database_url):
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:
         with ledger.write() as conn:
@@ -177,7 +175,7 @@ def test_an_entry_in_a_place_that_is_taken_is_refused_when_the_other_commits(led
 
 
 @ON_SQLITE
-def test_a_sqlite_writer_shuts_out_every_other(ledger: Ledger, database_url: str) -> None:
+def test_a_sqlite_writer_shuts_out_every_other(ledger, database_url):
     import sqlite3
 
     other = sqlite3.connect(database_url.removeprefix("sqlite:///"), timeout=0)
@@ -192,7 +190,7 @@ CLOSE = "UPDATE period SET status = 'closed', closed_at = opened_at, close_polic
 
 
 @ON_POSTGRESQL
-def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(ledger: Ledger, database_url: str) -> None:
+def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(ledger, database_url):
     """Also a closer that takes none of our locks: the header's trigger holds the period's row."""
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:
@@ -208,7 +206,7 @@ def test_the_database_makes_a_close_wait_for_a_post_that_is_under_way(ledger: Le
 
 
 @ON_POSTGRESQL
-def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(ledger: Ledger, database_url: str) -> None:
+def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(ledger, database_url):
     rival = Rival(database_url)
     rival.run(CLOSE)
     started: list[int] = []
@@ -231,7 +229,7 @@ def test_the_database_makes_a_post_wait_for_a_close_and_then_refuses_it(ledger: 
 
 
 @ON_POSTGRESQL
-def test_two_posters_without_our_locks_cannot_fork_the_chain(ledger: Ledger, database_url: str) -> None:
+def test_two_posters_without_our_locks_cannot_fork_the_chain(ledger, database_url):
     """The second one waits on the unique keys of the first one and is refused when that one commits."""
     rival = Rival(database_url)
     with ThreadPoolExecutor(1) as pool:

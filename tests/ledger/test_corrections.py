@@ -23,13 +23,13 @@ def owed(conn: Connection, provider: str) -> int:
 
 
 @pytest.mark.parametrize("amount", [70, -70])
-def test_an_adjustment_moves_money_between_the_house_and_a_provider(conn: Connection, amount: int) -> None:
+def test_an_adjustment_moves_money_between_the_house_and_a_provider(conn, amount):
     samples.add_providers(conn)
     done = adjust(conn, amount)
     assert (owed(conn, "ada"), owed(conn, "house"), done.replayed) == (amount, -amount, False)
 
 
-def test_the_same_adjustment_twice_is_one_and_another_one_says_so(conn: Connection) -> None:
+def test_the_same_adjustment_twice_is_one_and_another_one_says_so(conn):
     samples.add_providers(conn)
     first = adjust(conn)
     assert adjust(conn, now=datetime(2026, 10, 9, tzinfo=UTC)) == Posted(
@@ -42,7 +42,7 @@ def test_the_same_adjustment_twice_is_one_and_another_one_says_so(conn: Connecti
         adjust(conn, 5, key="a second one")
 
 
-def test_what_is_in_escrow_goes_to_who_claims_it_or_to_the_house_and_no_more_than_there_is(conn: Connection) -> None:
+def test_what_is_in_escrow_goes_to_who_claims_it_or_to_the_house_and_no_more_than_there_is(conn):
     samples.add_providers(conn)
     lines = (journal.Entry("money:external", "EUR", -100), journal.Entry("money:escrow", "EUR", 100))
     journal.post(conn, journal.Posting("allocation", OCTOBER, date(2026, 10, 31), "escrow", lines), now=NOW)
@@ -68,7 +68,7 @@ def test_what_is_in_escrow_goes_to_who_claims_it_or_to_the_house_and_no_more_tha
     assert told() == (70, -40, 70)
 
 
-def test_an_adjustment_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
+def test_an_adjustment_is_found_again_after_its_period_was_closed(conn):
     samples.add_providers(conn)
     first = adjust(conn)
     samples.close(conn, OCTOBER)
@@ -88,7 +88,7 @@ def test_an_adjustment_is_found_again_after_its_period_was_closed(conn: Connecti
     ],
     ids=str,
 )
-def test_an_adjustment_that_makes_no_sense_is_refused(conn: Connection, changes: dict[str, object], match: str) -> None:
+def test_an_adjustment_that_makes_no_sense_is_refused(conn, changes, match):
     samples.add_providers(conn)
     with pytest.raises(LedgerError, match=match):
         adjust(conn, **changes)
@@ -98,13 +98,13 @@ def test_an_adjustment_that_makes_no_sense_is_refused(conn: Connection, changes:
     ("provider", "currency", "match"),
     [("eve", "EUR", "unknown provider"), ("house", "EUR", "is the house's"), ("ada", "eur", "ISO 4217")],
 )
-def test_an_adjustment_of_nobody_is_refused(conn: Connection, provider: str, currency: str, match: str) -> None:
+def test_an_adjustment_of_nobody_is_refused(conn, provider, currency, match):
     samples.add_providers(conn)
     with pytest.raises(LedgerError, match=match):
         corrections.adjust(conn, provider, 1, currency, period=OCTOBER, reason="x", now=NOW)
 
 
-def test_what_is_reversed_is_as_if_it_had_never_been(conn: Connection) -> None:
+def test_what_is_reversed_is_as_if_it_had_never_been(conn):
     samples.add_providers(conn)
     first = adjust(conn)
     back = corrections.undo(conn, first.txn_id, reason="it was right after all", now=NOW)
@@ -119,7 +119,7 @@ def test_what_is_reversed_is_as_if_it_had_never_been(conn: Connection) -> None:
         corrections.undo(conn, adjust(conn, 5).txn_id, reason="", now=NOW)
 
 
-def test_an_adjustment_of_a_closed_period_is_reversed_in_the_open_one(conn: Connection) -> None:
+def test_an_adjustment_of_a_closed_period_is_reversed_in_the_open_one(conn):
     samples.add_providers(conn)
     first = adjust(conn)
     samples.close(conn, OCTOBER)
@@ -128,7 +128,7 @@ def test_an_adjustment_of_a_closed_period_is_reversed_in_the_open_one(conn: Conn
     assert owed(conn, "ada") == 0
 
 
-def test_credits_and_pools_are_reversed_while_their_period_is_open(conn: Connection) -> None:
+def test_credits_and_pools_are_reversed_while_their_period_is_open(conn):
     samples.add_providers(conn)
     kept = journal.post(conn, samples.credit_posting("kept", period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
     pool = pools.add_pool(conn, SEPTEMBER, "EUR", 100, 0, "kept", NOW)
@@ -149,7 +149,7 @@ def advance(conn: Connection, amount: int = 500, reference: str = "transfer-1", 
     return corrections.pay_advance(conn, "ada", amount, "EUR", reference=reference, **{**values, **changes})
 
 
-def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(conn: Connection) -> None:
+def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(conn):
     samples.add_providers(conn)
     first = advance(conn)
     assert advance(conn).txn_id == first.txn_id
@@ -164,7 +164,7 @@ def test_an_advance_is_recorded_once_and_can_be_reversed_until_it_is_recouped(co
         corrections.undo(conn, first.txn_id, reason="the bank sent it back", now=NOW)
 
 
-def test_an_advance_of_a_later_period_does_not_cover_the_reversal_of_one_that_was_recouped(conn: Connection) -> None:
+def test_an_advance_of_a_later_period_does_not_cover_the_reversal_of_one_that_was_recouped(conn):
     """Else a period would close with more advances taken back than were paid by then."""
     samples.add_providers(conn)
     first = advance(conn)
@@ -176,7 +176,7 @@ def test_an_advance_of_a_later_period_does_not_cover_the_reversal_of_one_that_wa
         corrections.undo(conn, first.txn_id, reason="the bank sent it back", now=NOW)
 
 
-def test_an_advance_is_found_again_after_its_period_was_closed(conn: Connection) -> None:
+def test_an_advance_is_found_again_after_its_period_was_closed(conn):
     samples.add_providers(conn)
     first = advance(conn)
     samples.close(conn, OCTOBER)
@@ -195,7 +195,7 @@ def test_an_advance_is_found_again_after_its_period_was_closed(conn: Connection)
     ],
     ids=str,
 )
-def test_an_advance_that_makes_no_sense_is_refused(conn: Connection, changes: dict[str, object], match: str) -> None:
+def test_an_advance_that_makes_no_sense_is_refused(conn, changes, match):
     samples.add_providers(conn)
     with pytest.raises(LedgerError, match=match):
         advance(conn, **changes)

@@ -3,11 +3,10 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger import fx, journal
-from credit.ledger.database import Ledger
 from credit.records import GivenRate, Rate
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER
@@ -19,7 +18,7 @@ def given(day: date, rate: Rate = FIRST.rate, source: str = FIRST.source, quote:
     return GivenRate("EUR", quote, day, rate, source)
 
 
-def test_a_rate_given_twice_is_one_rate(conn: Connection) -> None:
+def test_a_rate_given_twice_is_one_rate(conn):
     first = fx.give_rate(conn, FIRST, now=NOW)
     assert fx.give_rate(conn, FIRST, now=NOW) == first
     assert fx.give_rate(conn, given(FIRST.on, Rate(108420, 5)), now=NOW) == first, "the same number"
@@ -27,7 +26,7 @@ def test_a_rate_given_twice_is_one_rate(conn: Connection) -> None:
     assert first.given == FIRST
 
 
-def test_another_rate_for_the_day_must_be_said_to_supersede_it(conn: Connection) -> None:
+def test_another_rate_for_the_day_must_be_said_to_supersede_it(conn):
     fx.give_rate(conn, FIRST, now=NOW)
     other = given(FIRST.on, Rate(11, 1))
     with pytest.raises(LedgerError, match=r"given already: 1 EUR = 1\.0842 USD \(ECB reference rate, 2026-09-29\)"):
@@ -37,7 +36,7 @@ def test_another_rate_for_the_day_must_be_said_to_supersede_it(conn: Connection)
     assert fx.rates_of_period(conn, SEPTEMBER) == {("EUR", "USD"): other}
 
 
-def test_a_period_converts_by_the_last_day_of_it_that_has_a_rate(conn: Connection) -> None:
+def test_a_period_converts_by_the_last_day_of_it_that_has_a_rate(conn):
     for day in (date(2026, 8, 31), date(2026, 9, 30), date(2026, 9, 2), date(2026, 10, 1)):
         fx.give_rate(conn, given(day, Rate(day.month * 100 + day.day, 2)), now=NOW)
     fx.give_rate(conn, given(date(2026, 9, 1), quote="GBP"), now=NOW)
@@ -56,13 +55,13 @@ def test_a_period_converts_by_the_last_day_of_it_that_has_a_rate(conn: Connectio
         (given(date(2026, 10, 6)), "the day is still to come"),
     ],
 )
-def test_a_rate_that_makes_no_sense_is_refused(conn: Connection, rate: GivenRate, message: str) -> None:
+def test_a_rate_that_makes_no_sense_is_refused(conn, rate, message):
     with pytest.raises(LedgerError, match=message):
         fx.give_rate(conn, rate, now=NOW)
     assert fx.recorded_rates(conn) == []
 
 
-def test_a_closed_periods_rates_stay_as_they_were(conn: Connection) -> None:
+def test_a_closed_periods_rates_stay_as_they_were(conn):
     kept = fx.give_rate(conn, FIRST, now=NOW)
     journal.ensure_period(conn, SEPTEMBER, now=NOW)
     samples.add_providers(conn)
@@ -73,7 +72,7 @@ def test_a_closed_periods_rates_stay_as_they_were(conn: Connection) -> None:
     fx.give_rate(conn, given(date(2026, 10, 1)), now=NOW)
 
 
-def test_the_database_refuses_a_rate_for_a_closed_period_or_out_of_order(ledger: Ledger) -> None:
+def test_the_database_refuses_a_rate_for_a_closed_period_or_out_of_order(ledger):
     with ledger.write() as conn:
         samples.populate(conn)
     columns = "id, on_day, base, quote, version, coefficient, digits, source, created_at"

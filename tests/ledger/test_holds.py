@@ -3,18 +3,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from credit.errors import LedgerError
 from credit.ledger import holds, journal, periods
-from credit.ledger.database import Ledger
 from credit.records import Group
 from tests.ledger import samples
 from tests.ledger.samples import NOW
 
 
-def test_a_hold_stands_until_it_is_released_and_both_are_remembered(conn: Connection) -> None:
+def test_a_hold_stands_until_it_is_released_and_both_are_remembered(conn):
     samples.add_providers(conn)
     placed = holds.place_hold(conn, "ada", "USD", "bank details are wrong", now=NOW)
     standing = holds.holds(conn)
@@ -27,7 +26,7 @@ def test_a_hold_stands_until_it_is_released_and_both_are_remembered(conn: Connec
     assert [item.action for item in holds.hold_history(conn)] == ["hold", "release"]
 
 
-def test_a_hold_on_all_currencies_and_one_on_a_currency_are_two(conn: Connection) -> None:
+def test_a_hold_on_all_currencies_and_one_on_a_currency_are_two(conn):
     samples.add_providers(conn)
     everything = holds.place_hold(conn, "ada", None, "dispute", now=NOW)
     euros = holds.place_hold(conn, "ada", "EUR", "sanctions", now=NOW)
@@ -39,7 +38,7 @@ def test_a_hold_on_all_currencies_and_one_on_a_currency_are_two(conn: Connection
     assert holds.hold_on(standing, "ada", "EUR") == euros
 
 
-def test_twice_is_once(conn: Connection) -> None:
+def test_twice_is_once(conn):
     samples.add_providers(conn)
     for _ in range(2):
         holds.place_hold(conn, "ada", None, "dispute", now=NOW)
@@ -48,7 +47,7 @@ def test_twice_is_once(conn: Connection) -> None:
     assert len(holds.hold_history(conn)) == 2
 
 
-def test_what_makes_no_sense_is_refused(conn: Connection) -> None:
+def test_what_makes_no_sense_is_refused(conn):
     samples.add_providers(conn)
     holds.place_hold(conn, "ada", None, "dispute", now=NOW)
     with pytest.raises(LedgerError, match="on hold already: dispute"):
@@ -64,7 +63,7 @@ def test_what_makes_no_sense_is_refused(conn: Connection) -> None:
             holds.release_hold(conn, key, currency, reason, now=NOW)
 
 
-def test_a_hold_of_a_collection_is_one_of_its_own(conn: Connection) -> None:
+def test_a_hold_of_a_collection_is_one_of_its_own(conn):
     samples.add_providers(conn)
     journal.post(conn, samples.credit_posting("credits"), now=NOW)
     placed = holds.place_hold(conn, "ada", None, "who wrote it?", collection="novels", now=NOW)
@@ -82,7 +81,7 @@ def test_a_hold_of_a_collection_is_one_of_its_own(conn: Connection) -> None:
     assert holds.hold_history(conn) == [placed, released]
 
 
-def test_holds_and_closes_have_moments_in_the_order_in_which_they_came(conn: Connection) -> None:
+def test_holds_and_closes_have_moments_in_the_order_in_which_they_came(conn):
     """Whatever the machine's clock says: what stood at a close can be told for ever."""
     samples.add_providers(conn)
     placed = holds.place_hold(conn, "ada", None, "dispute", now=NOW)
@@ -95,7 +94,7 @@ def test_holds_and_closes_have_moments_in_the_order_in_which_they_came(conn: Con
 
 
 @pytest.mark.parametrize("action", ["hold", "release"])
-def test_the_database_itself_makes_holds_and_releases_take_turns(module_ledger: Ledger, action: str) -> None:
+def test_the_database_itself_makes_holds_and_releases_take_turns(module_ledger, action):
     columns = "99, provider_id, currency, :action, reason, created_at, collection"
     copy = f"INSERT INTO hold SELECT {columns} FROM hold WHERE id = 1"
     with samples.undone(module_ledger) as conn:

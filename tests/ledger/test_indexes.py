@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from credit.errors import LedgerError
 from credit.ledger import indexes
@@ -12,7 +12,7 @@ from tests.ledger import samples
 from tests.ledger.samples import NOW
 
 
-def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connection) -> None:
+def test_an_index_is_registered_once_and_found_where_it_lay_last(conn):
     first = indexes.register_index(conn, "tiny", "f1", "here", "{}", NOW)
     assert indexes.register_index(conn, "tiny", "f1", "here", "{}", NOW) == first
     moved = indexes.register_index(conn, "tiny", "f1", "there", "{}", NOW + timedelta(days=1))
@@ -24,7 +24,7 @@ def test_an_index_is_registered_once_and_found_where_it_lay_last(conn: Connectio
     assert indexes.models(conn) == {"tiny": indexes.model_id(conn, "tiny")}
 
 
-def test_an_index_that_is_back_where_another_lay_is_the_newest(conn: Connection) -> None:
+def test_an_index_that_is_back_where_another_lay_is_the_newest(conn):
     number = {name: indexes.register_index(conn, "tiny", name, "here", "{}", NOW).id for name in ("f1", "f2")}
 
     def order() -> list[int]:
@@ -41,12 +41,12 @@ def test_an_index_that_is_back_where_another_lay_is_the_newest(conn: Connection)
     assert order() == [number["f1"], elsewhere, number["f2"]]
 
 
-def test_an_index_serves_one_model_name(conn: Connection) -> None:
+def test_an_index_serves_one_model_name(conn):
     samples.add_index(conn, "tiny", "f1")
     with pytest.raises(LedgerError, match="registered for the model 'tiny'"):
         samples.add_index(conn, "other", "f1")
 
 
-def test_an_unknown_model_is_named_with_the_remedy(conn: Connection) -> None:
+def test_an_unknown_model_is_named_with_the_remedy(conn):
     with pytest.raises(LedgerError, match="credit index"):
         indexes.model_id(conn, "nobody")

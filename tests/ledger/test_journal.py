@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -48,7 +48,7 @@ def all_balances(conn: Connection) -> dict[tuple[str, str], int]:
     return {key: total for key, total in found.items() if total}
 
 
-def test_a_posting_moves_what_it_says(conn: Connection) -> None:
+def test_a_posting_moves_what_it_says(conn):
     posted = journal.post(conn, credit_posting("a", 7, 5), now=NOW)
     assert (posted.txn_id, posted.seq, posted.replayed) == (1, 1, False)
     assert all_balances(conn) == {
@@ -68,7 +68,7 @@ class _Facts(TransactionDetails):
         return dict(self.facts)
 
 
-def test_the_hash_is_that_of_the_documented_encoding(conn: Connection) -> None:
+def test_the_hash_is_that_of_the_documented_encoding(conn):
     """Against an encoding written down here, field by field."""
     first = journal.post(conn, credit_posting("a"), now=NOW)
     posting = replace(credit_posting("b", 7, 5), memo='"é\n', details=_Facts({"z": 1, "a": [2]}))
@@ -93,14 +93,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda in
     TEXTS, TEXTS, TEXTS, st.lists(st.tuples(TEXTS, TEXTS, st.integers()), max_size=3),
     st.dictionaries(TEXTS, JSON, max_size=2), st.none() | st.integers(1),
 )  # fmt: skip
-def test_what_is_hashed_is_what_the_general_encoder_would_write(
-    kind: str,
-    key: str,
-    memo: str,
-    lines: list[tuple[str, str, int]],
-    details: dict[str, object],
-    reverses: int | None,
-) -> None:
+def test_what_is_hashed_is_what_the_general_encoder_would_write(kind, key, memo, lines, details, reverses):
     def sha256(value: object) -> str:
         return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
@@ -125,14 +118,14 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(
     assert journal.chain_hash(header, lines) == sha256((journal.ENCODING, *header, lines))
 
 
-def test_the_same_posting_again_returns_the_first_result(conn: Connection) -> None:
+def test_the_same_posting_again_returns_the_first_result(conn):
     first = journal.post(conn, credit_posting("a"), now=NOW)
     again = journal.post(conn, credit_posting("a"), now=NOW + timedelta(days=1))
     assert again == replace(first, replayed=True)
     assert journal.chain_head(conn) == (1, first.hash)
 
 
-def test_a_replay_is_answered_also_when_the_period_has_closed(conn: Connection) -> None:
+def test_a_replay_is_answered_also_when_the_period_has_closed(conn):
     first = journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
     samples.close(conn, SEPTEMBER)
     assert journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW) == replace(first, replayed=True)
@@ -150,13 +143,13 @@ def test_a_replay_is_answered_also_when_the_period_has_closed(conn: Connection) 
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_the_same_key_with_another_input_is_an_error(conn: Connection, change: dict[str, object]) -> None:
+def test_the_same_key_with_another_input_is_an_error(conn, change):
     journal.post(conn, credit_posting("a"), now=NOW)
     with pytest.raises(IdempotencyError, match="'a' belongs to transaction 1"):
         journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
 
 
-def test_in_bulk_is_as_one_by_one(conn: Connection, shared_database: Callable[..., str]) -> None:
+def test_in_bulk_is_as_one_by_one(conn, shared_database):
     postings = [credit_posting(f"k{number % 7}", 1 + number % 7, 2) for number in range(20)]
     together = journal.post_all(conn, postings, now=NOW)
     assert [item.replayed for item in together] == [False] * 7 + [True] * 13
@@ -165,14 +158,14 @@ def test_in_bulk_is_as_one_by_one(conn: Connection, shared_database: Callable[..
         assert [journal.post(single, posting, now=NOW) for posting in postings] == together
 
 
-def test_a_batch_is_posted_whole_or_not_at_all(ledger: Ledger) -> None:
+def test_a_batch_is_posted_whole_or_not_at_all(ledger):
     with pytest.raises(IdempotencyError), ledger.write() as conn:
         journal.post_all(conn, [credit_posting("a"), credit_posting("b"), credit_posting("a", 1, 1)], now=NOW)
     with ledger.read() as conn:
         assert journal.chain_head(conn)[0] == 0
 
 
-def test_more_than_one_batch_of_rows_keeps_the_chain(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_one_batch_of_rows_keeps_the_chain(ledger, monkeypatch):
     monkeypatch.setattr(journal, "ENTRIES_AT_ONCE", 10)
     with ledger.write() as conn:
         journal.post_all(conn, [credit_posting(f"k{number}") for number in range(23)], now=NOW)
@@ -202,19 +195,19 @@ def entries(*lines: tuple[str, str, int]) -> tuple[Entry, ...]:
         ({"memo": "a\x00b"}, "cannot keep"),
     ],
 )  # fmt: skip
-def test_an_unsound_posting_is_refused_by_name(conn: Connection, change: dict[str, object], match: str) -> None:
+def test_an_unsound_posting_is_refused_by_name(conn, change, match):
     with pytest.raises(LedgerError, match=match):
         journal.post(conn, replace(credit_posting("a"), **change), now=NOW)
 
 
-def test_a_closed_period_takes_nothing(conn: Connection) -> None:
+def test_a_closed_period_takes_nothing(conn):
     journal.post(conn, credit_posting("a", period=SEPTEMBER), now=NOW)
     samples.close(conn, SEPTEMBER)
     with pytest.raises(PeriodClosedError, match="2026-09"):
         journal.post(conn, credit_posting("b", period=SEPTEMBER), now=NOW)
 
 
-def test_a_reversal_cites_the_original_and_undoes_it(conn: Connection) -> None:
+def test_a_reversal_cites_the_original_and_undoes_it(conn):
     first = journal.post(conn, credit_posting("a"), now=NOW)
     undone = journal.reverse(conn, first.txn_id, period=OCTOBER, reason="posted twice", now=NOW)
     row = conn.execute(select(ledger_txn).where(ledger_txn.c.id == undone.txn_id)).one()
@@ -225,7 +218,7 @@ def test_a_reversal_cites_the_original_and_undoes_it(conn: Connection) -> None:
     assert again == replace(undone, replayed=True)
 
 
-def test_a_second_reversal_is_refused(conn: Connection) -> None:
+def test_a_second_reversal_is_refused(conn):
     journal.post(conn, credit_posting("a"), now=NOW)
     journal.reverse(conn, 1, period=OCTOBER, reason="posted twice", now=NOW)
     with pytest.raises(IdempotencyError):
@@ -235,9 +228,7 @@ def test_a_second_reversal_is_refused(conn: Connection) -> None:
 @pytest.mark.parametrize(
     ("txn_id", "reason", "match"), [(7, "because", "no transaction 7"), (1, " ", "needs a reason")]
 )
-def test_a_reversal_of_nothing_or_for_nothing_is_refused(
-    conn: Connection, txn_id: int, reason: str, match: str
-) -> None:
+def test_a_reversal_of_nothing_or_for_nothing_is_refused(conn, txn_id, reason, match):
     with pytest.raises(LedgerError, match=match):
         journal.reverse(conn, txn_id, period=OCTOBER, reason=reason, now=NOW)
 
@@ -252,9 +243,7 @@ batches = st.lists(st.tuples(amounts, amounts).filter(lambda pair: 0 not in {*pa
     undone=st.sets(st.integers(min_value=0, max_value=5)),
     days=st.integers(min_value=0, max_value=10_000),
 )
-def test_balances_are_those_of_what_was_posted_and_not_reversed(
-    ledger: Ledger, batch: list[tuple[int, int]], undone: set[int], days: int
-) -> None:
+def test_balances_are_those_of_what_was_posted_and_not_reversed(ledger, batch, undone, days):
     """Against a dict; every commodity sums to zero; as-of the posts, the reversals have not happened."""
     now = NOW + timedelta(days=days)
     with samples.undone(ledger) as conn:
@@ -272,7 +261,7 @@ def test_balances_are_those_of_what_was_posted_and_not_reversed(
         assert sum(all_balances(conn).values()) == 0
 
 
-def test_balances_beyond_64_bits_are_exact(ledger: Ledger) -> None:
+def test_balances_beyond_64_bits_are_exact(ledger):
     big = 2**63 - 1
     with ledger.write() as conn:
         journal.post_all(

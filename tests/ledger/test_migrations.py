@@ -15,7 +15,6 @@ from sqlalchemy import Column, Connection, create_engine, inspect, text
 from credit.errors import LedgerError
 from credit.ledger import database, holds, journal, providers, triggers
 from credit.ledger.database import Ledger, upgrade
-from credit.ledger.rules import Dialect
 from credit.ledger.schema import REVISIONS, hold, metadata, seal
 from credit.ledger.schema.columns import TEXT
 from credit.ledger.verify import verify
@@ -39,39 +38,39 @@ def upgrade():
 """A revision of a release to come: a column more in two tables, and a statement that the triggers refuse."""
 
 
-def test_the_revisions_build_what_the_schema_says(ledger: Ledger) -> None:
+def test_the_revisions_build_what_the_schema_says(ledger):
     with ledger.read() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
         assert set(inspect(conn).get_table_names()) == {*metadata.tables, "alembic_version"}
 
 
-def test_the_first_revision_is_the_schema_frozen() -> None:
+def test_the_first_revision_is_the_schema_frozen():
     """To be deleted with the first revision after release 0.2.0, which the schema then includes."""
     frozen_sql = runpy.run_path(str(resource("migrations") / "freeze.py"))["frozen_sql"]
     assert (resource("migrations") / "versions" / "0001_ledger.sql").read_text("utf-8") == frozen_sql()
 
 
-def test_an_upgrade_leaves_every_trigger_in_place(ledger: Ledger, engine_name: Dialect) -> None:
+def test_an_upgrade_leaves_every_trigger_in_place(ledger, engine_name):
     with ledger.read() as conn:
         assert triggers.installed(conn) == triggers.expected(engine_name)
         assert list(check_definitions(conn)) == []
 
 
 @ON_SQLITE
-def test_tables_are_strict(ledger: Ledger) -> None:
+def test_tables_are_strict(ledger):
     with ledger.read() as conn:
         strict = {row.name: row.strict for row in conn.exec_driver_sql("PRAGMA table_list")}
     assert all(strict[name] for name in metadata.tables)
 
 
-def test_the_code_knows_every_revision() -> None:
+def test_the_code_knows_every_revision():
     config = Config()
     config.set_main_option("script_location", str(resource("migrations")))
     found = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     assert tuple(reversed(found)) == REVISIONS
 
 
-def test_a_fresh_ledger_has_the_house(ledger: Ledger) -> None:
+def test_a_fresh_ledger_has_the_house(ledger):
     with ledger.read() as conn:
         assert providers.providers(conn) == [Provider("house", "House", "house")]
     assert verify(ledger, None).problems == ()
@@ -81,7 +80,7 @@ def rows(conn: Connection) -> dict[str, list[object]]:
     return {name: list(conn.execute(text(f"SELECT * FROM {name} ORDER BY 1, 2"))) for name in metadata.tables}
 
 
-def test_upgrading_twice_changes_nothing(database_url: str) -> None:
+def test_upgrading_twice_changes_nothing(database_url):
     with Ledger.open(database_url) as ledger, ledger.write() as conn:
         samples.populate(conn)
         before = rows(conn)
@@ -92,7 +91,7 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
         assert verify(ledger, None).problems == ()
 
 
-def test_an_upgrade_puts_missing_triggers_back(database_url: str, engine_name: Dialect) -> None:
+def test_an_upgrade_puts_missing_triggers_back(database_url, engine_name):
     made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with made.begin() as conn:
         on = "" if engine_name == "sqlite" else " ON pool"
@@ -119,9 +118,7 @@ def next_release(url: str, migrations: Path) -> None:
             conn.execute(text("UPDATE hold SET note = 'x'"))
 
 
-def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
-    database_url: str, engine_name: Dialect, tmp_path: Path
-) -> None:
+def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(database_url, engine_name, tmp_path):
     with Ledger.open(database_url) as ledger, ledger.write() as conn:
         samples.populate(conn)
         before = rows(conn)
@@ -142,7 +139,7 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(
     made.dispose()
 
 
-def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path) -> None:
+def test_an_upgrade_that_fails_leaves_nothing(empty_url, tmp_path):
     broken = tmp_path / "migrations"
     shutil.copytree(resource("migrations"), broken, ignore=shutil.ignore_patterns("__pycache__"))
     script = broken / "versions" / "0001_ledger.sql"
@@ -156,7 +153,7 @@ def test_an_upgrade_that_fails_leaves_nothing(empty_url: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
-def test_a_ledger_without_the_record_of_its_revision_is_refused(database_url: str, statement: str) -> None:
+def test_a_ledger_without_the_record_of_its_revision_is_refused(database_url, statement):
     made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with made.begin() as conn:
         conn.exec_driver_sql(statement)

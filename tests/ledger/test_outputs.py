@@ -7,7 +7,6 @@ from sqlalchemy import Connection
 
 from credit.errors import LedgerError
 from credit.ledger import outputs, score_books
-from credit.ledger.database import Ledger
 from credit.ledger.outputs import Verdict
 from credit.records import LoggedOutput, Message
 from tests.ledger import samples
@@ -20,7 +19,7 @@ def pending(conn: Connection, after: int = 0, limit: int = 100) -> list[outputs.
     return outputs.pending_outputs(conn, MODEL, after, limit)
 
 
-def test_outputs_come_back_as_they_were_logged(conn: Connection) -> None:
+def test_outputs_come_back_as_they_were_logged(conn):
     samples.add_index(conn)
     chat = (Message("system", "a\nb"), Message("user", '"ü" \N{PARTY POPPER}'))
     items = [logged(1), logged(2, prompt="", messages=chat), logged(3, source="", weight_micro=0)]
@@ -28,7 +27,7 @@ def test_outputs_come_back_as_they_were_logged(conn: Connection) -> None:
     assert [(item.id, item.output) for item in pending(conn)] == list(enumerate(items, start=1))
 
 
-def test_verdicts_keep_the_order_of_the_records(conn: Connection) -> None:
+def test_verdicts_keep_the_order_of_the_records(conn):
     samples.add_index(conn)
     items = [
         logged(1),
@@ -46,7 +45,7 @@ def test_verdicts_keep_the_order_of_the_records(conn: Connection) -> None:
     assert samples.add_outputs(conn, items) == [A, D, C, U, A, X, X, X, X, A, A]
 
 
-def test_a_file_given_twice_adds_nothing(conn: Connection) -> None:
+def test_a_file_given_twice_adds_nothing(conn):
     samples.add_index(conn)
     items = [logged(number) for number in range(1200)]
     assert set(samples.add_outputs(conn, items)) == {A}
@@ -68,26 +67,26 @@ def test_a_file_given_twice_adds_nothing(conn: Connection) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_field_counts_for_the_content(change: dict[str, object]) -> None:
+def test_every_field_counts_for_the_content(change):
     assert outputs.content_sha256(logged(1, **change)) != outputs.content_sha256(logged(1))
 
 
-def test_text_moved_from_one_field_to_the_next_is_another_content() -> None:
+def test_text_moved_from_one_field_to_the_next_is_another_content():
     left, right = logged(1, prompt="ab", completion="c"), logged(1, prompt="a", completion="bc")
     assert outputs.content_sha256(left) != outputs.content_sha256(right)
 
 
-def test_the_same_moment_in_another_time_zone_is_the_same_content() -> None:
+def test_the_same_moment_in_another_time_zone_is_the_same_content():
     there = logged(1).occurred_at.astimezone(timezone(timedelta(hours=9)))
     assert outputs.content_sha256(logged(1, occurred_at=there)) == outputs.content_sha256(logged(1))
 
 
-def test_a_moment_without_a_time_zone_is_refused() -> None:
+def test_a_moment_without_a_time_zone_is_refused():
     with pytest.raises(ValueError, match="no time zone"):
         outputs.content_sha256(logged(1, occurred_at=NOW.replace(tzinfo=None)))
 
 
-def test_outputs_without_their_file_cannot_be_committed(ledger: Ledger) -> None:
+def test_outputs_without_their_file_cannot_be_committed(ledger):
     with ledger.write() as conn:
         samples.add_index(conn)
 
@@ -99,7 +98,7 @@ def test_outputs_without_their_file_cannot_be_committed(ledger: Ledger) -> None:
         forget()
 
 
-def test_an_output_is_found_by_what_reports_call_it_its_own_format_first(conn: Connection) -> None:
+def test_an_output_is_found_by_what_reports_call_it_its_own_format_first(conn):
     samples.add_index(conn)
     ids = [("log", "a"), ("own", "log:a"), ("own", "b"), ("log", "c:d")]
     samples.add_outputs(conn, [logged(n, source=source, external_id=name) for n, (source, name) in enumerate(ids)])
@@ -109,7 +108,7 @@ def test_an_output_is_found_by_what_reports_call_it_its_own_format_first(conn: C
     assert outputs.output_names(conn, MODEL) == {1: "log:a", 2: "log:a", 3: "b", 4: "log:c:d"}
 
 
-def test_paging_meets_every_pending_output_once(conn: Connection) -> None:
+def test_paging_meets_every_pending_output_once(conn):
     index = samples.add_index(conn)
     samples.add_outputs(conn, [logged(number) for number in range(10)])
     samples.value(conn, index.id, [2, 5])
@@ -119,14 +118,14 @@ def test_paging_meets_every_pending_output_once(conn: Connection) -> None:
     assert seen == [1, 3, 4, 6, 7, 8, 9, 10]
 
 
-def test_outputs_of_another_model_are_not_pending_for_this_one(conn: Connection) -> None:
+def test_outputs_of_another_model_are_not_pending_for_this_one(conn):
     samples.add_index(conn)
     samples.add_index(conn, "other", "e" * 64)
     samples.add_outputs(conn, [logged(1), logged(2, model="other")])
     assert [item.output.model for item in pending(conn)] == [MODEL]
 
 
-def test_pending_counts_up_to_the_end_of_a_month_or_within_it(conn: Connection) -> None:
+def test_pending_counts_up_to_the_end_of_a_month_or_within_it(conn):
     index = samples.add_index(conn)
     moments = [datetime(2026, 9, 30, 23, 59, 59, 999999, UTC), datetime(2026, 10, 1, tzinfo=UTC)]
     moments.append(datetime(2026, 12, 31, 23, 0, tzinfo=timezone(timedelta(hours=-2))))
@@ -139,7 +138,7 @@ def test_pending_counts_up_to_the_end_of_a_month_or_within_it(conn: Connection) 
     assert [outputs.pending_count(conn, through=month) for month in months] == [0, 0, 1, 1, 2]
 
 
-def test_an_output_is_valued_once_per_index(conn: Connection) -> None:
+def test_an_output_is_valued_once_per_index(conn):
     first, second = samples.add_index(conn), samples.add_index(conn, fingerprint="e" * 64)
     samples.add_outputs(conn, [logged(1), logged(2)])
     samples.value(conn, first.id, [1])
@@ -148,7 +147,7 @@ def test_an_output_is_valued_once_per_index(conn: Connection) -> None:
         samples.value(conn, first.id, [2, 1], sha256="b" * 64)
 
 
-def test_a_book_is_registered_once(conn: Connection) -> None:
+def test_a_book_is_registered_once(conn):
     index = samples.add_index(conn)
     samples.add_outputs(conn, [logged(1), logged(2)])
     samples.value(conn, index.id, [1])
@@ -156,14 +155,14 @@ def test_a_book_is_registered_once(conn: Connection) -> None:
         samples.value(conn, index.id, [2])
 
 
-def test_a_book_needs_its_run(conn: Connection) -> None:
+def test_a_book_needs_its_run(conn):
     with pytest.raises(LedgerError, match="no compute run 7"):
         score_books.register_book(
             conn, sha256="a" * 64, compute_run_id=7, output_ids=[], row_count=0, byte_count=0, now=NOW
         )
 
 
-def test_a_run_is_its_fingerprint(conn: Connection) -> None:
+def test_a_run_is_its_fingerprint(conn):
     index = samples.add_index(conn)
 
     def run(policy: str) -> int:
@@ -174,6 +173,6 @@ def test_a_run_is_its_fingerprint(conn: Connection) -> None:
         run('{"basis":"period"}')
 
 
-def test_a_default_record_is_storable(conn: Connection) -> None:
+def test_a_default_record_is_storable(conn):
     samples.add_index(conn)
     assert samples.add_outputs(conn, [LoggedOutput("s", "1", NOW, MODEL, "c")]) == [A]

@@ -17,7 +17,7 @@ def start(conn: Connection) -> None:
     samples.add_providers(conn)
 
 
-def test_a_day_counts_in_its_month_or_the_first_one_after_that_is_not_closed(conn: Connection) -> None:
+def test_a_day_counts_in_its_month_or_the_first_one_after_that_is_not_closed(conn):
     assert periods.open_period_for(conn, date(2026, 9, 30)) == SEPTEMBER
     for name in (SEPTEMBER, OCTOBER):
         journal.ensure_period(conn, name, now=NOW)
@@ -27,7 +27,7 @@ def test_a_day_counts_in_its_month_or_the_first_one_after_that_is_not_closed(con
     assert [periods.following(name) for name in ("2026-09", "2026-12")] == ["2026-10", "2027-01"]
 
 
-def test_open_periods_before_one_are_named_in_order(conn: Connection) -> None:
+def test_open_periods_before_one_are_named_in_order(conn):
     for name in ("2026-10", "2026-08", "2026-09"):
         journal.ensure_period(conn, name, now=NOW)
     assert periods.unclosed_before(conn, "2026-10") == ["2026-08", "2026-09"]
@@ -40,7 +40,7 @@ def test_open_periods_before_one_are_named_in_order(conn: Connection) -> None:
     ]
 
 
-def test_a_close_is_read_back_as_it_was_written(conn: Connection) -> None:
+def test_a_close_is_read_back_as_it_was_written(conn):
     pools.add_pool(conn, OCTOBER, "USD", 111, 10, "ads", NOW)
     samples.close(conn, OCTOBER)
     found = pools.allocations(conn, OCTOBER)
@@ -56,7 +56,7 @@ def test_a_close_is_read_back_as_it_was_written(conn: Connection) -> None:
     assert (period.status, period.closed_at, period.close_policy_json) == ("closed", NOW, '{"house":"keep"}')
 
 
-def test_a_month_with_outputs_is_a_period_before_anything_is_posted_into_it(conn: Connection) -> None:
+def test_a_month_with_outputs_is_a_period_before_anything_is_posted_into_it(conn):
     samples.add_index(conn)
     samples.add_outputs(conn, [samples.logged(1, occurred_at=datetime(2026, 9, 30, 23, tzinfo=UTC))])
     with pytest.raises(LedgerError, match="there is no period 2026-10"):
@@ -68,7 +68,7 @@ def test_a_month_with_outputs_is_a_period_before_anything_is_posted_into_it(conn
         periods.close_lock(conn, SEPTEMBER, now=NOW)
 
 
-def test_closing_twice_or_what_never_opened_is_refused(conn: Connection) -> None:
+def test_closing_twice_or_what_never_opened_is_refused(conn):
     with pytest.raises(LedgerError, match="there is no period"):
         periods.close_lock(conn, OCTOBER, now=NOW)
     journal.ensure_period(conn, OCTOBER, now=NOW)

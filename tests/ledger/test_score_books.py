@@ -15,7 +15,7 @@ def start(conn: Connection) -> None:
     samples.add_providers(conn)
 
 
-def test_the_books_of_a_month_are_those_that_value_its_outputs(conn: Connection) -> None:
+def test_the_books_of_a_month_are_those_that_value_its_outputs(conn):
     index = samples.add_index(conn)
     moments = [datetime(2026, month, 3, tzinfo=UTC) for month in (9, 10, 10)]
     samples.add_outputs(conn, [samples.logged(n, occurred_at=moment) for n, moment in enumerate(moments)])

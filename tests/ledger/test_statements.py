@@ -19,7 +19,7 @@ def start(conn: Connection) -> None:
     samples.add_providers(conn)
 
 
-def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn: Connection) -> None:
+def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn):
     journal.ensure_period(conn, OCTOBER, now=NOW)
     texts = ["{}", "{}", '{"a":1}', "{}", "{}"]
     versions = [statements.add_statements(conn, OCTOBER, [("ada", body)], now=NOW) for body in texts]
@@ -28,7 +28,7 @@ def test_statements_are_versioned_and_the_same_text_is_the_same_version(conn: Co
     assert [item.version for item in statements.statements(conn, OCTOBER)] == [1, 2, 3, 1]
 
 
-def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_statements_are_written_as_each_would_be(conn, monkeypatch):
     monkeypatch.setattr(statements, "STATEMENTS_AT_ONCE", 3)
     keys = [f"p{number}" for number in range(10)]
     providers.import_providers(conn, [Provider(key, key) for key in keys], now=NOW)
@@ -41,13 +41,13 @@ def test_many_statements_are_written_as_each_would_be(conn: Connection, monkeypa
     assert list(check_sealed_rows(conn)) == list(check_seals(conn)) == []
 
 
-def test_a_statement_of_nobody_is_refused(conn: Connection) -> None:
+def test_a_statement_of_nobody_is_refused(conn):
     journal.ensure_period(conn, OCTOBER, now=NOW)
     with pytest.raises(LedgerError, match="unknown provider 'eve'"):
         statements.add_statements(conn, OCTOBER, [("ada", "{}"), ("eve", "{}")], now=NOW)
 
 
-def test_the_last_issuer_counts_and_all_are_remembered(conn: Connection) -> None:
+def test_the_last_issuer_counts_and_all_are_remembered(conn):
     assert issuers(conn) == []
     first = set_issuer(conn, LABS, now=NOW)
     assert set_issuer(conn, LABS, now=NOW) == first, "twice is once"
@@ -58,7 +58,7 @@ def test_the_last_issuer_counts_and_all_are_remembered(conn: Connection) -> None
 
 
 @pytest.mark.parametrize("item", [Issuer(" ", "x", ""), Issuer("x", "", ""), Issuer("x", "y", "\0")])
-def test_an_issuer_that_nobody_could_find_is_refused(conn: Connection, item: Issuer) -> None:
+def test_an_issuer_that_nobody_could_find_is_refused(conn, item):
     with pytest.raises(LedgerError, match=r"needs a name and an address|cannot keep"):
         set_issuer(conn, item, now=NOW)
     assert issuers(conn) == []

@@ -103,7 +103,7 @@ def taken(conn: Connection, update: TextClause, values: dict[str, object]) -> bo
 
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
-def test_a_change_of_any_column_is_found(kept: Kept, engine_name: str, table: Table) -> None:
+def test_a_change_of_any_column_is_found(kept, engine_name, table):
     _, url = kept
     for column in table.columns:
         with unguarded(url, undo=True) as conn:
@@ -118,7 +118,7 @@ def test_a_change_of_any_column_is_found(kept: Kept, engine_name: str, table: Ta
 
 
 @pytest.mark.parametrize("table", seals.SEALED, ids=str)
-def test_a_row_that_was_deleted_is_named(kept: Kept, table: Table) -> None:
+def test_a_row_that_was_deleted_is_named(kept, table):
     _, url = kept
     with unguarded(url, undo=True) as conn:
         number = conn.execute(select(table.c.id).order_by(table.c.id.desc()).limit(1)).scalar_one()
@@ -126,7 +126,7 @@ def test_a_row_that_was_deleted_is_named(kept: Kept, table: Table) -> None:
         assert f"{table.name} {number}" in places(conn)
 
 
-def test_a_row_that_was_inserted_is_named(kept: Kept) -> None:
+def test_a_row_that_was_inserted_is_named(kept):
     _, url = kept
     with unguarded(url, undo=True) as conn:
         conn.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at, collection"
@@ -134,7 +134,7 @@ def test_a_row_that_was_inserted_is_named(kept: Kept) -> None:
         assert places(conn) == ["hold 9"]
 
 
-def test_rows_that_changed_places_are_named(kept: Kept) -> None:
+def test_rows_that_changed_places_are_named(kept):
     _, url = kept
     with unguarded(url, undo=True) as conn:
         for old, new in ((2, 99), (3, 2), (99, 3)):
@@ -142,7 +142,7 @@ def test_rows_that_changed_places_are_named(kept: Kept) -> None:
         assert places(conn) == ["hold 2", "hold 3"]
 
 
-def test_seals_that_changed_places_are_named(kept: Kept) -> None:
+def test_seals_that_changed_places_are_named(kept):
     _, url = kept
     with unguarded(url, undo=True) as conn:
         for old, new in ((2, 9999), (3, 2), (9999, 3)):
@@ -150,7 +150,7 @@ def test_seals_that_changed_places_are_named(kept: Kept) -> None:
         assert places(conn)[0] == "seal 2"
 
 
-def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept: Kept) -> None:
+def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept):
     """By a statement that was written after it, and by whoever kept the head that `credit verify` printed."""
     ledger, url = kept
     head = verify(ledger, None).seal_head
@@ -166,7 +166,7 @@ def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept: Kept) -> None:
     assert found == ["statement 2", "statement 2"]
 
 
-def test_a_kept_head_of_the_seals_is_looked_for(kept: Kept) -> None:
+def test_a_kept_head_of_the_seals_is_looked_for(kept):
     ledger, _ = kept
     report = verify(ledger, None)
     assert report.problems == ()
@@ -175,7 +175,7 @@ def test_a_kept_head_of_the_seals_is_looked_for(kept: Kept) -> None:
     assert problem.place == "chain"
 
 
-def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept: Kept) -> None:
+def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept):
     """What no longer is a day, or JSON, stops a check; the row is named before that."""
     _, url = kept
     with unguarded(url, undo=True) as conn:
@@ -186,7 +186,7 @@ def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept: Kept) -> None:
     assert any("cannot go on" in problem.message for problem in found)
 
 
-def test_a_new_table_is_sealed_unless_somebody_says_why_not() -> None:
+def test_a_new_table_is_sealed_unless_somebody_says_why_not():
     assert {*metadata.sorted_tables} - {*seals.SEALED} == {
         ledger_txn, ledger_entry, output, valuation, seal,
     }  # fmt: skip

@@ -7,7 +7,6 @@ from sqlalchemy import Connection, text
 
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
 from credit.ledger import journal, terms
-from credit.ledger.database import Ledger
 from credit.records import Terms
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER
@@ -26,7 +25,7 @@ def minimum_on(conn: Connection, day: date) -> int | None:
     return None if found is None else found.terms.minimum_payout_minor
 
 
-def test_a_later_version_takes_over_from_terms_without_an_end(conn: Connection) -> None:
+def test_a_later_version_takes_over_from_terms_without_an_end(conn):
     samples.add_providers(conn)
     agree(conn, 100, JANUARY)
     agree(conn, 300, date(2026, 3, 1))
@@ -36,7 +35,7 @@ def test_a_later_version_takes_over_from_terms_without_an_end(conn: Connection) 
     assert terms.agreement_on(conn, "bell", "USD", days[-1]) is None
 
 
-def test_what_was_agreed_for_a_time_gives_way_afterwards(conn: Connection) -> None:
+def test_what_was_agreed_for_a_time_gives_way_afterwards(conn):
     samples.add_providers(conn)
     agree(conn, 100, JANUARY)
     agree(conn, 5, date(2026, 3, 1), date(2026, 3, 31))
@@ -55,7 +54,7 @@ def test_what_was_agreed_for_a_time_gives_way_afterwards(conn: Connection) -> No
         (date(2026, 1, 1), date(2026, 12, 31)),
     ],
 )
-def test_an_overlap_is_refused_unless_it_is_said_to_supersede(conn: Connection, begin: date, end: date | None) -> None:
+def test_an_overlap_is_refused_unless_it_is_said_to_supersede(conn, begin, end):
     samples.add_providers(conn)
     agree(conn, 100, date(2026, 3, 1), date(2026, 3, 31))
     with pytest.raises(LedgerError, match=r"overlap version 1 of ada's terms in USD .*--supersede"):
@@ -65,21 +64,21 @@ def test_an_overlap_is_refused_unless_it_is_said_to_supersede(conn: Connection, 
 
 
 @pytest.mark.parametrize("day", [date(2026, 2, 28), date(2026, 4, 1)])
-def test_terms_that_only_touch_do_not_overlap(conn: Connection, day: date) -> None:
+def test_terms_that_only_touch_do_not_overlap(conn, day):
     samples.add_providers(conn)
     agree(conn, 100, date(2026, 3, 1), date(2026, 3, 31))
     agree(conn, 101, day, day)
     assert [minimum_on(conn, date(2026, 3, 31)), minimum_on(conn, day)] == [100, 101]
 
 
-def test_the_same_terms_again_are_the_same_version(conn: Connection) -> None:
+def test_the_same_terms_again_are_the_same_version(conn):
     samples.add_providers(conn)
     first = agree(conn, 100, JANUARY)
     assert agree(conn, 100, JANUARY) == first
     assert terms.history(conn, "ada") == [first]
 
 
-def test_terms_do_not_reach_into_a_closed_period(conn: Connection) -> None:
+def test_terms_do_not_reach_into_a_closed_period(conn):
     samples.add_providers(conn)
     assert terms.first_free_day(conn) == date.min
     journal.ensure_period(conn, OCTOBER, now=NOW)
@@ -98,9 +97,7 @@ def test_terms_do_not_reach_into_a_closed_period(conn: Connection) -> None:
         ("ada", "USD", date(2025, 12, 31), "cannot end on 2025-12-31"),
     ],
 )
-def test_terms_that_make_no_sense_are_refused(
-    conn: Connection, key: str, currency: str, end: date | None, match: str
-) -> None:
+def test_terms_that_make_no_sense_are_refused(conn, key, currency, end, match):
     samples.add_providers(conn)
     with pytest.raises(LedgerError, match=match):
         terms.agree(conn, key, currency, Terms(), JANUARY, end, now=NOW)
@@ -119,7 +116,7 @@ def test_terms_that_make_no_sense_are_refused(
     ],
     ids=str,
 )
-def test_values_that_make_no_sense_are_refused(values: dict[str, int]) -> None:
+def test_values_that_make_no_sense_are_refused(values):
     with pytest.raises(InvalidRequestError):
         Terms(**values)
 
@@ -146,9 +143,7 @@ CORRECT = {"id": 2, "version": 2, "begin": "'2026-05-01'", "end": "NULL", "super
     ],
     ids=str,
 )
-def test_the_database_itself_keeps_versions_in_order(
-    module_ledger: Ledger, changes: dict[str, object], match: str | None
-) -> None:
+def test_the_database_itself_keeps_versions_in_order(module_ledger, changes, match):
     def write() -> None:
         with samples.undone(module_ledger) as conn:
             samples.add_providers(conn)

@@ -17,7 +17,7 @@ def filled(conn: Connection) -> Connection:
     return conn
 
 
-def test_every_transaction_is_listed_once_in_the_order_of_the_chain(filled: Connection) -> None:
+def test_every_transaction_is_listed_once_in_the_order_of_the_chain(filled):
     numbers = list(filled.execute(text("SELECT id FROM ledger_txn ORDER BY seq")).scalars())
     found = transactions(filled)
     assert [item.id for item in found] == numbers
@@ -27,7 +27,7 @@ def test_every_transaction_is_listed_once_in_the_order_of_the_chain(filled: Conn
     assert [item.reversed_by for item in found if item.id == 2] == [reversal.id]
 
 
-def test_filters_keep_what_they_say(filled: Connection) -> None:
+def test_filters_keep_what_they_say(filled):
     everything = transactions(filled)
     for period in (SEPTEMBER, OCTOBER):
         expected = [item for item in everything if item.period == period]
@@ -42,7 +42,7 @@ def test_filters_keep_what_they_say(filled: Connection) -> None:
     assert transactions(filled, period="2031-01") == []
 
 
-def test_one_transaction_says_all_that_was_posted(filled: Connection) -> None:
+def test_one_transaction_says_all_that_was_posted(filled):
     for header in transactions(filled):
         found = transaction(filled, header.id)
         assert found.header == header
@@ -55,7 +55,7 @@ def test_one_transaction_says_all_that_was_posted(filled: Connection) -> None:
     ]
 
 
-def test_what_is_not_there_is_named(filled: Connection) -> None:
+def test_what_is_not_there_is_named(filled):
     with pytest.raises(LedgerError, match="no transaction 999; see which there are: credit transactions"):
         transaction(filled, 999)
     with pytest.raises(LedgerError, match="unknown provider 'eve'"):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from sqlalchemy import Connection, Table, UniqueConstraint, text
+from sqlalchemy import Connection, UniqueConstraint, text
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger import rules
@@ -121,25 +121,25 @@ def commit(ledger: Ledger, lines: Sequence[tuple[int, str, int]], **header: obje
         write(conn, lines, **header)
 
 
-def test_a_correct_transaction_is_let_in(populated: Ledger) -> None:
+def test_a_correct_transaction_is_let_in(populated):
     with samples.undone(populated) as conn:
         write(conn)
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_no_column_can_be_updated(populated: Ledger, table: Table, column: str) -> None:
+def test_no_column_can_be_updated(populated, table, column):
     changed = 999 if table.c[column].type.python_type is int else "2026-12"
     match = "append-only|stays closed|only change|stay as they are|only the status|that of its last event"
     refuse(populated, match, f"UPDATE {table.name} SET {column} = :changed", changed=changed)
 
 
 @pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
-def test_no_row_can_be_deleted(populated: Ledger, table: Table) -> None:
+def test_no_row_can_be_deleted(populated, table):
     refuse(populated, "may be deleted", f"DELETE FROM {table.name}")
 
 
 @pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
-def test_no_table_can_be_emptied(populated: Ledger, engine_name: str, table: Table) -> None:
+def test_no_table_can_be_emptied(populated, engine_name, table):
     if engine_name == "postgresql":
         refuse(populated, "may be deleted", f"TRUNCATE {table.name} CASCADE")
     else:
@@ -147,7 +147,7 @@ def test_no_table_can_be_emptied(populated: Ledger, engine_name: str, table: Tab
 
 
 @pytest.mark.parametrize("table", ROW_TABLES, ids=lambda table: table.name)
-def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Table) -> None:
+def test_no_row_can_be_replaced(populated, engine_name, table):
     """With the same keys and, where it has one, another value in a column that is part of no key."""
     with populated.read() as conn:
         row = dict(conn.execute(table.select().limit(1)).mappings().one())
@@ -173,7 +173,7 @@ def test_no_row_can_be_replaced(populated: Ledger, engine_name: str, table: Tabl
     ids=lambda table: table.name,
 )
 @ON_SQLITE
-def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, table: Table) -> None:
+def test_no_row_can_be_replaced_by_one_with_another_id(populated, table):
     # PostgreSQL has no REPLACE; its upserts are updates, which are tested above.
     with populated.read() as conn:
         row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
@@ -192,13 +192,11 @@ def test_no_row_can_be_replaced_by_one_with_another_id(populated: Ledger, table:
         pytest.param([], 2, "entry_count", id="no entries"),
     ],
 )
-def test_an_unsound_transaction_is_refused(
-    populated: Ledger, lines: list[tuple[int, str, int]], count: int, match: str
-) -> None:
+def test_an_unsound_transaction_is_refused(populated, lines, count, match):
     refuse_transaction(populated, match, lines, entry_count=count)
 
 
-def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated: Ledger) -> None:
+def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated):
     big = 2**63 - 1
     with samples.undone(populated) as conn:
         write(conn, [(1, "CREDIT", big)] * 3 + [(2, "CREDIT", -big)] * 3, entry_count=6)
@@ -226,31 +224,31 @@ def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated: Ledger) ->
     ],
     ids=str,
 )
-def test_an_unsound_header_is_refused(populated: Ledger, changes: dict[str, object], match: str) -> None:
+def test_an_unsound_header_is_refused(populated, changes, match):
     refuse_transaction(populated, match, count=2, **changes)
 
 
-def test_a_post_into_a_closed_period_is_an_error_of_its_own(populated: Ledger) -> None:
+def test_a_post_into_a_closed_period_is_an_error_of_its_own(populated):
     refuse_transaction(populated, "closed", error=PeriodClosedError, period=samples.SEPTEMBER)
 
 
-def test_a_reversal_with_another_account_is_refused(populated: Ledger) -> None:
+def test_a_reversal_with_another_account_is_refused(populated):
     lines = [(1, "CREDIT", 1_000_000), (3, "CREDIT", -600_000), (2, "CREDIT", -400_000)]
     refuse_transaction(populated, "must negate", lines, entry_count=3, reverses=1)
 
 
 @pytest.mark.parametrize("line", [1, 3, 4])
-def test_an_entry_is_late_once_its_transaction_is_committed(populated: Ledger, line: int) -> None:
+def test_an_entry_is_late_once_its_transaction_is_committed(populated, line):
     late = {"txn": 1, "line": line, "count": 3, "account": 1, "commodity": "CREDIT", "amount": 1}
     refuse(populated, "late entry", INSERT_ENTRY, **late)
 
 
-def test_entries_without_a_header_cannot_be_committed(populated: Ledger) -> None:
+def test_entries_without_a_header_cannot_be_committed(populated):
     refuse(populated, r"FOREIGN KEY|foreign key", INSERT_ENTRY.replace(":txn", "99"), **LINE)
 
 
 @pytest.mark.parametrize(("amount", "line"), [(0, 1), (-(2**63), 1), (1, 0), (1, 3)])
-def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line: int) -> None:
+def test_an_entry_out_of_bounds_is_refused(populated, amount, line):
     refuse(populated, "ck_ledger_entry", INSERT_ENTRY.replace(":txn", "99"), **{**LINE, "amount": amount, "line": line})
 
 
@@ -286,7 +284,7 @@ def test_an_entry_out_of_bounds_is_refused(populated: Ledger, amount: int, line:
         ("UPDATE payout SET amount_minor = amount_minor + 1, status = 'exported'", "only the status"),
     ],
 )
-def test_periods_providers_and_payouts_change_only_as_agreed(populated: Ledger, statement: str, match: str) -> None:
+def test_periods_providers_and_payouts_change_only_as_agreed(populated, statement, match):
     refuse(populated, match, re.sub(":", r"\\:", statement))
 
 
@@ -307,11 +305,11 @@ FAILED, BACK = (statement.replace("'paid'", "'failed'") for statement in (PAID, 
         ((PAID.replace("1, 1, 'paid'", "1, 9, 'paid'"),), "in its last batch"),
     ],
 )
-def test_a_payout_has_one_outcome_in_a_batch(populated: Ledger, statements: tuple[str, ...], match: str) -> None:
+def test_a_payout_has_one_outcome_in_a_batch(populated, statements, match):
     refuse(populated, match, *(re.sub(":", r"\\:", statement) for statement in statements))
 
 
-def test_a_payout_that_was_paid_can_come_back_once(populated: Ledger) -> None:
+def test_a_payout_that_was_paid_can_come_back_once(populated):
     returned = FAILED.replace("(2,", "(3,")
     with samples.undone(populated) as conn:
         for statement in (PAID, REACHED, returned, BACK):
@@ -322,10 +320,10 @@ def test_a_payout_that_was_paid_can_come_back_once(populated: Ledger) -> None:
         refuse(populated, "paid or fails once|exists already", *refused)
 
 
-def test_a_provider_may_be_renamed(populated: Ledger) -> None:
+def test_a_provider_may_be_renamed(populated):
     with samples.undone(populated) as conn:
         conn.execute(text("UPDATE provider SET name = 'Ada & Co' WHERE key = 'ada'"))
 
 
-def test_every_table_is_guarded(populated: Ledger) -> None:
+def test_every_table_is_guarded(populated):
     assert {*(table.name for table in ROW_TABLES), rules.ERASABLE.name} == set(metadata.tables)

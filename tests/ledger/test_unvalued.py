@@ -5,7 +5,6 @@ from sqlalchemy import Connection, text
 
 from credit.errors import LedgerError
 from credit.ledger import balances, corrections, outputs, periods, unvalued
-from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
 from credit.ledger.verify.outputs import check_unvalued
 from tests.ledger import samples
@@ -27,7 +26,7 @@ def weight(conn: Connection) -> int:
     return balances.balance(conn, "credits:unvalued", "CREDIT")
 
 
-def test_an_unvalued_output_is_not_pending_and_its_weight_is_on_record(logged: Connection) -> None:
+def test_an_unvalued_output_is_not_pending_and_its_weight_is_on_record(logged):
     assert outputs.pending_count(logged, weighty=True) == 1
     done = unvalued.unvalue(logged, "log:out-2", "no token", now=NOW)
     assert (done.output, done.action, done.period, done.weight_micro) == ("log:out-2", "unvalued", SEPTEMBER, 2_500_000)
@@ -38,7 +37,7 @@ def test_an_unvalued_output_is_not_pending_and_its_weight_is_on_record(logged: C
     assert unvalued.unvalued_outputs(logged, OCTOBER) == []
 
 
-def test_twice_is_once_and_a_restored_output_is_pending_again(logged: Connection) -> None:
+def test_twice_is_once_and_a_restored_output_is_pending_again(logged):
     first = unvalued.unvalue(logged, "log:out-2", "no token", now=NOW)
     assert unvalued.unvalue(logged, "log:out-2", "no token", now=NOW) == first
     back = unvalued.restore(logged, "log:out-2", "a new index", now=NOW)
@@ -51,7 +50,7 @@ def test_twice_is_once_and_a_restored_output_is_pending_again(logged: Connection
     assert list(check_unvalued(logged)) == []
 
 
-def test_after_a_close_a_restored_output_counts_in_the_open_period(logged: Connection) -> None:
+def test_after_a_close_a_restored_output_counts_in_the_open_period(logged):
     done = unvalued.unvalue(logged, "log:out-2", "no token", now=NOW)
     samples.close(logged, SEPTEMBER)
     assert periods.last_closed(logged) == SEPTEMBER
@@ -71,7 +70,7 @@ def test_after_a_close_a_restored_output_counts_in_the_open_period(logged: Conne
         ("log:out-2", "a\x00b", "that a database can keep"),
     ],
 )
-def test_what_makes_no_sense_is_refused(logged: Connection, name: str, reason: str, message: str) -> None:
+def test_what_makes_no_sense_is_refused(logged, name, reason, message):
     with pytest.raises(LedgerError, match=message):
         unvalued.unvalue(logged, name, reason, now=NOW)
     assert unvalued.history(logged) == []
@@ -79,7 +78,7 @@ def test_what_makes_no_sense_is_refused(logged: Connection, name: str, reason: s
         unvalued.restore(logged, name, reason, now=NOW)
 
 
-def test_another_reason_and_a_plain_reversal_are_refused(logged: Connection) -> None:
+def test_another_reason_and_a_plain_reversal_are_refused(logged):
     done = unvalued.unvalue(logged, "log:out-2", "no token", now=NOW)
     with pytest.raises(LedgerError, match="unvalued already: no token"):
         unvalued.unvalue(logged, "log:out-2", "another", now=NOW)
@@ -99,7 +98,7 @@ ROW = "INSERT INTO unvalued VALUES (9, {}, '{}', 'x', 1, '2026-10-05T12:30:00.00
         ("INSERT INTO valuation VALUES (3, 1, 1)", "an unvalued output cannot be valued"),
     ],
 )
-def test_the_database_keeps_the_rules_by_itself(ledger: Ledger, statement: str, message: str) -> None:
+def test_the_database_keeps_the_rules_by_itself(ledger, statement, message):
     with ledger.write() as conn:
         samples.populate(conn)
     with pytest.raises(LedgerError, match=message), ledger.write() as conn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -46,7 +45,7 @@ def places(ledger: Ledger) -> list[str]:
     return [problem.place for problem in verify(ledger, None).problems]
 
 
-def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_untouched_ledger_has_no_problems(ledger, tmp_path):
     (tmp_path / f"{samples.BOOK_SHA256}.parquet").write_bytes(samples.BOOK)
     report = verify(ledger, tmp_path)
     report.raise_for_problems()
@@ -54,7 +53,7 @@ def test_an_untouched_ledger_has_no_problems(ledger: Ledger, tmp_path: Path) -> 
     assert report.checked["score_book files"] == 1
 
 
-def test_an_empty_ledger_has_no_problems(database_url: str) -> None:
+def test_an_empty_ledger_has_no_problems(database_url):
     with Ledger.open(database_url) as empty:
         report = verify(empty, None)
     assert (report.problems, report.chain_seq, report.chain_head) == ((), 0, GENESIS)
@@ -107,7 +106,7 @@ def first_in_chain(ledger: Ledger) -> str:
 
 
 @pytest.mark.parametrize("column", ledger_txn.c.keys())
-def test_a_changed_header_is_found(kept: tuple[Ledger, str], engine_name: str, column: str) -> None:
+def test_a_changed_header_is_found(kept, engine_name, column):
     ledger, url = kept
     if engine_name == "postgresql" and column in KEPT_BY_CHECKS - {"entry_count"}:
         with pytest.raises(DBAPIError, match="ck_ledger_txn_id_is_seq"):
@@ -123,7 +122,7 @@ def test_a_changed_header_is_found(kept: tuple[Ledger, str], engine_name: str, c
 
 
 @pytest.mark.parametrize("column", ledger_entry.c.keys())
-def test_a_changed_entry_is_found(kept: tuple[Ledger, str], engine_name: str, column: str) -> None:
+def test_a_changed_entry_is_found(kept, engine_name, column):
     ledger, url = kept
     where = "commodity = 'CREDIT' AND amount = 5"
     if engine_name == "postgresql" and column == "line_no":
@@ -142,7 +141,7 @@ def test_a_changed_entry_is_found(kept: tuple[Ledger, str], engine_name: str, co
     assert places(ledger) == []
 
 
-def test_amounts_that_still_balance_are_found(ledger: Ledger, tamper: Tamper) -> None:
+def test_amounts_that_still_balance_are_found(ledger, tamper):
     tamper(
         "UPDATE ledger_entry SET amount = amount + 1 WHERE txn_id = 4 AND line_no = 2",
         "UPDATE ledger_entry SET amount = amount - 1 WHERE txn_id = 4 AND line_no = 3",
@@ -185,9 +184,7 @@ def test_amounts_that_still_balance_are_found(ledger: Ledger, tamper: Tamper) ->
         (["DELETE FROM ledger_entry WHERE txn_id > 7", "DELETE FROM ledger_txn WHERE id > 7"], "pool 2"),
     ],
 )
-def test_tampering_is_found_and_the_place_is_named(
-    ledger: Ledger, tamper: Tamper, statements: list[str], place: str
-) -> None:
+def test_tampering_is_found_and_the_place_is_named(ledger, tamper, statements, place):
     tamper(*statements)
     assert any(found.startswith(place) for found in places(ledger))
 
@@ -206,9 +203,7 @@ PAYMENT_CHANGES = {
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in PAYMENT_CHANGES.items() for column in columns]
 )
-def test_a_changed_payout_batch_or_event_is_found(
-    kept: tuple[Ledger, str], engine_name: str, table: str, column: str
-) -> None:
+def test_a_changed_payout_batch_or_event_is_found(kept, engine_name, table, column):
     ledger, url = kept
     value = PAYMENT_CHANGES[table][column]
     if engine_name == "postgresql" and (table, column) == ("payout_event", "status"):
@@ -238,9 +233,7 @@ CLOSE_CHANGES = {
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in CLOSE_CHANGES.items() for column in columns]
 )
-def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(
-    kept: tuple[Ledger, str], engine_name: str, table: str, column: str
-) -> None:
+def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(kept, engine_name, table, column):
     ledger, url = kept
     value = CLOSE_CHANGES[table][column]
     if engine_name == "postgresql" and column in {"gross_minor", "deductions_minor", "net_minor"}:
@@ -255,7 +248,7 @@ def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(
     assert places(ledger) == []
 
 
-def test_shares_that_exchange_a_unit_are_found(ledger: Ledger, tamper: Tamper) -> None:
+def test_shares_that_exchange_a_unit_are_found(ledger, tamper):
     """They sum to the pool still, and each is a rounding of its exact share; the journal's lines say who got it."""
     tamper("UPDATE allocation SET amount_minor = 101 - amount_minor")
     assert {place.split(" (")[0] for place in places(ledger)} == {"allocation 1", "allocation 2"}
@@ -273,7 +266,7 @@ def statement_at_head(ledger: Ledger) -> str:
 CUT = ("DELETE FROM ledger_entry WHERE txn_id > 11", "DELETE FROM ledger_txn WHERE id > 11")
 
 
-def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Ledger, tamper: Tamper) -> None:
+def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger, tamper):
     statement_at_head(ledger)
     assert places(ledger) == []
     tamper(*CUT)
@@ -282,7 +275,7 @@ def test_a_tail_that_was_cut_off_is_found_by_the_statements_after_it(ledger: Led
     assert "tail was cut off" in problem.message
 
 
-def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger: Ledger, tamper: Tamper) -> None:
+def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger, tamper):
     with ledger.write() as conn:
         head = journal.post(conn, samples.credit_posting("last"), now=samples.NOW).hash
     assert verify(ledger, None, heads=[head]).problems == ()
@@ -292,12 +285,12 @@ def test_a_tail_that_was_cut_off_is_found_by_whoever_kept_the_head(ledger: Ledge
     assert (problem.place, problem.message[:22]) == ("chain", f"the head {head[:13]}")
 
 
-def test_a_tail_that_was_cut_off_is_found_by_the_payouts_in_it(ledger: Ledger, tamper: Tamper) -> None:
+def test_a_tail_that_was_cut_off_is_found_by_the_payouts_in_it(ledger, tamper):
     tamper("DELETE FROM ledger_entry WHERE txn_id = 11", "DELETE FROM ledger_txn WHERE id = 11")
     assert places(ledger)[0].startswith("payout_batch 1")
 
 
-def test_entries_that_changed_places_are_found(ledger: Ledger, tamper: Tamper) -> None:
+def test_entries_that_changed_places_are_found(ledger, tamper):
     """Two transactions that both balance, with as many lines each, exchange their entries."""
     tamper(
         "UPDATE ledger_entry SET txn_id = 99 WHERE txn_id = 1",
@@ -307,7 +300,7 @@ def test_entries_that_changed_places_are_found(ledger: Ledger, tamper: Tamper) -
     assert places(ledger)[:2] == ["transaction 1", "transaction 4"]
 
 
-def test_every_post_moves_the_head(ledger: Ledger) -> None:
+def test_every_post_moves_the_head(ledger):
     """Whoever kept an earlier head can tell a tail that was cut off."""
     before = verify(ledger, None).chain_head
     with ledger.write() as conn:
@@ -317,7 +310,7 @@ def test_every_post_moves_the_head(ledger: Ledger) -> None:
     assert after.chain_head != before
 
 
-def test_a_dropped_or_changed_guard_is_found(ledger: Ledger, database_url: str, engine_name: str) -> None:
+def test_a_dropped_or_changed_guard_is_found(ledger, database_url, engine_name):
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as conn:
         on = "" if engine_name == "sqlite" else " ON ledger_txn"
@@ -336,7 +329,7 @@ def test_a_dropped_or_changed_guard_is_found(ledger: Ledger, database_url: str, 
 
 
 @ON_POSTGRESQL
-def test_a_lost_constraint_is_found(ledger: Ledger, database_url: str) -> None:
+def test_a_lost_constraint_is_found(ledger, database_url):
     # SQLite drops a constraint only with its table, and the triggers go with the table.
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as conn:
@@ -366,7 +359,7 @@ WEAKENED = {
 
 @ON_POSTGRESQL
 @pytest.mark.parametrize("place", WEAKENED)
-def test_what_postgresql_keeps_in_another_way_is_named(ledger: Ledger, database_url: str, place: str) -> None:
+def test_what_postgresql_keeps_in_another_way_is_named(ledger, database_url, place):
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as conn:
         conn.exec_driver_sql(WEAKENED[place])
@@ -385,7 +378,7 @@ REWRITTEN = {
 
 @ON_SQLITE
 @pytest.mark.parametrize("place", REWRITTEN)
-def test_what_sqlite_keeps_in_another_way_is_named(ledger: Ledger, database_url: str, place: str) -> None:
+def test_what_sqlite_keeps_in_another_way_is_named(ledger, database_url, place):
     table, old, new = REWRITTEN[place]
     with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
@@ -404,15 +397,13 @@ def test_what_sqlite_keeps_in_another_way_is_named(ledger: Ledger, database_url:
         ("table payout_event", "DROP TABLE payout_event"),
     ],
 )
-def test_a_lost_or_added_object_of_sqlite_is_named(
-    ledger: Ledger, database_url: str, place: str, statement: str
-) -> None:
+def test_a_lost_or_added_object_of_sqlite_is_named(ledger, database_url, place, statement):
     with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute(statement)
     assert place in places(ledger)
 
 
-def test_an_index_of_the_keepers_own_is_no_problem(ledger: Ledger, database_url: str) -> None:
+def test_an_index_of_the_keepers_own_is_no_problem(ledger, database_url):
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as conn:
         conn.exec_driver_sql("CREATE INDEX own ON hold (created_at)")
@@ -425,7 +416,7 @@ def test_an_index_of_the_keepers_own_is_no_problem(ledger: Ledger, database_url:
     ("content", "message"),
     [(None, "is missing"), (b"short", "5 bytes"), (samples.BOOK[::-1], "does not have the SHA-256")],
 )
-def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_bad_score_book_file_is_found(ledger, tmp_path, content, message):
     path = tmp_path / f"{samples.BOOK_SHA256}.parquet"
     if content is not None:
         path.write_bytes(content)
@@ -434,7 +425,7 @@ def test_a_bad_score_book_file_is_found(ledger: Ledger, tmp_path: Path, content:
     assert message in problem.message
 
 
-def test_an_error_names_the_first_bad_place_and_the_number_of_others(ledger: Ledger, tamper: Tamper) -> None:
+def test_an_error_names_the_first_bad_place_and_the_number_of_others(ledger, tamper):
     tamper("UPDATE output SET completion = 'other'", "UPDATE ledger_txn SET memo = 'other' WHERE id = 3")
     with pytest.raises(IntegrityError, match=r"^transaction 3: .* \(and 3 more\)$"):
         verify(ledger, None).raise_for_problems()

@@ -31,16 +31,16 @@ def write(channel: PaymentFormat, *lines: PaymentLine, payer: Payer = PAYER) -> 
     return CHANNELS[channel].write(PaymentFile("CR1-0a1b2c3d", NOW, payer, lines))
 
 
-def test_every_channel_that_a_ledger_knows_is_registered() -> None:
+def test_every_channel_that_a_ledger_knows_is_registered():
     assert list(CHANNELS) == [channel.name for channel in CHANNELS.values()]
     assert set(CHANNELS) == set(get_args(PaymentFormat))
 
 
-def test_the_paypal_file_is_the_documented_one() -> None:
+def test_the_paypal_file_is_the_documented_one():
     assert write("paypal", line()) == (b"pay.ada@example.org,123.45,EUR,CR1-0a1b2c3d-1,Statement 2026-09,PAYPAL\r\n")
 
 
-def test_the_wise_file_is_the_documented_one() -> None:
+def test_the_wise_file_is_the_documented_one():
     assert write("wise", line(receiver="institution")).decode().splitlines() == [
         "name,recipientEmail,paymentReference,receiverType,amountCurrency,amount,sourceCurrency,targetCurrency,IBAN",
         "Ada Legal,ada@example.org,CR1-0a1b2c3d-1,INSTITUTION,target,123.45,EUR,EUR,DE02120300000000202051",
@@ -50,7 +50,7 @@ def test_the_wise_file_is_the_documented_one() -> None:
 @pytest.mark.parametrize(
     "value", ["=1+1", " @SUM(A1)", "'=1", "+49", "-5", "a\tb", "a\nb", "x\u202ey", "\ufeffx", "", "y" * 141]
 )
-def test_an_unsafe_cell_is_refused_and_not_shown(value: str) -> None:
+def test_an_unsafe_cell_is_refused_and_not_shown(value):
     with pytest.raises(InputError) as caught:
         safe(line(), "legal_name", value)
     assert str(caught.value).startswith("ada: legal_name ")
@@ -58,7 +58,7 @@ def test_an_unsafe_cell_is_refused_and_not_shown(value: str) -> None:
 
 
 @given(st.text())
-def test_a_cell_is_written_as_it_is_or_not_at_all(value: str) -> None:
+def test_a_cell_is_written_as_it_is_or_not_at_all(value):
     try:
         assert safe(line(), "legal_name", value) == value
     except InputError:
@@ -74,7 +74,7 @@ def texts(root: ET.Element, name: str) -> list[str | None]:
     return [item.text for item in root.iter(NS + name)]
 
 
-def test_the_payers_bank_is_named_or_said_not_to_be() -> None:
+def test_the_payers_bank_is_named_or_said_not_to_be():
     """The EPC's guidelines want one of the two in the place of the debtor's agent, never an empty element."""
     for payer, bic, other in (
         (check_payer(PAYER), [], [NO_BIC]),
@@ -86,12 +86,12 @@ def test_the_payers_bank_is_named_or_said_not_to_be() -> None:
         assert [item.text for item in agent.findall(f"{NS}FinInstnId/{NS}Othr/{NS}Id")] == other
 
 
-def test_a_batch_that_left_with_an_empty_element_is_written_again_as_it_left() -> None:
+def test_a_batch_that_left_with_an_empty_element_is_written_again_as_it_left():
     (agent,) = xml([line()]).iter(f"{NS}DbtrAgt")
     assert [len(item) for item in agent] == [0]
 
 
-def test_a_sepa_file_has_the_amounts_sums_and_addresses() -> None:
+def test_a_sepa_file_has_the_amounts_sums_and_addresses():
     root = xml([line(), line(2, "bell", 1, bic="PSSTFRPPXXX")])
     assert texts(root, "InstdAmt") == ["123.45", "0.01"]
     assert texts(root, "CtrlSum") == ["123.46", "123.46"]
@@ -105,7 +105,7 @@ def test_a_sepa_file_has_the_amounts_sums_and_addresses() -> None:
     assert texts(root, "CreDtTm") == ["2026-10-05T12:30:00"]
 
 
-def test_a_sepa_file_of_the_same_batch_has_the_same_bytes() -> None:
+def test_a_sepa_file_of_the_same_batch_has_the_same_bytes():
     one, two = (write("pain001", line()) for _ in range(2))
     assert one == two
 
@@ -121,16 +121,16 @@ def test_a_sepa_file_of_the_same_batch_has_the_same_bytes() -> None:
         ({"street": "Straße"}, "--street"),
     ],
 )
-def test_what_sepa_does_not_carry_is_refused(details: dict[str, str], match: str) -> None:
+def test_what_sepa_does_not_carry_is_refused(details, match):
     with pytest.raises(InputError, match=match):
         xml([line(**details)])
 
 
-def test_the_name_that_the_bank_has_is_the_one_that_is_paid_to() -> None:
+def test_the_name_that_the_bank_has_is_the_one_that_is_paid_to():
     root = xml([line(legal_name="Zoë Ångström", account_holder="Zoe Angstroem")])
     assert "Zoe Angstroem" in texts(root, "Nm")
 
 
-def test_more_than_a_transfer_carries_is_refused() -> None:
+def test_more_than_a_transfer_carries_is_refused():
     with pytest.raises(InputError, match="more than one SEPA transfer carries"):
         xml([replace(line(), amount_minor=10**11)])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
 from credit.errors import InputError, InvalidRequestError, LedgerError
-from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details, current_details, personal_events
 from credit.ledger.verify import verify
 from credit.payments.details import (
@@ -23,7 +20,7 @@ from credit.payments.export import ExportRequest, export_payments
 from tests.payments.samples import IBANS, NOW, SEPTEMBER, details_of
 
 
-def test_a_change_keeps_what_it_does_not_name(owing: Ledger) -> None:
+def test_a_change_keeps_what_it_does_not_name(owing):
     set_provider_details(owing, "ada", {"town": "Paris", "building": ""}, now=NOW)
     with owing.read() as conn:
         found = current_details(conn, "ada")
@@ -31,7 +28,7 @@ def test_a_change_keeps_what_it_does_not_name(owing: Ledger) -> None:
     assert found[1] == Details(**{**details_of("ada"), "town": "Paris", "building": ""})  # type: ignore[arg-type]
 
 
-def test_the_same_details_again_are_no_new_version(owing: Ledger) -> None:
+def test_the_same_details_again_are_no_new_version(owing):
     set_provider_details(owing, "ada", details_of("ada"), now=NOW)
     with owing.read() as conn:
         assert [item.action for item in personal_events(conn, "ada")] == ["set"]
@@ -51,18 +48,18 @@ def test_the_same_details_again_are_no_new_version(owing: Ledger) -> None:
         ("legal_name", "a\x00b"),
     ],
 )
-def test_a_wrong_value_is_refused_and_not_repeated(field: str, value: str) -> None:
+def test_a_wrong_value_is_refused_and_not_repeated(field, value):
     with pytest.raises(InvalidRequestError) as caught:
         checked({field: value})
     assert field in str(caught.value)
     assert value not in str(caught.value)
 
 
-def test_an_iban_is_kept_without_spaces() -> None:
+def test_an_iban_is_kept_without_spaces():
     assert checked({"iban": "de02 1203 0000 0000 2020 51"}).iban == IBANS["ada"]
 
 
-def test_nothing_is_shown_in_full() -> None:
+def test_nothing_is_shown_in_full():
     details = Details(**details_of("ada"))  # type: ignore[arg-type]  # test data
     shown = masked(details)
     assert shown["iban"] == "DE…51"
@@ -71,12 +68,12 @@ def test_nothing_is_shown_in_full() -> None:
     assert IBANS["ada"] not in repr(details)
 
 
-def test_the_house_is_not_paid(owing: Ledger) -> None:
+def test_the_house_is_not_paid(owing):
     with pytest.raises(LedgerError, match="is not paid"):
         set_provider_details(owing, "house", {"town": "Berlin"}, now=NOW)
 
 
-def test_a_file_of_details_counts_whole_or_not_at_all(owing: Ledger, tmp_path: Path) -> None:
+def test_a_file_of_details_counts_whole_or_not_at_all(owing, tmp_path):
     path = tmp_path / "details.csv"
     path.write_text("provider,town,iban\nada,Bonn,\nbell,Lyon,FR76 wrong\n")
     with pytest.raises(InputError, match=r"details.csv:3: iban is not a valid IBAN.*nothing was imported"):
@@ -92,7 +89,7 @@ def test_a_file_of_details_counts_whole_or_not_at_all(owing: Ledger, tmp_path: P
     assert import_details(owing, path, now=NOW) == 2
 
 
-def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing: Ledger, tmp_path: Path) -> None:
+def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing, tmp_path):
     set_provider_details(owing, "ada", {"legal_name": "An Earlier Version"}, now=NOW)
     set_provider_details(owing, "ada", {"legal_name": "Ada Legal"}, now=NOW)
     secrets = [value for name, value in details_of("ada").items() if name in {"email", "paypal", "iban", "tax_id"}]
@@ -115,18 +112,18 @@ def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing: Ledger,
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "erase DE02 1203 0000 0000 2020 51", "mail from ada@example.org"])
-def test_a_reason_is_needed_and_must_not_repeat_what_is_erased(owing: Ledger, reason: str) -> None:
+def test_a_reason_is_needed_and_must_not_repeat_what_is_erased(owing, reason):
     with pytest.raises(LedgerError, match="reason"):
         erase_provider_details(owing, "ada", reason=reason, now=NOW)
 
 
-def test_details_stay_while_a_payout_is_with_the_bank(owing: Ledger, out: Path) -> None:
+def test_details_stay_while_a_payout_is_with_the_bank(owing, out):
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
     with pytest.raises(LedgerError, match="payout 1 of ada is with the bank"):
         erase_provider_details(owing, "ada", reason="asked to", now=NOW)
 
 
-def test_an_id_of_erased_details_is_never_anothers(owing: Ledger) -> None:
+def test_an_id_of_erased_details_is_never_anothers(owing):
     with owing.read() as conn:
         before = current_details(conn, "cho_7")
     erase_provider_details(owing, "cho_7", reason="asked to", now=NOW)

@@ -125,9 +125,7 @@ def left(ledger: Ledger, url: str, values: list[str]) -> list[str]:
     return [value for value in values if value.encode() in content]
 
 
-def test_after_an_erasure_no_file_of_the_tables_holds_a_byte_of_it(
-    owing: Ledger, database_url: str, tmp_path: Path
-) -> None:
+def test_after_an_erasure_no_file_of_the_tables_holds_a_byte_of_it(owing, database_url, tmp_path):
     values = secrets(owing)
     assert left(owing, database_url, values) == values
     assert run(database_url, tmp_path / "said")[0] == 0
@@ -137,9 +135,7 @@ def test_after_an_erasure_no_file_of_the_tables_holds_a_byte_of_it(
     assert verify(owing, None).problems == ()
 
 
-def test_who_read_before_the_erasure_keeps_its_bytes_and_it_says_so(
-    owing: Ledger, database_url: str, tmp_path: Path
-) -> None:
+def test_who_read_before_the_erasure_keeps_its_bytes_and_it_says_so(owing, database_url, tmp_path):
     """A snapshot of a table that has nothing to do with it is enough."""
     values = secrets(owing)
     with held_open(database_url, "SELECT key FROM provider"):
@@ -159,7 +155,7 @@ def test_who_read_before_the_erasure_keeps_its_bytes_and_it_says_so(
         assert [item.action for item in personal_events(conn, "ada")] == ["set", "erased"]
 
 
-def test_who_only_has_the_ledger_open_is_not_in_the_way(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_who_only_has_the_ledger_open_is_not_in_the_way(owing, database_url, tmp_path):
     values = secrets(owing)
     if owing.sqlite_path is None:
         return
@@ -170,7 +166,7 @@ def test_who_only_has_the_ledger_open_is_not_in_the_way(owing: Ledger, database_
         assert other.execute("SELECT count(*) FROM provider_pii").fetchone() == (2,)
 
 
-def test_who_reads_details_is_waited_for_and_then_it_says_so(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_who_reads_details_is_waited_for_and_then_it_says_so(owing, database_url, tmp_path):
     values = secrets(owing)
     with held_open(database_url, "SELECT town FROM provider_pii"):
         code, said = run(database_url, tmp_path / "said")
@@ -179,7 +175,7 @@ def test_who_reads_details_is_waited_for_and_then_it_says_so(owing: Ledger, data
     assert left(owing, database_url, values) == []
 
 
-def test_who_writes_is_waited_for_and_then_nothing_is_done(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_who_writes_is_waited_for_and_then_nothing_is_done(owing, database_url, tmp_path):
     if owing.sqlite_path is None:
         return  # a writer waits for the other, for as long as it takes
     with owing.write():
@@ -189,7 +185,7 @@ def test_who_writes_is_waited_for_and_then_nothing_is_done(owing: Ledger, databa
         assert [item.action for item in personal_events(conn, "ada")] == ["set"]
 
 
-def test_who_may_not_write_the_table_anew_is_told(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_who_may_not_write_the_table_anew_is_told(owing, database_url, tmp_path):
     """PostgreSQL only warns, and passes the table over."""
     if owing.sqlite_path is not None:
         return
@@ -209,7 +205,7 @@ def test_who_may_not_write_the_table_anew_is_told(owing: Ledger, database_url: s
     assert left(owing, database_url, values) == []
 
 
-def test_a_disk_that_is_full_is_no_other_run(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_no_other_run(owing, database_url, tmp_path):
     """SQLite needs as much again as the file has to write it anew."""
     if owing.sqlite_path is None:
         return
@@ -222,9 +218,7 @@ def test_a_disk_that_is_full_is_no_other_run(owing: Ledger, database_url: str, t
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_killed_at_any_step_it_is_finished_by_the_next(
-    owing: Ledger, database_url: str, tmp_path: Path, seed: int
-) -> None:
+def test_killed_at_any_step_it_is_finished_by_the_next(owing, database_url, tmp_path, seed):
     """A real SIGKILL between two steps of SQLite's machine, of which an erasure takes some ten thousand."""
     if owing.sqlite_path is None:
         return  # the server goes on, or undoes, what a killed client had asked for

@@ -52,7 +52,7 @@ def confirm(ledger: Ledger, path: Path, status: str, *numbers: int) -> None:
     confirm_payments(ledger, path, now=NOW)
 
 
-def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owing: Ledger, out: Path) -> None:
+def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owing, out):
     set_provider_details(owing, "ada", {"iban": BRAZIL}, now=NOW)
     report = export(owing, out, format="pain001", payer=PAYER)
     assert [item.provider for item in report.payouts] == ["bell", "cho_7"]
@@ -62,7 +62,7 @@ def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owi
     assert [row["iban"] for row in rows(out.with_suffix(".csv"))] == [BRAZIL]
 
 
-def test_a_file_says_what_the_ledger_says(owing: Ledger, out: Path) -> None:
+def test_a_file_says_what_the_ledger_says(owing, out):
     report = export(owing, out)
     assert [(row["provider"], row["amount"], row["iban"]) for row in rows(out)] == [
         ("ada", "123.45", IBANS["ada"]),
@@ -79,7 +79,7 @@ def test_a_file_says_what_the_ledger_says(owing: Ledger, out: Path) -> None:
     assert verify(owing, None).problems == ()
 
 
-def test_exporting_again_writes_the_same_bytes_and_pays_nobody_twice(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_exporting_again_writes_the_same_bytes_and_pays_nobody_twice(owing, out, tmp_path):
     first = export(owing, out)
     head = verify(owing, None).chain_head
     again = export(owing, tmp_path / "again")
@@ -89,14 +89,14 @@ def test_exporting_again_writes_the_same_bytes_and_pays_nobody_twice(owing: Ledg
     assert verify(owing, None).chain_head == head
 
 
-def test_details_that_change_later_do_not_change_a_batch(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_details_that_change_later_do_not_change_a_batch(owing, out, tmp_path):
     export(owing, out)
     set_provider_details(owing, "ada", {"iban": "GB33BUKB20201555555555"}, now=NOW)
     export(owing, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == out.read_bytes()
 
 
-def test_a_file_that_is_something_else_is_not_overwritten(owing: Ledger, out: Path) -> None:
+def test_a_file_that_is_something_else_is_not_overwritten(owing, out):
     out.write_text("precious")
     with pytest.raises(LedgerError, match="not overwritten"):
         export(owing, out)
@@ -104,7 +104,7 @@ def test_a_file_that_is_something_else_is_not_overwritten(owing: Ledger, out: Pa
     assert set(statuses(owing).values()) == {"pending"}
 
 
-def test_what_is_unpayable_stays_behind_and_leaves_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_what_is_unpayable_stays_behind_and_leaves_later(owing, out, tmp_path):
     set_provider_details(owing, "ada", {"legal_name": "=cmd|'/c calc'"}, now=NOW)
     with owing.write() as conn:
         holds.place_hold(conn, "bell", None, "a dispute", now=NOW)
@@ -122,13 +122,13 @@ def test_what_is_unpayable_stays_behind_and_leaves_later(owing: Ledger, out: Pat
     assert any("batch 1 (csv, EUR) waits for 1 result;" in notice for notice in later.notices)
 
 
-def test_a_dry_run_leaves_everything_as_it_was(owing: Ledger, out: Path) -> None:
+def test_a_dry_run_leaves_everything_as_it_was(owing, out):
     report = export(owing, out, format="paypal", currency="USD", dry_run=True)
     assert (report.batch, [item.provider for item in report.payouts], out.exists()) == (None, ["bell"], False)
     assert set(statuses(owing).values()) == {"pending"}
 
 
-def test_only_what_failed_leaves_again_and_in_another_batch(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_only_what_failed_leaves_again_and_in_another_batch(owing, out, tmp_path):
     export(owing, out)
     confirm(owing, tmp_path / "results.csv", "failed", 1)
     confirm(owing, tmp_path / "results.csv", "paid", 2)
@@ -155,7 +155,7 @@ def worker(url: str, out: Path) -> None:
         export_payments(ledger, request(out), now=NOW)
 
 
-def test_processes_that_export_at_once_write_one_batch(owing: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_processes_that_export_at_once_write_one_batch(owing, database_url, tmp_path):
     context = multiprocessing.get_context("spawn")
     paths = [tmp_path / f"out-{number}" for number in range(3)]
     workers = [context.Process(target=worker, args=(database_url, path)) for path in paths]
@@ -183,16 +183,14 @@ def test_processes_that_export_at_once_write_one_batch(owing: Ledger, database_u
         ({"out": Path("nowhere/at/all")}, InvalidRequestError, "does not exist"),
     ],
 )
-def test_a_request_that_makes_no_sense_writes_nothing(
-    owing: Ledger, out: Path, changes: dict[str, object], error: type[Exception], match: str
-) -> None:
+def test_a_request_that_makes_no_sense_writes_nothing(owing, out, changes, error, match):
     head = verify(owing, None).chain_head
     with pytest.raises(error, match=match):
         export_payments(owing, request(out, **changes), now=NOW)
     assert (verify(owing, None).chain_head, out.exists()) == (head, False)
 
 
-def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing, out, tmp_path):
     def sepa(to: Path, day: str, **changes: object) -> ExportReport:
         payer = replace(PAYER, execute_on=day)
         return export_payments(owing, request(to, format="pain001", payer=payer, **changes), now=later)
@@ -211,12 +209,12 @@ def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing: Ledger, out: 
         assert (tmp_path / f"{number}").read_bytes() == out.read_bytes()
 
 
-def test_without_a_day_a_batch_is_paid_on_the_day_it_is_recorded(owing: Ledger, out: Path) -> None:
+def test_without_a_day_a_batch_is_paid_on_the_day_it_is_recorded(owing, out):
     export(owing, out, format="pain001", payer=replace(PAYER, execute_on=""))
     assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
 
 
-def test_a_batch_whose_details_were_erased_is_not_made_up(owing: Ledger, out: Path, tmp_path: Path) -> None:
+def test_a_batch_whose_details_were_erased_is_not_made_up(owing, out, tmp_path):
     from credit.payments.details import erase_provider_details
 
     export(owing, out)

@@ -70,7 +70,7 @@ def killed(function: Callable[..., None], *arguments: object) -> None:
 @pytest.mark.parametrize(
     "point", ["before the batch", "before the commit", "before the file", "before its name", "at the end"]
 )
-def test_a_killed_export_is_finished_by_the_next(owing: Ledger, database_url: str, out: Path, point: str) -> None:
+def test_a_killed_export_is_finished_by_the_next(owing, database_url, out, point):
     killed(exporter, database_url, out, point)
     was_there = out.read_bytes() if out.exists() else None
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
@@ -82,9 +82,7 @@ def test_a_killed_export_is_finished_by_the_next(owing: Ledger, database_url: st
     assert verify(owing, None).problems == ()
 
 
-def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
-    owing: Ledger, database_url: str, out: Path, tmp_path: Path
-) -> None:
+def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(owing, database_url, out, tmp_path):
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
     head = verify(owing, None).chain_head
     references = [line.split(",")[0] for line in out.read_text().splitlines()[1:]]
@@ -95,7 +93,7 @@ def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(
     assert confirm_payments(owing, reported, now=NOW).paid == 3
 
 
-def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing: Ledger, database_url: str) -> None:
+def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing, database_url):
     killed(eraser, database_url)
     assert details.erase_provider_details(owing, "ada", reason="asked to", now=NOW) == 1
     assert verify(owing, None).problems == ()

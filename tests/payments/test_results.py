@@ -33,7 +33,7 @@ def confirm(
     return confirm_payments(ledger, path, batch_number=1, now=NOW)
 
 
-def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path) -> None:
+def test_a_result_is_recorded_once(owing, reference, tmp_path):
     lines = (f"{reference}-1,paid,B-1,", f"{reference}-2,Failed,,account closed")
     assert confirm(owing, tmp_path, *lines) == ConfirmReport(1, 1, 0)
     head = verify(owing, None).chain_head
@@ -59,23 +59,21 @@ def test_a_result_is_recorded_once(owing: Ledger, reference: str, tmp_path: Path
         ("{}-2,paid", "cells|columns"),
     ],
 )
-def test_one_bad_row_and_nothing_is_recorded(
-    owing: Ledger, reference: str, tmp_path: Path, line: str, match: str
-) -> None:
+def test_one_bad_row_and_nothing_is_recorded(owing, reference, tmp_path, line, match):
     head = verify(owing, None).chain_head
     with pytest.raises(InputError, match=match):
         confirm(owing, tmp_path, f"{reference}-1,paid,,", line.format(reference))
     assert verify(owing, None).chain_head == head
 
 
-def test_results_of_another_batch_are_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
+def test_results_of_another_batch_are_refused(owing, reference, tmp_path):
     with owing.read() as conn:
         other = batches(conn)[1].reference
     with pytest.raises(InputError, match="is in batch 2, not in batch 1"):
         confirm(owing, tmp_path, f"{other}-3,paid,,")
 
 
-def test_another_result_than_the_recorded_one_is_refused(owing: Ledger, reference: str, tmp_path: Path) -> None:
+def test_another_result_than_the_recorded_one_is_refused(owing, reference, tmp_path):
     confirm(owing, tmp_path, f"{reference}-1,paid,B-1,")
     with pytest.raises(
         InputError, match="recorded as paid, not as failed; if the money came back, its status is returned"
@@ -85,9 +83,7 @@ def test_another_result_than_the_recorded_one_is_refused(owing: Ledger, referenc
         confirm(owing, tmp_path, f"{reference}-1,paid,B-2,")
 
 
-def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(
-    owing: Ledger, reference: str, tmp_path: Path
-) -> None:
+def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(owing, reference, tmp_path):
     def holds(*accounts: str) -> list[int]:
         with owing.read() as conn:
             return [balances.balance(conn, account, "EUR") for account in accounts]
@@ -112,15 +108,13 @@ def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(
     assert verify(owing, None).problems == ()
 
 
-def test_what_failed_does_not_come_back(owing: Ledger, reference: str, tmp_path: Path) -> None:
+def test_what_failed_does_not_come_back(owing, reference, tmp_path):
     confirm(owing, tmp_path, f"{reference}-1,failed,,account closed")
     with pytest.raises(InputError, match="is recorded as failed: only what was paid is returned"):
         confirm(owing, tmp_path, f"{reference}-1,returned,,account closed")
 
 
-def test_a_file_without_results_or_with_unknown_columns_is_refused(
-    owing: Ledger, reference: str, tmp_path: Path
-) -> None:
+def test_a_file_without_results_or_with_unknown_columns_is_refused(owing, reference, tmp_path):
     with pytest.raises(CreditError, match="holds no results"):
         confirm(owing, tmp_path)
     with pytest.raises(CreditError, match="no column 'amount'"):

@@ -55,7 +55,7 @@ def refused(account: Account, match: str, **policy: object) -> None:
     assert account.balance("money:payable:ann") == before
 
 
-def test_without_a_certificate_a_close_is_refused_and_names_the_remedy(account: Account) -> None:
+def test_without_a_certificate_a_close_is_refused_and_names_the_remedy(account):
     refused(
         account, r"index abababababababab of tiny, and it was not validated; credit validate INDEX DATA, or .*--unval"
     )
@@ -76,14 +76,12 @@ def test_without_a_certificate_a_close_is_refused_and_names_the_remedy(account: 
         ({"kind": "quick"}, "a quick certificate, which no retraining stands behind"),
     ],
 )
-def test_a_certificate_that_is_not_enough_is_refused_with_what_it_lacks(
-    account: Account, found: dict[str, object], why: str
-) -> None:
+def test_a_certificate_that_is_not_enough_is_refused_with_what_it_lacks(account, found, why):
     register(account.ledger, certificate(**found))
     refused(account, f"is not enough: .*{why}")
 
 
-def test_a_certificate_from_before_leads_were_measured_keeps_its_hash_and_is_not_enough(account: Account) -> None:
+def test_a_certificate_from_before_leads_were_measured_keeps_its_hash_and_is_not_enough(account):
     made = certificate()
     old = replace(made, methods=tuple(replace(score, leads={}, attribution_error=None) for score in made.methods))
     assert "leads" not in old.canonical
@@ -93,7 +91,7 @@ def test_a_certificate_from_before_leads_were_measured_keeps_its_hash_and_is_not
     refused(account, "does not say by how much effect beats token share; validate again")
 
 
-def test_a_certificate_of_another_index_or_policy_does_not_count(account: Account, tmp_path: Path) -> None:
+def test_a_certificate_of_another_index_or_policy_does_not_count(account, tmp_path):
     credit_outputs(
         account.ledger, tmp_path / "books", [Scored("other", at(1, 30), {ANN: (1.0, 0.0)})], Policy(beta=3.0)
     )
@@ -101,7 +99,7 @@ def test_a_certificate_of_another_index_or_policy_does_not_count(account: Accoun
     refused(account, "about other weights, noise floor or damping than credits were computed with")
 
 
-def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(account: Account) -> None:
+def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(account):
     sha256 = register(account.ledger, certificate())
     report = account.close(JANUARY)
     assert [(check.certificate, check.agreement) for check in report.validation.checks] == [(sha256, "0.80")]
@@ -128,13 +126,13 @@ def faces(account: Account, provider: str) -> tuple[str, str]:
     return " ".join(statement_page(item).split()), " ".join(readme_text(item).split())
 
 
-def test_the_minimum_is_the_policys(account: Account) -> None:
+def test_the_minimum_is_the_policys(account):
     register(account.ledger, certificate())
     refused(account, "at least 0.95", min_fidelity=0.95)
     account.close(JANUARY, min_fidelity=0.85)
 
 
-def test_an_override_puts_its_reason_on_every_statement_and_into_the_ledger(account: Account) -> None:
+def test_an_override_puts_its_reason_on_every_statement_and_into_the_ledger(account):
     reason = "trial <run>, agreed with all"
     account.close(JANUARY, unvalidated=reason)
     with account.ledger.read() as conn:
@@ -152,13 +150,13 @@ def test_an_override_puts_its_reason_on_every_statement_and_into_the_ledger(acco
         assert reason in note
 
 
-def test_an_override_tells_what_a_poor_certificate_found(account: Account) -> None:
+def test_an_override_tells_what_a_poor_certificate_found(account):
     register(account.ledger, certificate(0.44))
     account.close(JANUARY, unvalidated="no better one yet")
     assert "an agreement of 0.44" in " ".join(account.statement(JANUARY, "ann")["validation"]["words"])
 
 
-def test_an_override_that_is_not_needed_is_refused(account: Account) -> None:
+def test_an_override_that_is_not_needed_is_refused(account):
     register(account.ledger, certificate())
     refused(account, "is validated; close it without --unvalidated", unvalidated="to be safe")
     for reason in (" spaces ", "two\nlines"):
@@ -168,7 +166,7 @@ def test_an_override_that_is_not_needed_is_refused(account: Account) -> None:
         ClosePolicy(min_fidelity=1.5)
 
 
-def test_the_last_certificate_by_retraining_counts(account: Account) -> None:
+def test_the_last_certificate_by_retraining_counts(account):
     register(account.ledger, certificate(0.44))
     register(account.ledger, certificate(0.8))
     register(account.ledger, certificate(kind="quick"))
@@ -177,7 +175,7 @@ def test_the_last_certificate_by_retraining_counts(account: Account) -> None:
     refused(account, "LDS of 0.43")
 
 
-def test_a_period_of_two_policies_needs_a_score_for_each(account: Account, tmp_path: Path) -> None:
+def test_a_period_of_two_policies_needs_a_score_for_each(account, tmp_path):
     credit_outputs(account.ledger, tmp_path / "books", outputs(2), CALIBRATED_POLICY)
     account.pool(FEBRUARY, 500)
     register(account.ledger, certificate(calibrated=0.1))
@@ -188,9 +186,7 @@ def test_a_period_of_two_policies_needs_a_score_for_each(account: Account, tmp_p
     account.close(FEBRUARY)
 
 
-def test_what_a_restatement_was_computed_with_needs_a_certificate_where_its_difference_is_paid(
-    account: Account, tmp_path: Path
-) -> None:
+def test_what_a_restatement_was_computed_with_needs_a_certificate_where_its_difference_is_paid(account, tmp_path):
     register(account.ledger, certificate())
     account.close(JANUARY)
     workspace = Workspace("", tmp_path)
@@ -205,13 +201,13 @@ def test_what_a_restatement_was_computed_with_needs_a_certificate_where_its_diff
     account.close(FEBRUARY)
 
 
-def test_a_period_in_which_nothing_was_credited_needs_none(account: Account) -> None:
+def test_a_period_in_which_nothing_was_credited_needs_none(account):
     account.close(JANUARY, unvalidated="a test")
     account.pool(FEBRUARY, 0)
     account.close(FEBRUARY)
 
 
-def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: Account, tmp_path: Path) -> None:
+def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account, tmp_path):
     close_period(account.ledger, JANUARY, ClosePolicy(unvalidated="a test"), books=tmp_path / "books", now=NOW)
     ann, ben = (account.statement(JANUARY, provider) for provider in ("ann", "ben"))
     share = int(ann["credits"]["credit_micro"]) / int(ann["credits"]["total_credit_micro"])
@@ -226,7 +222,7 @@ def test_a_statement_says_how_sure_the_share_is_and_names_nobody_else(account: A
     assert not [name for name in ("ben", "Ben", "own", "Own data") if json.dumps(name) in json.dumps(ann)]
 
 
-def test_a_single_output_tells_nobody_how_sure_a_share_is(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_single_output_tells_nobody_how_sure_a_share_is(ledger, tmp_path):
     """Drawn again, it gives the same share every time: an interval of no width, which would look like certainty."""
     account = Account(ledger).start()
     credit_outputs(ledger, tmp_path / "books", outputs(1, 1))
@@ -238,9 +234,7 @@ def test_a_single_output_tells_nobody_how_sure_a_share_is(ledger: Ledger, tmp_pa
     assert "nine times in ten" not in page
 
 
-def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
-    account: Account, tmp_path: Path
-) -> None:
+def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(account, tmp_path):
     """The width is that of outputs alone without a certificate, and the deviate's where outputs leave no doubt."""
     with account.ledger.read() as conn:
         without = share_certainties(conn, tmp_path / "books", JANUARY)["ann"]
@@ -265,7 +259,7 @@ def test_the_interval_covers_the_error_of_the_estimate_where_all_was_validated(
     assert "how far estimated shares were from those that retraining showed" in page
 
 
-def test_shares_that_cannot_be_told_apart_are_said_to_be_so(ledger: Ledger, tmp_path: Path) -> None:
+def test_shares_that_cannot_be_told_apart_are_said_to_be_so(ledger, tmp_path):
     account = Account(ledger).start()
     alike = [
         Scored(f"o{n}", at(1, n + 1), {ANN: (2.0 + n % 2, 0.0), BEN: (3.0 - n % 2, 0.0), OWN: (1.0, 0.0)})

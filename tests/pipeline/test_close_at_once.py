@@ -90,14 +90,14 @@ def at_once(url: str, *works: Work) -> list[Any]:
     return results
 
 
-def test_of_two_closers_one_closes_and_the_other_is_refused(account: Account, database_url: str) -> None:
+def test_of_two_closers_one_closes_and_the_other_is_refused(account, database_url):
     assert sorted(at_once(database_url, close, close)) == ["2 statements", "refused"]
     assert len(account.statements()) == 2
     assert account.balance("money:payout:ann") + account.balance("money:payout:ben") == 1_001
     assert verify(account.ledger, None).problems == ()
 
 
-def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, database_url: str) -> None:
+def test_what_a_poster_got_in_before_the_close_is_in_it(account, database_url):
     closed, posted = at_once(database_url, close, post)
     assert closed == "2 statements"
     total = 4 + posted
@@ -109,9 +109,7 @@ def test_what_a_poster_got_in_before_the_close_is_in_it(account: Account, databa
     assert verify(account.ledger, None).problems == ()
 
 
-def test_an_adjustment_posted_by_many_is_posted_once_and_before_the_close_or_not_at_all(
-    account: Account, database_url: str
-) -> None:
+def test_an_adjustment_posted_by_many_is_posted_once_and_before_the_close_or_not_at_all(account, database_url):
     closed, *fresh = at_once(database_url, close, adjust, adjust)
     assert closed == "2 statements"
     assert sum(fresh) <= 1

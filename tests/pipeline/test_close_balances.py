@@ -40,14 +40,14 @@ def balance(account: Account, period: str, provider: str = "ann") -> dict[str, s
     return {name: value for name, value in found.items() if value and value != "0.00"}
 
 
-def test_every_line_is_posted_by_a_kind_of_transaction_of_a_close() -> None:
+def test_every_line_is_posted_by_a_kind_of_transaction_of_a_close():
     posted = {line.transaction for line in STATEMENT_LINES if line.transaction}
     assert posted == CLOSE_KINDS - {TransactionKind.PERIOD_BASIS, TransactionKind.ALLOCATION}
     lines_alone = posted - {TransactionKind.CONVERSION}
     assert {kind for kind in TransactionKind if kind.account is not None} == lines_alone
 
 
-def test_every_line_moves_its_own_account(account: Account) -> None:
+def test_every_line_moves_its_own_account(account):
     account.agree(
         "ann",
         rate_ppm=700_000,
@@ -97,7 +97,7 @@ def test_every_line_moves_its_own_account(account: Account) -> None:
     assert verified(account)
 
 
-def test_a_reserve_is_released_on_time_and_once(account: Account) -> None:
+def test_a_reserve_is_released_on_time_and_once(account):
     account.agree("ann", reserve_ppm=100_000, reserve_release_periods=2)
     for period in (JANUARY, FEBRUARY):
         account.month(period, 1_000, {"ann": 1})
@@ -111,7 +111,7 @@ def test_a_reserve_is_released_on_time_and_once(account: Account) -> None:
     assert verified(account)
 
 
-def test_an_advance_is_recouped_from_earnings_of_its_own_currency_alone(account: Account) -> None:
+def test_an_advance_is_recouped_from_earnings_of_its_own_currency_alone(account):
     advance(account, "ann", 1_500)
     account.pool(JANUARY, 900, "USD")
     account.month(JANUARY, 1_000, {"ann": 1})
@@ -123,7 +123,7 @@ def test_an_advance_is_recouped_from_earnings_of_its_own_currency_alone(account:
     assert account.balance("money:advance:ann", "USD") == 0
 
 
-def test_a_hold_carries_the_balance_with_its_reason_until_it_is_released(account: Account) -> None:
+def test_a_hold_carries_the_balance_with_its_reason_until_it_is_released(account):
     with account.ledger.write() as conn:
         holds.place_hold(conn, "ann", "EUR", "the rights are disputed", now=NOW)
     account.month(JANUARY, 1_000, {"ann": 1, "ben": 1})
@@ -144,7 +144,7 @@ def test_a_hold_carries_the_balance_with_its_reason_until_it_is_released(account
         ("escrow", {"ann": 300, "house": 0, "escrow": 700}),
     ],
 )
-def test_the_houses_share_goes_where_policy_says(account: Account, house: str, expected: dict[str, int]) -> None:
+def test_the_houses_share_goes_where_policy_says(account, house, expected):
     account.month(JANUARY, 1_000, {"ann": 3, "own": 2, "house": 5}, house=house)
     accounts = {"ann": "money:payout:ann", "house": "money:payable:house", "escrow": "money:escrow"}
     assert {name: account.balance(accounts[name]) for name in expected} == expected
@@ -154,7 +154,7 @@ def test_the_houses_share_goes_where_policy_says(account: Account, house: str, e
     assert verified(account)
 
 
-def test_the_rest_of_a_rate_is_the_houses_whatever_becomes_of_what_nobody_earned(account: Account) -> None:
+def test_the_rest_of_a_rate_is_the_houses_whatever_becomes_of_what_nobody_earned(account):
     account.agree("ann", rate_ppm=600_000)
     account.month(JANUARY, 1_000, {"ann": 1, "own": 1}, house="escrow")
     assert account.balance("money:payout:ann") == 300
@@ -162,14 +162,14 @@ def test_the_rest_of_a_rate_is_the_houses_whatever_becomes_of_what_nobody_earned
     assert account.balance("money:escrow") == 500
 
 
-def test_nothing_is_redistributed_among_nobody(account: Account) -> None:
+def test_nothing_is_redistributed_among_nobody(account):
     account.credits(JANUARY, {"own": 1})
     account.pool(JANUARY, 100)
     with pytest.raises(LedgerError, match=r"no provider earned credits in 2026-01.*--house return"):
         account.close(JANUARY, house="redistribute")
 
 
-def test_what_was_posted_into_the_next_period_already_does_not_open_this_one(account: Account) -> None:
+def test_what_was_posted_into_the_next_period_already_does_not_open_this_one(account):
     account.agree("ann", minimum_payout_minor=10_000)
     account.credits(JANUARY, {"ann": 1})
     account.pool(JANUARY, 1_000)
@@ -193,7 +193,7 @@ def test_what_was_posted_into_the_next_period_already_does_not_open_this_one(acc
     }
 
 
-def test_a_late_output_is_credited_in_the_open_period_which_says_where_it_belongs(account: Account) -> None:
+def test_a_late_output_is_credited_in_the_open_period_which_says_where_it_belongs(account):
     account.month(JANUARY, 1_000, {"ben": 1})
     account.credits(FEBRUARY, {"ann": 30}, day=date(2026, 1, 31))
     account.credits(FEBRUARY, {"ann": 70}, day=date(2026, 2, 1))
@@ -204,7 +204,7 @@ def test_a_late_output_is_credited_in_the_open_period_which_says_where_it_belong
     assert credited["late"] == [{"collection": "default", "month": "2026-01", "credit_micro": "30"}]
 
 
-def test_a_dry_run_shows_every_line_and_writes_nothing(account: Account) -> None:
+def test_a_dry_run_shows_every_line_and_writes_nothing(account):
     account.agree("ann", withholding_ppm=100_000)
     account.credits(JANUARY, {"ann": 1, "ben": 1})
     account.pool(JANUARY, 1_000)
@@ -222,7 +222,7 @@ def test_a_dry_run_shows_every_line_and_writes_nothing(account: Account) -> None
     ]
 
 
-def test_a_period_closes_after_its_grace_and_not_before(account: Account) -> None:
+def test_a_period_closes_after_its_grace_and_not_before(account):
     account.credits(JANUARY, {"ann": 1})
     account.pool(JANUARY, 1_000)
     early = datetime(2026, 2, 5, 23, 59, tzinfo=UTC)
@@ -233,7 +233,7 @@ def test_a_period_closes_after_its_grace_and_not_before(account: Account) -> Non
     account.close(JANUARY, now=datetime(2026, 2, 6, tzinfo=UTC), grace_days=5)
 
 
-def test_periods_close_once_and_in_their_order(account: Account) -> None:
+def test_periods_close_once_and_in_their_order(account):
     account.pool(JANUARY, 0)
     account.pool(MARCH, 0)
     with pytest.raises(LedgerError, match="period 2026-01 is still open; close it first"):
@@ -248,7 +248,7 @@ def test_periods_close_once_and_in_their_order(account: Account) -> None:
         account.close(APRIL)
 
 
-def test_a_pool_that_was_taken_back_is_not_divided(account: Account) -> None:
+def test_a_pool_that_was_taken_back_is_not_divided(account):
     mistaken = account.pool(JANUARY, 100_000)
     account.pool(JANUARY, 1_000, reference="corrected")
     account.credits(JANUARY, {"ann": 1})
@@ -262,12 +262,12 @@ def test_a_pool_that_was_taken_back_is_not_divided(account: Account) -> None:
 
 
 @pytest.mark.parametrize("policy", [{"house": "keep"}, {"grace_days": -1}], ids=str)
-def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, object]) -> None:
+def test_a_policy_that_makes_no_sense_is_refused(policy):
     with pytest.raises(InvalidRequestError):
         ClosePolicy(**policy)
 
 
-def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(account: Account) -> None:
+def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(account):
     """A late output of a closed month counts in the period that is closed now, or would count a period too late."""
     account.month(JANUARY, 100, {"ann": 1})
     with account.ledger.write() as conn:
@@ -289,9 +289,7 @@ def test_outputs_up_to_the_end_of_a_period_must_be_valued_wherever_they_belong(a
 
 
 @pytest.mark.parametrize("change", ["provider_id = 3", "period_id = '2026-02'"])
-def test_a_statement_that_is_filed_under_another_name_or_month_is_found(
-    account: Account, database_url: str, change: str
-) -> None:
+def test_a_statement_that_is_filed_under_another_name_or_month_is_found(account, database_url, change):
     account.month(JANUARY, 1_000, {"ann": 1})
     account.pool(FEBRUARY, 0)
     with unguarded(database_url) as conn:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -53,7 +52,7 @@ def sums(account: Account) -> dict[str, int]:
     return {f"{name} {code}": account.balance(name, code) for name in names for code in ("EUR", "USD")}
 
 
-def test_what_is_owed_is_converted_through_the_account_of_the_pair_and_paid(account: Account) -> None:
+def test_what_is_owed_is_converted_through_the_account_of_the_pair_and_paid(account):
     give(account, JANUARY)
     account.month(JANUARY, 20_010, {"ann": 1, "ben": 1})
     # 100.05 allocated, 70.04 (all but ⌊30.015⌋) hers; × 1.0842 = 75.937368
@@ -89,7 +88,7 @@ def test_what_is_owed_is_converted_through_the_account_of_the_pair_and_paid(acco
     assert verify(account.ledger, None).problems == ()
 
 
-def test_without_a_rate_nothing_closes_and_the_remedy_is_named(account: Account) -> None:
+def test_without_a_rate_nothing_closes_and_the_remedy_is_named(account):
     account.credits(JANUARY, {"ann": 1})
     account.pool(JANUARY, 100)
     give(account, FEBRUARY)
@@ -99,7 +98,7 @@ def test_without_a_rate_nothing_closes_and_the_remedy_is_named(account: Account)
     assert account.close(JANUARY).statements == 1
 
 
-def test_no_rate_is_asked_for_where_nothing_is_converted(account: Account) -> None:
+def test_no_rate_is_asked_for_where_nothing_is_converted(account):
     account.month(JANUARY, 0, {"ann": 1})
     account.month(FEBRUARY, 100, {"ben": 1})
     with account.ledger.write() as conn:
@@ -109,7 +108,7 @@ def test_no_rate_is_asked_for_where_nothing_is_converted(account: Account) -> No
     assert (list(found), found["EUR"]["carried_forward"]) == (["EUR"], "0.70")
 
 
-def test_what_is_agreed_in_the_currency_of_the_payout_holds_for_it(account: Account) -> None:
+def test_what_is_agreed_in_the_currency_of_the_payout_holds_for_it(account):
     account.agree("ann", "USD", minimum_payout_minor=10_000, withholding_ppm=100_000, fee_minor=25)
     for period, coefficient in ((JANUARY, 10_000), (FEBRUARY, 20_000)):
         give(account, period, coefficient)
@@ -121,7 +120,7 @@ def test_what_is_agreed_in_the_currency_of_the_payout_holds_for_it(account: Acco
     assert (second["opening"], second["converted_in"], second["payable"]) == ("70.00", "140.00", "188.75")
 
 
-def test_reserves_and_advances_stay_in_their_own_currency(ledger: Ledger) -> None:
+def test_reserves_and_advances_stay_in_their_own_currency(ledger):
     account = Account(ledger).start()
     account.agree("ann", "EUR", pay_in="USD", reserve_ppm=100_000, reserve_release_periods=1)
     with ledger.write() as conn:
@@ -137,7 +136,7 @@ def test_reserves_and_advances_stay_in_their_own_currency(ledger: Ledger) -> Non
     assert balances(account, FEBRUARY)["USD"]["payable"] == "3.00", "the reserve, at the rate of its release"
 
 
-def test_a_debt_is_carried_in_its_own_currency(account: Account) -> None:
+def test_a_debt_is_carried_in_its_own_currency(account):
     with account.ledger.write() as conn:
         adjust(conn, "ann", -5_000, "EUR", period=JANUARY, reason="paid twice", now=NOW)
     account.month(JANUARY, 1_000, {"ann": 1})
@@ -145,7 +144,7 @@ def test_a_debt_is_carried_in_its_own_currency(account: Account) -> None:
     assert verify(account.ledger, None).problems == ()
 
 
-def test_a_rate_serves_both_ways_by_division(ledger: Ledger) -> None:
+def test_a_rate_serves_both_ways_by_division(ledger):
     account = Account(ledger).start()
     account.agree("ann", "USD", pay_in="EUR")
     give(account, JANUARY)
@@ -158,7 +157,7 @@ def test_a_rate_serves_both_ways_by_division(ledger: Ledger) -> None:
     assert verify(ledger, None).problems == ()
 
 
-def test_what_converts_to_nothing_is_carried(ledger: Ledger) -> None:
+def test_what_converts_to_nothing_is_carried(ledger):
     account = Account(ledger).start()
     account.agree("ann", "EUR", pay_in="USD")
     give(account, JANUARY, 1)
@@ -168,7 +167,7 @@ def test_what_converts_to_nothing_is_carried(ledger: Ledger) -> None:
     assert "is less than can be paid in USD" in found["reason"]
 
 
-def test_a_chain_of_currencies_is_refused(account: Account) -> None:
+def test_a_chain_of_currencies_is_refused(account):
     account.agree("ann", "USD", pay_in="GBP")
     account.credits(JANUARY, {"ann": 1})
     account.pool(JANUARY, 100)
@@ -177,19 +176,19 @@ def test_a_chain_of_currencies_is_refused(account: Account) -> None:
 
 
 @pytest.mark.parametrize("pay_in", ["EUR", "euro"])
-def test_money_is_paid_in_another_currency_or_in_its_own(ledger: Ledger, pay_in: str) -> None:
+def test_money_is_paid_in_another_currency_or_in_its_own(ledger, pay_in):
     account = Account(ledger).start()
     with pytest.raises(LedgerError, match="cannot be paid in"):
         account.agree("ann", "EUR", pay_in=pay_in)
 
 
 @pytest.mark.parametrize("values", [{"minimum_payout_minor": 1}, {"withholding_ppm": 1}, {"fee_minor": 1}])
-def test_what_is_taken_from_a_payout_is_agreed_where_it_is_paid(values: dict[str, int]) -> None:
+def test_what_is_taken_from_a_payout_is_agreed_where_it_is_paid(values):
     with pytest.raises(InvalidRequestError, match="agree them in USD"):
         Terms(pay_in="USD", **values)
 
 
-def test_a_payout_is_explained_back_through_its_conversion(account: Account, tmp_path: Path) -> None:
+def test_a_payout_is_explained_back_through_its_conversion(account, tmp_path):
     give(account, JANUARY)
     measures = {Group("ann"): (1.0, 0.0), Group("ben"): (1.0, 0.0)}
     credit_outputs(account.ledger, tmp_path, [Scored("o1", at(1, 3), measures)])
@@ -215,7 +214,7 @@ def test_a_payout_is_explained_back_through_its_conversion(account: Account, tmp
     ]
 
 
-def test_a_conversion_stays_as_it_is_and_its_rate_is_in_the_chain(account: Account) -> None:
+def test_a_conversion_stays_as_it_is_and_its_rate_is_in_the_chain(account):
     give(account, JANUARY)
     account.month(JANUARY, 1_000, {"ann": 1})
     with account.ledger.read() as conn:
@@ -227,7 +226,7 @@ def test_a_conversion_stays_as_it_is_and_its_rate_is_in_the_chain(account: Accou
         undo(conn, row.id, reason="no", now=NOW)
 
 
-def test_the_books_of_a_period_with_a_conversion_pass_bean_check(account: Account) -> None:
+def test_the_books_of_a_period_with_a_conversion_pass_bean_check(account):
     loader = pytest.importorskip("beancount.loader")
     give(account, JANUARY)
     account.month(JANUARY, 20_010, {"ann": 1, "ben": 1})
@@ -239,7 +238,7 @@ def test_the_books_of_a_period_with_a_conversion_pass_bean_check(account: Accoun
     "change",
     ["on_day = '2026-01-26'", "base = 'GBP'", "quote = 'GBP'", "coefficient = 1", "digits = 3", "source = 'x'"],
 )
-def test_a_changed_rate_is_found_where_it_was_used(account: Account, database_url: str, change: str) -> None:
+def test_a_changed_rate_is_found_where_it_was_used(account, database_url, change):
     give(account, JANUARY)
     account.month(JANUARY, 1_000, {"ann": 1})
     with unguarded(database_url) as conn:

@@ -38,7 +38,7 @@ def explain(account: Account, tmp_path: Path, provider: str, period: str = JANUA
         return explain_payout(conn, tmp_path / "books", provider, period)
 
 
-def test_every_step_from_the_amount_to_the_outputs_adds_up(account: Account, tmp_path: Path) -> None:
+def test_every_step_from_the_amount_to_the_outputs_adds_up(account, tmp_path):
     account.agree(
         "ann",
         rate_ppm=700_000,
@@ -80,7 +80,7 @@ def test_every_step_from_the_amount_to_the_outputs_adds_up(account: Account, tmp
     assert found.verdict == f"{euros.payable_minor / 100:.2f} EUR (pending); 3.21 USD (pending)"
 
 
-def test_it_explains_the_past_as_it_was_whatever_came_later(account: Account, tmp_path: Path) -> None:
+def test_it_explains_the_past_as_it_was_whatever_came_later(account, tmp_path):
     account.agree("ann", reserve_ppm=200_000, reserve_release_periods=1)
     account.pool(JANUARY, 10_000)
     account.close(JANUARY, now=NOW)
@@ -101,7 +101,7 @@ def test_it_explains_the_past_as_it_was_whatever_came_later(account: Account, tm
     ]
 
 
-def test_an_output_whose_credits_were_taken_back_gave_none(account: Account, tmp_path: Path) -> None:
+def test_an_output_whose_credits_were_taken_back_gave_none(account, tmp_path):
     before = explain(account, tmp_path, "ann")
     with account.ledger.write() as conn:
         corrections.undo(conn, 1, reason="a test output", now=NOW)
@@ -112,7 +112,7 @@ def test_an_output_whose_credits_were_taken_back_gave_none(account: Account, tmp
     assert sum(item.credit_micro for item in after.outputs) == sum(item.credit_micro for item in after.collections)
 
 
-def test_it_says_why_somebody_was_not_paid(account: Account, tmp_path: Path) -> None:
+def test_it_says_why_somebody_was_not_paid(account, tmp_path):
     assert "is open: nothing is paid before it is closed" in explain(account, tmp_path, "ann").verdict
     account.agree("ann", minimum_payout_minor=100_000)
     account.pool(JANUARY, 10_000)
@@ -128,7 +128,7 @@ def test_it_says_why_somebody_was_not_paid(account: Account, tmp_path: Path) -> 
         explain(account, tmp_path, "ann", "2026-09")
 
 
-def test_data_that_no_index_holds_is_said_to_be_missing(account: Account, tmp_path: Path) -> None:
+def test_data_that_no_index_holds_is_said_to_be_missing(account, tmp_path):
     with account.ledger.write() as conn:
         conn.execute(
             text("INSERT INTO provider SELECT 99, 'new', name, kind, created_at FROM provider WHERE key = 'ben'")
@@ -138,7 +138,7 @@ def test_data_that_no_index_holds_is_said_to_be_missing(account: Account, tmp_pa
     assert "it is not in the index that was used" in explain(account, tmp_path, "new").verdict
 
 
-def test_a_statement_that_the_ledger_contradicts_is_not_explained(account: Account, tmp_path: Path) -> None:
+def test_a_statement_that_the_ledger_contradicts_is_not_explained(account, tmp_path):
     account.pool(JANUARY, 10_000)
     account.close(JANUARY)
     with account.ledger.write() as conn:
@@ -150,7 +150,7 @@ def test_a_statement_that_the_ledger_contradicts_is_not_explained(account: Accou
         explain(account, tmp_path, "ann")
 
 
-def test_the_command_shows_the_arithmetic(account: Account, tmp_path: Path, database_url: str) -> None:
+def test_the_command_shows_the_arithmetic(account, tmp_path, database_url):
     account.pool(JANUARY, 10_000)
     account.close(JANUARY)
     environment = {"CREDIT_DATABASE_URL": database_url, "CREDIT_DATA_DIR": str(tmp_path)}

@@ -80,7 +80,7 @@ def agrees(account: Account) -> None:
         assert "Liabilities:Payable:Ann" in beancount_text(account.ledger, period)
 
 
-def test_what_a_held_collection_earns_is_kept_and_comes_back_whole(account: Account) -> None:
+def test_what_a_held_collection_earns_is_kept_and_comes_back_whole(account):
     january = month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     assert (january["earned"], january["collections_held"], january["payable"]) == ("5.00", "2.50", "2.50")
     assert account.balance("money:held:ann/novels") == 250
@@ -110,7 +110,7 @@ def test_what_a_held_collection_earns_is_kept_and_comes_back_whole(account: Acco
     assert ("2026-04", "ann", 1) not in account.statements(), "nothing is left to be told"
 
 
-def test_the_part_of_a_held_collection_is_rounded_down_in_every_pool(account: Account) -> None:
+def test_the_part_of_a_held_collection_is_rounded_down_in_every_pool(account):
     """What is left of a minor unit is paid."""
     assert account.books is not None
     credit_outputs(account.ledger, account.books, [output(1, 1.0, 2.0, 3.0)])
@@ -129,7 +129,7 @@ def test_the_part_of_a_held_collection_is_rounded_down_in_every_pool(account: Ac
     agrees(account)
 
 
-def test_nothing_held_recoups_an_advance_is_reserved_or_pays_a_debt(account: Account) -> None:
+def test_nothing_held_recoups_an_advance_is_reserved_or_pays_a_debt(account):
     account.agree("ann", reserve_ppm=100_000, reserve_release_periods=1)
     with account.ledger.write() as conn:
         corrections.pay_advance(conn, "ann", 10_000, "EUR", paid_on=at(1, 1).date(), reference="a", now=NOW)
@@ -149,7 +149,7 @@ def test_nothing_held_recoups_an_advance_is_reserved_or_pays_a_debt(account: Acc
     agrees(account)
 
 
-def test_below_the_minimum_counts_without_what_is_held(account: Account) -> None:
+def test_below_the_minimum_counts_without_what_is_held(account):
     account.agree("ann", minimum_payout_minor=400)
     january = month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     assert "of 2.50 EUR is below the minimum payout" in january["reason"]
@@ -157,7 +157,7 @@ def test_below_the_minimum_counts_without_what_is_held(account: Account) -> None
     assert month(account, 2, 0, 1.0, 1.0, 2.0)["payable"] == "5.00"
 
 
-def test_a_hold_of_the_provider_and_one_of_a_collection_are_told_apart(account: Account) -> None:
+def test_a_hold_of_the_provider_and_one_of_a_collection_are_told_apart(account):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     with account.ledger.write() as conn:
         holds.place_hold(conn, "ann", None, "no bank details", now=NOW)
@@ -167,7 +167,7 @@ def test_a_hold_of_the_provider_and_one_of_a_collection_are_told_apart(account: 
     agrees(account)
 
 
-def test_a_provider_all_of_whose_data_is_on_hold_is_told_why_nothing_is_paid(account: Account) -> None:
+def test_a_provider_all_of_whose_data_is_on_hold_is_told_why_nothing_is_paid(account):
     january = month(account, 1, 1_000, 1.0, 0.0, 1.0, hold=True)
     assert january["reason"] == f"nothing is owed but what is on hold: 5.00 EUR of novels ({WHY})"
     with account.ledger.read() as conn:
@@ -183,7 +183,7 @@ def test_a_provider_all_of_whose_data_is_on_hold_is_told_why_nothing_is_paid(acc
     assert (row["provider"], row["collections_held"], row["collections_released"]) == ("ann", "5.00", "0.00")
 
 
-def test_faces_of_the_statement_show_the_hold(account: Account) -> None:
+def test_faces_of_the_statement_show_the_hold(account):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     with account.ledger.read() as conn:
         (item,) = (one for one in statements(conn, JANUARY) if one.provider == "ann")
@@ -199,7 +199,7 @@ def run(account: Account, database_url: str, tmp_path: Path, measure: str) -> ob
     return restate(space, account.ledger, JANUARY, by_policy({"measure": measure}), method, reason="r", now=NOW)
 
 
-def test_a_restatement_moves_what_is_held_where_it_is_held(account: Account, database_url: str, tmp_path: Path) -> None:
+def test_a_restatement_moves_what_is_held_where_it_is_held(account, database_url, tmp_path):
     assert account.books is not None
     credit_outputs(
         account.ledger,
@@ -237,7 +237,7 @@ def test_a_restatement_moves_what_is_held_where_it_is_held(account: Account, dat
     agrees(account)
 
 
-def test_a_transaction_that_releases_what_is_on_hold_is_refused_by_the_database(account: Account) -> None:
+def test_a_transaction_that_releases_what_is_on_hold_is_refused_by_the_database(account):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -250), Entry(AccountKind.PAYABLE.key("ann"), "EUR", 250))
     posting = Posting("collection-release", FEBRUARY, at(2, 1).date(), "a theft", lines)
@@ -254,9 +254,7 @@ def test_a_transaction_that_releases_what_is_on_hold_is_refused_by_the_database(
         ("UPDATE ledger_txn SET kind = 'x' WHERE kind = 'allocation'", "allocation"),
     ],
 )
-def test_verify_holds_what_is_held_against_holds_and_credits(
-    account: Account, database_url: str, change: str, place: str
-) -> None:
+def test_verify_holds_what_is_held_against_holds_and_credits(account, database_url, change, place):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     with unguarded(database_url, undo=True) as conn:
         conn.execute(text(change))
@@ -265,9 +263,7 @@ def test_verify_holds_what_is_held_against_holds_and_credits(
 
 
 @pytest.mark.parametrize("kind", ["theft", "collection-release", "restatement"])
-def test_verify_names_money_that_left_a_hold_by_a_proper_transaction(
-    account: Account, database_url: str, kind: str
-) -> None:
+def test_verify_names_money_that_left_a_hold_by_a_proper_transaction(account, database_url, kind):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     amount = 251 if kind == "restatement" else 250
     lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -amount), Entry(AccountKind.PAYABLE.key("ann"), "EUR", amount))
@@ -278,7 +274,7 @@ def test_verify_names_money_that_left_a_hold_by_a_proper_transaction(
     assert (found.place, "money:held:ann/novels" in found.message) == (f"transaction {number}", True)
 
 
-def test_verify_names_what_a_close_should_have_released(account: Account, database_url: str) -> None:
+def test_verify_names_what_a_close_should_have_released(account, database_url):
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     release(account)
     with unguarded(database_url, undo=True) as conn:
@@ -288,7 +284,7 @@ def test_verify_names_what_a_close_should_have_released(account: Account, databa
     assert found.place == "account money:held:ann/novels"
 
 
-def test_the_command_holds_lists_and_releases(account: Account, database_url: str, tmp_path: Path) -> None:
+def test_the_command_holds_lists_and_releases(account, database_url, tmp_path):
     month(account, 1, 1_000, 1.0, 1.0, 2.0)
     environment = {"CREDIT_DATABASE_URL": database_url, "CREDIT_DATA_DIR": str(tmp_path)}
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from click.testing import CliRunner
 
 from credit.cli.main import cli
-from credit.ledger.database import Ledger
 from credit.ledger.statements import statements
 from credit.reporting.pages import readme_text, statement_page
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, Account
 
 
-def test_statements_from_then_on_name_their_issuer(ledger: Ledger, database_url: str, tmp_path: Path) -> None:
+def test_statements_from_then_on_name_their_issuer(ledger, database_url, tmp_path):
     environment = {"CREDIT_DATABASE_URL": database_url, "CREDIT_DATA_DIR": str(tmp_path)}
 
     def credit(*words: str) -> str:

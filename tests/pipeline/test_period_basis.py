@@ -64,7 +64,7 @@ def credited(account: Account) -> dict[str, int]:
 
 
 @each_period_policy
-def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Workspace, sums: dict[str, str]) -> None:
+def test_a_close_pays_by_the_sums_of_the_period(account, workspace, sums):
     policy = Policy("influence", **sums)
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
     assert credited(account) == by_sums(Policy("influence")), "until then each output pays alone"
@@ -86,9 +86,7 @@ def test_a_close_pays_by_the_sums_of_the_period(account: Account, workspace: Wor
 
 
 @each_period_policy
-def test_what_was_moved_is_explained_before_and_after_the_close(
-    account: Account, workspace: Workspace, sums: dict[str, str]
-) -> None:
+def test_what_was_moved_is_explained_before_and_after_the_close(account, workspace, sums):
     policy = Policy("influence", **sums)
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
     account.pool(JANUARY, 100_000)
@@ -114,7 +112,7 @@ def test_what_was_moved_is_explained_before_and_after_the_close(
 
 
 @each_period_policy
-def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, sums: dict[str, str]) -> None:
+def test_it_is_restated_there_and_back(account, workspace, sums):
     """From each output alone to the sums, and from the sums to each output alone, with the same money in the end."""
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence"))
     account.pool(JANUARY, 100_000)
@@ -136,9 +134,7 @@ def test_it_is_restated_there_and_back(account: Account, workspace: Workspace, s
 
 
 @each_period_policy
-def test_a_period_closed_by_sums_is_restated_to_what_each_output_gives(
-    account: Account, workspace: Workspace, sums: dict[str, str]
-) -> None:
+def test_a_period_closed_by_sums_is_restated_to_what_each_output_gives(account, workspace, sums):
     policy = Policy("influence", **sums)
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
     account.pool(JANUARY, 100_000)
@@ -149,7 +145,7 @@ def test_a_period_closed_by_sums_is_restated_to_what_each_output_gives(
         assert any(item.adjustment_minor for item in made.money) == bool(changes)
 
 
-def test_outputs_whose_credits_were_reversed_are_not_in_the_sums(account: Account, workspace: Workspace) -> None:
+def test_outputs_whose_credits_were_reversed_are_not_in_the_sums(account, workspace):
     policy = Policy("influence", basis="period")
     credit_outputs(account.ledger, workspace.books, OUTPUTS, policy)
     with account.ledger.write() as conn:
@@ -159,7 +155,7 @@ def test_outputs_whose_credits_were_reversed_are_not_in_the_sums(account: Accoun
     assert credited(account) == by_sums(policy, OUTPUTS[1:])
 
 
-def test_what_each_output_pays_alone_is_left_alone(account: Account, workspace: Workspace) -> None:
+def test_what_each_output_pays_alone_is_left_alone(account, workspace):
     late = tuple(Scored(f"alone {item.name}", item.moment, item.measures, item.weight_micro) for item in OUTPUTS)
     credit_outputs(account.ledger, workspace.books, late, Policy("influence"))
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
@@ -170,7 +166,7 @@ def test_what_each_output_pays_alone_is_left_alone(account: Account, workspace: 
     assert credited(account) == {key: alone.get(key, 0) + together.get(key, 0) for key in keys}
 
 
-def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account: Account, workspace: Workspace) -> None:
+def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account, workspace):
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
     account.pool(JANUARY, 1_000)
     account.books = None
@@ -184,7 +180,7 @@ def test_it_needs_the_score_books_and_what_was_moved_is_not_undone(account: Acco
         corrections.undo(conn, number, reason="x", now=NOW)
 
 
-def test_a_move_that_takes_more_than_was_earned_is_found(account: Account, workspace: Workspace) -> None:
+def test_a_move_that_takes_more_than_was_earned_is_found(account, workspace):
     credit_outputs(account.ledger, workspace.books, OUTPUTS)
     entries = (
         Entry(AccountKind.EARNED.key(Group("ann", "none")), CREDIT, -5),
@@ -196,7 +192,7 @@ def test_a_move_that_takes_more_than_was_earned_is_found(account: Account, works
     assert str(problem) == "transaction 4: leaves credits:earned:ann/none with -5 micro-credits in 2026-01"
 
 
-def test_credits_that_were_moved_elsewhere_are_found(account: Account, workspace: Workspace) -> None:
+def test_credits_that_were_moved_elsewhere_are_found(account, workspace):
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy("influence", basis="period"))
     account.pool(JANUARY, 1_000)
     account.close(JANUARY)

@@ -27,7 +27,6 @@ from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.ingest import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, Group, Provider, Rate, Terms
-from tests.conftest import PostgresServer
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW
 from tests.pipeline.samples import write_jsonl
 from tests.pipeline.scored import INDEX, MODEL, Scored, at, post_scores
@@ -165,9 +164,7 @@ def _plain(body_json: str) -> str:
     return json.dumps(body)  # in the order that the statement has
 
 
-def test_neither_order_nor_scale_nor_engine_changes_a_statement(
-    postgres: PostgresServer, sqlite_template: Path, tmp_path_factory
-) -> None:
+def test_neither_order_nor_scale_nor_engine_changes_a_statement(postgres, sqlite_template, tmp_path_factory):
     @settings(
         max_examples=10,
         deadline=None,

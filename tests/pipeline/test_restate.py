@@ -56,7 +56,7 @@ def close_january(account: Account, workspace: Workspace, policy: Policy | None 
     account.close(JANUARY, **close)
 
 
-def test_the_same_policy_gives_the_same_credits_and_posts_nothing(account: Account, workspace: Workspace) -> None:
+def test_the_same_policy_gives_the_same_credits_and_posts_nothing(account, workspace):
     close_january(account, workspace)
     found = run(account, workspace)
     assert all(item.posted_micro == item.restated_micro for item in found.credits)
@@ -65,9 +65,7 @@ def test_the_same_policy_gives_the_same_credits_and_posts_nothing(account: Accou
 
 
 @pytest.mark.parametrize("house", ["return", "redistribute", "escrow"])
-def test_a_restated_period_has_paid_what_the_other_policy_would_have_paid(
-    account: Account, workspace: Workspace, house: str
-) -> None:
+def test_a_restated_period_has_paid_what_the_other_policy_would_have_paid(account, workspace, house):
     account.agree("ben", rate_ppm=600_000)
     close_january(account, workspace, house=house)
     before = account.statements()
@@ -92,7 +90,7 @@ def test_a_restated_period_has_paid_what_the_other_policy_would_have_paid(
     assert {key: text for key, text in account.statements().items() if key[0] == JANUARY} == before
 
 
-def test_a_restatement_posts_only_what_the_one_before_did_not(account: Account, workspace: Workspace) -> None:
+def test_a_restatement_posts_only_what_the_one_before_did_not(account, workspace):
     close_january(account, workspace)
     owed = account.owed()
     first = run(account, workspace, measure="influence")
@@ -108,7 +106,7 @@ def test_a_restatement_posts_only_what_the_one_before_did_not(account: Account, 
     assert account.owed() == owed
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(account: Account, workspace: Workspace) -> None:
+def test_a_dry_run_says_the_same_and_writes_nothing(account, workspace):
     close_january(account, workspace)
     with account.ledger.read() as conn:
         head = journal.chain_head(conn)
@@ -120,9 +118,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(account: Account, workspace:
     assert (tried.credits, tried.money, tried.txn_id) == (done.credits, done.money, None)
 
 
-def test_the_weights_of_effect_can_change_where_the_books_hold_what_they_weigh(
-    account: Account, workspace: Workspace
-) -> None:
+def test_the_weights_of_effect_can_change_where_the_books_hold_what_they_weigh(account, workspace):
     close_january(account, workspace)
     by_influence = run(account, workspace, dry_run=True, measure="influence")
     assert run(account, workspace, dry_run=True, beta=0.0).credits == by_influence.credits, "all of it beyond the noise"
@@ -140,9 +136,7 @@ def test_the_weights_of_effect_can_change_where_the_books_hold_what_they_weigh(
             run(account, workspace, dry_run=True, **changes)
 
 
-def test_of_an_effect_that_weighs_volume_only_the_weight_of_support_can_change(
-    account: Account, workspace: Workspace
-) -> None:
+def test_of_an_effect_that_weighs_volume_only_the_weight_of_support_can_change(account, workspace):
     """Influence beyond the noise, and volume, stand in the books in one sum."""
     credit_outputs(account.ledger, workspace.books, OUTPUTS, Policy(gamma=0.5), volume=4.0)
     account.pool(JANUARY, 1_000)
@@ -157,7 +151,7 @@ def test_of_an_effect_that_weighs_volume_only_the_weight_of_support_can_change(
             run(account, workspace, dry_run=True, **changes)
 
 
-def test_credits_that_were_reversed_stay_out(account: Account, workspace: Workspace) -> None:
+def test_credits_that_were_reversed_stay_out(account, workspace):
     credit_outputs(account.ledger, workspace.books, OUTPUTS)
     with account.ledger.write() as conn:
         corrections.undo(conn, 1, reason="a test of ours", now=NOW)  # the outputs of January 3
@@ -172,7 +166,7 @@ def test_credits_that_were_reversed_stay_out(account: Account, workspace: Worksp
     }
 
 
-def test_what_cannot_be_restated_is_refused(account: Account, workspace: Workspace) -> None:
+def test_what_cannot_be_restated_is_refused(account, workspace):
     sha256 = credit_outputs(account.ledger, workspace.books, OUTPUTS)
     account.pool(JANUARY, 1_000)
     with pytest.raises(LedgerError, match="is open, it has paid nobody yet"):

@@ -12,14 +12,14 @@ def closed(site: Site) -> dict[str, list[tuple[object, ...]]]:
     return site.tables()
 
 
-def test_the_same_index_adjusts_nothing_beyond_rounding(site: Site) -> None:
+def test_the_same_index_adjusts_nothing_beyond_rounding(site):
     closed(site)
     found = site.json("restate", FIRST, "--index", site.folder / "index", "--reason", "a check", "--dry-run")
     assert all(abs(item["posted_micro"] - item["restated_micro"]) < 50 for item in found["credits"])
     assert all(abs(item["adjustment_minor"]) <= 1 for item in found["money"])
 
 
-def test_another_index_moves_money_once_and_no_statement(site: Site) -> None:
+def test_another_index_moves_money_once_and_no_statement(site):
     before = closed(site)
     other = site.data_dir.parent / "other-index"
     built = ("--out", other, "--name", MODEL, "--rank", "2", "--seed", "9", "--no-register")
@@ -38,7 +38,7 @@ def test_another_index_moves_money_once_and_no_statement(site: Site) -> None:
     site.run("verify")
 
 
-def test_a_policy_needs_no_model(site: Site) -> None:
+def test_a_policy_needs_no_model(site):
     closed(site)
     said = site.run("restate", FIRST, "--measure", "support", "--reason", "as agreed").output
     assert "posted in 2025-04 as transaction" in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -40,7 +39,6 @@ from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.explain_payout import explain_payout
 from credit.records import CREDIT, GivenRate, Rate, Terms
-from tests.conftest import PostgresServer
 from tests.pipeline.after_the_close import AfterTheClose
 from tests.pipeline.from_log_to_credits import FromLogToCredits, influence, micro, paid
 from tests.pipeline.plain_credits import Paid
@@ -329,9 +327,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
                 assert int(left) == paid[provider, currency] <= int(approved)
 
 
-def test_every_command_in_any_order_does_what_the_plain_model_does(
-    postgres: PostgresServer, sqlite_template: Path, tmp_path: Path
-) -> None:
+def test_every_command_in_any_order_does_what_the_plain_model_does(postgres, sqlite_template, tmp_path):
     numbers = iter(range(10**6))
 
     def make() -> tuple[str, str]:

@@ -3,13 +3,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from credit.ledger import journal
-from credit.ledger.database import Ledger
 from credit.pipeline.status import status
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
 
 
-def test_status_counts_what_there_is(ledger: Ledger) -> None:
+def test_status_counts_what_there_is(ledger):
     with ledger.write() as conn:
         samples.add_providers(conn)
         index = samples.add_index(conn)

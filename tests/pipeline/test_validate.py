@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.pipeline.samples import OUTPUTS, Site, output_row
+from tests.pipeline.samples import OUTPUTS, output_row
 
 
-def test_outputs_that_cannot_be_tokenised_or_are_unvalued_are_passed_over(site: Site) -> None:
+def test_outputs_that_cannot_be_tokenised_or_are_unvalued_are_passed_over(site):
     chat = output_row(100, prompt=None, messages=[{"role": "user", "content": "sing"}])  # the model has no template
     site.log("late.jsonl", [chat, output_row(102)])
     site.run("outputs", "unvalue", "o102", "--reason", "a test")

@@ -10,7 +10,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.ledger.database import Ledger
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
 from credit.reporting.books import account_name, beancount_text
@@ -24,7 +23,7 @@ def bean_check(path: Path) -> None:
     assert (found.returncode, found.stdout + found.stderr) == (0, "")
 
 
-def test_the_books_pass_bean_check(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_books_pass_bean_check(ledger, tmp_path):
     owe(ledger)
     know_details(ledger)
     out = tmp_path / "payments.csv"
@@ -45,7 +44,7 @@ KEYS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 
 
 @given(KEYS, KEYS)
-def test_no_two_accounts_share_a_name(one: str, two: str) -> None:
+def test_no_two_accounts_share_a_name(one, two):
     names = {account_name(f"money:payable:{key}") for key in (one, two)}
     assert len(names) == len({one, two})
     assert all(re.fullmatch(r"Liabilities:Payable:[A-Z0-9][A-Za-z0-9-]*", name) for name in names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -26,16 +25,14 @@ def closed(month: Ledger) -> Ledger:
     return month
 
 
-def test_every_provider_gets_a_folder_and_the_house_none(closed: Ledger, books: Path, tmp_path: Path) -> None:
+def test_every_provider_gets_a_folder_and_the_house_none(closed, books, tmp_path):
     folders = export_period(closed, books, OCTOBER, tmp_path / "out")
     assert folders == [tmp_path / "out" / "ada", tmp_path / "out" / "bell"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ada", "bell"]
     assert all(sorted(path.name for path in folder.iterdir()) == sorted(FILES) for folder in folders)
 
 
-def test_the_statement_is_the_stored_one_and_its_faces_print_its_hash(
-    closed: Ledger, books: Path, tmp_path: Path
-) -> None:
+def test_the_statement_is_the_stored_one_and_its_faces_print_its_hash(closed, books, tmp_path):
     (folder, _) = export_period(closed, books, OCTOBER, tmp_path / "out")
     with closed.read() as conn:
         stored = next(item for item in statements(conn, OCTOBER) if item.provider == "ada")
@@ -46,7 +43,7 @@ def test_the_statement_is_the_stored_one_and_its_faces_print_its_hash(
     assert digest in (folder / "README.txt").read_text("utf-8")
 
 
-def test_its_tables_hold_its_own_credits(closed: Ledger, books: Path, tmp_path: Path) -> None:
+def test_its_tables_hold_its_own_credits(closed, books, tmp_path):
     (folder, _) = export_period(closed, books, OCTOBER, tmp_path / "out")
     credited = rows(folder / "outputs.csv")
     assert [(row["output_id"], row["occurred_at"], row["collection"], row["credit_micro"]) for row in credited] == [
@@ -64,7 +61,7 @@ def test_its_tables_hold_its_own_credits(closed: Ledger, books: Path, tmp_path: 
     assert sum(int(row["credit_micro"]) for row in daily) == int(stated)
 
 
-def test_an_output_whose_credits_were_taken_back_is_not_listed(month: Ledger, books: Path, tmp_path: Path) -> None:
+def test_an_output_whose_credits_were_taken_back_is_not_listed(month, books, tmp_path):
     """Otherwise the outputs would add up to more than the statement says."""
     with month.write() as conn:
         undo(conn, 3, reason="logged by mistake", now=ledgers.NOW)
@@ -78,7 +75,7 @@ def test_an_output_whose_credits_were_taken_back_is_not_listed(month: Ledger, bo
     assert ("1", "0") in {(row["outputs"], row["credit_micro"]) for row in daily if row["day"] == "2026-10-31"}
 
 
-def test_a_folder_holds_nothing_of_any_other_provider(ledger: Ledger, books: Path, tmp_path: Path) -> None:
+def test_a_folder_holds_nothing_of_any_other_provider(ledger, books, tmp_path):
     others = [Provider(f"key-{name}", f"Name {name}") for name in ("zinnia", "quokka", "walrus")]
     shares = dict(zip((item.key for item in others), (3_141_593, 2_718_283, 1_414_213), strict=True))
     ledgers.add(ledger, [*others, Provider("own", "Wholly Ours", "house")])
@@ -107,7 +104,7 @@ def test_a_folder_holds_nothing_of_any_other_provider(ledger: Ledger, books: Pat
         assert ("zinnias-alone" in told) == (own.key == "key-zinnia")
 
 
-def test_exported_again_every_byte_is_the_same(closed: Ledger, books: Path, tmp_path: Path) -> None:
+def test_exported_again_every_byte_is_the_same(closed, books, tmp_path):
     export_period(closed, books, OCTOBER, tmp_path / "out")
     first = content(tmp_path / "out")
     export_period(closed, books, OCTOBER, tmp_path / "out")
@@ -116,9 +113,7 @@ def test_exported_again_every_byte_is_the_same(closed: Ledger, books: Path, tmp_
     assert content(tmp_path / "elsewhere") == first
 
 
-def test_a_damaged_folder_and_the_rests_of_a_killed_export_are_replaced(
-    closed: Ledger, books: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_folder_and_the_rests_of_a_killed_export_are_replaced(closed, books, tmp_path):
     export_period(closed, books, OCTOBER, tmp_path / "out")
     first = content(tmp_path / "out")
     (tmp_path / "out" / "ada" / "outputs.csv").write_text("cut sho")
@@ -129,15 +124,13 @@ def test_a_damaged_folder_and_the_rests_of_a_killed_export_are_replaced(
     assert content(tmp_path / "out") == first
 
 
-def test_an_open_period_is_refused_and_nothing_is_written(month: Ledger, books: Path, tmp_path: Path) -> None:
+def test_an_open_period_is_refused_and_nothing_is_written(month, books, tmp_path):
     with pytest.raises(LedgerError, match="credit close 2026-10"):
         export_period(month, books, OCTOBER, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_another_periods_export_and_strange_files_are_not_overwritten(
-    closed: Ledger, books: Path, tmp_path: Path
-) -> None:
+def test_another_periods_export_and_strange_files_are_not_overwritten(closed, books, tmp_path):
     ledgers.value(closed, books, [Valued("november", at(11, 1), {ledgers.ADA: (1.0, 1)})])
     ledgers.close(closed, "2026-11")
     out = tmp_path / "out"
@@ -152,12 +145,12 @@ def test_another_periods_export_and_strange_files_are_not_overwritten(
     assert (out / "bell" / "notes.txt").read_text() == "mine"
 
 
-def test_two_exports_at_once_do_not_mix(closed: Ledger, books: Path, tmp_path: Path) -> None:
+def test_two_exports_at_once_do_not_mix(closed, books, tmp_path):
     with closed.exclusive("export"), pytest.raises(LockHeldError):
         export_period(closed, books, OCTOBER, tmp_path / "out")
 
 
-def test_two_hundred_providers_with_hostile_names(tmp_path: Path) -> None:
+def test_two_hundred_providers_with_hostile_names(tmp_path):
     names = ["=cmd|' /C calc'!A0", "<script>alert(1)</script>", "Ünïcødé 出版社 🎈", '"quoted", and more', "\ttab"]
     keys = [f"p{number}" for number in range(200)]
     upgrade(f"sqlite:///{tmp_path}/credit.db")

@@ -36,7 +36,7 @@ def report(ledger: Ledger, books: Path, by: By, period: str = OCTOBER) -> pl.Dat
         return attribution(conn, books, period, by)
 
 
-def test_every_output_and_group_has_one_row_ordered_by_output_then_group(month: Ledger, books: Path) -> None:
+def test_every_output_and_group_has_one_row_ordered_by_output_then_group(month, books):
     frame = report(month, books, "output")
     assert tuple(frame.columns) == OUTPUT_COLUMNS
     expected = sorted(
@@ -56,7 +56,7 @@ def test_every_output_and_group_has_one_row_ordered_by_output_then_group(month: 
 
 
 @pytest.mark.parametrize("by", ["provider", "collection", "day", "output"])
-def test_credits_of_every_report_sum_to_the_ledger(month: Ledger, books: Path, by: By) -> None:
+def test_credits_of_every_report_sum_to_the_ledger(month, books, by):
     frame = report(month, books, by)
     with month.read() as conn:
         posted = sum(credits_by_group(conn, OCTOBER).values())
@@ -65,7 +65,7 @@ def test_credits_of_every_report_sum_to_the_ledger(month: Ledger, books: Path, b
         assert frame["share"].sum() == pytest.approx(1.0)
 
 
-def test_a_provider_counts_each_credited_output_once(month: Ledger, books: Path) -> None:
+def test_a_provider_counts_each_credited_output_once(month, books):
     frame = report(month, books, "provider")
     measured = ["outputs", "influence", "support", "effect", "credit_micro", "share", "share_low", "share_high"]
     assert frame.columns == ["provider", "name", *measured, "not_told_from"]
@@ -81,7 +81,7 @@ def test_a_provider_counts_each_credited_output_once(month: Ledger, books: Path)
     assert frame["share"][1] == 0.08
 
 
-def test_collections_and_days_add_up_apart(month: Ledger, books: Path) -> None:
+def test_collections_and_days_add_up_apart(month, books):
     collections = report(month, books, "collection").select("provider", "collection", "outputs", "credit_micro")
     assert collections.rows()[:3] == [
         ("ada", "essays", 1, 199_999),
@@ -92,7 +92,7 @@ def test_collections_and_days_add_up_apart(month: Ledger, books: Path) -> None:
     assert days.rows() == [("2026-10-03", 2, 2_000_000), ("2026-10-20", 1, 1_000_000), ("2026-10-31", 1, 2_000_000)]
 
 
-def test_several_keys_in_one_pass_give_what_each_gives_alone(month: Ledger, books: Path) -> None:
+def test_several_keys_in_one_pass_give_what_each_gives_alone(month, books):
     keys = [BY_PROVIDER, BY_COLLECTION, BY_DAY, BY_COLLECTION_AND_DAY]
     with month.read() as conn:
         together = totals(conn, books, OCTOBER, keys)
@@ -101,7 +101,7 @@ def test_several_keys_in_one_pass_give_what_each_gives_alone(month: Ledger, book
     assert (together.outputs, together.credit_micro, together.corrections_micro) == (4, 5_000_000, 0)
 
 
-def test_neither_the_books_nor_the_engine_change_a_report(month: Ledger, books: Path, tmp_path: Path) -> None:
+def test_neither_the_books_nor_the_engine_change_a_report(month, books, tmp_path):
     singly = tmp_path / "singly"
     upgrade(f"sqlite:///{tmp_path}/other.db")
     with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
@@ -113,7 +113,7 @@ def test_neither_the_books_nor_the_engine_change_a_report(month: Ledger, books: 
         assert report(other, singly, "output").equals(report(month, books, "output"))
 
 
-def test_a_late_output_belongs_to_the_period_its_credits_were_posted_in(month: Ledger, books: Path) -> None:
+def test_a_late_output_belongs_to_the_period_its_credits_were_posted_in(month, books):
     ledgers.close(month, OCTOBER)
     before = report(month, books, "output")
     late = Valued("late", at(10, 3), {ADA: (0.5, 1_000_000)})
@@ -125,7 +125,7 @@ def test_a_late_output_belongs_to_the_period_its_credits_were_posted_in(month: L
     assert report(month, books, "day", "2026-11")["day"].to_list() == ["2026-10-03", "2026-11-02"]
 
 
-def test_a_book_whose_days_went_to_two_periods_is_split_by_day(ledger: Ledger, books: Path) -> None:
+def test_a_book_whose_days_went_to_two_periods_is_split_by_day(ledger, books):
     ledgers.add(ledger)
     items = [Valued("s", at(9, 30, 23), {ADA: (1.0, 10)}), Valued("o", at(10, 1, 0), {ADA: (1.0, 20)})]
     ledgers.value(ledger, books, items)
@@ -133,13 +133,13 @@ def test_a_book_whose_days_went_to_two_periods_is_split_by_day(ledger: Ledger, b
     assert report(ledger, books, "output")["output_id"].to_list() == ["o"]
 
 
-def test_an_output_of_no_weight_is_listed_in_its_own_month(month: Ledger, books: Path) -> None:
+def test_an_output_of_no_weight_is_listed_in_its_own_month(month, books):
     ledgers.value(month, books, [Valued("free", at(10, 9), {ADA: (0.5, 0), BELL: (0.1, 0)})])
     assert report(month, books, "output").filter(pl.col("output_id") == "free").height == 2
     assert report(month, books, "day").filter(pl.col("day") == "2026-10-09")["outputs"].to_list() == [0]
 
 
-def test_a_reversal_moves_the_credits_of_its_group_and_day_and_is_told_apart(month: Ledger, books: Path) -> None:
+def test_a_reversal_moves_the_credits_of_its_group_and_day_and_is_told_apart(month, books):
     with month.write() as conn:
         journal.reverse(conn, 3, period=OCTOBER, reason="logged by mistake", now=ledgers.NOW)
     with month.read() as conn:
@@ -148,7 +148,7 @@ def test_a_reversal_moves_the_credits_of_its_group_and_day_and_is_told_apart(mon
     assert sums.frames[BY_DAY]["credit_micro"].to_list() == [2_000_000, 1_000_000, 0]
 
 
-def test_a_changed_or_missing_book_is_refused(month: Ledger, books: Path) -> None:
+def test_a_changed_or_missing_book_is_refused(month, books):
     path = next(iter(sorted(books.iterdir())))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"!")
@@ -159,7 +159,7 @@ def test_a_changed_or_missing_book_is_refused(month: Ledger, books: Path) -> Non
         report(month, books, "output")
 
 
-def test_a_ledger_that_posted_something_else_than_its_book_is_refused(ledger: Ledger, books: Path) -> None:
+def test_a_ledger_that_posted_something_else_than_its_book_is_refused(ledger, books):
     ledgers.add(ledger)
     item = Valued("o", at(10, 1), {ADA: (1.0, 600_000), BELL: (0.5, 400_000)})
     ledgers.value(ledger, books, [item], posted={ADA: 599_999, BELL: 400_001})
@@ -167,7 +167,7 @@ def test_a_ledger_that_posted_something_else_than_its_book_is_refused(ledger: Le
         report(ledger, books, "provider")
 
 
-def test_a_book_that_nobody_registered_is_refused(month: Ledger, books: Path) -> None:
+def test_a_book_that_nobody_registered_is_refused(month, books):
     entries = (journal.Entry("credits:issued", "CREDIT", -1), journal.Entry("credits:earned:ada/novels", "CREDIT", 1))
     posting = journal.Posting("credits", OCTOBER, at(10, 1).date(), "k", entries, details=CreditsDetails("f" * 64))
     nameless = replace(posting, idempotency_key="l", details=None)
@@ -181,7 +181,7 @@ def test_a_book_that_nobody_registered_is_refused(month: Ledger, books: Path) ->
         report(month, books, "provider")
 
 
-def test_a_period_that_never_was_is_refused_with_the_remedy(month: Ledger, books: Path) -> None:
+def test_a_period_that_never_was_is_refused_with_the_remedy(month, books):
     with pytest.raises(LedgerError, match="credit compute"):
         report(month, books, "provider", "2026-01")
     with pytest.raises(LedgerError, match="YYYY-MM"):
@@ -190,7 +190,7 @@ def test_a_period_that_never_was_is_refused_with_the_remedy(month: Ledger, books
         report(month, books, "week")  # type: ignore[arg-type] # what a caller without types may pass
 
 
-def test_a_period_with_a_pool_alone_gives_empty_reports(month: Ledger, books: Path) -> None:
+def test_a_period_with_a_pool_alone_gives_empty_reports(month, books):
     with month.write() as conn:
         journal.ensure_period(conn, "2026-11", now=ledgers.NOW)
     for by in ("provider", "collection", "day", "output"):
@@ -199,7 +199,7 @@ def test_a_period_with_a_pool_alone_gives_empty_reports(month: Ledger, books: Pa
         assert frame.height == 0
 
 
-def test_payouts_state_what_the_statements_and_payouts_say(month: Ledger) -> None:
+def test_payouts_state_what_the_statements_and_payouts_say(month):
     with month.write() as conn:
         terms.agree(conn, "bell", "EUR", Terms(minimum_payout_minor=8_001), at(1, 1).date(), now=ledgers.NOW)
     ledgers.close(month, OCTOBER)
@@ -213,7 +213,7 @@ def test_payouts_state_what_the_statements_and_payouts_say(month: Ledger) -> Non
     assert "below the minimum payout of 80.01 EUR" in bell[-1]
 
 
-def test_payouts_name_a_provider_as_its_statement_does(month: Ledger) -> None:
+def test_payouts_name_a_provider_as_its_statement_does(month):
     ledgers.close(month, OCTOBER)
     with month.write() as conn:
         providers.add_provider(conn, Provider("ada", "Ada Press Ltd"), now=ledgers.NOW)
@@ -221,12 +221,12 @@ def test_payouts_name_a_provider_as_its_statement_does(month: Ledger) -> None:
         assert payouts(conn, OCTOBER)["name"].to_list() == ["Ada Press", "Bell & Sons"]
 
 
-def test_payouts_of_an_open_period_are_refused(month: Ledger) -> None:
+def test_payouts_of_an_open_period_are_refused(month):
     with month.read() as conn, pytest.raises(LedgerError, match="credit close 2026-10"):
         payouts(conn, OCTOBER)
 
 
-def test_a_report_leaves_books_alone(month: Ledger, books: Path) -> None:
+def test_a_report_leaves_books_alone(month, books):
     before = {path: path.read_bytes() for path in books.iterdir()}
     report(month, books, "provider")
     assert {path: path.read_bytes() for path in books.iterdir()} == before

@@ -34,7 +34,7 @@ def statement(ledger: Ledger, provider: str) -> tuple[str, str]:
     return statement_page(item), item.sha256
 
 
-def test_pages_load_nothing_and_run_nothing(month: Ledger, books: Path) -> None:
+def test_pages_load_nothing_and_run_nothing(month, books):
     ledgers.close(month, OCTOBER)
     for page in (attribution(month, books), statement(month, "ada")[0]):
         read = Page(page)
@@ -46,7 +46,7 @@ def test_pages_load_nothing_and_run_nothing(month: Ledger, books: Path) -> None:
         assert "default-src 'none'" in page
 
 
-def test_the_same_ledger_gives_the_same_bytes(month: Ledger, books: Path) -> None:
+def test_the_same_ledger_gives_the_same_bytes(month, books):
     ledgers.close(month, OCTOBER)
     assert attribution(month, books) == attribution(month, books)
     assert statement(month, "ada") == statement(month, "ada")
@@ -55,7 +55,7 @@ def test_the_same_ledger_gives_the_same_bytes(month: Ledger, books: Path) -> Non
     assert attribution(month, books) == page
 
 
-def test_hostile_names_are_text(ledger: Ledger, books: Path) -> None:
+def test_hostile_names_are_text(ledger, books):
     ledgers.add(ledger, [Provider("ada", HOSTILE)])
     group = Group("ada", HOSTILE.replace("\u202e", ""))
     ledgers.value(ledger, books, [Valued("o", at(10, 1), {group: (1.0, 1_000_000)})])
@@ -66,7 +66,7 @@ def test_hostile_names_are_text(ledger: Ledger, books: Path) -> None:
         assert HOSTILE.replace("\u202e", "\ufffd") in Page(page).text
 
 
-def test_the_attribution_page_shows_the_ledgers_numbers(month: Ledger, books: Path) -> None:
+def test_the_attribution_page_shows_the_ledgers_numbers(month, books):
     text = Page(attribution(month, books)).text
     for shown in ("October 2026", "Open", "5.000000", "2.900000", "58.00 %", "34.00 %", "20.00 %", "Ada Press", "−"):
         assert shown in text
@@ -76,7 +76,7 @@ def test_the_attribution_page_shows_the_ledgers_numbers(month: Ledger, books: Pa
     assert "What the numbers do not mean" in text
 
 
-def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month: Ledger, books: Path) -> None:
+def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month, books):
     """WCAG 2.2, 1.4.11 asks for a contrast of 3 between graphics that are needed and what stands beside them."""
 
     def luminance(colour: str) -> float:
@@ -95,13 +95,13 @@ def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month: 
         assert (light + 0.05) / (dark + 0.05) >= 3
 
 
-def test_the_attribution_page_says_what_is_missing(month: Ledger, books: Path) -> None:
+def test_the_attribution_page_says_what_is_missing(month, books):
     with month.write() as conn:
         ledgers.log(conn, [Valued("unvalued", at(10, 5), {ADA: (0.0, 1_000_000)})])
     assert "1 more of this month not valued yet" in Page(attribution(month, books)).text
 
 
-def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> None:
+def test_a_statement_prints_its_own_hash_balance_and_reason(month):
     with month.write() as conn:
         terms.agree(conn, "bell", "EUR", Terms(minimum_payout_minor=10_000_000), at(1, 1).date(), now=ledgers.NOW)
     ledgers.close(month, OCTOBER, net_minor=1_234_567_89)
@@ -116,12 +116,12 @@ def test_a_statement_prints_its_own_hash_balance_and_reason(month: Ledger) -> No
     assert "Nothing is paid now: the balance of 98765.43 EUR is below the minimum payout of 100000.00 EUR" in carried
 
 
-def test_a_page_of_a_period_that_never_was_is_refused(month: Ledger, books: Path) -> None:
+def test_a_page_of_a_period_that_never_was_is_refused(month, books):
     with pytest.raises(LedgerError, match="no period 2026-01"):
         attribution(month, books, "2026-01")
 
 
-def test_the_attribution_page_names_who_cannot_be_told_apart(ledger: Ledger, books: Path) -> None:
+def test_the_attribution_page_names_who_cannot_be_told_apart(ledger, books):
     ledgers.add(ledger)
     swinging = [
         Valued(
@@ -135,7 +135,7 @@ def test_the_attribution_page_names_who_cannot_be_told_apart(ledger: Ledger, boo
     assert "Ada Press from Bell & Sons" in text
 
 
-def test_the_attribution_page_of_many_providers_does_not_name_every_pair(ledger: Ledger, books: Path) -> None:
+def test_the_attribution_page_of_many_providers_does_not_name_every_pair(ledger, books):
     """Pairs grow with the square of the providers: of 300 they would fill 200 000 pixels."""
     keys = [f"p{number:02d}" for number in range(40)]
     ledgers.add(ledger, [Provider(key, f"Provider {key}") for key in keys])
@@ -151,7 +151,7 @@ def test_the_attribution_page_of_many_providers_does_not_name_every_pair(ledger:
     assert "credit report attribution 2026-10 --format csv names every pair of the 39 providers" in listed
 
 
-def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> None:
+def test_a_statement_of_an_earlier_version_has_a_page_still(month):
     ledgers.close(month, OCTOBER)
     with month.read() as conn:
         item = latest_statements(conn, OCTOBER)[0]
@@ -170,9 +170,7 @@ def test_a_statement_of_an_earlier_version_has_a_page_still(month: Ledger) -> No
         (["outputs", "attribution"], "likely 12.00 % to 30.00 %"),
     ],
 )
-def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(
-    month: Ledger, over: list[str], shown: str
-) -> None:
+def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(month, over, shown):
     ledgers.close(month, OCTOBER)
     with month.read() as conn:
         item = latest_statements(conn, OCTOBER)[0]
@@ -191,7 +189,7 @@ def test_a_statement_calls_likely_only_an_interval_that_retraining_has_checked(
     assert ("likely" in head) != ("The error of the estimate itself comes on top" in rest)
 
 
-def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) -> None:
+def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month):
     """Everything on the page can be computed again from the page: the part, of what, and how it is rounded."""
     agreed = Terms(
         rate_ppm=700_000,
@@ -219,7 +217,7 @@ def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month: Ledger) 
     assert "Held in reserve" not in Page(statement(month, "bell")[0]).text
 
 
-def test_a_correction_is_named_once_with_what_it_corrects(month: Ledger) -> None:
+def test_a_correction_is_named_once_with_what_it_corrects(month):
     with month.write() as conn:
         for reason in ("adjustment of a typing error", "counted twice"):
             adjust(conn, "ada", 100, "EUR", period=OCTOBER, reason=reason, cites=2, now=ledgers.NOW)

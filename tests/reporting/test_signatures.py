@@ -43,7 +43,7 @@ def check(file: Path, key: str, *more: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_signed_statement_is_known_by_its_key_alone(folder: Path, tmp_path: Path, key: Ed25519PrivateKey) -> None:
+def test_a_signed_statement_is_known_by_its_key_alone(folder, tmp_path, key):
     assert sorted(item.name for item in folder.iterdir()) == sorted([*FILES, SIGNATURE_FILE])
     readme = (folder / "README.txt").read_text()
     assert f"credit verify-statement statement.json --key {public_text(key)}" in readme
@@ -55,9 +55,7 @@ def test_a_signed_statement_is_known_by_its_key_alone(folder: Path, tmp_path: Pa
         assert (code, "is the signed statement of ada for 2026-10" in said) == (0, True)
 
 
-def test_every_changed_byte_another_key_and_another_signature_are_refused(
-    folder: Path, tmp_path: Path, key: Ed25519PrivateKey
-) -> None:
+def test_every_changed_byte_another_key_and_another_signature_are_refused(folder, tmp_path, key):
     file, public = folder / "statement.json", public_text(key)
     body, sig = file.read_bytes(), json.loads((folder / SIGNATURE_FILE).read_text())
     for place in (0, len(body) // 2, len(body) - 1):
@@ -78,21 +76,19 @@ def test_every_changed_byte_another_key_and_another_signature_are_refused(
 
 
 @pytest.mark.parametrize("key", ["", "abc", "A" * 44, "no-such-file.pem"])
-def test_what_is_no_public_key_is_wrong_usage(tmp_path: Path, key: str) -> None:
+def test_what_is_no_public_key_is_wrong_usage(tmp_path, key):
     code, said = check(tmp_path / "statement.json", key)
     assert code == 2, said
 
 
-def test_a_signed_text_that_is_no_statement_is_refused(tmp_path: Path, key: Ed25519PrivateKey) -> None:
+def test_a_signed_text_that_is_no_statement_is_refused(tmp_path, key):
     for body in (b"{}", b"[1]", b'{"format":"credit.invoice.v1"}', b"\xff"):
         (tmp_path / "statement.json").write_bytes(body)
         (tmp_path / SIGNATURE_FILE).write_text(signature_text(key, body))
         assert check(tmp_path / "statement.json", public_text(key))[0] == EXIT_INTEGRITY
 
 
-def test_exported_again_it_is_the_same_and_never_loses_its_signature(
-    folder: Path, month: Ledger, books: Path, key: Ed25519PrivateKey
-) -> None:
+def test_exported_again_it_is_the_same_and_never_loses_its_signature(folder, month, books, key):
     before = {item.name: (item.read_bytes(), item.stat().st_mtime_ns) for item in folder.iterdir()}
     export_period(month, books, OCTOBER, folder.parent, key=key)
     assert {item.name: (item.read_bytes(), item.stat().st_mtime_ns) for item in folder.iterdir()} == before
@@ -105,7 +101,7 @@ def test_exported_again_it_is_the_same_and_never_loses_its_signature(
     assert (unsigned / SIGNATURE_FILE).read_bytes() == before[SIGNATURE_FILE][0]
 
 
-def test_a_key_is_its_owners_alone_and_never_overwritten(tmp_path: Path) -> None:
+def test_a_key_is_its_owners_alone_and_never_overwritten(tmp_path):
     path = tmp_path / "key.pem"
     run = CliRunner()
     made = run.invoke(cli, ["signing-key", str(path)])
@@ -119,7 +115,7 @@ def test_a_key_is_its_owners_alone_and_never_overwritten(tmp_path: Path) -> None
         load_key(path)
 
 
-def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_signing_key_is_refused(tmp_path):
     other = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -134,7 +130,7 @@ def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
             load_key(path)
 
 
-def test_the_commands_beside_a_statement_check_it_without_this_program(folder: Path) -> None:
+def test_the_commands_beside_a_statement_check_it_without_this_program(folder):
     """The README's lines are run as they stand there; OpenSSL knows the key and the signature by itself."""
     version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False).stdout.split()
     if not version or version[0] != "OpenSSL" or int(version[1].split(".")[0]) < 3:

@@ -35,45 +35,45 @@ def restored(cell: str) -> str:
 
 
 @given(ROWS)
-def test_csv_gives_back_every_text_and_every_number(rows: list[tuple[str, float, int]]) -> None:
+def test_csv_gives_back_every_text_and_every_number(rows):
     header, *cells = read(to_csv(frame(rows)))
     assert header == ["name", "effect", "credit_micro"]
     assert [(restored(name), float(effect), int(credit)) for name, effect, credit in cells] == rows
 
 
 @given(ROWS)
-def test_no_text_cell_starts_as_a_formula(rows: list[tuple[str, float, int]]) -> None:
+def test_no_text_cell_starts_as_a_formula(rows):
     assert not any(name.startswith(("=", "+", "-", "@", "\t", "\r")) for name, _, _ in read(to_csv(frame(rows)))[1:])
 
 
 @given(ROWS)
-def test_json_is_exact(rows: list[tuple[str, float, int]]) -> None:
+def test_json_is_exact(rows):
     assert [tuple(row.values()) for row in json.loads(to_json(frame(rows)))] == rows
 
 
-def test_lines_end_as_rfc_4180_says() -> None:
+def test_lines_end_as_rfc_4180_says():
     assert (
         to_csv(frame([('a "quoted", name', -0.5, -1)]))
         == 'name,effect,credit_micro\r\n"a ""quoted"", name",-0.5,-1\r\n'
     )
 
 
-def test_negative_amounts_of_money_are_not_altered() -> None:
+def test_negative_amounts_of_money_are_not_altered():
     money = pl.DataFrame({"name": ["-1"], "opening": ["-0.05"], "payable": ["12.00"], "earned": ["=1+1"]})
     assert read(to_csv(money))[1] == ["'-1", "-0.05", "12.00", "'=1+1"]
 
 
 @pytest.mark.parametrize("payload", ["=cmd|' /C calc'!A0", "@SUM(1+1)", "+1", "-2+3", "\t=1", "\r=1", "'=1"])
-def test_known_payloads_are_text(payload: str) -> None:
+def test_known_payloads_are_text(payload):
     assert read(to_csv(frame([(payload, 0.0, 0)])))[1][0] == "'" + payload
 
 
-def test_an_empty_frame_is_a_header_and_an_empty_list() -> None:
+def test_an_empty_frame_is_a_header_and_an_empty_list():
     assert to_csv(frame([])) == "name,effect,credit_micro\r\n"
     assert json.loads(to_json(frame([]))) == []
 
 
-def test_a_table_shows_units_and_runs_nothing() -> None:
+def test_a_table_shows_units_and_runs_nothing():
     shown = to_table(frame([("[bold]x[/bold]\x1b[31m\u202e", -1234.5, -1_500_000), ("y", 0.0123456, 2_000_000_000)]))
     assert "[bold]x[/bold]\ufffd[31m\ufffd" in shown
     assert "-1.500000" in shown
@@ -84,7 +84,7 @@ def test_a_table_shows_units_and_runs_nothing() -> None:
     assert {len(line) for line in lines[2:]} == {len(lines[2])}, "numbers end in one column"
 
 
-def test_a_table_keeps_to_its_width() -> None:
+def test_a_table_keeps_to_its_width():
     wide = frame([("a provider with a name that goes on and on " * 4, 1.0, 1)])
     assert max(map(len, to_table(wide, width=60).splitlines())) <= 60
 
@@ -104,7 +104,7 @@ PAID = pl.DataFrame(
 )
 
 
-def test_why_nothing_is_paid_stands_below_the_line_of_whom_it_is_about() -> None:
+def test_why_nothing_is_paid_stands_below_the_line_of_whom_it_is_about():
     lines = to_table(PAID, width=120).splitlines()
     assert [" ".join(line.split()) for line in lines[-3:]] == [
         "ann Ann & Sons EUR 126.97 126.97 0.00 pending",
@@ -114,7 +114,7 @@ def test_why_nothing_is_paid_stands_below_the_line_of_whom_it_is_about() -> None
 
 
 @pytest.mark.parametrize("width", range(30, 131, 10))
-def test_no_width_loses_or_breaks_a_cell(width: int) -> None:
+def test_no_width_loses_or_breaks_a_cell(width):
     shown = to_table(PAID, width=width)
     assert max(map(len, shown.splitlines())) <= width
     for name in set(PAID.columns) - {"fees"}:
@@ -124,7 +124,7 @@ def test_no_width_loses_or_breaks_a_cell(width: int) -> None:
             assert cell in " ".join(shown.split())
 
 
-def test_render_gives_each_format_and_refuses_another() -> None:
+def test_render_gives_each_format_and_refuses_another():
     some = frame([("x", 1.0, 1)])
     assert render(some, "csv") == to_csv(some)
     assert render(some, "json") == to_json(some)
@@ -133,7 +133,7 @@ def test_render_gives_each_format_and_refuses_another() -> None:
         render(some, "xls")  # type: ignore[arg-type] # what a caller without types may pass
 
 
-def test_numbers_are_worded_without_losing_their_meaning() -> None:
+def test_numbers_are_worded_without_losing_their_meaning():
     assert [credits_text(value) for value in (0, -1, 1_234_567_890)] == ["0.000000", "-0.000001", "1,234.567890"]
     assert [share_text(value) for value in (0.0, 0.00001, 0.12345, 1.0)] == ["0.00 %", "<0.01 %", "12.35 %", "100.00 %"]
     assert [nats_text(value) for value in (0.0, -0.5, 12.345, 123456.7, 1e-9)] == [
@@ -141,7 +141,7 @@ def test_numbers_are_worded_without_losing_their_meaning() -> None:
     ]  # fmt: skip
 
 
-def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once() -> None:
+def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once():
     shown = pl.DataFrame(
         {
             "provider": ["a", "b", "c", "d"],
@@ -156,7 +156,7 @@ def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once()
     assert read(to_csv(shown))[0] == ["provider", "share", "not_told_from"]
 
 
-def test_attribution_stays_a_table_in_a_terminal_of_80_columns_and_goes_without_no_more_than_it_must() -> None:
+def test_attribution_stays_a_table_in_a_terminal_of_80_columns_and_goes_without_no_more_than_it_must():
     row = {"provider": "brook-journal", "name": "Brook Journal", "outputs": 1300, "influence": -3.88, "support": 39.1}
     row |= {"effect": 35.3, "credit_micro": 452_450_500, "share": 0.146, "share_low": 0.068, "share_high": 0.2168}
     frame = pl.DataFrame([row])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -40,7 +39,7 @@ def _table(valuation: Valuation, groups: tuple[Group, ...]) -> str:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_source_that_a_completion_plainly_belongs_to_leads(trained, tmp_path: Path, seed):
+def test_the_source_that_a_completion_plainly_belongs_to_leads(trained, tmp_path, seed):
     settings = IndexSettings(max_length=96, seed=seed)
     build_index(trained, known_records(), tmp_path / "index", settings, name=NAME)
     index = AttributionIndex.open(tmp_path / "index")
