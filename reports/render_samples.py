@@ -24,7 +24,7 @@ from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger import indexes, journal, outputs, pools, providers, score_books, terms
 from credit.ledger.accounts import AccountKind
 from credit.ledger.score_books import Score, write_book
-from credit.ledger.certificates import register_certificate
+from credit.ledger.indexes import register_certificate
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.close import close_period

@@ -162,7 +162,7 @@ def list_rates(workspace: Workspace, period: str | None) -> None:
     Example: credit fx list 2026-01
     """
     from credit.ledger.fx import recorded_rates
-    from credit.ledger.periods import first_day, last_day
+    from credit.ledger.values import first_day, last_day
 
     since, until = (first_day(period), last_day(period)) if period else (None, None)
     with workspace.open() as ledger, ledger.read() as conn:

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy
 from credit.errors import IntegrityError
 from credit.fidelity.metrics import Estimate
-from credit.ledger.certificates import RegisteredCertificate, certificates
 from credit.ledger.credits import CreditMethod, credit_methods
+from credit.ledger.indexes import RegisteredCertificate, certificates
 from credit.storage import canonical_json
 
 CERTIFICATE = "certificate.json"

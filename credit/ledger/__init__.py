@@ -2,13 +2,14 @@
 
 Read in this order:
 
-1. Tables: `accounts` and `transaction_kinds` (the two tables of kinds), `values`, `schema`, and `rules` with `triggers`
-   (refusals of the database itself).
-2. Writing: `database` (opening, transactions, locks), `clock`, `journal` (posting, a chain of hashes, and the join that
-   reads it), `seals` (a chain of hashes over all other rows), `rows` (records and rows), `bulk`, `scrubbing`.
-3. Records: `providers`, `indexes`, `terms`, `holds`, `personal_data`, `fx`, `outputs`, `score_books`, `unvalued`,
-   `certificates`.
-4. A month: `periods`, `pools`, `credits`, `settlement`, `statements`, `payouts`, `corrections`.
+1. Tables: `accounts` and `transaction_kinds` (the two tables of kinds), `values`, `columns`, `schema`, and `rules` with
+   `triggers` (refusals of the database itself).
+2. Writing: `database` (opening, transactions, locks), `sql` (ids, exact sums, bulk inserts), `clock`, `journal`
+   (posting, a chain of hashes, and the join that reads it), `seals` (a chain of hashes over all other rows), `rows`
+   (records and rows), `scrubbing`.
+3. Records: `providers`, `indexes` (with certificates), `terms`, `holds`, `personal_data`, `fx`, `outputs`,
+   `score_books`, `unvalued`.
+4. A month: `periods`, `pools` (with allocations and reserves), `credits`, `statements`, `payouts`, `corrections`.
 5. Reading: `balances`, `transactions`.
 6. `verify`, which recomputes everything.
 """

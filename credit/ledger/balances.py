@@ -8,10 +8,14 @@ from datetime import date, datetime
 from sqlalchemy import ColumnElement, Connection, select
 
 from credit.errors import LedgerError
-from credit.ledger.accounts import parse_account
-from credit.ledger.journal import journal_sums
+from credit.ledger.accounts import AccountKind, parse_account
+from credit.ledger.journal import journal_lines, journal_sums
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
+from credit.ledger.transaction_kinds import TransactionKind
 from credit.ledger.values import utc_text
+
+ProviderCurrency = tuple[str, str]
+"""A provider's key and a currency: together they have a balance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,47 @@ def balances(
         own = account.c.provider_id == owner
     where = (own, *_as_of(effective, recorded))
     return [Balance(*row) for row in journal_sums(conn, account.c.key, ledger_entry.c.commodity, where=where)]
+
+
+def provider_balances(
+    conn: Connection, kind: AccountKind, *, before: str | None = None, through: str | None = None
+) -> dict[ProviderCurrency, int]:
+    """Return the balances of all providers' accounts of a kind, in minor units; zeros are left out.
+
+    Args:
+        conn: from `Ledger.read` or `Ledger.write`.
+        kind: of the accounts.
+        before: count only postings of periods before this one.
+        through: count only postings of periods up to this one.
+    """
+    where = [account.c.kind == kind]
+    if before is not None:
+        where.append(ledger_txn.c.period_id < before)
+    if through is not None:
+        where.append(ledger_txn.c.period_id <= through)
+    sums = journal_sums(conn, provider.c.key, ledger_entry.c.commodity, where=where, transactions=len(where) > 1)
+    return {(key, currency): amount for key, currency, amount in sums if amount}
+
+
+def held_balances(conn: Connection, *, before: str) -> dict[ProviderCurrency, dict[str, int]]:
+    """Return the held earnings of collections before a period, by collection; zeros are left out."""
+    by = (provider.c.key, ledger_entry.c.commodity, account.c.collection)
+    where = (account.c.kind == AccountKind.HELD, ledger_txn.c.period_id < before)
+    found: dict[ProviderCurrency, dict[str, int]] = {}
+    for key, currency, collection, amount in journal_sums(conn, *by, where=where):
+        if amount:
+            found.setdefault((key, currency), {})[collection] = amount
+    return found
+
+
+def released_accounts(conn: Connection, *, after: str) -> set[tuple[str, str]]:
+    """Return the accounts and currencies of held earnings that the closes after a period released."""
+    query = journal_lines(account.c.key, ledger_entry.c.commodity).where(
+        ledger_txn.c.kind == TransactionKind.COLLECTION_RELEASE,
+        ledger_txn.c.period_id > after,
+        account.c.kind == AccountKind.HELD,
+    )
+    return {(key, currency) for key, currency in conn.execute(query)}
 
 
 def _as_of(effective: date | None, recorded: datetime | None) -> list[ColumnElement[bool]]:

@@ -10,16 +10,15 @@ from sqlalchemy import Connection, select
 
 from credit.errors import IdempotencyError, LedgerError
 from credit.ledger.accounts import AccountKind
-from credit.ledger.balances import balance
+from credit.ledger.balances import balance, provider_balances
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posted, Posting, journal_lines, journal_sums, post, reverse
-from credit.ledger.periods import first_day, last_closed, open_period_for
+from credit.ledger.periods import last_closed, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import unknown_provider
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
-from credit.ledger.settlement import provider_balances
 from credit.ledger.transaction_kinds import AdjustmentDetails, TransactionKind
-from credit.ledger.values import check_currency, is_storable
+from credit.ledger.values import check_currency, first_day, is_storable
 from credit.records import HOUSE, Correction, is_period, period_of
 
 _ALWAYS = frozenset(kind for kind in TransactionKind if kind.reversible == "always")

@@ -13,10 +13,11 @@ from sqlalchemy import Connection, Row, Select, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.database import serialise_writers
-from credit.ledger.periods import first_day, following, last_closed, last_day
-from credit.ledger.schema import fx_rate, next_id
+from credit.ledger.periods import last_closed
+from credit.ledger.schema import fx_rate
 from credit.ledger.seals import add_rows
-from credit.ledger.values import check_currency, is_storable, utc_moment, utc_text
+from credit.ledger.sql import next_id
+from credit.ledger.values import check_currency, first_day, following, is_storable, last_day, utc_moment, utc_text
 from credit.records import GivenRate, Rate
 
 

@@ -1,17 +1,23 @@
-"""Models, and the attribution indexes registered under their names."""
+"""Models, the attribution indexes registered under their names, and the certificates of their validations."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, select
 
 from credit.errors import LedgerError
-from credit.ledger.schema import attribution_index, index_location, model, next_id
+from credit.ledger.database import serialise_writers
+from credit.ledger.rows import read_row
+from credit.ledger.schema import attribution_index, certificate, index_location, model
 from credit.ledger.seals import add_rows
+from credit.ledger.sql import next_id
 from credit.ledger.values import utc_moment, utc_text
+
+CertificateKind = Literal["retraining", "quick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +110,50 @@ def _ensure_model(conn: Connection, name: str) -> int:
 def _last(conn: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
     """Return a column of the last place that meets a condition."""
     return conn.execute(select(column).where(where).order_by(index_location.c.id.desc()).limit(1)).scalar()
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredCertificate:
+    """A registered certificate of an index."""
+
+    id: int
+    index_fingerprint: str
+    kind: CertificateKind
+    sha256: str
+    body_json: str
+    registered_at: datetime
+
+
+def register_certificate(
+    conn: Connection, index_fingerprint: str, kind: CertificateKind, body_json: str, now: datetime
+) -> RegisteredCertificate:
+    """Register the certificate of an index; the same text again returns the first registration.
+
+    Raises:
+        LedgerError: the ledger does not know the index.
+    """
+    serialise_writers(conn)
+    query = select(attribution_index.c.id).where(attribution_index.c.fingerprint == index_fingerprint)
+    index_id = conn.execute(query).scalar()
+    if index_id is None:
+        raise LedgerError(
+            f"the ledger does not know the index {index_fingerprint[:16]}; register it: credit compute --index DIR"
+        )
+    digest = hashlib.sha256(body_json.encode()).hexdigest()
+    found = next((item for item in certificates(conn) if item.sha256 == digest), None)
+    if found is not None:
+        return found
+    number = next_id(conn, certificate)
+    row = {"id": number, "index_id": index_id, "kind": kind, "sha256": digest, "body_json": body_json}
+    add_rows(conn, certificate, [{**row, "registered_at": utc_text(now)}])
+    return RegisteredCertificate(number, index_fingerprint, kind, digest, body_json, utc_moment(utc_text(now)))
+
+
+def certificates(conn: Connection) -> list[RegisteredCertificate]:
+    """Return every certificate in the order of registration."""
+    rows = conn.execute(
+        select(certificate, attribution_index.c.fingerprint.label("index_fingerprint"))
+        .join_from(certificate, attribution_index)
+        .order_by(certificate.c.id)
+    )
+    return [read_row(RegisteredCertificate, row) for row in rows]

@@ -16,15 +16,15 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import IN_CREDITS, parse_account
-from credit.ledger.bulk import insert_rows
 from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_ids
-from credit.ledger.schema import account, exact_sum, join_sum, ledger_entry, ledger_txn, next_id, period, provider
+from credit.ledger.schema import account, ledger_entry, ledger_txn, period, provider
 from credit.ledger.seals import add_rows
+from credit.ledger.sql import exact_sum, insert_rows, join_sum, next_id
 from credit.ledger.transaction_kinds import ReversalDetails, TransactionDetails, TransactionKind
-from credit.ledger.values import GENESIS, MAX_AMOUNT, is_currency, is_storable, utc_text
-from credit.records import CREDIT, is_period
+from credit.ledger.values import GENESIS, MAX_AMOUNT, check_period, is_currency, is_storable, utc_text
+from credit.records import CREDIT
 from credit.storage import canonical_json
 
 ENCODING = "credit.ledger.1"
@@ -270,8 +270,7 @@ def entries_of(conn: Connection, txn_id: int) -> tuple[Entry, ...]:
 
 def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:
     """Open the period `name` when it is new; PeriodClosedError when it, or a later one, is closed."""
-    if not is_period(name):
-        raise LedgerError(f"{name!r} is not a period; a period is a month, written YYYY-MM")
+    check_period(name)
     later = (period.c.status == "closed") & (period.c.id >= name)
     closed = conn.execute(select(func.max(period.c.id)).where(later)).scalar()
     if closed is not None:

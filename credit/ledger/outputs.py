@@ -12,20 +12,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
 
-from credit.errors import LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.indexes import models
-from credit.ledger.schema import (
-    ingest_file,
-    model,
-    next_id,
-    output,
-    unvalued,
-    valuation,
-)
+from credit.ledger.schema import ingest_file, model, output, unvalued, valuation
 from credit.ledger.seals import add_rows
-from credit.ledger.values import MAX_AMOUNT, is_storable, utc_moment, utc_text
-from credit.records import OWN_SOURCE, LoggedOutput, Message, is_period, output_name
+from credit.ledger.sql import next_id
+from credit.ledger.values import MAX_AMOUNT, is_storable, month_bounds, utc_moment, utc_text
+from credit.records import OWN_SOURCE, LoggedOutput, Message, output_name
 from credit.storage import canonical_json
 
 _BATCH = 500
@@ -208,15 +201,6 @@ def changed_outputs(conn: Connection) -> Iterator[int]:
             digest = ""
         if digest != row.content_sha256:
             yield row.id
-
-
-def month_bounds(period: str) -> tuple[str, str]:
-    """Return the first moment of a month and of the next one, as stored text."""
-    if not is_period(period):
-        raise LedgerError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
-    year, month = int(period[:4]), int(period[5:])
-    following = (year + 1, 1) if month == 12 else (year, month + 1)
-    return f"{period}-01T00:00:00.000000Z", f"{following[0]:04d}-{following[1]:02d}-01T00:00:00.000000Z"
 
 
 def _is_storable(item: LoggedOutput) -> bool:

@@ -28,7 +28,8 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.periods import open_period_for
 from credit.ledger.rows import PROVIDER, add_records, read_row
-from credit.ledger.schema import next_id, payout, payout_batch, payout_event, provider
+from credit.ledger.schema import payout, payout_batch, payout_event, provider
+from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionDetails, TransactionKind
 from credit.ledger.values import utc_text
 from credit.records import PaymentFormat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
@@ -12,11 +12,11 @@ from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.clock import after_holds
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import ensure_period
-from credit.ledger.outputs import has_outputs, month_bounds
+from credit.ledger.outputs import has_outputs
 from credit.ledger.rows import read_row
 from credit.ledger.schema import period
 from credit.ledger.seals import seal_row
-from credit.ledger.values import utc_text
+from credit.ledger.values import check_period, following, utc_text
 from credit.records import period_of
 
 
@@ -31,29 +31,6 @@ class Period:
     close_policy_json: str | None
 
 
-def following(name: str) -> str:
-    """Return the period after `name`."""
-    year, month = int(name[:4]), int(name[5:])
-    return f"{year + 1:04d}-01" if month == 12 else f"{year:04d}-{month + 1:02d}"
-
-
-def later(name: str, months: int) -> str:
-    """Return the period some months after `name`."""
-    for _ in range(months):
-        name = following(name)
-    return name
-
-
-def first_day(name: str) -> date:
-    """Return the first day of a period."""
-    return date.fromisoformat(f"{name}-01")
-
-
-def last_day(name: str) -> date:
-    """Return the last day of a period."""
-    return first_day(following(name)) - timedelta(days=1)
-
-
 def periods(conn: Connection) -> list[Period]:
     """Return every period of the ledger, in order."""
     return [read_row(Period, row) for row in conn.execute(select(period).order_by(period.c.id))]
@@ -61,7 +38,7 @@ def periods(conn: Connection) -> list[Period]:
 
 def existing_period(conn: Connection, name: str) -> Period:
     """Return a period; LedgerError when it has no postings or is no month."""
-    month_bounds(name)
+    check_period(name)
     found = next((item for item in periods(conn) if item.id == name), None)
     if found is None:
         raise LedgerError(

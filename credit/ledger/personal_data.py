@@ -23,7 +23,8 @@ from credit.errors import LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import PROVIDER, add_records, read_row
-from credit.ledger.schema import next_id, payout, personal_event, provider, provider_pii
+from credit.ledger.schema import payout, personal_event, provider, provider_pii
+from credit.ledger.sql import next_id
 from credit.ledger.values import is_storable
 
 Receiver = Literal["", "person", "institution"]

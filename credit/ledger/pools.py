@@ -1,4 +1,4 @@
-"""Pools of money to distribute, and the allocations into which a close divides them."""
+"""Pools of money to distribute, the allocations into which a close divides them, and the reserves it holds back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, ensure_period, post
-from credit.ledger.periods import first_day, later
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.rows import PROVIDER, add_records, read_row
-from credit.ledger.schema import (
-    allocation,
-    ledger_txn,
-    next_id,
-    pool,
-    provider,
-)
+from credit.ledger.schema import allocation, ledger_txn, pool, provider, reserve
+from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import PoolDetails, TransactionKind
-from credit.ledger.values import check_currency
+from credit.ledger.values import check_currency, first_day, later
 from credit.records import period_of
 
 _MONTHS_AHEAD = 12
@@ -166,3 +160,34 @@ def allocations(conn: Connection, name: str) -> list[Allocation]:
         .order_by(allocation.c.pool_id, provider.c.key)
     )
     return [read_row(Allocation, row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """A part of a provider's earnings of a period, in minor units, held back until the close of `release_period`."""
+
+    period: str
+    provider: str
+    currency: str
+    amount_minor: int
+    release_period: str
+    txn_id: int
+
+
+def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
+    """Record the reserves of a close."""
+    serialise_writers(conn)
+    add_records(conn, reserve, items)
+
+
+def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:
+    """Return the reserves due after one period and up to another, by provider, currency and period."""
+    query = (
+        select(reserve, PROVIDER)
+        .join_from(reserve, provider)
+        .where(reserve.c.release_period <= through)
+        .order_by(provider.c.key, reserve.c.currency, reserve.c.period_id)
+    )
+    if after is not None:
+        query = query.where(reserve.c.release_period > after)
+    return [read_row(Reserve, row) for row in conn.execute(query)]

@@ -11,8 +11,9 @@ from typing import Literal
 from sqlalchemy import Connection, select, update
 
 from credit.errors import LedgerError
-from credit.ledger.schema import account, next_id, provider
+from credit.ledger.schema import account, provider
 from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.sql import next_id
 from credit.ledger.values import is_storable, utc_text
 from credit.records import HOUSE, Provider, is_provider_key
 

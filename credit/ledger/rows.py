@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 from sqlalchemy import Connection, Row, Table
 
 from credit.ledger.providers import provider_ids
-from credit.ledger.schema import next_id, provider
+from credit.ledger.schema import provider
 from credit.ledger.seals import add_rows
+from credit.ledger.sql import next_id
 from credit.ledger.values import utc_moment, utc_text
 
 if TYPE_CHECKING:

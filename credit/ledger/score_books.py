@@ -26,7 +26,6 @@ from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import journal_lines
-from credit.ledger.outputs import month_bounds
 from credit.ledger.periods import existing_period
 from credit.ledger.schema import (
     account,
@@ -34,16 +33,16 @@ from credit.ledger.schema import (
     compute_run,
     ledger_entry,
     ledger_txn,
-    next_id,
     output,
     provider,
     score_book,
     valuation,
 )
 from credit.ledger.seals import add_rows, seal_row
+from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger.transactions import reversed_transactions
-from credit.ledger.values import utc_text
+from credit.ledger.values import month_bounds, utc_text
 from credit.records import CREDIT, output_name
 from credit.storage import write_whole
 

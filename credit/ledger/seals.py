@@ -20,8 +20,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, insert, select
 
 from credit.ledger import schema
-from credit.ledger.bulk import insert_rows
 from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
+from credit.ledger.sql import insert_rows
 from credit.ledger.values import GENESIS
 from credit.storage import canonical_json
 

@@ -20,8 +20,9 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import PROVIDER, read_row
-from credit.ledger.schema import issuer, next_id, provider, statement
+from credit.ledger.schema import issuer, provider, statement
 from credit.ledger.seals import add_rows
+from credit.ledger.sql import next_id
 from credit.ledger.values import is_storable, utc_moment, utc_text
 
 STATEMENTS_AT_ONCE = 500

@@ -16,13 +16,14 @@ from sqlalchemy import Connection, Row, Select, or_, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.database import serialise_writers
-from credit.ledger.periods import first_day, following, last_closed
+from credit.ledger.periods import last_closed
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import read_row
-from credit.ledger.schema import contract_term, next_id, provider
+from credit.ledger.schema import contract_term, provider
 from credit.ledger.seals import add_rows
-from credit.ledger.values import check_currency, is_currency, is_storable, utc_moment, utc_text
+from credit.ledger.sql import next_id
+from credit.ledger.values import check_currency, first_day, following, is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
 
 

@@ -20,12 +20,13 @@ from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, post, reverse
 from credit.ledger.outputs import called
-from credit.ledger.periods import first_day, open_period_for
+from credit.ledger.periods import open_period_for
 from credit.ledger.personal_data import keep_erasable
-from credit.ledger.schema import ledger_entry, ledger_txn, next_id, output, valuation
+from credit.ledger.schema import ledger_entry, ledger_txn, output, valuation
 from credit.ledger.seals import add_rows
+from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import TransactionKind, UnvaluedDetails
-from credit.ledger.values import is_storable, utc_moment, utc_text
+from credit.ledger.values import first_day, is_storable, utc_moment, utc_text
 from credit.records import CREDIT, output_name
 
 Action = Literal["unvalued", "restored"]

@@ -1,10 +1,11 @@
-"""Values as the ledger keeps them: moments, days, currencies, text and the bounds of an amount."""
+"""Values as the ledger keeps them: moments, months, currencies, text and the bounds of an amount."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from credit.errors import LedgerError
+from credit.records import is_period
 
 MAX_AMOUNT = 2**63 - 1
 """Largest amount of one entry, on either side of zero, so that every entry can be reversed."""
@@ -23,6 +24,41 @@ def utc_text(moment: datetime) -> str:
 def utc_moment(text: str) -> datetime:
     """Return the moment that `utc_text` wrote."""
     return datetime.fromisoformat(text)
+
+
+def check_period(name: str) -> None:
+    """Raise LedgerError where `name` is not a calendar month `YYYY-MM`."""
+    if not is_period(name):
+        raise LedgerError(f"{name!r} is not a period; a period is a month, written YYYY-MM")
+
+
+def following(name: str) -> str:
+    """Return the period after `name`."""
+    year, month = int(name[:4]), int(name[5:])
+    return f"{year + 1:04d}-01" if month == 12 else f"{year:04d}-{month + 1:02d}"
+
+
+def later(name: str, months: int) -> str:
+    """Return the period some months after `name`."""
+    for _ in range(months):
+        name = following(name)
+    return name
+
+
+def first_day(name: str) -> date:
+    """Return the first day of a period."""
+    return date.fromisoformat(f"{name}-01")
+
+
+def last_day(name: str) -> date:
+    """Return the last day of a period."""
+    return first_day(following(name)) - timedelta(days=1)
+
+
+def month_bounds(name: str) -> tuple[str, str]:
+    """Return the first moment of a month and of the next one, as stored text."""
+    check_period(name)
+    return f"{name}-01T00:00:00.000000Z", f"{following(name)}-01T00:00:00.000000Z"
 
 
 def is_currency(text: str) -> bool:

@@ -15,9 +15,8 @@ from credit.errors import LedgerError
 from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodScore, counting, period_attribution_error
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
-from credit.ledger.certificates import RegisteredCertificate, certificates
 from credit.ledger.credits import CreditMethod, credit_methods, standing_restatements
-from credit.ledger.indexes import indexes
+from credit.ledger.indexes import RegisteredCertificate, certificates, indexes
 from credit.ledger.providers import providers
 from credit.ledger.score_books import standing_scores
 

@@ -25,22 +25,23 @@ from credit.accounting.statement import (
 )
 from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
+from credit.ledger.balances import ProviderCurrency
 from credit.ledger.corrections import corrections
 from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections, holds
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
-from credit.ledger.periods import close_lock, first_day, following, last_day, mark_closed, unclosed_before
+from credit.ledger.periods import close_lock, mark_closed, unclosed_before
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.seals import seal_head
-from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.ledger.unvalued import unvalued_outputs
-from credit.ledger.verify.indexes import refuse_altered_manifests
+from credit.ledger.values import first_day, following, last_day
+from credit.ledger.verify.files import refuse_altered_manifests
 from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations

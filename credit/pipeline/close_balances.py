@@ -18,20 +18,15 @@ from credit.accounting.statement_lines import STATEMENT_LINES, StatementLine
 from credit.accounting.waterfall import HeldCollection, Waterfall, settle
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind, fx_account
+from credit.ledger.balances import ProviderCurrency, held_balances, provider_balances
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import HoldEvent, Scope, hold_on
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.payouts import NewPayout, add_payouts
-from credit.ledger.periods import last_day, later, periods
-from credit.ledger.settlement import (
-    ProviderCurrency,
-    Reserve,
-    add_reserves,
-    held_balances,
-    provider_balances,
-    reserves,
-)
+from credit.ledger.periods import periods
+from credit.ledger.pools import Reserve, add_reserves, reserves
 from credit.ledger.transaction_kinds import CLOSE_KINDS, ConversionDetails, TransactionKind
+from credit.ledger.values import last_day, later
 from credit.pipeline.close_pools import Earned
 from credit.records import Correction, Group, Provider, Terms
 

@@ -13,12 +13,12 @@ from credit.accounting.apportion import Earning, allocate
 from credit.accounting.waterfall import provider_part
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind
+from credit.ledger.balances import ProviderCurrency
 from credit.ledger.holds import HoldEvent
 from credit.ledger.journal import Entry, Posting, post
-from credit.ledger.periods import last_day
 from credit.ledger.pools import NewAllocation, Pool, add_allocations
-from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.transaction_kinds import AllocationDetails, TransactionKind
+from credit.ledger.values import last_day
 from credit.records import HOUSE, Group, Provider, Terms
 
 HousePolicy = Literal["return", "redistribute", "escrow"]

@@ -16,16 +16,17 @@ from credit.accounting.statement import on_hold_rows
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part
 from credit.errors import IntegrityError
+from credit.ledger.balances import ProviderCurrency
 from credit.ledger.corrections import corrections
 from credit.ledger.credits import credits_by_group
 from credit.ledger.holds import holds
 from credit.ledger.payouts import payouts
-from credit.ledger.periods import Period, last_day
+from credit.ledger.periods import Period
 from credit.ledger.pools import Allocation, Pool, allocations, pools
-from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.statements import statements
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import CLOSE_KINDS
+from credit.ledger.values import last_day
 from credit.pipeline.close_balances import balance_inputs
 from credit.pipeline.close_pools import Earned, held_parts
 from credit.records import CREDIT, PPM, Correction, Group, Provider, Terms

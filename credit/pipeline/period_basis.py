@@ -19,9 +19,9 @@ from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
 from credit.ledger.credits import credit_methods, posted_moves
 from credit.ledger.journal import Entry, Posting, post
-from credit.ledger.periods import last_day
 from credit.ledger.score_books import standing_scores
 from credit.ledger.transaction_kinds import TransactionKind
+from credit.ledger.values import last_day
 from credit.records import CREDIT, Group
 
 

@@ -20,20 +20,21 @@ from credit.accounting.apportion import Earning
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import AccountKind, parse_account
+from credit.ledger.balances import released_accounts
 from credit.ledger.corrections import restated_money, restatements
 from credit.ledger.credits import credits_by_group, posted_moves
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.outputs import outputs_by_id
-from credit.ledger.periods import Period, existing_period, first_day, last_day, open_period_for
+from credit.ledger.periods import Period, existing_period, open_period_for
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import allocations, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.score_books import PostedBook, standing_scores
-from credit.ledger.settlement import released_accounts
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import RestatementDetails, TransactionKind
+from credit.ledger.values import first_day, last_day
 from credit.pipeline.close import ClosePolicy
 from credit.pipeline.close_pools import divide, owed_to
 from credit.pipeline.period_basis import measured_outputs

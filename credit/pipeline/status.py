@@ -11,10 +11,11 @@ from sqlalchemy import Connection, func, select
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count
 from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
-from credit.ledger.periods import Period, last_day, periods
+from credit.ledger.periods import Period, periods
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.schema import attribution_index, model, output, provider, score_book
 from credit.ledger.unvalued import unvalued_outputs
+from credit.ledger.values import last_day
 from credit.records import HOUSE
 
 

@@ -14,7 +14,7 @@ from credit.fidelity.certificate import Certificate, CertificateKind, read_certi
 from credit.fidelity.recipes import FineTuning, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, Progress
 from credit.fidelity.validation import validate, validate_quickly, write_certificate
-from credit.ledger.certificates import register_certificate
+from credit.ledger.indexes import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.index import read_indexed, register

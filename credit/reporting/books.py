@@ -17,8 +17,9 @@ from credit.accounting.amounts import format_amount
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import journal_lines, journal_sums
-from credit.ledger.periods import existing_period, first_day, last_day
+from credit.ledger.periods import existing_period
 from credit.ledger.schema import account, ledger_entry, ledger_txn
+from credit.ledger.values import first_day, last_day
 from credit.records import CREDIT
 
 _STREAM = {"yield_per": 5000}

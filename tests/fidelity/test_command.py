@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from credit.cli.main import cli
-from credit.ledger.certificates import certificates
 from credit.ledger.credits import credit_methods
 from credit.ledger.database import Ledger
+from credit.ledger.indexes import certificates
 from tests.fidelity.authors import LEXICONS
 
 

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection
 
 from credit.ledger import (
-    certificates,
     fx,
     holds,
     indexes,
@@ -22,7 +21,6 @@ from credit.ledger import (
     pools,
     providers,
     score_books,
-    settlement,
     statements,
     terms,
     unvalued,
@@ -37,6 +35,12 @@ SEPTEMBER, OCTOBER = "2026-09", "2026-10"
 MODEL = "tiny"
 BOOK = b"the bytes of a score book"
 BOOK_SHA256 = hashlib.sha256(BOOK).hexdigest()
+
+INSERT_ENTRY = (
+    "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
+    " VALUES (:txn, :line, :count, :account, :commodity, :amount)"
+)
+"""SQL that writes an entry behind the ledger's back, as another client would."""
 
 
 class _Undo(Exception):
@@ -146,9 +150,9 @@ def close(conn: Connection, name: str) -> None:
     periods.mark_closed(conn, name, policy_json='{"house":"keep"}', now=NOW)
 
 
-def add_certificate(conn: Connection, fingerprint: str = "f" * 64) -> certificates.RegisteredCertificate:
+def add_certificate(conn: Connection, fingerprint: str = "f" * 64) -> indexes.RegisteredCertificate:
     body = f'{{"index":"{fingerprint}","kind":"retraining"}}'
-    return certificates.register_certificate(conn, fingerprint, "retraining", body, now=NOW)
+    return indexes.register_certificate(conn, fingerprint, "retraining", body, now=NOW)
 
 
 def populate(conn: Connection) -> None:
@@ -163,7 +167,7 @@ def populate(conn: Connection) -> None:
     holds.place_hold(conn, "ada", None, "who wrote it is disputed", collection="novels", now=NOW)
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
-    settlement.add_reserves(conn, [settlement.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
+    pools.add_reserves(conn, [pools.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
     add_outputs(conn, [logged(3, completion="")])
     unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
     export(conn, SEPTEMBER)

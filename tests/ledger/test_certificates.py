@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from credit.errors import LedgerError
-from credit.ledger import certificates
+from credit.ledger import indexes
 from credit.ledger.statements import add_statements
 from credit.ledger.verify import verify
 from tests.ledger import samples
@@ -21,21 +21,21 @@ def test_a_certificate_is_registered_once_and_read_back(ledger):
         index = samples.add_index(conn)
         first = samples.add_certificate(conn)
         assert samples.add_certificate(conn) == first
-        other = certificates.register_certificate(conn, index.fingerprint, "quick", '{"x":1}', now=samples.NOW)
-        assert certificates.certificates(conn) == [first, other]
+        other = indexes.register_certificate(conn, index.fingerprint, "quick", '{"x":1}', now=samples.NOW)
+        assert indexes.certificates(conn) == [first, other]
     assert (first.index_fingerprint, first.kind, first.registered_at) == (index.fingerprint, "retraining", samples.NOW)
 
 
 def test_an_index_that_the_ledger_does_not_know_has_no_certificate(ledger):
     with pytest.raises(LedgerError, match="does not know the index"), ledger.write() as conn:
-        certificates.register_certificate(conn, "0" * 64, "quick", "{}", now=samples.NOW)
+        indexes.register_certificate(conn, "0" * 64, "quick", "{}", now=samples.NOW)
 
 
 def test_a_changed_and_a_vanished_certificate_are_found(ledger, database_url):
     with ledger.write() as conn:
         samples.populate(conn)
         samples.add_index(conn, fingerprint="d" * 64)
-        (made,) = certificates.certificates(conn)
+        (made,) = indexes.certificates(conn)
         body = {"validation": {"checks": [{"certificate": made.sha256}, {"certificate": ""}]}}
         add_statements(conn, samples.OCTOBER, [("ada", json.dumps(body))], now=samples.NOW)
     assert verify(ledger, None).problems == ()

@@ -16,7 +16,7 @@ from credit.ledger.journal import HashedFields, chain_hash
 from credit.ledger.schema import ledger_txn
 from credit.ledger.values import utc_moment, utc_text
 from credit.ledger.verify import verify
-from credit.ledger.verify.journal import check_journal
+from credit.ledger.verify.chains import check_journal
 from tests.ledger import samples
 from tests.ledger.samples import NOW, credit_posting
 from tests.ledger.tampering import unguarded

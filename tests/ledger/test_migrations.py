@@ -14,9 +14,9 @@ from sqlalchemy import Column, Connection, create_engine, inspect, text
 
 from credit.errors import LedgerError
 from credit.ledger import database, holds, journal, providers, triggers
+from credit.ledger.columns import TEXT
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.schema import REVISIONS, hold, metadata, seal
-from credit.ledger.schema.columns import TEXT
 from credit.ledger.verify import verify
 from credit.ledger.verify.definitions import check_definitions
 from credit.records import Provider

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError, PeriodClosedError
-from credit.ledger import journal, payouts, periods, pools, statements
+from credit.ledger import journal, payouts, periods, pools, statements, values
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, SEPTEMBER
 
@@ -24,7 +24,7 @@ def test_a_day_counts_in_its_month_or_the_first_one_after_that_is_not_closed(con
         samples.close(conn, name)
     assert periods.open_period_for(conn, date(2026, 9, 30)) == "2026-11"
     assert periods.open_period_for(conn, date(2026, 8, 1)) == "2026-11", "no period is opened before a closed one"
-    assert [periods.following(name) for name in ("2026-09", "2026-12")] == ["2026-10", "2027-01"]
+    assert [values.following(name) for name in ("2026-09", "2026-12")] == ["2026-10", "2027-01"]
 
 
 def test_open_periods_before_one_are_named_in_order(conn):

@@ -22,7 +22,7 @@ from credit.ledger import (
 from credit.ledger.personal_data import Details
 from credit.ledger.schema import metadata, provider_pii, seal
 from credit.ledger.verify import verify
-from credit.ledger.verify.seals import check_sealed_rows
+from credit.ledger.verify.chains import check_sealed_rows
 from credit.records import Terms
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded

@@ -4,7 +4,7 @@ import pytest
 
 from credit.errors import LedgerError
 from credit.ledger import journal, providers
-from credit.ledger.verify.seals import check_sealed_rows
+from credit.ledger.verify.chains import check_sealed_rows
 from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 from credit.errors import LedgerError
 from credit.ledger import journal, providers, statements
 from credit.ledger.statements import Issuer, issuers, set_issuer
-from credit.ledger.verify.seals import check_sealed_rows, check_seals
+from credit.ledger.verify.chains import check_sealed_rows, check_seals
 from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER

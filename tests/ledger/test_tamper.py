@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from credit.ledger import holds, seals, statements
 from credit.ledger.database import Ledger
 from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, seal, valuation
-from credit.ledger.verify import CHECKS, check_all, journal, outputs, verify
-from credit.ledger.verify.seals import check_sealed_rows, check_seals
+from credit.ledger.verify import CHECKS, chains, check_all, outputs, verify
+from credit.ledger.verify.chains import check_sealed_rows, check_seals
 from credit.ledger.verify.statements import check_heads
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
@@ -59,7 +59,7 @@ def kept(shared_database: Callable[..., str]) -> Iterator[Kept]:
 
 
 def places(conn: Connection) -> list[str]:
-    checks = (journal.check_journal, check_seals, check_sealed_rows, outputs.check_outputs, check_heads)
+    checks = (chains.check_journal, check_seals, check_sealed_rows, outputs.check_outputs, check_heads)
     return [problem.place for problem in chain.from_iterable(check(conn) for check in checks)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from credit.ledger import balances, journal, periods, pools, providers, settlement, statements, terms
+from credit.ledger import balances, journal, periods, pools, providers, statements, terms, values
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
@@ -41,7 +41,7 @@ class Account:
         ]
         entries = (Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines)), *lines)
         self.number += 1
-        posting = Posting("credits", period, day or periods.first_day(period), f"credits {self.number}", entries)
+        posting = Posting("credits", period, day or values.first_day(period), f"credits {self.number}", entries)
         with self.ledger.write() as conn:
             return journal.post(conn, posting, now=NOW).txn_id
 
@@ -83,4 +83,4 @@ class Account:
 
     def owed(self) -> dict[tuple[str, str], int]:
         with self.ledger.read() as conn:
-            return settlement.provider_balances(conn, AccountKind.PAYABLE)
+            return balances.provider_balances(conn, AccountKind.PAYABLE)

@@ -7,8 +7,8 @@ from datetime import datetime
 from credit.accounting.credits import Policy
 from credit.fidelity.certificate import BM25, CALIBRATED, PLAIN, TOKEN_SHARE, Certificate, CertificateKind, MethodScore
 from credit.fidelity.metrics import Estimate
-from credit.ledger.certificates import register_certificate
 from credit.ledger.database import Ledger
+from credit.ledger.indexes import register_certificate
 from tests.pipeline.books_of_account import NOW
 from tests.pipeline.scored import INDEX
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from credit.accounting.credits import Policy
-from credit.ledger import journal, outputs, periods, unvalued
+from credit.ledger import journal, outputs, unvalued, values
 from credit.records import Group
 from tests.pipeline.plain_credits import Output, Paid
 from tests.pipeline.plain_model import HOUSE, PROVIDERS, Posted, RefusedError, month_name
@@ -129,7 +129,7 @@ class FromLogToCredits(TwoLedgers):
         self.model.posted[number] = Posted("credits", month, output)
 
     def _scored(self, output: Output) -> Scored:
-        moment = datetime.combine(periods.first_day(month_name(output.occurred)), time(12), UTC)
+        moment = datetime.combine(values.first_day(month_name(output.occurred)), time(12), UTC)
         influence, support = output.measures["influence"], output.measures["support"]
         measures = {Group(*key.split("/")): (float(influence[key]), float(support.get(key, 0))) for key in KEYS}
         return Scored(output.name, moment, measures, output.weight)

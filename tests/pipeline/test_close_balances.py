@@ -8,7 +8,7 @@ import pytest
 
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError, LedgerError, PeriodClosedError
-from credit.ledger import holds, journal, periods
+from credit.ledger import holds, journal, periods, values
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
 from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind
@@ -26,7 +26,7 @@ def account(ledger: Ledger) -> Account:
 
 def advance(account: Account, provider: str, amount: int, period: str = JANUARY, currency: str = "EUR") -> None:
     entries = (Entry(f"money:advance:{provider}", currency, -amount), Entry("money:external", currency, amount))
-    posting = Posting("advance", period, periods.first_day(period), f"advance {amount} {currency}", entries)
+    posting = Posting("advance", period, values.first_day(period), f"advance {amount} {currency}", entries)
     with account.ledger.write() as conn:
         journal.post(conn, posting, now=NOW)
 

@@ -20,20 +20,7 @@ from sqlalchemy import Connection, text
 
 from credit.accounting.amounts import parse_amount
 from credit.accounting.statement_lines import STATEMENT_LINES
-from credit.ledger import (
-    balances,
-    clock,
-    corrections,
-    fx,
-    holds,
-    journal,
-    payouts,
-    periods,
-    pools,
-    settlement,
-    statements,
-    terms,
-)
+from credit.ledger import balances, clock, corrections, fx, holds, journal, payouts, pools, statements, terms, values
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, close_period
@@ -105,7 +92,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
     @rule(ahead=ahead, coefficient=coefficient)
     def give_rate(self, ahead: int, coefficient: int) -> None:
         month = self.model.closed + 1 + ahead
-        given = GivenRate("EUR", "USD", periods.last_day(month_name(month)), Rate(coefficient, 4), "a bank")
+        given = GivenRate("EUR", "USD", values.last_day(month_name(month)), Rate(coefficient, 4), "a bank")
         for _ in range(2):
             self.write(lambda conn: fx.give_rate(conn, given, supersede=True, now=self.now))
         self.model.rates[month] = given.rate.value
@@ -136,7 +123,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
     def advance(self, ahead: int, provider: str, currency: str, amount: int) -> None:
         month = self.model.closed + 1 + ahead
         self.number += 1
-        what = {"paid_on": periods.first_day(month_name(month)), "reference": f"a-{self.number}", "now": self.now}
+        what = {"paid_on": values.first_day(month_name(month)), "reference": f"a-{self.number}", "now": self.now}
         number = self.post(lambda conn: corrections.pay_advance(conn, provider, amount, currency, **what))
         self.model.advance(month, provider, currency, amount)
         self.model.posted[number] = Posted("advance", month, (provider, currency, amount))
@@ -156,7 +143,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
             agreed.fee,
             pay_in=agreed.pay_in,
         )
-        begin = periods.first_day(month_name(self.model.closed + 1))
+        begin = values.first_day(month_name(self.model.closed + 1))
         for _ in range(2):
             self.write(lambda conn: terms.agree(conn, *key, item, begin, supersede=True, now=self.now))
         self.model.terms[key] = agreed
@@ -247,7 +234,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
             assert lines["opening"] == self.last.get(key, 0)
             self.last[key] = lines["carried_forward"]
         carried = {key: amount for key, amount in self.last.items() if amount}
-        for owed in self.read(lambda conn: settlement.provider_balances(conn, AccountKind.PAYABLE, through=name)):
+        for owed in self.read(lambda conn: balances.provider_balances(conn, AccountKind.PAYABLE, through=name)):
             assert {key: amount for key, amount in owed.items() if key[0] in PROVIDERS} == carried
 
     def statements_agree(self, name: str, month: int) -> None:

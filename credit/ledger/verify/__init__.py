@@ -3,15 +3,13 @@
 A verification reads one snapshot, in memory that does not grow with the number of rows. The modules, in the order in
 which their checks run:
 
-- `definitions`: triggers, tables, columns, constraints and indexes are the ones that `credit` made;
-- `seals`: the chain of seals is whole, and every row outside the journal is as it was sealed;
-- `journal`: the chain of transactions is whole, every transaction balances, every account is what its key says;
-- `references`: no row refers to a missing one;
-- `outputs`: outputs, the files and score books that they belong to, and unvalued outputs;
+- `definitions`: triggers, tables, columns, constraints and indexes are as `credit` made them; no reference dangles;
+- `chains`: both chains are whole, transactions balance, and every row outside the journal is as it was sealed;
+- `outputs`: outputs, the counts of their files and score books, and unvalued outputs;
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
-- `statements`: statements and certificates have their hashes, and the heads that they carry are still there;
+- `statements`: statements and certificates have their hashes, and the heads in them are still in their chains;
 - `payouts`: payouts, batches and their events follow from the journal;
-- `indexes`: the indexes that credits came from have the registered manifest and files.
+- `files`: score books and index folders are as they were registered.
 
 The two chains show that nothing in them was changed, inserted or removed. Three things show that the tail of neither
 was cut off: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
@@ -26,12 +24,12 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from credit.errors import CreditError
-from credit.ledger import seals as chain_of_seals
 from credit.ledger.database import Ledger
 from credit.ledger.journal import chain_head
 from credit.ledger.schema import metadata, score_book
+from credit.ledger.seals import seal_head
 from credit.ledger.values import GENESIS
-from credit.ledger.verify import closes, definitions, indexes, journal, outputs, payouts, references, seals, statements
+from credit.ledger.verify import chains, closes, definitions, files, outputs, payouts, statements
 from credit.ledger.verify.report import Problem, VerifyReport
 
 __all__ = ["Problem", "VerifyReport", "check_all", "verify"]
@@ -44,11 +42,11 @@ Check = Callable[[Connection], Iterator[Problem]]
 CHECKS: tuple[Check, ...] = (
     definitions.check_definitions,
     definitions.check_storage,
-    seals.check_seals,
-    seals.check_sealed_rows,
-    journal.check_journal,
-    references.check_references,
-    journal.check_accounts,
+    chains.check_seals,
+    chains.check_sealed_rows,
+    chains.check_journal,
+    definitions.check_references,
+    chains.check_accounts,
     outputs.check_outputs,
     outputs.check_counts,
     outputs.check_unvalued,
@@ -64,7 +62,7 @@ CHECKS: tuple[Check, ...] = (
     payouts.check_payouts,
     payouts.check_batches,
     payouts.check_events,
-    indexes.check_index_files,
+    files.check_index_files,
 )
 """Every check. Those that take no row's content for granted come first."""
 
@@ -87,12 +85,12 @@ def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> 
             for table in metadata.sorted_tables
         }
         if books is not None:
-            problems += islice(outputs.check_book_files(conn, books), MAX_PROBLEMS)
+            problems += islice(files.check_book_files(conn, books), MAX_PROBLEMS)
             checked["score_book files"] = checked[score_book.name]
-        unchecked = tuple(indexes.unchecked_indexes(conn))
+        unchecked = tuple(files.unchecked_indexes(conn))
         seq, head = chain_head(conn)
-        _, seal_head = chain_of_seals.seal_head(conn)
-    return VerifyReport(checked, seq, head, seal_head, tuple(problems), unchecked)
+        _, last_seal = seal_head(conn)
+    return VerifyReport(checked, seq, head, last_seal, tuple(problems), unchecked)
 
 
 def check_all(conn: Connection, checks: Sequence[Check] = CHECKS) -> list[Problem]:

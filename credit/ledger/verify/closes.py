@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, func, literal, select
 
 from credit.ledger.accounts import AccountKind, fx_account
+from credit.ledger.balances import ProviderCurrency
 from credit.ledger.credits import credit_totals, credits_by_month
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import journal_lines, journal_sums
-from credit.ledger.periods import last_closed, last_day, later
+from credit.ledger.periods import last_closed
 from credit.ledger.schema import (
     account,
     allocation,
@@ -25,11 +26,10 @@ from credit.ledger.schema import (
     provider,
     reserve,
 )
-from credit.ledger.settlement import ProviderCurrency
 from credit.ledger.terms import terms_on
 from credit.ledger.transaction_kinds import ConversionDetails, PoolDetails, TransactionKind
-from credit.ledger.values import utc_moment
-from credit.ledger.verify.entries import amounts_by_account, amounts_posted
+from credit.ledger.transactions import amounts_by_account, amounts_posted
+from credit.ledger.values import last_day, later, utc_moment
 from credit.ledger.verify.report import Problem
 from credit.records import HOUSE, PPM, Group, Terms
 

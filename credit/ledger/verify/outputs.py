@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, select
 
 from credit.ledger.outputs import changed_outputs, is_unvalued
 from credit.ledger.schema import ingest_file, ledger_txn, output, score_book, unvalued, valuation
-from credit.ledger.score_books import book_path
 from credit.ledger.transaction_kinds import TransactionKind, UnvaluedDetails
 from credit.ledger.unvalued import event_rows
 from credit.ledger.verify.report import Problem
 from credit.records import output_name
-from credit.storage import sha256_file
 
 
 def check_outputs(conn: Connection) -> Iterator[Problem]:
@@ -40,19 +37,6 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
         )
         for number, said, count in rows:
             yield Problem(f"{parent.name} {number}", f"says {said} outputs and has {count}")
-
-
-def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
-    """Yield each score book whose file is missing from `folder`, or has another size or hash than was registered."""
-    query = select(score_book.c.sha256, score_book.c.byte_count).order_by(score_book.c.id)
-    for digest, size in conn.execute(query):
-        path = book_path(folder, digest)
-        if not path.is_file():
-            yield Problem(str(path), "is missing")
-        elif path.stat().st_size != size:
-            yield Problem(str(path), f"has {path.stat().st_size} bytes; {size} were registered")
-        elif sha256_file(path) != digest:
-            yield Problem(str(path), "does not have the SHA-256 of its name")
 
 
 def check_unvalued(conn: Connection) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from credit.ledger.accounts import AccountKind, exported_account
 from credit.ledger.payouts import OUTCOME_KINDS, payout_reference, result_outcome
 from credit.ledger.schema import ledger_entry, ledger_txn, payout, payout_batch, payout_event, provider
 from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionKind
-from credit.ledger.verify.entries import amounts_posted
+from credit.ledger.transactions import amounts_posted
 from credit.ledger.verify.report import Problem
 
 _STREAM = {"yield_per": 1000}

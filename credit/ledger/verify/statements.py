@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.certificates import certificates
+from credit.ledger.indexes import certificates
 from credit.ledger.schema import ledger_txn, provider, statement
 from credit.ledger.seals import has_seal
 from credit.ledger.verify.report import Problem

@@ -1,13 +1,18 @@
-"""The kinds of columns that the tables are made of, each with the check that keeps its values in form."""
+"""Kinds of columns that tables are made of, each with the check of its values."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, MetaData, Text
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, MetaData, Table, Text
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
 
 from credit.records import PPM
 
 _MOMENT = "____-__-__T__:__:__.______Z"
 
+# Constraints get names by rule, because `credit verify` compares constraints by name.
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -22,8 +27,19 @@ BIG = BigInteger().with_variant(Integer(), "sqlite")
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 
+def table(name: str, *items: SchemaItem, by_key: bool = False) -> Table:
+    """Return a table of the ledger; with `by_key`, SQLite stores its rows in the order of the primary key."""
+    # Strict, because SQLite otherwise stores text in a column of integers.
+    return Table(name, metadata, *items, sqlite_strict=True, sqlite_with_rowid=not by_key)
+
+
+def checked(name: str, kind: TypeEngine[Any], condition: str, *, nullable: bool = False) -> Column[Any]:
+    """Return a column with a check of its values; `{}` in the condition is the column's name."""
+    return Column(name, kind, CheckConstraint(condition.format(name), name=name), nullable=nullable)
+
+
 def row_id() -> Column[int]:
-    """Return the key of a table whose rows are numbered by `next_id`."""
+    """Return the primary key of a table with rows numbered by `next_id`."""
     return Column("id", BIG, CheckConstraint("id >= 1", name="id"), primary_key=True, autoincrement=False)
 
 
@@ -38,14 +54,19 @@ def big(name: str) -> Column[int]:
     return Column(name, BIG, nullable=False)
 
 
+def integer(name: str, condition: str) -> Column[int]:
+    """Return a column of 64-bit integers with a condition, such as `>= 1`."""
+    return checked(name, BIG, f"{{}} {condition}")
+
+
 def count(name: str) -> Column[int]:
     """Return a column of integers from 0 on."""
-    return Column(name, BIG, CheckConstraint(f"{name} >= 0", name=name), nullable=False)
+    return integer(name, ">= 0")
 
 
 def ppm(name: str) -> Column[int]:
     """Return a column of parts per million, from none to all."""
-    return Column(name, BIG, CheckConstraint(f"{name} BETWEEN 0 AND {PPM}", name=name), nullable=False)
+    return integer(name, f"BETWEEN 0 AND {PPM}")
 
 
 def text(name: str, *, nullable: bool = False) -> Column[str]:
@@ -55,35 +76,35 @@ def text(name: str, *, nullable: bool = False) -> Column[str]:
 
 def word(name: str) -> Column[str]:
     """Return a column of text that is not empty."""
-    return Column(name, TEXT, CheckConstraint(f"length({name}) >= 1", name=name), nullable=False)
+    return checked(name, TEXT, "length({}) >= 1")
 
 
 def sha256(name: str) -> Column[str]:
     """Return a column of SHA-256 in hexadecimal."""
-    return Column(name, TEXT, CheckConstraint(f"length({name}) = 64", name=name), nullable=False)
+    return checked(name, TEXT, "length({}) = 64")
 
 
 def moment(name: str, *, nullable: bool = False) -> Column[str]:
     """Return a column of moments as `utc_text` writes them."""
-    return Column(name, TEXT, CheckConstraint(f"{name} LIKE '{_MOMENT}'", name=name), nullable=nullable)
+    return checked(name, TEXT, f"{{}} LIKE '{_MOMENT}'", nullable=nullable)
 
 
 def day(name: str, *, nullable: bool = False) -> Column[str]:
     """Return a column of days, YYYY-MM-DD."""
-    return Column(name, TEXT, CheckConstraint(f"{name} LIKE '____-__-__'", name=name), nullable=nullable)
+    return checked(name, TEXT, "{} LIKE '____-__-__'", nullable=nullable)
 
 
 def in_period() -> Column[str]:
-    """Return the period that a row belongs to."""
+    """Return the period of a row, a reference to its table."""
     return Column("period_id", TEXT, ForeignKey("period.id"), nullable=False)
 
 
-def currency(*, nullable: bool = False) -> Column[str]:
+def currency(name: str = "currency", *, nullable: bool = False) -> Column[str]:
     """Return a column of ISO 4217 codes."""
-    return Column("currency", TEXT, CheckConstraint("currency LIKE '___'", name="currency"), nullable=nullable)
+    return checked(name, TEXT, "{} LIKE '___'", nullable=nullable)
 
 
 def one_of(name: str, *values: str) -> Column[str]:
-    """Return a column that holds one of `values`."""
+    """Return a column with one of `values`."""
     options = ", ".join(f"'{value}'" for value in values)
-    return Column(name, TEXT, CheckConstraint(f"{name} IN ({options})", name=name), nullable=False)
+    return checked(name, TEXT, f"{{}} IN ({options})")

@@ -1,18 +1,44 @@
-"""Bulk inserts: many rows in one statement, without a general SQL compiler's work for each row.
-
-The triggers check every row as always.
-"""
+"""SQL that the two engines do not share: the next id, exact sums, and inserts of many rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
 
-from sqlalchemy import BigInteger, Connection, Table, Text, bindparam, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 _ROWS = 50
 """Rows in a statement for SQLite: more are no faster, and each takes parameters, of which there is a limit."""
+
+
+def next_id(conn: Connection, table: Table) -> int:
+    """Return the next free id of `table`; safe because `Ledger.write` lets in one writer at a time."""
+    return int(conn.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()) + 1
+
+
+def exact_sum(column: ColumnElement[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """Return the sums of the upper and lower 32 bits; `join_sum` puts them together."""
+    # SQLite's sum() fails beyond 64 bits.
+    high = func.sum(column.op(">>")(literal_column("32")))
+    low = func.sum(column.op("&")(literal_column("4294967295")))
+    return func.coalesce(high, 0), func.coalesce(low, 0)
+
+
+def join_sum(high: int, low: int) -> int:
+    """Return the total of the two sums of `exact_sum`."""
+    return (int(high) << 32) + int(low)
 
 
 def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Checks of index folders: the rows that credits come from are the ones that were registered."""
+"""Checks of files outside the database: score books, and the folders of indexes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from credit.errors import IntegrityError
 from credit.ledger.indexes import RegisteredIndex, indexes
+from credit.ledger.schema import score_book
+from credit.ledger.score_books import book_path
 from credit.ledger.verify.report import Problem
 from credit.storage import sha256_file
 
 MANIFEST_FILE = "manifest.json"
+
+
+def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
+    """Yield each score book whose file is missing from `folder`, or has another size or hash than was registered."""
+    query = select(score_book.c.sha256, score_book.c.byte_count).order_by(score_book.c.id)
+    for digest, size in conn.execute(query):
+        path = book_path(folder, digest)
+        if not path.is_file():
+            yield Problem(str(path), "is missing")
+        elif path.stat().st_size != size:
+            yield Problem(str(path), f"has {path.stat().st_size} bytes; {size} were registered")
+        elif sha256_file(path) != digest:
+            yield Problem(str(path), "does not have the SHA-256 of its name")
 
 
 def check_index_files(conn: Connection) -> Iterator[Problem]:
