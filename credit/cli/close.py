@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -95,6 +94,8 @@ def close(
 
 def _lines(report: CloseReport, width: int) -> Iterator[str]:
     """Yield the report: totals and exceptions first, then the tables, the outcome last."""
+    from credit.reporting.tables import total_text
+
     if report.policy.unvalidated:
         yield f"not validated: {report.policy.unvalidated}"
     for check in report.validation.checks if not report.policy.unvalidated else ():
@@ -104,8 +105,10 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
         )
     for pool, earnings in report.earnings:
         yield _pool_total(pool, earnings)
-    for currency, falls in groupby(sorted(report.waterfalls, key=lambda fall: fall.currency), lambda f: f.currency):
-        yield _total(currency, list(falls))
+    for currency in sorted({fall.currency for fall in report.waterfalls}):
+        falls = [fall for fall in report.waterfalls if fall.currency == currency]
+        carried = sum(fall.carried_forward_minor for fall in falls)
+        yield total_text(currency, [fall.payable_minor for fall in falls], carried)
     for line in _exceptions(report):
         yield from wrapped(line, width)
     for pool, earnings in report.earnings:
@@ -132,15 +135,6 @@ def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:
         f"pool {pool.reference}: {net} {pool.currency} for {credited} credits: {paid} {pool.currency} to providers,"
         f" {kept} to the house"
     )
-
-
-def _total(currency: str, falls: Sequence[Waterfall]) -> str:
-    from credit.accounting.amounts import format_amount
-
-    paid = [fall.payable_minor for fall in falls if fall.payable_minor]
-    carried = format_amount(sum(fall.carried_forward_minor for fall in falls), currency)
-    payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
-    return f"{payable}, {carried} carried forward"
 
 
 def _exceptions(report: CloseReport) -> Iterator[str]:

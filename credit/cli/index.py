@@ -167,13 +167,7 @@ def index(
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
-    named = [_parse_checkpoint(checkpoint) for checkpoint in checkpoints]
-    if (update or withdraw is not None) and any(weight != 1 for _, weight in named):
-        raise click.UsageError(
-            "--update and --withdraw change all checkpoints that the index holds, and no weight; --checkpoint DIR says "
-            "where one was moved"
-        )
-    from credit.pipeline.index import IndexRequest, index_training_data
+    from credit.pipeline.index import IndexRequest
     from credit.valuation import IndexSettings
 
     rank, rules = _split_ranks(ranks)
@@ -203,7 +197,7 @@ def index(
         fields=fields,
         register=register,
         strict=strict,
-        checkpoints=named,
+        checkpoints=_parse_checkpoints(checkpoints, changing=update or withdraw is not None),
         exclude_non_finite=non_finite == "exclude",
         update=update,
         withdraw=withdraw,
@@ -211,7 +205,14 @@ def index(
     )
     if dry_run:
         _say_plan(workspace, request)
-        return
+    else:
+        _build(workspace, request)
+
+
+def _build(workspace: Workspace, request: IndexRequest) -> None:
+    """Build or change the index, with its needs before and its progress meanwhile, and print it."""
+    from credit.pipeline.index import index_training_data
+
     with progress_bar("indexing", "tokens") as advance:
         report = index_training_data(
             workspace,
@@ -300,6 +301,17 @@ def _given(ctx: click.Context) -> frozenset[str]:
     """Return the fields of `IndexSettings` whose options were typed, not left at their defaults."""
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     return frozenset(typed | {"rank"} if "ranks" in typed else typed)
+
+
+def _parse_checkpoints(texts: Sequence[str], *, changing: bool) -> list[tuple[Path, float]]:
+    """Return the folder and the weight of each checkpoint; a change of an index takes no weights."""
+    named = [_parse_checkpoint(text) for text in texts]
+    if changing and any(weight != 1 for _, weight in named):
+        raise click.UsageError(
+            "--update and --withdraw change every checkpoint of the index, and no weight; --checkpoint DIR gives the"
+            " new place of one that was moved"
+        )
+    return named
 
 
 def _parse_checkpoint(text: str) -> tuple[Path, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options
-from credit.cli.printing import say, warn
+from credit.cli.printing import progress_bar, say, warn
 from credit.text import counted
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def export(workspace: Workspace, period: str, out: Path, signing_key: Path | Non
     from credit.reporting.signatures import load_key
 
     key = None if signing_key is None else load_key(signing_key)
-    with workspace.open() as ledger:
-        folders = export_period(ledger, workspace.books, period, out, key=key)
+    with workspace.open() as ledger, progress_bar("exporting", "folders") as advance:
+        folders = export_period(ledger, workspace.books, period, out, key=key, progress=advance)
     if key is None:
         warn("statements are not signed; make a key to sign them: credit signing-key --help")
     facts = {"folders": list(map(str, folders)), "signed": key is not None}

@@ -95,12 +95,10 @@ def validate(
              credit validate my-index train.jsonl --finetune base-model --lora 16 --steps 500
              PYTHONPATH=. credit validate my-index train.jsonl --trainer my_recipe:train
     """
-    from credit.pipeline.validate import ValidationRequest, register_certificates, validate_index
+    from credit.pipeline.validate import ValidationRequest, validate_index
 
     if only_register:
-        made = register_certificates(workspace, index)
-        facts = {"certificates": [{"kind": item.kind, "sha256": item.sha256, "index": item.index} for item in made]}
-        say(facts, *(f"{item.kind} certificate {item.sha256} of index {item.index}" for item in made))
+        _register(workspace, index)
         return
     if not data:
         raise click.UsageError("name the training data that the index was built from: credit validate INDEX DATA...")
@@ -127,6 +125,15 @@ def validate(
     with progress_bar("validating", "steps" if quick else "models") as update:
         certificate = validate_index(workspace, request, update)
     click.echo(certificate.to_json() if is_json() else "\n".join(_lines(certificate)))
+
+
+def _register(workspace: Workspace, index: Path) -> None:
+    """Enter the certificates of an index in the ledger, and print them."""
+    from credit.pipeline.validate import register_certificates
+
+    made = register_certificates(workspace, index)
+    facts = {"certificates": [{"kind": item.kind, "sha256": item.sha256, "index": item.index} for item in made]}
+    say(facts, *(f"{item.kind} certificate {item.sha256} of index {item.index}" for item in made))
 
 
 def _lines(certificate: Certificate) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -40,7 +40,13 @@ _SPILL = "outputs.part"
 
 
 def export_period(
-    ledger: Ledger, books_folder: Path, period: str, out: Path, *, key: Ed25519PrivateKey | None = None
+    ledger: Ledger,
+    books_folder: Path,
+    period: str,
+    out: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a folder for each provider with a statement for a closed period; the house has none.
 
@@ -50,6 +56,7 @@ def export_period(
         period: the month, `YYYY-MM`.
         out: parent of the folders, each named by its provider's key; created if missing.
         key: key to sign the statements with; None leaves them unsigned.
+        progress: called with the number of folders done, and of all.
 
     Returns:
         The folders, sorted by provider.
@@ -74,9 +81,11 @@ def export_period(
         staged = {name: _fresh(out / f".{name}.partial") for name in told}
         for _, rows in standing_scores(conn, books_folder, period):
             _spill(rows, staged)
-    for name, statement in told.items():
+    for number, (name, statement) in enumerate(told.items(), start=1):
         _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)
         _publish(staged[name], out / name)
+        if progress is not None:
+            progress(number, len(told))
     sync_folder(out)
     return [out / name for name in sorted(told)]
 

@@ -29,12 +29,13 @@ from rich.padding import PaddingDimensions
 from rich.table import Table
 from rich.text import Text
 
+from credit.accounting.amounts import format_amount, parse_amount
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError
 from credit.ledger.score_books import MEASURES
 from credit.records import MICRO
 from credit.reporting.frames import MONEY_COLUMNS
-from credit.text import printable
+from credit.text import counted, printable
 
 Format = Literal["table", "csv", "json"]
 
@@ -112,7 +113,7 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
     """Return a frame as a table for people: credits and percent, nats to three digits, numbers aligned right.
 
     Statement lines that are zero for every provider are left out. The reason why nothing is paid stands below a
-    provider's line; the shares that cannot be told apart stand below the table.
+    provider's line. Totals of payouts, and the shares that cannot be told apart, stand below the table.
     """
     columns = []
     for name in frame.columns:
@@ -125,7 +126,7 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
         cells = [_shown(name)(value) for value in frame[name]]
         columns.append(Column(heading, cells, number, spare=name in _SPARE and "provider" in frame.columns))
     notes = [_shown(_BELOW)(value) for value in frame[_BELOW]] if _BELOW in frame.columns else []
-    return fitted(columns, width, notes) + _alike_text(frame, width)
+    return fitted(columns, width, notes) + _totals_text(frame, width) + _alike_text(frame, width)
 
 
 def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> str:
@@ -145,6 +146,13 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
             text = "\n".join(_with_notes(lines, notes, width)) + "\n"
             return text + (f"\nNot shown at this width: {', '.join(left_out)}.\n" if left_out else "")
     return "\n".join(_paragraphs(columns, notes, width)) + "\n"
+
+
+def total_text(currency: str, payable_minor: Sequence[int], carried_minor: int) -> str:
+    """Return the totals of a period in one currency: what is payable to how many providers, and what is carried."""
+    paid = [minor for minor in payable_minor if minor]
+    payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
+    return f"{payable}, {format_amount(carried_minor, currency)} carried forward"
 
 
 def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -199,6 +207,21 @@ def _shown(column: str) -> Callable[[Any], str]:
 def _is_money(cells: pl.Series) -> bool:
     """Return True for a column of amounts: it has the name of one, and every cell is a plain number."""
     return cells.name in MONEY_COLUMNS and all(_PLAIN_NUMBER.fullmatch(cell) for cell in cells)
+
+
+def _totals_text(frame: pl.DataFrame, width: int) -> str:
+    """Return the totals of payouts, a line for each currency; nothing for a frame of something else."""
+    if not {"currency", "payable", "carried_forward"} <= set(frame.columns) or frame.is_empty():
+        return ""
+    lines = []
+    for currency in frame["currency"].unique().sort():
+        own = frame.filter(pl.col("currency") == currency)
+        payable, carried = (
+            [parse_amount(cell, currency, allow_negative=True) for cell in own[name]]
+            for name in ("payable", "carried_forward")
+        )
+        lines += _wrapped(total_text(currency, payable, sum(carried)), width, _INDENT, "")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _alike_text(frame: pl.DataFrame, width: int) -> str:

@@ -56,7 +56,8 @@ def test_every_amount_of_a_close_is_in_its_json(crowd):
 
 @ON_SQLITE
 def test_the_success_of_verify_is_a_few_short_lines(crowd):
-    lines = crowd("verify").splitlines()
+    *lines, unchecked = crowd("verify").splitlines()
+    assert unchecked.startswith("unchecked   the index "), "the index of this ledger has no files"
     assert lines[0] == "everything is as it was written"
     assert len(lines) == 4
     assert max(map(len, lines)) < 80
@@ -90,3 +91,16 @@ def test_status_counts_providers_without_the_house_and_names_the_export(crowd):
     assert re.search(rf"^providers +{MANY + 1}$", crowd("status"), re.MULTILINE), "ann and the crowd"
     crowd(*CLOSE)
     assert "next: credit export 2026-01 --out DIR" in crowd("status")
+
+
+@ON_SQLITE
+def test_an_export_shows_its_progress_on_a_terminal_alone(credit, monkeypatch):
+    credit("adjust ann 5.00 EUR --period 2026-01 --reason 'owed from before'")
+    credit("pool add 2026-01 0 EUR")
+    credit(*CLOSE)
+    piped = credit.run("export", "2026-01", "--out", str(credit.folder / "piped"))
+    assert piped.stderr == "statements are not signed; make a key to sign them: credit signing-key --help\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
+    shown = credit.run("export", "2026-01", "--out", str(credit.folder / "shown"))
+    assert "exporting" in shown.stderr
+    assert shown.stdout == f"{credit.folder / 'shown' / 'ann'}\n"

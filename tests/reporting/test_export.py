@@ -32,6 +32,12 @@ def test_every_provider_gets_a_folder_and_the_house_none(closed, books, tmp_path
     assert all(sorted(path.name for path in folder.iterdir()) == sorted(FILES) for folder in folders)
 
 
+def test_progress_counts_the_folders(closed, books, tmp_path):
+    told = []
+    export_period(closed, books, OCTOBER, tmp_path / "out", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
 def test_the_statement_is_the_stored_one_and_its_faces_print_its_hash(closed, books, tmp_path):
     (folder, _) = export_period(closed, books, OCTOBER, tmp_path / "out")
     with closed.read() as conn:

@@ -106,11 +106,23 @@ PAID = pl.DataFrame(
 
 def test_why_nothing_is_paid_stands_below_the_line_of_whom_it_is_about():
     lines = to_table(PAID, width=120).splitlines()
-    assert [" ".join(line.split()) for line in lines[-3:]] == [
+    assert [" ".join(line.split()) for line in lines[-5:-2]] == [
         "ann Ann & Sons EUR 126.97 126.97 0.00 pending",
         "ben Ben EUR 121.80 0.00 121.80 carried",
         PAID["reason"][1],
     ]
+
+
+def test_payouts_end_with_the_totals_of_each_currency_for_people_only():
+    debt = ("cy", "Cy", "JPY", "0", "0", "0", "-7", "carried", "")
+    rows = [*PAID.rows(), debt, ("dee", "Dee", "EUR", "3.03", "0.00", "3.03", "0.00", "pending", "")]
+    paid = pl.DataFrame(rows, schema=PAID.schema, orient="row")
+    assert to_table(paid, width=120).splitlines()[-3:] == [
+        "",
+        "130.00 EUR payable to 2 providers, 121.80 carried forward",
+        "0 JPY payable to 0 providers, -7 carried forward",
+    ]
+    assert "payable to" not in to_csv(paid) + to_json(paid) + to_table(PAID.clear())
 
 
 @pytest.mark.parametrize("width", range(30, 131, 10))
