@@ -18,8 +18,8 @@ from credit.records import Correction, Terms
 FORMAT = "credit.statement.v1"
 
 MEANING = (
-    "A credit says that the model's answers would have been less likely without this data, as estimated by "
-    "influence functions. It is an estimate, not a proof of copying, and no judgement of the work's worth."
+    "A credit says that the model's answers would have been less likely without this data. It is an estimate, computed"
+    " from the model and the data; it is no proof of copying, and no judgement of the work's worth."
 )
 
 

@@ -8,7 +8,7 @@ from credit.errors import InvalidRequestError
 
 
 def checked_iban(value: str) -> str:
-    """Return an IBAN without spaces; InvalidRequestError, which does not repeat it, if it is not valid."""
+    """Return an IBAN without spaces; InvalidRequestError if it is not valid, without repeating it."""
     need_sepa()
     from schwifty import IBAN
     from schwifty.exceptions import SchwiftyException
@@ -22,7 +22,7 @@ def checked_iban(value: str) -> str:
 
 
 def checked_bic(value: str) -> str:
-    """Return a BIC without spaces; InvalidRequestError, which does not repeat it, if it is not valid."""
+    """Return a BIC without spaces; InvalidRequestError if it is not valid, without repeating it."""
     need_sepa()
     from schwifty import BIC
     from schwifty.exceptions import SchwiftyException

@@ -1,4 +1,4 @@
-"""Personal details of payees: each field is checked before it is stored, and masked before it is shown."""
+"""Personal details of payees, checked on their way into the ledger and masked on their way to a screen."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from credit.records import Quarantined
 from credit.text import printable
 
 FIELDS = tuple(item.name for item in fields(Details))
-"""Every field of a provider's details, as options, columns and `Details` name it."""
+"""The fields of a provider's details; options, columns and `Details` use the same names."""
 
 _LONGEST = {"country": 2, "postcode": 16, "building": 16, "town": 35, "street": 70, "tax_id": 35}
-"""Characters that ISO 20022 leaves a field (pain.001.001.09); every other one has at most 140."""
+"""Most characters of a field, as in ISO 20022 (pain.001.001.09); 140 for any other field."""
 
 _EMAIL = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~][A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _OPEN = frozenset({"receiver", "country", "town"})
@@ -32,7 +32,7 @@ def checked(values: Mapping[str, str], base: Details | None = None) -> Details:
     """Return details with the given fields changed; an empty text leaves a field out.
 
     Raises:
-        InvalidRequestError: a value cannot be right. The message names the field, never the value.
+        InvalidRequestError: a value cannot be right. The message names the field; personal data stays out of logs.
     """
     clean = {name: _checked(name, value.strip()) for name, value in values.items()}
     return replace(base or Details(), **clean)  # type: ignore[arg-type]  # `receiver` was checked to be one of three
@@ -52,10 +52,10 @@ def set_provider_details(ledger: Ledger, provider: str, values: Mapping[str, str
 def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
     """Set the details of many providers from a CSV file with a column `provider`; all of them or none.
 
-    Bad rows are not quarantined, unlike other input: that would leave a copy of personal data that nobody erases.
+    A bad row stops the import. It is not quarantined like other input, because nobody would erase that copy.
 
     Raises:
-        InputError: a row cannot be used; the message names the row and the field, never the value.
+        InputError: a row is bad; the message names the row and the field, never the value.
     """
     count = 0
     with ledger.write() as conn:
@@ -80,9 +80,9 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
     After a kill, the same call again finishes the cleaning of the files.
 
     Raises:
-        LedgerError: see `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned, see LockHeldError.
+        LedgerError: as `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned.
         LockHeldError: another run writes, and nothing was done; or the details are erased, but another session keeps
-            their bytes in the files. The message says which, and the same command goes on from there.
+            their bytes in the files. The message says which; the same command resumes from there.
     """
     with ledger.write() as conn:
         count = erase_details(conn, provider, reason=reason, now=now)
@@ -97,13 +97,13 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
 
 
 def masked(details: Details) -> dict[str, str]:
-    """Return the known fields, with only enough of each to recognise it."""
+    """Return the known fields, each cut to a hint for its owner."""
     known = {name: getattr(details, name) for name in FIELDS if getattr(details, name)}
     return {name: value if name in _OPEN else mask(value) for name, value in known.items()}
 
 
 def mask(secret: str) -> str:
-    """Return the first and last two characters of a text of more than eight; otherwise nothing of it."""
+    """Return the first and last two characters of a text of more than eight; of a shorter one, nothing."""
     return f"{secret[:2]}…{secret[-2:]}" if len(secret) > 8 else "…"
 
 

@@ -1,7 +1,7 @@
-"""Payouts leave in files, each exactly once.
+"""Export of payouts: each leaves in one payment file, once.
 
-The ledger records a batch first, and its file is written after. A run killed in between leaves a batch without a file;
-the same command then writes it, byte for byte, from the ledger. No file exists without its batch in the ledger.
+The ledger records the batch first; then the file is written. A run killed in between leaves a batch without a file, and
+the same command writes it later, byte for byte, from the ledger. Every file has its batch in the ledger.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from credit.text import counted
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """A request for a payment file. `payer` is needed where the file names one; `batch` asks for its file again."""
+    """A request for a payment file: `payer` for a file that names one; `batch` for that batch's file again."""
 
     period: str
     format: PaymentFormat
@@ -84,13 +84,13 @@ class _Plan:
 def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | None = None) -> ExportReport:
     """Put every payable payout of a closed period into a new batch, and write its file.
 
-    With nothing left to export, the last batch of the same format that still waits for results is written again.
-    A payout on hold, or with details that cannot stand in the file, is unpayable and stays as it was.
+    With nothing left to export, write again the last batch of this format without results. A payout on hold, or with
+    details unfit for the file, is unpayable and stays as it was.
 
     Raises:
-        InvalidRequestError: the request makes no sense: a currency that the channel does not carry, no payer, a new
-            batch that is to be paid on a day that is past.
-        LedgerError: the period is not closed, or the file's name is taken by another file.
+        InvalidRequestError: the channel does not carry the currency, the payer is missing, or the day of a new batch is
+            past.
+        LedgerError: the period is not closed, or another file has the name.
         InputError: `strict`, and a payout is unpayable.
         IntegrityError: a batch cannot be written again as it was.
     """
@@ -132,7 +132,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
 
 
 def _checked(request: ExportRequest) -> ExportRequest:
-    """Return the request with its payer as the channel states it, and the channel's currency if it has only one."""
+    """Return the request with the payer in the channel's form, and with the channel's currency if it has only one."""
     channel = CHANNELS[request.format]
     if channel.currencies:
         if request.currency not in {None, *channel.currencies}:
@@ -167,7 +167,7 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
     lines: list[PaymentLine] = []
     unpayable: list[str] = []
     left = 0
-    held = holds(conn)
+    held = holds(conn)  # as of now: a hold placed after the close still stops the payment
     for item in candidates:
         if item.currency != currency:
             continue
@@ -194,7 +194,7 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
 
 
 def _payment(conn: Connection, item: Payout, hold: HoldEvent | None, batch_reference: str) -> tuple[int, PaymentLine]:
-    """Return the version of the payee's details, and the payment; InputError where it is on hold or has no details."""
+    """Return the version of the payee's details, and the payment; InputError if it is on hold or has no details."""
     if hold is not None:
         raise InputError(f"{item.provider}: on hold ({hold.reason})")
     details = current_details(conn, item.provider)
@@ -261,7 +261,7 @@ def _again(
         one = item.payout
         lines.append(PaymentLine(item.reference, one.provider, one.period, one.currency, one.amount_minor, details))
     payer = Payer(**was) if was else None
-    # With the details of then: those that changed since belong to other batches.
+    # With the details of that day; details changed since belong to other batches.
     content = CHANNELS[done.format].write(PaymentFile(done.reference, done.created_at, payer, lines))
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")

@@ -1,6 +1,6 @@
-"""A bank's results for payouts: a file counts whole or not at all, and once.
+"""Results of payouts, from files of the bank: a file counts as a whole, and once.
 
-A payout is paid or it fails. The bank can still return one that was paid, weeks later; a later file then says so.
+A payout is paid or fails. Weeks later the bank can still return a paid one; a later file then says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from credit.ledger.values import is_storable
 from credit.records import Place, Quarantined
 
 COLUMNS = ("payout_id", "status", "reference", "reason")
-"""Columns of a results file; the first two must be there."""
+"""Columns of a results file; the first two are required."""
 
 _REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
 _LONGEST = 200
@@ -41,7 +41,7 @@ _OUTCOMES: Mapping[str, Outcome] = {outcome: outcome for outcome in get_args(Out
 
 @dataclass(frozen=True, slots=True)
 class ConfirmReport:
-    """Numbers of payouts recorded as paid, failed and returned, and of results that the ledger had already."""
+    """Numbers of payouts recorded as paid, failed and returned, and of results known to the ledger before."""
 
     paid: int
     failed: int
@@ -65,8 +65,8 @@ def confirm_payments(
 ) -> ConfirmReport:
     """Record the results in a CSV file: payout_id, status, and optionally reference and reason.
 
-    `payout_id` is the payout's id in the payment file; `status` is paid, failed, or returned for money that was paid
-    and came back. The same result again changes nothing.
+    `payout_id` is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back,
+    returned. The same result again changes nothing.
 
     Args:
         ledger: the ledger.
@@ -75,9 +75,9 @@ def confirm_payments(
         now: when the ledger records it.
 
     Raises:
-        InputError: a row has an unknown payout, one of another batch, or one for the second time; a result that
-            contradicts the record; a return of money that was not paid; a failure or return without a reason; or a
-            text that repeats personal data. Nothing of the file is recorded.
+        InputError: a row has an unknown payout, one of another batch, or one for the second time; a result against the
+            record; a return of unpaid money; a failure or return without a reason; or personal data in a text. Then
+            the ledger records nothing of the file.
         LedgerError: there is no batch with this number.
     """
     rows = list(_read(path))
@@ -144,7 +144,7 @@ def _items(conn: Connection) -> dict[str, tuple[PayoutBatch, BatchedPayout]]:
 
 
 def _is_known(row: _Row, item: BatchedPayout) -> bool:
-    """Return True if a result was recorded before; refuse one that contradicts the record or cannot follow it."""
+    """Return True if the ledger has a result already; refuse one against the record, or one that cannot follow it."""
     for result in item.results:
         if result.outcome == row.outcome:
             if row.reference and result.bank_reference and row.reference != result.bank_reference:
@@ -164,7 +164,7 @@ def _is_known(row: _Row, item: BatchedPayout) -> bool:
 
 
 def _check_texts(conn: Connection, row: _Row, item: BatchedPayout) -> None:
-    """Refuse texts that cannot be stored, or that repeat personal data: the ledger keeps them for ever."""
+    """Refuse texts unfit for a database, and personal data in them: the ledger keeps texts for ever."""
     for name, text in (("reference", row.reference), ("reason", row.reason)):
         if len(text) > _LONGEST or not is_storable(text):
             raise _refusal(row, f"the {name} is longer than {_LONGEST} characters, or cannot be stored")

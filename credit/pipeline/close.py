@@ -1,7 +1,8 @@
-"""The close of a period: pools are divided by credits, payouts decided, statements written, and the period frozen.
+"""The close of a period: it divides pools by credits, decides payouts, writes statements and freezes the period.
 
-All of it is one transaction. The money moves in `close_pools` (pools to earnings) and `close_balances` (earnings to the
-lines of a balance); `period_basis` and `certification` come before them.
+One database transaction does all of it, in this order: `period_basis` moves credits by the sums of the period,
+`certification` checks the certificates, `close_pools` turns pools into earnings, and `close_balances` turns earnings
+into the lines of a balance.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class ClosePolicy:
-    """The rules by which a period is closed; stored with it as JSON.
+    """The rules of a close; the ledger keeps them with the period as JSON.
 
     Attributes:
-        house: the use of money that no provider's data earned.
+        house: the use of money without a provider who earned it.
         grace_days: days to wait after the period's end for late outputs.
-        leave_pending: pending outputs do not hold up the close; a later period credits them.
+        leave_pending: close in spite of pending outputs; a later period credits them.
         min_fidelity: the least LDS of a certificate, as a fraction of the noise ceiling.
-        unvalidated: why the period is paid without such a certificate; empty where there is one.
+        unvalidated: the reason for paying without such a certificate; empty where there is one.
     """
 
     house: HousePolicy = "return"
@@ -88,7 +89,7 @@ class ClosePolicy:
 
     @classmethod
     def from_json(cls, text: str) -> ClosePolicy:
-        """Read a policy that `to_json` wrote; a missing field has its default."""
+        """Read a policy from the JSON of `to_json`; a missing field has its default."""
         return cls(**json.loads(text))
 
 
@@ -109,7 +110,7 @@ class CloseReport:
 
 
 class _UndoError(Exception):
-    """A dry run's report on its way out of the transaction, which is undone."""
+    """Carrier of a dry run's report; it undoes the transaction on its way out."""
 
     def __init__(self, report: CloseReport) -> None:
         self.report = report
@@ -117,7 +118,7 @@ class _UndoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """The facts of a close that its statements need."""
+    """The facts of a close for its statements."""
 
     period: str
     known: Mapping[str, Provider]
@@ -140,23 +141,23 @@ def close_period(
     dry_run: bool = False,
     now: datetime | None = None,
 ) -> CloseReport:
-    """Close a period, in one transaction: all of it happens, or nothing.
+    """Close a period in one transaction, wholly or not at all.
 
     Args:
         ledger: the ledger.
         period: the period `YYYY-MM`.
         policy: the rules; None for the defaults.
-        books: the folder of the score books. Without it, statements do not say how sure a share is, and credits that
-            follow sums over the period cannot be closed.
-        dry_run: only report what would happen.
+        books: the folder of the score books. Without it, statements give no interval of a share, and a policy that
+            sums over the period cannot be closed.
+        dry_run: report the result, and keep nothing of it.
         now: when the ledger records it.
 
     Raises:
         InvalidRequestError: `period` is not a month YYYY-MM.
-        PeriodClosedError: it is closed already.
-        LedgerError: it (or its grace) is not over, an earlier period is open, outputs are pending, the index or policy
-            is not validated, or there is no pool.
-        IntegrityError: an index that its credits came from was altered since.
+        PeriodClosedError: the period is closed already.
+        LedgerError: the period (or its grace) is not over, an earlier one is open, outputs are pending, the index or
+            policy is not validated, or there is no pool.
+        IntegrityError: somebody altered an index after its credits were posted.
     """
     rules = policy or ClosePolicy()
     moment = (now or datetime.now(UTC)).astimezone(UTC)
@@ -176,7 +177,7 @@ def close_period(
 def _close(
     conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime, *, dry_run: bool
 ) -> CloseReport:
-    close_lock(conn, period, now=now)
+    close_lock(conn, period, now=now)  # before any read: nobody may post into the period from here on
     keep_erasable(conn, policy.unvalidated, "the reason")
     pending = _check_ready(conn, period, policy)
     refuse_altered_manifests(conn, {method.index_fingerprint for method in credit_methods(conn, period)})
@@ -201,10 +202,11 @@ def _close(
 
 
 def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
-    """Return the number of pending outputs that are left for later; LedgerError where they hold up the close."""
+    """Return the number of pending outputs left for later; LedgerError if they hold up the close."""
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
+    # An output of weight 0 earns nothing, so that it holds nothing up.
     pending = pending_count(conn, through=period, weighty=True)
     if pending and not policy.leave_pending:
         late = pending - pending_count(conn, since=period, through=period, weighty=True)
@@ -221,6 +223,7 @@ def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
 
 def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime) -> _Facts:
     """Divide the pools, decide payouts, and post all of it."""
+    # First: everything below reads the credits that this moves.
     post_period_sums(conn, books, period, now)
     money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
@@ -257,7 +260,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     for fall in facts.waterfalls:
         falls.setdefault(fall.provider, []).append(fall)
     shares: dict[str, list[PoolShare]] = {}
-    # By name, for the order in which pools were added must not change a statement.
+    # By name: two ledgers that got the same pools in another order write the same statement.
     for pool, earnings in sorted(facts.divided, key=lambda divided: (divided[0].currency, divided[0].reference)):
         for item in earnings:
             share = PoolShare(pool.reference, pool.currency, pool.net_minor, item)

@@ -1,7 +1,7 @@
-"""The balances of a close: earnings become lines, and each line that moves money is posted as a transaction.
+"""The balances of a close: earnings become the lines of statements, and lines with money become transactions.
 
-`credit.accounting.statement_lines` is the table of lines; `credit.accounting.waterfall.settle` computes them from the
-inputs read here from the ledger. `credit explain payout` settles from the same inputs, later.
+`credit.accounting.statement_lines` is the table of lines. `credit.accounting.waterfall.settle` computes them, from
+inputs read here from the ledger; `credit explain payout` later settles from the same ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Key = TypeVar("_Key")
 class BalanceInputs:
     """The inputs of a period's balances, in minor units by provider and currency.
 
-    `advances` are the balances of the accounts: negative while an advance is not paid back.
+    `advances` are balances of accounts: negative until an advance is paid back.
     """
 
     opening: Mapping[ProviderCurrency, int]
@@ -52,7 +52,7 @@ class BalanceInputs:
     rates: PeriodRates
 
     def balances(self) -> set[ProviderCurrency]:
-        """Return the providers and currencies with anything to show."""
+        """Return the providers and currencies with something to show."""
         return {*self.opening, *self.reserves, *self.advances, *self.adjusted, *self.earned, *self.collections}
 
     def settle(self, key: ProviderCurrency, converted_in_minor: int = 0) -> Waterfall:
@@ -82,15 +82,15 @@ def balance_inputs(
     terms: Mapping[ProviderCurrency, Terms],
     standing: Mapping[Scope, HoldEvent],
 ) -> BalanceInputs:
-    """Read the inputs of a period's balances: the same before its close and ever after.
+    """Read the inputs of a period's balances; before its close and ever after they are the same.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.
         period: the period `YYYY-MM`.
         earned: earnings from the period's pools.
-        corrected: movements of payable accounts that count in the period; those of its close are left out.
+        corrected: the period's movements of payable accounts; the function leaves out those of the close itself.
         terms: the agreed terms.
-        standing: the holds that stand at the close.
+        standing: the holds in force at the close.
     """
     closed_before = max((item.id for item in periods(conn) if item.id < period), default=None)
     released: dict[ProviderCurrency, int] = {}
@@ -101,7 +101,7 @@ def balance_inputs(
     moved: dict[ProviderCurrency, dict[str, int]] = {}
     for item in corrected:
         key = (item.provider, item.currency)
-        if item.kind == TransactionKind.RECOUPMENT:  # of this close: the advance stood higher before it by what it took
+        if item.kind == TransactionKind.RECOUPMENT:  # of this close, which lowered the advance: add it back
             _add(advances, key, item.amount_minor)
         elif item.kind in CLOSE_KINDS:
             continue
@@ -129,7 +129,7 @@ def _held_collections(
     earned: Mapping[ProviderCurrency, Earned],
     standing: Mapping[Scope, HoldEvent],
 ) -> dict[ProviderCurrency, tuple[HeldCollection, ...]]:
-    """Return the collections on hold, and those released because their hold no longer stands."""
+    """Return the collections on hold, and those released because their hold has ended."""
     found = {}
     for key in {*opening, *moved, *earned}:
         before, during = opening.get(key, {}), moved.get(key, {})
@@ -148,12 +148,12 @@ def _held_collections(
 
 
 def settle_all(inputs: BalanceInputs, known: Mapping[str, Provider]) -> list[Waterfall]:
-    """Return the waterfall of every provider and currency with anything to show; the house keeps its own.
+    """Return the waterfall of every provider and currency with something to show; the house has none.
 
-    A provider's currencies that are paid in another one come first: they are converted, and come in there.
+    A currency with another `pay_in` comes first: its balance is converted, and comes in with the other currency.
 
     Raises:
-        LedgerError: a rate is missing, or a currency is to be paid in one that is itself paid in another.
+        LedgerError: a rate is missing, or the terms pay a currency in one with a `pay_in` of its own.
     """
     terms = inputs.terms
     own = {key for key in inputs.balances() if known[key[0]].kind == "provider"}
@@ -183,7 +183,7 @@ def post_lines(
     terms: Mapping[ProviderCurrency, Terms],
     now: datetime,
 ) -> None:
-    """Post every line that moves money, and record the reserves and the payouts."""
+    """Post the lines with money, and record the reserves and the payouts."""
     lines = [(fall, line, posting) for fall in falls for line, posting in _lines(period, fall)]
     posted = post_all(conn, [posting for _, _, posting in lines], now=now)
     held, leaving = [], []
@@ -199,7 +199,7 @@ def post_lines(
 
 
 def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Posting]]:
-    """Yield the posting of every line that moves money."""
+    """Yield each line with money and its posting."""
     for line in STATEMENT_LINES:
         if line.name == "collections_released":
             for item in fall.collections:
@@ -211,6 +211,7 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
             if fall.conversion is not None:
                 yield line, _conversion_posting(period, fall, fall.conversion)
         elif line.transaction and fall.amount(line):
+            # Out of the payable account goes all of an outcome; any other line goes against its sign.
             taken = fall.amount(line) if line.section == "outcome" else -line.sign * fall.amount(line)
             kind = TransactionKind.named(line.transaction)
             key = kind.key(period=period, provider=fall.provider, currency=fall.currency)
@@ -220,7 +221,7 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
 def _posting(
     period: str, fall: Waterfall, kind: TransactionKind, key: str, owner: str | Group, amount_minor: int
 ) -> Posting:
-    """Return the posting of a line, out of the provider's payable account; back into it if the amount is negative."""
+    """Return the posting of a line: out of the provider's payable account, or into it if the amount is negative."""
     entries = (
         Entry(AccountKind.PAYABLE.key(fall.provider), fall.currency, -amount_minor),
         Entry(kind.counterpart.key(owner), fall.currency, amount_minor),
@@ -229,7 +230,7 @@ def _posting(
 
 
 def _conversion_posting(period: str, fall: Waterfall, item: Conversion) -> Posting:
-    """Return the posting of a conversion: the balance changes its currency through the account of the pair."""
+    """Return the posting of a conversion, through the account of the two currencies: each currency sums to zero."""
     own = AccountKind.PAYABLE.key(fall.provider)
     exchange = fx_account(item.given.base, item.given.quote)
     entries = (

@@ -1,8 +1,8 @@
 """Credits by sums over a period, for policies that do not pay each output alone.
 
-`credit compute` posts the credits of every output by itself, for the sums of a period are known only when it is over.
-The close adds the measures up and posts the difference as one transaction. Pools, statements and reports then read one
-set of entries, and the sum of all credits stays the weight of the outputs.
+`credit compute` posts the credits of each output by itself, because the sums are complete only after the period. The
+close adds the measures up and posts the difference as one transaction. Pools, statements and reports then read one set
+of entries, and all credits together stay the weight of the outputs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from credit.records import CREDIT, Group
 
 
 def measured_outputs(rows: pl.DataFrame, policy: Policy) -> Iterator[MeasuredOutput]:
-    """Yield the outputs of a book's rows; their column `measure` is in nats."""
+    """Yield the outputs in the rows of a score book; the column `measure` is in nats."""
     for (name,), own in rows.group_by(["name"], maintain_order=True):
-        # The house row stands for an output that no group supported: it is no group that was valued.
+        # Nothing valued the house's row: it only holds the credits of an output without a supporting group.
         unearned = (pl.col("provider") == UNEARNED.provider) & (pl.col("collection") == UNEARNED.collection)
         valued = own.filter(~unearned)
         groups = [Group(*pair) for pair in valued.select("provider", "collection").iter_rows()]
@@ -36,7 +36,7 @@ def measured_outputs(rows: pl.DataFrame, policy: Policy) -> Iterator[MeasuredOut
 
 
 def moved_credits(conn: Connection, books: Path | None, period: str) -> dict[Group, int]:
-    """Return the micro-credits that the sums of a period move to each group (or, negative, from it).
+    """Return the micro-credits moved to each group (or, negative, from it) by the sums of a period.
 
     The result is empty where every output pays alone.
 
@@ -75,10 +75,10 @@ def post_period_sums(conn: Connection, books: Path | None, period: str, now: dat
 
 
 def checked_moves(conn: Connection, books: Path, period: str) -> dict[Group, int]:
-    """Return the micro-credits that the close of a period moved, after computing them again.
+    """Return the micro-credits moved by the close of a period, after computing them again.
 
     Raises:
-        IntegrityError: the score books give something else.
+        IntegrityError: the score books give other numbers.
     """
     posted, again = posted_moves(conn, period), moved_credits(conn, books, period)
     if posted != again:

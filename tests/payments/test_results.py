@@ -50,7 +50,7 @@ def test_a_result_is_recorded_once(owing, reference, tmp_path):
         ("1,paid,,", "not a payout's id"),
         ("{}-2,sent,,", "neither paid nor failed, nor returned"),
         ("{}-2,returned,R-1,", "came back needs a reason"),
-        ("{}-2,returned,R-1,AC04", "only what was paid is returned"),
+        ("{}-2,returned,R-1,AC04", "only money that was paid is returned"),
         ("{}-2,failed,,", "needs a reason"),
         ("{}-1,failed,,no", "given before"),
         ("{}-2,paid,FR14 2004 1010 0505 0001 3M02 606,", "repeats the provider's iban"),
@@ -110,7 +110,7 @@ def test_what_was_paid_and_came_back_is_owed_again_and_can_leave_again(owing, re
 
 def test_what_failed_does_not_come_back(owing, reference, tmp_path):
     confirm(owing, tmp_path, f"{reference}-1,failed,,account closed")
-    with pytest.raises(InputError, match="is recorded as failed: only what was paid is returned"):
+    with pytest.raises(InputError, match="is recorded as failed: only money that was paid is returned"):
         confirm(owing, tmp_path, f"{reference}-1,returned,,account closed")
 
 

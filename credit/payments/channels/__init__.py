@@ -1,11 +1,11 @@
-"""Payment channels: the registry of the ways in which payouts leave, one file a channel.
+"""Payment channels: the registry of all ways for payouts to leave, one file a channel.
 
 To add a channel, change:
 
 1. `credit/records.py`: its name in `PaymentFormat`, the values that the ledger takes;
-2. a new file here: a `Channel` with its limits, its checks and how its file is written;
+2. a new file here: a `Channel` with its limits, its checks and its writer;
 3. this registry;
-4. `migrations/versions`: a revision, for the database checks the name.
+4. `migrations/versions`: a revision, because the database checks the name.
 """
 
 from __future__ import annotations

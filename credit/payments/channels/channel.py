@@ -1,7 +1,7 @@
-"""A payment channel, and the payments that its files state.
+"""A payment channel, and the content of its files.
 
-A machine that moves money reads these files: a cell is written exactly as it is known, or its payout is unpayable,
-with the reason. Nothing is shortened, transliterated or quoted with an apostrophe on the way.
+A machine that moves money reads these files. So a channel writes each cell exactly as the ledger has it, or the payout
+is unpayable, with the reason. It shortens, transliterates and quotes nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """The payer, as its bank knows it, and the day of the payment.
+    """The payer as its bank knows it, and the day of the payment.
 
-    `bic` may be empty. `execute_on` may be empty, for the day on which the batch is recorded.
+    `bic` may be empty. An empty `execute_on` is the day of the batch's record.
     """
 
     name: str
@@ -60,7 +60,7 @@ class PaymentLine:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFile:
-    """The content of a batch's file: the batch's reference and time, the payer if it was given, the payments."""
+    """The content of a batch's file: the batch's reference and time, the payer if given, the payments."""
 
     reference: str
     created_at: datetime
@@ -70,18 +70,18 @@ class PaymentFile:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A way for payouts to leave: a kind of file that a bank or a payment service takes.
+    """A way for payouts to leave: a kind of file for a bank or a payment service.
 
     Attributes:
         name: the value of `--format`, and the word for it in the ledger.
         title: its name in messages.
         help: one sentence for `credit pay export --help`.
         most_payments: the largest number of payments in a file.
-        check: raises InputError where a payment is unpayable; the message names provider, reason and remedy.
+        check: raises InputError for an unpayable payment; the message names provider, reason and remedy.
         write: returns the bytes of a file; the same content gives the same bytes.
-        currencies: the currencies that it carries; empty for all.
-        checked_payer: returns the payer as the file states it, or raises InvalidRequestError; None where the file
-            names no payer.
+        currencies: the currencies it carries; empty for all.
+        checked_payer: returns the payer in the form of the file, or raises InvalidRequestError; None for a file
+            without a payer.
     """
 
     name: PaymentFormat
@@ -95,11 +95,11 @@ class Channel:
 
 
 def safe(line: PaymentLine, field: str, value: str, *, longest: int = 140) -> str:
-    """Return `value` if it can stand in a machine's file as it is.
+    """Return `value` if a machine's file can hold it unchanged.
 
     Raises:
-        InputError: it is missing, too long, holds a control or direction character, or would run as a formula in a
-            spreadsheet that somebody opens the file with. The message names the provider and the field, not the value.
+        InputError: it is missing, too long, holds a control or direction character, or would run as a formula if
+            somebody opened the file in a spreadsheet. The message names provider and field, not the value.
     """
     remedy = f"correct it: credit providers details {line.provider} --{field.replace('_', '-')} ..."
     if not value:

@@ -1,4 +1,4 @@
-"""Our own CSV file: everything that a person or a script needs to make the payments."""
+"""Our own CSV file: every detail, for a person or a script to make the payments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
     """Return the cells of a payment.
 
     Raises:
-        InputError: there is no account, wallet or address to pay to, or a cell cannot be written as it is.
+        InputError: the payee has no account, wallet or address, or a cell cannot stand in the file.
     """
     details = line.details
     if not (details.iban or details.paypal or details.email):

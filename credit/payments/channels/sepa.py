@@ -1,8 +1,8 @@
-"""SEPA credit transfers: pain.001.001.09 through sepaxml, checked against the schema that sepaxml carries.
+"""SEPA credit transfers: pain.001.001.09 through sepaxml, checked against sepaxml's own schema.
 
-Addresses are structured, with town and country, as the EPC's rulebooks ask from November 2026 on. Names keep to the
-Latin characters that every bank takes (EPC217-08). A payout to a name in other letters is unpayable until
-`account_holder` says how the bank writes it: the payee's bank may not know a name that we transliterate.
+Addresses are structured, with town and country: the EPC's rulebooks ask for it from November 2026 on. Names keep to the
+Latin characters accepted by every bank (EPC217-08). A payout to a name in other letters is unpayable until
+`account_holder` gives the bank's spelling: the payee's bank may not know our transliteration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA = "pain.001.001.09"
 CURRENCY = "EUR"
 
 NO_BIC = "NOTPROVIDED"
-"""Stands for the payer's bank where its BIC is not given (EPC132-08)."""
+"""Stands for the payer's bank if nobody gave its BIC (EPC132-08)."""
 
 _NAMESPACE = f"urn:iso:std:iso:20022:tech:xsd:{SCHEMA}"
 _LATIN = re.compile(r"[A-Za-z0-9/?:().,'+ -]+")
@@ -31,7 +31,7 @@ _LARGEST_MINOR = 99_999_999_999
 
 
 def check_payer(payer: Payer) -> Payer:
-    """Return the payer with its IBAN without spaces, and with `NO_BIC` where its BIC is not given.
+    """Return the payer with its IBAN without spaces, and with `NO_BIC` for a missing BIC.
 
     Raises:
         InvalidRequestError: a field is missing or cannot be right.
@@ -60,10 +60,10 @@ def check_payer(payer: Payer) -> Payer:
 
 
 def sepa_payment(line: PaymentLine) -> dict[str, object]:
-    """Return a payment as sepaxml takes it, without the day.
+    """Return a payment in the form of sepaxml, without the day.
 
     Raises:
-        InputError: a field is missing, or cannot stand in a SEPA file as it is.
+        InputError: a field is missing, or unfit for a SEPA file.
     """
     details = line.details
     if not 0 < line.amount_minor <= _LARGEST_MINOR:
@@ -89,10 +89,10 @@ def sepa_payment(line: PaymentLine) -> dict[str, object]:
 
 
 def check_line(line: PaymentLine) -> None:
-    """Raise InputError where a payment cannot stand in a new file.
+    """Raise InputError if a new file cannot hold a payment.
 
-    Banks refuse the whole file for one account in a country that takes no part in SEPA. `sepa_payment` does not ask:
-    a batch that left is written again as it left, wherever SEPA has spread since.
+    Banks refuse the whole file for one account in a country outside SEPA. `sepa_payment` does not check that: the file
+    of an old batch comes out the same, although the area of SEPA has changed since.
     """
     sepa_payment(line)
     if not in_sepa(line.details.iban):
@@ -105,13 +105,12 @@ def check_line(line: PaymentLine) -> None:
 def write_pain001(file: PaymentFile) -> bytes:
     """Return the file of a batch; the same batch gives the same bytes.
 
-    sepaxml draws the message's id, its block's id and the time at random or from the clock. They are set to those of
-    the batch before the file is checked against the schema.
+    sepaxml draws the message's id, its block's id and the time at random or from the clock. We put those of the batch
+    in their place, and then check the file against the schema.
 
     Raises:
-        InputError: a payment cannot stand in it.
-        IntegrityError: the batch names no payer, or the file is not what the schema or the sums say; nothing may be
-            paid with it.
+        InputError: the file cannot hold a payment.
+        IntegrityError: the batch names no payer, or the file contradicts the schema or the sums; nobody may pay by it.
     """
     payer, reference = file.payer, file.reference
     if payer is None:

@@ -24,7 +24,7 @@ _HEADER = (
 
 
 def cells(line: PaymentLine) -> tuple[str, ...]:
-    """Return the cells of a payment; InputError if one is missing or cannot be written as it is."""
+    """Return the cells of a payment; InputError if one is missing or unsafe."""
     details = line.details
     holder = safe(line, "legal_name", details.holder)
     email = safe(line, "email", details.email) if details.email else ""
