@@ -1,4 +1,8 @@
-"""Files that are whole or absent, what identifies them, and locks. Every part of the product writes through here."""
+"""Files that are whole or absent, private to their owner, and locks. Every part of the product writes through here.
+
+Files get the mode 0600 and folders 0700 from the start, whatever the umask. A temporary file is always a new one, with
+a name that nobody can guess: a link planted in its place is never followed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from credit.errors import LockHeldError
 
@@ -18,11 +26,32 @@ canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_n
 Everything hashed is written by it, except statements: these follow RFC 8785, so that programs of others can check them.
 """
 
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+_LEFT_OVER = re.compile(r"\..+\.credit-[0-9a-f]{16}\.tmp")
 _NO_ROOM = {
     errno.ENOSPC: "no space is left on the device",
     errno.EDQUOT: "the quota of disk space is used up",
     errno.EFBIG: "files may not be as large as that here",
 }
+
+
+def parse_object(content: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in a text or its UTF-8 bytes.
+
+    Raises:
+        ValueError: the content is not JSON, is nested too deeply, or is another value; in one line.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if isinstance(value, dict):
+        return value
+    raise ValueError("it is not a JSON object, {...}")
 
 
 def sha256_file(path: Path) -> str:
@@ -31,15 +60,55 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that it is whole or absent, whatever happens: beside, fsync, rename.
+def make_folder(folder: Path) -> None:
+    """Make a folder for its owner alone, and the missing ones above it. A folder that is there keeps its mode."""
+    try:
+        folder.mkdir(FOLDER_MODE)
+    except FileNotFoundError:
+        make_folder(folder.parent)
+        make_folder(folder)
+    except OSError:  # also where the folder is there, and the disk can only be read
+        if not folder.is_dir():
+            raise
 
-    `mode` is that of the new file, less the process's umask.
+
+def is_exposed(path: Path) -> bool:
+    """Return True if others than the owner can reach a file or folder, and read it. POSIX has such modes."""
+    if os.name != "posix":
+        return False
+    place = path.resolve()
+    entered = all(folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) for folder in place.parents)
+    return entered and bool(place.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def create_file(path: Path) -> IO[bytes]:
+    """Create a file for its owner alone, and open it for writing.
+
+    Raises:
+        FileExistsError: a file, or a link to anywhere, has this name.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # O_EXCL alone refuses links on local disks; O_NOFOLLOW does so also where a network's file system is lax.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, FILE_MODE), "wb")
+
+
+def name_beside(path: Path) -> Path:
+    """Return a new name beside `path`, for what will be renamed to it; `is_left_over` knows it again."""
+    return path.with_name(f".{path.name}.credit-{secrets.token_hex(8)}.tmp")
+
+
+def make_folder_beside(folder: Path) -> Path:
+    """Make a folder for its owner alone with a new name beside `folder`, to be renamed to it."""
+    beside = name_beside(folder)
+    beside.mkdir(FOLDER_MODE)
+    return beside
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent, whatever happens: beside, fsync, rename."""
+    beside = name_beside(path)
     with removed_on_failure(beside, path):
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "wb") as file:
+        with create_file(beside) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -74,7 +143,7 @@ def only_one(lock: Path, held: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    mine = FileLock(lock, timeout=0)
+    mine = FileLock(lock, timeout=0, mode=FILE_MODE)
     try:
         mine.acquire()
     except Timeout:
@@ -91,8 +160,8 @@ def nearest_folder(folder: Path) -> Path:
 
 
 def is_left_over(name: str) -> bool:
-    """Whether a file's name is that of one which was being written beside its place when its process was killed."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Return True if a name is one of `name_beside`: its process was killed before the rename."""
+    return _LEFT_OVER.fullmatch(name) is not None
 
 
 def why_disk_is_full(error: OSError) -> str | None:

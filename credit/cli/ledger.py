@@ -27,9 +27,10 @@ def init(workspace: Workspace) -> None:
              credit init --database postgresql://accounts@db/credit
     """
     from credit.ledger.database import redact, upgrade
+    from credit.storage import make_folder
 
     revision = upgrade(workspace.database)
-    workspace.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(workspace.data_dir)
     facts = {"database": redact(workspace.database), "revision": revision, "data_dir": workspace.data_dir}
     say(facts, f"ledger {facts['database']} is ready (revision {revision}); its files go to {workspace.data_dir}/")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from credit.cli.printing import ask_for_json
+from credit.cli.printing import ask_for_json, warn
 from credit.records import is_period
 
 R = TypeVar("R")
@@ -149,7 +150,10 @@ def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
     def with_workspace(database: str, data_dir: Path, *args: Any, **kwargs: Any) -> R:
         from credit.pipeline.workspace import Workspace
 
-        return command(*args, workspace=Workspace(database, data_dir), **kwargs)
+        workspace = Workspace(database, data_dir)
+        if exposed := shlex.join(map(str, workspace.exposed)):
+            warn(f"warning: others can read {exposed}; keep it to yourself: chmod -R go= {exposed}")
+        return command(*args, workspace=workspace, **kwargs)
 
     return with_workspace
 

@@ -92,7 +92,7 @@ def export(
     if file_format == "beancount":
         with workspace.open() as ledger:
             text = beancount_text(ledger, period)
-        write_whole(out, text.encode(), mode=0o600)
+        write_whole(out, text.encode())
         say({"out": str(out)}, f"books of {period}: {out}; check them: bean-check {out}")
         return
     payer = _payer(payer_name, payer_iban, payer_bic, payer_town, payer_country, execute_on)

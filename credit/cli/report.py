@@ -11,6 +11,7 @@ import click
 
 from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, workspace_options
 from credit.cli.printing import ask_for_json, is_json, terminal_width
+from credit.storage import write_whole
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -126,5 +127,8 @@ def _deliver(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:
-        out.write_bytes(text.encode())
+        if out.is_file() or not out.exists():
+            write_whole(out, text.encode())
+        else:  # a pipe or a terminal
+            out.write_bytes(text.encode())
         click.echo(out, err=True)

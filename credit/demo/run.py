@@ -22,6 +22,7 @@ from credit import __version__
 from credit.demo.corpus import OWN, Corpus, SourceFile, collect
 from credit.errors import CreditError, InputError
 from credit.records import HOUSE, MICRO
+from credit.storage import make_folder
 
 SEED = 7
 MODEL_NAME = "demo-lm"
@@ -122,7 +123,7 @@ def _prepare(folder: Path, fingerprint: str) -> bool:
             if path == marker or (kept and path.name in {"model", "logs", "origins.json"}):
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not kept:
         marker.write_text("{}")
     return kept
@@ -182,7 +183,7 @@ def _write_logs(folder: Path, passages: Sequence[Passage], answers: Sequence[str
                 record = {"id": f"{number + 1:03d}-{kind}", "occurred_at": day, "model": MODEL_NAME}
                 logs[period].append(record | {"prompt": passage.prompt, "completion": text})
         origins[f"{number + 1:03d}-true"] = passage.provider
-    (folder / "logs").mkdir(exist_ok=True)
+    make_folder(folder / "logs")
     for period, records in logs.items():
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / "logs" / f"{period}.jsonl").write_text(lines, encoding="utf-8")

@@ -19,7 +19,7 @@ from credit.errors import InvalidRequestError, ValuationError
 from credit.fidelity.recipes import Trainer
 from credit.fidelity.workers import map_in_processes
 from credit.records import PPM, LoggedOutput, TrainingRecord
-from credit.storage import canonical_json, only_one, write_whole
+from credit.storage import canonical_json, make_folder, only_one, write_whole
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.language_model import LanguageModel, load_model
 
@@ -118,7 +118,7 @@ class Laboratory:
         self.folder, self.records, self.outputs, self.trainer = folder, records, outputs, trainer
         self._max_length = max_length
         self._inputs = [recipe, max_length, _digest(records), _digest(outputs)]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def outcome(self, run: Counterfactual) -> NDArray[np.float64]:
         """Return the log-likelihoods of the outputs (Q,) after a retraining, and retrain if there is no result yet."""

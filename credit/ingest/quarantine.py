@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from credit.records import Quarantined
-from credit.storage import rename_whole
+from credit.storage import create_file, make_folder, name_beside, rename_whole
 
 _DIGITS = 16
 """Digits of the input's hash in the name of its quarantine file."""
@@ -75,7 +75,7 @@ class QuarantineFile:
     def __init__(self, folder: Path, source: Path, sha256: str) -> None:
         self.path = folder / quarantine_name(source, sha256)
         self.count = self.before = 0
-        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._beside = name_beside(self.path)
         self._file: IO[bytes] | None = None
         self._earlier: dict[Path, set[bytes]] = {}
         self._found: set[bytes] = set()
@@ -83,9 +83,9 @@ class QuarantineFile:
     def add(self, item: Quarantined) -> bool:
         """Quarantine a record. Return True if that is new: no earlier run did so for this reason."""
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._earlier = {path: set(_identities(path)) for path in _files_of_name(self.path)}
-            self._file = self._beside.open("wb")
+            self._file = create_file(self._beside)
         line = quarantine_line(item)
         identity = _identity(line)
         self._file.write(line)

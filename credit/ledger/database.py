@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from credit.ledger import triggers
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS, metadata
 from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
-from credit.storage import only_one
+from credit.storage import create_file, make_folder, only_one
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a SQLite writer waits for another one, and a scrub for others on either engine, before it gives up."""
@@ -181,7 +181,7 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
 
     target = parse_url(url)
     if target.get_backend_name() == "sqlite":
-        Path(str(target.database)).parent.mkdir(parents=True, exist_ok=True)
+        _create_private(Path(str(target.database)))
     engine = _engine(target)
     try:
         with _writing(engine) as conn:
@@ -200,6 +200,22 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
     finally:
         engine.dispose()
     return REVISIONS[-1]
+
+
+def _create_private(path: Path) -> None:
+    """Create an empty file for its owner alone where there is none: SQLite gives its mode to the files beside it."""
+    make_folder(path.parent)
+    with suppress(OSError):  # the file is there, or SQLite will say why it cannot be
+        create_file(path.resolve()).close()
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a SQLite ledger; None for another URL, or one that cannot be read."""
+    try:
+        target = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    return Path(target.database) if target.get_backend_name() == "sqlite" and target.database else None
 
 
 def redact(url: str | URL) -> str:

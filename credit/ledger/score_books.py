@@ -44,7 +44,7 @@ from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger.transactions import reversed_transactions
 from credit.ledger.values import month_bounds, utc_text
 from credit.records import CREDIT, output_name
-from credit.storage import write_whole
+from credit.storage import make_folder, write_whole
 
 MEASURES = ("influence", "support", "effect")
 """The three numbers of an output and a group, in nats."""
@@ -100,7 +100,7 @@ def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
     pl.DataFrame(columns).write_parquet(buffer, compression="zstd", statistics=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = book_path(folder, digest)
     if not path.is_file():
         write_whole(path, content)

@@ -127,7 +127,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
             items=plan.items,
             file_sha256=hashlib.sha256(content).hexdigest(),
         )
-    write_whole(request.out, content, mode=0o600)
+    write_whole(request.out, content)
     return ExportReport(made, False, payouts, plan.unpayable, plan.notices)
 
 
@@ -266,7 +266,7 @@ def _again(
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)
-    write_whole(request.out, content, mode=0o600)
+    write_whole(request.out, content)
     return ExportReport(done, True, tuple(item.payout for item in items), unpayable, notices)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from credit.ledger.database import Ledger
+from credit.ledger.database import Ledger, sqlite_file
+from credit.storage import is_exposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,13 @@ class Workspace:
     def open(self) -> Ledger:
         """Open the ledger; LedgerError with the remedy if there is none."""
         return Ledger.open(self.database)
+
+    @property
+    def exposed(self) -> tuple[Path, ...]:
+        """The ledger's file and the data folder, where they are there and others can read them."""
+        database = sqlite_file(self.database)
+        places = [self.data_dir] if database is None else [database, self.data_dir]
+        return tuple(place for place in places if place.exists() and is_exposed(place))
 
     @property
     def books(self) -> Path:

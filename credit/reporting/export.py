@@ -7,7 +7,6 @@ bytes, and leaves the folder as it is.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, to
 from credit.reporting.pages import readme_text, statement_page
 from credit.reporting.signatures import SIGNATURE_FILE, public_text, signature_text
 from credit.reporting.tables import to_csv
-from credit.storage import sync_folder
+from credit.storage import is_left_over, make_folder, make_folder_beside, sync_folder, write_whole
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
 """Files of a provider's folder; a signed statement has `SIGNATURE_FILE` as well."""
@@ -68,30 +67,34 @@ def export_period(
         IntegrityError: a stored statement or score book was changed.
         LockHeldError: another export of this ledger is running.
     """
-    with ledger.exclusive("export"), ledger.read() as conn:
-        house = {item.key for item in providers(conn) if item.kind == "house"}
-        told = {item.provider: item for item in latest_statements(conn, period) if item.provider not in house}
-        for name in told:
-            _check_replaceable(out / name, period, signing=key is not None)
-        daily = totals(conn, books_folder, period, [BY_COLLECTION_AND_DAY]).frames[BY_COLLECTION_AND_DAY]
-        silent = sorted(set(daily.filter(pl.col("credit_micro") > 0)["provider"]) - told.keys() - house)
-        if silent:
-            raise IntegrityError(f"{silent[0]} earned credits in {period} and has no statement; run credit verify")
-        out.mkdir(parents=True, exist_ok=True)
-        staged = {name: _fresh(out / f".{name}.partial") for name in told}
-        for _, rows in standing_scores(conn, books_folder, period):
-            _spill(rows, staged)
-    for number, (name, statement) in enumerate(told.items(), start=1):
-        _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)
-        _publish(staged[name], out / name)
-        if progress is not None:
-            progress(number, len(told))
-    sync_folder(out)
+    with ledger.exclusive("export"):
+        with ledger.read() as conn:
+            house = {item.key for item in providers(conn) if item.kind == "house"}
+            told = {item.provider: item for item in latest_statements(conn, period) if item.provider not in house}
+            for name in told:
+                _check_replaceable(out / name, period, signing=key is not None)
+            daily = totals(conn, books_folder, period, [BY_COLLECTION_AND_DAY]).frames[BY_COLLECTION_AND_DAY]
+            silent = sorted(set(daily.filter(pl.col("credit_micro") > 0)["provider"]) - told.keys() - house)
+            if silent:
+                raise IntegrityError(f"{silent[0]} earned credits in {period} and has no statement; run credit verify")
+            make_folder(out)
+            _delete_leftovers(out)
+            staged = {name: make_folder_beside(out / name) for name in told}
+            for _, rows in standing_scores(conn, books_folder, period):
+                _spill(rows, staged)
+        for number, (name, statement) in enumerate(told.items(), start=1):
+            _fill(staged[name], statement, daily.filter(pl.col("provider") == name), key)
+            _publish(staged[name], out / name)
+            if progress is not None:
+                progress(number, len(told))
+        sync_folder(out)
     return [out / name for name in sorted(told)]
 
 
 def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
     """Refuse to overwrite anything but an export of the same period, or a signed export by an unsigned one."""
+    if folder.is_symlink():
+        raise InvalidRequestError(f"{folder} is a link; export to a folder of its own: --out DIR")
     if not folder.exists():
         return
     try:
@@ -105,12 +108,14 @@ def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
         raise InvalidRequestError(f"{folder} is signed; sign again, with --signing-key, or export to another --out DIR")
 
 
-def _fresh(folder: Path) -> Path:
-    """Return an empty folder, without the leftovers of a killed export."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    return folder
+def _delete_leftovers(out: Path) -> None:
+    """Delete the folders that a killed export left: they have a name of ours, and hold nothing but files of ours."""
+    ours = {*FILES, SIGNATURE_FILE, _SPILL}
+    for folder in out.iterdir():
+        if not is_left_over(folder.name) or folder.is_symlink() or not folder.is_dir():
+            continue
+        if all(item.name in ours or is_left_over(item.name) for item in folder.iterdir()):
+            shutil.rmtree(folder)
 
 
 def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
@@ -140,11 +145,7 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, key: Ed25519P
     if key is not None:
         contents[SIGNATURE_FILE] = signature_text(key, statement.body_json.encode())
     for name, content in contents.items():
-        with (folder / name).open("wb") as file:
-            file.write(content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    sync_folder(folder)
+        write_whole(folder / name, content.encode())
 
 
 def _publish(staged: Path, folder: Path) -> None:
@@ -153,7 +154,7 @@ def _publish(staged: Path, folder: Path) -> None:
         shutil.rmtree(staged)
         return
     # A folder cannot replace one that is not empty in a single step: the old one steps aside first.
-    old = _fresh(folder.with_name(f".{folder.name}.old"))
+    old = make_folder_beside(folder)
     if folder.exists():
         folder.rename(old)
     staged.rename(folder)

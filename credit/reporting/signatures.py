@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from credit.accounting.statement import FORMAT
 from credit.errors import InputError, IntegrityError, InvalidRequestError
+from credit.storage import create_file
 
 SIGNATURE_FILE = "statement.sig"
 """Name of the signature beside `statement.json`."""
@@ -50,12 +51,12 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = create_file(path)
     except FileExistsError:
         raise InvalidRequestError(f"{path} exists; a key is never overwritten: name another file") from None
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
-    with os.fdopen(handle, "wb") as file:
+    with file:
         file.write(pem)
         file.flush()
         os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.storage import is_left_over, only_one, sha256_file, write_whole
+from credit.storage import is_left_over, make_folder, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
 from credit.valuation.change import Change
 from credit.valuation.curvature import CURVATURES, WEIGHTINGS
@@ -351,7 +351,7 @@ def _prepare_folder(out: Path) -> None:
         InputError: it is a file, or has other content.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out} is a file; --out must name a folder") from error
     _check_folder(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from credit.valuation.rows import GroupLayout
 FORMAT_VERSION = 7
 MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
+_INDEX_FILE = re.compile(
+    r"(projections|counts|factors|curvature|(rows|curvature)-\d+)(\.v\d+)?\.safetensors"
+    r"|examples(\.v\d+)?\.jsonl|manifest\.v\d+\.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,11 @@ def versioned(name: str, version: int) -> str:
     """Return the name of a file after `version` changes of the index: no change overwrites a file that still counts."""
     stem, _, suffix = name.partition(".")
     return name if version == 0 else f"{stem}.v{version}.{suffix}"
+
+
+def is_index_file(name: str) -> bool:
+    """Return True if a build or a change of an index writes a file of this name, with or without a version."""
+    return _INDEX_FILE.fullmatch(name) is not None
 
 
 def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:

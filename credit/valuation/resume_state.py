@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Self
 
 from credit.errors import MismatchError
 from credit.storage import is_left_over, write_whole
-from credit.valuation.manifest import PROJECTIONS_FILE
+from credit.valuation.manifest import PROJECTIONS_FILE, is_index_file
 
 STATE_FILE = "build.json"
 
 SAVE_SECONDS = 120.0
 """Seconds between two saves of the state; a build saves at the end of a unit."""
-
-_FILES_OF_BUILDS = re.compile(r"(projections|counts|factors|(rows|curvature)-\d+)\.safetensors|examples\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +70,5 @@ class ResumeState:
         """Delete files that an interrupted run wrote after its last save, to make room."""
         counts = {*self.shards, self.sums, PROJECTIONS_FILE if self.projections else None}
         for path in folder.iterdir():
-            if is_left_over(path.name) or (_FILES_OF_BUILDS.fullmatch(path.name) and path.name not in counts):
+            if is_left_over(path.name) or (is_index_file(path.name) and path.name not in counts):
                 path.unlink()

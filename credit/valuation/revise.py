@@ -18,7 +18,7 @@ from pathlib import Path
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group, Share
-from credit.storage import only_one
+from credit.storage import is_left_over, only_one
 from credit.valuation.batches import Progress
 from credit.valuation.build import LOCK_FILE, BuildPlan
 from credit.valuation.change import Change
@@ -33,9 +33,18 @@ from credit.valuation.examples import (
     read_listing,
 )
 from credit.valuation.index import AttributionIndex
-from credit.valuation.manifest import MANIFEST, Manifest, Revision, read_manifest, verify_files, versioned
+from credit.valuation.manifest import (
+    MANIFEST,
+    Manifest,
+    Revision,
+    is_index_file,
+    read_manifest,
+    verify_files,
+    versioned,
+)
 from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
+from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.writer import IndexWriter, RunOptions
 
@@ -245,13 +254,14 @@ def _bytes_of(folder: Path, manifest: Manifest) -> int:
 
 
 def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
-    """Delete files missing in the manifest, in the folders of an index and of its checkpoints."""
+    """Delete an index's files that its manifest does not name, and those of its checkpoints. Other files stay."""
     members = index.manifest.checkpoints
     for member, (_, checkpoint) in zip(members, index.further, strict=True):
         _clear(checkpoint, member.manifest)
     kept = set(index.manifest.files) | {manifest, LOCK_FILE} | {member.folder for member in members}
     for path in index.folder.iterdir():
-        if path.name not in kept and path.is_file():
+        written = is_index_file(path.name) or is_left_over(path.name) or path.name == STATE_FILE
+        if written and path.name not in kept and path.is_file():
             path.unlink()
 
 

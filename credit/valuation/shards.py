@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from credit.storage import removed_on_failure, rename_whole, sha256_file
+from credit.storage import create_file, name_beside, removed_on_failure, rename_whole, sha256_file
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
@@ -30,8 +30,9 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
-    beside = path.with_name(f".{path.name}.tmp")
+    beside = name_beside(path)
     with removed_on_failure(beside, path):
+        create_file(beside).close()  # safetensors would make a file that others can read
         try:
             save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
         except SafetensorError as error:

@@ -123,11 +123,29 @@ def test_a_damaged_folder_and_the_rests_of_a_killed_export_are_replaced(closed, 
     export_period(closed, books, OCTOBER, tmp_path / "out")
     first = content(tmp_path / "out")
     (tmp_path / "out" / "ada" / "outputs.csv").write_text("cut sho")
-    shutil.copytree(tmp_path / "out" / "bell", tmp_path / "out" / ".bell.partial")
-    shutil.copytree(tmp_path / "out" / "ada", tmp_path / "out" / ".ada.old")
+    shutil.copytree(tmp_path / "out" / "bell", tmp_path / "out" / f".bell.credit-{'0' * 16}.tmp")
+    shutil.copytree(tmp_path / "out" / "ada", tmp_path / "out" / f".ada.credit-{'f' * 16}.tmp")
     shutil.rmtree(tmp_path / "out" / "bell")
     export_period(closed, books, OCTOBER, tmp_path / "out")
     assert content(tmp_path / "out") == first
+
+
+def test_folders_that_no_export_made_are_never_deleted(closed, books, tmp_path):
+    out = tmp_path / "out"
+    own = [out / ".ada.partial", out / ".ada.old", out / f".ada.credit-{'0' * 16}.tmp"]
+    for folder in own:
+        folder.mkdir(parents=True)
+        (folder / "thesis.txt").write_text("years of work")
+    export_period(closed, books, OCTOBER, out)
+    assert [(folder / "thesis.txt").read_text() for folder in own] == ["years of work"] * 3
+
+
+def test_a_link_in_the_place_of_a_provider_s_folder_is_refused(closed, books, tmp_path):
+    export_period(closed, books, OCTOBER, tmp_path / "elsewhere")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ada").symlink_to(tmp_path / "elsewhere" / "ada")
+    with pytest.raises(InvalidRequestError, match="ada is a link"):
+        export_period(closed, books, OCTOBER, tmp_path / "out")
 
 
 def test_an_open_period_is_refused_and_nothing_is_written(month, books, tmp_path):

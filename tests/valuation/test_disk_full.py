@@ -145,11 +145,12 @@ def test_every_way_of_having_no_room_is_told_from_other_errors(tmp_path):
         write_whole(missing / "x.json", b"{}")
 
 
-def test_a_device_without_room_is_named_by_the_kernel_as_the_limit_is(tmp_path):
+def test_a_device_without_room_is_named_by_the_kernel_as_the_limit_is(tmp_path, monkeypatch):
     """/dev/full answers every write with ENOSPC."""
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # only Linux has it; the limit above is tested everywhere
         return
-    (tmp_path / f".x.json.{os.getpid()}.tmp").symlink_to("/dev/full")
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda *_: opened("/dev/full", os.O_WRONLY))
     with pytest.raises(OSError, match="No space left") as caught:
         write_whole(tmp_path / "x.json", b"{}")
     assert why_disk_is_full(caught.value) == "no space is left on the device"

@@ -54,6 +54,18 @@ def test_a_withdrawal_equals_a_rebuild_without_the_provider(model, data, outputs
     assert b"ann/books" not in content
 
 
+def test_a_change_deletes_only_files_of_the_index(model, data, more, tmp_path, settings):
+    build_index(model, data, tmp_path / "index", settings, name="tiny")
+    own = ["README.md", "rows.txt", ".notes.tmp", "examples.jsonl.gz", "rows-00000.safetensors.bak"]
+    for name in own:
+        (tmp_path / "index" / name).write_text("mine")
+    (tmp_path / "index" / "rows-00077.safetensors").write_text("of a killed run")
+    (tmp_path / "index" / f".rows-00077.safetensors.credit-{'0' * 16}.tmp").write_text("of a killed run")
+    update_index(tmp_path / "index", model, [*data, *more])
+    left = {path.name for path in (tmp_path / "index").iterdir()}
+    assert left - set(AttributionIndex.open(tmp_path / "index").manifest.files) == {"manifest.json", ".lock", *own}
+
+
 def test_adding_and_withdrawing_comes_back_to_the_same_index(model, data, more, outputs, tmp_path, settings):
     new = [r for r in more if r.group == NEW]
     build_index(model, data, tmp_path / "index", settings, name="tiny")
