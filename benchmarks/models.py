@@ -85,7 +85,7 @@ def make_model(shape: ModelShape, device: str, dtype: torch.dtype, weights: Path
         weights: a folder of real weights of this shape, used instead.
     """
     if weights is not None:
-        loaded: nn.Module = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype)
+        loaded: nn.Module = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False)
         return loaded.to(device).eval()
     torch.manual_seed(0)
     before = torch.get_default_dtype()

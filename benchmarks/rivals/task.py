@@ -49,7 +49,9 @@ class Task:
 
     def load(self) -> nn.Module:
         """The model, in float32."""
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            self.model, dtype=torch.float32, trust_remote_code=False
+        )
         return model.eval()
 
 

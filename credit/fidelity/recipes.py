@@ -66,7 +66,8 @@ class Recipe:
         module: Any = model.module
         if self.scratch:
             anew: Any = AutoModelForCausalLM  # untyped in transformers
-            module = anew.from_config(AutoConfig.from_pretrained(str(self.start))).to(model.device)
+            config = AutoConfig.from_pretrained(str(self.start), local_files_only=True, trust_remote_code=False)
+            module = anew.from_config(config, trust_remote_code=False).to(model.device)
         encoder = model.encoder(self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
         generator = torch.Generator().manual_seed(seed)

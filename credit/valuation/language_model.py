@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,23 +11,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from credit.errors import InputError, ValuationError
+from credit.errors import CreditError, InputError, ValuationError
 from credit.storage import canonical_json, sha256_file
 from credit.valuation.batches import PaddedBatch, make_batch
 from credit.valuation.losses import sequence_losses
+from credit.valuation.model_folder import TOKENIZER_FILES, adapter_base, check_folder
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import Encoder, Window
 
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-)  # fmt: skip
 _DEFAULT_MAX_LENGTH = 2048
+_LONGEST_REASON = 600
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
@@ -109,7 +105,9 @@ class LanguageModel:
 
 
 def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> LanguageModel:
-    """Load a causal language model and its tokenizer from a folder in Hugging Face layout, without network or pickle.
+    """Load a causal language model and its tokenizer from a folder in Hugging Face layout.
+
+    There is no network, no pickle and no code of the folder: see `model_folder`.
 
     A PEFT adapter is loaded on top of its base model, which must be a folder too. Layers of base and adapter can be
     watched by their names.
@@ -124,12 +122,11 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     """
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
-    base = _adapter_base(path)
-    if not (base / "config.json").is_file():
-        raise ValuationError(f"{base} holds no config.json; give a model saved with save_pretrained()")
-    for folder in {base, path}:
-        _check_weights(folder)
-    has_tokenizer = path if any((path / name).is_file() for name in _TOKENIZER_FILES) else base
+    base = adapter_base(path)
+    check_folder(base, adapter=False)
+    if path != base:
+        check_folder(path, adapter=True)
+    has_tokenizer = path if any((path / name).is_file() for name in TOKENIZER_FILES) else base
     tokenizer_sha256 = fingerprint_tokenizer(has_tokenizer)
     chosen = _device(device)
     if dtype == "auto":
@@ -138,28 +135,17 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         raise ValuationError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     try:
         with without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(str(has_tokenizer), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(has_tokenizer), local_files_only=True, trust_remote_code=False
+            )
             module = _load(base, path, DTYPES[dtype])
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValuationError(f"{path} cannot be loaded as a causal language model: {error}") from error
+    except CreditError:
+        raise
+    except Exception as error:
+        # The folder decides where transformers fails: a configuration with a text for a number is a TypeError.
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise ValuationError(f"{path} cannot be loaded as a causal language model: {reason}") from error
     return LanguageModel(path, module.to(chosen).eval(), tokenizer, fingerprint_model(path), tokenizer_sha256)
-
-
-def _adapter_base(path: Path) -> Path:
-    """Return the folder of the base model: that of a PEFT adapter, else `path` itself."""
-    config = path / "adapter_config.json"
-    if not config.is_file():
-        return path
-    try:
-        named = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValuationError(f"{config} does not name a base model ({error}); save the adapter again") from error
-    base = Path(str(named))
-    if not base.is_dir():
-        raise ValuationError(
-            f"{config} names the base model {named!r}, which is not a folder here; set base_model_name_or_path to one"
-        )
-    return base
 
 
 def _device(name: str) -> torch.device:
@@ -175,7 +161,12 @@ def _device(name: str) -> torch.device:
 
 def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        str(base), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        str(base),
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     module: nn.Module
     module, report = loaded
@@ -216,7 +207,7 @@ def without_progress_bars() -> Iterator[None]:
 
 def fingerprint_model(path: Path) -> str:
     """Return the SHA-256 over configuration and weights of a model folder, with those of an adapter's base."""
-    base = _adapter_base(path)
+    base = adapter_base(path)
     own = [path / "config.json" if base == path else path / "adapter_config.json", *sorted(path.glob("*.safetensors"))]
     if base == path:
         return _digest(own)
@@ -229,7 +220,7 @@ def fingerprint_tokenizer(path: Path) -> str:
     Raises:
         ValuationError: the folder holds no tokenizer.
     """
-    files = [path / name for name in _TOKENIZER_FILES if (path / name).is_file()]
+    files = [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
     if not files:
         raise ValuationError(f"{path} holds no tokenizer; save it there with tokenizer.save_pretrained()")
     return _digest(files)
@@ -238,24 +229,3 @@ def fingerprint_tokenizer(path: Path) -> str:
 def _digest(files: Iterable[Path]) -> str:
     parts = {file.name: sha256_file(file) for file in files}
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def _check_weights(path: Path) -> None:
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ValuationError(
-            f"{path} holds no *.safetensors file; save the model with save_pretrained() "
-            "(pickled weights are never loaded)"
-        )
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                tensors.keys()
-        except (SafetensorError, OSError) as error:
-            raise ValuationError(f"{file} is not a whole safetensors file ({error}); copy it again") from error
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        named = set(json.loads(index.read_text())["weight_map"].values())
-        missing = sorted(named - {file.name for file in files})
-        if missing:
-            raise ValuationError(f"{path / missing[0]} is missing; {index.name} names it")

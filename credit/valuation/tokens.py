@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,12 @@ from numpy.typing import NDArray
 
 from credit.errors import InputError
 from credit.records import LoggedOutput, Message, TrainingRecord
+
+TEMPLATE_SECONDS = 5.0
+"""Computing time for the chat template of one conversation, at most. A template is a program of the model's maker."""
+
+TEMPLATE_GROWTH = 100
+"""Most characters that a template makes of each one of the messages, which count as 1000 more than they have."""
 
 _SPAN = re.compile(r"\[\d+:\d+\]$")
 
@@ -201,11 +210,17 @@ class Encoder:
         if not getattr(self._tokenizer, "chat_template", None):
             raise InputError("the model has no chat template; give prompt and completion instead of messages")
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in messages],
-                tokenize=False,
-                add_generation_prompt=generate,
-            )
+            with _bounded_time(TEMPLATE_SECONDS):
+                text: str = self._tokenizer.apply_chat_template(
+                    [{"role": m.role, "content": m.content} for m in messages],
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                )
+        except _TemplateStopped:
+            raise InputError(
+                f"the model's chat template is not done after {TEMPLATE_SECONDS:g} seconds; give prompt and completion "
+                "instead, or another template"
+            ) from None
         except ImportError:  # a library of the templates is missing: no chat's fault
             raise
         except Exception as error:
@@ -213,7 +228,39 @@ class Encoder:
             raise InputError(
                 f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
             ) from error
+        if len(text) > TEMPLATE_GROWTH * (1000 + sum(len(m.content) for m in messages)):
+            raise InputError(
+                f"the model's chat template makes {len(text)} characters of these messages; give prompt and completion "
+                "instead, or another template"
+            )
         return text
+
+
+class _TemplateStopped(BaseException):
+    """The time of a template is over. It is no Exception: jinja swallows these while it compiles."""
+
+
+@contextmanager
+def _bounded_time(seconds: float) -> Iterator[None]:
+    """Context that raises `_TemplateStopped` after `seconds` of the process's own time.
+
+    It does so in the main thread alone, on POSIX. A signal stops more than a thread could: it comes through
+    also while Python multiplies huge numbers.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "ITIMER_VIRTUAL"):
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _TemplateStopped
+
+    handler = signal.signal(signal.SIGVTALRM, stop)
+    remaining, interval = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, remaining, interval)
+        signal.signal(signal.SIGVTALRM, handler)
 
 
 @contextmanager
