@@ -51,7 +51,7 @@ def status(workspace: Workspace) -> None:
         found = overview(conn, now=datetime.now(UTC))
     now = found.status
     say(
-        asdict(now) | {"next": found.next_steps},
+        asdict(now) | {"next": found.next_steps, "clock": found.clock},
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {counted(now.models, 'model')}",
         f"outputs       {sum(now.outputs.values())}, {now.pending} pending"
@@ -60,6 +60,7 @@ def status(workspace: Workspace) -> None:
         f"score books   {now.books}",
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
         *map(_period_line, found.periods),
+        *([f"clock         {found.clock}"] if found.clock else []),
         *(f"next: {step}" for step in found.next_steps),
     )
 

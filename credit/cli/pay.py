@@ -56,7 +56,9 @@ def pay() -> None:
 )
 @click.option("--payer-town", envvar="CREDIT_PAYER_TOWN", help="SEPA: the payer's town.")
 @click.option("--payer-country", envvar="CREDIT_PAYER_COUNTRY", help="SEPA: the payer's country, such as DE.")
-@click.option("--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC.  [default: today]")
+@click.option(
+    "--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC.  [default: today, by this machine's clock]"
+)
 @ledger_options
 def export(
     workspace: Workspace,

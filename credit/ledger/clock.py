@@ -5,8 +5,9 @@ change afterwards, because something new is recorded at or before it, and moment
 chain. So the ledger keeps a clock of its own, as Lamport's clocks do: it shows what the machine's does, and where that
 has not passed the last recorded moment, a microsecond more than it. All that one database transaction writes is
 recorded at one moment, because nobody ever sees half of it. A clock that was ahead by mistake keeps the ledger's ahead
-until time has caught up: moments are then wrong by that much, but never out of order. One that is ahead by more than
-ten years, as clocks are that lost count, is refused: files for a bank carry these moments, and no bank takes them.
+until time has caught up: moments are then wrong by that much, but never out of order. `notice_of_lead` says so, and
+dates for banks come from the machine's clock. One that is ahead by more than ten years, as clocks are that lost count,
+is refused.
 
 Holds and closes are no transactions, and have moments too: `after_closes` and `after_holds` keep those in the order in
 which they came, so that it can be told at any time later what was on hold at a close.
@@ -23,9 +24,11 @@ from sqlalchemy import Connection, func, select
 from credit.errors import LedgerError
 from credit.ledger.schema import hold, ledger_txn, period
 from credit.ledger.values import utc_moment
+from credit.text import counted
 
 _FLOOR = "credit.ledger.clock"
 _TICK = timedelta(microseconds=1)
+_UNREMARKABLE = timedelta(hours=1)
 _LONGEST_REST = timedelta(days=3653)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -48,6 +51,19 @@ def last_recorded(conn: Connection) -> datetime | None:
     query = select(ledger_txn.c.recorded_at).order_by(ledger_txn.c.seq.desc()).limit(1)
     text = conn.execute(query).scalar()
     return None if text is None else utc_moment(text)
+
+
+def notice_of_lead(conn: Connection, now: datetime) -> str:
+    """Return by how much the ledger's clock is ahead of the machine's, in words; empty if by an hour at most."""
+    last = last_recorded(conn)
+    if last is None or last - now <= _UNREMARKABLE:
+        return ""
+    hours = (last - now) // timedelta(hours=1)
+    lead = counted(hours // 24, "day") if hours >= 48 else counted(hours, "hour")
+    return (
+        f"the ledger's clock is {lead} ahead of this machine's: what it records says {last:%Y-%m-%d} until time catches"
+        " up; dates for banks follow this machine's clock"
+    )
 
 
 def _last_before(conn: Connection, now: datetime) -> datetime | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
@@ -140,11 +140,15 @@ class BatchedPayout:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """The identity of the next batch, from which its file is made."""
+    """The identity of the next batch, from which its file is made.
+
+    `created_at` is by the ledger's clock, `exported_on` a day in UTC by the machine's.
+    """
 
     id: int
     reference: str
     created_at: datetime
+    exported_on: date
 
 
 def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
@@ -160,7 +164,7 @@ def next_batch(conn: Connection, now: datetime) -> NewBatch:
     serialise_writers(conn)
     number = next_id(conn, payout_batch)  # safe: one writer at a time, and the batch follows in this transaction
     _, head = chain_head(conn)
-    return NewBatch(number, f"CR{number}-{head[:8]}", recorded_moment(conn, now))
+    return NewBatch(number, f"CR{number}-{head[:8]}", recorded_moment(conn, now), now.astimezone(UTC).date())
 
 
 def payout_reference(batch_reference: str, payout_id: int) -> str:
@@ -213,7 +217,7 @@ def record_batch(
         file_sha256=file_sha256,
     )
     kind = TransactionKind.PAYMENT_EXPORT
-    txn_id = _post(conn, [_Step(kind, kind.key(batch=new.id), lines, details)], new.created_at)[0]
+    txn_id = _post(conn, [_Step(kind, kind.key(batch=new.id), lines, details)], new.exported_on, new.created_at)[0]
     batch = PayoutBatch(
         new.id,
         period,
@@ -250,7 +254,7 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
         details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason)
         kind = OUTCOME_KINDS[result.outcome]
         steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details))
-    posted = _post(conn, steps, now)
+    posted = _post(conn, steps, now.date(), now)
     events = [
         _Event(
             result.payout_id,
@@ -321,9 +325,8 @@ class _Step:
     details: TransactionDetails
 
 
-def _post(conn: Connection, steps: Sequence[_Step], now: datetime) -> list[int]:
+def _post(conn: Connection, steps: Sequence[_Step], today: date, now: datetime) -> list[int]:
     """Post each step in the first period that is open, effective today; return the transactions' ids."""
-    today: date = now.date()
     period = open_period_for(conn, today)
     postings = [Posting(step.kind, period, today, step.key, tuple(step.lines), details=step.details) for step in steps]
     return [item.txn_id for item in post_all(conn, postings, now=now)]

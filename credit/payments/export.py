@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
+from credit.ledger.clock import notice_of_lead
 from credit.ledger.database import Ledger
 from credit.ledger.holds import HoldEvent, hold_on, holds
 from credit.ledger.payouts import (
@@ -101,9 +102,10 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
         request = _checked(request)
     with ledger.read() if request.dry_run else ledger.write() as conn:
         _check_closed(conn, request.period)
+        ahead = tuple(filter(None, [notice_of_lead(conn, moment)]))
         if request.batch is not None:
-            return _again(conn, request, batch(conn, request.batch), (), ())
-        plan = _plan(conn, request, moment)
+            return _again(conn, request, batch(conn, request.batch), (), ahead)
+        plan = _plan(conn, request, moment, ahead)
         if request.strict and plan.unpayable:
             raise InputError(f"{plan.unpayable[0]}; nothing was exported (--strict)")
         if not plan.items:
@@ -111,7 +113,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
             if last is None or request.dry_run:
                 return ExportReport(None, False, (), plan.unpayable, plan.notices)
             return _again(conn, request, last, plan.unpayable, plan.notices)
-        file = PaymentFile(plan.new.reference, plan.new.created_at, plan.payer, plan.lines)
+        file = PaymentFile(plan.new.reference, plan.payer, plan.lines)
         content = CHANNELS[request.format].write(file)
         _check_free(request.out, content)  # before the batch is recorded: a taken name must not cost one
         payouts = tuple(item for item, _ in plan.items)
@@ -158,7 +160,7 @@ def _check_closed(conn: Connection, period: str) -> None:
         raise LedgerError(f"period {period} is not closed; payouts are decided at its close: credit close {period}")
 
 
-def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
+def _plan(conn: Connection, request: ExportRequest, now: datetime, ahead: Sequence[str]) -> _Plan:
     channel = CHANNELS[request.format]
     candidates = payable_payouts(conn, request.period, retry=request.retry)
     currency, others = _currency(request, candidates)
@@ -182,12 +184,16 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime) -> _Plan:
             continue
         items.append((item, version))
         lines.append(line)
-    payer, today = request.payer, new.created_at.date()
-    if payer is not None and not payer.execute_on:
-        payer = replace(payer, execute_on=today.isoformat())
+    payer, today = request.payer, new.exported_on
+    if payer is not None:
+        written_at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        payer = replace(payer, execute_on=payer.execute_on or today.isoformat(), written_at=written_at)
     if items and payer is not None and channel.checked_payer is not None:
         _check_day(payer, today)
-    notices = [f"{counted(left, 'payout')} left for another batch: {request.format} takes {len(items)}"] if left else []
+    notices = [*ahead]
+    notices += (
+        [f"{counted(left, 'payout')} left for another batch: {request.format} takes {len(items)}"] if left else []
+    )
     notices += [f"payouts in {other} are left: export them with --currency {other}" for other in others]
     notices += _notices_of_batches(conn, request.period)
     return _Plan(new, currency, payer, tuple(items), tuple(lines), tuple(unpayable), tuple(notices))
@@ -262,7 +268,7 @@ def _again(
         lines.append(PaymentLine(item.reference, one.provider, one.period, one.currency, one.amount_minor, details))
     payer = Payer(**was) if was else None
     # With the details of that day; details changed since belong to other batches.
-    content = CHANNELS[done.format].write(PaymentFile(done.reference, done.created_at, payer, lines))
+    content = CHANNELS[done.format].write(PaymentFile(done.reference, payer, lines))
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)

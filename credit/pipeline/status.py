@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
+from credit.ledger.clock import notice_of_lead
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count
 from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
@@ -46,11 +47,12 @@ class PeriodOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Contents of a ledger, and the next commands."""
+    """Contents of a ledger, and the next commands; `clock` says by how much the ledger's clock is ahead, if it is."""
 
     status: Status
     periods: tuple[PeriodOverview, ...]
     next_steps: tuple[str, ...]
+    clock: str
 
 
 def overview(conn: Connection, *, now: datetime) -> Overview:
@@ -60,7 +62,7 @@ def overview(conn: Connection, *, now: datetime) -> Overview:
     known = tuple(
         PeriodOverview(item, tuple(standing_pools(conn, item.id)), counts.get(item.id, {})) for item in found.periods
     )
-    return Overview(found, known, tuple(_next_steps(conn, found, known, now)))
+    return Overview(found, known, tuple(_next_steps(conn, found, known, now)), notice_of_lead(conn, now))
 
 
 def status(conn: Connection) -> Status:

@@ -55,7 +55,7 @@ def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(modul
 
 
 def test_a_clock_that_lost_count_records_nothing(ledger):
-    """One wrong moment would stay ahead of all that follows, in the files for a bank too."""
+    """One wrong moment would stay ahead of all that follows."""
     with ledger.write() as conn:
         samples.populate(conn)
         last = clock.last_recorded(conn)
@@ -73,6 +73,24 @@ def test_a_clock_that_lost_count_records_nothing(ledger):
         for act in acts:
             act(conn, right)
     assert verify(ledger, None).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (timedelta(hours=1), ""),
+        (timedelta(hours=1, microseconds=1), "is 1 hour ahead"),
+        (timedelta(hours=47), "is 47 hours ahead"),
+        (timedelta(days=364, hours=23), "is 364 days ahead"),
+    ],
+)
+def test_a_ledger_says_by_how_much_its_clock_is_ahead(ledger, ahead, said):
+    with ledger.write() as conn:
+        assert clock.notice_of_lead(conn, NOW) == ""
+        samples.add_providers(conn)
+        journal.post(conn, credit_posting("fast"), now=NOW + ahead)
+        notice = clock.notice_of_lead(conn, NOW)
+    assert (said in notice) if said else not notice
 
 
 def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger):

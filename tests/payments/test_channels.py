@@ -17,7 +17,7 @@ from credit.payments.channels import CHANNELS
 from credit.payments.channels.channel import Payer, PaymentFile, PaymentLine, safe
 from credit.payments.channels.sepa import NO_BIC, check_payer
 from credit.records import PaymentFormat
-from tests.payments.samples import NOW, PAYER, SEPTEMBER, details_of
+from tests.payments.samples import PAYER, SEPTEMBER, details_of
 
 NS = "{urn:iso:std:iso:20022:tech:xsd:pain.001.001.09}"
 
@@ -28,7 +28,7 @@ def line(number: int = 1, key: str = "ada", amount: int = 12_345, **details: str
 
 
 def write(channel: PaymentFormat, *lines: PaymentLine, payer: Payer = PAYER) -> bytes:
-    return CHANNELS[channel].write(PaymentFile("CR1-0a1b2c3d", NOW, payer, lines))
+    return CHANNELS[channel].write(PaymentFile("CR1-0a1b2c3d", replace(payer, written_at="2026-10-05T12:30:00"), lines))
 
 
 def test_every_channel_that_a_ledger_knows_is_registered():

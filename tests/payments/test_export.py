@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from credit.errors import InputError, IntegrityError, InvalidRequestError, LedgerError
-from credit.ledger import holds
+from credit.ledger import holds, pools
 from credit.ledger.balances import balance
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batch_items, batches, payouts
+from credit.ledger.transactions import transactions
 from credit.ledger.verify import verify
 from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
@@ -212,6 +213,38 @@ def test_a_batch_is_paid_on_the_day_it_is_recorded_or_later(owing, out, tmp_path
 def test_without_a_day_a_batch_is_paid_on_the_day_it_is_recorded(owing, out):
     export(owing, out, format="pain001", payer=replace(PAYER, execute_on=""))
     assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
+
+
+def hurry(ledger, ahead):
+    """Record something while the machine's clock is ahead."""
+    with ledger.write() as conn:
+        pools.add_pool(conn, "2026-10", "EUR", 100, 0, "main", NOW + ahead)
+
+
+@pytest.mark.parametrize("execute_on", ["", "2026-10-05"])
+def test_a_clock_that_once_was_fast_moves_no_date_for_a_bank(owing, out, tmp_path, execute_on):
+    hurry(owing, timedelta(days=364))
+    report = export(owing, out, format="pain001", payer=replace(PAYER, execute_on=execute_on))
+    said = "".join(out.read_text().split())
+    assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in said
+    assert "<CreDtTm>2026-10-05T12:30:00</CreDtTm>" in said
+    assert report.batch is not None
+    assert report.batch.created_at > NOW + timedelta(days=364), "the ledger's own moments stay in order"
+    assert report.notices[0].startswith("the ledger's clock is 364 days ahead of this machine's")
+    with owing.read() as conn:
+        (posted,) = transactions(conn, kind="payment-export", limit=1)
+    assert (posted.effective_on, posted.period) == ("2026-10-05", "2026-10")
+    for number, changes in enumerate(({}, {"batch": 1})):
+        request_again = request(tmp_path / f"{number}", format="pain001", payer=PAYER, **changes)
+        again = export_payments(owing, request_again, now=NOW + timedelta(days=40))
+        assert (tmp_path / f"{number}").read_bytes() == out.read_bytes()
+        assert any("clock is 324 days ahead" in notice for notice in again.notices)
+    assert verify(owing, None).problems == ()
+
+
+def test_a_clock_that_is_ahead_by_an_hour_is_worth_no_word(owing, out):
+    hurry(owing, timedelta(hours=1))
+    assert not any("clock" in notice for notice in export(owing, out).notices)
 
 
 def test_a_batch_whose_details_were_erased_is_not_made_up(owing, out, tmp_path):

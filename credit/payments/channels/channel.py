@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from credit.accounting.amounts import format_amount
@@ -28,9 +27,10 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """The payer as its bank knows it, and the day of the payment.
+    """The payer as its bank knows it, and the dates of the payment by the machine's clock.
 
-    `bic` may be empty. An empty `execute_on` is the day of the batch's record.
+    `bic` may be empty. An empty `execute_on` is the day of the export. The export sets `written_at`, the moment in UTC
+    at which it makes the file.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Payer:
     town: str
     country: str
     execute_on: str
+    written_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,9 @@ class PaymentLine:
 
 @dataclass(frozen=True, slots=True)
 class PaymentFile:
-    """The content of a batch's file: the batch's reference and time, the payer if given, the payments."""
+    """The content of a batch's file: the batch's reference, the payer if given, the payments."""
 
     reference: str
-    created_at: datetime
     payer: Payer | None
     lines: Sequence[PaymentLine]
 

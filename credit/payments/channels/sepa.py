@@ -40,7 +40,7 @@ def check_payer(payer: Payer) -> Payer:
 
     need_sepa()
     for name, value in asdict(payer).items():
-        if not value and name not in {"bic", "execute_on"}:
+        if not value and name not in {"bic", "execute_on", "written_at"}:
             raise InvalidRequestError(f"a SEPA file needs the payer's {name}: --payer-{name}")
     given = {"legal_name": payer.name, **{name: getattr(payer, name) for name in ("iban", "bic", "town", "country")}}
     try:
@@ -106,7 +106,7 @@ def write_pain001(file: PaymentFile) -> bytes:
     """Return the file of a batch; the same batch gives the same bytes.
 
     sepaxml draws the message's id, its block's id and the time at random or from the clock. We put those of the batch
-    in their place, and then check the file against the schema.
+    and its payer in their place, and then check the file against the schema.
 
     Raises:
         InputError: the file cannot hold a payment.
@@ -134,7 +134,7 @@ def write_pain001(file: PaymentFile) -> bytes:
         transfer.add_payment({**sepa_payment(line), "execution_date": day})
     root = ET.fromstring(transfer.export(validate=False))  # noqa: S314 - the library's own output, a line above
     _only(root, "GrpHdr/MsgId").text = reference
-    _only(root, "GrpHdr/CreDtTm").text = file.created_at.strftime("%Y-%m-%dT%H:%M:%S")
+    _only(root, "GrpHdr/CreDtTm").text = payer.written_at
     _only(root, "PmtInf/PmtInfId").text = reference
     if payer.bic == NO_BIC:  # sepaxml leaves the element empty; so do the batches that left before, byte for byte
         agent = _only(root, "PmtInf/DbtrAgt/FinInstnId")
