@@ -65,6 +65,7 @@ def apportion_doubles(total: int, weights: Sequence[float], tie_key: Callable[[i
         InvalidRequestError: no weight is positive, one is not finite, `total` is negative, or two parts tie with one
             key.
     """
+    # As doubles, whatever number types the caller has: the arithmetic below is exact for doubles alone.
     doubles = array("d", weights)
     if not all(map(isfinite, doubles)):
         raise InvalidRequestError("a weight is not a finite number")
@@ -101,6 +102,7 @@ def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes])
     if whole == 0:
         raise InvalidRequestError("there is nothing to divide by: no weight is positive")
     parts = [total * weight // whole for weight in weights]
+    # Never more than there are parts, because rounding down loses less than one unit of each.
     left = total - sum(parts)
     if left == 0:
         return parts

@@ -185,6 +185,7 @@ class PeriodCredits:
             ValuationError: a measure is not a finite number.
             InvalidRequestError: groups and measures do not fit each other, or the weight is negative.
         """
+        # For every policy, also one that sums over the period: this checks the measures, and `net` starts from it.
         credited = output_credits(item.weight_micro, item.groups, item.measures, tie_key=item.name)
         if not item.policy.needs_period:
             _sum_into(self._alone, dict(credited))
@@ -196,6 +197,7 @@ class PeriodCredits:
     def totals(self) -> dict[Group, int]:
         """Return the period's micro-credits by group, none negative; they sum to the weights of its outputs."""
         found = dict(self._alone)
+        # In an order of its own: outputs may come in any.
         for policy in sorted(self._together, key=lambda policy: policy.to_json()):
             _sum_into(found, self._together[policy].divided(self._period))
         return {group: micro for group, micro in found.items() if micro}
@@ -225,6 +227,7 @@ class _Together:
         self._weight_micro += item.weight_micro
         for group, measure in zip(item.groups, item.measures, strict=True):
             if measure > 0 or self._policy.negative == "net":
+                # Summed as integers by exponent: floats would round, and round by the order of outputs.
                 mantissa, exponent = frexp(measure)
                 self._add(group, exponent, int(ldexp(mantissa, _MANTISSA_BITS)) * item.weight_micro)
 

@@ -102,6 +102,7 @@ def convert(amount_minor: int, currency: str, into: str, given: GivenRate) -> Co
     """
     if amount_minor < 0 or {currency, into} != {given.base, given.quote}:
         raise InvalidRequestError(f"{amount_minor} {currency} (minor units) cannot be converted to {into} at {given}")
+    # The result is not known yet, and `exact` does not read it.
     exact = Conversion(currency, amount_minor, into, 0, given).exact * 10 ** currency_digits(into)
     rounded = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)  # to the nearest, half up
     return Conversion(currency, amount_minor, into, rounded, given)

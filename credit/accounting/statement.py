@@ -155,6 +155,7 @@ def statement_json(facts: StatementInput) -> str:
         "validation": asdict(facts.validation),
         "meaning": MEANING,
     }
+    # Canonical, so that the SHA-256 of the text is the identity of the statement.
     return rfc8785.dumps(body).decode()
 
 

@@ -223,12 +223,14 @@ def settle(
             f"{provider}: earnings ({earned_minor}), reserves due ({released_minor} of {reserve_minor}) and advances"
             f" ({advance_minor}) cannot be negative, nor more be released than is held"
         )
+    # Held earnings leave first: no reserve is kept of them, and no advance recouped from them.
     disposable = earned_minor - sum(item.held_minor - item.released_minor for item in collections)
     held = part(disposable, agreed.reserve_ppm)
     before = opening_minor + disposable + adjustments_minor - held + released_minor + converted_in_minor
     # Last of all, so that an advance is never recouped from money that pays back a debt.
     recouped = max(0, min(advance_minor, part(disposable, agreed.recoupment_ppm), before))
     owed = before - recouped
+    # A debt is no payment, so that no tax is withheld from it.
     withheld = part(max(owed, 0), agreed.withholding_ppm)
     payable = owed - withheld - agreed.fee_minor
     conversion = None
@@ -236,6 +238,7 @@ def settle(
     if agreed.pay_in and owed > 0 and not hold:
         conversion = convert(owed, currency, agreed.pay_in, rates.between(currency, agreed.pay_in))
         reason = _converted(conversion)
+        # Less than the smallest amount of the other currency: carried forward, not lost.
         if conversion.converted_minor == 0:
             conversion = None
     else:
@@ -252,6 +255,7 @@ def settle(
         withholding_minor=0 if reason else withheld,
         fees_minor=0 if reason else agreed.fee_minor,
         payable_minor=0 if reason else payable,
+        # Whole, before tax and fee: they arise when the balance is paid.
         carried_forward_minor=owed if reason and conversion is None else 0,
         reason=reason,
         reserve_balance_minor=reserve_minor + held - released_minor,

@@ -144,6 +144,7 @@ def _exceptions(report: CloseReport) -> Iterator[str]:
     unpaid: dict[tuple[str, str], list[int]] = {}
     for fall in report.waterfalls:
         if fall.carried_forward_minor:
+            # Without its own amount, the same reason groups many balances into one line.
             own = f" of {format_amount(fall.owed_minor, fall.currency)} {fall.currency}"
             unpaid.setdefault((fall.reason.replace(own, "", 1), fall.currency), []).append(fall.carried_forward_minor)
     ranked = sorted(unpaid.items(), key=lambda item: -len(item[1]))

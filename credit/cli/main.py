@@ -79,6 +79,7 @@ class _LazyGroup(CommandGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        # Only the module of the typed command: torch and polars would make every --help take seconds.
         module = importlib.import_module(f"credit.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
@@ -100,6 +101,7 @@ class _LazyGroup(CommandGroup):
             return super().invoke(ctx)
         except CreditError as error:
             raise _Failure(error) from error
+        # A full disk or a mistyped path is nobody's bug; any other OSError keeps its trace.
         except OSError as error:
             reason = why_disk_is_full(error)
             if reason is not None:

@@ -184,6 +184,7 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(command)
     def with_policy(*args: Any, **kwargs: Any) -> R:
         names = ("measure", "alpha", "beta", "gamma", "basis", "negative", "noise_floor")
+        # Only what was typed: the rest keeps the defaults of `Policy`, or of the period to restate.
         given = {name: kwargs.pop(name) for name in names}
         return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)
 

@@ -40,6 +40,7 @@ def say(facts: object, *lines: str, exit_code: int = 0) -> None:
         lines: the same for people, without characters that steer a terminal.
         exit_code: ends the command with it, unless 0.
     """
+    # JSON escapes control characters itself; text may hold names that steer the terminal.
     text = json.dumps(facts, default=_jsonable, sort_keys=True) if is_json() else printable_lines("\n".join(lines))
     click.echo(text)
     if exit_code:

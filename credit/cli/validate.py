@@ -162,6 +162,7 @@ def _table(certificate: Certificate) -> str:
         cells = (score.pearson, score.spearman, score.top_one, score.share_error)
         halves = () if quick else (score.lds, score.lds_given_size)
         table.add_row(score.method, *(_interval(cell) for cell in (*halves, *cells)))
+    # Wider than the terminal, perhaps: a wrapped table of numbers cannot be read.
     console = Console(width=130)
     with console.capture() as capture:
         console.print(table)

@@ -66,6 +66,7 @@ class ShareBootstrap:
         for first in range(0, len(names), _BLOCK):
             block = names[first : first + _BLOCK]
             own = rows.filter(pl.col("name").is_in(block)) if len(names) > _BLOCK else rows
+            # Poisson counts need no total number of outputs, so that one pass over the books is enough.
             counts = np.stack([output_counts(name) for name in block])
             if policy.needs_period:
                 self._together.setdefault(policy, _PeriodSums(policy)).add(own, block, counts)
@@ -110,6 +111,7 @@ class ShareBootstrap:
         """Return the share of every key in every replicate with any credit: (keys, replicates)."""
         sums = np.stack(list(credited.values()))
         total = sums.sum(axis=0)
+        # Few outputs can all be left out of a replicate; it has no shares then.
         shares: Floats = sums[:, total > 0] / total[total > 0]
         if self._error:
             deviates = np.stack([_deviates(key) for key in credited])[:, total > 0]

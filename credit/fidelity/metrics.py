@@ -55,6 +55,7 @@ def spearman(a: Floats, b: Floats, given: Floats | None = None) -> Floats:
         return correlation(x, y)
     z = ranks(np.broadcast_to(given, a.shape).copy())
     xy, xz, yz = correlation(x, y), correlation(x, z), correlation(y, z)
+    # Rounding can put a perfect correlation a little beyond 1.
     scale = np.sqrt(np.clip((1 - xz**2) * (1 - yz**2), 0, None))
     partial: Floats = np.divide(xy - xz * yz, scale, out=np.zeros_like(xy), where=scale > 1e-9)
     return partial
@@ -128,6 +129,7 @@ def attribution_error(predicted: Floats, actual: Floats) -> float:
     sampling = differences.var(0, ddof=1) / outputs if outputs > 1 else np.zeros_like(error)
     share = shares(predicted)
     scale = float((share * (1 - share)).sum())
+    # The intervals already cover the sampling of outputs; only the excess is the error of the estimate.
     excess = float((error**2 - sampling).sum())
     return float(np.sqrt(max(excess, 0.0) / scale)) if scale > 0 else 0.0
 

@@ -60,8 +60,10 @@ def plan(providers: Sequence[str], *, halves: int, seeds: int, seed: int = 0) ->
     drawn: list[frozenset[str]] = []
     while len(drawn) < halves:
         half = frozenset(rng.sample(names, len(names) // 2))
+        # A half drawn twice would only repeat a model that is trained already.
         if half not in drawn:
             drawn += [half, everybody - half]
+        # Few providers have few different halves: end when most were drawn, instead of drawing for ever.
         elif len(drawn) >= 2 ** (len(names) - 1):
             break
     runs += [Counterfactual("half", half, s) for half in drawn[:halves] for s in range(2)]
@@ -126,10 +128,12 @@ class Laboratory:
         if path.is_file():
             return np.asarray(json.loads(path.read_text())["log_likelihood"])
         model = path.with_suffix(".model")
+        # A killed training left it half written.
         shutil.rmtree(model, ignore_errors=True)
         self.trainer([record for record in self.records if drawn_owner(record) in run.providers], run.seed, model)
         values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
         body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
+        # The result before the model goes: a kill in between costs disk, not a training.
         write_whole(path, json.dumps(body).encode())
         shutil.rmtree(model)
         return values

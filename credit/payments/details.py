@@ -120,6 +120,7 @@ def _checked(name: str, value: str) -> str:
     if printable(value) != value:
         raise InvalidRequestError(f"{name} holds a control character")
     if name == "iban":
+        # schwifty takes the spaces off, and knows the check digits of each country.
         return checked_iban(value)
     if name == "bic":
         return checked_bic(value)

@@ -179,6 +179,7 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime, ahead: Sequen
         except InputError as error:
             unpayable.append(str(error))
             continue
+        # Checked first: an unpayable payout takes no place in the file.
         if len(items) == channel.most_payments:
             left += 1
             continue
@@ -269,6 +270,7 @@ def _again(
     payer = Payer(**was) if was else None
     # With the details of that day; details changed since belong to other batches.
     content = CHANNELS[done.format].write(PaymentFile(done.reference, payer, lines))
+    # The bank may have the first file: another one with the same reference could pay twice.
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)

@@ -98,6 +98,7 @@ def confirm_payments(
                 known += 1
                 continue
             _check_texts(conn, row, item)
+            # Collected first and recorded at the end: one bad row further down refuses the whole file.
             result = BankResult(item.payout.id, row.outcome, row.reference, row.reason)
             fresh.setdefault(of.id, (of, []))[1].append(result)
         for of, results in fresh.values():

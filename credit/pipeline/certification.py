@@ -72,6 +72,7 @@ def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) 
         raise LedgerError(
             _refusal(period, bad[0], models.get(bad[0].method.index_fingerprint, "a model not known here"))
         )
+    # A reason without need would print a warning on statements that deserve none.
     if found and not bad and unvalidated:
         raise LedgerError(f"all that {period} was computed with is validated; close it without --unvalidated")
     words = [sentence for item in found for sentence in _words(item)]

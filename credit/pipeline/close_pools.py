@@ -86,6 +86,7 @@ def divide(
         for share in allocate(period, pool.net_minor, sharing):
             own = known[share.provider].kind == "house"
             rate = terms.get((share.provider, pool.currency), Terms()).rate_ppm
+            # Data of the house earn like any other, and the money stays with the house.
             earned = 0 if own else provider_part(share.amount_minor, rate)
             parts = held_parts(earned, share.credit_micro, on_hold.get(share.provider, {}))
             earnings.append(Earning(share, 0 if own else rate, earned, parts))

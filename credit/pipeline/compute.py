@@ -220,6 +220,7 @@ def _post_chunk(
     report: ComputeReport,
 ) -> None:
     scores = list(_scored(chunk, groups, valuation, policy))
+    # The file comes first: a kill in between leaves a book without postings, which the next run writes again.
     book = write_book(workspace.books, scores)
     with ledger.write() as conn:
         post_scores(conn, registered, policy, book, chunk, scores, now=datetime.now(UTC))
@@ -279,6 +280,7 @@ def _scored(
         for position, (group, micro) in enumerate(credited):
             if position < len(groups):
                 numbers = (influence[position], support[position], effect[position])
+            # Past the groups stands the house, with credits only where no group earned any.
             elif micro:
                 numbers = (0.0, 0.0, 0.0)
             else:
@@ -322,5 +324,6 @@ def _postings(
 
 
 def _run_fingerprint(index_fingerprint: str, policy: Policy) -> str:
+    # The version counts as well: other code may compute other numbers.
     parts = [index_fingerprint, policy.to_json(), __version__]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

@@ -65,6 +65,7 @@ def balance_steps(conn: Connection, period: Period, who: Provider) -> Iterator[C
     paid = {item.currency: item.status for item in payouts(conn, period.id) if item.provider == who.key}
     terms = terms_on(conn, last_day(period.id))
     moves = [item for item in corrections(conn, period.id) if item.provider == who.key]
+    # Holds of the moment of the close: one placed or released later changes nothing of it.
     standing = holds(conn, until=period.closed_at)
     by_group = credits_by_group(conn, period.id)
     held = {name: by_group.get(Group(key, name), 0) for key, _, name in standing if key == who.key and name is not None}

@@ -189,5 +189,6 @@ def _outputs(
         ):
             line = OutputLine(name, day, collection, measure, value, positive, weight, micro)
             best.append((-micro, name, collection, line))
+        # After each book: a period can have millions of outputs, and only a few are shown.
         best = heapq.nsmallest(top, best, key=lambda item: item[:3])
     return [item[3] for item in best], valued, credited

@@ -118,6 +118,7 @@ def index_training_data(
         InputError: there is nothing to index, or `strict` and a record is bad.
         ValuationError: the model cannot be used, or the folder belongs to something else.
     """
+    # Before the model is loaded: a missing ledger or provider must not cost minutes.
     reader, problems, quarantine = _reader(workspace, request)
     with quarantine:
         model = load_model(request.model, dtype=request.dtype, device=request.device)

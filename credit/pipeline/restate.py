@@ -117,6 +117,7 @@ def restate(
         keep_erasable(conn, reason, "the reason")
         posted, restated = _credits(conn, workspace, period, rescore)
     changes = _credit_changes(posted, restated)
+    # A dry run takes the write lock too: its numbers must fit the ledger of one moment.
     with ledger.write() as conn:
         money = _money_changes(conn, found, posted, restated)
         target = open_period_for(conn, first_day(period))
@@ -257,6 +258,7 @@ def _credits(
     """Return every group's micro-credits before and after; outputs with reversed credits count in neither."""
     posted = credits_by_group(conn, period)
     restated = dict(posted)
+    # Out with all that the close and the books gave, in with the new credits: what else was posted stays.
     for group, micro in posted_moves(conn, period).items():
         restated[group] = restated.get(group, 0) - micro
     anew = PeriodCredits(period)
@@ -271,6 +273,7 @@ def _credits(
         for item in rescore(book, rows):
             anew.add(item)
             after += item.weight_micro
+        # Other weights would create or destroy credits of a closed period.
         if before != after:
             raise IntegrityError(f"score book {book.sha256} distributed {before} micro-credits, restated {after}")
     for group, micro in anew.totals().items():
@@ -320,6 +323,7 @@ def _money_changes(
                 sums[place] = sums.get(place, 0) + amount
         return sums
 
+    # The close again, as a check: a difference to other numbers than the recorded ones would pay wrongly.
     as_closed = divided(posted)
     recorded = {(item.pool_id, item.provider): item.amount_minor for item in allocations(conn, period)}
     again = {(number, part.share.provider): part.share.amount_minor for _, number, parts in as_closed for part in parts}

@@ -155,6 +155,7 @@ def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, cou
     """
     with workspace.open() as ledger, ledger.read() as conn:
         names, unvalued = output_names(conn, manifest.name), {item.output for item in unvalued_outputs(conn)}
+        # By hash, not by random numbers: a second validation compares the same outputs.
         ranked = sorted(names, key=lambda number: hashlib.sha256(names[number].encode()).digest())
         drawn = (
             item.output for number in ranked if names[number] not in unvalued for item in outputs_by_id(conn, [number])

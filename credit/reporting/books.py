@@ -89,6 +89,7 @@ def _escaped(text: str) -> str:
 
 def _opening(balances: dict[tuple[str, str], int], day: date) -> Iterator[str]:
     if balances:
+        # Without them, the books of one month would not agree with the ledger's balances.
         yield f'{day} * "opening balances"'
         for (key, currency), amount in sorted(balances.items()):
             yield f"  {account_name(key)}  {_shown(-amount, currency)}"

@@ -163,6 +163,7 @@ def daily_chart(
         (label, tuple(sum(of_day.get(key, 0) for key in party.keys) for party in parties))
         for label, of_day in _days(by_day, period)
     ]
+    # A day can be negative in part: moves by the sums of a period take credits away.
     highest = max((sum(max(0, micro) for micro in credited) for _, credited in columns), default=0)
     ticks = _round_values(highest / MICRO)
     days = tuple(

@@ -133,6 +133,7 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
     error = period_attribution_error(conn, period)
     bootstraps = {key: ShareBootstrap(key, error or 0.0) for key in keys if "day" not in key}
     undone = reversed_transactions(conn)
+    # Credits of a period and of its books differ by corrections: reversals, and moves by the sums of the period.
     outputs = booked = 0
     for book, rows in book_scores(conn, books_folder, period):
         outputs += rows["output_id"].n_unique()

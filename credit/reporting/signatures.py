@@ -70,6 +70,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         InvalidRequestError: the file is missing, holds no Ed25519 key, or is readable by others than its owner.
     """
     try:
+        # Windows has no such mode: it shows every file as readable by all.
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
             raise InvalidRequestError(f"{path} can be read by others than its owner: chmod 600 {path}")
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -147,6 +148,7 @@ def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | Non
     try:
         key.verify(mark, body)
     except InvalidSignature:
+        # The stated hash decides nothing here. It only helps to say which of the two went wrong.
         why = "the file was changed" if said.get("sha256") != hashlib.sha256(body).hexdigest() else "the key is another"
         raise IntegrityError(f"{path} is not what was signed with this key: {why}, or the signature is") from None
     try:

@@ -28,6 +28,7 @@ def template(name: str) -> jinja2.Template:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
+    # Strict: a misspelt name must fail a test, not print a hole on a statement.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resource("reports/templates")),
         autoescape=jinja2.select_autoescape(disabled_extensions=["txt.j2"], default=True, default_for_string=True),

@@ -128,6 +128,7 @@ def write_pain001(file: PaymentFile) -> bytes:
     }
     if payer.bic and payer.bic != NO_BIC:
         config["BIC"] = payer.bic
+    # Without `clean`, which would rewrite letters silently: `_latin` refuses them instead.
     transfer = SepaTransfer(config, schema=SCHEMA, clean=False)
     day = date.fromisoformat(payer.execute_on)
     for line in file.lines:
