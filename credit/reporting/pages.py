@@ -3,17 +3,23 @@
 A page is one file with its own style and charts, and loads nothing. Texts from outside are escaped, and characters
 that turn the direction of writing are replaced. No page tells the time of its making: the same ledger gives the same
 bytes.
+
+The templates stand in `reports/templates`; filters write numbers, months and names in them. A name without a value is
+an error, and never an empty place on a page.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.ledger.indexes import indexes
@@ -26,8 +32,15 @@ from credit.ledger.unvalued import unvalued_outputs
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import DailyChart, ShareBar, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
-from credit.reporting.tables import alike_pairs
-from credit.reporting.templates import template
+from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
+from credit.resources import resource
+from credit.text import printable
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August",
+    "September", "October", "November", "December",
+)  # fmt: skip
+"""Spelled here, because the calendar's names change with the locale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +194,54 @@ def _methods(conn: Connection, period: str) -> tuple[ValuationMethod, ...]:
     models = {item.fingerprint: item.model for item in indexes(conn)}
     made = {(item.index_fingerprint, item.policy_json) for item in posted_books(conn, period) if item.transactions}
     return tuple(ValuationMethod(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))
+
+
+def template(name: str) -> jinja2.Template:
+    """Return the template in the file `name`."""
+    return _environment().get_template(name)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    # Strict: a misspelt name must fail a test, not print a hole on a statement.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resource("reports/templates")),
+        autoescape=jinja2.select_autoescape(disabled_extensions=["txt.j2"], default=True, default_for_string=True),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "amount": _amount_text,
+        "count": "{:,}".format,
+        "credits": lambda credit_micro: _minus(credits_text(int(credit_micro))),
+        "fraction": _fraction_text,
+        "day": lambda moment: moment.date().isoformat(),
+        "month": _month_text,
+        "percent": lambda ppm: format_percent(ppm).replace("%", " %"),
+        "nats": lambda nats: _minus(nats_text(nats)),
+        "plain": printable,
+        "share": lambda share: _minus(share_text(share)),
+    }
+    return environment
+
+
+def _amount_text(amount: str) -> str:
+    """Return a decimal string with commas between thousands. It stays text: no digit can be lost."""
+    whole, point, fraction = amount.lstrip("-").partition(".")
+    return ("−" if amount.startswith("-") else "") + f"{int(whole):,}{point}{fraction}"
+
+
+def _fraction_text(fraction: str) -> str:
+    """Return `credits/total` as percent."""
+    part, whole = map(int, fraction.split("/"))
+    return _minus(share_text(part / whole if whole else 0.0))
+
+
+def _month_text(period: str) -> str:
+    return f"{_MONTHS[int(period[5:]) - 1]} {period[:4]}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−", 1) if text.startswith("-") else text

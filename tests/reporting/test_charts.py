@@ -7,7 +7,7 @@ import re
 import pytest
 
 from credit.reporting.charts import DAILY_BANDS, SHARE_BARS, ShareBar, daily_chart, share_chart
-from credit.reporting.templates import template
+from credit.reporting.pages import template
 from tests.reporting.reading import Page
 
 NAMES = {"ada": "Ada Press", "bell": "Bell & Sons <script>", "house": "House", "own": "Own docs"}
