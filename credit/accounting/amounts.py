@@ -118,7 +118,7 @@ def parse_percent(text: str) -> int:
 
 
 def format_percent(ppm: int) -> str:
-    """Return parts per million as the percentage that `parse_percent` reads, without zeros at the end."""
+    """Return parts per million as a percentage in the form of `parse_percent`, without zeros at the end."""
     whole, rest = divmod(ppm, 10_000)
     return f"{whole}.{rest:04d}".rstrip("0").rstrip(".") + "%"
 

@@ -95,7 +95,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str) -> Policy:
-        """Read a policy that `to_json` wrote; a field that it always writes must be there, and no unknown one."""
+        """Read a policy from the JSON of `to_json`: with every required field, and no unknown one."""
         try:
             stored = json.loads(text)
         except ValueError as error:
@@ -123,7 +123,7 @@ class Policy:
 
 
 def group_tie_key(tie_key: str, group: Group) -> bytes:
-    """Return the key that decides a tie between groups: a hash, so that no group wins every tie."""
+    """Return the key of a group in a tie: a hash, so that no group wins every tie."""
     return sha256(f"{tie_key}\0{group.provider}\0{group.collection}".encode()).digest()
 
 
@@ -204,7 +204,7 @@ class PeriodCredits:
 
 
 class _Together:
-    """Outputs that one policy divides together."""
+    """Outputs divided together by one policy."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -201,7 +201,7 @@ def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
 
 
 def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:
-    """Return the rows of a statement about collections that are on hold, with the reason, or were released."""
+    """Return the rows of a statement about collections: on hold, with the reason, or released."""
 
     def amounts(item: HeldCollection) -> dict[str, int]:
         return {

@@ -116,7 +116,7 @@ class Waterfall:
 
     @property
     def disposable_minor(self) -> int:
-        """Earnings that count in this period, made now or while on hold, at least 0."""
+        """Earnings of this period: made now and not held, or released from hold; at least 0."""
         return self.earned_minor - self.collections_held_minor + self.collections_released_minor
 
     @property
@@ -269,7 +269,7 @@ def settle(
 def _reason(
     owed: int, payable: int, terms: Terms, currency: str, hold: str, collections: Sequence[HeldCollection]
 ) -> str:
-    """Say why nothing is paid; empty when something is."""
+    """Return the reason for paying nothing; empty for a payment."""
 
     def money(minor: int) -> str:
         return f"{format_amount(minor, currency)} {currency}"
@@ -292,7 +292,7 @@ def _reason(
 
 
 def _converted(item: Conversion) -> str:
-    """Say that an amount is paid in another currency, or is too small for it."""
+    """Return the reason of a converted balance: paid in another currency, or too small for it."""
     amount = f"the balance of {format_amount(item.amount_minor, item.currency)} {item.currency}"
     if item.converted_minor == 0:
         return f"{amount} is less than can be paid in {item.into}; it is carried forward"

@@ -298,7 +298,7 @@ def _say_plan(workspace: Workspace, request: IndexRequest) -> None:
 
 
 def _given(ctx: click.Context) -> frozenset[str]:
-    """Return the fields of `IndexSettings` whose options were typed, not left at their defaults."""
+    """Return the fields of `IndexSettings` with a typed option, without those left at their defaults."""
     # A change of an index refuses other settings, and a default is no wish of the caller.
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     return frozenset(typed | {"rank"} if "ranks" in typed else typed)

@@ -28,7 +28,7 @@ def ask_for_json(ctx: click.Context) -> None:
 
 
 def is_json(ctx: click.Context | None = None) -> bool:
-    """Return True if this command was asked for JSON."""
+    """Return True under `--json`."""
     return bool((ctx or click.get_current_context()).meta.get(_JSON))
 
 
@@ -52,7 +52,7 @@ def _jsonable(value: object) -> object:
 
 
 def say_posted(done: Posted, what: str, verb: str = "posted") -> None:
-    """Print the transaction that a command posted, or found posted before."""
+    """Print a command's transaction, posted now or before."""
     facts = {"transaction": done.txn_id, "hash": done.hash, "replayed": done.replayed}
     say(facts, f"{what} {f'was {verb} before' if done.replayed else f'is {verb}'}, as transaction {done.txn_id}")
 
@@ -64,7 +64,7 @@ def say_error(ctx: click.Context, message: str, exit_code: int) -> None:
 
 
 def warn(*lines: str) -> None:
-    """Print lines to standard error, without characters that steer a terminal."""
+    """Print lines to standard error, without control characters."""
     for line in lines:
         click.echo(printable_lines(line), err=True)
 

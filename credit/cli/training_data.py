@@ -55,7 +55,7 @@ def overlap(data: tuple[Path, ...], fields: dict[str, str], least: float, record
 
 
 def _warn_of_bad_records(reader: TrainingReader) -> int:
-    """Print what was read with doubts or not at all; return the exit code."""
+    """Print the doubtful and the bad records; return the exit code."""
     warn(*reader.notices, *map(str, reader.quarantined))
     return EXIT_PARTIAL if reader.quarantined else 0
 

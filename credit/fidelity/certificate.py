@@ -126,7 +126,7 @@ class Certificate:
 
     @property
     def canonical(self) -> str:
-        """The certificate as one line of JSON with sorted keys, the text that is hashed."""
+        """The certificate as one line of JSON with sorted keys: the text behind its SHA-256."""
         return canonical_json(self._body())
 
     @property

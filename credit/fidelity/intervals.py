@@ -120,7 +120,7 @@ class ShareBootstrap:
 
 
 class _PeriodSums:
-    """What `credit.accounting.credits` adds up of the outputs of one policy, in every replicate."""
+    """Sums of the outputs of one policy in every replicate, as `credit.accounting.credits` makes them."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -64,7 +64,7 @@ class Learned:
 
     @property
     def doubted(self) -> bool:
-        """True if the model learned so little of it, in all windows, that it may never have been trained on it."""
+        """True if the model learned very little of it in all windows: perhaps it was never trained on it."""
         return self.relative.high < DOUBTED_BELOW
 
 

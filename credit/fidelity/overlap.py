@@ -261,7 +261,7 @@ def _owners(record: TrainingRecord) -> list[str]:
 
 
 def _letters(record: TrainingRecord) -> str:
-    """Return the letters and digits of the text that a model learns to predict."""
+    """Return the letters and digits of the text to be predicted."""
     return "".join(_IGNORED.sub("", part.casefold()) for part in _predicted(record))
 
 

@@ -38,7 +38,7 @@ _OTHER_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A method with its certificate, and the reasons why that is not enough."""
+    """A method with its certificate, and the shortcomings of it."""
 
     method: CreditMethod
     policy: Policy

@@ -289,7 +289,7 @@ def _scored(
 
 
 def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
-    """Return the measure that a policy pays for, in nats, by output and group."""
+    """Return the measure paid by a policy, in nats, by output and group."""
     if policy.measure == "effect":
         return valuation.effect(policy.alpha, policy.beta, policy.gamma).tolist()
     return (valuation.support if policy.measure == "support" else valuation.influence).tolist()

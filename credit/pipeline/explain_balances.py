@@ -182,7 +182,7 @@ def _exact(whole_minor: int, fraction: Fraction, currency: str) -> str:
 
 
 def _arithmetic(fall: Waterfall, terms: Terms) -> dict[str, str]:
-    """Return how the lines with numbers in them are computed, by the line's name."""
+    """Return the arithmetic of every line with numbers in it, by the line's name."""
 
     def money(minor: int) -> str:
         return format_amount(minor, fall.currency)

@@ -1,7 +1,7 @@
 """Explanation of a payout: every step recomputed, with its arithmetic.
 
 It leads from the amount back to its sources: lines of the statement, shares of the pools, credits, outputs. Each step
-is derived again from entries, terms, holds and score books. If it differs from the statement, that is an error.
+is computed again from entries, terms, holds and score books. A difference to the statement is an error.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 
 
 def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
-    """Return the records of training data that `index_training_data` accepts."""
+    """Return the good records of training data: those in an index of `index_training_data`."""
     return list(TrainingReader(data, fields=fields, known_providers=_known_providers(workspace)))
 
 

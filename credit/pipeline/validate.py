@@ -151,7 +151,7 @@ def _by_retraining(
 def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
     """Draw outputs of a model by the hash of their names: the same ledger always gives the same outputs.
 
-    Unvalued outputs, and those that cannot be tokenised, have no value to check: they are passed over.
+    Unvalued outputs, and those without tokens, have no value to check: the draw skips them.
     """
     with workspace.open() as ledger, ledger.read() as conn:
         names, unvalued = output_names(conn, manifest.name), {item.output for item in unvalued_outputs(conn)}

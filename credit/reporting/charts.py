@@ -202,7 +202,7 @@ def _is_single(party: _Party) -> bool:
 
 
 def _share_bar(party: _Party, share: float, interval: tuple[float, float] | None, width: float) -> ShareBar:
-    """Return a bar in a chart that is as wide as the share `width`."""
+    """Return a bar in a chart as wide as the share `width`."""
     is_cut = share > width
     reach = None
     if interval is not None and not is_cut and width > 0:
@@ -230,7 +230,7 @@ def _has_label(place: int, label: str) -> bool:
 
 
 def _pieces(parties: Sequence[_Party], credited: Sequence[int], highest: float) -> list[Piece]:
-    """Stack a day's credits; corrections can take away more than the day gave, and what is negative has no piece."""
+    """Stack a day's credits; corrections can take away more than the day gave, and a negative sum has no piece."""
     found, below, base = [], 0, 100.0
     for party, micro in zip(parties, credited, strict=True):
         below += max(0, micro)
@@ -242,7 +242,7 @@ def _pieces(parties: Sequence[_Party], credited: Sequence[int], highest: float) 
 
 
 def _round_values(largest: float) -> list[float]:
-    """Return round values from 0 to the first one that is not below the largest."""
+    """Return round values from 0 up to the first one not below the largest."""
     if largest <= 0:
         return [0.0, 1.0]
     rough = largest / 3

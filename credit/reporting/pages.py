@@ -131,7 +131,7 @@ def statement_page(item: Statement) -> str:
 
 
 def readme_text(item: Statement, public_key: str = "") -> str:
-    """Return the note about the files of a provider's export; `public_key` belongs to the key that signed them."""
+    """Return the note about the files of a provider's export; `public_key` is the signer's."""
     body = json.loads(item.body_json)
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
     facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}

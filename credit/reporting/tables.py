@@ -149,14 +149,14 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
 
 
 def total_text(currency: str, payable_minor: Sequence[int], carried_minor: int) -> str:
-    """Return the totals of a period in one currency: what is payable to how many providers, and what is carried."""
+    """Return the totals of a period in one currency: payable to a number of providers, and carried forward."""
     paid = [minor for minor in payable_minor if minor]
     payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
     return f"{payable}, {format_amount(carried_minor, currency)} carried forward"
 
 
 def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the pairs of providers with shares that cannot be told apart; each pair stands at the larger share.
+    """Return the pairs of providers with shares too close to tell apart; each pair stands at the larger share.
 
     Args:
         shares: by provider.
