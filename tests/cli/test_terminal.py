@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -17,22 +19,33 @@ MANY = 300
 CLOSE = ("close 2026-01 --unvalidated", "a test")
 
 
-@pytest.fixture
-def crowd(credit: Command) -> Command:
-    """A ledger with many providers, all of them credited in January, some with a minimum payout or on hold."""
+@pytest.fixture(scope="module")
+def crowded_folder(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the ledger of `crowd`, to be copied and never used."""
+    folder = tmp_path_factory.mktemp("crowd") / "crowd"
+    folder.mkdir()
+    shutil.copyfile(sqlite_template, folder / "credit.db")
+    credit = Command(f"sqlite:///{folder / 'credit.db'}", folder)
+    credit("providers add ann Ann")
     keys = [f"p{number:03}" for number in range(MANY)]
     rows = [f"{key},Provider {key},EUR,{100 if number % 3 == 0 else 0}" for number, key in enumerate(keys)]
-    (credit.folder / "providers.csv").write_text("\n".join(["key,name,currency,minimum_payout", *rows, ""]))
+    (folder / "providers.csv").write_text("\n".join(["key,name,currency,minimum_payout", *rows, ""]))
     credit("providers import FOLDER/providers.csv")
     measures = {Group(key): (1.0 + number, 1.0) for number, key in enumerate(keys)}
     with Ledger.open(credit.url) as ledger:
-        credit_outputs(ledger, credit.folder / "books", [Scored("o1", at(1, 5), measures)])
+        credit_outputs(ledger, folder / "books", [Scored("o1", at(1, 5), measures)])
     credit("pool add 2026-01 9999.99 EUR")
     credit("hold place p299 --reason 'a dispute'")
-    return credit
+    return folder
 
 
-@ON_SQLITE
+@pytest.fixture
+def crowd(crowded_folder: Path, tmp_path: Path) -> Command:
+    """A ledger with many providers, all of them credited in January, some with a minimum payout or on hold."""
+    folder = shutil.copytree(crowded_folder, tmp_path / "crowd")
+    return Command(f"sqlite:///{folder / 'credit.db'}", folder)
+
+
 def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_few_rows(crowd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     lines = crowd(*CLOSE).splitlines()
@@ -47,14 +60,12 @@ def test_a_close_of_many_providers_says_totals_and_exceptions_first_and_shows_fe
     assert sum("below the minimum" in line for line in lines) <= 22
 
 
-@ON_SQLITE
 def test_every_amount_of_a_close_is_in_its_json(crowd):
     found = json.loads(crowd(*CLOSE, "--dry-run", "--json"))
     assert len(found["waterfalls"]) == MANY
     assert sum(fall["earned_minor"] for fall in found["waterfalls"]) == 999_999
 
 
-@ON_SQLITE
 def test_the_success_of_verify_is_a_few_short_lines(crowd):
     *lines, unchecked = crowd("verify").splitlines()
     assert unchecked.startswith("unchecked   the index "), "the index of this ledger has no files"
@@ -67,7 +78,6 @@ def test_the_success_of_verify_is_a_few_short_lines(crowd):
     assert found["seal_head"] in lines[3]
 
 
-@ON_SQLITE
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_an_explanation_breaks_at_spaces_only(crowd, monkeypatch, width):
     crowd(*CLOSE)
@@ -86,7 +96,6 @@ def test_a_debt_that_is_carried_forward_is_shown_as_negative(credit):
     assert "carried forward: -1.19 = " in credit("explain payout ann 2026-01")
 
 
-@ON_SQLITE
 def test_status_counts_providers_without_the_house_and_names_the_export(crowd):
     assert re.search(rf"^providers +{MANY + 1}$", crowd("status"), re.MULTILINE), "ann and the crowd"
     crowd(*CLOSE)
