@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f"  # control characters
+    r"\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"  # turn the direction of writing, or end a line
+    r"\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
+    r"\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"  # no width, or tags
+    # Joiners belong to words of Arabic, Persian and the scripts of India, and hide everywhere else.
+    r"|(?<![\u0600-\u1cff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\u1cff])"
+)
 
 
 def printable(text: str) -> str:
-    """Return text without characters that steer a terminal or turn the direction of writing."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    """Return text without characters that steer a terminal, turn the direction of writing, or cannot be seen."""
+    return _INVISIBLE.sub("\ufffd", text)
+
+
+def invisible_character(text: str) -> str | None:
+    """Return the code point of the first character that `printable` replaces, such as `U+202E`; None: there is none."""
+    found = _INVISIBLE.search(text)
+    return f"U+{ord(found[0]):04X}" if found else None
 
 
 def printable_lines(text: str) -> str:

@@ -16,7 +16,7 @@ from credit.errors import IntegrityError
 from credit.fidelity.metrics import Estimate
 from credit.ledger.credits import CreditMethod, credit_methods
 from credit.ledger.indexes import RegisteredCertificate, certificates
-from credit.storage import canonical_json
+from credit.storage import canonical_json, parse_object
 
 CERTIFICATE = "certificate.json"
 QUICK_CERTIFICATE = "certificate-quick.json"
@@ -146,7 +146,7 @@ class Certificate:
             IntegrityError: the text is no certificate, or somebody changed it.
         """
         try:
-            body = json.loads(text)
+            body = parse_object(text)
             claimed = body.pop("sha256", None)
             found = _parse(body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.json_documents import parse_json
 from credit.records import Message, is_collection, is_provider_key
+from credit.text import invisible_character
 
 _NAME_LIMIT = 512
 _WEIGHT_LIMIT = 1_000_000_000
@@ -103,6 +104,13 @@ def _provider(text: str) -> str:
 def _collection(text: str) -> str:
     if not is_collection(storable(text)):
         raise FieldError("must have 1 to 128 characters, no control characters and no outer space")
+    return _visible(text)
+
+
+def _visible(text: str) -> str:
+    """Return a text that reads as it is; two names must not look alike because of what nobody sees."""
+    if found := invisible_character(text):
+        raise FieldError(f"holds the invisible character {found}; take it out")
     return text
 
 
@@ -311,6 +319,7 @@ def _given_text(value: object) -> str:
 Text = Annotated[str, AfterValidator(storable)]
 FilledText = Annotated[str, AfterValidator(filled)]
 Name = Annotated[str, AfterValidator(_name)]
+ProviderName = Annotated[Name, AfterValidator(_visible)]
 Identifier = Annotated[Name, BeforeValidator(_identifier)]
 ProviderKey = Annotated[str, AfterValidator(_provider)]
 Collection = Annotated[str, AfterValidator(_collection)]

@@ -16,7 +16,7 @@ from credit.errors import InputError
 from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
 from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
 from credit.records import Place, Quarantined
-from credit.text import counted
+from credit.text import counted, printable
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,12 +46,19 @@ class ReadResult(Generic[T_co]):
 
 def notices_of_ignored(ignored: Counter[str]) -> tuple[str, ...]:
     """Name the fields that nothing reads: a misspelt `weigth` must not vanish in silence."""
-    return tuple(
-        f"field `{name}` is not used (in {counted(count, 'record')})" for name, count in sorted(ignored.items())
-    )
+    names = sorted(ignored)
+    lines = [
+        f"field `{printable(name[:_SHOWN_NAME])}` is not used (in {counted(ignored[name], 'record')})"
+        for name in names[:_SHOWN_FIELDS]
+    ]
+    more = len(names) - len(lines)
+    return (*lines, *([f"{counted(more, 'other field')} not used"] if more else []))
 
 
 Row = Parsed[dict[str, object]]
+
+_SHOWN_FIELDS, _SHOWN_NAME = 20, 80
+"""Fields that are named, and characters of a name: a record can have 300 000 keys."""
 
 _PARQUET_MAGIC = b"PAR1"
 _BATCH_ROWS = 1024

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from credit.errors import InputError
-from credit.ingest.fields import InputModel, Name, ProviderKey, validate
+from credit.ingest.fields import InputModel, ProviderKey, ProviderName, validate
 from credit.ingest.files import Parsed, ReadResult, Row, read_table
 from credit.records import HOUSE, Provider
 
@@ -53,7 +53,7 @@ def _amount(text: str) -> str:
 
 class _ProviderFields(InputModel):
     key: Annotated[ProviderKey, AfterValidator(_free_key)]
-    name: Name
+    name: ProviderName
     kind: Literal["provider", "house"] = "provider"
     currency: Annotated[str, AfterValidator(_currency)] | None = None
     minimum_payout: Annotated[str, AfterValidator(_amount)] | None = None

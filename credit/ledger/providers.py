@@ -16,6 +16,7 @@ from credit.ledger.seals import add_rows, seal_row
 from credit.ledger.sql import next_id
 from credit.ledger.values import is_storable, utc_text
 from credit.records import HOUSE, Provider, is_provider_key
+from credit.text import invisible_character
 
 Change = Literal["added", "changed", "unchanged"]
 
@@ -72,6 +73,8 @@ def _checked(item: Provider) -> Provider:
         raise LedgerError(f"{HOUSE!r} is the reserved key of the house; give the provider another key")
     if not is_storable(item.name):
         raise LedgerError(f"the name of {item.key} holds a character that a database cannot keep")
+    if found := invisible_character(item.name):
+        raise LedgerError(f"the name of {item.key} holds the invisible character {found}; take it out")
     return item
 
 

@@ -6,7 +6,6 @@ bytes, and leaves the folder as it is.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, to
 from credit.reporting.pages import readme_text, statement_page
 from credit.reporting.signatures import SIGNATURE_FILE, public_text, signature_text
 from credit.reporting.tables import to_csv
-from credit.storage import is_left_over, make_folder, make_folder_beside, sync_folder, write_whole
+from credit.storage import is_left_over, make_folder, make_folder_beside, parse_object, sync_folder, write_whole
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
 """Files of a provider's folder; a signed statement has `SIGNATURE_FILE` as well."""
@@ -98,7 +97,7 @@ def _check_replaceable(folder: Path, period: str, *, signing: bool) -> None:
     if not folder.exists():
         return
     try:
-        found = json.loads((folder / "statement.json").read_bytes())["period"]
+        found = parse_object((folder / "statement.json").read_bytes())["period"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if found != period or {item.name for item in folder.iterdir()} - {*FILES, SIGNATURE_FILE}:

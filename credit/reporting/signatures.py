@@ -9,12 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -23,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from credit.accounting.statement import FORMAT
 from credit.errors import InputError, IntegrityError, InvalidRequestError
-from credit.storage import create_file
+from credit.storage import create_file, parse_object
 
 SIGNATURE_FILE = "statement.sig"
 """Name of the signature beside `statement.json`."""
@@ -138,7 +136,7 @@ def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | Non
     beside = signature or path.with_name(SIGNATURE_FILE)
     body = _read(path)
     try:
-        said: dict[str, Any] = json.loads(_read(beside))
+        said = parse_object(_read(beside))
         mark = base64.b64decode(said["signature"], validate=True)
         known = said["format"] == _FORMAT and said["algorithm"] == "Ed25519"
     except (ValueError, KeyError, TypeError):
@@ -152,7 +150,7 @@ def verify_statement(path: Path, key: Ed25519PublicKey, *, signature: Path | Non
         why = "the file was changed" if said.get("sha256") != hashlib.sha256(body).hexdigest() else "the key is another"
         raise IntegrityError(f"{path} is not what was signed with this key: {why}, or the signature is") from None
     try:
-        facts = json.loads(body)
+        facts = parse_object(body)
         if facts["format"] != FORMAT:
             raise IntegrityError(f"{path} is signed, and is no statement but {facts['format']!r}")
         payable = {balance["currency"]: balance["payable"] for balance in facts["balances"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 from credit.errors import InputError, IntegrityError, MismatchError
 from credit.records import PPM, Group, Share
-from credit.storage import canonical_json, sha256_file
+from credit.storage import canonical_json, parse_object, sha256_file
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
 
@@ -263,7 +263,7 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
     if not path.is_file():
         raise InputError(f"{folder} is not a finished index (it has no {name}); run credit index again")
     try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        body = parse_object(path.read_bytes())
         version, fingerprint = body.pop("format_version"), body.pop("fingerprint")
         if version != FORMAT_VERSION:
             raise MismatchError(

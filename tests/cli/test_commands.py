@@ -119,12 +119,13 @@ def test_an_error_is_json_as_well_where_json_was_asked_for(tmp_path, arguments, 
 
 
 def test_text_from_outside_cannot_steer_the_terminal(site):
-    site.run("providers", "add", "bidi", "Ann \u202eresrever")
-    site.run("hold", "place", "bidi", "--reason", "said \u2067so")
-    for arguments in (("providers", "list"), ("hold", "list")):
-        shown = site.run(*arguments).stdout
-        assert "\ufffd" in shown
-        assert not {"\u202e", "\u2067"} & set(shown)
+    refused = site.run("providers", "add", "bidi", "Ann \u202eresrever", code=EXIT_FAILED)
+    assert "the name of bidi holds the invisible character U+202E; take it out" in refused.output
+    site.run("providers", "add", "bidi", "Ann")
+    site.run("hold", "place", "bidi", "--reason", "said \u2067so\u202e")
+    shown = site.run("hold", "list").stdout
+    assert "said \ufffdso\ufffd" in shown
+    assert not {"\u202e", "\u2067"} & set(shown)
 
 
 def _imported(program: str, environment: dict[str, str]) -> set[str]:

@@ -324,3 +324,24 @@ def test_every_line_is_used_or_left_out_or_quarantined_or_blank(tmp_path_factory
     filled = [raw for raw in content.split(b"\n") if raw.removesuffix(b"\r").strip()]
     assert counts.records == len(records) == len({record.id for record in records})
     assert counts.records + counts.duplicates + counts.repeats + counts.quarantined == len(filled)
+
+
+def test_a_record_of_many_keys_gives_a_notice_of_bounded_length(tmp_path):
+    record = {"id": "r1", "provider": "ann", "collection": "c", "text": "x"} | {
+        f"k{n:06}" * 20: 1 for n in range(30_000)
+    }
+    (tmp_path / "train.jsonl").write_text(json.dumps(record))
+    reader = TrainingReader([tmp_path / "train.jsonl"])
+    assert len(list(reader)) == 1
+    assert reader.notices[-1] == "29980 other fields not used"
+    assert len("".join(reader.notices)) < 5000
+
+
+@pytest.mark.parametrize("field", ["collection", "provider"])
+def test_invisible_characters_in_names_are_refused_by_their_code_point(tmp_path, field):
+    record = {"id": "r1", "provider": "ann", "collection": "c", "text": "x"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(record | {field: "an\u200bn"}))
+    reader = TrainingReader([tmp_path / "train.jsonl"])
+    assert list(reader) == []
+    words = "holds the invisible character U+200B" if field == "collection" else r"'an\u200bn' is not a provider key"
+    assert words in reader.quarantined[0].error

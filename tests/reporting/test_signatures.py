@@ -15,10 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.cli.main import cli
-from credit.errors import EXIT_INTEGRITY, InvalidRequestError
+from credit.errors import EXIT_INTEGRITY, IntegrityError, InvalidRequestError
 from credit.ledger.database import Ledger
 from credit.reporting.export import FILES, export_period
-from credit.reporting.signatures import SIGNATURE_FILE, create_key, load_key, public_text, signature_text
+from credit.reporting.signatures import (
+    SIGNATURE_FILE,
+    create_key,
+    load_key,
+    public_text,
+    signature_text,
+    verify_statement,
+)
 from tests.reporting import ledgers
 from tests.reporting.ledgers import OCTOBER
 
@@ -145,3 +152,15 @@ def test_the_commands_beside_a_statement_check_it_without_this_program(folder):
     path.write_bytes(path.read_bytes().replace(b'"payable":"580.00"', b'"payable":"580.01"'))
     assert b"580.01" in path.read_bytes()
     assert run().returncode == 1
+
+
+@pytest.mark.parametrize("content", ["[" * 10_000, '{"a": ' + "[" * 10_000, "[]"])
+def test_deep_or_other_json_is_refused_as_a_signature_and_as_a_statement(tmp_path, key, content):
+    statement, signature = tmp_path / "statement.json", tmp_path / "statement.sig"
+    statement.write_text(content)
+    signature.write_text(content)
+    with pytest.raises(IntegrityError, match="is not a signature of a statement"):
+        verify_statement(statement, key.public_key())
+    signature.write_text(signature_text(key, content.encode()))
+    with pytest.raises(IntegrityError, match="is signed, and is no statement"):
+        verify_statement(statement, key.public_key())

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from credit.errors import InputError, ValuationError
+from credit.errors import InputError, IntegrityError, ValuationError
 from credit.records import Group, Message, TrainingRecord
 from credit.valuation import load_model, tokens
+from credit.valuation.manifest import read_manifest
 from tests.models import save_tiny_model
 
 DEEP = "[" * 100_000
@@ -119,6 +120,12 @@ def test_pickled_weights_of_an_adapter_are_refused(folder, tmp_path):
     (adapter / "adapter_model.bin").write_bytes(b"")
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
     refused(adapter, r"holds no adapter_model\.safetensors file; .*pickled weights are never loaded")
+
+
+def test_a_deep_manifest_is_damaged(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"format_version": ' + DEEP)
+    with pytest.raises(IntegrityError, match=r"manifest\.json is damaged \(its JSON is nested too deeply\)"):
+        read_manifest(tmp_path)
 
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
