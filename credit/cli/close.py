@@ -9,6 +9,7 @@ import click
 
 from credit.cli.options import PERIOD, ledger_options
 from credit.cli.printing import say, terminal_width, wrapped
+from credit.records import PPM
 from credit.text import counted
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ _REASONS = 5
     help="Least LDS that the certificate must show, as a fraction of the noise ceiling.",
 )
 @click.option("--unvalidated", metavar="REASON", default="", help="Pay without such a certificate, for this reason.")
+@click.option(
+    "--max-output-share",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Largest share of the credits that one output may decide, in a period of at least 20 outputs.",
+)
+@click.option(
+    "--accept-concentration",
+    metavar="'NAME: REASON'",
+    default="",
+    help="Close although an output decides more; stays on record with the close.",
+)
 @click.option("--dry-run", is_flag=True, help="Print every amount, write nothing.")
 @ledger_options
 def close(
@@ -62,6 +76,8 @@ def close(
     leave_pending: bool,
     min_fidelity: float,
     unvalidated: str,
+    max_output_share: float,
+    accept_concentration: str,
     dry_run: bool,
 ) -> None:
     """Divide the pools of PERIOD (YYYY-MM) by credits, decide payouts, write statements, and freeze the period.
@@ -71,12 +87,16 @@ def close(
     Every index and policy behind the credits needs a certificate by retraining (credit validate) that reaches the
     minimum and beats token share and BM25. --unvalidated closes without one, and every statement prints its reason.
 
+    The output and the day that decide most of the credits are shown. If an output decides more than --max-output-share,
+    the close is refused until somebody accepts it by name.
+
     A table shows 20 rows at most; --json gives all.
 
     \b
     Example: credit close 2026-10 --dry-run
              credit close 2026-10 --grace-days 5 --house escrow
              credit close 2026-10 --unvalidated "trial run, agreed with all providers"
+             credit close 2026-10 --accept-concentration "Eve Sommer: one contract pays most of this month"
     """
     from credit.pipeline.close import ClosePolicy, close_period
 
@@ -86,6 +106,8 @@ def close(
         leave_pending=leave_pending,
         min_fidelity=min_fidelity,
         unvalidated=unvalidated,
+        max_output_share=max_output_share,
+        accepted_concentration=accept_concentration,
     )
     with workspace.open() as ledger:
         report = close_period(ledger, period, policy, books=workspace.books, dry_run=dry_run)
@@ -103,6 +125,7 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
             f"index {check.index[:16]}: certificate {check.certificate[:16]}, {check.measure}, LDS {check.agreement}"
             f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
         )
+    yield from _concentration(report)
     for pool, earnings in report.earnings:
         yield _pool_total(pool, earnings)
     for currency in sorted({fall.currency for fall in report.waterfalls}):
@@ -120,6 +143,17 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
         yield f"period {report.period} would be closed (dry run, nothing written)"
     else:
         yield f"period {report.period} is closed, {counted(report.statements, 'statement')} written"
+
+
+def _concentration(report: CloseReport) -> Iterator[str]:
+    from credit.reporting.tables import share_text
+
+    if report.policy.accepted_concentration:
+        yield f"concentration accepted: {report.policy.accepted_concentration}"
+    found = report.concentration
+    if found is not None:
+        yield f"heaviest output: {found.output.name}, {share_text(found.output.share_ppm / PPM)} of the credits"
+        yield f"heaviest day: {found.day.name}, {share_text(found.day.share_ppm / PPM)} of the credits"
 
 
 def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:

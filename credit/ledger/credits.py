@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.journal import journal_sums
@@ -17,11 +17,14 @@ from credit.ledger.schema import (
     compute_run,
     ledger_entry,
     ledger_txn,
+    output,
     provider,
     score_book,
+    valuation,
 )
+from credit.ledger.sql import exact_sum, join_sum
 from credit.ledger.transaction_kinds import CreditsDetails, RestatementDetails, TransactionKind
-from credit.records import CREDIT, Group
+from credit.records import CREDIT, PPM, Group, output_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,100 @@ def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
     where = (*_earned_in(period), ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
     sums = journal_sums(conn, provider.c.key, account.c.collection, where=where)
     return {Group(key, collection): micro for key, collection, micro in sums}
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """An output or a day (UTC) with the micro-credits that it distributes, and their share of a period's."""
+
+    name: str
+    credit_micro: int
+    share_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """The output and the day that decide most of a period's credits, and the number of its outputs with a weight."""
+
+    outputs: int
+    credit_micro: int
+    output: Decider
+    day: Decider
+
+
+def concentration(conn: Connection, period: str) -> Concentration | None:
+    """Return the output and the day that decide most of a period's credits; None if no output distributes any.
+
+    Weights tell it, because an output distributes all of its weight. Outputs with reversed credits do not count.
+    """
+    standing = _standing_keys(conn, period)
+    rows = [
+        row
+        for row in conn.execute(_weights_by_book_and_day(period))
+        if TransactionKind.CREDITS.key(score_book=row.sha256, day=row.day) in standing
+    ]
+    if not rows:
+        return None
+    days: dict[str, int] = {}
+    for row in rows:
+        days[row.day] = days.get(row.day, 0) + join_sum(row.high, row.low)
+    total = sum(days.values())
+    top = min(rows, key=lambda row: (-row.most, row.day, row.sha256))
+    day = min(days, key=lambda name: (-days[name], name))
+    return Concentration(
+        sum(row.outputs for row in rows),
+        total,
+        Decider(_output_of_weight(conn, top.most, top.day, top.sha256), top.most, top.most * PPM // total),
+        Decider(day, days[day], days[day] * PPM // total),
+    )
+
+
+def _standing_keys(conn: Connection, period: str) -> set[str]:
+    """Return the keys of a period's transactions of credits that are not reversed; a key names a book and a day."""
+    undoing = ledger_txn.alias("undoing")
+    query = select(ledger_txn.c.idempotency_key).where(
+        ledger_txn.c.period_id == period,
+        ledger_txn.c.kind == TransactionKind.CREDITS,
+        ~exists().where(undoing.c.reverses_txn_id == ledger_txn.c.id),
+    )
+    return set(conn.execute(query).scalars())
+
+
+# No bound parameters: PostgreSQL would not see that the grouped expression is the selected one.
+_day = func.substr(output.c.occurred_at, literal_column("1"), literal_column("10"))
+
+
+def _weights_by_book_and_day(period: str) -> Select[Any]:
+    """Select the count, the sum in two halves and the greatest weight of outputs, by score book and day.
+
+    The books are those with credits in the period. They may hold outputs of other periods.
+    """
+    before = len(TransactionKind.CREDITS.key(score_book="", day="")) - 1
+    books = select(func.substr(ledger_txn.c.idempotency_key, before + 1, 64)).where(
+        ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS
+    )
+    weight = output.c.weight_micro
+    high, low = exact_sum(weight)
+    sums = (func.count().label("outputs"), high.label("high"), low.label("low"), func.max(weight).label("most"))
+    return (
+        select(score_book.c.sha256, _day.label("day"), *sums)
+        .join_from(score_book, valuation, valuation.c.score_book_id == score_book.c.id)
+        .join(output, output.c.id == valuation.c.output_id)
+        .where(score_book.c.sha256.in_(books), weight > 0)
+        .group_by(score_book.c.sha256, _day)
+    )
+
+
+def _output_of_weight(conn: Connection, weight_micro: int, day: str, book: str) -> str:
+    """Return the name of the first output of a weight, a day and a score book."""
+    query = (
+        select(output.c.source, output.c.external_id)
+        .join_from(score_book, valuation, valuation.c.score_book_id == score_book.c.id)
+        .join(output, output.c.id == valuation.c.output_id)
+        .where(score_book.c.sha256 == book, output.c.weight_micro == weight_micro, _day == day)
+        .order_by(output.c.source, output.c.external_id)
+    )
+    return output_name(*conn.execute(query.limit(1)).one())
 
 
 @dataclass(frozen=True, slots=True, order=True)

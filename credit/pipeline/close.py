@@ -8,6 +8,7 @@ into the lines of a balance.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from typing import get_args
 
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_percent
 from credit.accounting.apportion import Earning
 from credit.accounting.statement import (
     Certainty,
@@ -28,7 +30,7 @@ from credit.accounting.waterfall import Waterfall
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger.balances import ProviderCurrency
 from credit.ledger.corrections import corrections
-from credit.ledger.credits import credit_methods, credit_totals, credits_by_month
+from credit.ledger.credits import Concentration, concentration, credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections, holds
 from credit.ledger.journal import chain_head
@@ -47,10 +49,13 @@ from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_c
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
 from credit.pipeline.period_basis import post_period_sums
-from credit.records import Correction, Group, Provider, Terms, is_period
+from credit.records import PPM, Correction, Group, Provider, Terms, is_period
 from credit.storage import canonical_json
 from credit.text import counted
 
+_ACCEPTED = re.compile(r"[^\s:][^:]*: \S(.*\S)?")
+_FEW_OUTPUTS = 20
+"""With fewer outputs, each decides a large share without anything being wrong."""
 _NAMED = 5
 """Pending outputs that the refusal of a close names."""
 
@@ -65,6 +70,8 @@ class ClosePolicy:
         leave_pending: close in spite of pending outputs; a later period credits them.
         min_fidelity: the least LDS of a certificate, as a fraction of the noise ceiling.
         unvalidated: the reason for paying without such a certificate; empty where there is one.
+        max_output_share: the largest share of the credits that one output may decide, of at least 20 outputs.
+        accepted_concentration: the name of a person who accepts a larger share, with the reason: `NAME: reason`.
     """
 
     house: HousePolicy = "return"
@@ -72,6 +79,8 @@ class ClosePolicy:
     leave_pending: bool = False
     min_fidelity: float = DEFAULT_MIN_FIDELITY
     unvalidated: str = ""
+    max_output_share: float = 0.25
+    accepted_concentration: str = ""
 
     def __post_init__(self) -> None:
         if self.house not in get_args(HousePolicy):
@@ -82,6 +91,11 @@ class ClosePolicy:
             raise InvalidRequestError(f"a fidelity of {self.min_fidelity} is not between 0 and 1, the noise ceiling")
         if self.unvalidated != self.unvalidated.strip() or not self.unvalidated.isprintable():
             raise InvalidRequestError("the reason for closing unvalidated is one line of text without outer spaces")
+        if not 0 <= self.max_output_share <= 1:
+            raise InvalidRequestError(f"a share of {self.max_output_share} is not between 0 and 1, the whole period")
+        accepted = self.accepted_concentration
+        if accepted and not (_ACCEPTED.fullmatch(accepted) and accepted.isprintable()):
+            raise InvalidRequestError("a concentration is accepted by name, in one line of text: NAME: reason")
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON."""
@@ -100,6 +114,7 @@ class CloseReport:
     period: str
     policy: ClosePolicy
     validation: Validation
+    concentration: Concentration | None
     earnings: tuple[tuple[Pool, tuple[Earning, ...]], ...]
     waterfalls: tuple[Waterfall, ...]
     corrections: tuple[Correction, ...]
@@ -155,8 +170,8 @@ def close_period(
     Raises:
         InvalidRequestError: `period` is not a month YYYY-MM.
         PeriodClosedError: the period is closed already.
-        LedgerError: the period (or its grace) is not over, an earlier one is open, outputs are pending, the index or
-            policy is not validated, or there is no pool.
+        LedgerError: the period (or its grace) is not over, an earlier one is open, outputs are pending, one output
+            decides too much, the index or policy is not validated, or there is no pool.
         IntegrityError: somebody altered an index after its credits were posted.
     """
     rules = policy or ClosePolicy()
@@ -179,7 +194,9 @@ def _close(
 ) -> CloseReport:
     close_lock(conn, period, now=now)  # before any read: nobody may post into the period from here on
     keep_erasable(conn, policy.unvalidated, "the reason")
+    keep_erasable(conn, policy.accepted_concentration, "the acceptance")
     pending = _check_ready(conn, period, policy)
+    concentrated = _check_concentration(conn, period, policy)
     refuse_altered_manifests(conn, {method.index_fingerprint for method in credit_methods(conn, period)})
     facts = _settle(conn, period, policy, books, now)
     written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
@@ -188,6 +205,7 @@ def _close(
         period=period,
         policy=policy,
         validation=facts.validation,
+        concentration=concentrated,
         earnings=tuple(facts.divided),
         waterfalls=tuple(facts.waterfalls),
         corrections=tuple(facts.corrected),
@@ -219,6 +237,20 @@ def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
             f' credit outputs unvalue {names[0]} --reason "..."'
         )
     return pending
+
+
+def _check_concentration(conn: Connection, period: str, policy: ClosePolicy) -> Concentration | None:
+    """Return the concentration of a period's credits; LedgerError where one output decides too much of them."""
+    found = concentration(conn, period)
+    if found is None or found.outputs < _FEW_OUTPUTS or policy.accepted_concentration:
+        return found
+    if found.output.credit_micro > policy.max_output_share * found.credit_micro:
+        share, most = map(format_percent, (found.output.share_ppm, round(policy.max_output_share * PPM)))
+        raise LedgerError(
+            f"output {found.output.name} decides {share} of the credits of {period}, more than {most}; find out why."
+            f' If it is right, somebody accepts it by name: credit close {period} --accept-concentration "NAME: reason"'
+        )
+    return found
 
 
 def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime) -> _Facts:

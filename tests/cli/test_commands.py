@@ -277,6 +277,7 @@ def test_a_dry_run_shows_what_a_close_does_and_writes_nothing(site):
     assert site.tables() == before
     wet = site.close(FIRST).stdout
     assert dry.splitlines()[:-1] == wet.splitlines()[:-1]
+    assert "heaviest output: o2, 7.50 % of the credits\nheaviest day: 2025-03-05, 12.50 % of the credits" in wet
     earned = [line.split()[-1].replace(".", "") for line in wet.splitlines() if " 100% " in line]
     assert len(earned) == 2
     to_providers = sum(map(int, earned)) / 100

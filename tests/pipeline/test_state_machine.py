@@ -202,7 +202,7 @@ class Accounting(FromLogToCredits, AfterTheClose):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            by = ClosePolicy(house=house, unvalidated="a test", leave_pending=leave)
+            by = ClosePolicy(house=house, unvalidated="a test", leave_pending=leave, max_output_share=1)
             return close_period(ledger, name, by, books=self.books.books, dry_run=dry_run, now=self.now)
 
         try:
