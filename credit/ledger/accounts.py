@@ -19,7 +19,7 @@ IN_CREDITS = "credits:"
 """Start of the keys of accounts of micro-credits; all other accounts hold minor units of money."""
 
 EXPORTED = "exported"
-"""Last part of the key of a provider's payouts that are with a bank; the row of the account keeps it as collection."""
+"""Last part of the key of a provider's payouts with a bank; the account's row keeps it as collection."""
 
 _PAIR = re.compile(r"[A-Z]{3}-[A-Z]{3}")
 
@@ -61,12 +61,12 @@ _KINDS = {str(kind): kind for kind in AccountKind}
 
 
 def exported_account(provider_key: str) -> str:
-    """Return the key of the account of the money that a bank was told to pay to a provider."""
+    """Return the key of the account of a provider's payouts with a bank."""
     return AccountKind.PAYOUT.key(f"{provider_key}/{EXPORTED}")
 
 
 def fx_account(base: str, quote: str) -> str:
-    """Return the key of the account of the money that was exchanged between two currencies."""
+    """Return the key of the account of exchanges between two currencies."""
     return AccountKind.FX.key(f"{base}-{quote}")
 
 
@@ -85,6 +85,7 @@ def parse_account(key: str) -> AccountKey:
     purpose, colon, owner = rest.partition(":")
     kind = _KINDS.get(f"{family}:{purpose}")
     if kind is not None:
+        # At the first slash: a collection's name may hold more of them, a provider's key none.
         provider, _, part = owner.partition("/")
         match kind.owner:
             case "" if not colon:

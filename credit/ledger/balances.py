@@ -70,6 +70,7 @@ def balances(
     Raises:
         LedgerError: there is neither such an account nor such a provider.
     """
+    # Every account's key has a colon, and no provider's.
     if ":" in whose:
         parse_account(whose)
         own = account.c.key == whose

@@ -1,18 +1,18 @@
-"""The ledger's clock: each moment is later than all recorded before, whatever the machine's clock says.
+"""The ledger's clock: it never goes back, even when the machine's clock does.
 
-A clock can be set back, by its operator or NTP, or by a machine that resumes. What was known at a moment could then
-change afterwards, because something new is recorded at or before it, and moments would not be in the order of the
-chain. So the ledger keeps a clock of its own, as Lamport's clocks do: it shows what the machine's does, and where that
-has not passed the last recorded moment, a microsecond more than it. All that one database transaction writes is
-recorded at one moment, because nobody ever sees half of it. A clock that was ahead by mistake keeps the ledger's ahead
-until time has caught up: moments are then wrong by that much, but never out of order. `notice_of_lead` says so, and
-dates for banks come from the machine's clock. One that is ahead by more than ten years, as clocks are that lost count,
-is refused.
+An operator, NTP or a resuming machine can set a clock back. Moments would then leave the order of the chain, and the
+answer to "what did the ledger know at noon?" could change in the afternoon. So the ledger keeps a logical clock
+(Lamport, 1978). It shows the machine's time. Where that time has not passed the last recorded moment, it shows one
+microsecond after that moment. All rows of one database transaction get one moment, because nobody ever sees half of it.
 
-Holds and closes are no transactions, and have moments too: `after_closes` and `after_holds` keep those in the order in
-which they came, so that it can be told at any time later what was on hold at a close.
+A clock that was ahead by mistake keeps the ledger's clock ahead until time has caught up. Moments are then wrong by
+that much, but never out of order. `notice_of_lead` says so, and dates for banks come from the machine's
+clock. The ledger refuses a clock more than ten years ahead.
 
-A moment is past for the ledger when something was recorded at or after it. What was recorded by then never changes.
+Holds and closes are no transactions and have moments too. `after_closes` and `after_holds` keep both in their true
+order, so that the ledger can always tell the holds at a close.
+
+A moment is past for the ledger when something was recorded at or after it. The record up to it never changes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def recorded_moment(conn: Connection, now: datetime) -> datetime:
-    """Return when the database transaction that `conn` is in, alone among writers, records what it writes at `now`.
+    """Return the recording moment of the present database transaction, the only one that writes, at `now`.
 
     Raises:
         LedgerError: the clock is ahead of the last transaction by more than ten years.
     """
     last = _last_before(conn, now) or _NEVER
+    # The floor holds for the whole database transaction: its own postings must not push it on.
     kept: tuple[object, datetime] = conn.info.get(_FLOOR, (None, _NEVER))
     if kept[0] is not conn.get_transaction():
         kept = conn.info[_FLOOR] = (conn.get_transaction(), last + _TICK)
@@ -47,7 +48,7 @@ def recorded_moment(conn: Connection, now: datetime) -> datetime:
 
 
 def last_recorded(conn: Connection) -> datetime | None:
-    """Return when the last transaction of the chain was recorded; None where there is none."""
+    """Return the recording moment of the chain's last transaction; None where there is none."""
     query = select(ledger_txn.c.recorded_at).order_by(ledger_txn.c.seq.desc()).limit(1)
     text = conn.execute(query).scalar()
     return None if text is None else utc_moment(text)
@@ -67,25 +68,26 @@ def notice_of_lead(conn: Connection, now: datetime) -> str:
 
 
 def _last_before(conn: Connection, now: datetime) -> datetime | None:
-    """Return when the last transaction was recorded, which a right clock has not left behind for many years."""
+    """Return the recording moment of the last transaction; refuse a clock that is many years past it."""
     last = last_recorded(conn)
     if last is not None and now.astimezone(UTC) > last + _LONGEST_REST:
         raise LedgerError(
             f"this machine's clock says {now:%Y-%m-%d}, more than ten years after the last transaction"
-            f" ({last:%Y-%m-%d}); set it right: what is recorded by it stays ahead of all that follows"
+            f" ({last:%Y-%m-%d}); set it right: the ledger's clock would stay ahead with it"
         )
     return last
 
 
 def after_closes(conn: Connection, now: datetime) -> datetime:
-    """Return when a hold is recorded: after the last close, which did not know of it."""
+    """Return the moment of a new hold: after the last close, because that close did not know of it."""
     _last_before(conn, now)
+    # A microsecond later, because `holds(until=closed_at)` counts a hold of the same moment.
     closed = conn.execute(select(func.max(period.c.closed_at))).scalar()
     return max(now.astimezone(UTC), _NEVER if closed is None else utc_moment(closed) + _TICK)
 
 
 def after_holds(conn: Connection, now: datetime) -> datetime:
-    """Return when a period is closed: not before the last hold, which its close knew."""
+    """Return the moment of a close: not before the last hold, because the close knows of it."""
     _last_before(conn, now)
     held = conn.execute(select(func.max(hold.c.created_at))).scalar()
     return max(now.astimezone(UTC), _NEVER if held is None else utc_moment(held))

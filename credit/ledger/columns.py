@@ -75,7 +75,7 @@ def text(name: str, *, nullable: bool = False) -> Column[str]:
 
 
 def word(name: str) -> Column[str]:
-    """Return a column of text that is not empty."""
+    """Return a column of text of at least one character."""
     return checked(name, TEXT, "length({}) >= 1")
 
 

@@ -106,7 +106,7 @@ def adjust(
     if not (from_escrow and provider_key == HOUSE):
         _check_payee(conn, provider_key, amount_minor, currency, where)
     if from_escrow and amount_minor <= 0:
-        raise LedgerError(f"{where} out of escrow is of more than 0; a close alone puts something into it")
+        raise LedgerError(f"{where} out of escrow must be more than 0; only a close puts money into escrow")
     keep_erasable(conn, reason, "the reason")
     details = None if cites is None else AdjustmentDetails(cites, _undoable(conn, cites).hash)
     kind, escrow = TransactionKind.ADJUSTMENT, AccountKind.ESCROW.key()
@@ -122,7 +122,7 @@ def adjust(
     left = balance(conn, escrow, currency) if from_escrow and not done.replayed else 0
     if left < 0:
         held = max(left + amount_minor, 0)
-        raise LedgerError(f"{where}: escrow holds {held} {currency} (minor units), and {amount_minor} were to leave it")
+        raise LedgerError(f"{where}: escrow holds {held} {currency} (minor units), less than {amount_minor}")
     return done
 
 
@@ -148,7 +148,7 @@ def pay_advance(
     if not reference.strip():
         raise LedgerError(f"{where} needs the reference of its payment: --reference")
     if paid_on > now.date():
-        raise LedgerError(f"{where} cannot have been paid on {paid_on}, which is still to come")
+        raise LedgerError(f"{where} cannot have been paid on {paid_on}: that day is still to come")
     if amount_minor < 0:
         raise LedgerError(f"{where} is {amount_minor} {currency} (minor units); it must be more than 0")
     _check_payee(conn, provider_key, amount_minor, currency, where)
@@ -191,14 +191,14 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
         raise LedgerError(f"transaction {txn_id} made an output unvalued; restore it: credit outputs restore --help")
     if header.kind in _OF_PAYMENTS:
         raise LedgerError(
-            f"transaction {txn_id} ({header.kind}) is not reversed; what became of a payment is recorded, also that it"
-            " came back after it was paid: credit pay confirm --help"
+            f"transaction {txn_id} ({header.kind}) cannot be reversed; record the bank's result instead, also a payment"
+            " that came back: credit pay confirm --help"
         )
     if header.kind not in _ALWAYS and not (header.kind in _WHILE_OPEN and is_open):
         state = "" if header.kind not in _WHILE_OPEN else f" of {header.period_id}, which is closed,"
         raise LedgerError(
             f"transaction {txn_id} ({header.kind}){state} cannot be reversed: other records build on it;"
-            " correct what came of it: credit adjust --help, or credit restate --help"
+            " correct its results: credit adjust --help, or credit restate --help"
         )
     keep_erasable(conn, reason, "the reason")
     period = open_period_for(conn, first_day(header.period_id))
@@ -242,7 +242,7 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
     if kind is None:
         raise unknown_provider(conn, provider_key)
     if kind == "house":
-        raise LedgerError(f"{where} makes no sense: what it earns is the house's")
+        raise LedgerError(f"{where} makes no sense: its earnings are the house's")
     check_currency(currency)
     if amount_minor == 0:
         raise LedgerError(f"{where} of nothing makes no sense")
@@ -269,7 +269,7 @@ def _check_nothing_held(conn: Connection, txn_id: int) -> None:
     held = conn.execute(journal_lines(account.c.key).where(of_held)).scalar()
     if held is not None:
         raise LedgerError(
-            f"transaction {txn_id} cannot be reversed: it moved what is, or was, on hold ({held}); take it back by"
+            f"transaction {txn_id} cannot be reversed: it moved money on hold, now or then ({held}); take it back by"
             " another restatement, with the policy or index from before: credit restate --help"
         )
 
@@ -278,7 +278,7 @@ def _undoable(conn: Connection, txn_id: int) -> _Undoable:
     columns = (ledger_txn.c.kind, ledger_txn.c.period_id, ledger_txn.c.hash)
     found = conn.execute(select(*columns).where(ledger_txn.c.id == txn_id)).one_or_none()
     if found is None:
-        raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
+        raise LedgerError(f"there is no transaction {txn_id}; list them: credit transactions")
     return _Undoable(*found)
 
 

@@ -1,4 +1,4 @@
-"""Credits earned in a period: by whom, on which days, and by which indexes and policies."""
+"""Credits earned in a period, by group and day, with their indexes and policies."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _output_of_weight(conn: Connection, weight_micro: int, day: str, book: str) 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CreditMethod:
-    """The index and the policy (JSON) that credits come from."""
+    """The index and the policy (JSON) behind credits."""
 
     index_fingerprint: str
     policy_json: str

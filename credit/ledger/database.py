@@ -1,8 +1,8 @@
 """Opening a ledger: URLs, transactions, snapshots, locks.
 
 `Ledger.write` lets in one writer at a time on both engines (SQLite's BEGIN IMMEDIATE, PostgreSQL's advisory lock
-held until commit), which is why ids and the hash chain need no retries. `Ledger.read` sees one moment of the ledger
-throughout. What a database driver raises becomes an error of `credit.errors` on the way out, without the password.
+held until commit), so that ids and the hash chain need no retries. `Ledger.read` sees one moment of the ledger
+throughout. Errors of a database driver become errors of `credit.errors`, without the password.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Ledger:
     def write(self, *, sorting: bool = False) -> AbstractContextManager[Connection]:
         """One transaction, alone among writers: committed when the block ends, undone when it raises.
 
-        `sorting`: it reads and sorts much. SQLite then keeps what it sorts in temporary files; otherwise it keeps in
-        memory what undoes a single statement, which a posting of many small transactions otherwise writes and rewrites.
+        `sorting`: the block reads and sorts much, and SQLite sorts in temporary files. Otherwise SQLite keeps temporary
+        data in memory, which spares a posting of many small transactions a file for each statement.
 
         Raises:
             LedgerError: the database refused; PeriodClosedError when because a period is closed.
@@ -107,7 +107,7 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent snapshot; writing in it is refused."""
+        """One consistent snapshot; the database refuses writes in it."""
         options: dict[str, Any] = {"credit_begin": "BEGIN"}
         if self._engine.dialect.name == "postgresql":
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -115,17 +115,17 @@ class Ledger:
             conn.execution_options(**options)
             with conn.begin():
                 if self._engine.dialect.name == "sqlite":
+                    # SQLite has no read-only transaction; the connection is closed after the block.
                     conn.exec_driver_sql("PRAGMA query_only = ON")
                 yield conn
 
     def scrub(self) -> None:
-        """Remove from the database's files the bytes of what was deleted before; run again, it does it again.
+        """Remove the bytes of deleted rows from the database's files; it can run again at any time.
 
-        On PostgreSQL its write-ahead log, replicas and backups keep what they hold until they are recycled, which is
-        for their keeper to see to.
+        On PostgreSQL, the write-ahead log, replicas and backups keep those bytes until their keeper recycles them.
 
         Raises:
-            LockHeldError: another session may still read what was deleted, or is in the way; the deletion stands.
+            LockHeldError: another session may still read deleted rows, or is in the way; the deletion stands.
             LedgerError: the files cannot be written anew; the deletion stands.
         """
         with _translated(self._engine.url), self._engine.connect() as conn:
@@ -161,8 +161,8 @@ class Ledger:
 def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = None) -> str:
     """Create the ledger at `url` or bring it to the newest revision, in one transaction; return the revision.
 
-    Revisions change tables only: the triggers are dropped before them, and installed after them from their one source.
-    In a ledger that is up to date, missing triggers are put back.
+    Revisions change tables only: `upgrade` drops the triggers first and installs them again at the end. In a ledger
+    that is up to date, it puts back missing triggers.
 
     Args:
         url: of SQLite or PostgreSQL.
@@ -189,6 +189,7 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
             if found not in REVISIONS and (found is not None or _has_tables(conn)):
                 raise LedgerError(_revision_message(conn, redact(target), found))
             if found != REVISIONS[-1]:
+                # A revision may rewrite rows, which the triggers would refuse.
                 triggers.drop(conn)
                 config = Config()
                 config.set_main_option("script_location", str(migrations or resource("migrations")).replace("%", "%%"))
@@ -244,7 +245,7 @@ def _current_revision(conn: Connection) -> str | None:
 
 @contextmanager
 def _translated(url: URL) -> Iterator[None]:
-    """Turn what a driver raises into an error of `credit.errors` with a text for people."""
+    """Turn errors of a driver into errors of `credit.errors` with a text for people."""
     try:
         yield
     except (ProgrammingError, NotSupportedError) as error:
@@ -256,12 +257,12 @@ def _translated(url: URL) -> Iterator[None]:
 
 
 _REMEDIES = {
-    "FULL": "; the disk that it lies on is full, or a quota is used up: make room there and run this again",
-    "IOERR": "; the disk that it lies on is full, gone or faulty: look there, then run this again",
+    "FULL": "; its disk is full, or a quota is used up: make room there and run this again",
+    "IOERR": "; its disk is full, gone or faulty: look there, then run this again",
     "READONLY": "; its file and its folder must be writable for whoever runs this: SQLite keeps files beside it",
     "CANTOPEN": "; its file and its folder must be there and writable for whoever runs this",
 }
-"""What to do about what SQLite says, by the family of its error: SQLITE_IOERR_WRITE is one of IOERR."""
+"""Remedies by the family of SQLite's error: SQLITE_IOERR_WRITE is one of IOERR."""
 
 
 def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
@@ -271,6 +272,7 @@ def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
         if reason.startswith(PERIOD_CLOSED):
             return PeriodClosedError(f"{place} refuses: {reason}; post into an open period instead")
         return LedgerError(f"{place} refuses: {reason}")
+    # By now the busy timeout has passed.
     if "database is locked" in text:
         return LockHeldError(f"another run is writing to {place}; let it finish, then run this again")
     remedy = _REMEDIES.get(getattr(error.orig, "sqlite_errorname", "").partition("_")[2].partition("_")[0], "")
@@ -280,7 +282,7 @@ def _translate(error: DatabaseError, place: str) -> LedgerError | LockHeldError:
 
 
 def _check_revision(conn: Connection, place: str) -> None:
-    """Raise LedgerError where the ledger is missing, or of another revision than this version of `credit`."""
+    """Raise LedgerError where the ledger is missing or of another revision than this version of `credit`."""
     found = _current_revision(conn)
     if found != REVISIONS[-1]:
         raise LedgerError(_revision_message(conn, place, found))
@@ -292,7 +294,7 @@ def _has_tables(conn: Connection) -> bool:
 
 
 def _revision_message(conn: Connection, place: str, found: str | None) -> str:
-    """Return why this version of `credit` cannot use what is at `place`, and what to do."""
+    """Return the reason why this version of `credit` cannot use `place`, and the remedy."""
     if found is None and _has_tables(conn):
         return (
             f"{place} holds no ledger: tables of one are there, but the record of their revision (alembic_version) is"
@@ -309,6 +311,7 @@ def _revision_message(conn: Connection, place: str, found: str | None) -> str:
 
 
 def _lock_key(name: str) -> int:
+    # PostgreSQL's advisory locks have numbers for names, shared by the whole database.
     return int.from_bytes(hashlib.sha256(f"credit:{name}".encode()).digest()[:8], "big", signed=True)
 
 
@@ -340,7 +343,7 @@ def parse_url(url: str) -> URL:
 def _engine(target: URL) -> Engine:
     if target.get_backend_name() == "postgresql":
         return sa.create_engine(target, pool_pre_ping=True)
-    # No pool: a SQLite connection is cheap, and one kept open would hold what is per connection (query_only).
+    # No pool: a SQLite connection is cheap, and a kept one would keep its settings (query_only).
     engine = sa.create_engine(target, poolclass=NullPool)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -353,10 +356,10 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
         f"synchronous = {SYNCHRONOUS}",
-        "foreign_keys = ON",
-        "recursive_triggers = ON",
+        "foreign_keys = ON",  # off by default, and per connection
+        "recursive_triggers = ON",  # with it, deletions of INSERT OR REPLACE fire triggers
         f"cache_size = -{_CACHE_KIB}",
-        "secure_delete = ON",  # what is deleted (personal data, nothing else) is overwritten at once
+        "secure_delete = ON",  # overwrite deleted rows at once: only personal data is ever deleted
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -376,7 +379,7 @@ def _writing(engine: Engine, *, sorting: bool = False) -> Iterator[Connection]:
 
 
 def _keep_in_memory(conn: Connection) -> None:
-    """Let SQLite keep temporary data in memory; it can be told before a transaction only."""
+    """Let SQLite keep temporary data in memory; it listens only before a transaction."""
     raw = conn.connection.driver_connection
     if conn.dialect.name == "sqlite" and raw is not None:
         raw.execute("PRAGMA temp_store = MEMORY")

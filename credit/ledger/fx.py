@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.database import serialise_writers
 from credit.ledger.periods import last_closed
+from credit.ledger.rows import add_records, read_row
 from credit.ledger.schema import fx_rate
-from credit.ledger.seals import add_rows
 from credit.ledger.sql import next_id
 from credit.ledger.values import check_currency, first_day, following, is_storable, last_day, utc_moment, utc_text
-from credit.records import GivenRate, Rate
+from credit.records import GivenRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, no
     closed = last_closed(conn)
     if closed is not None and given.on < first_day(following(closed)):
         raise PeriodClosedError(
-            f"{where} comes too late: period {closed} is closed; correct what is past: credit adjust --help"
+            f"{where} comes too late: period {closed} is closed; correct closed periods: credit adjust --help"
         )
     if known and not supersede:
         raise LedgerError(
@@ -68,18 +68,7 @@ def give_rate(conn: Connection, given: GivenRate, *, supersede: bool = False, no
             " one replaces it"
         )
     item = RecordedRate(next_id(conn, fx_rate), known[-1].version + 1 if known else 1, given, utc_moment(utc_text(now)))
-    row = {
-        "id": item.id,
-        "on_day": given.on.isoformat(),
-        "base": given.base,
-        "quote": given.quote,
-        "version": item.version,
-        "coefficient": given.rate.coefficient,
-        "digits": given.rate.digits,
-        "source": given.source,
-        "created_at": utc_text(now),
-    }
-    add_rows(conn, fx_rate, [row])
+    add_records(conn, fx_rate, [item])
     return item
 
 
@@ -92,7 +81,7 @@ def recorded_rates(
     until: date | None = None,
 ) -> list[RecordedRate]:
     """Return every version of the rates of a pair, or of all, from one day to another, by pair, day and version."""
-    query = _rates()
+    query = select(fx_rate).order_by(fx_rate.c.base, fx_rate.c.quote, fx_rate.c.on_day, fx_rate.c.version)
     if base is not None:
         query = query.where(fx_rate.c.base == base)
     if quote is not None:
@@ -101,21 +90,10 @@ def recorded_rates(
         query = query.where(fx_rate.c.on_day >= since.isoformat())
     if until is not None:
         query = query.where(fx_rate.c.on_day <= until.isoformat())
-    return [_to_rate(row) for row in conn.execute(query)]
+    return [read_row(RecordedRate, row) for row in conn.execute(query)]
 
 
 def rates_of_period(conn: Connection, period: str) -> dict[tuple[str, str], GivenRate]:
     """Return the rates of a period, by (base, quote)."""
     found = recorded_rates(conn, since=first_day(period), until=last_day(period))
     return {(item.given.base, item.given.quote): item.given for item in found}  # the last one of each pair wins
-
-
-def _rates() -> Select[tuple[object, ...]]:
-    order = (fx_rate.c.base, fx_rate.c.quote, fx_rate.c.on_day, fx_rate.c.version)
-    return select(fx_rate).order_by(*order)
-
-
-def _to_rate(row: Row[tuple[object, ...]]) -> RecordedRate:
-    rate = Rate(row.coefficient, row.digits)
-    given = GivenRate(row.base, row.quote, date.fromisoformat(row.on_day), rate, row.source)
-    return RecordedRate(row.id, row.version, given, utc_moment(row.created_at))

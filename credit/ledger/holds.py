@@ -30,7 +30,7 @@ Scope = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class HoldEvent:
-    """A hold that was placed or released; without currency and collection it covers all money of the provider."""
+    """The placing or release of a hold; without currency and collection it covers all money of the provider."""
 
     provider: str
     currency: str | None
@@ -125,7 +125,7 @@ def _record(
     if currency is not None and collection is not None:
         raise LedgerError(f"a collection is held in all currencies: {collection!r} cannot be held in {currency} alone")
     if provider_key == HOUSE:
-        raise LedgerError(f"{HOUSE!r} is never paid, so that there is nothing to hold")
+        raise LedgerError(f"{HOUSE!r} is never paid, so there is nothing to hold")
     serialise_writers(conn)
     last = {item.scope: item for item in hold_history(conn, provider_key)}.get(scope)
     if last is not None and last.action == action:
@@ -133,7 +133,7 @@ def _record(
             return last
         raise LedgerError(f"{what} is on hold already: {last.reason}; release it first: credit hold release")
     if last is None and action == "release":
-        raise LedgerError(f"{what} is not on hold; see what is: credit hold list")
+        raise LedgerError(f"{what} is not on hold; list the holds: credit hold list")
     if collection is not None:  # a misspelt name would hold nothing
         _check_credited(conn, Group(provider_key, collection))
     keep_erasable(conn, reason, "the reason")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from credit.errors import LedgerError
 from credit.ledger.database import serialise_writers
@@ -35,10 +35,10 @@ class RegisteredIndex:
 def register_index(
     conn: Connection, model_name: str, fingerprint: str, path: str, manifest_json: str, now: datetime
 ) -> RegisteredIndex:
-    """Register an attribution index under the name of its model in logs; again does nothing.
+    """Register an attribution index under its model's name in logs; the same call again changes nothing.
 
-    The fingerprint identifies an index. A new path is appended and holds from then on; so is a path at which another
-    index was registered since. Therefore an index that was changed and changed back is the newest again.
+    The fingerprint identifies an index. A new path is added and holds from then on. So is the old path when another
+    index took it in between: an index that was changed and changed back is the newest again.
 
     Raises:
         LedgerError: the index has another model name.
@@ -71,18 +71,16 @@ def register_index(
 
 def indexes(conn: Connection) -> list[RegisteredIndex]:
     """Return every registered index, in the order of their last new places."""
-    query = select(attribution_index, model.c.name.label("model")).join_from(attribution_index, model)
-    rows = {row.id: row for row in conn.execute(query)}
-    order = select(index_location.c.index_id, index_location.c.path).order_by(index_location.c.id)
-    places: dict[int, str] = {}
-    for number, path in conn.execute(order):
-        places.pop(number, None)
-        places[number] = path
-    return [
-        RegisteredIndex(number, row.model, row.fingerprint, path, row.manifest_json, utc_moment(row.registered_at))
-        for number, path in places.items()
-        for row in [rows[number]]
-    ]
+    newest = select(func.max(index_location.c.id)).group_by(index_location.c.index_id)
+    index = attribution_index.c
+    query = (
+        select(index.id, index.fingerprint, index.manifest_json, index.registered_at)
+        .add_columns(model.c.name.label("model"), index_location.c.path)
+        .join_from(attribution_index, model)
+        .join(index_location, index_location.c.index_id == index.id)
+        .where(index_location.c.id.in_(newest))
+    )
+    return [read_row(RegisteredIndex, row) for row in conn.execute(query.order_by(index_location.c.id))]
 
 
 def models(conn: Connection) -> dict[str, int]:
@@ -108,7 +106,7 @@ def _ensure_model(conn: Connection, name: str) -> int:
 
 
 def _last(conn: Connection, column: ColumnElement[Any], where: ColumnElement[bool]) -> Any:
-    """Return a column of the last place that meets a condition."""
+    """Return a column of the last place under a condition."""
     return conn.execute(select(column).where(where).order_by(index_location.c.id.desc()).limit(1)).scalar()
 
 

@@ -189,8 +189,8 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
             results.append(Posted(first[0], first[0], first[1], replayed=True))
         else:
             raise IdempotencyError(
-                f"idempotency key {item.idempotency_key!r} belongs to transaction {first[0]}, which says"
-                " something else; give a different transaction a key of its own"
+                f"idempotency key {item.idempotency_key!r} belongs to transaction {first[0]} with other"
+                " content; give a different transaction a key of its own"
             )
     if fresh:
         # Only new postings open periods: a replay is answered even after its period has closed.

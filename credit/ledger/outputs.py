@@ -93,6 +93,7 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
     """Add outputs and return a verdict for each, in order; `ingest_file_id` is from `start_file`."""
     serialise_writers(conn)
     known_models = models(conn)
+    # Only these can be looked up: PostgreSQL refuses NUL in a parameter too.
     storable = [item for item in items if _is_storable(item)]
     known = _known_contents(conn, storable)
     number = next_id(conn, output)

@@ -60,7 +60,7 @@ class Payout:
 
 @dataclass(frozen=True, slots=True)
 class NewPayout:
-    """A payout to be recorded, in minor units, with the transaction of its approval."""
+    """A payout before it is recorded, in minor units, with the transaction of its approval."""
 
     provider: str
     currency: str
@@ -69,7 +69,7 @@ class NewPayout:
 
 
 def add_payouts(conn: Connection, name: str, items: Sequence[NewPayout]) -> None:
-    """Record the payouts that a close decided."""
+    """Record the payouts of a close."""
     serialise_writers(conn)
     add_records(conn, payout, items, period_id=name, status="pending")
 
@@ -280,7 +280,7 @@ def batch(conn: Connection, number: int) -> PayoutBatch:
     """Return a batch; LedgerError when there is none with this number."""
     found = [item for item in batches(conn) if item.id == number]
     if not found:
-        raise LedgerError(f"there is no batch {number}; credit pay list shows those that there are")
+        raise LedgerError(f"there is no batch {number}; list the batches: credit pay list")
     return found[0]
 
 
@@ -299,6 +299,7 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
     )
     found = []
     for row in rows:
+        # The first event of a payout in a batch is its export.
         (_, version, _, _), *later = events[row.id]
         results = tuple(
             BankResult(row.id, result_outcome(status, first=place == 0), bank_reference, reason)
@@ -317,7 +318,7 @@ def result_outcome(status: str, *, first: bool) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step of a payment, to be posted."""
+    """A step of a payment before its posting."""
 
     kind: TransactionKind
     key: str
@@ -326,7 +327,7 @@ class _Step:
 
 
 def _post(conn: Connection, steps: Sequence[_Step], today: date, now: datetime) -> list[int]:
-    """Post each step in the first period that is open, effective today; return the transactions' ids."""
+    """Post each step in the first open period, effective today; return the transactions' ids."""
     period = open_period_for(conn, today)
     postings = [Posting(step.kind, period, today, step.key, tuple(step.lines), details=step.details) for step in steps]
     return [item.txn_id for item in post_all(conn, postings, now=now)]

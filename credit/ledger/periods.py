@@ -76,13 +76,14 @@ def close_lock(conn: Connection, name: str, *, now: datetime) -> None:
         PeriodClosedError: the period, or a later one, is closed.
     """
     serialise_writers(conn)
+    # PostgreSQL: posts hold the row FOR SHARE until they commit (see `triggers`). SQLite ignores FOR UPDATE.
     query = select(period.c.status).where(period.c.id == name).with_for_update()
     status = conn.execute(query).scalar()
     if status is None:
         if not has_outputs(conn, name):
             raise LedgerError(f"there is no period {name}; it opens with its first output or pool")
         ensure_period(conn, name, now=now)
-        conn.execute(query)
+        conn.execute(query)  # again, to lock the new row
     if status == "closed":
         raise PeriodClosedError(f"period {name} is closed already")
 

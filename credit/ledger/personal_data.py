@@ -114,6 +114,7 @@ def set_details(conn: Connection, provider_key: str, details: Details, *, now: d
         return last[0]
     number = next_id(conn, personal_event)
     add_records(conn, personal_event, [PersonalEvent(number, provider_key, "set", "", now)])
+    # Fresh salt for each version: equal details must not have equal seals.
     add_records(conn, provider_pii, [details], id=number, provider_id=owner, salt=secrets.token_hex(32))
     return number
 
@@ -149,13 +150,14 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
     serialise_writers(conn)
     owner = provider_id(conn, provider_key)
     if not reason.strip() or not is_storable(reason):
-        raise LedgerError(f"erasing the details of {provider_key} needs a reason, which stays on record")
+        raise LedgerError(f"erasing the details of {provider_key} needs a reason; it stays on record")
     versions = list(conn.execute(select(provider_pii.c.id).where(provider_pii.c.provider_id == owner)).scalars())
     if not versions:
         return 0
     leak = personal_field_in(conn, provider_key, reason)
     if leak is not None:
-        raise LedgerError(f"the reason holds the {leak} that is to be erased, and would stay; word it without")
+        raise LedgerError(f"the reason repeats the {leak}, and the reason stays; word it without")
+    # The file of a payment under way can be made again only from these details.
     under_way = select(payout.c.id).where(payout.c.provider_id == owner, payout.c.status == "exported").limit(1)
     number = conn.execute(under_way).scalar()
     if number is not None:
@@ -189,6 +191,7 @@ def keep_erasable(conn: Connection, text: str, what: str) -> None:
     Raises:
         LedgerError: it does; the message names the field and the provider, never the value.
     """
+    # Without spaces and case: an IBAN is often written in groups of four.
     plain = _plain(text)
     fields_of = [provider_pii.c[name] for name in _IDENTIFIERS]
     query = select(provider.c.key, *fields_of).join_from(provider_pii, provider).order_by(provider_pii.c.id)
@@ -196,7 +199,8 @@ def keep_erasable(conn: Connection, text: str, what: str) -> None:
         for name, value in zip(_IDENTIFIERS, map(_plain, values), strict=True):
             if len(value) >= _SHORTEST_SECRET and value in plain:
                 raise LedgerError(
-                    f"{what} holds the {name.replace('_', ' ')} of {key}, which must stay erasable; word it without"
+                    f"{what} holds the {name.replace('_', ' ')} of {key}; personal data must stay erasable, so word it"
+                    " without"
                 )
 
 

@@ -88,10 +88,7 @@ def add_pool(
     if gross_minor < 0 or deductions_minor < 0 or net < 0:
         raise LedgerError(f"{where}: {gross_minor} less {deductions_minor} is not money to distribute")
     if name > later(period_of(now), _MONTHS_AHEAD):
-        raise LedgerError(
-            f"{where} would be distributed more than a year from now; a month nearer than that can have pools: {name!r}"
-            " looks mistyped"
-        )
+        raise LedgerError(f"{where} lies more than a year ahead; name a nearer month: {name!r} looks mistyped")
     serialise_writers(conn)
     found = next((item for item in pools(conn, name) if (item.currency, item.reference) == (currency, reference)), None)
     if found is not None:

@@ -1,16 +1,18 @@
 """Records and rows: the one mapping between frozen dataclasses and rows of tables.
 
-A field has the name of its column, but for two. `period` is the column `period_id`. `provider` is the provider's key: a
-query labels the key so (`PROVIDER`), and a row has the provider's id. Moments and days are text in a row, and truth
-values are 0 or 1.
+A field has the name of its column, with three exceptions. `period` is the column `period_id`, and `on` the column
+`on_day`. `provider` is the provider's key: a query labels the key so (`PROVIDER`), and a row has the provider's id.
+The fields of a record inside a record are columns of the same row. Moments and days are text in a row, and truth values
+are 0 or 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import Connection, Row, Table
@@ -31,30 +33,31 @@ else:
 PROVIDER = provider.c.key.label("provider")
 """The provider's key, as queries for records with a field `provider` select it."""
 
-_COLUMNS = {"period": "period_id", "provider": "provider_id"}
+_COLUMNS = {"period": "period_id", "provider": "provider_id", "on": "on_day"}
 _READERS: dict[object, Callable[[Any], object]] = {datetime: utc_moment, date: date.fromisoformat, bool: bool}
 
 
 def read_row(cls: type[Record], row: Row[Any]) -> Record:
     """Return the record of a row, which has a column for each field."""
-    found = row._mapping
-    values = []
-    for column, reader in _reading(cls):
-        value = found[column]
-        values.append(value if reader is None or value is None else reader(value))
-    return cls(*values)
+    return cls(*[read(row._mapping) for read in _readers(cls)])
 
 
 @cache
-def _reading(cls: type[Any]) -> list[tuple[str, Callable[[Any], object] | None]]:
-    """Return the column of each field of a class, and what reads its values; None: they stay as they are."""
+def _readers(cls: type[Any]) -> list[Callable[[Any], object]]:
+    """Return for each field of a class the function that takes its value from the columns of a row."""
     hints = get_type_hints(cls)
-    found = []
-    for item in fields(cls):
-        kinds = (hints[item.name], *get_args(hints[item.name]))
-        reader = next((_READERS[kind] for kind in kinds if kind in _READERS), None)
-        found.append(("period_id" if item.name == "period" else item.name, reader))
-    return found
+    return [_reader(item.name, hints[item.name]) for item in fields(cls)]
+
+
+def _reader(name: str, hint: Any) -> Callable[[Any], object]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return lambda found: hint(*[read(found) for read in _readers(hint)])
+    # A query labels the provider's key, because the row itself has only the id.
+    column = name if name == "provider" else _COLUMNS.get(name, name)
+    convert = next((_READERS[kind] for kind in (hint, *get_args(hint)) if kind in _READERS), None)
+    if convert is None:
+        return itemgetter(column)
+    return lambda found: None if found[column] is None else convert(found[column])
 
 
 def add_records(conn: Connection, table: Table, items: Sequence[DataclassInstance], **others: object) -> None:
@@ -70,12 +73,23 @@ def add_records(conn: Connection, table: Table, items: Sequence[DataclassInstanc
     first = next_id(conn, table)
     rows = []
     for offset, record in enumerate(items):
-        row: dict[str, object] = {"id": first + offset, **others}
-        for item in fields(record):
-            value = getattr(record, item.name)
-            row[_COLUMNS.get(item.name, item.name)] = owners[value] if item.name == "provider" else _stored(value)
+        row = {"id": first + offset, **others, **_columns_of(record)}
+        if hasattr(record, "provider"):
+            row["provider_id"] = owners[record.provider]
         rows.append(row)
     add_rows(conn, table, rows)
+
+
+def _columns_of(record: DataclassInstance) -> dict[str, object]:
+    """Return the values of a record by column; the provider is still a key."""
+    found: dict[str, object] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            found |= _columns_of(value)
+        else:
+            found[_COLUMNS.get(item.name, item.name)] = _stored(value)
+    return found
 
 
 def _stored(value: object) -> object:

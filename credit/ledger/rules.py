@@ -1,12 +1,12 @@
-"""Rules that the database enforces itself, against every client; `credit.ledger.triggers` makes triggers of them.
+"""Rules of the database itself, against every client; `credit.ledger.triggers` makes triggers of them.
 
-A `Rule` is a condition over NEW and OLD in SQL that both engines read alike, and the sentence with which the
-database refuses when it holds. `rules()` is the whole list. One refusal is for SQLite alone: `INSERT OR REPLACE`, whose
-deletions fire no trigger, so that the insert itself is refused when its keys are taken.
+A `Rule` is a condition over NEW and OLD, in SQL for both engines, and the sentence of its refusal. `rules()` is the
+whole list. One refusal is for SQLite alone: `INSERT OR REPLACE` deletes rows without firing a trigger, so the insert
+itself is refused when one of its keys is taken.
 
 A transaction is written entries first, header last. The header's rules judge the whole; afterwards the composite key
-(txn_id, entry_count) with line_no in 1..entry_count leaves no room for another entry, also not for one that a
-concurrent transaction inserted before the header was there to be seen.
+(txn_id, entry_count) with line_no in 1..entry_count leaves no room for another entry. That holds even
+for an entry of a concurrent transaction, inserted before it could see the header.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Dialect = Literal["sqlite", "postgresql"]
 Event = Literal["INSERT", "UPDATE", "DELETE"]
 
 REFUSED = "credit refuses: "
-"""Start of every message that a trigger raises."""
+"""Start of every message of a trigger."""
 
 PERIOD_CLOSED = "the period is closed"
 
@@ -58,11 +58,11 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.payout_event,
 )
 MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
-"""Tables with columns that may change, under rules of their own; their rows may not be deleted either."""
+"""Tables with columns that may change, under rules of their own; no row may be deleted."""
 ERASABLE = schema.provider_pii
-"""The table of personal data, whose rows may be deleted, under a rule, but not changed."""
+"""The table of personal data: its rows may be deleted, under a rule, and never changed."""
 IN_A_PERIOD = ("pool", "allocation", "reserve")
-"""Tables whose rows belong to a period and come before its close."""
+"""Tables with rows of a period, all written before its close."""
 
 _BASE = 2**32
 _OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
@@ -85,7 +85,7 @@ class Rule:
 
 
 def rules() -> Iterator[Rule]:
-    """Yield every rule, in the order in which a trigger tries them."""
+    """Yield every rule, in the order of a trigger's tests."""
     yield from _journal_rules()
     yield from _period_rules()
     yield from _term_rules()
@@ -107,6 +107,7 @@ def _key_taken(table: Table) -> str:
     if table is schema.ledger_txn:
         # The journal's own rules let in no key of these that is taken: seq follows the last one, and id is seq.
         keys = [key for key in keys if key not in {("id",), ("seq",), ("prev_hash",), ("reverses_txn_id",)}]
+    # A key with NULL in it is never equal, as in the unique key itself.
     tests = [" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys]
     found = "EXISTS (SELECT 1 FROM {} WHERE {})".format
     return " OR ".join(found(table.name, test) for test in tests)
@@ -136,6 +137,7 @@ def _journal_rules() -> Iterator[Rule]:
         "there is no such transaction to reverse": (
             "NEW.reverses_txn_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
         ),
+        # The unique key refuses it too; the rule names the reason.
         "the transaction has been reversed before": (
             "NEW.reverses_txn_id IS NOT NULL"
             " AND EXISTS (SELECT 1 FROM ledger_txn WHERE reverses_txn_id = NEW.reverses_txn_id)"
@@ -149,6 +151,7 @@ def _journal_rules() -> Iterator[Rule]:
         ),
     }
     released = f"FROM ledger_entry AS e JOIN account AS a ON a.id = e.account_id AND a.kind = '{AccountKind.HELD}'"
+    # The last act on the collection decides: holds and releases are rows, never edited.
     last = (
         "(SELECT h.action FROM hold AS h WHERE h.provider_id = a.provider_id AND h.collection = a.collection"
         " ORDER BY h.id DESC LIMIT 1)"
@@ -169,6 +172,7 @@ def _journal_rules() -> Iterator[Rule]:
 
 
 def _period_rules() -> Iterator[Rule]:
+    # Periods compare as text: YYYY-MM sorts by time.
     for table in IN_A_PERIOD:
         yield Rule(table, "INSERT", PERIOD_CLOSED, _CLOSED)
     yield Rule("period", "INSERT", "a period starts open", "NEW.status <> 'open'")
@@ -233,6 +237,7 @@ def _term_rules() -> Iterator[Rule]:
         "hold",
         "INSERT",
         "a hold and its release take turns",
+        # Both sides of '=' coalesced, because NULL = NULL is not true in SQL.
         "NEW.action = coalesce((SELECT action FROM hold WHERE provider_id = NEW.provider_id"
         " AND coalesce(currency, '') = coalesce(NEW.currency, '')"
         " AND coalesce(collection, '') = coalesce(NEW.collection, '') ORDER BY id DESC LIMIT 1), 'release')",
@@ -269,6 +274,7 @@ def _mutable_rules() -> Iterator[Rule]:
         "a provider that has been credited stays of its kind",
         "NEW.kind <> OLD.kind AND EXISTS (SELECT 1 FROM account WHERE provider_id = OLD.id)",
     )
+    # `status` alone is left out.
     unchanged = ("id", "period_id", "provider_id", "currency", "amount_minor", "txn_id")
     yield Rule(
         "payout",

@@ -1,4 +1,4 @@
-"""Score books: the credit that every output gave to every group, in Parquet files named by their SHA-256.
+"""Score books: the credit of every group for every output, in Parquet files named by their SHA-256.
 
 The life of a book, in the order of this file: `write_book` writes it whole; `register_book` makes it count; `compute`
 posts its credits, one transaction for each day (UTC) of its outputs; reports read it with `book_scores`, which holds
@@ -121,7 +121,7 @@ def read_book(folder: Path, sha256: str) -> pl.DataFrame:
             f"score book {path} is missing; restore it from a backup, or name its folder with --data-dir"
         ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise IntegrityError(f"score book {path} is not the file that was registered; restore it from a backup")
+        raise IntegrityError(f"score book {path} is not the registered file; restore it from a backup")
     return pl.read_parquet(io.BytesIO(content))
 
 
@@ -141,7 +141,7 @@ def ensure_run(
         add_rows(conn, compute_run, [{**row, "software_version": software_version, "created_at": utc_text(now)}])
         return number
     if (found.index_id, found.policy_json) != (index_id, policy_json):
-        raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy")
+        raise LedgerError(f"compute run {fingerprint} is recorded with another index or policy; run credit verify")
     return int(found.id)
 
 
@@ -298,9 +298,7 @@ def _with_outputs(conn: Connection, book: PostedBook, rows: pl.DataFrame) -> pl.
         schema={"output_id": pl.Int64, "name": pl.String, "occurred_at": pl.String, "day": pl.String},
     )
     if set(rows["output_id"].unique()) != set(outputs["output_id"]):
-        raise IntegrityError(
-            f"score book {book.sha256} does not value the outputs that the ledger says it values; run credit verify"
-        )
+        raise IntegrityError(f"score book {book.sha256} values other outputs than the ledger says; run credit verify")
     return rows.join(outputs, on="output_id", how="left", maintain_order="left")
 
 

@@ -22,14 +22,16 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 
 def scrub_sqlite(conn: Connection, place: str) -> None:
-    """Write the database file anew, without what was deleted, and cut the write-ahead log to nothing."""
+    """Rewrite the database file without deleted rows, and cut the write-ahead log to nothing."""
     raw = conn.connection.driver_connection
     if raw is None:
         raise LedgerError(f"the connection to {place} was lost; run this again")
+    # Both: VACUUM writes the new pages into the log, and the old ones stay in the file until the checkpoint.
     try:
         raw.execute("VACUUM")
         busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.OperationalError as error:
+        # The low byte is the primary code; the rest tells apart variants such as SQLITE_BUSY_SNAPSHOT.
         if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise LockHeldError(f"another run writes to {place} ({error}); {_AGAIN}") from error
         raise LedgerError(f"{place} cannot be written anew ({error}); mend that, then run this again") from error
@@ -38,11 +40,12 @@ def scrub_sqlite(conn: Connection, place: str) -> None:
 
 
 def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
-    """Rewrite the table of personal data, and ask the server whether deleted rows are left in it.
+    """Rewrite the table of personal data, and ask the server for deleted rows left in it.
 
-    VACUUM FULL keeps rows that an open snapshot may read, and passes over a table that this user may not rewrite;
-    neither is an error to it. The first number in a detail of its notices counts the rows it kept.
+    VACUUM FULL keeps rows for open snapshots, and passes over tables of other users; it calls neither an error. The
+    first number in a detail of its notices counts the kept rows.
     """
+    # VACUUM cannot run inside a transaction.
     conn.execution_options(isolation_level="AUTOCOMMIT")
     raw: Any = conn.connection.driver_connection
     carried: list[int] = []
@@ -63,7 +66,8 @@ def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
     finally:
         conn.exec_driver_sql("RESET lock_timeout")
         raw.remove_notice_handler(told)
+    # No count means that the server skipped the table.
     if not carried:
         raise LedgerError(f"{place} did not write {ERASABLE.name} anew: {'; '.join(said)}; run this as its owner")
     if any(carried):
-        raise LockHeldError(f"an older transaction in {place} may still read what was deleted; {_AGAIN}")
+        raise LockHeldError(f"an older transaction in {place} may still read deleted rows; {_AGAIN}")

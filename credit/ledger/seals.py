@@ -2,13 +2,12 @@
 
 Transactions have hashes of their own. All other rows (terms, holds, rates, names, pools, allocations, statements,
 payouts, files, score books, ...) are sealed: a seal holds the hash of a row's content, and seals are chained in the
-order of writing. `credit verify` finds a row that was changed, removed or inserted behind the ledger's back, in any
-column and in any table of a later version. A row that may change (a provider's name, a period) is sealed again, and its
-last seal counts.
+order of writing. With them `credit verify` finds each change, removal and insertion behind the ledger's back, in every
+column. A row that may change (a provider's name, a period) is sealed again, and its last seal counts.
 
 The many rows of two tables are sealed together: outputs with their file, valuations with their score book. A seal
-outlives the personal data behind it. Each version of personal data has a salt, erased with it: the hash that stays is
-of a text nobody can guess.
+outlives the personal data behind it. Each version of personal data has a salt, erased with it: the remaining hash is
+of a text that nobody can guess.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from credit.storage import canonical_json
 ENCODING = "credit.seal.1"
 """First element of every hashed text. It names the encoding, so that no other can be mistaken for it."""
 
+# The journal has its own chain; outputs and valuations are sealed with their file and book.
 _OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, valuation, seal)
 SEALED: tuple[Table, ...] = tuple(table for table in metadata.sorted_tables if table not in _OTHERWISE)
 """Tables in which every row has a seal."""
@@ -46,14 +46,14 @@ _SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash"
 
 
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows and seal them; a row names every column that is not empty."""
+    """Insert rows and seal them; a row names its columns, without empty ones."""
     if rows:
         conn.execute(insert(table), [dict(row) for row in rows])
         seal_rows(conn, table.name, rows)
 
 
 def seal_row(conn: Connection, table: Table, key: str | int) -> None:
-    """Seal a row as it is now, after it was changed, or after the rows inside it were written."""
+    """Seal a row as it is now, after a change of it or after the rows inside it."""
     (primary,) = table.primary_key
     row = conn.execute(select(table).where(primary == key)).mappings().one()
     seal_rows(conn, table.name, [row])
@@ -61,7 +61,7 @@ def seal_row(conn: Connection, table: Table, key: str | int) -> None:
 
 def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any]]) -> None:
     """Seal rows of a table, in order."""
-    number, prev = seal_head(conn)
+    number, prev = seal_head(conn)  # safe: one writer at a time
     seals: list[tuple[object, ...]] = []
     for row in rows:
         number += 1
@@ -103,6 +103,7 @@ def row_sha256(conn: Connection, table_name: str, row: Mapping[Any, Any]) -> str
         str(name): value for name, value in row.items() if value is not None and (table_name, str(name)) not in _DERIVED
     }
     whole = hashlib.sha256(canonical_json((ENCODING, table_name, said)).encode())
+    # Hashed row by row: a file can have a million outputs.
     if table_name in _INSIDE:
         for inner in _rows_inside(conn, table_name, row["id"]):
             whole.update(canonical_json(tuple(inner)).encode())
@@ -127,7 +128,7 @@ def last_seal(table: Table) -> Any:
 
 
 def lost_rows(table: Table) -> Select[Any]:
-    """Return the query for the numbers of sealed rows that are gone; erased personal data is not among them."""
+    """Return the query for the numbers of lost rows: sealed, gone, and not erased personal data."""
     gone = ~exists().where(table.c.id == seal.c.row_id)
     if table is provider_pii:
         gone &= ~erased(seal.c.row_id)
@@ -135,7 +136,8 @@ def lost_rows(table: Table) -> Select[Any]:
 
 
 def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
-    """Return the condition that a version of personal details was erased: an erasure follows it on record."""
+    """Return the condition for erased versions of personal details: an erasure follows them on record."""
+    # The event of a version outlives the version, and has its id.
     made, erasure = personal_event.alias(), personal_event.alias()
     later = (erasure.c.provider_id == made.c.provider_id) & (erasure.c.id > made.c.id) & (erasure.c.action == "erased")
     return exists().where(made.c.id == version, later)

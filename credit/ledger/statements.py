@@ -19,7 +19,7 @@ from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
-from credit.ledger.rows import PROVIDER, read_row
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import issuer, provider, statement
 from credit.ledger.seals import add_rows
 from credit.ledger.sql import next_id
@@ -125,7 +125,7 @@ def set_issuer(conn: Connection, item: Issuer, *, now: datetime) -> IssuerVersio
     """
     for what, text in (("name", item.name), ("address", item.address)):
         if not text.strip():
-            raise LedgerError(f"who issues statements needs a name and an address: the {what} is empty")
+            raise LedgerError(f"the issuer of statements needs a name and an address: the {what} is empty")
     if not is_storable(item.name + item.address + item.legal):
         raise LedgerError("name, address or legal text holds a character that a database cannot keep")
     serialise_writers(conn)
@@ -134,14 +134,11 @@ def set_issuer(conn: Connection, item: Issuer, *, now: datetime) -> IssuerVersio
         return last[0]
     keep_erasable(conn, f"{item.name}\n{item.address}\n{item.legal}", "the issuer")
     version, moment = next_id(conn, issuer), utc_text(after_closes(conn, now))
-    row = {"id": version, "name": item.name, "address": item.address, "legal": item.legal, "created_at": moment}
-    add_rows(conn, issuer, [row])
+    add_records(conn, issuer, [item], created_at=moment)
     return IssuerVersion(version, item, utc_moment(moment))
 
 
 def issuers(conn: Connection) -> list[IssuerVersion]:
     """Return every version of the issuer, in order."""
-    return [
-        IssuerVersion(row.id, Issuer(row.name, row.address, row.legal), utc_moment(row.created_at))
-        for row in conn.execute(select(issuer).order_by(issuer.c.id))
-    ]
+    query = select(issuer, issuer.c.id.label("version")).order_by(issuer.c.id)
+    return [read_row(IssuerVersion, row) for row in conn.execute(query)]

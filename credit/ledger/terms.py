@@ -8,21 +8,19 @@ new version begins in a closed period.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
 from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger.database import serialise_writers
 from credit.ledger.periods import last_closed
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
-from credit.ledger.rows import read_row
+from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import contract_term, provider
-from credit.ledger.seals import add_rows
-from credit.ledger.sql import next_id
 from credit.ledger.values import check_currency, first_day, following, is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
 
@@ -75,7 +73,7 @@ def agree(
     where = f"terms of {provider_key} in {currency}"
     check_currency(currency)
     if provider_key == HOUSE:
-        raise LedgerError(f"{HOUSE!r} keeps what nobody earned; nothing is agreed with it")
+        raise LedgerError(f"{HOUSE!r} keeps the money that nobody earned; it has no terms")
     if valid_to is not None and valid_to < valid_from:
         raise LedgerError(f"{where} cannot end on {valid_to}, before they begin on {valid_from}")
     if terms.pay_in and (not is_currency(terms.pay_in) or terms.pay_in == currency):
@@ -83,7 +81,6 @@ def agree(
     if not is_storable(terms.agreement_reference):
         raise LedgerError(f"{where}: the agreement's reference holds a character that a database cannot keep")
     serialise_writers(conn)
-    owner = provider_id(conn, provider_key)
     known = history(conn, provider_key, currency)
     if known:  # the same terms again, also when their period has closed by now
         last = known[-1]
@@ -93,25 +90,16 @@ def agree(
     if closed is not None and valid_from < first_day(following(closed)):
         raise PeriodClosedError(
             f"{where} cannot begin on {valid_from}: period {closed} is closed; let them begin on"
-            f" {first_day(following(closed))} and correct what is past: credit adjust --help"
+            f" {first_day(following(closed))} and correct closed periods: credit adjust --help"
         )
     keep_erasable(conn, terms.agreement_reference, "the agreement's reference")
     if not supersede:
         _refuse_overlap(known, where, valid_from, valid_to)
     version = known[-1].version + 1 if known else 1
-    row = {
-        "id": next_id(conn, contract_term),
-        "provider_id": owner,
-        "currency": currency,
-        "version": version,
-        "valid_from": valid_from.isoformat(),
-        "valid_to": None if valid_to is None else valid_to.isoformat(),
-        "supersedes": int(supersede),
-        "created_at": utc_text(now),
-        **asdict(terms),
-    }
-    add_rows(conn, contract_term, [row])
-    return Agreement(provider_key, currency, version, valid_from, valid_to, supersede, terms, utc_moment(utc_text(now)))
+    moment = utc_moment(utc_text(now))
+    item = Agreement(provider_key, currency, version, valid_from, valid_to, supersede, terms, moment)
+    add_records(conn, contract_term, [item])
+    return item
 
 
 def amend(
@@ -167,7 +155,7 @@ def history(conn: Connection, provider_key: str, currency: str | None = None) ->
     query = _agreements().where(contract_term.c.provider_id == provider_id(conn, provider_key))
     if currency is not None:
         query = query.where(contract_term.c.currency == currency)
-    return [_to_agreement(row) for row in conn.execute(query)]
+    return [read_row(Agreement, row) for row in conn.execute(query)]
 
 
 def agreement_on(conn: Connection, provider_key: str, currency: str, on: date) -> Agreement | None:
@@ -182,7 +170,7 @@ def terms_on(conn: Connection, on: date) -> dict[tuple[str, str], Terms]:
     query = _agreements().where(
         contract_term.c.valid_from <= day, or_(contract_term.c.valid_to.is_(None), contract_term.c.valid_to >= day)
     )
-    return {(row.owner, row.currency): _to_agreement(row).terms for row in conn.execute(query)}
+    return {(row.provider, row.currency): read_row(Terms, row) for row in conn.execute(query)}
 
 
 def first_free_day(conn: Connection) -> date:
@@ -198,20 +186,7 @@ def _covers(item: Agreement, on: date) -> bool:
 def _agreements() -> Select[Any]:
     """Return a query for all versions, the latest of each provider and currency last."""
     return (
-        select(contract_term, provider.c.key.label("owner"))
+        select(contract_term, PROVIDER)
         .join_from(contract_term, provider)
         .order_by(provider.c.key, contract_term.c.currency, contract_term.c.version)
-    )
-
-
-def _to_agreement(row: Row[Any]) -> Agreement:
-    return Agreement(
-        provider=row.owner,
-        currency=row.currency,
-        version=row.version,
-        valid_from=date.fromisoformat(row.valid_from),
-        valid_to=None if row.valid_to is None else date.fromisoformat(row.valid_to),
-        supersedes=bool(row.supersedes),
-        terms=read_row(Terms, row),
-        created_at=utc_moment(row.created_at),
     )

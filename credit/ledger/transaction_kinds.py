@@ -103,7 +103,7 @@ class ReversalDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class UnvaluedDetails(TransactionDetails):
-    """Name of an output that cannot be valued, and the SHA-256 of its content."""
+    """Name of an unvalued output, and the SHA-256 of its content."""
 
     output: str
     content_sha256: str

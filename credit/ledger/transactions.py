@@ -113,7 +113,7 @@ def transaction(conn: Connection, txn_id: int) -> Transaction:
         .where(ledger_txn.c.id == txn_id)
     ).one_or_none()
     if row is None:
-        raise LedgerError(f"there is no transaction {txn_id}; see which there are: credit transactions")
+        raise LedgerError(f"there is no transaction {txn_id}; list them: credit transactions")
     headed, (details, *rest) = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
     return Transaction(TransactionHeader(*headed), entries_of(conn, txn_id), json.loads(details), *rest)
 

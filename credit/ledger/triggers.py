@@ -1,9 +1,9 @@
 """Triggers for SQLite and PostgreSQL, made from one set of rules: see `credit.ledger.rules`.
 
-PostgreSQL's TRUNCATE fires no trigger of a row, so that each table gets one more trigger for it there.
+PostgreSQL's TRUNCATE fires no row triggers. There each table gets one more trigger, for TRUNCATE.
 
-No revision creates triggers. An upgrade drops them all, migrates, and installs those of this module, so that they are
-written once and a revision is free to change tables. `credit verify` compares `installed` with `expected`.
+No revision creates triggers. An upgrade drops them all, migrates, and installs those of this module. So triggers are
+written once, and a revision is free to change tables. `credit verify` compares `installed` with `expected`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def _postgres_body(table: str, event: Event, checks: list[Rule]) -> str:
     for rule in checks:
         refusal = f"RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {_quoted(rule.message)};"
         lines.append(f"  IF {rule.condition} THEN\n    {refusal}\n  END IF;" if rule.condition else f"  {refusal}")
+    # After a refusal without condition nothing follows.
     if checks[-1].condition:
         lines.append(f"  RETURN {'OLD' if event == 'DELETE' else 'NEW'};")
     return "\nBEGIN\n" + "\n".join(lines) + "\nEND\n"
@@ -70,19 +71,20 @@ def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
 
 
 def dialect_of(conn: Connection) -> Dialect:
-    """Return the engine that a connection is on."""
+    """Return the engine of a connection."""
     return "sqlite" if conn.dialect.name == "sqlite" else "postgresql"
 
 
 def install(conn: Connection) -> None:
-    """Create every trigger, in place of those that the ledger's tables have."""
+    """Create every trigger, in place of the present ones."""
     drop(conn)
     for statement in _statements(dialect_of(conn)):
+        # Without parameters, so that the driver takes a `%` in a statement as it is.
         conn.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def drop(conn: Connection) -> None:
-    """Drop every trigger of the ledger's tables, also those that another version of `credit` made."""
+    """Drop every trigger of the ledger's tables, also triggers of other versions of `credit`."""
     if conn.dialect.name == "sqlite":
         made = conn.execute(text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"))
         for name, table in made.all():
@@ -99,19 +101,20 @@ def drop(conn: Connection) -> None:
     ours = [row for row in made.all() if row[1] in metadata.tables]
     for name, table, _ in ours:
         conn.exec_driver_sql(f"DROP TRIGGER {name} ON {table}")
+    # After the triggers, which depend on their functions.
     for function in sorted({row[2] for row in ours}):
         conn.exec_driver_sql(f"DROP FUNCTION {function}")
 
 
 def _statements(dialect: Dialect) -> list[str]:
-    """Return the SQL that creates every trigger on `dialect`."""
+    """Return the SQL of every trigger on `dialect`."""
     if dialect == "sqlite":
         return [_sqlite_trigger(table, event, checks) for (table, event), checks in _grouped(dialect).items()]
     return [part for item in _postgres_bodies() for part in _postgres_parts(*item)]
 
 
 def expected(dialect: Dialect) -> dict[str, str]:
-    """Return the definition of every trigger that must be there, by name."""
+    """Return the definition of every required trigger, by name."""
     if dialect == "sqlite":
         return {sql.split()[2]: sql for sql in _statements(dialect)}
     return {
@@ -127,6 +130,7 @@ def installed(conn: Connection) -> dict[str, str]:
     else:
         sql = (
             "SELECT tgname, pg_get_triggerdef(t.oid, true) || chr(10) || prosrc"
+            # A table's owner can switch a trigger off and leave its definition as it was.
             " || CASE tgenabled WHEN 'O' THEN '' ELSE ' (disabled)' END"
             " FROM pg_trigger t JOIN pg_proc p ON p.oid = tgfoid JOIN pg_class c ON c.oid = tgrelid"
             " WHERE NOT tgisinternal AND c.relnamespace = current_schema()::regnamespace ORDER BY tgname"

@@ -1,4 +1,4 @@
-"""Unvalued outputs: those that can never be valued, taken out by a person with a reason, so that a period can close.
+"""Unvalued outputs: a person takes out an output that can never be valued, with a reason, so that a period can close.
 
 Taking an output out posts its weight to the account `credits:unvalued` in the period in which it counts; nobody earns
 it, and pools are divided by what the other outputs gave. The posting's memo is the reason. Restoring an output reverses
@@ -71,6 +71,7 @@ def unvalue(conn: Connection, name: str, reason: str, *, now: datetime) -> Unval
         Entry(AccountKind.UNVALUED.key(), CREDIT, item.weight_micro),
     )
     kind = TransactionKind.UNVALUED
+    # Numbered by the acts so far: the same output can be taken out, restored and taken out again.
     key = kind.key(output=item.id, times=item.events)
     details = UnvaluedDetails(name, item.content_sha256)
     posting = Posting(kind, open_period_for(conn, day), day, key, entries, memo=reason, details=details)
@@ -86,7 +87,7 @@ def restore(conn: Connection, name: str, reason: str, *, now: datetime) -> Unval
     item = _begin(conn, name, reason, "restored")
     last = _last(conn, item.id)
     if last is None:
-        raise LedgerError(f"output {name!r} is not unvalued; list the outputs that are: credit outputs list")
+        raise LedgerError(f"output {name!r} is not unvalued; list the unvalued ones: credit outputs list")
     if last.action == "restored":
         return last
     period = open_period_for(conn, first_day(last.period))
@@ -100,7 +101,8 @@ def history(conn: Connection) -> list[UnvaluedEvent]:
 
 
 def unvalued_outputs(conn: Connection, period: str | None = None) -> list[UnvaluedEvent]:
-    """Return the outputs that are unvalued now, of one period or of all, in the order in which they were taken out."""
+    """Return the present unvalued outputs, of one period or of all, in the order of taking out."""
+    # The last act on each output wins.
     last = {item.output: item for item in history(conn)}
     return [item for item in last.values() if item.action == "unvalued" and period in {None, item.period}]
 
@@ -121,7 +123,7 @@ def event_rows() -> Select[Any]:
 def _begin(conn: Connection, name: str, reason: str, what: str) -> Row[Any]:
     """Return an output by its name; `valued` and `events` (the acts on it so far) come with its columns."""
     if not reason.strip() or not is_storable(reason):
-        raise LedgerError(f"output {name!r} is not {what} without a reason, in words that a database can keep")
+        raise LedgerError(f"output {name!r} can be {what} only with a reason, in words that a database can keep")
     serialise_writers(conn)
     keep_erasable(conn, reason, "the reason")
     valued = exists().where(valuation.c.output_id == output.c.id).label("valued")

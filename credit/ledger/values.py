@@ -22,7 +22,7 @@ def utc_text(moment: datetime) -> str:
 
 
 def utc_moment(text: str) -> datetime:
-    """Return the moment that `utc_text` wrote."""
+    """Return the moment of a text of `utc_text`."""
     return datetime.fromisoformat(text)
 
 

@@ -111,5 +111,5 @@ def test_what_can_be_reversed_is_listed_and_shown(credit):
     assert "money:payable:ann -7.00 EUR" in " ".join(shown.split())
     found = json.loads(credit("explain transaction 1 --json"))
     assert [line["amount"] for line in found["entries"]] == [-700, 700]
-    assert "see which there are: credit transactions" in credit("explain transaction 99", code=1)
+    assert "list them: credit transactions" in credit("explain transaction 99", code=1)
     assert "written YYYY-MM" in credit("transactions --period 2026", code=2)

@@ -79,7 +79,7 @@ REFUSED = {
     "a rate above all": ("providers terms ben --currency EUR --rate 101%", 2, "100%"),
     "terms in an unknown currency": ("providers terms ben --currency XYZ --rate 60%", 2, "XYZ"),
     "terms of somebody unknown": ("providers terms eve --currency EUR --rate 60%", 1, "unknown provider 'eve'"),
-    "terms of the house": ("providers terms house --currency EUR --rate 60%", 1, "nothing is agreed with it"),
+    "terms of the house": ("providers terms house --currency EUR --rate 60%", 1, "it has no terms"),
     "a negative pool": ("pool add 2026-02 -5.00 EUR", 2, "-5"),
     "deductions of more than the pool": (
         "pool add 2026-02 5 EUR --deductions 6 --reference x", 1, "is not money to distribute"

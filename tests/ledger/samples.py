@@ -36,12 +36,6 @@ MODEL = "tiny"
 BOOK = b"the bytes of a score book"
 BOOK_SHA256 = hashlib.sha256(BOOK).hexdigest()
 
-INSERT_ENTRY = (
-    "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
-    " VALUES (:txn, :line, :count, :account, :commodity, :amount)"
-)
-"""SQL that writes an entry behind the ledger's back, as another client would."""
-
 
 class _Undo(Exception):
     """Ends a transaction that is to leave nothing."""

@@ -64,7 +64,7 @@ def test_a_pool_in_what_is_no_currency_is_refused(conn, currency):
 
 def test_a_pool_more_than_a_year_ahead_is_refused(conn):
     assert add_pool(conn, "2027-10").period == "2027-10"
-    with pytest.raises(LedgerError, match="more than a year from now"):
+    with pytest.raises(LedgerError, match="lies more than a year ahead"):
         add_pool(conn, "2027-11")
 
 

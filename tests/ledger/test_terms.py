@@ -93,7 +93,7 @@ def test_terms_do_not_reach_into_a_closed_period(conn):
     [
         ("eve", "USD", None, "unknown provider"),
         ("ada", "usd", None, "ISO 4217"),
-        ("house", "USD", None, "nothing is agreed with it"),
+        ("house", "USD", None, "it has no terms"),
         ("ada", "USD", date(2025, 12, 31), "cannot end on 2025-12-31"),
     ],
 )

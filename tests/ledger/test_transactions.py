@@ -56,7 +56,7 @@ def test_one_transaction_says_all_that_was_posted(filled):
 
 
 def test_what_is_not_there_is_named(filled):
-    with pytest.raises(LedgerError, match="no transaction 999; see which there are: credit transactions"):
+    with pytest.raises(LedgerError, match="no transaction 999; list them: credit transactions"):
         transaction(filled, 999)
     with pytest.raises(LedgerError, match="unknown provider 'eve'"):
         transactions(filled, provider="eve")

@@ -66,7 +66,7 @@ def test_after_a_close_a_restored_output_counts_in_the_open_period(logged):
         ("log:out-3", "x", "weighs nothing"),
         ("out-2", "x", "there is no output 'out-2'"),
         ("log:out-9", "x", "there is no output 'log:out-9'"),
-        ("log:out-2", " ", "without a reason"),
+        ("log:out-2", " ", "only with a reason"),
         ("log:out-2", "a\x00b", "that a database can keep"),
     ],
 )
@@ -74,7 +74,7 @@ def test_what_makes_no_sense_is_refused(logged, name, reason, message):
     with pytest.raises(LedgerError, match=message):
         unvalued.unvalue(logged, name, reason, now=NOW)
     assert unvalued.history(logged) == []
-    with pytest.raises(LedgerError, match=r"is not unvalued|there is no output|without a reason"):
+    with pytest.raises(LedgerError, match=r"is not unvalued|there is no output|only with a reason"):
         unvalued.restore(logged, name, reason, now=NOW)
 
 

@@ -88,7 +88,7 @@ def test_a_registered_index_that_was_altered_credits_nobody_and_is_named(site, o
     refused = site.run("explain", "output", "o2", site.folder / "train.jsonl", code=EXIT_FAILED)
     assert "holds another index than the one registered" in refused.stderr
     named = site.run("verify", code=EXIT_INTEGRITY)
-    assert f"{own_index / 'manifest.json'}: is not the manifest that was registered for {MODEL}" in named.output
+    assert f"{own_index / 'manifest.json'}: is not the registered manifest of {MODEL}" in named.output
     site.run("pool", "add", FIRST, "100.00", "EUR")
     refused = site.close(FIRST, "--leave-pending", code=EXIT_INTEGRITY)
     assert "nobody is paid by an altered index" in refused.stderr
@@ -101,7 +101,7 @@ def test_a_file_that_was_altered_alone_is_named_by_verify_and_read_by_nobody(sit
         {"shards": read_manifest(own_index).shards, "groups": [{"start": 0, "stop": 1}], "files": {}}, own_index
     )
     named = site.run("verify", code=EXIT_INTEGRITY)
-    assert "rows-00000.safetensors: is not the file that was registered" in named.output
+    assert "rows-00000.safetensors: is not the registered file" in named.output
 
 
 def test_an_index_that_is_gone_is_said_not_to_be_checked(site, own_index):

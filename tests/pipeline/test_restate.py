@@ -177,5 +177,5 @@ def test_what_cannot_be_restated_is_refused(account, workspace):
     with pytest.raises(LedgerError, match="no period 2026-07"):
         restate(workspace, account.ledger, "2026-07", by_policy({}), {}, reason="x")
     book_path(workspace.books, sha256).write_bytes(b"changed")
-    with pytest.raises(IntegrityError, match="is not the file that was registered"):
+    with pytest.raises(IntegrityError, match="is not the registered file"):
         run(account, workspace)

@@ -1,4 +1,4 @@
-"""Checks of `credit verify`: recompute from the rows whatever can be recomputed, and name each difference.
+"""Checks of `credit verify`: they recompute everything from the rows and name each difference.
 
 A verification reads one snapshot, in memory that does not grow with the number of rows. The modules, in the order in
 which their checks run:
@@ -11,8 +11,8 @@ which their checks run:
 - `payouts`: payouts, batches and their events follow from the journal;
 - `files`: score books and index folders are as they were registered.
 
-The two chains show that nothing in them was changed, inserted or removed. Three things show that the tail of neither
-was cut off: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
+The two chains show every change, insertion and removal inside them. A chain cannot show that its own tail was cut off.
+Three things do: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from credit.ledger.verify.report import Problem, VerifyReport
 __all__ = ["Problem", "VerifyReport", "check_all", "verify"]
 
 MAX_PROBLEMS = 20
-"""Problems reported by each check: the first ones name the place, thousands more would not help."""
+"""Most problems reported by one check: the first ones name the place."""
 
 Check = Callable[[Connection], Iterator[Problem]]
 
@@ -64,11 +64,11 @@ CHECKS: tuple[Check, ...] = (
     payouts.check_events,
     files.check_index_files,
 )
-"""Every check. Those that take no row's content for granted come first."""
+"""Every check. First come the checks that hold even when any row may be damaged."""
 
 
 def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
-    """Recompute the ledger and report every difference; where tables or columns are missing, only those.
+    """Recompute the ledger and report every difference; report missing tables or columns alone.
 
     Args:
         ledger: the ledger.
@@ -100,7 +100,7 @@ def check_all(conn: Connection, checks: Sequence[Check] = CHECKS) -> list[Proble
         try:
             problems.extend(islice(check(conn), MAX_PROBLEMS))
         except (ArithmeticError, CreditError, LookupError, TypeError, ValueError) as error:
-            # A row that was changed so that nobody can read it; an earlier check, or this one, has named it.
+            # Somebody made a row unreadable; an earlier check, or this one, has named it.
             if not problems:
                 raise
             problems.append(Problem(check.__name__.replace("_", " "), f"cannot go on: {error}"))

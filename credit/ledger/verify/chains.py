@@ -21,19 +21,21 @@ _STREAM = {"yield_per": 2000}
 _NO_MORE: tuple[int | None, list[Row[Any]]] = (None, [])
 
 _START = HashedFields(GENESIS, 0, 0, "", "", "", "", "", "", None, "", "")
-"""HashedFields before that of the first transaction."""
+"""Fields before those of the first transaction."""
 
 
 def check_journal(conn: Connection) -> Iterator[Problem]:
-    """Yield each transaction that breaks the chain, was changed or does not balance, and each entry without one.
+    """Yield each broken, changed or unbalanced transaction, and each entry without a transaction.
 
     Transactions and entries are walked side by side, each in stored order.
     """
+    # Accounts are few; entries are many, and stream.
     keys = {number: key for number, key in conn.execute(select(account.c.id, account.c.key))}
     columns = [ledger_txn.c[name] for name in HashedFields._fields]
     headers = select(ledger_txn.c.hash, ledger_txn.c.id, *columns).order_by(ledger_txn.c.seq)
     lines = _entries_by_transaction(conn)
     number, entries = next(lines, _NO_MORE)
+    # After a fault the walk goes on from the stored hash, which names one fault once.
     before, head = _START, GENESIS
     for digest, txn_id, *fields in conn.execute(headers, execution_options=_STREAM):
         header = HashedFields(*fields)
@@ -54,7 +56,7 @@ def check_journal(conn: Connection) -> Iterator[Problem]:
 
 
 def _entries_by_transaction(conn: Connection) -> Iterator[tuple[int | None, list[Row[Any]]]]:
-    """Yield the entries of one transaction after the other, with the transaction's id; few are in memory at a time."""
+    """Yield the id and the entries of one transaction after the other; few are in memory at a time."""
     query = select(ledger_entry).order_by(ledger_entry.c.txn_id, ledger_entry.c.line_no)
     for number, rows in groupby(conn.execute(query, execution_options=_STREAM), lambda row: row.txn_id):
         yield number, list(rows)
@@ -77,7 +79,7 @@ def _misplaced(header: HashedFields, txn_id: int, before: HashedFields, head: st
 
 
 def _changed(header: HashedFields, digest: str, entries: Sequence[Row[Any]], keys: dict[int, str]) -> str | None:
-    """Return the fault in a transaction's content; None where it has the hash with which it was posted."""
+    """Return the fault in a transaction's content; None where its hash is right."""
     if [row.line_no for row in entries] != list(range(1, header.entry_count + 1)):
         return f"has {len(entries)} entries; its header says {header.entry_count}"
     sums: dict[str, int] = {}
@@ -92,7 +94,7 @@ def _changed(header: HashedFields, digest: str, entries: Sequence[Row[Any]], key
 
 
 def check_accounts(conn: Connection) -> Iterator[Problem]:
-    """Yield each account whose columns differ from what its key says."""
+    """Yield each account with columns other than its key says."""
     query = select(account, provider.c.key.label("owner")).outerjoin(provider).order_by(account.c.id)
     for row in conn.execute(query):
         try:
@@ -105,7 +107,7 @@ def check_accounts(conn: Connection) -> Iterator[Problem]:
 
 
 def check_seals(conn: Connection) -> Iterator[Problem]:
-    """Yield each seal that does not continue the chain, was changed, or is of a table without seals."""
+    """Yield each changed seal, each break of their chain, and each seal of a table without seals."""
     last, head = 0, GENESIS
     known = {table.name for table in seals.SEALED}
     for row in conn.execute(select(seal).order_by(seal.c.id), execution_options=_STREAM):
@@ -132,6 +134,7 @@ def _rows(conn: Connection, table: Table) -> Iterator[Problem]:
     for row in conn.execute(query, execution_options=_STREAM).mappings():
         said = {name: value for name, value in row.items() if name != "sealed"}
         yield from _fault(conn, table, said, row["sealed"])
+    # Seals of erased versions stay, so that a version put back still has a seal that fits.
     if table is provider_pii:
         for number in conn.execute(select(table.c.id).where(seals.erased(table.c.id)).order_by(table.c.id)).scalars():
             yield Problem(f"{table.name} {number}", "was erased, and somebody put it back")
@@ -140,7 +143,7 @@ def _rows(conn: Connection, table: Table) -> Iterator[Problem]:
 
 
 def _periods(conn: Connection) -> Iterator[Problem]:
-    """Check the periods: their key is a text, of which a seal keeps the number."""
+    """Check the periods apart: their key is text, and a seal keeps it as a number."""
     query = select(seal.c.row_id, seal.c.row_sha256).where(seal.c.table_name == period.name).order_by(seal.c.id)
     sealed: dict[int, str] = {number: digest for number, digest in conn.execute(query)}
     for row in conn.execute(select(period).order_by(period.c.id)).mappings():

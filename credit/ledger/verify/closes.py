@@ -63,7 +63,7 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
 
 
 def check_period_basis(conn: Connection) -> Iterator[Problem]:
-    """Yield each move by sums of a period that touches more than credits of earners, or takes more than they have."""
+    """Yield each move by sums of a period that touches other accounts than earners', or takes more than they have."""
     query = (
         journal_lines(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
         .where(ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
@@ -78,7 +78,7 @@ def check_period_basis(conn: Connection) -> Iterator[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class _Agreed:
-    """Basis on which a period's pools were divided: credits by provider, terms, and credits of collections on hold."""
+    """Basis of a division of pools: credits by provider, terms, and credits of collections on hold."""
 
     credited: Mapping[str, int]
     terms: Mapping[ProviderCurrency, Terms]
@@ -86,8 +86,9 @@ class _Agreed:
 
 
 def check_allocations(conn: Connection) -> Iterator[Problem]:
-    """Yield each allocation that the period's credits, terms and holds, or its transaction, contradict."""
+    """Compare allocations with credits, terms, holds and their transactions; yield each contradiction."""
     for name in conn.execute(select(allocation.c.period_id).distinct().order_by(allocation.c.period_id)).scalars():
+        # Credits by month are needed, and slow, only for collections on hold.
         on_hold = _held_at_close(conn, name)
         by_month = credits_by_month(conn, name) if on_hold else {}
         held = {group: sum(by_month.get(group, {}).values()) for group in on_hold}
@@ -108,7 +109,7 @@ def check_allocations(conn: Connection) -> Iterator[Problem]:
 
 
 def _held_at_close(conn: Connection, name: str) -> Set[Group]:
-    """Return the collections that were on hold when a period was closed."""
+    """Return the collections on hold at the close of a period."""
     closed_at = conn.execute(select(period.c.closed_at).where(period.c.id == name)).scalar()
     return held_collections(conn, until=None if closed_at is None else utc_moment(closed_at)).keys()
 
@@ -123,6 +124,7 @@ def _pool_faults(conn: Connection, rows: Sequence[Row[Any]], agreed: _Agreed) ->
     named = {fund, AccountKind.PAYABLE.key(HOUSE), AccountKind.ESCROW.key()}
     for row in rows:
         place = f"allocation {row.id} ({row.period_id}, {row.key}, {row.currency})"
+        # Largest remainder gives each share its exact quotient, or one more.
         exact, rest = divmod(row.net_minor * row.credit_micro, row.total_credit_micro or 1)
         given = _given(row, agreed)
         named |= given.keys()
@@ -159,7 +161,7 @@ def _given(row: Row[Any], agreed: _Agreed) -> dict[str, int]:
 
 
 def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
-    """Return the provider's minor units of an allocation: all but the house's part, which is rounded down."""
+    """Return the provider's minor units of an allocation: all but the house's part, rounded down."""
     if row.kind == "house":
         return 0
     house_ppm = PPM - terms.get((row.key, row.currency), Terms()).rate_ppm
@@ -167,7 +169,7 @@ def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
 
 
 def check_reserves(conn: Connection) -> Iterator[Problem]:
-    """Yield each reserve that its transaction did not hold back, or that falls due at another time than agreed."""
+    """Yield each reserve that differs from its transaction, or falls due at another time than agreed."""
     query = (
         select(reserve, provider.c.key, ledger_txn.c.kind, ledger_txn.c.period_id.label("held_in"))
         .join_from(reserve, provider, provider.c.id == reserve.c.provider_id)
@@ -185,13 +187,14 @@ def check_reserves(conn: Connection) -> Iterator[Problem]:
 
 
 def check_conversions(conn: Connection) -> Iterator[Problem]:
-    """Yield each conversion by another rate than its period has on record, or by way of another pair's account."""
+    """Yield each conversion by a rate that its period does not have, or by way of another pair's account."""
     query = (
         select(ledger_txn.c.id, ledger_txn.c.period_id, ledger_txn.c.details_json)
         .where(ledger_txn.c.kind == TransactionKind.CONVERSION)
         .order_by(ledger_txn.c.id)
     )
     for number, name, details_json in conn.execute(query).all():
+        # Unreadable details match no rate, so that they are named below.
         said = ConversionDetails.read(details_json) or ConversionDetails("", "", "", "", "")
         pair = (said.base, said.quote)
         given = rates_of_period(conn, name).get(pair)
@@ -206,7 +209,8 @@ def check_conversions(conn: Connection) -> Iterator[Problem]:
 def check_held(conn: Connection) -> Iterator[Problem]:
     """Yield each fault in the accounts of held collections.
 
-    Only allocations, restatements and releases move that money, and the close after a hold has ended releases it whole.
+    Only allocations, restatements and releases move that money. The first close after the end of a hold releases all of
+    it.
     """
     rows = conn.execute(
         journal_lines(account.c.key, provider.c.key.label("owner"), account.c.collection, owners=True)
@@ -225,6 +229,7 @@ def check_held(conn: Connection) -> Iterator[Problem]:
             fault = _held_fault(conn, row, held)
             if fault is not None:
                 yield Problem(f"transaction {row.id}", fault)
+        # Judged as of the last close: later postings may still wait for theirs.
         if settled and Group(row.owner, row.collection) not in kept:
             yield Problem(
                 f"account {key}", f"holds {settled} {currency} (minor units) that a close should have released"
@@ -232,7 +237,7 @@ def check_held(conn: Connection) -> Iterator[Problem]:
 
 
 def _held_fault(conn: Connection, row: Row[Any], left_minor: int) -> str | None:
-    """Return the fault in a transaction that moved a held collection's money and left `left_minor` there."""
+    """Return the fault in a movement of a held collection's money; `left_minor` remained after it."""
     if row.kind not in {TransactionKind.ALLOCATION, TransactionKind.RESTATEMENT, TransactionKind.COLLECTION_RELEASE}:
         return f"is neither allocation nor restatement or release, and moves {row.key}"
     if left_minor < 0:

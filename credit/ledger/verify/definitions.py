@@ -1,9 +1,9 @@
-"""Checks of the database's objects: its definitions are those of `credit.ledger.schema` and `credit.ledger.triggers`.
+"""Checks of the database itself: its objects are as `schema` and `triggers` define them, and no reference dangles.
 
-Definitions are compared as texts, so that a constraint that was weakened under its own name is found. SQLite keeps each
-table as it was written; its text is taken apart into columns and constraints. PostgreSQL keeps expressions in a form of
-its own: there the schema's tables are made once more as temporary ones, in a transaction that is rolled back, and the
-server's words for both are compared.
+Definitions are compared as texts, which shows a constraint that somebody weakened under its own name. SQLite keeps each
+table as it was written; the check takes its text apart into columns and constraints. PostgreSQL keeps expressions in a
+form of its own. There the check creates the schema's tables again, as temporary ones in a transaction that it rolls
+back, and compares the server's words for both.
 """
 
 from __future__ import annotations
@@ -59,21 +59,23 @@ UNION ALL
 SELECT c.relname, 'row security of ' || c.relname, 'row security'
 FROM pg_class c WHERE c.relnamespace = {space} AND c.relrowsecurity
 """
-"""The same of every object that makes PostgreSQL hide or rewrite rows; `credit` makes none."""
+"""The same for objects that make PostgreSQL hide or rewrite rows; `credit` makes none."""
 
 _LEDGER = "current_schema()::regnamespace"
 
 
 def check_definitions(conn: Connection) -> Iterator[Problem]:
-    """Yield each trigger, table, column, constraint or index that is missing, added, switched off or changed.
+    """Yield each missing, added, changed or switched-off trigger, table, column, constraint or index.
 
-    Added tables are other software's, and added indexes the keeper's own: they are passed over unless they are unique.
+    Added tables belong to other software, and added indexes to the keeper: both are passed over. An added unique index
+    is not, because it can refuse rows.
 
     Raises:
-        LedgerError: PostgreSQL does not let this user make temporary tables, with which definitions are compared.
+        LedgerError: PostgreSQL does not let this user make temporary tables; the comparison needs them.
     """
     yield from _check_triggers(conn)
     found, expected = definitions(conn), expected_definitions(conn)
+    # Tables first: a missing table explains its missing columns.
     for name in sorted(expected, key=lambda item: (not item.startswith("table "), item)):
         if name not in found:
             yield Problem(name, "is missing")
@@ -91,7 +93,7 @@ def _check_triggers(conn: Connection) -> Iterator[Problem]:
     found, expected = triggers.installed(conn), triggers.expected(triggers.dialect_of(conn))
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
-            yield Problem(f"trigger {name}", "is missing: the database no longer refuses what it guarded")
+            yield Problem(f"trigger {name}", "is missing: the database no longer keeps its rule")
         elif name not in expected:
             yield Problem(f"trigger {name}", "is not one of this version of credit")
         elif found[name] != expected[name]:
@@ -111,6 +113,7 @@ def expected_definitions(conn: Connection) -> dict[str, str]:
     if conn.dialect.name == "sqlite":
         return _taken_apart(_statements(conn))
     try:
+        # A connection of its own, because `conn` is a read-only snapshot.
         with conn.engine.connect() as scratch, scratch.begin() as undone:
             for statement in _statements(conn):
                 scratch.exec_driver_sql(
@@ -121,7 +124,7 @@ def expected_definitions(conn: Connection) -> dict[str, str]:
             undone.rollback()
     except DatabaseError as error:
         raise LedgerError(
-            f"definitions cannot be compared, for which temporary tables are made: {error.orig}; let this user make"
+            f"definitions cannot be compared: {error.orig}; the comparison makes temporary tables; let this user make"
             " them: GRANT TEMPORARY ON DATABASE"
         ) from error
     return found
@@ -164,7 +167,7 @@ def _taken_apart(statements: Iterator[str]) -> dict[str, str]:
 
 
 def _parts(body: str) -> Iterator[str]:
-    """Yield the columns and constraints in a table's definition: what lies between commas outside brackets."""
+    """Yield the columns and constraints of a table's definition: the text between commas outside brackets."""
     depth = start = 0
     for place, sign in enumerate(body):
         depth += {"(": 1, ")": -1}.get(sign, 0)
@@ -175,14 +178,14 @@ def _parts(body: str) -> Iterator[str]:
 
 
 def is_readable(conn: Connection) -> bool:
-    """Return True if every table and column of the schema is there, so that other checks can read them."""
+    """Return True if every table and column of the schema is there for other checks to read."""
     found = definitions(conn)
     names = {f"column {table.name}.{column.name}" for table in metadata.sorted_tables for column in table.columns}
     return names <= found.keys()
 
 
 def check_storage(conn: Connection) -> Iterator[Problem]:
-    """Yield each fault that SQLite's own integrity check finds; PostgreSQL has no such check in SQL."""
+    """Yield the faults of SQLite's own integrity check; PostgreSQL has none in SQL."""
     if conn.dialect.name == "sqlite":
         for (line,) in conn.execute(text("PRAGMA integrity_check(10)")):
             if line != "ok":
@@ -190,7 +193,7 @@ def check_storage(conn: Connection) -> Iterator[Problem]:
 
 
 def check_references(conn: Connection) -> Iterator[Problem]:
-    """Yield, for each foreign key, the first row that refers to a missing one."""
+    """Yield, for each foreign key, the first row with a reference to a missing row."""
     for table in metadata.sorted_tables:
         for key in sorted(table.foreign_key_constraints, key=lambda item: str(item.name)):
             row = conn.execute(_first_dangling(table, key)).one_or_none()
@@ -200,10 +203,11 @@ def check_references(conn: Connection) -> Iterator[Problem]:
 
 
 def _first_dangling(table: Table, key: ForeignKeyConstraint) -> Select[Any]:
-    """Return the query for the primary key of the first row without the row that `key` refers to."""
+    """Return the query for the primary key of the first row with a dangling reference."""
     target = key.referred_table.alias("target")
     pairs = [(item.parent, target.c[item.column.name]) for item in key.elements]
     joined = table.outerjoin(target, and_(*(own == other for own, other in pairs)))
+    # One column of the key is enough: the outer join leaves all of them NULL, or none.
     lost = and_(*(own.is_not(None) for own, _ in pairs), pairs[0][1].is_(None))
     order = list(table.primary_key)
     return select(*order).select_from(joined).where(lost).order_by(*order).limit(1)

@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
-    """Yield each score book whose file is missing from `folder`, or has another size or hash than was registered."""
+    """Yield each score book without its file in `folder`, or with a file of another size or hash than registered."""
     query = select(score_book.c.sha256, score_book.c.byte_count).order_by(score_book.c.id)
     for digest, size in conn.execute(query):
         path = book_path(folder, digest)
@@ -32,10 +32,10 @@ def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
 
 
 def check_index_files(conn: Connection) -> Iterator[Problem]:
-    """Yield each registered index whose manifest, or a file that it names, is not as it was registered.
+    """Yield each manifest and file of a registered index that differs from its registration.
 
-    The ledger keeps each manifest under a seal, and the manifest has the digest of every file. `unchecked_indexes` has
-    those that are gone.
+    The ledger keeps each manifest under a seal, and the manifest has the digest of every file. `unchecked_indexes`
+    names the indexes that are gone.
     """
     for item in _in_place(conn):
         yield from _manifest_problems(item)
@@ -43,7 +43,7 @@ def check_index_files(conn: Connection) -> Iterator[Problem]:
 
 
 def unchecked_indexes(conn: Connection) -> list[str]:
-    """Return in words each registered index that is not there to be checked."""
+    """Return, in words, each registered index that is gone."""
     there = {item.id for item in _in_place(conn)}
     return [
         f"the index {item.fingerprint[:12]}... of {item.model} is no longer in {item.path}: its files were not checked"
@@ -53,10 +53,10 @@ def unchecked_indexes(conn: Connection) -> list[str]:
 
 
 def refuse_altered_manifests(conn: Connection, fingerprints: Collection[str]) -> None:
-    """Compare the manifests of some indexes with what was registered, where they are still there.
+    """Refuse indexes with altered manifests; an index that is gone is passed over.
 
     Raises:
-        IntegrityError: one was altered; nobody should be paid by it.
+        IntegrityError: a manifest was altered; nobody should be paid by it.
     """
     for item in _in_place(conn):
         if item.fingerprint in fingerprints:
@@ -65,7 +65,7 @@ def refuse_altered_manifests(conn: Connection, fingerprints: Collection[str]) ->
 
 
 def _in_place(conn: Connection) -> list[RegisteredIndex]:
-    """Return the registered indexes that are still in their last known place: gone are removed and replaced ones."""
+    """Return the registered indexes in their last known places, without removed and replaced ones."""
     last = {item.path: item for item in indexes(conn)}  # in the order of registration: a later one replaced the earlier
     return [item for path, item in last.items() if (Path(path) / MANIFEST_FILE).is_file()]
 
@@ -75,7 +75,7 @@ def _manifest_problems(item: RegisteredIndex) -> Iterator[Problem]:
     if path.read_bytes() != item.manifest_json.encode():
         yield Problem(
             str(path),
-            f"is not the manifest that was registered for {item.model} ({item.fingerprint[:12]}...)",
+            f"is not the registered manifest of {item.model} ({item.fingerprint[:12]}...)",
         )
 
 
@@ -86,10 +86,10 @@ def _file_problems(folder: Path, manifest_json: str) -> Iterator[Problem]:
         if not path.is_file():
             yield Problem(str(path), "is missing")
         elif sha256_file(path) != digest:
-            yield Problem(str(path), "is not the file that was registered")
+            yield Problem(str(path), "is not the registered file")
     for member in manifest["checkpoints"]:
         inside = folder / member["folder"]
-        # The member's manifest is among the files above: what it says was compared just now.
+        # The manifest of a member is among the files above, so it was compared just now.
         path = inside / member["manifest"]
         if path.is_file():
             yield from _file_problems(inside, path.read_text(encoding="utf-8"))

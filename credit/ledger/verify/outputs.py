@@ -1,4 +1,4 @@
-"""Checks of outputs, of the files and score books that they belong to, and of unvalued outputs."""
+"""Checks of outputs, of their files and score books, and of unvalued outputs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from credit.records import output_name
 
 
 def check_outputs(conn: Connection) -> Iterator[Problem]:
-    """Yield each output whose content differs from the hash that was stored with it."""
+    """Yield each output with a content other than its stored hash says."""
     for number in changed_outputs(conn):
-        yield Problem(f"output {number}", "its content does not have the hash that was stored with it")
+        yield Problem(f"output {number}", "its content does not have its stored hash")
 
 
 def check_counts(conn: Connection) -> Iterator[Problem]:
@@ -40,7 +40,7 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
 
 
 def check_unvalued(conn: Connection) -> Iterator[Problem]:
-    """Yield each act on an unvalued output that differs from its transaction, and each transaction without its act.
+    """Yield each difference between acts on unvalued outputs and their transactions, and each without the other.
 
     An output that is valued and unvalued at once is a problem too.
     """

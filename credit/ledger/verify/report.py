@@ -10,7 +10,7 @@ from credit.errors import IntegrityError
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A difference between the ledger and its record: `place` names a row, a file or a database object."""
+    """A difference between the ledger and its record; `place` is a row, a file or a database object."""
 
     place: str
     message: str
@@ -28,8 +28,8 @@ class VerifyReport:
         chain_seq: number of the last transaction; 0 where there is none.
         chain_head: hash of the last transaction.
         seal_head: hash of the last seal.
-        problems: in the order of the checks, so that the first names the place to look at.
-        unchecked: what could not be checked because it is not there, in words.
+        problems: in the order of the checks; look at the first one first.
+        unchecked: in words, each thing that is gone and was not checked.
     """
 
     checked: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Checks of statements and certificates: their texts have their hashes, and what they name is still there."""
+"""Checks of statements and certificates: each text has its hash, and the things it names are still there."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STREAM = {"yield_per": 100}
 
 
 def check_statements(conn: Connection) -> Iterator[Problem]:
-    """Yield each statement whose text differs from its hash, or is about another provider or period than its row."""
+    """Yield each statement with a text of another hash, provider or period than its row says."""
     query = select(statement, provider.c.key).join_from(statement, provider).order_by(statement.c.id)
     for row in conn.execute(query, execution_options=_STREAM):
         if hashlib.sha256(row.body_json.encode()).hexdigest() != row.sha256:
-            yield Problem(f"statement {row.id}", "its text does not have the hash that was stored with it")
+            yield Problem(f"statement {row.id}", "its text does not have its stored hash")
             continue
         body = json.loads(row.body_json)
         if "provider" in body and (body["period"], body["provider"]["key"]) != (row.period_id, row.key):
@@ -30,13 +30,13 @@ def check_statements(conn: Connection) -> Iterator[Problem]:
 
 
 def check_certificates(conn: Connection) -> Iterator[Problem]:
-    """Yield each certificate that differs from what was registered, and each statement that names a missing one."""
+    """Yield each altered certificate, and each statement made on a missing one."""
     known = set()
     for item in certificates(conn):
         known.add(item.sha256)
         place = f"certificate {item.id}"
         if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
-            yield Problem(place, "its text does not have the hash that was stored with it")
+            yield Problem(place, "its text does not have its stored hash")
             continue
         body = json.loads(item.body_json)
         if (body.get("index"), body.get("kind")) != (item.index_fingerprint, item.kind):
@@ -48,17 +48,18 @@ def check_certificates(conn: Connection) -> Iterator[Problem]:
 
 
 def check_heads(conn: Connection) -> Iterator[Problem]:
-    """Yield each statement that carries a head which is in neither chain: the tail up to that head was cut off."""
+    """Yield each statement with a head that its chain has lost: the tail up to that head was cut off."""
     for number, body in _readable_bodies(conn):
         for name, known in (("chain_head", in_chain), ("seal_head", has_seal)):
             head = body.get(name)
+            # A statement made in an empty chain carries 64 zeros.
             if isinstance(head, str) and head.strip("0") and not known(conn, head):
                 fault = f"was made at {name.replace('_', ' ')} {head[:16]}, which is gone: its chain's tail was cut off"
                 yield Problem(f"statement {number}", fault)
 
 
 def check_kept_heads(conn: Connection, heads: Sequence[str]) -> Iterator[Problem]:
-    """Yield each of the heads kept outside the ledger that is in neither chain."""
+    """Yield each head, kept outside the ledger, that neither chain has."""
     for head in heads:
         if not in_chain(conn, head) and not has_seal(conn, head):
             yield Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced")
@@ -70,7 +71,7 @@ def in_chain(conn: Connection, head: str) -> bool:
 
 
 def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield id and content of each statement; one whose text is damaged is passed over, because its hash tells."""
+    """Yield id and content of each statement; pass over damaged texts, because their hashes tell."""
     query = select(statement.c.id, statement.c.body_json).order_by(statement.c.id)
     for number, text in conn.execute(query, execution_options=_STREAM):
         try:
@@ -82,7 +83,7 @@ def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _named_certificates(body: dict[str, Any]) -> Iterator[str]:
-    """Yield the hashes of the certificates that a statement names; none where that part of it is damaged."""
+    """Yield the hashes of a statement's certificates; none where that part of it is damaged."""
     try:
         yield from [check["certificate"] for check in body["validation"]["checks"] if check["certificate"]]
     except (KeyError, TypeError):
