@@ -31,6 +31,12 @@ CREDIT = "CREDIT"
 PaymentFormat = Literal["csv", "pain001", "paypal", "wise"]
 """Names of the payment channels; `credit.payments.channels` describes each."""
 
+MIN_FIDELITY = 0.5
+"""Least fidelity that a close demands of a certificate, as a fraction of the noise ceiling, unless told otherwise."""
+
+MAX_OUTPUT_SHARE = 0.25
+"""Largest share of a period's credits that one output may decide, unless told otherwise."""
+
 OWN_SOURCE = "own"
 """Source of outputs logged in credit's own format."""
 

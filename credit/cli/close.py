@@ -9,7 +9,7 @@ import click
 
 from credit.cli.options import PERIOD, ledger_options
 from credit.cli.printing import say, terminal_width, wrapped
-from credit.records import PPM
+from credit.records import MAX_OUTPUT_SHARE, MIN_FIDELITY, PPM
 from credit.text import counted
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _REASONS = 5
 @click.option(
     "--min-fidelity",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=MIN_FIDELITY,
     show_default=True,
     help="Least LDS that the certificate must show, as a fraction of the noise ceiling.",
 )
@@ -56,7 +56,7 @@ _REASONS = 5
 @click.option(
     "--max-output-share",
     type=click.FloatRange(0, 1),
-    default=0.25,
+    default=MAX_OUTPUT_SHARE,
     show_default=True,
     help="Largest share of the credits that one output may decide, in a period of at least 20 outputs.",
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from credit.errors import LedgerError
+from credit.errors import IntegrityError, LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.rows import read_row
 from credit.ledger.schema import attribution_index, certificate, index_location, model
@@ -18,6 +20,9 @@ from credit.ledger.sql import next_id
 from credit.ledger.values import utc_moment, utc_text
 
 CertificateKind = Literal["retraining", "quick"]
+
+MANIFEST_FILE = "manifest.json"
+"""File in an index's folder that names all others, with their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,32 @@ def indexes(conn: Connection) -> list[RegisteredIndex]:
         .where(index_location.c.id.in_(newest))
     )
     return [read_row(RegisteredIndex, row) for row in conn.execute(query.order_by(index_location.c.id))]
+
+
+def indexes_in_place(conn: Connection) -> list[RegisteredIndex]:
+    """Return the registered indexes in their last known places, without removed and replaced ones."""
+    last = {item.path: item for item in indexes(conn)}  # in the order of registration: a later one replaced the earlier
+    return [item for path, item in last.items() if (Path(path) / MANIFEST_FILE).is_file()]
+
+
+def manifest_fault(item: RegisteredIndex) -> str | None:
+    """Return in words how the manifest in an index's folder differs from the registered one; None if it does not."""
+    if (Path(item.path) / MANIFEST_FILE).read_bytes() == item.manifest_json.encode():
+        return None
+    return f"is not the registered manifest of {item.model} ({item.fingerprint[:12]}...)"
+
+
+def refuse_altered_manifests(conn: Connection, fingerprints: Collection[str]) -> None:
+    """Refuse indexes with altered manifests; an index that is gone is passed over.
+
+    Raises:
+        IntegrityError: a manifest was altered; nobody should be paid by it.
+    """
+    for item in indexes_in_place(conn):
+        fault = manifest_fault(item) if item.fingerprint in fingerprints else None
+        if fault is not None:
+            place = Path(item.path) / MANIFEST_FILE
+            raise IntegrityError(f"{place}: {fault}; nobody is paid by an altered index: find out who changed it")
 
 
 def models(conn: Connection) -> dict[str, int]:

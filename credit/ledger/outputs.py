@@ -10,13 +10,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select
 
 from credit.ledger.database import serialise_writers
 from credit.ledger.indexes import models
 from credit.ledger.schema import ingest_file, model, output, unvalued, valuation
 from credit.ledger.seals import add_rows
-from credit.ledger.sql import next_id
+from credit.ledger.sql import insert_records, next_id
 from credit.ledger.values import MAX_AMOUNT, is_storable, month_bounds, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, output_name
 from credit.storage import canonical_json
@@ -115,8 +115,7 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
             rows.append(_row(item, number, known_models[item.model], ingest_file_id, digest))
             verdicts.append(Verdict.ACCEPTED)
             number += 1
-    if rows:
-        conn.execute(insert(output), rows)
+    insert_records(conn, output, rows)
     return verdicts
 
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, select
 
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.accounts import AccountKind
@@ -39,7 +39,7 @@ from credit.ledger.schema import (
     valuation,
 )
 from credit.ledger.seals import add_rows, seal_row
-from credit.ledger.sql import next_id
+from credit.ledger.sql import insert_records, next_id
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger.transactions import reversed_transactions
 from credit.ledger.values import month_bounds, utc_text
@@ -176,10 +176,9 @@ def register_book(
     row = {"id": number, "sha256": sha256, "compute_run_id": compute_run_id, "output_count": len(output_ids)}
     counts = {"row_count": row_count, "byte_count": byte_count, "registered_at": utc_text(now)}
     # The seal comes last, because it covers the valuations of the book too.
-    conn.execute(insert(score_book), {**row, **counts})
+    insert_records(conn, score_book, [{**row, **counts}])
     links = [{"output_id": item, "index_id": index_id, "score_book_id": number} for item in output_ids]
-    if links:
-        conn.execute(insert(valuation), links)
+    insert_records(conn, valuation, links)
     seal_row(conn, score_book, number)
     return number
 

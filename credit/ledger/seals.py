@@ -16,11 +16,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, select
 
 from credit.ledger import schema
 from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
-from credit.ledger.sql import insert_rows
+from credit.ledger.sql import insert_records, insert_rows
 from credit.ledger.values import GENESIS
 from credit.storage import canonical_json
 
@@ -48,7 +48,7 @@ _SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash"
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows and seal them; a row names its columns, without empty ones."""
     if rows:
-        conn.execute(insert(table), [dict(row) for row in rows])
+        insert_records(conn, table, rows)
         seal_rows(conn, table.name, rows)
 
 

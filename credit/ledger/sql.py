@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    CursorResult,
     Table,
     Text,
     bindparam,
@@ -18,6 +20,11 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+
+from credit.errors import IntegrityError
+
+_COUNTED = {"preserve_rowcount": True}
+"""Option without which SQLAlchemy forgets how many rows an insert stored."""
 
 _ROWS = 50
 """Rows in a statement for SQLite: more are no faster, and each takes parameters, of which there is a limit."""
@@ -41,6 +48,30 @@ def join_sum(high: int, low: int) -> int:
     return (int(high) << 32) + int(low)
 
 
+def _check_stored(result: CursorResult[Any], table: Table, count: int) -> None:
+    """Check that an insert stored all its rows.
+
+    Raises:
+        IntegrityError: the database stored others or none, as a PostgreSQL rule on the table makes it do.
+    """
+    if result.rowcount != count:
+        raise IntegrityError(
+            f"the database took {count} rows for {table.name} and stored {result.rowcount}: something rewrites what is"
+            " written, such as a rule on the table; find it: credit verify"
+        )
+
+
+def insert_records(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows that name their columns, and check that all are stored.
+
+    Raises:
+        IntegrityError: the database stored others or none.
+    """
+    if rows:
+        result = conn.execute(insert(table), [dict(row) for row in rows], execution_options=_COUNTED)
+        _check_stored(result, table, len(rows))
+
+
 def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
     """Insert rows in the order given, each with a value for each of `columns`.
 
@@ -56,7 +87,8 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Se
         for size, low, high in ((_ROWS, 0, whole), (1, whole, len(rows))):
             many = f"INSERT INTO {into} VALUES {', '.join([one] * size)}"  # noqa: S608 - the schema's own names
             for start in range(low, high, size):
-                conn.exec_driver_sql(many, tuple(chain.from_iterable(rows[start : start + size])))
+                result = conn.exec_driver_sql(many, tuple(chain.from_iterable(rows[start : start + size])))
+                _check_stored(result, table, size)
         return
     big, text = ARRAY(BigInteger()), ARRAY(Text())
     arrays = [bindparam(name, type_=big if table.c[name].type.python_type is int else text) for name in columns]
@@ -64,4 +96,5 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Se
     given = func.unnest(*arrays).table_valued(*columns, with_ordinality="place").render_derived("given")
     query = select(*(given.c[name] for name in columns)).order_by(given.c.place)
     values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
-    conn.execute(insert(table).from_select(list(columns), query), values)
+    stored = conn.execute(insert(table).from_select(list(columns), query), values, execution_options=_COUNTED)
+    _check_stored(stored, table, len(rows))

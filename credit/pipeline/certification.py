@@ -20,10 +20,6 @@ from credit.ledger.indexes import RegisteredCertificate, certificates, indexes
 from credit.ledger.providers import providers
 from credit.ledger.score_books import standing_scores
 
-DEFAULT_MIN_FIDELITY = 0.5
-"""The LDS that a close demands by default, as a fraction of the noise ceiling."""
-
-
 _NOTHING = "Nobody has checked whether these credits predict what the model would do without your data."
 _QUICK = (
     "On {day} the estimate was compared only with the model's reaction to a small step away from each provider's data."

@@ -33,6 +33,7 @@ from credit.ledger.corrections import corrections
 from credit.ledger.credits import Concentration, concentration, credit_methods, credit_totals, credits_by_month
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections, holds
+from credit.ledger.indexes import refuse_altered_manifests
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.periods import close_lock, mark_closed, unclosed_before
@@ -44,12 +45,11 @@ from credit.ledger.statements import add_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.ledger.unvalued import unvalued_outputs
 from credit.ledger.values import first_day, following, last_day
-from credit.ledger.verify.files import refuse_altered_manifests
-from credit.pipeline.certification import DEFAULT_MIN_FIDELITY, certify, share_certainties
+from credit.pipeline.certification import certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
 from credit.pipeline.period_basis import post_period_sums
-from credit.records import PPM, Correction, Group, Provider, Terms, is_period
+from credit.records import MAX_OUTPUT_SHARE, MIN_FIDELITY, PPM, Correction, Group, Provider, Terms, is_period
 from credit.storage import canonical_json
 from credit.text import counted
 
@@ -77,9 +77,9 @@ class ClosePolicy:
     house: HousePolicy = "return"
     grace_days: int = 0
     leave_pending: bool = False
-    min_fidelity: float = DEFAULT_MIN_FIDELITY
+    min_fidelity: float = MIN_FIDELITY
     unvalidated: str = ""
-    max_output_share: float = 0.25
+    max_output_share: float = MAX_OUTPUT_SHARE
     accepted_concentration: str = ""
 
     def __post_init__(self) -> None:

@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from credit.errors import LedgerError
+from credit.errors import IntegrityError, LedgerError
 from credit.ledger import holds, journal, periods
 from credit.records import Group
+from tests.conftest import ON_POSTGRESQL
 from tests.ledger import samples
 from tests.ledger.samples import NOW
 
@@ -104,3 +105,21 @@ def test_the_database_itself_makes_holds_and_releases_take_turns(module_ledger, 
             holds.release_hold(conn, "ada", None, "settled", now=NOW)
         with pytest.raises(DatabaseError, match="take turns"):
             conn.execute(text(copy), {"action": action})
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("table", ["hold", "seal"])
+def test_a_write_that_a_rule_swallows_is_an_error_and_no_success(conn, table):
+    samples.add_providers(conn)
+    conn.execute(text(f"CREATE RULE swallow AS ON INSERT TO {table} DO INSTEAD NOTHING"))
+    with pytest.raises(IntegrityError, match=f"took 1 rows for {table} and stored 0"):
+        holds.place_hold(conn, "ada", "USD", "bank details are wrong", now=NOW)
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("table", ["ledger_entry", "ledger_txn"])
+def test_so_is_a_posting(conn, table):
+    samples.add_providers(conn)
+    conn.execute(text(f"CREATE RULE swallow AS ON INSERT TO {table} DO INSTEAD NOTHING"))
+    with pytest.raises(IntegrityError, match=f"rows for {table} and stored 0"):
+        journal.post(conn, samples.credit_posting("credits:1"), now=NOW)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from credit.errors import IntegrityError
-from credit.ledger.indexes import RegisteredIndex, indexes
+from credit.ledger.indexes import MANIFEST_FILE, indexes, indexes_in_place, manifest_fault
 from credit.ledger.schema import score_book
 from credit.ledger.score_books import book_path
 from credit.ledger.verify.report import Problem
 from credit.storage import sha256_file
-
-MANIFEST_FILE = "manifest.json"
 
 
 def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
@@ -37,46 +34,21 @@ def check_index_files(conn: Connection) -> Iterator[Problem]:
     The ledger keeps each manifest under a seal, and the manifest has the digest of every file. `unchecked_indexes`
     names the indexes that are gone.
     """
-    for item in _in_place(conn):
-        yield from _manifest_problems(item)
+    for item in indexes_in_place(conn):
+        fault = manifest_fault(item)
+        if fault is not None:
+            yield Problem(str(Path(item.path) / MANIFEST_FILE), fault)
         yield from _file_problems(Path(item.path), item.manifest_json)
 
 
 def unchecked_indexes(conn: Connection) -> list[str]:
     """Return, in words, each registered index that is gone."""
-    there = {item.id for item in _in_place(conn)}
+    there = {item.id for item in indexes_in_place(conn)}
     return [
         f"the index {item.fingerprint[:12]}... of {item.model} is no longer in {item.path}: its files were not checked"
         for item in indexes(conn)
         if item.id not in there
     ]
-
-
-def refuse_altered_manifests(conn: Connection, fingerprints: Collection[str]) -> None:
-    """Refuse indexes with altered manifests; an index that is gone is passed over.
-
-    Raises:
-        IntegrityError: a manifest was altered; nobody should be paid by it.
-    """
-    for item in _in_place(conn):
-        if item.fingerprint in fingerprints:
-            for problem in _manifest_problems(item):
-                raise IntegrityError(f"{problem}; nobody is paid by an altered index: find out who changed it")
-
-
-def _in_place(conn: Connection) -> list[RegisteredIndex]:
-    """Return the registered indexes in their last known places, without removed and replaced ones."""
-    last = {item.path: item for item in indexes(conn)}  # in the order of registration: a later one replaced the earlier
-    return [item for path, item in last.items() if (Path(path) / MANIFEST_FILE).is_file()]
-
-
-def _manifest_problems(item: RegisteredIndex) -> Iterator[Problem]:
-    path = Path(item.path) / MANIFEST_FILE
-    if path.read_bytes() != item.manifest_json.encode():
-        yield Problem(
-            str(path),
-            f"is not the registered manifest of {item.model} ({item.fingerprint[:12]}...)",
-        )
 
 
 def _file_problems(folder: Path, manifest_json: str) -> Iterator[Problem]:
