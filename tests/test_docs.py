@@ -51,7 +51,8 @@ REGISTRIES = {
     "report": "credit.cli.report:report",
     "ledger rule": "credit.ledger.rules:rules",
     "kind of transaction": "credit.ledger.transaction_kinds:TransactionKind",
-    "thing that `verify` checks": "credit.ledger.verify:CHECKS",
+    "check of `verify`": "credit.ledger.verify:CHECKS",
+    "kind of account": "credit.ledger.accounts:AccountKind",
 }
 """For each thing that people add, the registry that everything else reads: its module and its name."""
 

@@ -100,7 +100,7 @@ def _verified_head(credit: Command) -> str:
         ("close 2999-01", 1, "is not over"),
         ("providers details eve --town Berlin", 1, "unknown provider 'eve'"),
         ("providers details ada --iban DE00", 2, "iban is not a valid IBAN"),
-        ("providers erase ada --reason 'see ada@example.org'", 1, "the reason holds the paypal"),
+        ("providers erase ada --reason 'see ada@example.org'", 1, "the reason repeats the paypal"),
         ("providers erase eve --reason x", 1, "unknown provider 'eve'"),
         (f"verify --head {'f' * 64}", 4, "is not in it"),
     ],
