@@ -260,7 +260,7 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
         _clear(checkpoint, member.manifest)
     kept = set(index.manifest.files) | {manifest, LOCK_FILE} | {member.folder for member in members}
     for path in index.folder.iterdir():
-        written = is_index_file(path.name) or is_left_over(path.name) or path.name == STATE_FILE
+        written = is_index_file(path.name) or is_left_over(path.name) or path.name in {MANIFEST, STATE_FILE}
         if written and path.name not in kept and path.is_file():
             path.unlink()
 

@@ -69,7 +69,8 @@ def test_terms_say_in_which_currency_money_is_paid_until_they_do_not(credit):
     assert "paid in" not in said.splitlines()[-1]
 
 
-def test_a_close_converts_and_shows_how(credit):
+def test_a_close_converts_and_shows_how(credit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     credit("providers terms ann --currency EUR --from 2020-01-01 --pay-in USD")
     credit("adjust ann 100.05 EUR --period 2026-01 --reason", "a late claim")
     assert "fx add 2026-01-DD EUR USD RATE --source TEXT" in credit("close 2026-01", code=1)

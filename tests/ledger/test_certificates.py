@@ -40,7 +40,7 @@ def test_a_changed_and_a_vanished_certificate_are_found(ledger, database_url):
         add_statements(conn, samples.OCTOBER, [("ada", json.dumps(body))], now=samples.NOW)
     assert verify(ledger, None).problems == ()
     for change, place, message in (
-        ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have the hash"),
+        ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have its stored hash"),
         ("UPDATE certificate SET kind = 'quick'", "certificate 1", "of another kind"),
         ("UPDATE certificate SET index_id = 2", "certificate 1", "about another index"),
         ("DELETE FROM certificate", "statement 2", "certificate .* which is gone"),
