@@ -184,6 +184,7 @@ def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept):
         conn.execute(text("UPDATE period SET closed_at = '2026-99-99T00:00:00.000000Z' WHERE closed_at IS NOT NULL"))
         found = check_all(conn, CHECKS[CHECKS.index(check_sealed_rows) :])
     assert {"contract_term 1", "statement 1"} < {problem.place for problem in found}
+    assert found[0].message.startswith("is not what was written")
     assert any("cannot go on" in problem.message for problem in found)
 
 
