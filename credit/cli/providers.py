@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,9 @@ from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
+
+_LONGEST_LINE = 4096
+"""Characters of a line with a detail. No detail is longer, and another file is not read whole."""
 
 
 @click.group(cls=CommandGroup)
@@ -113,15 +117,18 @@ def details(workspace: Workspace, key: str, **values: str | None) -> None:
     An empty text removes a detail from now on: --bic "". Payments that left keep the old one, until credit providers
     erase.
 
+    Others on the machine can read a command line. `-` reads a detail from standard input, or asks for it unseen at a
+    terminal. @FILE reads it from the first line of a file.
+
     \b
     Example: credit providers details anna-books --legal-name "Anna Berg" --receiver person
-               --iban DE02120300000000202051 --town Berlin --country DE
+               --iban - --town Berlin --country DE
     """
     from credit.ledger.personal_data import Details, current_details
     from credit.ledger.providers import provider_id
     from credit.payments.details import masked, set_provider_details
 
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {name: _detail(name, value) for name, value in values.items() if value is not None}
     with workspace.open() as ledger:
         if given:
             known = set_provider_details(ledger, key, given, now=datetime.now(UTC))
@@ -133,6 +140,22 @@ def details(workspace: Workspace, key: str, **values: str | None) -> None:
     shown = masked(known)
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
     say({"provider": key, "details": shown}, *(lines or [f"{key}: no details are known"]))
+
+
+def _detail(name: str, typed: str) -> str:
+    """Return a detail: as typed, or the line that `-` or `@FILE` stands for."""
+    if typed == "-":
+        if sys.stdin.isatty():
+            return str(click.prompt(name.replace("_", " "), hide_input=True, err=True))
+        line = sys.stdin.readline(_LONGEST_LINE)
+    elif typed.startswith("@"):
+        with Path(typed[1:]).open(encoding="utf-8", errors="surrogateescape") as file:
+            line = file.readline(_LONGEST_LINE)
+    else:
+        return typed
+    if not line.strip():
+        raise click.UsageError(f"{name.replace('_', ' ')}: the first line of {typed.lstrip('@')} is empty")
+    return line.strip()
 
 
 @providers.command(name="import-details")

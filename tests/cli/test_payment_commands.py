@@ -127,6 +127,15 @@ def test_details_are_shown_masked(credit):
     assert "no details are known" in credit("providers details house")
 
 
+def test_details_are_read_from_a_file_and_from_standard_input(credit):
+    (credit.folder / "iban.txt").write_text(f"{IBANS['bell']}\n")
+    assert "iban: FR…06" in credit("providers details ada --iban @FOLDER/iban.txt")
+    said = credit("providers details ada --iban - --tax-id -", typed=f" {IBANS['ada']} \n12/345/678\n")
+    assert ("iban: DE…51" in said, "tax id: 12…78" in said) == (True, True)
+    assert "the first line of - is empty" in credit("providers details ada --iban -", typed="", code=2)
+    assert "nowhere.txt: No such file" in credit("providers details ada --iban @FOLDER/nowhere.txt", code=1)
+
+
 def test_a_file_that_is_written_again_is_said_to_have_left(credit):
     credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/other.csv")
