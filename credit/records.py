@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from fractions import Fraction
 from itertools import pairwise
@@ -266,11 +266,33 @@ def output_name(source: str, external_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class CallIdentity:
+    """Ids by which loggers know one call of a model; an empty one is unknown.
+
+    Attributes:
+        trace: id of the trace.
+        span: id of the span within the trace.
+        parent: id of the span around it.
+        response: id that the model's server gave its response.
+        request: id that the server, or a gateway, gave the request.
+        choice: index of the answer among those of the call.
+    """
+
+    trace: str = ""
+    span: str = ""
+    parent: str = ""
+    response: str = ""
+    request: str = ""
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedOutput:
     """One logged generation of a model.
 
     `messages` is a chat prompt and `prompt` a plain one; at most one of them is filled, and an output without a prompt
-    has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes.
+    has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes. `identity` says
+    which call it is; two outputs that say the same are equal, whatever their loggers called them.
     """
 
     source: str
@@ -281,6 +303,7 @@ class LoggedOutput:
     prompt: str = ""
     messages: tuple[Message, ...] = ()
     weight_micro: int = MICRO
+    identity: CallIdentity = field(default=CallIdentity(), compare=False)
 
     @property
     def name(self) -> str:

@@ -8,14 +8,14 @@ functions of this module read them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
 from credit.errors import InputError
 from credit.ingest.fields import FieldError, filled, messages_of, storable, text_of
 from credit.ingest.json_documents import parse_json
-from credit.records import MICRO, LoggedOutput, Message
+from credit.records import MICRO, CallIdentity, LoggedOutput, Message
 
 T = TypeVar("T")
 
@@ -58,6 +58,8 @@ class Call:
         messages: chat prompt.
         weight_micro: weight of each output in micro-credits.
         source: scope of `id` where the record names one; empty: the format.
+        identity: every id in the record that another logger of the same call may know. The ledger compares them, so
+            that one call is one output.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Call:
     messages: tuple[Message, ...] = ()
     weight_micro: int = MICRO
     source: str = field(default="", kw_only=True)
+    identity: CallIdentity = field(default=CallIdentity(), kw_only=True)
 
     def outputs(self, source: str) -> list[LoggedOutput | Unusable | Skipped]:
         """Return one output for each answer; of several, the id ends in the answer's index: `chatcmpl-1#0`."""
@@ -88,6 +91,7 @@ class Call:
                 prompt=self.prompt,
                 messages=self.messages,
                 weight_micro=self.weight_micro,
+                identity=replace(self.identity, choice=index) if index else self.identity,
             )
             found.append(output)
         return found

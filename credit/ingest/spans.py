@@ -10,6 +10,7 @@ from credit.errors import InputError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.calls import FAILED, Entry, Skipped, SpanEntry, Unusable
 from credit.ingest.fields import digest
+from credit.records import CallIdentity
 
 _NO_CALL = Skipped("spans that are no call of a model")
 _TOLD_TWICE = Skipped("calls that another span tells of")
@@ -34,6 +35,10 @@ class LoggedSpan:
     is_call: bool
     failed: bool
     answered: bool
+
+    def identity(self, *, response: str = "") -> CallIdentity:
+        """Return the identity of the call in the span; `response` is the id of its response."""
+        return CallIdentity(self.trace, self.id, self.parent, response)
 
 
 class SpansMet:

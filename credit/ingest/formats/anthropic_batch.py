@@ -13,6 +13,7 @@ from credit.errors import InputError
 from credit.ingest.calls import FAILED, Call, Entry, answer_of
 from credit.ingest.fields import Identifier, InputModel, Name, validate
 from credit.ingest.spans import LogContext
+from credit.records import CallIdentity
 
 FIELDS = frozenset({"custom_id", "result"})
 
@@ -56,4 +57,5 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
             "a message batch does not say when it was answered; give its `ended_at`: --occurred-at 2026-01-07T09:30:00Z"
         )
     messages = context.requests.messages(found.custom_id)
-    return [Call(fields.id, context.occurred_at, fields.model, {0: answer_of(message)}, messages=messages)]
+    answers, identity = {0: answer_of(message)}, CallIdentity(response=fields.id)
+    return [Call(fields.id, context.occurred_at, fields.model, answers, messages=messages, identity=identity)]

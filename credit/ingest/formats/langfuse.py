@@ -90,7 +90,7 @@ def read_observation(record: Mapping[str, object], context: LogContext) -> Entry
     prompt, messages = read_part(prompt_of, record.get("input"), "input")
     moment = fields.start_time.replace(microsecond=fields.start_time.microsecond // 1000 * 1000)
     answers = read_part(answers_of, record.get("output"), "output")
-    return Call(fields.id, moment, fields.model, answers, prompt, messages, source=SOURCE)
+    return Call(fields.id, moment, fields.model, answers, prompt, messages, source=SOURCE, identity=span.identity())
 
 
 def _in_utc(value: object) -> object:

@@ -13,6 +13,7 @@ from credit.errors import InputError
 from credit.ingest.calls import FAILED, Call, Entry, Skipped, answers_of_choices
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixSeconds, validate
 from credit.ingest.spans import LogContext
+from credit.records import CallIdentity
 
 FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response"})
 
@@ -58,4 +59,5 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
     answers = answers_of_choices(call.response.choices)
     if _REDACTED in answers.values() or any(message.content == _REDACTED for message in call.messages):
         raise InputError("the texts were redacted by LiteLLM before it logged them (turn_off_message_logging)")
-    return [Call(call.id, call.start_time, call.model, answers, messages=call.messages)]
+    identity = CallIdentity(response=call.id)
+    return [Call(call.id, call.start_time, call.model, answers, messages=call.messages, identity=identity)]

@@ -78,7 +78,8 @@ def _read_span(trace: str, record: Mapping[str, object], context: LogContext) ->
     fields = validate(_MlflowSpan, {**record, "mlflow.llm.model": _value(attributes, "mlflow.llm.model")})
     prompt, messages = read_part(prompt_of, _value(attributes, "mlflow.spanInputs"), "mlflow.spanInputs")
     answers = read_part(answers_of, output, "mlflow.spanOutputs")
-    return Call(f"{trace}:{span.id}", fields.started, fields.model, answers, prompt, messages)
+    identity = span.identity()
+    return Call(f"{trace}:{span.id}", fields.started, fields.model, answers, prompt, messages, identity=identity)
 
 
 def _value(attributes: Mapping[str, object], name: str) -> object:

@@ -14,7 +14,7 @@ from credit.errors import InputError
 from credit.ingest.calls import FAILED, Call, Entry, answers_of_choices
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixTime, validate
 from credit.ingest.spans import LogContext
-from credit.records import Message
+from credit.records import CallIdentity, Message
 
 _REQUESTS = ("request", "input", "request_body")
 _RESPONSES = ("response", "output", "response_body")
@@ -70,7 +70,8 @@ def completion_call(response: Mapping[str, object], messages: tuple[Message, ...
     if kind is not None and kind != "chat.completion":
         raise InputError(f"the response is a {str(kind)[:60]!r}; only whole chat.completion objects can be read")
     fields = validate(_ChatCompletion, response)
-    return Call(fields.id, fields.created, fields.model, answers_of_choices(fields.choices), messages=messages)
+    answers, identity = answers_of_choices(fields.choices), CallIdentity(response=fields.id)
+    return Call(fields.id, fields.created, fields.model, answers, messages=messages, identity=identity)
 
 
 def _side(record: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:

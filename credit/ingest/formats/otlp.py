@@ -98,8 +98,9 @@ def _read_span(record: Mapping[str, object], context: LogContext) -> Entry:
     if output is None:
         raise InputError(_NO_CONTENT)
     fields = validate(_OtlpSpan, {**record, **attributes})
-    identity = fields.id or f"{span.trace}:{span.id}"
-    return Call(identity, fields.started, fields.model, _answers(output), messages=_asked(attributes))
+    name, answers, asked = fields.id or f"{span.trace}:{span.id}", _answers(output), _asked(attributes)
+    identity = span.identity(response=fields.id or "")
+    return Call(name, fields.started, fields.model, answers, messages=asked, identity=identity)
 
 
 def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -> dict[str, object]:
