@@ -15,19 +15,23 @@ _INVISIBLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return text without characters that steer a terminal, turn the direction of writing, or cannot be seen."""
-    return _INVISIBLE.sub("\ufffd", text)
+    """Return text with the code point, such as `<U+202E>`, for each character that nobody sees or that moves others."""
+    return _INVISIBLE.sub(lambda found: f"<{_code_point(found[0])}>", text)
 
 
 def invisible_character(text: str) -> str | None:
     """Return the code point of the first character that `printable` replaces, such as `U+202E`; None: there is none."""
     found = _INVISIBLE.search(text)
-    return f"U+{ord(found[0]):04X}" if found else None
+    return _code_point(found[0]) if found else None
 
 
 def printable_lines(text: str) -> str:
     """Return text as `printable` does, but with its line ends."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def _code_point(character: str) -> str:
+    return f"U+{ord(character):04X}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from credit.errors import InvalidRequestError, ValuationError
+from credit.errors import InvalidRequestError, MismatchError, ValuationError
 from credit.fidelity.recipes import Trainer
 from credit.records import PPM, LoggedOutput, TrainingRecord
-from credit.storage import canonical_json, make_folder, only_one, write_whole
+from credit.storage import canonical_json, make_folder, only_one, parse_object, write_whole
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.language_model import LanguageModel, load_model
 
@@ -137,7 +137,7 @@ class Laboratory:
         """Return the log-likelihoods of the outputs (Q,) after a retraining, and retrain if there is no result yet."""
         path = self._path(run)
         if path.is_file():
-            return np.asarray(json.loads(path.read_text())["log_likelihood"])
+            return _read_result(path, len(self.outputs))
         model = path.with_suffix(".model")
         # A killed training left it half written.
         shutil.rmtree(model, ignore_errors=True)
@@ -179,6 +179,21 @@ class Laboratory:
     def _path(self, run: Counterfactual) -> Path:
         key = hashlib.sha256(canonical_json([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()
         return self.folder / f"{key[:32]}.json"
+
+
+def _read_result(path: Path, outputs: int) -> NDArray[np.float64]:
+    """Return the log-likelihoods (Q,) that a retraining left.
+
+    Raises:
+        MismatchError: the file is damaged, or tells of another number of outputs.
+    """
+    try:
+        values = np.asarray(parse_object(path.read_bytes())["log_likelihood"], dtype=np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        raise MismatchError(f"{path} is damaged ({error}); delete it, and the model is trained again") from error
+    if values.shape != (outputs,):
+        raise MismatchError(f"{path} has {values.size} results for {outputs} outputs; delete it to train again")
+    return values
 
 
 def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from credit.errors import MismatchError
-from credit.storage import is_left_over, write_whole
+from credit.storage import is_left_over, parse_object, write_whole
 from credit.valuation.manifest import PROJECTIONS_FILE, is_index_file
 
 STATE_FILE = "build.json"
@@ -45,12 +45,15 @@ class ResumeState:
         """Read the state of the build in `folder`, or return that of a new build.
 
         Raises:
-            MismatchError: the folder holds an unfinished index of other inputs.
+            MismatchError: the folder holds an unfinished index of other inputs, or a damaged state.
         """
         path = folder / STATE_FILE
         if not path.is_file():
             return cls(inputs_sha256)
-        state = cls(**json.loads(path.read_text()))
+        try:
+            state = cls(**parse_object(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise MismatchError(f"{path} is damaged ({error}); delete {folder} and build again") from error
         if state.inputs_sha256 != inputs_sha256:
             raise MismatchError(
                 f"{folder} holds an unfinished index of another model, other data or other settings; "

@@ -124,7 +124,7 @@ def test_text_from_outside_cannot_steer_the_terminal(site):
     site.run("providers", "add", "bidi", "Ann")
     site.run("hold", "place", "bidi", "--reason", "said \u2067so\u202e")
     shown = site.run("hold", "list").stdout
-    assert "said \ufffdso\ufffd" in shown
+    assert "said <U+2067>so<U+202E>" in shown
     assert not {"\u202e", "\u2067"} & set(shown)
 
 

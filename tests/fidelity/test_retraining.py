@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from credit.errors import LockHeldError
+from credit.errors import LockHeldError, MismatchError
 from credit.fidelity.recipes import load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, plan
 from credit.records import Group, LoggedOutput
@@ -53,6 +53,12 @@ def test_killed_and_called_again_nothing_is_trained_twice_and_the_outcome_is_the
     assert told == [(done, len(RUNS)) for done in range(len(finished), len(RUNS) + 1)]
     for name, content in finished.items():
         assert (tmp_path / "runs" / name).read_bytes() == content
+
+    first = next((tmp_path / "runs").glob("*.json"))
+    for damage in ("{", "{}", '{"log_likelihood": "x"}', '{"log_likelihood": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]}'):
+        first.write_text(damage)
+        with pytest.raises(MismatchError, match=rf"{first.name} (is damaged|has 7 results).*delete it"):
+            laboratory(tmp_path / "runs").outcomes(RUNS)
 
     whole = laboratory(tmp_path / "whole").outcomes(RUNS)
     for run in RUNS:

@@ -202,6 +202,15 @@ def test_a_missing_file_and_an_altered_manifest_are_named(model, data, out):
         AttributionIndex.open(out)
 
 
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"inputs_sha256": 1, "more": 2}', "[" * 100_000])
+def test_a_damaged_resume_state_is_named_and_the_build_begins_anew_only_on_request(model, data, out, state):
+    out.mkdir()
+    (out / "build.json").write_text(state)
+    with pytest.raises(MismatchError, match=r"build\.json is damaged \(.*delete .*and build again"):
+        build_index(model, data, out, hidden_settings(rank=3), name="tiny")
+    assert (out / "build.json").read_text() == state
+
+
 def test_a_folder_that_is_no_index_is_refused(model, data, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         AttributionIndex.open(tmp_path / "nothing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from credit.ledger.indexes import MANIFEST_FILE, indexes, indexes_in_place, mani
 from credit.ledger.schema import score_book
 from credit.ledger.score_books import book_path
 from credit.ledger.verify.report import Problem
-from credit.storage import sha256_file
+from credit.storage import parse_object, sha256_file
 
 
 def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
@@ -52,14 +51,19 @@ def unchecked_indexes(conn: Connection) -> list[str]:
 
 
 def _file_problems(folder: Path, manifest_json: str) -> Iterator[Problem]:
-    manifest = json.loads(manifest_json)
-    for name, digest in sorted(manifest["files"].items()):
+    try:
+        manifest = parse_object(manifest_json)
+        files, checkpoints = dict(manifest["files"]), list(manifest["checkpoints"])
+    except (ValueError, TypeError, KeyError) as error:
+        yield Problem(str(folder), f"has no readable manifest ({error})")
+        return
+    for name, digest in sorted(files.items()):
         path = folder / name
         if not path.is_file():
             yield Problem(str(path), "is missing")
         elif sha256_file(path) != digest:
             yield Problem(str(path), "is not the registered file")
-    for member in manifest["checkpoints"]:
+    for member in checkpoints:
         inside = folder / member["folder"]
         # The manifest of a member is among the files above, so it was compared just now.
         path = inside / member["manifest"]
