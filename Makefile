@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format samples clean
+.PHONY: demo test lint format samples lock sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/credit demo
@@ -24,8 +24,19 @@ format: $(VENV)/.installed
 samples: $(VENV)/.installed
 	$(BIN)/python reports/render_samples.py
 
+# Everything that an installation takes, with the hash of every file: pip install --require-hashes -r requirements.lock
+lock: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra postgres --extra peft --extra sepa --constraint constraints.txt pyproject.toml --output-file requirements.lock
+
+# A bill of materials of the environment, in CycloneDX.
+sbom: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet 'cyclonedx-bom>=7'
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) credit-demo dist build
+	rm -rf $(VENV) credit-demo dist build sbom.json
 
 # One environment for everything. All pins are in constraints.txt; pyproject.toml says what is really needed.
 $(VENV)/.installed: pyproject.toml constraints.txt
