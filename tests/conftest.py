@@ -30,6 +30,24 @@ CREATED = datetime(2025, 12, 31, 12, tzinfo=UTC)
 """When the templates are made: the house's row and its seal say so, and with them every statement."""
 SYNCHRONOUS = database.SYNCHRONOUS
 """The product's setting, before `nothing_waits_for_the_disk`."""
+LONGEST_FIRST = (
+    "tests/test_demo.py",
+    "tests/valuation/test_trained_model.py",
+    "tests/fidelity/test_laboratory.py",
+    "tests/fidelity/test_damage.py",
+    "tests/pipeline/test_state_machine.py",
+    "tests/pipeline/test_permuted.py",
+    "tests/pipeline/test_altered_index.py",
+    "tests/valuation/test_kill.py",
+    "tests/payments/test_kill.py",
+)
+"""Files of half a minute and more, longest first: workers take whole files, and one left for the end runs alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first; all others keep their order."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
