@@ -107,7 +107,7 @@ def main(target: Path) -> None:
         upgrade(url, now=NOW)
         rendered = Path(scratch) / "samples"
         rendered.mkdir()
-        with Ledger.open(url) as ledger:
+        with Ledger.open(url, actor="make samples") as ledger:
             build(ledger, books)
             render(ledger, books, rendered, Path(scratch) / "export")
         if target.exists():

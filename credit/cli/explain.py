@@ -133,11 +133,13 @@ def _transaction_lines(found: Transaction, width: int) -> Iterator[str]:
     import json
 
     from credit.accounting.amounts import amount_text
+    from credit.ledger.actor import shown
     from credit.reporting.tables import Column, fitted
 
     head = found.header
     yield f"transaction {head.id}: {head.kind}, counts in {head.period}"
     yield f"effective on {head.effective_on}, recorded at {head.recorded_at}"
+    yield f"actor: {shown(head.actor)}"
     if head.memo:
         yield f"reason: {head.memo}"
     if head.reverses:

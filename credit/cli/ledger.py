@@ -112,23 +112,27 @@ def verify(workspace: Workspace, heads: tuple[str, ...]) -> None:
 @click.option("--period", type=PERIOD, help="Only those that count in this month.")
 @click.option("--provider", metavar="KEY", help="Only those that move something of this provider.")
 @click.option("--kind", help="Only this kind, such as adjustment, advance, allocation, credits, payout or pool.")
+@click.option("--actor", metavar="NAME", help='Only those of this actor; "not recorded" for those without.')
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Transactions to show.")
 @ledger_options
-def transactions(workspace: Workspace, period: str | None, provider: str | None, kind: str | None, limit: int) -> None:
+def transactions(
+    workspace: Workspace, period: str | None, provider: str | None, kind: str | None, actor: str | None, limit: int
+) -> None:
     """List the last transactions, the newest at the end, with the numbers that `credit reverse` takes.
 
     `credit explain transaction` shows the entries of one.
 
     \b
     Example: credit transactions --period 2026-10 --provider anna-books
-             credit transactions --kind adjustment --json
+             credit transactions --kind adjustment --actor anna@finance --json
     """
+    from credit.ledger.actor import shown as name
     from credit.ledger.transactions import transactions as find
     from credit.reporting.tables import Column, fitted
 
     with workspace.open() as ledger, ledger.read() as conn:
         # One more than asked for shows if there are others.
-        found = find(conn, period=period, provider=provider, kind=kind, limit=limit + 1)
+        found = find(conn, period=period, provider=provider, kind=kind, actor=actor, limit=limit + 1)
     shown = found[-limit:]
     columns = (
         Column("transaction", [str(item.id) for item in shown], is_number=True),
@@ -137,6 +141,7 @@ def transactions(workspace: Workspace, period: str | None, provider: str | None,
         Column("effective", [item.effective_on for item in shown]),
         Column("recorded", [item.recorded_at[:19] + "Z" for item in shown], spare=True),
         Column("entries", [str(item.entries) for item in shown], is_number=True),
+        Column("actor", [name(item.actor) for item in shown]),
     )
     notes = []
     for item in shown:

@@ -92,6 +92,24 @@ json_option = click.option(
 )
 
 
+_ACTOR = "credit.actor"
+
+
+def _note_actor(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_ACTOR] = value
+
+
+actor_option = click.option(
+    "--actor",
+    metavar="NAME",
+    envvar="CREDIT_ACTOR",
+    show_envvar=True,
+    expose_value=False,
+    callback=_note_actor,
+    help="Who asks for it; on record with everything written.  [default: the system's USER@HOST]",
+)
+
+
 def _field_mapping(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
     fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(fields) != len(pairs):
@@ -150,7 +168,7 @@ def workspace_options(command: Callable[..., R]) -> Callable[..., R]:
     def with_workspace(database: str, data_dir: Path, *args: Any, **kwargs: Any) -> R:
         from credit.pipeline.workspace import Workspace
 
-        workspace = Workspace(database, data_dir)
+        workspace = Workspace(database, data_dir, click.get_current_context().meta.get(_ACTOR))
         if exposed := shlex.join(map(str, workspace.exposed)):
             warn(f"warning: others can read {exposed}; keep it to yourself: chmod -R go= {exposed}")
         return command(*args, workspace=workspace, **kwargs)

@@ -113,7 +113,11 @@ def _agreement_line(item: Agreement) -> str:
         parts.append(f"agreement {agreed.agreement_reference}")
     begin = "the beginning" if item.valid_from == date.min else item.valid_from
     end = f"to {item.valid_to}" if item.valid_to else "on"
-    return f"{item.currency} v{item.version} from {begin} {end}: {', '.join(parts)}"
+    return f"{item.currency} v{item.version} from {begin} {end}: {', '.join(parts)}{_by(item.actor)}"
+
+
+def _by(actor: str | None) -> str:
+    return f" (by {actor})" if actor else ""
 
 
 @click.command()
@@ -217,4 +221,4 @@ def list_all(workspace: Workspace, provider: str | None, history: bool) -> None:
 def _hold_line(item: HoldEvent) -> str:
     done = "held since" if item.action == "hold" else "released on"
     what = f"collection {item.collection}" if item.collection else item.currency or "all currencies"
-    return f"{item.provider} ({what}): {done} {item.created_at:%Y-%m-%d}: {item.reason}"
+    return f"{item.provider} ({what}): {done} {item.created_at:%Y-%m-%d}: {item.reason}{_by(item.actor)}"

@@ -94,6 +94,11 @@ def day(name: str, *, nullable: bool = False) -> Column[str]:
     return checked(name, TEXT, "{} LIKE '____-__-__'", nullable=nullable)
 
 
+def actor() -> Column[str]:
+    """Return a column of actors; a row from before actors were recorded has none."""
+    return checked("actor", TEXT, "length({}) BETWEEN 1 AND 128", nullable=True)
+
+
 def in_period() -> Column[str]:
     """Return the period of a row, a reference to its table."""
     return Column("period_id", TEXT, ForeignKey("period.id"), nullable=False)

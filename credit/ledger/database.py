@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
 from credit.ledger import triggers
+from credit.ledger.actor import OPTION, checked_actor, system_actor
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS, metadata
 from credit.ledger.scrubbing import scrub_postgresql, scrub_sqlite
@@ -45,22 +46,31 @@ _NO_PRIVILEGE = "42501"
 
 
 class Ledger:
-    """An open ledger at the revision that this version of `credit` reads and writes."""
+    """An open ledger at the revision that this version of `credit` reads and writes.
 
-    __slots__ = ("_engine", "url")
+    Everything written through it names its `actor`.
+    """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    __slots__ = ("_engine", "actor", "url")
+
+    def __init__(self, engine: Engine, actor: str) -> None:
+        self._engine = engine.execution_options(**{OPTION: actor})
+        self.actor = actor
         self.url = redact(engine.url)
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, actor: str | None = None) -> Self:
         """Open the ledger at `url`.
+
+        Args:
+            url: of SQLite or PostgreSQL.
+            actor: who writes; None for the system's user and host.
 
         Raises:
             LedgerError: it is missing, unreachable, or of another revision than this version of `credit`.
-            InvalidRequestError: the URL is not one of SQLite or PostgreSQL.
+            InvalidRequestError: the URL is not one of SQLite or PostgreSQL, or the actor is no name.
         """
+        by = checked_actor(system_actor() if actor is None else actor)
         target = parse_url(url)
         if target.get_backend_name() == "sqlite" and not Path(str(target.database)).is_file():
             raise LedgerError(f"there is no ledger at {redact(target)}; create it: {_INIT}")
@@ -71,7 +81,7 @@ class Ledger:
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, by)
 
     def close(self) -> None:
         """Give back every connection."""

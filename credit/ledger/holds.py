@@ -6,7 +6,7 @@ A hold covers all money owed to a provider, the money in one currency, or the ea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -21,6 +21,7 @@ from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import account, provider
+from credit.ledger.seals import last_actor
 from credit.ledger.values import check_currency, is_storable, utc_text
 from credit.records import HOUSE, Group
 
@@ -30,7 +31,10 @@ Scope = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class HoldEvent:
-    """The placing or release of a hold; without currency and collection it covers all money of the provider."""
+    """The placing or release of a hold; without currency and collection it covers all money of the provider.
+
+    `actor` is who did it, once it is read from the ledger.
+    """
 
     provider: str
     currency: str | None
@@ -38,6 +42,7 @@ class HoldEvent:
     reason: str
     created_at: datetime
     collection: str | None = None
+    actor: str | None = field(default=None, compare=False)
 
     @property
     def scope(self) -> Scope:
@@ -86,7 +91,7 @@ def hold_history(
     conn: Connection, provider_key: str | None = None, *, until: datetime | None = None
 ) -> list[HoldEvent]:
     """Return every hold and release, of one provider or of all, in order; `until` a moment."""
-    query = select(schema.hold, PROVIDER).join_from(schema.hold, provider)
+    query = select(schema.hold, PROVIDER, last_actor(schema.hold)).join_from(schema.hold, provider)
     if provider_key is not None:
         query = query.where(schema.hold.c.provider_id == provider_id(conn, provider_key))
     if until is not None:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from credit.errors import IdempotencyError, LedgerError, PeriodClosedError
 from credit.ledger.accounts import IN_CREDITS, parse_account
+from credit.ledger.actor import actor_of
 from credit.ledger.clock import recorded_moment
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_ids
@@ -29,6 +30,9 @@ from credit.storage import canonical_json
 
 ENCODING = "credit.ledger.1"
 """First element of the hashed text: the name of this encoding, so that no other can be taken for it."""
+
+WITH_ACTOR = "credit.ledger.2"
+"""Encoding of a transaction that names its actor, as every one does since revision 0002."""
 
 ENTRIES_AT_ONCE = 20_000
 """Entries written at a time: bounds memory; more are no faster."""
@@ -88,6 +92,7 @@ class HashedFields(NamedTuple):
     reverses_txn_id: int | None
     memo: str
     details_json: str
+    actor: str | None = None
 
 
 _ENTRY_COLUMNS = ("txn_id", "line_no", "entry_count", "account_id", "commodity", "amount")
@@ -128,10 +133,12 @@ def _details_json(posting: Posting) -> str:
 
 
 def _chain_hash(header: HashedFields, entries_json: str) -> str:
-    prev, seq, count, kind, period_id, key, digest, effective, recorded, undone, memo, details = header
+    prev, seq, count, kind, period_id, key, digest, effective, recorded, undone, memo, details, actor = header
     texts = ",".join(map(_quoted, (kind, period_id, key, digest, effective, recorded)))
-    tail = f"{'null' if undone is None else undone},{_quoted(memo)},{_quoted(details)},{entries_json}"
-    content = f'["{ENCODING}",{_quoted(prev)},{seq},{count},{texts},{tail}]'
+    # Without an actor in the older encoding: transactions from before actors keep their hashes.
+    encoding, by = (ENCODING, "") if actor is None else (WITH_ACTOR, f"{_quoted(actor)},")
+    tail = f"{'null' if undone is None else undone},{_quoted(memo)},{_quoted(details)},{by}{entries_json}"
+    content = f'["{encoding}",{_quoted(prev)},{seq},{count},{texts},{tail}]'
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -170,7 +177,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     serialise_writers(conn)
     known = _posted_before(conn, [item.idempotency_key for item in postings])
     seq, prev = chain_head(conn)
-    recorded = utc_text(recorded_moment(conn, now))
+    recorded, actor = utc_text(recorded_moment(conn, now)), actor_of(conn)
     results: list[Posted] = []
     fresh: list[tuple[Posting, HashedFields, str]] = []
     for item in postings:
@@ -180,7 +187,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
         first = known.get(item.idempotency_key)
         if first is None:
             seq += 1
-            header = _header(item, digest, details, prev, seq, recorded)
+            header = _header(item, digest, details, prev, seq, recorded, actor)
             prev = _chain_hash(header, lines)
             fresh.append((item, header, prev))
             results.append(Posted(seq, seq, prev, replayed=False))
@@ -287,10 +294,12 @@ def chain_head(conn: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
-def _header(item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str) -> HashedFields:
+def _header(
+    item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str, actor: str | None
+) -> HashedFields:
     day, key = item.effective_on.isoformat(), item.idempotency_key
     # Plain text: a driver takes no list of texts and members of an enumeration together.
-    said = (str(item.kind), item.period, key, digest, day, recorded, item.reverses, item.memo, details_json)
+    said = (str(item.kind), item.period, key, digest, day, recorded, item.reverses, item.memo, details_json, actor)
     return HashedFields(prev, seq, len(item.entries), *said)
 
 

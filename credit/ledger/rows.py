@@ -1,7 +1,8 @@
 """Records and rows: the one mapping between frozen dataclasses and rows of tables.
 
-A field has the name of its column, with three exceptions. `period` is the column `period_id`, and `on` the column
+A field has the name of its column, with four exceptions. `period` is the column `period_id`, and `on` the column
 `on_day`. `provider` is the provider's key: a query labels the key so (`PROVIDER`), and a row has the provider's id.
+`actor` is who wrote the row: its seal says so, and a query labels it so (`last_actor`).
 The fields of a record inside a record are columns of the same row. Moments and days are text in a row, and truth values
 are 0 or 1.
 """
@@ -89,6 +90,7 @@ def _columns_of(record: DataclassInstance) -> dict[str, object]:
             found |= _columns_of(value)
         else:
             found[_COLUMNS.get(item.name, item.name)] = _stored(value)
+    found.pop("actor", None)  # the seal takes it from the connection
     return found
 
 

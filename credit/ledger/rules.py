@@ -160,6 +160,7 @@ def _journal_rules() -> Iterator[Rule]:
         f"NEW.kind = '{TransactionKind.COLLECTION_RELEASE}'"
         f" AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
     )
+    header["it names no actor"] = "NEW.actor IS NULL"
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)
     yield Rule("seal", "INSERT", "a seal follows the last one", "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM seal)")
@@ -169,6 +170,7 @@ def _journal_rules() -> Iterator[Rule]:
         "prev_hash is not the hash of the last seal",
         f"NEW.prev_hash <> coalesce({_LAST_SEAL}, '{GENESIS}')",
     )
+    yield Rule("seal", "INSERT", "it names no actor", "NEW.actor IS NULL")
 
 
 def _period_rules() -> Iterator[Rule]:

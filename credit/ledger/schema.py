@@ -29,6 +29,7 @@ from credit.ledger.accounts import AccountKind
 from credit.ledger.columns import (
     BIG,
     TEXT,
+    actor,
     big,
     checked,
     count,
@@ -50,7 +51,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -93,6 +94,7 @@ ledger_txn = table(
     text("details_json"),
     sha256("prev_hash"),
     sha256("hash"),
+    actor(),
     CheckConstraint("id = seq", name="id_is_seq"),
     CheckConstraint("reverses_txn_id < id", name="reverses_earlier"),
     UniqueConstraint("seq"),
@@ -134,6 +136,7 @@ seal = table(
     sha256("row_sha256"),
     sha256("prev_hash"),
     sha256("hash"),
+    actor(),
     UniqueConstraint("hash"),
     Index(None, "table_name", "row_id"),
 )

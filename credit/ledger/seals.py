@@ -3,7 +3,8 @@
 Transactions have hashes of their own. All other rows (terms, holds, rates, names, pools, allocations, statements,
 payouts, files, score books, ...) are sealed: a seal holds the hash of a row's content, and seals are chained in the
 order of writing. With them `credit verify` finds each change, removal and insertion behind the ledger's back, in every
-column. A row that may change (a provider's name, a period) is sealed again, and its last seal counts.
+column. A row that may change (a provider's name, a period) is sealed again, and its last seal counts. A seal names the
+actor who wrote the row.
 
 The many rows of two tables are sealed together: outputs with their file, valuations with their score book. A seal
 outlives the personal data behind it. Each version of personal data has a salt, erased with it: the remaining hash is
@@ -19,6 +20,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, select
 
 from credit.ledger import schema
+from credit.ledger.actor import actor_of
 from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
 from credit.ledger.sql import insert_records, insert_rows
 from credit.ledger.values import GENESIS
@@ -26,6 +28,9 @@ from credit.storage import canonical_json
 
 ENCODING = "credit.seal.1"
 """First element of every hashed text. It names the encoding, so that no other can be mistaken for it."""
+
+WITH_ACTOR = "credit.seal.2"
+"""Encoding of a seal that names its actor, as every one does since revision 0002."""
 
 # The journal has its own chain; outputs and valuations are sealed with their file and book.
 _OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, valuation, seal)
@@ -42,7 +47,7 @@ _INSIDE: Mapping[str, Select[Any]] = {
 """Rows sealed with a row of another table: their first column is their order, their last refers to that row."""
 
 
-_SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash")
+_SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash", "actor")
 
 
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
@@ -62,12 +67,13 @@ def seal_row(conn: Connection, table: Table, key: str | int) -> None:
 def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any]]) -> None:
     """Seal rows of a table, in order."""
     number, prev = seal_head(conn)  # safe: one writer at a time
+    actor = actor_of(conn)
     seals: list[tuple[object, ...]] = []
     for row in rows:
         number += 1
         of, content = row_number(row["id"]), row_sha256(conn, table_name, row)
-        digest = seal_hash(prev, number, table_name, of, content)
-        seals.append((number, table_name, of, content, prev, digest))
+        digest = seal_hash(prev, number, table_name, of, content, actor)
+        seals.append((number, table_name, of, content, prev, digest, actor))
         prev = digest
     insert_rows(conn, seal, _SEAL_COLUMNS, seals)
 
@@ -83,9 +89,12 @@ def has_seal(conn: Connection, digest: str) -> bool:
     return conn.execute(select(seal.c.id).where(seal.c.hash == digest)).scalar() is not None
 
 
-def seal_hash(prev: str, number: int, table_name: str, of: int, content: str) -> str:
+def seal_hash(prev: str, number: int, table_name: str, of: int, content: str, actor: str | None) -> str:
     """Return the hash of a seal: SHA-256 of a JSON array of its fields."""
-    return hashlib.sha256(canonical_json((ENCODING, prev, number, table_name, of, content)).encode()).hexdigest()
+    said = (prev, number, table_name, of, content)
+    # Without an actor in the older encoding: seals from before actors keep their hashes.
+    whole = (ENCODING, *said) if actor is None else (WITH_ACTOR, *said, actor)
+    return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
 
 
 def row_number(key: str | int) -> int:
@@ -124,6 +133,18 @@ def last_seal(table: Table) -> Any:
         .order_by(seal.c.id.desc())
         .limit(1)
         .scalar_subquery()
+    )
+
+
+def last_actor(table: Table) -> Any:
+    """Return the actor in the last seal of each row, as a column `actor` of a query over the table."""
+    return (
+        select(seal.c.actor)
+        .where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
+        .order_by(seal.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("actor")
     )
 
 

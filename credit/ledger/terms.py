@@ -8,7 +8,7 @@ new version begins in a closed period.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -21,13 +21,17 @@ from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import contract_term, provider
+from credit.ledger.seals import last_actor
 from credit.ledger.values import check_currency, first_day, following, is_currency, is_storable, utc_moment, utc_text
 from credit.records import HOUSE, Terms
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A version of a provider's terms in a currency; `valid_to` is its last day, or None without an end."""
+    """A version of a provider's terms in a currency; `valid_to` is its last day, or None without an end.
+
+    `actor` is who recorded it, once it is read from the ledger.
+    """
 
     provider: str
     currency: str
@@ -37,6 +41,7 @@ class Agreement:
     supersedes: bool
     terms: Terms
     created_at: datetime
+    actor: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         end = f"to {self.valid_to}" if self.valid_to else "on"
@@ -186,7 +191,7 @@ def _covers(item: Agreement, on: date) -> bool:
 def _agreements() -> Select[Any]:
     """Return a query for all versions, the latest of each provider and currency last."""
     return (
-        select(contract_term, PROVIDER)
+        select(contract_term, PROVIDER, last_actor(contract_term))
         .join_from(contract_term, provider)
         .order_by(provider.c.key, contract_term.c.currency, contract_term.c.version)
     )

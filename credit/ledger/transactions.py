@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, exists, select
 
 from credit.errors import LedgerError
+from credit.ledger.actor import NOT_RECORDED, shown
 from credit.ledger.journal import Entry, entries_of, journal_lines
 from credit.ledger.providers import provider_id
 from credit.ledger.schema import account, ledger_entry, ledger_txn
@@ -18,7 +19,10 @@ from credit.ledger.transaction_kinds import TransactionKind
 
 @dataclass(frozen=True, slots=True)
 class TransactionHeader:
-    """A transaction without its entries; `reverses` and `reversed_by` are ids of other transactions."""
+    """A transaction without its entries.
+
+    `reverses` and `reversed_by` are ids of other transactions. `actor` is None where none was recorded.
+    """
 
     id: int
     kind: str
@@ -29,6 +33,7 @@ class TransactionHeader:
     memo: str
     reverses: int | None
     reversed_by: int | None
+    actor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ _COLUMNS = (
     ledger_txn.c.memo,
     ledger_txn.c.reverses_txn_id,
     _undoing.c.id.label("reversed_by"),
+    ledger_txn.c.actor,
 )
 
 
@@ -64,6 +70,7 @@ def transactions(
     period: str | None = None,
     provider: str | None = None,
     kind: str | None = None,
+    actor: str | None = None,
     limit: int | None = None,
 ) -> list[TransactionHeader]:
     """Return transactions in the order of the chain; of more than `limit` (at least 1), the last ones.
@@ -73,10 +80,11 @@ def transactions(
         period: only transactions of this month `YYYY-MM`.
         provider: only transactions with an entry in an account of this provider.
         kind: only transactions of this kind, such as `adjustment`.
+        actor: only transactions of this actor; `NOT_RECORDED` for those without.
         limit: the largest number to return; None for all.
 
     Raises:
-        LedgerError: the provider is unknown, or no transaction is of the kind.
+        LedgerError: the provider is unknown, or no transaction is of the kind or actor.
     """
     query = select(*_COLUMNS).outerjoin(_undoing, _undoing.c.reverses_txn_id == ledger_txn.c.id)
     if period is not None:
@@ -86,12 +94,24 @@ def transactions(
         if kind not in known:
             raise LedgerError(f"no transaction is of the kind {kind!r}; there are: {', '.join(known) or 'none at all'}")
         query = query.where(ledger_txn.c.kind == kind)
+    if actor is not None:
+        query = query.where(_by(conn, actor))
     if provider is not None:
         own = select(account.c.id).where(account.c.provider_id == provider_id(conn, provider))
         moved = (ledger_entry.c.txn_id == ledger_txn.c.id) & ledger_entry.c.account_id.in_(own)
         query = query.where(exists().where(moved))
     last = query.order_by(ledger_txn.c.id.desc()).limit(limit)
     return [TransactionHeader(*row) for row in reversed(conn.execute(last).all())]
+
+
+def _by(conn: Connection, actor: str) -> ColumnElement[bool]:
+    """Return the condition for transactions of an actor; LedgerError if there are none."""
+    known = [shown(found) for found in conn.execute(select(ledger_txn.c.actor).distinct()).scalars()]
+    if actor not in known:
+        raise LedgerError(
+            f"no transaction is of the actor {actor!r}; there are: {', '.join(sorted(known)) or 'none at all'}"
+        )
+    return ledger_txn.c.actor.is_(None) if actor == NOT_RECORDED else ledger_txn.c.actor == actor
 
 
 def transaction(conn: Connection, txn_id: int) -> Transaction:

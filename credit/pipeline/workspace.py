@@ -11,14 +11,15 @@ from credit.storage import is_exposed
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A ledger's database, and the folder of its files."""
+    """A ledger's database, the folder of its files, and who writes; None for the system's user and host."""
 
     database: str
     data_dir: Path
+    actor: str | None = None
 
     def open(self) -> Ledger:
         """Open the ledger; LedgerError with the remedy if there is none."""
-        return Ledger.open(self.database)
+        return Ledger.open(self.database, actor=self.actor)
 
     @property
     def exposed(self) -> tuple[Path, ...]:

@@ -31,6 +31,7 @@ class _Line:
     kind: str
     day: date
     hash: str
+    actor: str | None
     account: str
     currency: str
     amount_minor: int
@@ -108,9 +109,15 @@ def _transactions(lines: list[_Line], period: str) -> Iterator[str]:
             yield f"  transaction: {line.txn_id}"
             yield f'  hash: "{line.hash}"'
             yield f"  effective: {line.day}"
+            if line.actor is not None:
+                yield f'  actor: "{_in_quotes(line.actor)}"'
             last_id = line.txn_id
         yield f"  {account_name(line.account)}  {_shown(-line.amount_minor, line.currency)}"
     yield ""
+
+
+def _in_quotes(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _shown(minor: int, currency: str) -> str:
@@ -124,12 +131,13 @@ def _balances(conn: Connection, *, before: str) -> dict[tuple[str, str], int]:
 
 
 def _lines(conn: Connection, period: str) -> Iterator[_Line]:
-    columns = (ledger_txn.c.id, ledger_txn.c.kind, ledger_txn.c.effective_on, ledger_txn.c.hash)
+    txn = ledger_txn.c
+    columns = (txn.id, txn.kind, txn.effective_on, txn.hash, txn.actor)
     rows = conn.execute(
         journal_lines(*columns, account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
         .where(ledger_txn.c.period_id == period, ledger_entry.c.commodity != CREDIT)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no),
         execution_options=_STREAM,
     )
-    for number, kind, day, digest, key, currency, amount in rows:
-        yield _Line(number, kind, date.fromisoformat(day), digest, key, currency, amount)
+    for number, kind, day, digest, actor, key, currency, amount in rows:
+        yield _Line(number, kind, date.fromisoformat(day), digest, actor, key, currency, amount)

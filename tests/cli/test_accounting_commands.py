@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 from datetime import UTC, datetime
 
 THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
@@ -93,6 +95,20 @@ def test_a_pool_that_was_taken_back_is_shown_as_such_and_its_reference_is_used_u
     found = json.loads(credit("pool list 2026-01 --json"))["pools"]
     assert [item["taken_back_by"] for item in found] == [2, None]
     assert credit("pool list 2026-02") == "no pools were added\n"
+
+
+def test_who_did_it_is_on_record(credit):
+    credit(f"adjust ann 7 EUR --period {THIS_MONTH} --reason", "a gift")
+    credit(f"--actor ben adjust ann 2 USD --period {THIS_MONTH} --reason gift")
+    credit("--actor ben hold place ann --reason disputed")
+    first, last = json.loads(credit("transactions --json"))["transactions"]
+    assert first["actor"] == f"{getpass.getuser()}@{socket.gethostname()}"
+    assert json.loads(credit("transactions --actor ben --json"))["transactions"] == [last]
+    assert "\nactor: ben\n" in credit("explain transaction 2")
+    assert "disputed (by ben)" in credit("hold list")
+    assert "(by ben)" in credit("--actor ben providers terms ann --currency EUR --rate 70%")
+    assert "there are: ben, " in credit("transactions --actor cho", code=1)
+    assert "an actor is a name" in credit("--actor ' ' providers list", code=2)
 
 
 def test_what_can_be_reversed_is_listed_and_shown(credit):

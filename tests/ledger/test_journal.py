@@ -75,8 +75,8 @@ def test_the_hash_is_that_of_the_documented_encoding(conn):
     second = journal.post(conn, posting, now=NOW)
     stored = conn.execute(select(ledger_txn).where(ledger_txn.c.seq == 2)).one()
     fields = [
-        "credit.ledger.1", first.hash, 2, 3, "credits", "2026-10", "b", stored.input_sha256, "2026-10-05",
-        "2026-10-05T12:30:00.000000Z", None, '"é\n', '{"a":[2],"z":1}',
+        "credit.ledger.2", first.hash, 2, 3, "credits", "2026-10", "b", stored.input_sha256, "2026-10-05",
+        "2026-10-05T12:30:00.000000Z", None, '"é\n', '{"a":[2],"z":1}', stored.actor,
         [["credits:issued", "CREDIT", -12], ["credits:earned:ada/novels", "CREDIT", 7],
          ["credits:earned:bell/default", "CREDIT", 5]],
     ]  # fmt: skip
@@ -92,8 +92,9 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda in
 @given(
     TEXTS, TEXTS, TEXTS, st.lists(st.tuples(TEXTS, TEXTS, st.integers()), max_size=3),
     st.dictionaries(TEXTS, JSON, max_size=2), st.none() | st.integers(1),
+    TEXTS,
 )  # fmt: skip
-def test_what_is_hashed_is_what_the_general_encoder_would_write(kind, key, memo, lines, details, reverses):
+def test_what_is_hashed_is_what_the_general_encoder_would_write(kind, key, memo, lines, details, reverses, actor):
     def sha256(value: object) -> str:
         return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
@@ -115,7 +116,9 @@ def test_what_is_hashed_is_what_the_general_encoder_would_write(kind, key, memo,
         memo,
         canonical_json(details),
     )
-    assert journal.chain_hash(header, lines) == sha256((journal.ENCODING, *header, lines))
+    assert journal.chain_hash(header, lines) == sha256((journal.ENCODING, *header[:-1], lines))
+    named = header._replace(actor=actor)
+    assert journal.chain_hash(named, lines) == sha256((journal.WITH_ACTOR, *named, lines))
 
 
 def test_the_same_posting_again_returns_the_first_result(conn):

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, create_engine, inspect, text
 
 from credit.errors import LedgerError
-from credit.ledger import database, holds, journal, providers, triggers
+from credit.ledger import database, holds, journal, providers, transactions, triggers
 from credit.ledger.columns import TEXT
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.schema import REVISIONS, hold, metadata, seal
@@ -24,10 +24,13 @@ from credit.resources import resource
 from tests.conftest import ON_SQLITE
 from tests.ledger import samples
 
+RELEASED = Path(__file__).parent / "released"
+"""Rows of a ledger of each released revision."""
+
 NEXT_RELEASE = """
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{last}", None, None
 
 
 def upgrade():
@@ -42,12 +45,6 @@ def test_the_revisions_build_what_the_schema_says(ledger):
     with ledger.read() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
         assert set(inspect(conn).get_table_names()) == {*metadata.tables, "alembic_version"}
-
-
-def test_the_first_revision_is_the_schema_frozen():
-    """To be deleted with the first revision after release 0.2.0, which the schema then includes."""
-    frozen_sql = runpy.run_path(str(resource("migrations") / "freeze.py"))["frozen_sql"]
-    assert (resource("migrations") / "versions" / "0001_ledger.sql").read_text("utf-8") == frozen_sql()
 
 
 def test_an_upgrade_leaves_every_trigger_in_place(ledger, engine_name):
@@ -106,8 +103,8 @@ def next_release(url: str, migrations: Path) -> None:
     """Upgrade and use a ledger as the next release would, in a process of its own."""
     for table in (seal, hold):
         table.append_column(Column("note", TEXT))
-    database.REVISIONS = ("0001", "0002")
-    assert upgrade(url, migrations=migrations) == "0002"
+    database.REVISIONS = (*REVISIONS, "9999")
+    assert upgrade(url, migrations=migrations) == "9999"
     with Ledger.open(url) as ledger:
         assert verify(ledger, None).problems == ()
         with ledger.write() as conn:
@@ -118,13 +115,15 @@ def next_release(url: str, migrations: Path) -> None:
             conn.execute(text("UPDATE hold SET note = 'x'"))
 
 
-def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(database_url, engine_name, tmp_path):
+def test_a_ledger_of_this_release_is_upgraded_with_all_that_is_in_it(database_url, engine_name, tmp_path):
     with Ledger.open(database_url) as ledger, ledger.write() as conn:
         samples.populate(conn)
         before = rows(conn)
     shutil.copytree(resource("migrations"), tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     column = "'TEXT'" if engine_name == "sqlite" else """'TEXT COLLATE "C"'"""
-    (tmp_path / "migrations" / "versions" / "0002_notes.py").write_text(NEXT_RELEASE.format(text=column))
+    (tmp_path / "migrations" / "versions" / "9999_notes.py").write_text(
+        NEXT_RELEASE.format(text=column, last=REVISIONS[-1])
+    )
     process = multiprocessing.get_context("spawn").Process(
         target=next_release, args=(database_url, tmp_path / "migrations")
     )
@@ -137,6 +136,36 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_all_that_is_in_it(databa
             kept = {tuple(row)[: len(before[name][0])] for row in old} if before[name] else set()
             assert {tuple(row) for row in before[name]} <= kept
     made.dispose()
+
+
+@pytest.mark.parametrize("revision", sorted(path.stem for path in RELEASED.glob("*.sql")))
+def test_a_ledger_of_an_earlier_release_is_upgraded_verified_and_used(empty_url, revision):
+    """Rows of `samples.populate` as the release of that revision wrote them, one INSERT a line."""
+    made = create_engine(empty_url.replace("postgresql://", "postgresql+psycopg://"))
+    config = Config()
+    config.set_main_option("script_location", str(resource("migrations")))
+    with made.begin() as conn:
+        config.attributes["connection"] = conn
+        command.upgrade(config, revision)
+        conn.exec_driver_sql("DELETE FROM seal")
+        conn.exec_driver_sql("DELETE FROM provider")
+        for line in (RELEASED / f"{revision}.sql").read_text("utf-8").splitlines():
+            conn.exec_driver_sql(line, execution_options={"no_parameters": True})
+    made.dispose()
+    upgrade(empty_url)
+    with Ledger.open(empty_url) as ledger:
+        with ledger.read() as conn:
+            before = transactions.transactions(conn)
+        assert verify(ledger, None).problems == ()
+        with ledger.write() as conn:
+            journal.post(conn, samples.credit_posting("after the upgrade"), now=samples.NOW)
+            holds.place_hold(conn, "ada", "GBP", "a question", now=samples.NOW)
+        assert verify(ledger, None).problems == ()
+        with ledger.read() as conn:
+            *same, last = transactions.transactions(conn)
+        assert same == before
+        assert {item.actor for item in before} == {None}
+        assert last.actor == ledger.actor
 
 
 def test_an_upgrade_that_fails_leaves_nothing(empty_url, tmp_path):

@@ -29,8 +29,8 @@ COLUMNS = [
 
 HEADER = (
     "INSERT INTO ledger_txn (id, seq, entry_count, kind, period_id, idempotency_key, input_sha256, effective_on,"
-    " recorded_at, reverses_txn_id, memo, details_json, prev_hash, hash) VALUES (:id, :seq, :entry_count, 'raw',"
-    " :period, :key, :digest, '2026-10-05', :recorded, :reverses, '', '{}', :prev, :hash)"
+    " recorded_at, reverses_txn_id, memo, details_json, prev_hash, hash, actor) VALUES (:id, :seq, :entry_count, 'raw',"
+    " :period, :key, :digest, '2026-10-05', :recorded, :reverses, '', '{}', :prev, :hash, :actor)"
 )
 
 PAIR = ((1, "CREDIT", -5), (2, "CREDIT", 5))
@@ -85,6 +85,7 @@ class Raw:
             "reverses": None,
             "prev": self.prev,
             "hash": f"{self.seq:064d}",
+            "actor": "anna",
         }
         self.conn.execute(text(HEADER), {**values, **changes})
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from beancount.loader import load_file
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.ledger.database import Ledger
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
 from credit.reporting.books import account_name, beancount_text
@@ -38,6 +40,18 @@ def test_the_books_pass_bean_check(ledger, tmp_path):
     text = (tmp_path / "2026-10.beancount").read_text()
     assert "2026-11-01 balance Liabilities:Payout-exported:Cho-U-7  -1000000.00 EUR" in text
     assert "2026-11-01 balance Liabilities:Payout-exported:Ada  0.00 EUR" in text
+
+
+def test_the_books_name_the_actor_of_each_transaction(database_url, tmp_path):
+    actor = 'an"na\\ben'
+    with Ledger.open(database_url, actor=actor) as ledger:
+        owe(ledger)
+        books = tmp_path / "books.beancount"
+        books.write_text(beancount_text(ledger, SEPTEMBER))
+    bean_check(books)
+    entries, errors, _ = load_file(str(books))
+    assert not errors
+    assert {item.meta.get("actor") for item in entries if "transaction" in item.meta} == {actor}
 
 
 KEYS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)

@@ -75,6 +75,8 @@ def _misplaced(header: HashedFields, txn_id: int, before: HashedFields, head: st
         return f"does not continue the chain: prev_hash is not the hash of transaction {before.seq}"
     if header.recorded_at < before.recorded_at:
         return f"was recorded at {header.recorded_at}, before transaction {before.seq} at {before.recorded_at}"
+    if header.actor is None and before.actor is not None:
+        return f"names no actor; every transaction since {before.seq} must"
     return None
 
 
@@ -108,7 +110,7 @@ def check_accounts(conn: Connection) -> Iterator[Problem]:
 
 def check_seals(conn: Connection) -> Iterator[Problem]:
     """Yield each changed seal, each break of their chain, and each seal of a table without seals."""
-    last, head = 0, GENESIS
+    last, head, before = 0, GENESIS, None
     known = {table.name for table in seals.SEALED}
     for row in conn.execute(select(seal).order_by(seal.c.id), execution_options=_STREAM):
         place = f"seal {row.id}"
@@ -116,11 +118,13 @@ def check_seals(conn: Connection) -> Iterator[Problem]:
             yield Problem(place, f"follows seal {last}: one is missing or out of order")
         elif row.prev_hash != head:
             yield Problem(place, f"does not continue the chain: prev_hash is not the hash of seal {last}")
-        elif seals.seal_hash(row.prev_hash, row.id, row.table_name, row.row_id, row.row_sha256) != row.hash:
+        elif seals.seal_hash(row.prev_hash, row.id, row.table_name, row.row_id, row.row_sha256, row.actor) != row.hash:
             yield Problem(place, "is not what was written: its fields do not have its hash")
         elif row.table_name not in known:
             yield Problem(place, f"is of {row.table_name}, a table without seals")
-        last, head = row.id, row.hash
+        elif row.actor is None and before is not None:
+            yield Problem(place, f"names no actor; every seal since {last} must")
+        last, head, before = row.id, row.hash, row.actor
 
 
 def check_sealed_rows(conn: Connection) -> Iterator[Problem]:
