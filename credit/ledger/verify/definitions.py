@@ -149,20 +149,23 @@ def _taken_apart(statements: Iterator[str]) -> dict[str, str]:
     """Return the parts of SQLite's statements by name: a column in one part, each constraint in another."""
     found: dict[str, str] = {}
     for statement in statements:
-        said = " ".join(statement.replace('"', "").split())
-        table = _TABLE.fullmatch(said)
+        whole = " ".join(statement.replace('"', "").split())
+        table = _TABLE.fullmatch(whole)
         if table is None:
-            unique, _, rest = said.removeprefix("CREATE ").rpartition("INDEX ")
+            unique, _, rest = whole.removeprefix("CREATE ").rpartition("INDEX ")
             found[f"index {rest.split()[0]}"] = unique + rest
             continue
         name, body, options = table.groups()
         found[f"table {name}"] = options.replace(" ", "")
         for part in _parts(body):
             column, *constraints = _CONSTRAINT.split(part)
+            of, _, kind = column.partition(" ")
             if column:
-                of, _, kind = column.partition(" ")
                 found[f"column {name}.{of}"] = kind
-            found |= {f"constraint {key}": said for key, said in zip(constraints[::2], constraints[1::2], strict=True)}
+            for key, rule in zip(constraints[::2], constraints[1::2], strict=True):
+                # A column that came later has its foreign key in the column; SQLite adds none to a table.
+                said = f"FOREIGN KEY({of}) {rule}" if rule.startswith("REFERENCES ") else rule
+                found[f"constraint {key}"] = said
     return found
 
 
