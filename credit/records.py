@@ -292,7 +292,9 @@ class LoggedOutput:
 
     `messages` is a chat prompt and `prompt` a plain one; at most one of them is filled, and an output without a prompt
     has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes. `identity` says
-    which call it is; two outputs that say the same are equal, whatever their loggers called them.
+    which call it is; two outputs that say the same are equal, whatever their loggers called them. `user` and `text` are
+    pseudonyms (`credit.ingest.pseudonyms`): of the user whom the model answered, and of what was asked and said. They
+    are empty where nobody logged a user, and in outputs older than pseudonyms.
     """
 
     source: str
@@ -304,6 +306,8 @@ class LoggedOutput:
     messages: tuple[Message, ...] = ()
     weight_micro: int = MICRO
     identity: CallIdentity = field(default=CallIdentity(), compare=False)
+    user: str = field(default="", kw_only=True)
+    text: str = field(default="", kw_only=True, compare=False)
 
     @property
     def name(self) -> str:

@@ -45,6 +45,15 @@ R = TypeVar("R")
     metavar="DAYS",
     help="Days by which an output may lie ahead of this machine's clock; a later one is quarantined.",
 )
+@click.option(
+    "--user-key",
+    envvar="CREDIT_USER_KEY",
+    type=FILE,
+    metavar="FILE",
+    show_envvar=True,
+    help="Secret key of the pseudonyms of users.  [default: pseudonyms.key in the data folder, made at first need]",
+)
+@click.option("--new-user-key", is_flag=True, help="Go on with another key: users known so far count as others.")
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
 @ledger_options
 def ingest_outputs(
@@ -55,14 +64,18 @@ def ingest_outputs(
     occurred_at: str | None,
     max_weight: str,
     max_ahead: int,
+    user_key: Path | None,
+    new_user_key: bool,
     strict: bool,
 ) -> None:
     """Log a model's outputs from FILE..., in credit's own format or that of other software.
 
     Own format (JSON, CSV, Parquet): id, occurred_at (with time zone), model, prompt or messages, completion; optional
-    weight, source. Other formats are recognised record by record: OpenAI chat completions, OpenAI and Anthropic batches
-    (give requests and results in one call), LiteLLM logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse
+    weight, source, user. Other formats are recognised record by record: OpenAI chat completions, OpenAI and Anthropic
+    batches (give requests and results in one call), LiteLLM logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse
     observations, MLflow traces.
+
+    A user's id is kept as a pseudonym, a keyed hash. Machines that log into one ledger need one --user-key.
 
     Good records are logged. Bad ones, and those beyond --max-weight or --max-ahead, are quarantined with file, line and
     reason. Logging a file again changes nothing.
@@ -74,10 +87,12 @@ def ingest_outputs(
     """
     from credit.ingest.batch_requests import read_batch_requests
     from credit.ingest.outputs import OutputLimits
+    from credit.ingest.pseudonyms import read_key
     from credit.pipeline.ingest import ingest_outputs as ingest
 
     moment, requests = _moment(occurred_at), read_batch_requests(files)
     limits = OutputLimits(_weight(max_weight), max_ahead)
+    key = None if user_key is None else read_key(user_key)
     reports, failures = [], []
     for file in files:
         try:
@@ -89,6 +104,8 @@ def ingest_outputs(
                 requests=requests,
                 occurred_at=moment,
                 limits=limits,
+                key=key,
+                new_key=new_user_key,
                 strict=strict,
             )
         except CreditError as error:

@@ -60,6 +60,7 @@ class Call:
         source: scope of `id` where the record names one; empty: the format.
         identity: every id in the record that another logger of the same call may know. The ledger compares them, so
             that one call is one output.
+        user: id of the user whom the model answered, as logged; empty: not logged. The ledger gets a pseudonym.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Call:
     weight_micro: int = MICRO
     source: str = field(default="", kw_only=True)
     identity: CallIdentity = field(default=CallIdentity(), kw_only=True)
+    user: str = field(default="", kw_only=True)
 
     def outputs(self, source: str) -> list[LoggedOutput | Unusable | Skipped]:
         """Return one output for each answer; of several, the id ends in the answer's index: `chatcmpl-1#0`."""
@@ -223,6 +225,17 @@ def request_messages(request: Mapping[str, object]) -> tuple[Message, ...]:
         return (Message("system", text_of(request["system"])), *messages)
     except FieldError as error:
         raise FieldError(f"`system` {error}") from error
+
+
+def user_of(record: Mapping[str, object], *names: str) -> str:
+    """Return the user's id in the first field that holds one, a text or a whole number; empty where none does."""
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and value.strip():
+            return value
+    return ""
 
 
 def read_part(part: Callable[[object], T], value: object, name: str) -> T:

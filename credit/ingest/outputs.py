@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, Unusable
 from credit.ingest.fields import digest, field_names
 from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, read_rows
 from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record, format_of, own
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.ingest.spans import LogContext
 from credit.records import MICRO, LoggedOutput, Quarantined
 from credit.text import counted
@@ -76,6 +77,7 @@ class OutputReader:
         requests: requests of batches, for results: `read_batch_requests`.
         occurred_at: time of outputs whose log has none (Anthropic's message batches).
         limits: outputs beyond them are quarantined.
+        key: makes the pseudonyms of users and texts; without it, outputs have none.
 
     Raises:
         InvalidRequestError: the mapping of fields makes no sense.
@@ -91,12 +93,13 @@ class OutputReader:
         requests: BatchRequests | None = None,
         occurred_at: datetime | None = None,
         limits: OutputLimits | None = None,
+        key: PseudonymKey | None = None,
     ) -> None:
         self._names = field_names(own.NAMES, fields) if fields else None
         check_input(path)
         self._path, self._source = path, source
         self._requests, self._occurred_at = requests or BatchRequests(), occurred_at
-        self._limits = limits or OutputLimits()
+        self._limits, self._key = limits or OutputLimits(), key
         self._restart()
 
     def _restart(self) -> None:
@@ -163,7 +166,12 @@ class OutputReader:
             elif log.repeats and self._was_logged(output):
                 self._skipped[_LOGGED_BEFORE] += 1
             else:
-                yield Parsed(output, row.place, _bytes_of(item, row))
+                yield Parsed(self._with_pseudonyms(output, entry), row.place, _bytes_of(item, row))
+
+    def _with_pseudonyms(self, output: LoggedOutput, entry: Entry) -> LoggedOutput:
+        if self._key is None or not isinstance(entry, Call):
+            return output
+        return replace(output, user=self._key.user(entry.user), text=self._key.text(output))
 
     def _was_logged(self, output: LoggedOutput) -> bool:
         """Return True if the file had an output of this id, model and text before, at whatever time; else note it."""

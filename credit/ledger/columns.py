@@ -84,6 +84,11 @@ def sha256(name: str) -> Column[str]:
     return checked(name, TEXT, "length({}) = 64")
 
 
+def pseudonym(name: str) -> Column[str]:
+    """Return a column of keyed hashes: 8 digits of the key's id, 32 of the hash. A row from before them has none."""
+    return checked(name, TEXT, "length({}) = 41", nullable=True)
+
+
 def moment(name: str, *, nullable: bool = False) -> Column[str]:
     """Return a column of moments as `utc_text` writes them."""
     return checked(name, TEXT, f"{{}} LIKE '{_MOMENT}'", nullable=nullable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -47,7 +47,11 @@ class StoredOutput:
 
 
 def content_sha256(item: LoggedOutput) -> str:
-    """Return the SHA-256 of an output, its identity included."""
+    """Return the SHA-256 of an output, its identity included.
+
+    Empty pseudonyms are left out: an output from before them keeps its hash.
+    """
+    pseudonyms = [[name, value] for name, value in (("user", item.user), ("text", item.text)) if value]
     fields = (
         "credit.output.1",
         item.source,
@@ -58,6 +62,7 @@ def content_sha256(item: LoggedOutput) -> str:
         [(message.role, message.content) for message in item.messages],
         item.completion,
         item.weight_micro,
+        *pseudonyms,
     )
     return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
 
@@ -107,11 +112,11 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
         # Known from the ledger, or from earlier in this list.
         first = known.get((item.source, item.external_id))
         if first is not None:
-            verdicts.append(Verdict.DUPLICATE if first == digest else Verdict.CONFLICT)
+            verdicts.append(Verdict.DUPLICATE if first.says(item) else Verdict.CONFLICT)
         elif item.model not in known_models:
             verdicts.append(Verdict.UNKNOWN_MODEL)
         else:
-            known[item.source, item.external_id] = digest
+            known[item.source, item.external_id] = _Known(digest, item.user, item.text)
             rows.append(_row(item, number, known_models[item.model], ingest_file_id, digest))
             verdicts.append(Verdict.ACCEPTED)
             number += 1
@@ -146,6 +151,13 @@ def pending_names(conn: Connection, *, through: str | None = None, limit: int | 
     """Return the names of the pending outputs with a weight, by id."""
     query = _waiting(select(output.c.source, output.c.external_id), None, through, weighty=True)
     return [output_name(*row) for row in conn.execute(query.order_by(output.c.id).limit(limit))]
+
+
+def last_pseudonym(conn: Connection) -> str:
+    """Return a pseudonym in the newest output, to compare its key; empty if there is none."""
+    newest = select(output.c.text_hmac, output.c.user_hmac).order_by(output.c.id.desc()).limit(1)
+    row = conn.execute(newest).one_or_none()
+    return "" if row is None else row.text_hmac or row.user_hmac or ""
 
 
 def has_outputs(conn: Connection, period: str) -> bool:
@@ -209,17 +221,33 @@ def _is_storable(item: LoggedOutput) -> bool:
     return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and all(map(is_storable, texts))
 
 
-def _known_contents(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], str]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Content hash and pseudonyms of an output in the ledger."""
+
+    digest: str
+    user: str
+    text: str
+
+    def says(self, item: LoggedOutput) -> bool:
+        """Return True if `item` says the same. A log without the user contradicts no other; the text is in the hash."""
+        user = item.user if self.user and item.user else self.user
+        return content_sha256(replace(item, user=user, text=self.text)) == self.digest
+
+
+def _known_contents(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], _Known]:
     wanted: dict[str, list[str]] = {}
     for item in items:
         wanted.setdefault(item.source, []).append(item.external_id)
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], _Known] = {}
     for source, ids in wanted.items():
         for start in range(0, len(ids), _BATCH):
-            query = select(output.c.external_id, output.c.content_sha256).where(
+            columns = (output.c.external_id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac)
+            query = select(*columns).where(
                 output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
             )
-            found.update({(source, external_id): digest for external_id, digest in conn.execute(query)})
+            for external_id, digest, user, text in conn.execute(query):
+                found[source, external_id] = _Known(digest, user or "", text or "")
     return found
 
 
@@ -237,6 +265,8 @@ def _row(item: LoggedOutput, number: int, model_number: int, file_id: int, diges
         "completion": item.completion,
         "weight_micro": item.weight_micro,
         "content_sha256": digest,
+        "user_hmac": item.user or None,
+        "text_hmac": item.text or None,
     }
 
 
@@ -254,6 +284,8 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
         prompt=row.prompt,
         messages=tuple(Message(role, content) for role, content in json.loads(row.messages_json or "[]")),
         weight_micro=row.weight_micro,
+        user=row.user_hmac or "",
+        text=row.text_hmac or "",
     )
     return StoredOutput(row.id, item)
 

@@ -40,6 +40,7 @@ from credit.ledger.columns import (
     moment,
     one_of,
     ppm,
+    pseudonym,
     ref,
     row_id,
     sha256,
@@ -51,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -299,6 +300,8 @@ output = table(
     text("completion"),
     count("weight_micro"),
     sha256("content_sha256"),
+    pseudonym("user_hmac"),
+    pseudonym("text_hmac"),
     UniqueConstraint("source", "external_id"),
     Index(None, "occurred_at"),
     Index(None, "model_id", "id"),

@@ -12,16 +12,17 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import currency_digits, parse_amount
 from credit.accounting.fx import parse_rate
-from credit.errors import CreditError, InputError
+from credit.errors import CreditError, InputError, LedgerError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.files import Parsed, ReadResult
 from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.ingest.providers import ProviderRow, read_providers
+from credit.ingest.pseudonyms import PseudonymKey, key_id, own_key
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.rates import RateRow, read_rates
 from credit.ledger.fx import give_rate, recorded_rates
 from credit.ledger.indexes import models
-from credit.ledger.outputs import Verdict, add_outputs, record_file, start_file
+from credit.ledger.outputs import Verdict, add_outputs, last_pseudonym, record_file, start_file
 from credit.ledger.providers import add_provider
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
@@ -79,17 +80,24 @@ def ingest_outputs(
     requests: BatchRequests | None = None,
     occurred_at: datetime | None = None,
     limits: OutputLimits | None = None,
+    key: PseudonymKey | None = None,
+    new_key: bool = False,
     strict: bool = False,
 ) -> IngestReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
-    A record that the ledger has already is counted as a duplicate and changes nothing. The other arguments are those of
-    `credit.ingest.outputs.OutputReader`.
+    A record that the ledger has already is counted as a duplicate and changes nothing. `key` makes the pseudonyms of
+    users; without it the key of the data folder does, drawn at first need. `new_key` lets a ledger change its key. The
+    other arguments are those of `credit.ingest.outputs.OutputReader`.
 
     Raises:
-        InputError: the file as a whole cannot be used, or `strict` and a record is bad.
+        InputError: the file as a whole cannot be used, or `strict` and a record is bad, or the key is none.
+        LedgerError: earlier outputs have pseudonyms of another key.
     """
-    reader = OutputReader(path, source=source, fields=fields, requests=requests, occurred_at=occurred_at, limits=limits)
+    key = key or own_key(workspace.pseudonym_key)
+    reader = OutputReader(
+        path, source=source, fields=fields, requests=requests, occurred_at=occurred_at, limits=limits, key=key
+    )
     digest = sha256_file(path)
     report = IngestReport(str(path))
     problems = QuarantineSummary()
@@ -99,6 +107,8 @@ def ingest_outputs(
         ledger.write() as conn,
     ):
         file_id = start_file(conn)
+        if not new_key:
+            _check_key(conn, key)
         batch: list[Parsed[LoggedOutput]] = []
 
         def refuse(item: Quarantined) -> None:
@@ -132,6 +142,16 @@ def ingest_outputs(
     report.quarantine_file = quarantine.path if report.quarantined else None
     report.skipped, report.problems, report.notices = reader.skipped, problems.lines(), reader.notices
     return report
+
+
+def _check_key(conn: Connection, key: PseudonymKey) -> None:
+    """Refuse a key other than that of the newest output: one user would be two, and one call logged again another."""
+    newest = last_pseudonym(conn)
+    if newest and key_id(newest) != key.id:
+        raise LedgerError(
+            f"users of this ledger have pseudonyms of the key {key_id(newest)}, and this is the key {key.id}; give the"
+            " first one: --user-key FILE; if it is lost, users begin anew: --new-user-key"
+        )
 
 
 def _add(

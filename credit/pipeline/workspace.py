@@ -34,6 +34,11 @@ class Workspace:
         return self.data_dir / "books"
 
     @property
+    def pseudonym_key(self) -> Path:
+        """File of the secret key behind the pseudonyms of users."""
+        return self.data_dir / "pseudonyms.key"
+
+    @property
     def quarantine(self) -> Path:
         """Folder of the quarantined records."""
         return self.data_dir / "quarantine"

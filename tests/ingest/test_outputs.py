@@ -293,12 +293,12 @@ def test_half_a_call_is_quarantined(tmp_path, line, error):
 
 
 def test_a_field_that_is_not_used_is_named_and_counted(tmp_path):
-    path = write(tmp_path, {**OWN, "weigth": 5}, {"request": REQUEST, "response": RESPONSE, "weight": 2, "user": "u"})
+    path = write(tmp_path, {**OWN, "weigth": 5}, {"request": REQUEST, "response": RESPONSE, "weight": 2, "tier": 1})
     reader = OutputReader(path)
     for _ in range(2):
         assert len(list(reader)) == 2
         assert reader.notices == (
-            "field `user` is not used (in 1 record)",
+            "field `tier` is not used (in 1 record)",
             "field `weight` is not used (in 1 record)",
             "field `weigth` is not used (in 1 record)",
         )

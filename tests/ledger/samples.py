@@ -77,6 +77,11 @@ def logged(number: int, **changes: object) -> LoggedOutput:
     return LoggedOutput(**{**fields, **changes})
 
 
+def pseudonym(digit: str) -> str:
+    """The pseudonym of a user or a text, as a key would make it."""
+    return f"0a1b2c3d-{digit * 32}"
+
+
 def add_outputs(conn: Connection, items: list[LoggedOutput]) -> list[outputs.Verdict]:
     file_id = outputs.start_file(conn)
     verdicts = outputs.add_outputs(conn, items, file_id)
@@ -188,7 +193,8 @@ def populate_first(conn: Connection) -> None:
     """Put something into every table of the first revision but contract_term, which others have changed."""
     add_providers(conn)
     index = add_index(conn)
-    add_outputs(conn, [logged(1), logged(2, prompt="", messages=(Message("user", "hi"),))])
+    known = {"user": pseudonym("1"), "text": pseudonym("2")}
+    add_outputs(conn, [logged(1, **known), logged(2, prompt="", messages=(Message("user", "hi"),))])
     value(conn, index.id, [1, 2])
     journal.post(conn, credit_posting("sep", 500_000, 500_000, period=SEPTEMBER, day=date(2026, 9, 2)), now=NOW)
     journal.post(conn, credit_posting("oct"), now=NOW)

@@ -64,11 +64,43 @@ def test_a_file_given_twice_adds_nothing(conn):
         {"model": "x"},
         {"external_id": "x"},
         {"source": "x"},
+        {"user": "0a1b2c3d-1"},
+        {"text": "0a1b2c3d-1"},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_field_counts_for_the_content(change):
     assert outputs.content_sha256(logged(1, **change)) != outputs.content_sha256(logged(1))
+
+
+USER, OTHER, TEXT = (f"0a1b2c3d-{digit * 32}" for digit in "123")
+
+
+def test_pseudonyms_come_back_as_they_were_logged(conn):
+    samples.add_index(conn)
+    assert samples.add_outputs(conn, [logged(1, user=USER, text=TEXT), logged(2)]) == [A, A]
+    assert [(item.output.user, item.output.text) for item in pending(conn)] == [(USER, TEXT), ("", "")]
+    assert outputs.last_pseudonym(conn) == ""
+    samples.add_outputs(conn, [logged(3, text=TEXT)])
+    assert outputs.last_pseudonym(conn) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "verdict"),
+    [
+        ({}, {"user": USER, "text": TEXT}, D),
+        ({"user": USER, "text": TEXT}, {}, D),
+        ({"text": TEXT}, {"user": USER, "text": TEXT}, D),
+        ({"user": USER, "text": TEXT}, {"user": USER, "text": OTHER}, D),
+        ({"user": USER, "text": TEXT}, {"user": OTHER, "text": TEXT}, C),
+        ({"user": USER, "text": TEXT}, {"user": USER, "text": TEXT, "completion": "x"}, C),
+    ],
+)
+def test_only_two_users_of_one_call_contradict_each_other(conn, before, again, verdict):
+    """A file that was logged before pseudonyms, or by a logger without users, is known when it comes again."""
+    samples.add_index(conn)
+    assert samples.add_outputs(conn, [logged(1, **before)]) == [A]
+    assert samples.add_outputs(conn, [logged(1, **again)]) == [verdict]
 
 
 def test_text_moved_from_one_field_to_the_next_is_another_content():

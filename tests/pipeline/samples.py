@@ -41,7 +41,12 @@ class Site:
     @property
     def environment(self) -> dict[str, str]:
         """What makes every command use this ledger."""
-        return {"CREDIT_DATABASE_URL": self.url, "CREDIT_DATA_DIR": str(self.data_dir)}
+        # One key for all: two ledgers of the same log have the same pseudonyms.
+        return {
+            "CREDIT_DATABASE_URL": self.url,
+            "CREDIT_DATA_DIR": str(self.data_dir),
+            "CREDIT_USER_KEY": str(self.folder / "users.key"),
+        }
 
     def run(self, *arguments: str | Path, code: int = 0) -> Result:
         """Run a command in this process and check its exit code."""
@@ -119,6 +124,7 @@ def make_inputs(folder: Path) -> Path:
     save_tiny_model(folder / MODEL)
     write_jsonl(folder / "train.jsonl", map(training_row, records(GROUPS)))
     (folder / "providers.csv").write_text(PROVIDERS)
+    (folder / "users.key").write_text("2b" * 32)
     write_jsonl(folder / "outputs.jsonl", (output_row(number) for number in range(OUTPUTS)))
     return folder
 

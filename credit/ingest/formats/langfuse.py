@@ -15,14 +15,15 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part, user_of
 from credit.ingest.fields import Identifier, InputModel, Name, Timestamp, span_id, validate
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
 
 SOURCE = "langfuse"
 _API = ("traceId", "parentObservationId", "startTime", "model")
 _EXPORT = ("trace_id", "parent_observation_id", "start_time", "provided_model_name")
-FIELDS = frozenset({"id", "type", "level", "input", "output", "data", "observations", *_API, *_EXPORT})
+_USERS = ("userId", "user_id")
+FIELDS = frozenset({"id", "type", "level", "input", "output", "data", "observations", *_API, *_EXPORT, *_USERS})
 
 
 class _ApiObservation(InputModel):
@@ -59,8 +60,14 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
     """
     if _is_observation(record):
         return [read_observation(record, context)]
-    observations = [found for item in _nested(record) for found in (_nested(item) or [item])]
+    observations = [found for item in _of_trace(record) for found in (_of_trace(item) or [item])]
     return read_spans(observations, lambda item: read_observation(item, context), _API[2])
+
+
+def _of_trace(record: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return what is nested in a record. A trace names the user of all its observations."""
+    users = {name: record[name] for name in _USERS if record.get(name) is not None}
+    return [users | item for item in _nested(record)]
 
 
 def read_observation(record: Mapping[str, object], context: LogContext) -> Entry:
@@ -90,7 +97,8 @@ def read_observation(record: Mapping[str, object], context: LogContext) -> Entry
     prompt, messages = read_part(prompt_of, record.get("input"), "input")
     moment = fields.start_time.replace(microsecond=fields.start_time.microsecond // 1000 * 1000)
     answers = read_part(answers_of, record.get("output"), "output")
-    return Call(fields.id, moment, fields.model, answers, prompt, messages, source=SOURCE, identity=span.identity())
+    identity, user = span.identity(), user_of(record, *_USERS)
+    return Call(fields.id, moment, fields.model, answers, prompt, messages, source=SOURCE, identity=identity, user=user)
 
 
 def _in_utc(value: object) -> object:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import FAILED, Call, Entry, Skipped, answers_of_choices
+from credit.ingest.calls import FAILED, Call, Entry, Skipped, answers_of_choices, user_of
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixSeconds, validate
 from credit.ingest.spans import LogContext
 from credit.records import CallIdentity
 
-FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response"})
+_USERS = ("end_user", "user")
+FIELDS = frozenset({"id", "call_type", "startTime", "status", "model", "messages", "response", *_USERS})
 
 _REDACTED = "redacted-by-litellm"
 _CHATS = frozenset({"completion", "acompletion"})
@@ -60,4 +61,5 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
     if _REDACTED in answers.values() or any(message.content == _REDACTED for message in call.messages):
         raise InputError("the texts were redacted by LiteLLM before it logged them (turn_off_message_logging)")
     identity = CallIdentity(response=call.id)
-    return [Call(call.id, call.start_time, call.model, answers, messages=call.messages, identity=identity)]
+    user = user_of(record, *_USERS)
+    return [Call(call.id, call.start_time, call.model, answers, messages=call.messages, identity=identity, user=user)]

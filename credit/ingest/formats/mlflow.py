@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part, user_of
 from credit.ingest.fields import Identifier, InputModel, Name, UnixNanos, span_id, validate
 from credit.ingest.json_documents import parse_json
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
@@ -23,6 +23,7 @@ _CALLS = ("CHAT_MODEL", "LLM")
 
 class _TraceInfo(InputModel):
     trace_id: Name
+    trace_metadata: object = None
 
 
 class _TraceData(InputModel):
@@ -53,12 +54,13 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
         InputError: the trace is malformed.
     """
     trace = validate(_MlflowTrace, record)
-    name = trace.info.trace_id
-    found = read_spans(trace.data.spans, lambda span: _read_span(name, span, context), "start_time_unix_nano")
+    name, metadata = trace.info.trace_id, trace.info.trace_metadata
+    user = user_of(metadata, "mlflow.trace.user") if isinstance(metadata, dict) else ""
+    found = read_spans(trace.data.spans, lambda span: _read_span(name, user, span, context), "start_time_unix_nano")
     return found or [Skipped("traces without spans")]
 
 
-def _read_span(trace: str, record: Mapping[str, object], context: LogContext) -> Entry:
+def _read_span(trace: str, user: str, record: Mapping[str, object], context: LogContext) -> Entry:
     attributes, status = record.get("attributes"), record.get("status")
     if not isinstance(attributes, dict):
         raise InputError("`attributes` is missing")
@@ -79,7 +81,8 @@ def _read_span(trace: str, record: Mapping[str, object], context: LogContext) ->
     prompt, messages = read_part(prompt_of, _value(attributes, "mlflow.spanInputs"), "mlflow.spanInputs")
     answers = read_part(answers_of, output, "mlflow.spanOutputs")
     identity = span.identity()
-    return Call(f"{trace}:{span.id}", fields.started, fields.model, answers, prompt, messages, identity=identity)
+    call = f"{trace}:{span.id}"
+    return Call(call, fields.started, fields.model, answers, prompt, messages, identity=identity, user=user)
 
 
 def _value(attributes: Mapping[str, object], name: str) -> object:

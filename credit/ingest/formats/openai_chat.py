@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from credit.errors import InputError
-from credit.ingest.calls import FAILED, Call, Entry, answers_of_choices
+from credit.ingest.calls import FAILED, Call, Entry, answers_of_choices, user_of
 from credit.ingest.fields import Identifier, InputModel, Messages, Name, UnixTime, validate
 from credit.ingest.spans import LogContext
 from credit.records import CallIdentity, Message
@@ -21,7 +21,8 @@ _RESPONSES = ("response", "output", "response_body")
 _RESPONSE_FIELDS = (
     "id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "metadata"
 )  # fmt: skip
-FIELDS = frozenset((*_REQUESTS, *_RESPONSES, *_RESPONSE_FIELDS, "messages"))
+_USERS = ("safety_identifier", "user")
+FIELDS = frozenset((*_REQUESTS, *_RESPONSES, *_RESPONSE_FIELDS, "messages", *_USERS))
 
 
 class _ChatRequest(InputModel):
@@ -57,10 +58,11 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
         request = record
     if request.get("messages") is None:
         raise InputError("the request's `messages` are missing; log the request beside the response")
-    return [completion_call(response, validate(_ChatRequest, request).messages)]
+    user = user_of(request, *_USERS) or user_of(record, *_USERS)
+    return [completion_call(response, validate(_ChatRequest, request).messages, user)]
 
 
-def completion_call(response: Mapping[str, object], messages: tuple[Message, ...]) -> Call:
+def completion_call(response: Mapping[str, object], messages: tuple[Message, ...], user: str = "") -> Call:
     """Return the call of a response to messages.
 
     Raises:
@@ -71,7 +73,7 @@ def completion_call(response: Mapping[str, object], messages: tuple[Message, ...
         raise InputError(f"the response is a {str(kind)[:60]!r}; only whole chat.completion objects can be read")
     fields = validate(_ChatCompletion, response)
     answers, identity = answers_of_choices(fields.choices), CallIdentity(response=fields.id)
-    return Call(fields.id, fields.created, fields.model, answers, messages=messages, identity=identity)
+    return Call(fields.id, fields.created, fields.model, answers, messages=messages, identity=identity, user=user)
 
 
 def _side(record: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:

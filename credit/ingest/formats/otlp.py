@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import Answer, Call, Entry, Skipped, SpanEntry, answer_of_parts, as_text_parts
+from credit.ingest.calls import Answer, Call, Entry, Skipped, SpanEntry, answer_of_parts, as_text_parts, user_of
 from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, unix_nanos, validate
 from credit.ingest.formats import langfuse
 from credit.ingest.json_documents import parse_json
@@ -25,7 +25,8 @@ FIELDS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
 _CHATS = ("chat", "generate_content")
 _CALLED = ("tool_call", "tool_call_response")
 _LANGFUSE = "langfuse.observation."
-_READ = ("gen_ai.", "error.type", "llm.model_name", "llm.request.type", _LANGFUSE)
+_USERS = ("user.id", "enduser.id", "enduser.pseudo.id", "langfuse.user.id")
+_READ = ("gen_ai.", "error.type", "llm.model_name", "llm.request.type", _LANGFUSE, *_USERS)
 _OTHERS = frozenset(
     {"gen_ai.output.messages", "gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.type"}
 )
@@ -99,8 +100,8 @@ def _read_span(record: Mapping[str, object], context: LogContext) -> Entry:
         raise InputError(_NO_CONTENT)
     fields = validate(_OtlpSpan, {**record, **attributes})
     name, answers, asked = fields.id or f"{span.trace}:{span.id}", _answers(output), _asked(attributes)
-    identity = span.identity(response=fields.id or "")
-    return Call(name, fields.started, fields.model, answers, messages=asked, identity=identity)
+    identity, user = span.identity(response=fields.id or ""), user_of(attributes, *_USERS)
+    return Call(name, fields.started, fields.model, answers, messages=asked, identity=identity, user=user)
 
 
 def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -> dict[str, object]:
@@ -120,6 +121,7 @@ def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -
         "model": said.get("model.name"),
         "input": said.get("input"),
         "output": said.get("output"),
+        "userId": user_of(attributes, *_USERS),
     }
 
 

@@ -30,6 +30,7 @@ class _OwnRecord(InputModel):
     messages: Messages | None = None
     weight: WeightMicro | None = None
     source: Name | None = None
+    user: Identifier | None = None
 
 
 NAMES = tuple(_OwnRecord.model_fields)
@@ -60,5 +61,6 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
         fields.messages or (),
         MICRO if fields.weight is None else fields.weight,
         source=fields.source or "",
+        user=fields.user or "",
     )
     return [call]

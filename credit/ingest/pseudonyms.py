@@ -1,0 +1,87 @@
+"""Pseudonyms: keyed hashes in place of users and texts. The ledger holds no id of a user.
+
+Both are HMAC-SHA256 under a secret key of 32 random bytes. With the key, somebody who knows a user's id finds that
+user's outputs; without it, nobody can try ids out. The key is a file for its owner alone, and never in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+from credit.errors import InputError
+from credit.records import LoggedOutput
+from credit.storage import canonical_json, create_file, make_folder, name_beside
+
+_BYTES = 32
+_DIGITS = 32
+"""Hexadecimal digits of a hash that are kept: 128 bits."""
+
+
+class PseudonymKey:
+    """A secret key. `id` tells keys apart and begins every pseudonym; nobody can compute the key from it."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != _BYTES:
+            raise InputError(f"the key of pseudonyms has {len(secret)} bytes, not {_BYTES}")
+        self._secret = secret
+        self.id = hashlib.sha256(b"credit.key.1\0" + secret).hexdigest()[:8]
+
+    def user(self, name: str) -> str:
+        """Return the pseudonym of a user's id; empty for an empty one."""
+        return self._of("credit.user.1", name) if name else ""
+
+    def text(self, output: LoggedOutput) -> str:
+        """Return the pseudonym of an output's text: model, prompt and completion, without regard to blanks."""
+        turns = [(turn.role, _folded(turn.content)) for turn in output.messages]
+        return self._of("credit.text.1", output.model, _folded(output.prompt), turns, _folded(output.completion))
+
+    def _of(self, *parts: object) -> str:
+        digest = hmac.new(self._secret, canonical_json(parts).encode(), hashlib.sha256).hexdigest()
+        return f"{self.id}-{digest[:_DIGITS]}"
+
+
+def key_id(pseudonym: str) -> str:
+    """Return the id of a pseudonym's key."""
+    return pseudonym.partition("-")[0]
+
+
+def _folded(text: str) -> str:
+    """Return a text with each run of blanks as one. More would make one of texts that differ, such as two programs."""
+    return " ".join(text.split())
+
+
+def read_key(path: Path) -> PseudonymKey:
+    """Read the key from its file.
+
+    Raises:
+        InputError: the file is missing or holds no key.
+    """
+    try:
+        return PseudonymKey(bytes.fromhex(path.read_text("ascii")))
+    except FileNotFoundError:
+        raise InputError(f"{path}, the key of pseudonyms, is missing; copy it from the machine that made it") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} holds no key of pseudonyms: 64 hexadecimal digits ({error})") from error
+
+
+def own_key(path: Path) -> PseudonymKey:
+    """Read the key of a data folder, and draw a new one at first need.
+
+    Raises:
+        InputError: the file holds no key.
+    """
+    if not path.exists():
+        make_folder(path.parent)
+        beside = name_beside(path)
+        with create_file(beside) as file:
+            file.write(secrets.token_hex(_BYTES).encode() + b"\n")
+        try:
+            path.hardlink_to(beside)  # unlike a rename, it leaves a key that another process made meanwhile
+        except FileExistsError:
+            pass
+        finally:
+            beside.unlink()
+    return read_key(path)
