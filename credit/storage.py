@@ -1,7 +1,7 @@
-"""Files that are whole or absent, private to their owner, and locks. Every part of the product writes through here.
+"""Whole or absent files, private to their owner, and locks. Every part of the product writes through here.
 
-Files get the mode 0600 and folders 0700 from the start, whatever the umask. A temporary file is always a new one, with
-a name that nobody can guess: a link planted in its place is never followed.
+Files get the mode 0600 and folders 0700 from the start, whatever the umask. A temporary file is always new and its
+name cannot be guessed, so nobody can plant a link in its place.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
     """Return the JSON object in a text or its UTF-8 bytes.
 
     Raises:
-        ValueError: the content is not JSON, is nested too deeply, or is another value; in one line.
+        ValueError: no JSON, JSON nested too deeply, or another value than an object; in one line.
     """
     try:
         value = json.loads(content)
@@ -61,7 +61,7 @@ def sha256_file(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for its owner alone, and the missing ones above it. A folder that is there keeps its mode."""
+    """Make a folder for its owner alone, and the missing ones above it. An existing folder keeps its mode."""
     try:
         folder.mkdir(FOLDER_MODE)
     except FileNotFoundError:
@@ -93,19 +93,19 @@ def create_file(path: Path) -> IO[bytes]:
 
 
 def name_beside(path: Path) -> Path:
-    """Return a new name beside `path`, for what will be renamed to it; `is_left_over` knows it again."""
+    """Return a new temporary name beside `path`; `is_left_over` recognises it."""
     return path.with_name(f".{path.name}.credit-{secrets.token_hex(8)}.tmp")
 
 
 def make_folder_beside(folder: Path) -> Path:
-    """Make a folder for its owner alone with a new name beside `folder`, to be renamed to it."""
+    """Make a folder for its owner alone, with a temporary name beside `folder`."""
     beside = name_beside(folder)
     beside.mkdir(FOLDER_MODE)
     return beside
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent, whatever happens: beside, fsync, rename."""
+    """Write a file whole, or leave it as it was: write beside, fsync, rename."""
     beside = name_beside(path)
     with removed_on_failure(beside, path):
         with create_file(beside) as file:
@@ -117,9 +117,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def removed_on_failure(beside: Path, path: Path) -> Iterator[None]:
-    """Context that writes the file `path` beside its place: where it fails, what there is of it takes up no room.
+    """Context for writing `path` under the name `beside`: delete `beside` on failure.
 
-    The system's errors name `path`; one that a write or sync raises names no file.
+    Errors of the system then name `path`; of themselves, those of a write or a sync name no file.
     """
     try:
         yield
@@ -132,14 +132,14 @@ def removed_on_failure(beside: Path, path: Path) -> Iterator[None]:
 
 @contextmanager
 def only_one(lock: Path, held: str) -> Iterator[None]:
-    """Context that one process at a time is in; the operating system lets the next one in, however this one ends.
+    """Context for one process at a time. The operating system frees the lock of a killed process.
 
     Args:
-        lock: the file that stands for it, created where it is missing.
-        held: what to say where another process is in it, and what to do about it.
+        lock: the lock file, created if it is missing.
+        held: the message, with a remedy, for a lock held by another process.
 
     Raises:
-        LockHeldError: another one is.
+        LockHeldError: another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -155,28 +155,28 @@ def only_one(lock: Path, held: str) -> Iterator[None]:
 
 
 def nearest_folder(folder: Path) -> Path:
-    """Return a folder, or the nearest above it that is there: what is to be made lies on the same disk."""
+    """Return a folder, or its nearest existing parent: both lie on the same disk."""
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
 def is_left_over(name: str) -> bool:
-    """Return True if a name is one of `name_beside`: its process was killed before the rename."""
+    """Return True for a name made by `name_beside`: its process died before the rename."""
     return _LEFT_OVER.fullmatch(name) is not None
 
 
 def why_disk_is_full(error: OSError) -> str | None:
-    """Say in words why there was no room for what was written; None if the error is another."""
+    """Say in words why there was no room for a file; None for any other error."""
     return None if error.errno is None else _NO_ROOM.get(error.errno)
 
 
 def rename_whole(beside: Path, path: Path) -> None:
-    """Rename a file that is written and synced into its place, and make the rename itself durable."""
+    """Rename a written and synced file into its place, and make the rename itself durable."""
     beside.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was created or renamed in a folder survive a power cut; a folder can be synced on POSIX only."""
+    """Sync a folder, so that its new names survive a power cut. Only POSIX can."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

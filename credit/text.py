@@ -1,4 +1,4 @@
-"""Text for people: safe to print, and with counts that agree with their nouns."""
+"""Text for people: safe to print, with nouns in the right number."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _INVISIBLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return text with the code point, such as `<U+202E>`, for each character that nobody sees or that moves others."""
+    """Return text with code points, such as `<U+202E>`, for invisible characters and those that reorder others."""
     return _INVISIBLE.sub(lambda found: f"<{_code_point(found[0])}>", text)
 
 
 def invisible_character(text: str) -> str | None:
-    """Return the code point of the first character that `printable` replaces, such as `U+202E`; None: there is none."""
+    """Return the code point of the first character `printable` would replace, such as `U+202E`, or None."""
     found = _INVISIBLE.search(text)
     return _code_point(found[0]) if found else None
 

@@ -2,17 +2,17 @@
 
 An operator, NTP or a resuming machine can set a clock back. Moments would then leave the order of the chain, and the
 answer to "what did the ledger know at noon?" could change in the afternoon. So the ledger keeps a logical clock
-(Lamport, 1978). It shows the machine's time. Where that time has not passed the last recorded moment, it shows one
-microsecond after that moment. All rows of one database transaction get one moment, because nobody ever sees half of it.
+(Lamport, 1978). It shows the machine's time. If the last recorded moment is later, it shows one microsecond
+after it. All rows of one database transaction get one moment, because nobody ever sees half of it.
 
-A clock that was ahead by mistake keeps the ledger's clock ahead until time has caught up. Moments are then wrong by
-that much, but never out of order. `notice_of_lead` says so, and dates for banks come from the machine's
-clock. The ledger refuses a clock more than ten years ahead.
+A clock set ahead by mistake keeps the ledger's clock ahead until time catches up. Moments are then wrong, but never out
+of order. `notice_of_lead` says so, and dates for banks come from the machine's clock. The ledger refuses a clock more
+than ten years ahead.
 
 Holds and closes are no transactions and have moments too. `after_closes` and `after_holds` keep both in their true
-order, so that the ledger can always tell the holds at a close.
+order. So the ledger can always tell the holds at a close.
 
-A moment is past for the ledger when something was recorded at or after it. The record up to it never changes.
+A moment is past for the ledger once it has recorded something at or after it. The record up to it never changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def recorded_moment(conn: Connection, now: datetime) -> datetime:
-    """Return the recording moment of the present database transaction, the only one that writes, at `now`.
+    """Return the recording moment, at `now`, of the present database transaction; no other one may write.
 
     Raises:
         LedgerError: the clock is ahead of the last transaction by more than ten years.
@@ -68,7 +68,7 @@ def notice_of_lead(conn: Connection, now: datetime) -> str:
 
 
 def _last_before(conn: Connection, now: datetime) -> datetime | None:
-    """Return the recording moment of the last transaction; refuse a clock that is many years past it."""
+    """Return the recording moment of the last transaction; refuse a clock many years past it."""
     last = last_recorded(conn)
     if last is not None and now.astimezone(UTC) > last + _LONGEST_REST:
         raise LedgerError(
@@ -79,7 +79,7 @@ def _last_before(conn: Connection, now: datetime) -> datetime | None:
 
 
 def after_closes(conn: Connection, now: datetime) -> datetime:
-    """Return the moment of a new hold: after the last close, because that close did not know of it."""
+    """Return the moment of a new hold: after the last close, because the close did not know of it."""
     _last_before(conn, now)
     # A microsecond later, because `holds(until=closed_at)` counts a hold of the same moment.
     closed = conn.execute(select(func.max(period.c.closed_at))).scalar()

@@ -29,7 +29,7 @@ from credit.records import CREDIT, PPM, Group, output_name
 
 @dataclass(frozen=True, slots=True)
 class CreditRow:
-    """Micro-credits that a group earned in a period with the outputs of one day (UTC)."""
+    """Micro-credits earned by a group in a period with the outputs of one day (UTC)."""
 
     group: Group
     day: date
@@ -37,13 +37,13 @@ class CreditRow:
 
 
 def credit_rows(conn: Connection, period: str) -> list[CreditRow]:
-    """Return the credits of a period by provider, collection and day, in that order."""
+    """Return the credits of a period, ordered by provider, collection and day."""
     rows = journal_sums(conn, provider.c.key, account.c.collection, ledger_txn.c.effective_on, where=_earned_in(period))
     return [CreditRow(Group(key, collection), date.fromisoformat(day), micro) for key, collection, day, micro in rows]
 
 
 def _earned_in(period: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions for lines of the journal by which collections earned credits in a period."""
+    """Return the conditions for journal lines that credit collections in a period."""
     earned = account.c.kind == AccountKind.EARNED
     return ledger_txn.c.period_id == period, earned, ledger_entry.c.commodity == CREDIT
 
@@ -74,7 +74,7 @@ def credits_by_group(conn: Connection, period: str) -> dict[Group, int]:
 
 
 def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
-    """Return the micro-credits that the close of a period moved by its sums, by group."""
+    """Return the micro-credits moved by the sums of a period at its close, by group."""
     where = (*_earned_in(period), ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
     sums = journal_sums(conn, provider.c.key, account.c.collection, where=where)
     return {Group(key, collection): micro for key, collection, micro in sums}
@@ -82,7 +82,7 @@ def posted_moves(conn: Connection, period: str) -> dict[Group, int]:
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """An output or a day (UTC) with the micro-credits that it distributes, and their share of a period's."""
+    """An output or a day (UTC) with the micro-credits it distributes, and their share of a period's."""
 
     name: str
     credit_micro: int
@@ -91,7 +91,7 @@ class Decider:
 
 @dataclass(frozen=True, slots=True)
 class Concentration:
-    """The output and the day that decide most of a period's credits, and the number of its outputs with a weight."""
+    """The output and the day with most of a period's credits, and the number of its outputs with a weight."""
 
     outputs: int
     credit_micro: int
@@ -100,7 +100,7 @@ class Concentration:
 
 
 def concentration(conn: Connection, period: str) -> Concentration | None:
-    """Return the output and the day that decide most of a period's credits; None if no output distributes any.
+    """Return the output and the day with most of a period's credits; None if no output distributes any.
 
     Weights tell it, because an output distributes all of its weight. Outputs with reversed credits do not count.
     """
@@ -127,7 +127,7 @@ def concentration(conn: Connection, period: str) -> Concentration | None:
 
 
 def _standing_keys(conn: Connection, period: str) -> set[str]:
-    """Return the keys of a period's transactions of credits that are not reversed; a key names a book and a day."""
+    """Return the keys of a period's unreversed transactions of credits; a key names a book and a day."""
     undoing = ledger_txn.alias("undoing")
     query = select(ledger_txn.c.idempotency_key).where(
         ledger_txn.c.period_id == period,

@@ -68,7 +68,7 @@ def content_sha256(item: LoggedOutput) -> str:
 
 
 def start_file(conn: Connection) -> int:
-    """Return the id of the next file, for the outputs that are added before its row.
+    """Return the id of the next file: its outputs come first, its row last.
 
     The same transaction must call `record_file` with this id, or the database refuses the commit.
     """
@@ -204,7 +204,7 @@ def called(query: Select[Any], name: str) -> Select[Any]:
 
 
 def changed_outputs(conn: Connection) -> Iterator[int]:
-    """Yield the ids of outputs with a content that does not match the stored hash, in order."""
+    """Yield the ids of outputs with another content than their stored hash says, in order."""
     query = _stored().order_by(output.c.id)
     for row in conn.execute(query, execution_options={"yield_per": 1000}):
         try:
@@ -291,7 +291,7 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
 
 
 def is_unvalued() -> ColumnElement[bool]:
-    """Return the condition that a person took an output out as unvalued and has not restored it."""
+    """Return the condition for an output taken out as unvalued and not restored."""
     newest = (
         select(unvalued.c.action)
         .where(unvalued.c.output_id == output.c.id)

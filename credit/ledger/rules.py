@@ -117,32 +117,32 @@ def _journal_rules() -> Iterator[Rule]:
     yield Rule(
         "ledger_entry",
         "INSERT",
-        "a late entry: the transaction is complete",
+        "the transaction is complete and takes no late entry",
         "EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.txn_id)",
     )
     header = {
         PERIOD_CLOSED: _CLOSED,
-        "the number of entries is not entry_count": f"(SELECT count(*) {_OF_THIS}) <> NEW.entry_count",
+        "entry_count must be the number of entries": f"(SELECT count(*) {_OF_THIS}) <> NEW.entry_count",
         # Halves of 32 bits, because SQLite's sum() fails beyond 64 bits where PostgreSQL's does not.
-        "the entries do not sum to zero in every commodity": (
+        "the entries of every commodity must sum to zero": (
             f"EXISTS (SELECT 1 {_OF_THIS} GROUP BY commodity"
             f" HAVING sum(amount / {_BASE}) + sum(amount % {_BASE}) / {_BASE} <> 0"
             f" OR sum(amount % {_BASE}) % {_BASE} <> 0)"
         ),
-        "seq does not follow the last transaction": ("NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ledger_txn)"),
-        "prev_hash is not the hash of the last transaction": (f"NEW.prev_hash <> coalesce({_LAST_HASH}, '{GENESIS}')"),
-        "recorded_at is before that of the last transaction": (
+        "seq must follow that of the last transaction": "NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM ledger_txn)",
+        "prev_hash must be the hash of the last transaction": (f"NEW.prev_hash <> coalesce({_LAST_HASH}, '{GENESIS}')"),
+        "recorded_at must not be before that of the last transaction": (
             "NEW.recorded_at < (SELECT recorded_at FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
         ),
-        "there is no such transaction to reverse": (
+        "the transaction to reverse does not exist": (
             "NEW.reverses_txn_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
         ),
         # The unique key refuses it too; the rule names the reason.
-        "the transaction has been reversed before": (
+        "the transaction is already reversed": (
             "NEW.reverses_txn_id IS NOT NULL"
             " AND EXISTS (SELECT 1 FROM ledger_txn WHERE reverses_txn_id = NEW.reverses_txn_id)"
         ),
-        "a reversal must negate every entry of what it reverses": (
+        "a reversal must negate every entry of its transaction": (
             "NEW.reverses_txn_id IS NOT NULL AND (NEW.entry_count <>"
             " (SELECT entry_count FROM ledger_txn WHERE id = NEW.reverses_txn_id)"
             " OR EXISTS (SELECT 1 FROM ledger_entry AS n JOIN ledger_entry AS o"
@@ -156,18 +156,23 @@ def _journal_rules() -> Iterator[Rule]:
         "(SELECT h.action FROM hold AS h WHERE h.provider_id = a.provider_id AND h.collection = a.collection"
         " ORDER BY h.id DESC LIMIT 1)"
     )
-    header["what a collection earned stays where it is while it is on hold"] = (
+    header["a collection on hold keeps what it earned: release it first"] = (
         f"NEW.kind = '{TransactionKind.COLLECTION_RELEASE}'"
         f" AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
     )
     header["it names no actor"] = "NEW.actor IS NULL"
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)
-    yield Rule("seal", "INSERT", "a seal follows the last one", "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM seal)")
     yield Rule(
         "seal",
         "INSERT",
-        "prev_hash is not the hash of the last seal",
+        "the id of a seal must follow that of the last one",
+        "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM seal)",
+    )
+    yield Rule(
+        "seal",
+        "INSERT",
+        "prev_hash must be the hash of the last seal",
         f"NEW.prev_hash <> coalesce({_LAST_SEAL}, '{GENESIS}')",
     )
     yield Rule("seal", "INSERT", "it names no actor", "NEW.actor IS NULL")
@@ -181,10 +186,10 @@ def _period_rules() -> Iterator[Rule]:
     yield Rule(
         "period",
         "INSERT",
-        f"{PERIOD_CLOSED}: a later one has been closed",
+        f"{PERIOD_CLOSED}: a later one is closed already",
         "EXISTS (SELECT 1 FROM period WHERE id > NEW.id AND status = 'closed')",
     )
-    yield Rule("period", "UPDATE", f"{PERIOD_CLOSED}: it stays closed, as it was closed", "OLD.status = 'closed'")
+    yield Rule("period", "UPDATE", f"{PERIOD_CLOSED}: it stays closed, and as it is", "OLD.status = 'closed'")
     yield Rule(
         "period",
         "UPDATE",
@@ -203,19 +208,19 @@ def _term_rules() -> Iterator[Rule]:
     yield Rule(
         "contract_term",
         "INSERT",
-        "a version of terms follows the last one",
+        "new terms take the next version",
         f"NEW.version <> (SELECT coalesce(max(t.version), 0) + 1 {_SAME_TERMS})",
     )
     yield Rule(
         "contract_term",
         "INSERT",
-        f"{PERIOD_CLOSED}: terms begin after the last one that was closed",
+        f"{PERIOD_CLOSED}: new terms begin after the last closed one",
         "EXISTS (SELECT 1 FROM period WHERE status = 'closed' AND id >= substr(NEW.valid_from, 1, 7))",
     )
     yield Rule(
         "contract_term",
         "INSERT",
-        "terms that overlap others must be said to supersede them",
+        "the terms overlap others: mark them as superseding",
         # Terms without an end give way to those that begin later.
         f"NEW.supersedes = 0 AND EXISTS (SELECT 1 {_SAME_TERMS}"
         f" AND t.valid_from <= coalesce(NEW.valid_to, '{_LAST_DAY}')"
@@ -226,13 +231,13 @@ def _term_rules() -> Iterator[Rule]:
     yield Rule(
         "fx_rate",
         "INSERT",
-        "a version of a rate follows the last one",
+        "a new rate takes the next version",
         f"NEW.version <> (SELECT coalesce(max(r.version), 0) + 1 {same_pair})",
     )
     yield Rule(
         "fx_rate",
         "INSERT",
-        f"{PERIOD_CLOSED}: its rates stay as they were",
+        f"{PERIOD_CLOSED}: its rates stay as they are",
         "EXISTS (SELECT 1 FROM period WHERE status = 'closed' AND id >= substr(NEW.on_day, 1, 7))",
     )
     yield Rule(
@@ -251,7 +256,7 @@ def _unvalued_rules() -> Iterator[Rule]:
     yield Rule(
         "unvalued",
         "INSERT",
-        "taking an output out and restoring it take turns",
+        "unvaluing an output and restoring it take turns",
         f"NEW.action = coalesce({last}, 'restored')",
     )
     yield Rule(
@@ -273,7 +278,7 @@ def _mutable_rules() -> Iterator[Rule]:
     yield Rule(
         "provider",
         "UPDATE",
-        "a provider that has been credited stays of its kind",
+        "a credited provider keeps its kind",
         "NEW.kind <> OLD.kind AND EXISTS (SELECT 1 FROM account WHERE provider_id = OLD.id)",
     )
     # `status` alone is left out.
@@ -291,7 +296,7 @@ def _payment_rules() -> Iterator[Rule]:
     yield Rule(
         "payout",
         "UPDATE",
-        "the status of a payout is that of its last event",
+        "a payout has the status of its last event",
         f"NEW.status <> coalesce((SELECT e.status {last.format('NEW.id')}), 'pending')",
     )
     yield Rule("payout", "INSERT", "a payout starts pending", "NEW.status <> 'pending'")
@@ -299,20 +304,20 @@ def _payment_rules() -> Iterator[Rule]:
     yield Rule(
         "payout_event",
         "INSERT",
-        "only a payout that is pending or failed can be exported",
+        "only a pending or failed payout can be exported",
         f"NEW.status = 'exported' AND {now} NOT IN ('pending', 'failed')",
     )
     yield Rule(
         "payout_event",
         "INSERT",
-        "a payout is paid or fails once, in its last batch; one that was paid can still come back",
+        "a payout is paid or fails once, in its last batch; a paid one can still come back",
         f"NEW.status <> 'exported' AND (NOT ({now} = 'exported' OR ({now} = 'paid' AND NEW.status = 'failed'))"
         f" OR NEW.batch_id <> (SELECT e.batch_id {last.format('NEW.payout_id')}))",
     )
     yield Rule(
         "payout_event",
         "INSERT",
-        "the last event of the payout has not reached its status",
+        "the payout must first take the status of its last event",
         f"coalesce((SELECT e.status {last.format('NEW.payout_id')}), 'pending') <> {now}",
     )
 
@@ -322,16 +327,16 @@ def _personal_rules() -> Iterator[Rule]:
     yield Rule(
         ERASABLE.name,
         "INSERT",
-        "personal details belong to the last event of their provider, which set them",
+        "personal details belong to their provider's last event, which must have set them",
         "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.id AND e.provider_id = NEW.provider_id"
         " AND e.action = 'set') OR EXISTS (SELECT 1 FROM personal_event AS e"
         " WHERE e.provider_id = NEW.provider_id AND e.id > NEW.id)",
     )
     yield Rule(ERASABLE.name, "INSERT", "these details exist already", _key_taken(ERASABLE), "sqlite")
-    yield Rule(ERASABLE.name, "UPDATE", "personal details are not changed: new ones are set, or all are erased")
+    yield Rule(ERASABLE.name, "UPDATE", "personal details cannot change: set new ones, or erase all")
     yield Rule(
         ERASABLE.name,
         "DELETE",
-        "personal details go only by an erasure on record",
+        "only a recorded erasure may delete personal details",
         f"coalesce(({recorded.format('provider_id = OLD.provider_id')} ORDER BY e.id DESC LIMIT 1), '') <> 'erased'",
     )

@@ -1,7 +1,7 @@
 """Model folder: checks of its files before transformers loads one. A model may come from anybody, and runs nothing.
 
-Weights come from safetensors alone, code from transformers alone. Files lie in the folder itself, or in the blobs of
-the Hugging Face cache that the folder is a snapshot of.
+Weights come from safetensors alone, code from transformers alone. Files lie in the folder itself. A snapshot of the
+Hugging Face cache may link to the blobs of its cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ATTENTION_KEYS = frozenset({"attn_implementation", "_attn_implementation", "_at
 
 
 def adapter_base(path: Path) -> Path:
-    """Return the folder of the base model: that of a PEFT adapter, else `path` itself.
+    """Return the base model's folder: the base of a PEFT adapter, else `path` itself.
 
     Raises:
         ValuationError: the adapter names no folder with a model.
@@ -75,7 +75,7 @@ def check_folder(path: Path, *, adapter: bool) -> None:
 
 
 def _check_place(file: Path) -> None:
-    """Refuse a link that leads out of the folder, unless into the blobs of the cache around it."""
+    """Refuse a link out of the folder, unless into the blobs of the cache around it."""
     try:
         place = file.resolve(strict=True)
     except (OSError, RuntimeError):  # a loop of links is a RuntimeError before Python 3.13

@@ -80,7 +80,7 @@ def test_the_database_refuses_a_rate_for_a_closed_period_or_out_of_order(ledger)
         f"INSERT INTO fx_rate ({columns}) VALUES (9, :day, 'EUR', 'USD', :version, 1, 0, 's',"
         " '2026-10-05T00\\:00\\:00.000000Z')"
     )
-    for day, version, message in (("2026-09-30", 1, "the period is closed"), ("2026-10-02", 5, "follows the last")):
+    for day, version, message in (("2026-09-30", 1, "the period is closed"), ("2026-10-02", 5, "next version")):
         with pytest.raises(LedgerError, match=message), ledger.write() as conn:
             conn.execute(late, {"day": day, "version": version})
     with ledger.read() as conn:

@@ -89,7 +89,7 @@ def test_an_erasure_is_on_record_and_sealed_and_nothing_comes_back(ledger, datab
         kept = dict(conn.execute(select(provider_pii)).mappings().one())
         personal_data.erase_details(conn, "ada", reason="asked to", now=samples.NOW)
     assert verify(ledger, None).problems == ()
-    with pytest.raises(LedgerError, match="belong to the last event"), ledger.write() as conn:
+    with pytest.raises(LedgerError, match="last event, which must have set them"), ledger.write() as conn:
         conn.execute(insert(provider_pii), kept)
     with unguarded(database_url, undo=True) as conn:
         conn.execute(insert(provider_pii), kept)

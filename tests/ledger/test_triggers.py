@@ -130,7 +130,7 @@ def test_a_correct_transaction_is_let_in(populated):
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
 def test_no_column_can_be_updated(populated, table, column):
     changed = 999 if table.c[column].type.python_type is int else "2026-12"
-    match = "append-only|stays closed|only change|stay as they are|only the status|that of its last event"
+    match = "append-only|stays closed|only change|stay as they are|only the status|has the status of its last event"
     refuse(populated, match, f"UPDATE {table.name} SET {column} = :changed", changed=changed)
 
 
@@ -154,7 +154,7 @@ def test_no_row_can_be_replaced(populated, engine_name, table):
         row = dict(conn.execute(table.select().limit(1)).mappings().one())
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
     if engine_name == "sqlite":
-        match = "exists already|period is closed|late entry|starts |follows the last|take turns|pending or failed"
+        match = "exists already|period is closed|late entry|starts |next version|must follow|turns|pending or failed"
         refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
     else:
         key = ", ".join(column.name for column in table.primary_key)
@@ -179,7 +179,7 @@ def test_no_row_can_be_replaced_by_one_with_another_id(populated, table):
     with populated.read() as conn:
         row = {**conn.execute(table.select().limit(1)).mappings().one(), "id": 999}
     names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-    match = "exists already|period is closed|follows the last|starts pending|pending or failed|take turns"
+    match = "exists already|period is closed|next version|must follow|starts pending|pending or failed|take turns"
     refuse(populated, match, f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", **row)
 
 
@@ -209,14 +209,14 @@ def test_sums_beyond_64_bits_on_the_way_to_zero_are_let_in(populated):
         ({"period": samples.SEPTEMBER}, "period is closed"),
         ({"period": "2031-01"}, "FOREIGN KEY|foreign key"),
         ({"id": 99, "seq": 99}, "entry_count|seq"),
-        ({"seq": 99}, "seq does not follow"),
+        ({"seq": 99}, "seq must follow"),
         ({"id": 99}, "entry_count"),
-        ({"prev": "1" * 64}, "prev_hash is not"),
-        ({"prev": "0" * 64}, "prev_hash is not"),
+        ({"prev": "1" * 64}, "prev_hash must be"),
+        ({"prev": "0" * 64}, "prev_hash must be"),
         ({"recorded": "2026-10-05T12:29:59.999999Z"}, "before that of the last"),
         ({"key": "oct"}, "exists already|idempotency_key"),
-        ({"reverses": 4711}, "no such transaction to reverse"),
-        ({"reverses": 2}, "reversed before"),
+        ({"reverses": 4711}, "the transaction to reverse does not exist"),
+        ({"reverses": 2}, "already reversed"),
         ({"reverses": 1}, "must negate every entry"),
         ({"entry_count": 3}, "entry_count"),
         ({"entry_count": 1}, "entry_count"),
@@ -273,15 +273,15 @@ def test_an_entry_out_of_bounds_is_refused(populated, amount, line):
         ),
         ("INSERT INTO pool VALUES (99, '2026-09', 'USD', 'late', 0, 0, 0, NULL)", "period is closed"),
         ("INSERT INTO allocation VALUES (99, '2026-09', 1, 1, 0, 0, 0, NULL)", "period is closed"),
-        ("UPDATE provider SET kind = 'house' WHERE key = 'ada'", "stays of its kind"),
+        ("UPDATE provider SET kind = 'house' WHERE key = 'ada'", "keeps its kind"),
         ("UPDATE provider SET key = 'eve' WHERE key = 'ada'", "stay as they are"),
-        ("UPDATE payout SET status = 'paid'", "that of its last event"),
-        ("UPDATE payout SET status = 'pending'", "that of its last event"),
+        ("UPDATE payout SET status = 'paid'", "has the status of its last event"),
+        ("UPDATE payout SET status = 'pending'", "has the status of its last event"),
         (f"INSERT INTO payout_event VALUES (99, 1, 1, 'exported', 1, '', '', 1, '{MOMENT}')", "pending or failed"),
-        ("UPDATE provider_pii SET town = 'Paris'", "not changed"),
-        ("DELETE FROM provider_pii", "an erasure on record"),
-        (f"INSERT INTO provider_pii VALUES (9, 2{13 * NOTHING}, '{64 * '9'}')", "belong to the last event"),
-        (f"INSERT INTO provider_pii VALUES (1, 3{13 * NOTHING}, '{64 * '9'}')", "belong to the last event"),
+        ("UPDATE provider_pii SET town = 'Paris'", "cannot change"),
+        ("DELETE FROM provider_pii", "only a recorded erasure"),
+        (f"INSERT INTO provider_pii VALUES (9, 2{13 * NOTHING}, '{64 * '9'}')", "last event, which must have set them"),
+        (f"INSERT INTO provider_pii VALUES (1, 3{13 * NOTHING}, '{64 * '9'}')", "last event, which must have set them"),
         ("UPDATE payout SET amount_minor = amount_minor + 1, status = 'exported'", "only the status"),
     ],
 )
@@ -301,8 +301,8 @@ FAILED, BACK = (statement.replace("'paid'", "'failed'") for statement in (PAID, 
         ((FAILED, BACK, FAILED.replace("(2,", "(3,").replace("'failed'", "'paid'")), "paid or fails once"),
         ((FAILED, BACK, FAILED.replace("(2,", "(3,")), "paid or fails once|exists already"),
         ((PAID, REACHED, FAILED.replace("(2, 1, 1,", "(3, 1, 9,")), "in its last batch"),
-        ((PAID, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "has not reached"),
-        ((PAID, "UPDATE payout SET status = 'failed'"), "that of its last event"),
+        ((PAID, PAID.replace("(2,", "(3,").replace("'paid'", "'failed'")), "must first take the status"),
+        ((PAID, "UPDATE payout SET status = 'failed'"), "has the status of its last event"),
         ((PAID.replace("1, 1, 'paid'", "1, 9, 'paid'"),), "in its last batch"),
     ],
 )

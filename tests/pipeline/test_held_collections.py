@@ -241,7 +241,7 @@ def test_a_transaction_that_releases_what_is_on_hold_is_refused_by_the_database(
     month(account, 1, 1_000, 1.0, 1.0, 2.0, hold=True)
     lines = (Entry(AccountKind.HELD.key(NOVELS), "EUR", -250), Entry(AccountKind.PAYABLE.key("ann"), "EUR", 250))
     posting = Posting("collection-release", FEBRUARY, at(2, 1).date(), "a theft", lines)
-    with pytest.raises(LedgerError, match="stays where it is while it is on hold"), account.ledger.write() as conn:
+    with pytest.raises(LedgerError, match="keeps what it earned: release it first"), account.ledger.write() as conn:
         post(conn, posting, now=NOW)
 
 

@@ -1,17 +1,16 @@
 """Checks of `credit verify`: they recompute everything from the rows and name each difference.
 
-A verification reads one snapshot, in memory that does not grow with the number of rows. The modules, in the order in
-which their checks run:
+A verification reads one snapshot, in bounded memory. The modules, in the order of their checks:
 
 - `definitions`: triggers, tables, columns, constraints and indexes are as `credit` made them; no reference dangles;
-- `chains`: both chains are whole, transactions balance, and every row outside the journal is as it was sealed;
+- `chains`: both chains are whole, transactions balance, and every row outside the journal matches its seal;
 - `outputs`: outputs, the counts of their files and score books, and unvalued outputs;
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
 - `statements`: statements and certificates have their hashes, and the heads in them are still in their chains;
 - `payouts`: payouts, batches and their events follow from the journal;
-- `files`: score books and index folders are as they were registered.
+- `files`: score books and index folders match their registration.
 
-The two chains show every change, insertion and removal inside them. A chain cannot show that its own tail was cut off.
+The two chains show every change, insertion and removal inside them. A chain cannot show the loss of its own tail.
 Three things do: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
 """
 

@@ -27,7 +27,7 @@ _START = HashedFields(GENESIS, 0, 0, "", "", "", "", "", "", None, "", "")
 def check_journal(conn: Connection) -> Iterator[Problem]:
     """Yield each broken, changed or unbalanced transaction, and each entry without a transaction.
 
-    Transactions and entries are walked side by side, each in stored order.
+    One walk passes over transactions and entries side by side, each in stored order.
     """
     # Accounts are few; entries are many, and stream.
     keys = {number: key for number, key in conn.execute(select(account.c.id, account.c.key))}
@@ -128,7 +128,7 @@ def check_seals(conn: Connection) -> Iterator[Problem]:
 
 
 def check_sealed_rows(conn: Connection) -> Iterator[Problem]:
-    """Yield each row that differs from its last seal, has no seal, or is gone."""
+    """Yield each row unlike its last seal, each without a seal, and each seal without its row."""
     for table in seals.SEALED:
         yield from _periods(conn) if table is period else _rows(conn, table)
 

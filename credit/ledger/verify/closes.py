@@ -35,7 +35,7 @@ from credit.records import HOUSE, PPM, Group, Terms
 
 
 def check_pools(conn: Connection) -> Iterator[Problem]:
-    """Yield each pool that differs from its transaction, or from the sum of its allocations."""
+    """Yield each pool unlike its transaction, or unlike the sum of its allocations."""
     key = literal(AccountKind.POOL.key("")) + pool.c.period_id
     posted = amounts_posted(pool.c.txn_id, key, pool.c.currency).scalar_subquery()
     shared = func.coalesce(
@@ -63,7 +63,7 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
 
 
 def check_period_basis(conn: Connection) -> Iterator[Problem]:
-    """Yield each move by sums of a period that touches other accounts than earners', or takes more than they have."""
+    """Yield each move by sums of a period with accounts of others than earners, or beyond what they have."""
     query = (
         journal_lines(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
         .where(ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
@@ -169,7 +169,7 @@ def _earned(row: Row[Any], terms: Mapping[ProviderCurrency, Terms]) -> int:
 
 
 def check_reserves(conn: Connection) -> Iterator[Problem]:
-    """Yield each reserve that differs from its transaction, or falls due at another time than agreed."""
+    """Yield each reserve unlike its transaction, or due at another time than agreed."""
     query = (
         select(reserve, provider.c.key, ledger_txn.c.kind, ledger_txn.c.period_id.label("held_in"))
         .join_from(reserve, provider, provider.c.id == reserve.c.provider_id)
@@ -187,7 +187,7 @@ def check_reserves(conn: Connection) -> Iterator[Problem]:
 
 
 def check_conversions(conn: Connection) -> Iterator[Problem]:
-    """Yield each conversion by a rate that its period does not have, or by way of another pair's account."""
+    """Yield each conversion by a rate unknown to its period, or by way of another pair's account."""
     query = (
         select(ledger_txn.c.id, ledger_txn.c.period_id, ledger_txn.c.details_json)
         .where(ledger_txn.c.kind == TransactionKind.CONVERSION)
@@ -209,8 +209,8 @@ def check_conversions(conn: Connection) -> Iterator[Problem]:
 def check_held(conn: Connection) -> Iterator[Problem]:
     """Yield each fault in the accounts of held collections.
 
-    Only allocations, restatements and releases move that money. The first close after the end of a hold releases all of
-    it.
+    Only allocations, restatements and releases move their money. The first close after the end of a hold releases it
+    all.
     """
     rows = conn.execute(
         journal_lines(account.c.key, provider.c.key.label("owner"), account.c.collection, owners=True)

@@ -1,9 +1,8 @@
 """Checks of the database itself: its objects are as `schema` and `triggers` define them, and no reference dangles.
 
-Definitions are compared as texts, which shows a constraint that somebody weakened under its own name. SQLite keeps each
-table as it was written; the check takes its text apart into columns and constraints. PostgreSQL keeps expressions in a
-form of its own. There the check creates the schema's tables again, as temporary ones in a transaction that it rolls
-back, and compares the server's words for both.
+The checks compare texts, and so find a constraint weakened under its own name. SQLite keeps each table's text as it was
+written; the check takes it apart into columns and constraints. PostgreSQL keeps expressions in a form of its own. There
+the check creates the schema's tables again as temporary ones, compares the server's words for both, and rolls back.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ _LEDGER = "current_schema()::regnamespace"
 def check_definitions(conn: Connection) -> Iterator[Problem]:
     """Yield each missing, added, changed or switched-off trigger, table, column, constraint or index.
 
-    Added tables belong to other software, and added indexes to the keeper: both are passed over. An added unique index
-    is not, because it can refuse rows.
+    Added tables belong to other software, and added indexes to the keeper: the check passes over both. It names an
+    added unique index, because such an index can refuse rows.
 
     Raises:
         LedgerError: PostgreSQL does not let this user make temporary tables; the comparison needs them.
@@ -109,7 +108,7 @@ def definitions(conn: Connection) -> dict[str, str]:
 
 
 def expected_definitions(conn: Connection) -> dict[str, str]:
-    """Return the definitions of the schema, in the words of the engine that `conn` is on."""
+    """Return the definitions of the schema, in the words of the engine of `conn`."""
     if conn.dialect.name == "sqlite":
         return _taken_apart(_statements(conn))
     try:

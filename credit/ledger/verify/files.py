@@ -28,10 +28,10 @@ def check_book_files(conn: Connection, folder: Path) -> Iterator[Problem]:
 
 
 def check_index_files(conn: Connection) -> Iterator[Problem]:
-    """Yield each manifest and file of a registered index that differs from its registration.
+    """Yield each manifest and file of a registered index unlike its registration.
 
     The ledger keeps each manifest under a seal, and the manifest has the digest of every file. `unchecked_indexes`
-    names the indexes that are gone.
+    names the missing indexes.
     """
     for item in indexes_in_place(conn):
         fault = manifest_fault(item)
@@ -41,7 +41,7 @@ def check_index_files(conn: Connection) -> Iterator[Problem]:
 
 
 def unchecked_indexes(conn: Connection) -> list[str]:
-    """Return, in words, each registered index that is gone."""
+    """Return, in words, each registered index without a folder."""
     there = {item.id for item in indexes_in_place(conn)}
     return [
         f"the index {item.fingerprint[:12]}... of {item.model} is no longer in {item.path}: its files were not checked"

@@ -42,7 +42,7 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
 def check_unvalued(conn: Connection) -> Iterator[Problem]:
     """Yield each difference between acts on unvalued outputs and their transactions, and each without the other.
 
-    An output that is valued and unvalued at once is a problem too.
+    An output both valued and unvalued is a problem too.
     """
     before: dict[int, Row[Any]] = {}
     for row in conn.execute(event_rows().order_by(unvalued.c.id)).all():

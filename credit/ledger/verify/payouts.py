@@ -18,7 +18,7 @@ _STREAM = {"yield_per": 1000}
 
 
 def check_payouts(conn: Connection) -> Iterator[Problem]:
-    """Yield each payout that differs from its approval, or from its last event."""
+    """Yield each payout unlike its approval or its last event."""
     key = literal(AccountKind.PAYOUT.key("")) + provider.c.key
     amounts = amounts_posted(payout.c.txn_id, key, payout.c.currency)
     approved = amounts.with_only_columns(func.sum(ledger_entry.c.amount)).scalar_subquery()
@@ -45,7 +45,7 @@ def check_payouts(conn: Connection) -> Iterator[Problem]:
 
 
 def check_batches(conn: Connection) -> Iterator[Problem]:
-    """Yield each batch that differs from the transaction of its export."""
+    """Yield each batch unlike the transaction of its export."""
     query = (
         select(payout_batch, ledger_txn.c.kind, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
         .join_from(payout_batch, ledger_txn, ledger_txn.c.id == payout_batch.c.txn_id)
@@ -78,7 +78,7 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
 
 
 def check_events(conn: Connection) -> Iterator[Problem]:
-    """Yield each event of a payout that differs from its transaction, in its facts or in the money it moved."""
+    """Yield each event of a payout unlike its transaction, in its facts or in the money it moved."""
     # A failure after `paid` is a return, of another kind of transaction.
     before = payout_event.alias("before")
     paid_before = exists().where(

@@ -29,7 +29,7 @@ class VerifyReport:
         chain_head: hash of the last transaction.
         seal_head: hash of the last seal.
         problems: in the order of the checks; look at the first one first.
-        unchecked: in words, each thing that is gone and was not checked.
+        unchecked: in words, each missing thing; nothing could be checked of it.
     """
 
     checked: Mapping[str, int]

@@ -48,7 +48,7 @@ def check_certificates(conn: Connection) -> Iterator[Problem]:
 
 
 def check_heads(conn: Connection) -> Iterator[Problem]:
-    """Yield each statement with a head that its chain has lost: the tail up to that head was cut off."""
+    """Yield each statement with a head missing from its chain: somebody cut the tail off."""
     for number, body in _readable_bodies(conn):
         for name, known in (("chain_head", in_chain), ("seal_head", has_seal)):
             head = body.get(name)
@@ -59,7 +59,7 @@ def check_heads(conn: Connection) -> Iterator[Problem]:
 
 
 def check_kept_heads(conn: Connection, heads: Sequence[str]) -> Iterator[Problem]:
-    """Yield each head, kept outside the ledger, that neither chain has."""
+    """Yield each head, kept outside the ledger, missing from both chains."""
     for head in heads:
         if not in_chain(conn, head) and not has_seal(conn, head):
             yield Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced")
@@ -83,7 +83,7 @@ def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _named_certificates(body: dict[str, Any]) -> Iterator[str]:
-    """Yield the hashes of a statement's certificates; none where that part of it is damaged."""
+    """Yield the hashes of a statement's certificates; none from a damaged list."""
     try:
         yield from [check["certificate"] for check in body["validation"]["checks"] if check["certificate"]]
     except (KeyError, TypeError):
