@@ -3,6 +3,7 @@
     CreditError                   1  failed
     ├── InvalidRequestError       2  a command or call that makes no sense
     ├── InputError                1  an unusable file or record
+    │   └── NothingToPredictError 1  a record of one token or none
     ├── ValuationError            1  a number that the engine cannot compute
     │   └── MismatchError         1  an index of another model, tokenizer, data or settings
     ├── LedgerError               1  the ledger refuses
@@ -38,6 +39,10 @@ class InvalidRequestError(CreditError):
 
 class InputError(CreditError):
     """An unusable file or record; the message names file and line."""
+
+
+class NothingToPredictError(InputError):
+    """A record of one token or none: nothing predicts the first token of a text."""
 
 
 class ValuationError(CreditError):

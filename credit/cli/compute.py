@@ -72,7 +72,7 @@ def compute(
     )
     with progress_bar("valuing", "outputs") as update:
         report = run(workspace, settings, update)
-    warn(*(f"not valued: {reason}" for reason in report.refused))
+    warn(*report.shortened, *(f"not valued: {reason}" for reason in report.refused))
     done = (
         f"{counted(report.valued, 'output')} valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"
         f" {counted(report.books, 'score book')}"

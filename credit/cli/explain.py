@@ -108,7 +108,7 @@ def output(
         Column("of", [str(item.group) for item in found.examples]),
         Column("example", [f"{item.id}{share}" for item, share in zip(found.examples, shares, strict=True)]),
     )
-    texts = [found.texts.get(item.id, "") for item in found.examples]
+    texts = [" ".join(found.texts.get(item.id, "").split()) for item in found.examples]
     lines.append(fitted(columns, terminal_width(), texts).rstrip("\n"))
     say(found, *lines)
 

@@ -92,8 +92,8 @@ class _NumberOrWord(click.ParamType[int | str]):
 @click.option(
     "--max-length",
     type=click.IntRange(min=2),
-    help="Tokens read in one pass; longer texts are read in windows. Outputs use all of the model's context."
-    "  [default: the model's, at most 2048]",
+    help="Tokens of training data read in one pass; longer texts are read in windows. Outputs are read with all of the "
+    "model's context.  [default: the model's, at most 2048]",
 )
 @click.option(
     "--example-length",
@@ -104,6 +104,13 @@ class _NumberOrWord(click.ParamType[int | str]):
 )
 @click.option("--sample", default=2048, show_default=True, help="Examples that pca and ekfac are fitted to.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random projections.")
+@click.option(
+    "--template-date",
+    default="2024-07-26",
+    show_default=True,
+    metavar="YYYY-MM-DD",
+    help="Date that a chat template takes for today in DATA. An output has its own.",
+)
 @dtype_option
 @device_option
 @field_option
@@ -141,6 +148,7 @@ def index(
     example_length: int | str,
     sample: int,
     seed: int,
+    template_date: str,
     dtype: str,
     device: str,
     fields: dict[str, str],
@@ -185,6 +193,7 @@ def index(
         example_length=None if isinstance(example_length, str) else example_length,
         sample=sample,
         seed=seed,
+        template_date=template_date,
     )
     request = IndexRequest(
         model=model,

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from credit.errors import InputError, InvalidRequestError
+from credit.errors import InputError, InvalidRequestError, NothingToPredictError
 from credit.ingest import fields as kinds
 from credit.ingest.fields import InputModel, digest, validate
 from credit.ingest.files import Row, check_input, notices_of_ignored, read_rows
@@ -45,6 +45,7 @@ class TrainingCounts:
         quarantined: records that cannot be used.
         duplicates: records left out because the same record came before.
         repeats: records left out because their provider gave the same content before, under another id.
+        empty: records left out because they have no token to predict.
         shared: records with the content of another provider's record; they are handed out.
         shared_examples: some of them, with their places.
     """
@@ -54,6 +55,7 @@ class TrainingCounts:
     quarantined: int
     duplicates: int
     repeats: int
+    empty: int
     shared: int
     shared_examples: tuple[str, ...]
 
@@ -103,7 +105,10 @@ class TrainingReader:
         self._groups: Counter[Group] = Counter()
         self._ignored: Counter[str] = Counter()
         self._bad = self._duplicates = self._repeats = self._shared = 0
+        self._empty = 0
+        self._first_empty = ""
         self._examples: list[str] = []
+        self._last: tuple[Row, TrainingRecord] | None = None
 
     @property
     def counts(self) -> TrainingCounts:
@@ -114,6 +119,7 @@ class TrainingReader:
             quarantined=self._bad,
             duplicates=self._duplicates,
             repeats=self._repeats,
+            empty=self._empty,
             shared=self._shared,
             shared_examples=tuple(self._examples),
         )
@@ -122,6 +128,11 @@ class TrainingReader:
     def notices(self) -> tuple[str, ...]:
         """Notices of the iteration, in words."""
         notices = list(notices_of_ignored(self._ignored))
+        if self._empty:
+            notices.append(
+                f"{counted(self._empty, 'record')} left out, of one token or none: nothing predicts a text's first "
+                f"token; the first such record is {self._first_empty}"
+            )
         if self._duplicates:
             notices.append(
                 f"{counted(self._duplicates, 'record')} came twice, with the same id and content: counted once"
@@ -164,7 +175,25 @@ class TrainingReader:
                         self._examples.append(f"{row.place} ({provider}) = {other.place} ({other.provider})")
                 self._records += 1
                 self._groups.update(share.group for share in record.shares)
+                self._last = row, record
                 yield record
+
+    def leave_out(self, error: InputError) -> None:
+        """Take back the record that was handed out last: a model's encoder cannot use it.
+
+        A record without a token to predict is counted. Any other is quarantined, with the error as the reason.
+        """
+        if self._last is None:
+            raise error
+        (row, record), self._last = self._last, None
+        self._records -= 1
+        self._groups.subtract(share.group for share in record.shares)
+        self._groups = +self._groups
+        if isinstance(error, NothingToPredictError):
+            self._empty += 1
+            self._first_empty = self._first_empty or str(row.place)
+        else:
+            self._quarantine(row.quarantined(str(error)))
 
     def _quarantine(self, item: Quarantined) -> None:
         self._bad += 1

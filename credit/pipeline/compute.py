@@ -71,12 +71,21 @@ class ComputeSettings:
 
 @dataclass(slots=True)
 class ComputeReport:
-    """Outcome of a run. `refused` names outputs without a value, and why; they stay pending until taken out."""
+    """Outcome of a run.
+
+    Attributes:
+        valued: outputs valued.
+        books: score books written.
+        credit_micro: credits posted, in micro-credits.
+        refused: outputs without a value, and why; they stay pending until taken out.
+        shortened: outputs longer with their prompt than the model's context, and how they were valued.
+    """
 
     valued: int = 0
     books: int = 0
     credit_micro: int = 0
     refused: list[str] = field(default_factory=list)
+    shortened: list[str] = field(default_factory=list)
 
 
 def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress | None = None) -> ComputeReport:
@@ -191,10 +200,12 @@ def _encodable(
         after = page[-1].id
         for stored in page:
             try:
-                encoder.output(stored.output)
+                reading = encoder.read_output(stored.output)
             except InputError as error:
                 report.refused.append(str(error))
             else:
+                if reading.shortage:
+                    report.shortened.append(f"{stored.output.name} {reading.shortage}")
                 yield stored
 
 

@@ -14,7 +14,6 @@ from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import LanguageModel, Manifest
-from credit.valuation.examples import examples_of
 from credit.valuation.explain import ExampleInfluence, explain_output
 from credit.valuation.tokens import window_of
 
@@ -24,7 +23,7 @@ _PART = re.compile(r"(@\d+)?(#\d+)?$")
 
 @dataclass(frozen=True, slots=True)
 class OutputExplanation:
-    """An output, and the examples with the greatest influence on it, in nats; `texts` by example, where known."""
+    """An output, and the examples with the greatest influence on it, in nats; `texts` quotes them, where known."""
 
     output: LoggedOutput
     examples: tuple[ExampleInfluence, ...]
@@ -72,8 +71,8 @@ def explain_logged_output(
     groups = [group for group in index.groups if not providers or group.provider in providers]
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
-    records = read_indexed(workspace, data, fields) if data else None
     model = index.load_model(*model_paths, device=device)
+    records = read_indexed(workspace, data, fields, index.manifest.encoder(model)) if data else None
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
     return OutputExplanation(found, tuple(examples), _texts(index.manifest, model, records or [], examples))
 
@@ -81,16 +80,15 @@ def explain_logged_output(
 def _texts(
     manifest: Manifest, model: LanguageModel, records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]
 ) -> dict[str, str]:
-    """Return the first words of each example, by its id."""
-    encoder = model.encoder(manifest.max_length)
+    """Return the beginning of each example, word for word from its record, by its id."""
+    encoder = model.encoder(manifest.max_length, manifest.settings.template_date)
     asked = {example.id for example in examples}
     # A part of a record is called after it: `record#2`, `record@3` for a turn of a chat, `record[256:512]`.
     named = {_PART.sub("", window_of(example)) for example in asked} | asked
     texts = {}
     for record in records:
         if record.id in named:
-            for part in examples_of(record, encoder, manifest.settings.example_length):
-                if part.id in asked:
-                    text: str = model.tokenizer.decode(part.said, skip_special_tokens=True)
-                    texts[part.id] = " ".join(text.split())[:_SHOWN_CHARACTERS]
+            for name, passage in encoder.quotations(record, manifest.settings.example_length):
+                if name in asked:
+                    texts[name] = passage[:_SHOWN_CHARACTERS]
     return texts

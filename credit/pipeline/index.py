@@ -36,8 +36,10 @@ from credit.valuation import (
     plan_index,
     read_manifest,
 )
+from credit.valuation.examples import Unusable, usable_records
 from credit.valuation.requirements import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
+from credit.valuation.task import ExampleEncoder
 
 Progress = Callable[[str, int, int], None]
 
@@ -124,7 +126,7 @@ def index_training_data(
         model = load_model(request.model, dtype=request.dtype, device=request.device)
         _check_checkpoints(request, model)
         with _with_reasons(problems):
-            result = _build(request, model, reader, progress, announce)
+            result = _build(request, model, reader, reader.leave_out, progress, announce)
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -150,18 +152,28 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
     with _with_reasons(problems):
         if request.update or request.withdraw is not None:
             others = _checkpoints_of(request)
-            plan = plan_revision(request.out, model, reader, withdraw=request.withdraw, checkpoints=others)
+            plan = plan_revision(
+                request.out,
+                model,
+                reader,
+                withdraw=request.withdraw,
+                checkpoints=others,
+                unusable=reader.leave_out,
+            )
         else:
-            plan = plan_index(model, reader, request.out, request.settings)
+            plan = plan_index(model, reader, request.out, request.settings, unusable=reader.leave_out)
             models = 1 + len(request.checkpoints)
             seconds, disk = models * (plan.needs.seconds or 0.0), models * plan.needs.disk_bytes
             plan = replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=disk))
     return IndexPlan(plan, reader.counts, problems.lines(), reader.notices)
 
 
-def read_indexed(workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None) -> list[TrainingRecord]:
-    """Return the good records of training data: those in an index of `index_training_data`."""
-    return list(TrainingReader(data, fields=fields, known_providers=_known_providers(workspace)))
+def read_indexed(
+    workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None, encoder: ExampleEncoder
+) -> list[TrainingRecord]:
+    """Return the good records of training data: those in an index of `index_training_data`, with its encoder."""
+    reader = TrainingReader(data, fields=fields, known_providers=_known_providers(workspace))
+    return list(usable_records(reader, encoder))
 
 
 def register(ledger: Ledger, folder: Path) -> RegisteredIndex:
@@ -261,6 +273,7 @@ def _build(
     request: IndexRequest,
     model: LanguageModel,
     records: Iterable[TrainingRecord],
+    unusable: Unusable,
     progress: Progress | None,
     announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
@@ -274,6 +287,7 @@ def _build(
             name=request.name,
             checkpoints=[Checkpoint(partial(load, path), weight) for path, weight in request.checkpoints],
             exclude_non_finite=request.exclude_non_finite,
+            unusable=unusable,
             progress=progress,
             announce=announce,
         )
@@ -289,6 +303,7 @@ def _build(
             records,
             checkpoints=others,
             exclude_non_finite=request.exclude_non_finite,
+            unusable=unusable,
             progress=progress,
             announce=announce,
         )

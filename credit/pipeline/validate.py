@@ -21,7 +21,7 @@ from credit.pipeline.index import read_indexed, register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, LanguageModel, Manifest, load_model, read_manifest
-from credit.valuation.tokens import Encoder
+from credit.valuation.task import ExampleEncoder
 
 SCRATCH_LEARNING_RATE = 3e-3
 
@@ -87,7 +87,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)
-    records = read_indexed(workspace, request.data, request.fields)
+    records = read_indexed(workspace, request.data, request.fields, index.manifest.encoder(model))
     outputs = _outputs(workspace, index.manifest, model, request.outputs)
     if request.quick:
         made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)
@@ -160,11 +160,11 @@ def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, cou
         drawn = (
             item.output for number in ranked if names[number] not in unvalued for item in outputs_by_id(conn, [number])
         )
-        encoder = model.encoder(manifest.max_length)
+        encoder = manifest.encoder(model)
         return list(islice((output for output in drawn if _has_tokens(encoder, output)), count))
 
 
-def _has_tokens(encoder: Encoder, output: LoggedOutput) -> bool:
+def _has_tokens(encoder: ExampleEncoder, output: LoggedOutput) -> bool:
     try:
         return bool(encoder.output(output))
     except InputError:

@@ -12,7 +12,7 @@ from credit.storage import is_left_over, make_folder, only_one, sha256_file, wri
 from credit.valuation.batches import Progress
 from credit.valuation.change import Change
 from credit.valuation.curvature import CURVATURES, WEIGHTINGS
-from credit.valuation.examples import TrainingData, encode_training
+from credit.valuation.examples import TrainingData, Unusable, encode_training
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     MANIFEST,
@@ -87,6 +87,7 @@ def build_index(
     checkpoints: Sequence[Checkpoint] = (),
     tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
+    unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> BuildResult:
@@ -105,6 +106,7 @@ def build_index(
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude_non_finite: exclude examples with non-finite gradients and name them in the manifest; otherwise the
             first is an error.
+        unusable: takes the errors of records without examples; see `examples.encode_training`.
         progress: called after every batch.
         announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
 
@@ -116,7 +118,7 @@ def build_index(
     check_settings(settings)
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
-    data = _encode(model, records, settings)
+    data = _encode(model, records, settings, unusable)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
     result = _build_one(model, data, out, settings, name, options)
     manifest = result.manifest
@@ -138,6 +140,7 @@ def plan_index(
     settings: IndexSettings,
     *,
     tokens_per_batch: int | None = None,
+    unusable: Unusable | None = None,
 ) -> BuildPlan:
     """Return the requirements of `build_index`, by a short probe of the model, and write nothing.
 
@@ -145,7 +148,7 @@ def plan_index(
         MismatchError, ValuationError: see `build_index`, as far as it is known before the work.
     """
     check_settings(settings)
-    data = _encode(model, records, settings)
+    data = _encode(model, records, settings, unusable)
     empty = _empty_index(model, data, settings, "")
     _check_folder(out)
     writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
@@ -169,6 +172,7 @@ def add_checkpoint(
     *,
     tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
+    unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
@@ -182,6 +186,7 @@ def add_checkpoint(
         records: the training data of the index.
         tokens_per_batch: see `build_index`.
         exclude_non_finite: see `build_index`.
+        unusable: see `build_index`.
         progress: called after every batch.
         announce: see `build_index`.
 
@@ -192,15 +197,15 @@ def add_checkpoint(
     _check_weight(checkpoint)
     manifest = read_manifest(folder)
     model = checkpoint.load()
-    data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
+    data = encode_training(records, manifest.encoder(model), manifest.settings.example_length, unusable)
     loaded = Checkpoint(lambda: model, checkpoint.weight)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
     return _add(folder, manifest, loaded, data, options)
 
 
-def _encode(model: Task, records: Iterable[Tagged], settings: IndexSettings) -> TrainingData:
-    encoder = model.encoder(settings.max_length or model.max_length)
-    return encode_training(records, encoder, settings.example_length)
+def _encode(model: Task, records: Iterable[Tagged], settings: IndexSettings, unusable: Unusable | None) -> TrainingData:
+    encoder = model.encoder(settings.max_length or model.max_length, settings.template_date)
+    return encode_training(records, encoder, settings.example_length, unusable)
 
 
 def _check_weight(checkpoint: Checkpoint) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from credit.errors import InputError, MismatchError
+from credit.errors import InputError, MismatchError, NothingToPredictError
 from credit.records import PPM, Group, Share
 from credit.storage import sha256_file, write_whole
 from credit.valuation.manifest import ExcludedExample
@@ -17,6 +18,11 @@ from credit.valuation.rows import RowLayout
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"
+
+T = TypeVar("T")
+
+Unusable = Callable[[InputError], None]
+"""Takes the error of a record without examples, which is left out. The record is the one that was read last."""
 
 _MODULUS = 1 << 256
 
@@ -69,24 +75,63 @@ class IndexedExample:
     ppm: int = PPM
 
 
-def encode_training(records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None) -> TrainingData:
+def encode_training(
+    records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None, unusable: Unusable | None = None
+) -> TrainingData:
     """Turn training records into examples of at most `length` predictions; None leaves windows whole.
+
+    Args:
+        records: the training data.
+        encoder: the model's encoder.
+        length: predictions of an example, at most.
+        unusable: takes the errors of records that the encoder refuses or that have nothing to predict. Without it, a
+            refused record is an error, and a Python warning counts the others.
 
     Raises:
         InputError: there is nothing to index, or two examples have the same id.
     """
     members: list[Member] = []
     seen: set[str] = set()
+    empty = 0
     for record in records:
-        for example in examples_of(record, encoder, length):
+        try:
+            examples = _some_examples(record, encoder, length)
+        except InputError as error:
+            if unusable is not None:
+                unusable(error)
+            elif isinstance(error, NothingToPredictError):
+                empty += 1
+            else:
+                raise
+            continue
+        for example in examples:
             if example.id in seen:
                 raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
             seen.add(example.id)
             digest = short_digest(example)
             members.append(Member(example.id, record.shares, example.predicted, digest, example=example))
+    if empty:
+        warnings.warn(f"records without a token to predict, which are left out: {empty}", stacklevel=2)
     if not members:
         raise InputError("the training data holds no record that can be indexed")
     return TrainingData(members, _hex(hash_of(members)))
+
+
+def _some_examples(record: Tagged, encoder: ExampleEncoder, length: int | None) -> list[Any]:
+    examples = list(examples_of(record, encoder, length))
+    if not examples:
+        raise NothingToPredictError("it has no token to predict")
+    return examples
+
+
+def usable_records(records: Iterable[T], encoder: ExampleEncoder) -> Iterator[T]:
+    """Yield the records with examples: those that `encode_training` does not leave out."""
+    for record in records:
+        try:
+            if any(True for _ in encoder.training(record)):
+                yield record
+        except InputError:
+            continue
 
 
 def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> Iterator[Any]:
@@ -180,7 +225,11 @@ def match_members(
         asked = [share for share in record.shares if share.group in listed]
         if not asked:
             continue
-        for example in examples_of(record, encoder, length):
+        try:
+            examples = list(examples_of(record, encoder, length))
+        except InputError:
+            continue  # the build left it out, or its examples are missing below
+        for example in examples:
             digest = short_digest(example)
             for share in asked:
                 if missing[share.group].pop(example.id, None) != (digest, share.ppm):

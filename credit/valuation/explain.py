@@ -74,7 +74,7 @@ def explain_output(
     found, listed = _listed_examples(index, layouts, folded, values)
     if folded and records is not None:
         length = index.manifest.settings.example_length
-        chosen = match_members(index.folder, model.encoder(index.manifest.max_length), records, listed, length)
+        chosen = match_members(index.folder, index.manifest.encoder(model), records, listed, length)
         found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
     return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
 

@@ -278,11 +278,11 @@ class AttributionIndex:
         return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
 
     def output_length(self, model: Task) -> int:
-        """Return the most tokens of an output's window: all that the model takes.
+        """Return the most tokens of an output's window: the model's context.
 
         Training data may be cut finely to tell more apart, but the model wrote an output with its whole context.
         """
-        return max(self.manifest.max_length, model.max_length)
+        return max(self.manifest.max_length, model.context_length)
 
     def output_gradients(
         self,

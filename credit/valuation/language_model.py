@@ -21,9 +21,13 @@ from credit.valuation.batches import PaddedBatch, make_batch
 from credit.valuation.losses import sequence_losses
 from credit.valuation.model_folder import TOKENIZER_FILES, adapter_base, check_folder
 from credit.valuation.task import LossBatch
-from credit.valuation.tokens import Encoder, Window
+from credit.valuation.tokens import TEMPLATE_DATE, Encoder, Window
 
 _DEFAULT_MAX_LENGTH = 2048
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "max_sequence_length")
+"""Names of the number of positions in configurations, the usual one first."""
+_NO_LIMIT = 10**9
+"""Tokenizers without a limit give a number far beyond this one."""
 _LONGEST_REASON = 600
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -52,21 +56,34 @@ class LanguageModel:
         return next(self.module.parameters()).device
 
     @property
-    def max_length(self) -> int:
-        """Tokens of the longest window: the model's positions, at most 2048."""
-        positions = getattr(self.module.config, "max_position_embeddings", None)
-        return min(int(positions), _DEFAULT_MAX_LENGTH) if positions else _DEFAULT_MAX_LENGTH
+    def positions(self) -> int | None:
+        """Most tokens that the model reads at once; None if its configuration does not tell."""
+        config: Any = self.module.config
+        text = config.get_text_config(decoder=True)  # a model of images and text keeps its numbers apart
+        return next((int(value) for name in _POSITIONS if (value := getattr(text, name, None))), None)
 
-    def encoder(self, max_length: int) -> Encoder:
+    @property
+    def context_length(self) -> int:
+        """Tokens with which an output is read: the model's positions. The tokenizer's limit stands in for them."""
+        limit = self.positions or int(self.tokenizer.model_max_length)
+        return limit if limit < _NO_LIMIT else _DEFAULT_MAX_LENGTH
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest window of training data: the model's positions, at most 2048."""
+        return min(self.positions or _DEFAULT_MAX_LENGTH, _DEFAULT_MAX_LENGTH)
+
+    def encoder(self, max_length: int, template_date: str = TEMPLATE_DATE) -> Encoder:
         """Return the encoder of texts, prompts and chats into windows of at most `max_length` tokens.
 
         Raises:
             InputError: the model has fewer positions.
         """
-        positions = getattr(self.module.config, "max_position_embeddings", None)
-        if positions and max_length > int(positions):
-            raise InputError(f"examples of {max_length} tokens do not fit into the {positions} positions of the model")
-        return Encoder(self.tokenizer, max_length)
+        if self.positions and max_length > self.positions:
+            raise InputError(
+                f"examples of {max_length} tokens do not fit into the {self.positions} positions of the model"
+            )
+        return Encoder(self.tokenizer, max_length, template_date)
 
     def batch(self, examples: Sequence[Window]) -> LossBatch:
         """Return a batch of windows, padded to one length, on the model's device.

@@ -15,6 +15,8 @@ from credit.records import PPM, Group, Share
 from credit.storage import canonical_json, parse_object, sha256_file
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
+from credit.valuation.task import ExampleEncoder, Task
+from credit.valuation.tokens import TEMPLATE_DATE
 
 FORMAT_VERSION = 7
 MANIFEST = "manifest.json"
@@ -47,6 +49,7 @@ class IndexSettings:
         example_length: most predicted tokens of an example; longer windows are cut into several. None cuts none.
         sample: number of examples behind second moments, if projections are fitted to them.
         seed: seed of the random projections.
+        template_date: date that chat templates take for today in training data, `YYYY-MM-DD`.
     """
 
     rank: int = 32
@@ -62,6 +65,7 @@ class IndexSettings:
     example_length: int | None = 256
     sample: int = 2048
     seed: int = 0
+    template_date: str = TEMPLATE_DATE
 
     @property
     def fits_projections(self) -> bool:
@@ -103,7 +107,7 @@ class IndexInputs:
         # Random projections are fitted to nothing: an updated index then has the inputs of one built anew.
         fitted = self.fitted_sha256 if settings.fits_projections else ""
         hashes = [self.model_sha256, self.tokenizer_sha256, self.data_sha256, fitted]
-        parts = [FORMAT_VERSION, *hashes, self.dtype, asdict(settings), self.max_length]
+        parts = [FORMAT_VERSION, *hashes, self.dtype, _settings_content(settings), self.max_length]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
     def differences(self, asked: IndexInputs) -> str:
@@ -228,14 +232,29 @@ class Manifest:
         It covers inputs, settings, the layout of all groups and the digest of every file. Money follows these: no name,
         row or factor can change under the same fingerprint. Only the model's folder is left out, because models move.
         """
-        content = asdict(self) | {"format_version": FORMAT_VERSION}
+        content = self._content()
         del content["model_path"]
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the manifest as JSON with sorted keys."""
-        body = asdict(self) | {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
+        body = self._content() | {"fingerprint": self.fingerprint}
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
+
+    def _content(self) -> dict[str, Any]:
+        return asdict(self) | {"format_version": FORMAT_VERSION, "settings": _settings_content(self.settings)}
+
+    def encoder(self, model: Task) -> ExampleEncoder:
+        """Return the encoder that the index's training data was read with."""
+        return model.encoder(self.max_length, self.settings.template_date)
+
+
+def _settings_content(settings: IndexSettings) -> dict[str, Any]:
+    """Return settings by name. A later one is left out at its default, so that indexes from before keep their names."""
+    content = asdict(settings)
+    if settings.template_date == TEMPLATE_DATE:
+        del content["template_date"]
+    return content
 
 
 def versioned(name: str, version: int) -> str:

@@ -125,6 +125,7 @@ class ModuleTask:
     tokenizer_sha256: ClassVar[str] = hashlib.sha256(b"tensors").hexdigest()
     flat_inputs: ClassVar[bool] = True
     max_length: ClassVar[int] = 1
+    context_length: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_sha256", hash_module(self.module))
@@ -134,9 +135,9 @@ class ModuleTask:
         """Name of the model: its class."""
         return f"{type(self.module).__module__}.{type(self.module).__qualname__}"
 
-    def encoder(self, max_length: int) -> _AsTheyAre:
+    def encoder(self, max_length: int, template_date: str = "") -> _AsTheyAre:
         """Return the encoder, which takes samples as they are."""
-        del max_length  # a sample is not cut
+        del max_length, template_date  # a sample is not cut, and is no chat
         return _AsTheyAre()
 
     def batch(self, examples: Sequence[TensorSample]) -> LossBatch:

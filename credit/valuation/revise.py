@@ -26,6 +26,7 @@ from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
     Member,
+    Unusable,
     changed_hash,
     encode_training,
     hash_of,
@@ -57,6 +58,7 @@ def update_index(
     checkpoints: Sequence[Task] = (),
     tokens_per_batch: int | None = None,
     exclude_non_finite: bool = False,
+    unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
 ) -> Manifest:
@@ -71,6 +73,7 @@ def update_index(
         checkpoints: the models of the index's further checkpoints.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude_non_finite: exclude new examples with non-finite gradients; otherwise the first is an error.
+        unusable: takes the errors of records without examples; see `examples.encode_training`.
         progress: called after every batch.
         announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
 
@@ -81,7 +84,7 @@ def update_index(
     """
     with _revising(folder) as index:
         index.add_models(*checkpoints)
-        change = _joining(index, model, records)
+        change = _joining(index, model, records, unusable)
         if change is None:
             return index.manifest
         return _revise(index, model, change, RunOptions(tokens_per_batch, exclude_non_finite, progress, announce))
@@ -135,6 +138,7 @@ def plan_revision(
     withdraw: str | None = None,
     checkpoints: Sequence[Task] = (),
     tokens_per_batch: int | None = None,
+    unusable: Unusable | None = None,
 ) -> BuildPlan:
     """Return the requirements of `update_index`, or of `withdraw_provider` if `withdraw` is given; write nothing.
 
@@ -144,7 +148,10 @@ def plan_revision(
     _check_revisable(folder, read_manifest(folder))
     index = AttributionIndex.open(folder)
     index.add_models(*checkpoints)
-    change = _joining(index, model, records) if withdraw is None else _leaving(index, model, withdraw, records)
+    if withdraw is None:
+        change = _joining(index, model, records, unusable)
+    else:
+        change = _leaving(index, model, withdraw, records)
     if change is None:
         manifest = index.manifest
         width = sum(gradient_widths(manifest.layers, index.projections).values())
@@ -162,11 +169,13 @@ def plan_revision(
     )
 
 
-def _joining(index: AttributionIndex, model: Task, records: Iterable[Tagged]) -> Change | None:
+def _joining(
+    index: AttributionIndex, model: Task, records: Iterable[Tagged], unusable: Unusable | None
+) -> Change | None:
     """Return the change that adds records to an index; None if the index has all of them."""
     index.check_model(model)
     manifest = index.manifest
-    data = encode_training(records, model.encoder(manifest.max_length), manifest.settings.example_length)
+    data = encode_training(records, manifest.encoder(model), manifest.settings.example_length, unusable)
     members = list(_listed(index))
     known = {member.id: member for member in members}
     added: list[Member] = []
@@ -205,7 +214,7 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
             if share.group in groups:
                 listed[share.group][member.id] = member.digest, share.ppm
     manifest = index.manifest
-    encoder = model.encoder(manifest.max_length)
+    encoder = manifest.encoder(model)
     found = match_members(folder, encoder, records, listed, manifest.settings.example_length)
     known = {member.id: member for member in members}
     for member in found:

@@ -109,11 +109,16 @@ class Task(Protocol):
 
     @property
     def max_length(self) -> int:
-        """Longest window of the model, in positions."""
+        """Longest window of training data unless told otherwise, in positions."""
         ...
 
-    def encoder(self, max_length: int) -> ExampleEncoder:
-        """Return an encoder with windows of at most `max_length` positions."""
+    @property
+    def context_length(self) -> int:
+        """Positions that the model reads at once, at most. An output is read with all of them."""
+        ...
+
+    def encoder(self, max_length: int, template_date: str = ...) -> ExampleEncoder:
+        """Return an encoder with windows of at most `max_length` positions, and a date for chat templates."""
         ...
 
     def batch(self, examples: Sequence[Any]) -> LossBatch:

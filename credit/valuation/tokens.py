@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from types import FrameType
 from typing import Any
@@ -22,8 +23,30 @@ from credit.records import LoggedOutput, Message, TrainingRecord
 TEMPLATE_SECONDS = 5.0
 """Computing time for the chat template of one conversation, at most. A template is a program of the model's maker."""
 
+TEMPLATE_STOPS = 10
+"""Conversations in a row that a template does not finish in time. It gets no more after them."""
+
 TEMPLATE_GROWTH = 100
 """Most characters that a template makes of each one of the messages, which count as 1000 more than they have."""
+
+TEMPLATE_DATE = "2024-07-26"
+"""Date that a chat template takes for today in training data, unless told otherwise: the one in Llama's own templates.
+
+A run is its inputs. The day of the build would make another index of the same data on every day.
+"""
+
+_CLOCK = """{% macro strftime_now(format) %}
+{%- set text = namespace(value=format) -%}
+{%- for code, value in time_codes.items() %}{% set text.value = text.value.replace(code, value) %}{% endfor -%}
+{{- text.value -}}
+{% endmacro %}
+"""
+"""Head of a chat template that asks for the time: transformers would tell it the time of the run."""
+
+_TIME_CODES = tuple(f"%{flag}{letter}" for letter in "aAbBcdHIjmMpSuUwWxXyYZ" for flag in ("", "-"))
+
+_BARRIERS = ("\n", "a")
+"""Texts to put before a continuation. Tokenizers rarely join the first to a word, or the second to a line break."""
 
 _SPAN = re.compile(r"\[\d+:\d+\]$")
 
@@ -121,28 +144,130 @@ def window_of(example_id: str) -> str:
     return _SPAN.sub("", example_id)
 
 
+@dataclass(frozen=True, slots=True)
+class OutputReading:
+    """Windows of an output, and in words what they lack of the context in which the model wrote it; mostly nothing."""
+
+    windows: list[Window]
+    shortage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A context and the tokens that a model learns to predict after it.
+
+    Attributes:
+        name: id of the record, with the turn's number where it has several.
+        context: tokens before.
+        predicted: tokens to predict: those of `text`, then special ones.
+        text: the text to predict.
+        quotable: the part of `text` that stands in the record; a template adds to it.
+        before: text after which `text` was tokenised.
+    """
+
+    name: str
+    context: list[int]
+    predicted: list[int]
+    text: str
+    quotable: str
+    before: str = ""
+
+
 class Encoder:
     """Encoder of texts, prompt/completion pairs and chats into windows, with a model's own tokenizer.
 
-    Special tokens go to the tokenizer's default places. Prompt and completion are tokenised apart and joined: there the
-    model saw the border.
+    Special tokens go to the tokenizer's default places. A prompt is tokenised alone, as the model saw it, and a
+    completion as its continuation: see `_continuation`.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        max_length: most tokens of a window.
+        template_date: date for chat templates in training data, `YYYY-MM-DD`. An output has its own.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, template_date: str = TEMPLATE_DATE) -> None:
         if max_length < 2:
             raise InputError(f"max_length {max_length}: a window needs at least two tokens")
+        try:
+            self._today = datetime.strptime(template_date, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise InputError(f"the date for templates, {template_date!r}, is not like {TEMPLATE_DATE}") from error
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._prefix, self._suffix = _special_tokens(tokenizer)
+        self._stops = 0
 
     def cut(self, window: Window, length: int) -> Sequence[Window | Segment]:
         """Return the examples of a window; see `cut_window`."""
         return cut_window(window, length)
 
     def training(self, record: TrainingRecord) -> Iterator[Window]:
-        """Yield the windows of a training record. Each token of a text or completion is predicted once."""
+        """Yield the windows of a training record. Each token of a text or completion is predicted once.
+
+        There is none in a record of one token: nothing predicts the very first token of a text.
+
+        Raises:
+            InputError: the chat template refuses the record.
+        """
+        for turn in self._turns(record):
+            yield from self._windows(turn.name, turn.context, turn.predicted, overlap=1)
+
+    def quotations(self, record: TrainingRecord, length: int | None) -> Iterator[tuple[str, str]]:
+        """Yield the id of each example of a record with its passage, as it stands in the record.
+
+        The first passage of a text also has the text's first token, which nothing predicts. A passage is empty where
+        the tokenizer does not tell its place.
+
+        Args:
+            record: the record.
+            length: predicted tokens of an example, at most; None leaves windows whole.
+        """
+        for turn in self._turns(record):
+            spans = self._spans(turn)
+            at = 0 if turn.context else 1
+            for window in self._windows(turn.name, turn.context, turn.predicted, overlap=1):
+                for example in [window] if length is None else cut_window(window, length):
+                    first = 0 if at <= 1 and not turn.context else at
+                    at += example.predicted
+                    yield example.id, _quotation(turn, spans[first:at])
+
+    def output(self, output: LoggedOutput) -> list[Window]:
+        """Return the windows of a logged output: its completion's tokens, given its prompt.
+
+        The end-of-sequence token is not predicted: a log does not tell if the model ended or was cut off.
+
+        Raises:
+            InputError: it has no token to predict, or the chat template refuses it; the message names it.
+        """
+        return self.read_output(output).windows
+
+    def read_output(self, output: LoggedOutput) -> OutputReading:
+        """Return the windows of a logged output, and what they lack of its context; see `output`."""
+        if output.messages:
+            with _named(output.name):
+                before = self._render(output.messages, output.occurred_at, generate=True)
+            context = self._encode(before)
+        else:
+            before = output.prompt
+            context = [*self._prefix, *self._encode(before)]
+        predicted, _ = self._continuation(before, output.completion)
+        windows = list(self._windows(output.external_id, context, predicted, overlap=self._max_length // 2))
+        if not windows:
+            raise InputError(f"{output.name}: there is no token to predict")
+        return OutputReading(windows, self._shortage(context, predicted, windows))
+
+    def _shortage(self, context: Sequence[int], predicted: Sequence[int], windows: Sequence[Window]) -> str:
+        size, limit = len(context) + len(predicted), self._max_length
+        if size <= limit:
+            return ""
+        longer = f"has {size} tokens with its prompt, and the model reads {limit}"
+        if len(windows) > 1:
+            return f"{longer}: valued in {len(windows)} windows, the later ones without the prompt"
+        return f"{longer}: valued without the {size - limit} oldest tokens of its prompt"
+
+    def _turns(self, record: TrainingRecord) -> Iterator[_Turn]:
+        """Yield what a record teaches: its text, its completion, or each turn of the assistant after all before it."""
         if record.messages:
-            # One window for each turn of the assistant, which completed all turns before it.
             turns = [i for i, m in enumerate(record.messages) if m.role == "assistant"]
             if not turns:
                 raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
@@ -150,73 +275,101 @@ class Encoder:
                 with _named(f"record {record.id}"):
                     prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1])
                 name = record.id if len(turns) == 1 else f"{record.id}@{turn}"
-                yield from self._windows(name, prompt, self._encode(closing))
-        elif record.prompt is not None:
-            prompt = [*self._prefix, *self._encode(record.prompt)]
-            yield from self._windows(record.id, prompt, [*self._encode(record.completion), *self._suffix])
+                predicted, before = self._continuation(prompt, closing)
+                said = record.messages[turn].content
+                yield _Turn(name, self._encode(prompt), predicted, closing, said.strip(), before)
         else:
-            yield from self._windows(record.id, list(self._prefix), [*self._encode(record.completion), *self._suffix])
+            prompt, text = record.prompt or "", record.completion
+            context = [*self._prefix, *self._encode(prompt)]
+            predicted, before = self._continuation(prompt, text)
+            yield _Turn(record.id, context, [*predicted, *self._suffix], text, text, before)
 
-    def output(self, output: LoggedOutput) -> list[Window]:
-        """Return the windows of a logged output: its completion's tokens, given its prompt.
+    def _windows(self, name: str, context: list[int], predicted: list[int], *, overlap: int) -> Iterator[Window]:
+        """Yield windows in which each token of `predicted` is predicted once.
 
-        The end-of-sequence token is not predicted: a log does not tell if the model ended or was cut off.
+        A long context loses its oldest tokens. Special tokens at its head stay, where the model expects them. If
+        context and prediction do not fit into a window, the first one keeps as much context as half of it holds, and
+        each later one has `overlap` tokens before those that it predicts.
         """
-        if output.messages:
-            with _named(output.name):
-                prompt = self._encode(self._render(output.messages, generate=True))
-        else:
-            prompt = [*self._prefix, *self._encode(output.prompt)]
-        windows = list(self._windows(output.external_id, prompt, self._encode(output.completion)))
-        if not windows:
-            raise InputError(f"{output.name}: there is no token to predict")
-        return windows
-
-    def _windows(self, name: str, context: list[int], predicted: list[int]) -> Iterator[Window]:
-        tokens = np.asarray(context + predicted, dtype=np.int32)
         start = max(len(context), 1)  # nothing predicts the very first token
-        if len(tokens) <= start:
+        if len(context) + len(predicted) <= start:
             return
         limit = self._max_length
+        kept = len(self._prefix) if context[: len(self._prefix)] == self._prefix else 0
+        if len(context) + len(predicted) > limit:
+            fits = len(predicted) + max(kept, 1) <= limit
+            room = limit - len(predicted) if fits else max(limit // 2, kept)
+            if room < len(context):
+                context = [*context[:kept], *context[len(context) - room + kept :]]
+        tokens = np.asarray(context + predicted, dtype=np.int32)
+        start = max(len(context), 1)
         if len(tokens) <= limit:
             yield Window(name, tokens, start)
             return
-        kept = len(self._prefix) if context[: len(self._prefix)] == self._prefix else 0
-        if len(predicted) + max(kept, 1) <= limit:
-            # The prompt loses its oldest tokens. Special tokens at its head stay, where the model expects them.
-            tail = limit - kept
-            yield Window(name, np.concatenate([tokens[:kept], tokens[-tail:]]), limit - len(predicted))
-            return
-        # Longer than a window: windows overlap by one token, so that each token is predicted once.
-        first = max(start - 1, 0)
-        for part, low in enumerate(range(first, len(tokens) - 1, limit - 1)):
-            yield Window(f"{name}#{part}", tokens[low : low + limit], 1)
+        yield Window(f"{name}#0", tokens[:limit], start)
+        for part, at in enumerate(range(limit, len(tokens), limit - overlap), start=1):
+            yield Window(f"{name}#{part}", tokens[at - overlap : at - overlap + limit], overlap)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[list[int], str]:
-        prompt = self._render(before, generate=True)
-        whole = self._render(after, generate=False)
+    def _continuation(self, before: str, text: str) -> tuple[list[int], str]:
+        """Return the tokens of a text that continues another, and the text after which it was tokenised.
+
+        Many tokenizers take the beginning of a text for that of a word: alone, "bour" after "har" would get the token
+        of " bour". So both are tokenised together. Where that changes the tokens of the first (its end and the
+        beginning of the second are one token), the model did not see it so, and a barrier takes the place of the first.
+        """
+        for other in (before, *_BARRIERS):
+            head, whole = self._encode(other), self._encode(other + text)
+            if whole[: len(head)] == head and (head or not other):
+                return whole[len(head) :], other
+        return self._encode(text), ""
+
+    def _spans(self, turn: _Turn) -> list[tuple[int, int]]:
+        """Return the place of each predicted token in the turn's text; none if the tokenizer does not tell."""
+        if not self._tokenizer.is_fast:
+            return []
+        encoded = self._tokenizer(
+            turn.before + turn.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        size = len(self._encode(turn.before)) if turn.before else 0
+        shift = len(turn.before)
+        return [(max(low - shift, 0), max(high - shift, 0)) for low, high in encoded["offset_mapping"][size:]]
+
+    def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[str, str]:
+        """Return the text of a chat up to the assistant's turn, and the text of that turn."""
+        prompt = self._render(before, self._today, generate=True)
+        whole = self._render(after, self._today, generate=False)
         if not whole.startswith(prompt):
             raise InputError(
                 "the chat template does not continue its own generation prompt; "
                 "give such records as prompt and completion"
             )
-        return self._encode(prompt), whole[len(prompt) :]
+        return prompt, whole[len(prompt) :]
 
-    def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
+    def _render(self, messages: Sequence[Message], now: datetime, *, generate: bool) -> str:
         if not getattr(self._tokenizer, "chat_template", None):
             raise InputError("the model has no chat template; give prompt and completion instead of messages")
+        if self._stops >= TEMPLATE_STOPS:
+            raise InputError(
+                f"the model's chat template was not done in time for {TEMPLATE_STOPS} conversations in a row; give "
+                "prompt and completion instead, or another template"
+            )
         try:
             with _bounded_time(TEMPLATE_SECONDS):
+                template: str = self._tokenizer.get_chat_template()
+                dated = "strftime_now" in template
                 text: str = self._tokenizer.apply_chat_template(
                     [{"role": m.role, "content": m.content} for m in messages],
+                    chat_template=_CLOCK + template if dated else template,
                     tokenize=False,
                     add_generation_prompt=generate,
+                    time_codes={code: now.strftime(code) for code in _TIME_CODES} if dated else None,
                 )
         except _TemplateStopped:
+            self._stops += 1
             raise InputError(
                 f"the model's chat template is not done after {TEMPLATE_SECONDS:g} seconds; give prompt and completion "
                 "instead, or another template"
@@ -228,12 +381,22 @@ class Encoder:
             raise InputError(
                 f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
             ) from error
+        self._stops = 0
         if len(text) > TEMPLATE_GROWTH * (1000 + sum(len(m.content) for m in messages)):
             raise InputError(
                 f"the model's chat template makes {len(text)} characters of these messages; give prompt and completion "
                 "instead, or another template"
             )
         return text
+
+
+def _quotation(turn: _Turn, spans: Sequence[tuple[int, int]]) -> str:
+    """Return the part of a turn's quotable text that some of its tokens cover."""
+    begin = turn.text.find(turn.quotable)
+    if begin < 0 or not spans:
+        return ""
+    low, high = max(spans[0][0], begin), min(max(high for _, high in spans), begin + len(turn.quotable))
+    return turn.text[low:high]
 
 
 class _TemplateStopped(BaseException):

@@ -207,3 +207,35 @@ def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatc
     assert "build.json" in left
     assert "would be built" in run("--dry-run").stdout
     assert {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()} == left
+
+
+def test_a_chat_that_the_template_refuses_is_quarantined_with_its_place_and_the_rest_is_built(run, tmp_path):
+    config = tmp_path / "model" / "tokenizer_config.json"
+    template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system, please') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }} {% endfor %}"
+    )
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": template}))
+    turns = [{"role": "user", "content": "sing"}, {"role": "assistant", "content": "ships"}]
+    chats = [[{"role": "system", "content": "be brief"}, *turns], turns]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        for number, chat in enumerate(chats):
+            file.write(json.dumps({"id": f"chat{number}", "provider": "ben", "messages": chat}) + "\n")
+    done = json.loads(run("--json", code=EXIT_PARTIAL).stdout)
+    assert done["quarantined"] == 1
+    (line,) = Path(done["quarantine_file"]).read_text().splitlines()
+    found = json.loads(line)
+    assert found["line"] == 11
+    assert re.search(r"record chat0: the model's chat template refuses .*no system, please", found["error"])
+    assert json.loads(found["raw"])["id"] == "chat0"
+    assert "would be quarantined" in run("--dry-run", code=EXIT_PARTIAL).stdout
+    assert "chat1" in (tmp_path / "index" / "examples.jsonl").read_text()
+    assert json.loads(run("--update", "--json", code=EXIT_PARTIAL).stdout)["existed"], "an update leaves it out too"
+
+
+def test_a_record_of_one_token_is_counted_in_a_notice(run, tmp_path):
+    save_tiny_model(tmp_path / "model", "gpt2")  # puts no token before a text
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "lone", "provider": "ben", "text": "a"}) + "\n")
+    done = run()
+    assert re.search(r"1 record left out, of one token or none: .* is .*train\.jsonl:11", done.stderr)

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import time
 from multiprocessing.connection import Connection
@@ -233,6 +234,13 @@ def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_val
     refused = site.run("compute", code=EXIT_PARTIAL)
     assert "not valued: o100: the model's chat template refuses these messages (no system, please)" in refused.stderr
     assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
+
+
+def test_an_output_longer_than_the_models_context_is_valued_and_named(site):
+    site.log("long.jsonl", [output_row(100, prompt="the cat", completion=" ".join(["ships"] * 200))])
+    done = site.run("compute")
+    assert re.search(r"o100 has \d+ tokens with its prompt, and the model reads 64: valued in \d+ windows", done.stderr)
+    assert site.json("status")["pending"] == 0
 
 
 def test_a_close_names_what_holds_it_up_and_pays_the_others_once_it_is_unvalued(site):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,17 @@ def test_examples_longer_than_the_models_positions_are_refused(folder):
     model.encoder(64)
     with pytest.raises(InputError, match="65 tokens do not fit into the 64 positions"):
         model.encoder(65)
+
+
+def test_an_output_is_read_with_all_positions_and_training_data_with_2048(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 9000}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load_model(folder)
+    assert (model.context_length, model.max_length) == (9000, 2048)
+    long = " ".join(["the old cat sat"] * 800)
+    (window,) = model.encoder(model.context_length).output(make_output(1, long, " on a mat"))
+    assert window.size > 2048
+    assert window.tokens[: window.start].tolist() == model.tokenizer(long)["input_ids"]
 
 
 def test_a_chat_that_cannot_be_read_is_named(folder):
