@@ -17,7 +17,8 @@ It works without commands, ledger or money:
 Reading order:
 
 1. `influence`: the whole method as functions on tensors. `projection`, `curvature`, `gradients`: its parts in detail.
-2. `task`, `language_model`, `module_task`: the model and its loss. `tokens`, `losses`: those of text.
+2. `task`, `language_model`, `module_task`: the model and its loss. `tokens`, `losses`: those of text. `eligibility`:
+   which models may be valued.
 3. `layers`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their gradients.
 4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
 5. `build`, `change`, `writer`, `resume_state`: an index is built, changed and resumed by one writer. `requirements`,

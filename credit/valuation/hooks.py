@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -193,6 +194,17 @@ def _by_position(values: Tensor) -> Tensor:
     return values.unsqueeze(1) if values.dim() == 2 else values.flatten(1, -2)
 
 
+def _device_of(module: nn.Module, model: nn.Module) -> torch.device:
+    """Return the device of a layer's parameters, or of its model's where it keeps none."""
+    return next(chain(module.parameters(), model.parameters())).device
+
+
+def _dtype_of(module: nn.Module, model: nn.Module) -> torch.dtype:
+    """Return the dtype in which a layer computes: a quantised one keeps its weights in another."""
+    parameters = chain(module.parameters(), model.parameters())
+    return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+
 class GradientTap(ModelTap):
     """Context that yields projected per-example gradients of a model's watched layers."""
 
@@ -207,9 +219,8 @@ class GradientTap(ModelTap):
         super().__init__(model, layers, self._project, flat=flat)
         self._projections = without_copies(
             {
-                name: projections[name].to(parameter.device, parameter.dtype)
+                name: projections[name].to(_device_of(module, model), _dtype_of(module, model))
                 for name, module in layers.items()
-                for parameter in [next(module.parameters())]
             }
         )
         self._stacked: dict[tuple[int, ...], Tensor] = {}

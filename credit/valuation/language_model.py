@@ -18,8 +18,9 @@ from transformers.utils import logging as hf_logging
 from credit.errors import CreditError, InputError, ValuationError
 from credit.storage import canonical_json, sha256_file
 from credit.valuation.batches import PaddedBatch, make_batch
+from credit.valuation.eligibility import check_adapter_weights, check_model, check_weights
 from credit.valuation.losses import sequence_losses
-from credit.valuation.model_folder import TOKENIZER_FILES, adapter_base, check_folder
+from credit.valuation.model_folder import ADAPTER_WEIGHTS, TOKENIZER_FILES, adapter_base, check_folder
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import TEMPLATE_DATE, Encoder, Window
 
@@ -135,7 +136,8 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         device: `cpu`, `cuda`, `cuda:1`..., or `auto`.
 
     Raises:
-        ValuationError: the folder is no usable model (the message names the file), or the dtype is unknown.
+        ValuationError: the folder is no usable model (the message names the file), its model cannot be valued (see
+            `eligibility`), or the dtype is unknown.
     """
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
@@ -155,14 +157,15 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
             tokenizer = AutoTokenizer.from_pretrained(
                 str(has_tokenizer), local_files_only=True, trust_remote_code=False
             )
-            module = _load(base, path, DTYPES[dtype])
+            module = _load(base, path, DTYPES[dtype]).to(chosen).eval()
+            check_model(path, module, DTYPES[dtype])
     except CreditError:
         raise
     except Exception as error:
         # The folder decides where transformers fails: a configuration with a text for a number is a TypeError.
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {reason}") from error
-    return LanguageModel(path, module.to(chosen).eval(), tokenizer, fingerprint_model(path), tokenizer_sha256)
+    return LanguageModel(path, module, tokenizer, fingerprint_model(path), tokenizer_sha256)
 
 
 def _device(name: str) -> torch.device:
@@ -187,15 +190,11 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
     )
     module: nn.Module
     module, report = loaded
-    # transformers would draw missing weights at random, anew at every load.
-    if missing := sorted(report["missing_keys"]):
-        raise ValuationError(
-            f"{base} lacks {len(missing)} weights of its model, such as {missing[0]}; save it with save_pretrained()"
-        )
+    check_weights(base, module, report["missing_keys"], report["unexpected_keys"])
     if path == base:
         return module
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise ValuationError(
             f"{path} is a PEFT adapter; install peft to load it: pip install 'credit[peft]'"
@@ -206,6 +205,8 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
             adapted: nn.Module = PeftModel.from_pretrained(module, str(path), autocast_adapter_dtype=False).to(dtype)
         except UserWarning as warning:
             raise ValuationError(f"{path} lacks weights of its adapter: {warning}; save it again") from warning
+    known = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    check_adapter_weights(path, path / ADAPTER_WEIGHTS, known.keys() | adapted.state_dict().keys())
     return adapted
 
 

@@ -24,7 +24,10 @@ ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Implementations of attention that are part of transformers and torch. Others are downloaded, and run as they are."""
 
 _CONFIG, _ADAPTER, _WEIGHTS_INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""File of an adapter's weights."""
+
 _ATTENTION_KEYS = frozenset({"attn_implementation", "_attn_implementation", "_attn_implementation_internal"})
 
 
@@ -117,9 +120,9 @@ def _attentions(value: object) -> Iterator[object]:
 
 def _check_weights(path: Path, *, adapter: bool) -> None:
     files = sorted(path.glob("*.safetensors"))
-    if not files or (adapter and not (path / _ADAPTER_WEIGHTS).is_file()):
+    if not files or (adapter and not (path / ADAPTER_WEIGHTS).is_file()):
         raise ValuationError(
-            f"{path} holds no {_ADAPTER_WEIGHTS if adapter else '*.safetensors'} file; save the model with "
+            f"{path} holds no {ADAPTER_WEIGHTS if adapter else '*.safetensors'} file; save the model with "
             "save_pretrained() (pickled weights are never loaded)"
         )
     for file in files:
