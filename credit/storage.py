@@ -106,23 +106,24 @@ def make_folder_beside(folder: Path) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole, or leave it as it was: write beside, fsync, rename."""
-    beside = name_beside(path)
-    with removed_on_failure(beside, path):
-        with create_file(beside) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        rename_whole(beside, path)
+    with written_whole(path) as beside:
+        beside.write_bytes(content)
 
 
 @contextmanager
-def removed_on_failure(beside: Path, path: Path) -> Iterator[None]:
-    """Context for writing `path` under the name `beside`: delete `beside` on failure.
+def written_whole(path: Path) -> Iterator[Path]:
+    """Context to write the file `path` in: fill the empty file it gives, which then takes the place of `path`.
 
-    Errors of the system then name `path`; of themselves, those of a write or a sync name no file.
+    A failure deletes that file and leaves `path` as it was. The system's errors then name `path`; of themselves, those
+    of a write or a sync name no file.
     """
+    beside = name_beside(path)
     try:
-        yield
+        create_file(beside).close()
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        rename_whole(beside, path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError):

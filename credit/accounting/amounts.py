@@ -7,6 +7,7 @@ to 180: 165 codes with minor units and 13 without.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from credit.errors import InvalidRequestError
@@ -100,6 +101,11 @@ def format_amount(minor: int, currency: str) -> str:
         return f"{sign}{abs(minor)}"
     whole, fraction = divmod(abs(minor), 10**digits)
     return f"{sign}{whole}.{fraction:0{digits}d}"
+
+
+def format_amounts(minors: Mapping[str, int], currency: str) -> dict[str, str]:
+    """Return named amounts as `format_amount` writes them."""
+    return {name: format_amount(minor, currency) for name, minor in minors.items()}
 
 
 def parse_percent(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import rfc8785
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import format_amount, format_amounts
 from credit.accounting.apportion import Earning
 from credit.accounting.fx import exact_text
 from credit.accounting.statement_lines import STATEMENT_LINES
@@ -172,30 +172,26 @@ def _certainty(item: Certainty) -> dict[str, Any]:
 
 def _pool(share: PoolShare) -> dict[str, Any]:
     allocated = share.earning.share
+    amounts = {"net": share.net_minor, "amount": allocated.amount_minor, "earned": share.earning.earned_minor}
     return {
         "reference": share.reference,
         "currency": share.currency,
-        "net": format_amount(share.net_minor, share.currency),
         "fraction": f"{allocated.credit_micro}/{allocated.total_credit_micro}",
-        "amount": format_amount(allocated.amount_minor, share.currency),
         "rate_ppm": share.earning.rate_ppm,
-        "earned": format_amount(share.earning.earned_minor, share.currency),
+        **format_amounts(amounts, share.currency),
     }
 
 
 def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
     """Return the lines of a balance, with the agreed rate of each line that has one."""
-    lines = fall.amounts | {
-        "reserve_balance": fall.reserve_balance_minor,
-        "advance_balance": fall.advance_balance_minor,
-    }
-    amounts = {name: format_amount(minor, fall.currency) for name, minor in lines.items()}
-    rates = {line.rate: getattr(terms, line.rate) for line in STATEMENT_LINES if line.rate and fall.amount(line)}
+    lines = fall.amounts
+    rest = {"reserve_balance": fall.reserve_balance_minor, "advance_balance": fall.advance_balance_minor}
+    rates = {line.rate: getattr(terms, line.rate) for line in STATEMENT_LINES if line.rate and lines[line.name]}
     return {
         "currency": fall.currency,
         "agreement": terms.agreement_reference,
         "reason": fall.reason,
-        **amounts,
+        **format_amounts(lines | rest, fall.currency),
         **rates,
     }
 
@@ -217,7 +213,7 @@ def on_hold_rows(fall: Waterfall) -> list[dict[str, str]]:
             "currency": fall.currency,
             "collection": item.collection,
             "reason": item.reason,
-            **{name: format_amount(minor, fall.currency) for name, minor in amounts(item).items()},
+            **format_amounts(amounts(item), fall.currency),
         }
         for item in fall.collections
     ]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
-from credit.accounting.statement_lines import STATEMENT_LINES, Section, StatementLine
+from credit.accounting.statement_lines import STATEMENT_LINES, Section
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
 
@@ -124,18 +124,15 @@ class Waterfall:
         """The amount converted into another currency, at least 0."""
         return self.conversion.amount_minor if self.conversion else 0
 
-    def amount(self, line: StatementLine) -> int:
-        """Return the amount of a line, as a statement shows it: without the line's sign."""
-        return int(getattr(self, f"{line.name}_minor"))
-
     @property
     def amounts(self) -> dict[str, int]:
-        """The amounts of all lines, by name, in the order of a statement."""
-        return {line.name: self.amount(line) for line in STATEMENT_LINES}
+        """The amounts of all lines, by name, in the order of a statement and without their signs."""
+        return {line.name: int(getattr(self, f"{line.name}_minor")) for line in STATEMENT_LINES}
 
     def sum_of(self, section: Section) -> int:
         """Return the sum of the lines of a section, each with its sign."""
-        return sum(line.sign * self.amount(line) for line in STATEMENT_LINES if line.section == section)
+        amounts = self.amounts
+        return sum(line.sign * amounts[line.name] for line in STATEMENT_LINES if line.section == section)
 
     @property
     def owed_minor(self) -> int:
@@ -152,7 +149,8 @@ class Waterfall:
             )
         if self.conversion is not None and (self.payable_minor or self.carried_forward_minor):
             raise IntegrityError(f"{where}: what is converted is neither paid nor carried")
-        never_negative = [self.amount(line) for line in STATEMENT_LINES if not line.may_be_negative]
+        amounts = self.amounts
+        never_negative = [amounts[line.name] for line in STATEMENT_LINES if not line.may_be_negative]
         if min(*never_negative, self.disposable_minor, self.reserve_balance_minor, self.advance_balance_minor) < 0:
             raise IntegrityError(f"{where}: an amount is negative that cannot be")
         if max(self.advances_recouped_minor, self.reserve_held_minor) > self.disposable_minor:

@@ -228,9 +228,11 @@ def _balances(falls: Sequence[Waterfall], width: int) -> Iterator[str]:
     largest = _largest(noted, lambda item: (bool(item[1]), item[0].payable_minor, abs(item[0].carried_forward_minor)))
     shown = [fall for fall, _ in largest]
     columns = [Column("provider", [fall.provider for fall in shown]), Column("currency", [f.currency for f in shown])]
+    amounts = [fall.amounts for fall in shown]
     for line in STATEMENT_LINES:
-        if line.always or any(fall.amount(line) for fall in shown):
-            cells = [format_amount(line.sign * fall.amount(line), fall.currency) for fall in shown]
+        if line.always or any(lines[line.name] for lines in amounts):
+            signed = [(line.sign * lines[line.name], fall.currency) for fall, lines in zip(shown, amounts, strict=True)]
+            cells = [format_amount(*item) for item in signed]
             columns.append(Column(line.heading, cells, is_number=True))
     yield ""
     yield fitted(columns, width, [note for _, note in largest]).rstrip("\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -256,16 +256,16 @@ def journal_lines(*columns: ColumnElement[Any], owners: bool = False, transactio
 
 def journal_sums(
     conn: Connection, *by: ColumnElement[Any], where: Sequence[ColumnElement[bool]], transactions: bool = True
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the exact sums of amounts by the values of some columns, in the order of those, each as (*values, sum).
+) -> list[tuple[Any, ...]]:
+    """Return the exact sums of amounts by the values of some columns, in the order of those, each as (*values, sum).
 
     The database adds up: as many rows come from it as there are combinations of values, whatever the number of entries.
     `by` and `where` take columns as `journal_lines` does; the providers are joined where `by` names one of theirs.
     """
     owners = any(column is provider.c.key for column in by)
     query = journal_lines(*by, *exact_sum(ledger_entry.c.amount), owners=owners, transactions=transactions)
-    for *values, high, low in conn.execute(query.where(*where).group_by(*by).order_by(*by)):
-        yield (*values, join_sum(high, low))
+    sums = conn.execute(query.where(*where).group_by(*by).order_by(*by))
+    return [(*values, join_sum(high, low)) for *values, high, low in sums]
 
 
 def entries_of(conn: Connection, txn_id: int) -> tuple[Entry, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from itertools import compress
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select
@@ -99,13 +100,13 @@ def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id:
     serialise_writers(conn)
     known_models = models(conn)
     # Only these can be looked up: PostgreSQL refuses NUL in a parameter too.
-    storable = [item for item in items if _is_storable(item)]
-    known = _known_contents(conn, storable)
+    storable = [_is_storable(item) for item in items]
+    known = _known_contents(conn, list(compress(items, storable)))
     number = next_id(conn, output)
     verdicts: list[Verdict] = []
     rows: list[dict[str, object]] = []
-    for item in items:
-        if not _is_storable(item):
+    for item, is_kept in zip(items, storable, strict=True):
+        if not is_kept:
             verdicts.append(Verdict.UNSTORABLE)
             continue
         digest = content_sha256(item)
@@ -218,7 +219,7 @@ def changed_outputs(conn: Connection) -> Iterator[int]:
 def _is_storable(item: LoggedOutput) -> bool:
     texts = [item.source, item.external_id, item.model, item.prompt, item.completion]
     texts += [part for message in item.messages for part in (message.role, message.content)]
-    return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and all(map(is_storable, texts))
+    return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and is_storable(*texts)
 
 
 @dataclass(frozen=True, slots=True)

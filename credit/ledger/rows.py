@@ -22,7 +22,7 @@ from credit.ledger.providers import provider_ids
 from credit.ledger.schema import provider
 from credit.ledger.seals import add_rows
 from credit.ledger.sql import next_id
-from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.values import utc_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,7 +35,11 @@ PROVIDER = provider.c.key.label("provider")
 """The provider's key, as queries for records with a field `provider` select it."""
 
 _COLUMNS = {"period": "period_id", "provider": "provider_id", "on": "on_day"}
-_READERS: dict[object, Callable[[Any], object]] = {datetime: utc_moment, date: date.fromisoformat, bool: bool}
+_READERS: dict[object, Callable[[Any], object]] = {
+    datetime: datetime.fromisoformat,
+    date: date.fromisoformat,
+    bool: bool,
+}
 
 
 def read_row(cls: type[Record], row: Row[Any]) -> Record:

@@ -72,8 +72,10 @@ def check_currency(text: str) -> None:
         raise LedgerError(f"{text!r} is not an ISO 4217 code such as USD")
 
 
-def is_storable(text: str) -> bool:
-    """Return True if both engines can store `text`: without NUL (PostgreSQL) and without half a surrogate pair."""
+def is_storable(*texts: str) -> bool:
+    """Return True if both engines can store texts: without NUL (PostgreSQL) and without half a surrogate pair."""
+    # Joined by a character between, so that two halves of a pair do not make a whole one.
+    text = " ".join(texts)
     if "\x00" in text:
         return False
     try:

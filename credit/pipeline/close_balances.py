@@ -200,6 +200,7 @@ def post_lines(
 
 def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Posting]]:
     """Yield each line with money and its posting."""
+    amounts = fall.amounts
     for line in STATEMENT_LINES:
         if line.name == "collections_released":
             for item in fall.collections:
@@ -210,9 +211,9 @@ def _lines(period: str, fall: Waterfall) -> Iterator[tuple[StatementLine, Postin
         elif line.name == "converted_out":
             if fall.conversion is not None:
                 yield line, _conversion_posting(period, fall, fall.conversion)
-        elif line.transaction and fall.amount(line):
+        elif line.transaction and amounts[line.name]:
             # Out of the payable account goes all of an outcome; any other line goes against its sign.
-            taken = fall.amount(line) if line.section == "outcome" else -line.sign * fall.amount(line)
+            taken = amounts[line.name] if line.section == "outcome" else -line.sign * amounts[line.name]
             kind = TransactionKind.named(line.transaction)
             key = kind.key(period=period, provider=fall.provider, currency=fall.currency)
             yield line, _posting(period, fall, kind, key, fall.provider, taken)

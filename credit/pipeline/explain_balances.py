@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import amount_text, format_amount, format_percent
+from credit.accounting.amounts import amount_text, format_amount, format_amounts, format_percent
 from credit.accounting.statement import on_hold_rows
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall, provider_part
@@ -143,8 +143,7 @@ def _share_step(pool: Pool, item: Allocation) -> Step:
 
 def _compare(fall: Waterfall, balance: dict[str, Any], on_hold: list[dict[str, str]], period: str) -> None:
     """Raise IntegrityError if a statement's balance, or its collections on hold, do not come out again."""
-    for name, minor in fall.amounts.items():
-        again = format_amount(minor, fall.currency)
+    for name, again in format_amounts(fall.amounts, fall.currency).items():
         if again != balance[name]:
             raise IntegrityError(
                 f"the statement of {fall.provider} for {period} says {name} {balance[name]} {fall.currency}; recomputed"
@@ -159,10 +158,10 @@ def _compare(fall: Waterfall, balance: dict[str, Any], on_hold: list[dict[str, s
 
 def _line_steps(fall: Waterfall, terms: Terms) -> Iterator[Step]:
     """Yield every line of a balance that is not 0, with its arithmetic; `payable`, as the sum of the others, last."""
-    arithmetic = _arithmetic(fall, terms)
+    arithmetic, amounts = _arithmetic(fall, terms), fall.amounts
     shown, total = [], ""
     for line in STATEMENT_LINES:
-        amount = fall.amount(line)
+        amount = amounts[line.name]
         if amount and line.name != "payable":
             # The balance carried forward leaves the payable amount, but is shown with its own sign: a debt is negative.
             signed = line.sign * amount

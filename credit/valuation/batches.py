@@ -98,15 +98,11 @@ def make_batch(windows: Sequence[Window]) -> PaddedBatch:
 
 @dataclass(frozen=True, slots=True)
 class WindowExamples:
-    """A window, and the places of its examples in a sequence of examples."""
+    """A window, its number of positions, and the places of its examples in a sequence of examples."""
 
     window: AnyExample
+    size: int
     places: list[int]
-
-    @property
-    def size(self) -> int:
-        """Positions of the window."""
-        return self.window.size
 
 
 def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
@@ -117,9 +113,12 @@ def by_window(examples: Sequence[AnyExample]) -> list[WindowExamples]:
     found: dict[int, WindowExamples] = {}  # by identity: ids of outputs need not be unique
     for place, example in enumerate(examples):
         if isinstance(example, Segment):
-            found.setdefault(id(example.window), WindowExamples(example.window, [])).places.append(place)
+            window = example.window
+            if id(window) not in found:
+                found[id(window)] = WindowExamples(window, window.size, [])
+            found[id(window)].places.append(place)
         else:
-            found[-1 - place] = WindowExamples(example, [place])
+            found[-1 - place] = WindowExamples(example, example.size, [place])
     return list(found.values())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from credit.storage import create_file, name_beside, removed_on_failure, rename_whole, sha256_file
+from credit.storage import sha256_file, written_whole
 
 ROW_DTYPES = ("fp32", "bf16", "int8")
 
@@ -30,20 +29,15 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write tensors to a safetensors file, whole or absent, and return its SHA-256."""
-    beside = name_beside(path)
-    with removed_on_failure(beside, path):
-        create_file(beside).close()  # safetensors would make a file that others can read
+    # Into a file that is there: safetensors would make one that others can read.
+    with written_whole(path) as beside:
         try:
             save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
         except SafetensorError as error:
             if number := _OS_ERROR.search(str(error)):
                 raise OSError(int(number[1]), str(error)) from error
             raise
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        digest = sha256_file(beside)
-        rename_whole(beside, path)
-    return digest
+        return sha256_file(beside)
 
 
 class StoredTensors(Mapping[str, Tensor]):

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,7 +151,12 @@ def test_a_device_without_room_is_named_by_the_kernel_as_the_limit_is(tmp_path, 
     if not os.path.exists("/dev/full"):  # noqa: PTH110  # only Linux has it; the limit above is tested everywhere
         return
     opened = os.open
-    monkeypatch.setattr(os, "open", lambda *_: opened("/dev/full", os.O_WRONLY))
+
+    def open_full(path: Path, *_: int) -> int:
+        path.symlink_to("/dev/full")  # whoever opens the file again, by its name, is on the full device too
+        return opened(path, os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", open_full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_whole(tmp_path / "x.json", b"{}")
     assert why_disk_is_full(caught.value) == "no space is left on the device"
