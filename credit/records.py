@@ -37,9 +37,17 @@ MIN_FIDELITY = 0.5
 MAX_OUTPUT_SHARE = 0.25
 """Largest share of a period's credits that one output may decide, unless told otherwise."""
 
+WAITING_DAYS = 7
+"""Days for which a changed account waits for its first payment, unless told otherwise.
+
+A week: long enough for a provider to hear of the change and object. Marketplaces wait for 3 days (Amazon), 5 (Etsy) or
+up to 7 (Airbnb), but they pay every few days, and we pay once a month.
+"""
+
 OWN_SOURCE = "own"
 """Source of outputs logged in credit's own format."""
 
+_ACCEPTANCE = re.compile(r"[^\s:][^:]*: \S(.*\S)?")
 _PROVIDER_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _COLLECTION = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
 _PERIOD = re.compile(r"(?!0000|9999)[0-9]{4}-(?:0[1-9]|1[0-2])")
@@ -53,6 +61,11 @@ def is_provider_key(text: str) -> bool:
 def is_collection(text: str) -> bool:
     """Return True if `text` can name a collection: 1 to 128 characters, no control characters, no outer space."""
     return _COLLECTION.fullmatch(text) is not None
+
+
+def is_acceptance(text: str) -> bool:
+    """Return True if `text` has the form of a decision by name: `NAME: reason`, in one line."""
+    return _ACCEPTANCE.fullmatch(text) is not None and text.isprintable()
 
 
 def is_period(text: str) -> bool:
@@ -331,3 +344,20 @@ class Correction:
     reason: str
     cites: int | None
     collection: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """A change of the account that a provider is paid to, as far as a permanent record may tell it.
+
+    Attributes:
+        on: the day on which it was recorded, in UTC.
+        change: the first account is `recorded`, another one `changed`; `erased` means all personal data.
+        account: `iban`, `paypal` or `email`; empty after an erasure.
+        last_four: the last four characters of the new IBAN; empty for other accounts.
+    """
+
+    on: date
+    change: Literal["recorded", "changed", "removed", "erased"]
+    account: str = ""
+    last_four: str = ""

@@ -13,7 +13,7 @@ from credit.accounting.apportion import Earning
 from credit.accounting.fx import exact_text
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import HeldCollection, Waterfall
-from credit.records import Correction, Terms
+from credit.records import AccountChange, Correction, Terms
 
 FORMAT = "credit.statement.v1"
 
@@ -94,6 +94,7 @@ class StatementInput:
         certainty: None where no output's credits are known.
         outputs_unvalued: outputs that could not be valued, and distribute nothing to anybody.
         issuer: name, address and legal text of the issuer, or empty.
+        account_changes: changes of the account that the provider is paid to, since its last statement.
     """
 
     provider: str
@@ -113,6 +114,7 @@ class StatementInput:
     certainty: Certainty | None = None
     outputs_unvalued: int = 0
     issuer: Mapping[str, str] = field(default_factory=dict)
+    account_changes: Sequence[AccountChange] = ()
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -122,6 +124,7 @@ def statement_json(facts: StatementInput) -> str:
     exact in every JSON reader.
     """
     totals = {name: sum(months.values()) for name, months in facts.collections.items()}
+    changes = [asdict(item) | {"on": item.on.isoformat()} for item in facts.account_changes]
     on_hold = [row for fall in facts.waterfalls for row in on_hold_rows(fall)]
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -147,6 +150,7 @@ def statement_json(facts: StatementInput) -> str:
         "balances": [_balance(fall, facts.terms.get(fall.currency, Terms())) for fall in facts.waterfalls],
         "corrections": [_correction(line) for line in facts.corrections],
         **({"on_hold": on_hold} if on_hold else {}),
+        **({"account_changes": changes} if changes else {}),
         **_conversions(facts.waterfalls),
         "policies": sorted(facts.policies),
         "indexes": sorted(facts.indexes),

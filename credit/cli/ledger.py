@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import DAY, PERIOD, ledger_options
+from credit.cli.options import DAY, PERIOD, ledger_options, waiting_option
 from credit.cli.printing import aligned, say, terminal_width
 from credit.errors import EXIT_INTEGRITY
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from credit.ledger.payee_accounts import RedFlag
     from credit.pipeline.status import PeriodOverview
     from credit.pipeline.workspace import Workspace
+
+_SHOWN = 5
+"""Red flags that a person reads."""
 
 
 @click.command()
@@ -36,8 +41,9 @@ def init(workspace: Workspace) -> None:
 
 
 @click.command()
+@waiting_option
 @ledger_options
-def status(workspace: Workspace) -> None:
+def status(workspace: Workspace, waiting_days: int) -> None:
     """Show the contents of the ledger and the commands that come next.
 
     \b
@@ -48,10 +54,10 @@ def status(workspace: Workspace) -> None:
     from credit.pipeline.status import overview
 
     with workspace.open() as ledger, ledger.read() as conn:
-        found = overview(conn, now=datetime.now(UTC))
+        found = overview(conn, now=datetime.now(UTC), waiting_days=waiting_days)
     now = found.status
     say(
-        asdict(now) | {"next": found.next_steps, "clock": found.clock},
+        asdict(now) | {"next": found.next_steps, "clock": found.clock, "red_flags": found.red_flags},
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {counted(now.models, 'model')}",
         f"outputs       {sum(now.outputs.values())}, {now.pending} pending"
@@ -61,8 +67,15 @@ def status(workspace: Workspace) -> None:
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
         *map(_period_line, found.periods),
         *([f"clock         {found.clock}"] if found.clock else []),
+        *_held_back(found.red_flags),
         *(f"next: {step}" for step in found.next_steps),
     )
+
+
+def _held_back(flags: Sequence[RedFlag]) -> Iterator[str]:
+    yield from (f"held back     {flag}" for flag in flags[:_SHOWN])
+    if len(flags) > _SHOWN:
+        yield f"held back     {counted(len(flags) - _SHOWN, 'red flag')} more; --json gives all"
 
 
 def _period_line(item: PeriodOverview) -> str:

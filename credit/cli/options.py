@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from credit.cli.printing import ask_for_json, warn
-from credit.records import is_period
+from credit.records import WAITING_DAYS, is_period
 
 R = TypeVar("R")
 
@@ -141,6 +141,15 @@ models_option = click.option(
     help="New place of the model or of a checkpoint, if moved. May be repeated.  [default: where it was indexed]",
 )
 reason_option = click.option("--reason", required=True, help="Why, in words; it stays on record.")
+waiting_option = click.option(
+    "--waiting-days",
+    envvar="CREDIT_WAITING_DAYS",
+    show_envvar=True,
+    type=click.IntRange(0, 366),
+    default=WAITING_DAYS,
+    show_default=True,
+    help="Days for which a changed account waits for its first payment.",
+)
 printed_reason_option = click.option("--reason", required=True, help="Why, in words; printed on the statement.")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, CommandGroup, ledger_options
+from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, CommandGroup, ledger_options, waiting_option
 from credit.cli.printing import say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.payments.channels import CHANNELS
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from credit.payments.export import ExportReport, ExportRequest
     from credit.pipeline.workspace import Workspace
     from credit.records import PaymentFormat
+
+_SHOWN = 10
+"""Red flags that a person reads."""
 
 
 @click.group(cls=CommandGroup)
@@ -59,6 +62,14 @@ def pay() -> None:
 @click.option(
     "--execute-on", metavar="DAY", help="SEPA: YYYY-MM-DD, in UTC.  [default: today, by this machine's clock]"
 )
+@waiting_option
+@click.option(
+    "--accept",
+    nargs=2,
+    multiple=True,
+    metavar="PROVIDER 'NAME: REASON'",
+    help="Pay a provider in spite of its red flags; stays on record. May be repeated.",
+)
 @ledger_options
 def export(
     workspace: Workspace,
@@ -76,17 +87,26 @@ def export(
     payer_town: str | None,
     payer_country: str | None,
     execute_on: str | None,
+    waiting_days: int,
+    accept: tuple[tuple[str, str], ...],
 ) -> None:
     """Put the pending payouts of PERIOD (YYYY-MM) into a batch, and write its payment file.
 
     Every payout leaves once: repeating the command writes the file of the same batch. An unpayable payout stays
     pending, with the reason (exit code 3).
 
+    Red flags in payment details are named. A payout stays pending if it goes to the payer's own account, to an account
+    of several providers, or to an account changed within the last --waiting-days. Find out why, best by a call on a
+    number known before. If it is right, --accept pays it; that holds until the account changes.
+
     \b
     Example: credit pay export 2026-10 --format csv --out payments.csv
              credit pay export 2026-10 --format pain001 --out sepa.xml --payer-name "Example GmbH"
                --payer-iban DE02120300000000202051 --payer-town Berlin --payer-country DE
+             credit pay export 2026-10 --out payments.csv --accept anna-books "Eve Sommer: called her, it is her bank"
     """
+    from dataclasses import asdict
+
     from credit.payments.export import ExportRequest, export_payments
     from credit.reporting.books import beancount_text
     from credit.storage import write_whole
@@ -98,10 +118,12 @@ def export(
         say({"out": str(out)}, f"books of {period}: {out}; check them: bean-check {out}")
         return
     payer = _payer(payer_name, payer_iban, payer_bic, payer_town, payer_country, execute_on)
-    request = ExportRequest(period, file_format, out, currency, payer, retry, batch, strict, dry_run)
+    request = ExportRequest(
+        period, file_format, out, currency, payer, retry, batch, strict, dry_run, waiting_days, accept
+    )
     with workspace.open() as ledger:
         report = export_payments(ledger, request)
-    warn(*(f"unpayable: {item}" for item in report.unpayable), *report.notices)
+    warn(*(f"unpayable: {item}" for item in report.unpayable), *_named_flags(report), *report.notices)
     facts = {
         "batch": report.batch.id if report.batch else None,
         "reference": report.batch.reference if report.batch else None,
@@ -109,8 +131,18 @@ def export(
         "again": report.again,
         "payouts": [item.id for item in report.payouts],
         "unpayable": report.unpayable,
+        "red_flags": [asdict(flag) | {"holds": flag.holds} for flag in report.red_flags],
     }
     say(facts, *_export_lines(request, report), exit_code=EXIT_PARTIAL if report.unpayable else 0)
+
+
+def _named_flags(report: ExportReport) -> Iterator[str]:
+    """Yield the accepted red flags, and those that hold nothing back."""
+    found = [flag for flag in report.red_flags if not flag.holds]
+    for flag in found[:_SHOWN]:
+        yield f"accepted: {flag} ({flag.accepted})" if flag.accepted else f"red flag: {flag}"
+    if len(found) > _SHOWN:
+        yield f"... and {counted(len(found) - _SHOWN, 'red flag')} more; --json gives all"
 
 
 def _export_lines(request: ExportRequest, report: ExportReport) -> Iterator[str]:

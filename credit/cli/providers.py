@@ -124,6 +124,7 @@ def details(workspace: Workspace, key: str, **values: str | None) -> None:
     Example: credit providers details anna-books --legal-name "Anna Berg" --receiver person
                --iban - --town Berlin --country DE
     """
+    from credit.ledger.payee_accounts import acceptances
     from credit.ledger.personal_data import Details, current_details
     from credit.ledger.providers import provider_id
     from credit.payments.details import masked, set_provider_details
@@ -137,9 +138,13 @@ def details(workspace: Workspace, key: str, **values: str | None) -> None:
                 provider_id(conn, key)
                 found = current_details(conn, key)
             known = found[1] if found else Details()
+        with ledger.read() as conn:
+            accepted = acceptances(conn, key)
     shown = masked(known)
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
-    say({"provider": key, "details": shown}, *(lines or [f"{key}: no details are known"]))
+    lines = lines or [f"{key}: no details are known"]
+    lines += [f"accepted on {item.recorded_at:%Y-%m-%d}: {item.sign} ({item.accepted})" for item in accepted]
+    say({"provider": key, "details": shown, "accepted": accepted}, *lines)
 
 
 def _detail(name: str, typed: str) -> str:

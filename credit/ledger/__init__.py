@@ -9,7 +9,8 @@ Read in this order:
    `rows` (records and rows), `scrubbing`.
 3. Records: `providers`, `indexes` (with certificates), `terms`, `holds`, `personal_data`, `fx`, `outputs`,
    `score_books`, `unvalued`.
-4. A month: `periods`, `pools` (with allocations and reserves), `credits`, `statements`, `payouts`, `corrections`.
+4. A month: `periods`, `pools` (with allocations and reserves), `credits`, `statements`, `payouts`,
+   `payee_accounts` (red flags), `corrections`.
 5. Reading: `balances`, `transactions`.
 6. `verify`, which recomputes everything.
 """

@@ -182,6 +182,7 @@ def record_batch(
     payer_json: str,
     items: Sequence[tuple[Payout, int]],
     file_sha256: str,
+    waiting_days: int | None = None,
 ) -> PayoutBatch:
     """Record an exported file: the batch, the transaction of its money, and an event for each payout.
 
@@ -194,6 +195,7 @@ def record_batch(
         payer_json: the payer's data in the file.
         items: each payout, with the version of its provider's details in the file.
         file_sha256: of the file.
+        waiting_days: how long a changed account has to wait.
 
     Raises:
         LedgerError: one of the payouts cannot leave.
@@ -215,6 +217,7 @@ def record_batch(
         payouts=[item.id for item, _ in items],
         details=[version for _, version in items],
         file_sha256=file_sha256,
+        waiting_days=waiting_days,
     )
     kind = TransactionKind.PAYMENT_EXPORT
     txn_id = _post(conn, [_Step(kind, kind.key(batch=new.id), lines, details)], new.exported_on, new.created_at)[0]

@@ -54,6 +54,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.statement,
     schema.issuer,
     schema.personal_event,
+    schema.red_flag_acceptance,
     schema.payout_batch,
     schema.payout_event,
 )
@@ -339,4 +340,11 @@ def _personal_rules() -> Iterator[Rule]:
         "DELETE",
         "only a recorded erasure may delete personal details",
         f"coalesce(({recorded.format('provider_id = OLD.provider_id')} ORDER BY e.id DESC LIMIT 1), '') <> 'erased'",
+    )
+    yield Rule(
+        "red_flag_acceptance",
+        "INSERT",
+        "a red flag is accepted for details that its provider has had",
+        "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.details_id"
+        " AND e.provider_id = NEW.provider_id AND e.action = 'set')",
     )

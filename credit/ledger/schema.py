@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -235,6 +235,20 @@ provider_pii = table(
     text("paypal"),
     text("tax_id"),
     sha256("salt"),
+    Index(None, "provider_id"),
+)
+
+
+# A red flag of a version of payment details that a person accepted: `credit.ledger.payee_accounts` names the signs.
+red_flag_acceptance = table(
+    "red_flag_acceptance",
+    row_id(),
+    ref("provider_id", "provider.id"),
+    word("sign"),
+    text("subject"),
+    ref("details_id", "personal_event.id"),
+    word("accepted"),
+    moment("recorded_at"),
     Index(None, "provider_id"),
 )
 

@@ -111,7 +111,10 @@ class UnvaluedDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class ExportDetails(TransactionDetails):
-    """A batch of payouts: its row, its file, its payouts, and for each the version of the provider's details."""
+    """A batch of payouts: its row, its file, its payouts, and for each the version of the provider's details.
+
+    `waiting_days` is how long a changed account had to wait; batches of earlier versions have none.
+    """
 
     batch: int
     reference: str
@@ -121,6 +124,7 @@ class ExportDetails(TransactionDetails):
     payouts: Sequence[int]
     details: Sequence[int]
     file_sha256: str
+    waiting_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

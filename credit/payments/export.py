@@ -19,6 +19,7 @@ from credit.errors import InputError, IntegrityError, InvalidRequestError, Ledge
 from credit.ledger.clock import notice_of_lead
 from credit.ledger.database import Ledger
 from credit.ledger.holds import HoldEvent, hold_on, holds
+from credit.ledger.payee_accounts import RedFlag, accepted_flags, payer_ibans, record_acceptances, red_flags
 from credit.ledger.payouts import (
     NewBatch,
     Payout,
@@ -35,14 +36,21 @@ from credit.ledger.periods import periods
 from credit.ledger.personal_data import current_details, details_version
 from credit.payments.channels import CHANNELS
 from credit.payments.channels.channel import Payer, PaymentFile, PaymentLine
-from credit.records import PaymentFormat
+from credit.records import WAITING_DAYS, PaymentFormat
 from credit.storage import write_whole
 from credit.text import counted
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """A request for a payment file: `payer` for a file that names one; `batch` for that batch's file again."""
+    """A request for a payment file.
+
+    Attributes:
+        payer: for a file that names one.
+        batch: write that batch's file again.
+        waiting_days: days for which a changed account waits for its first payment.
+        accept: providers with red flags that a person accepts, each with `NAME: reason`.
+    """
 
     period: str
     format: PaymentFormat
@@ -53,13 +61,16 @@ class ExportRequest:
     batch: int | None = None
     strict: bool = False
     dry_run: bool = False
+    waiting_days: int = WAITING_DAYS
+    accept: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """The payouts that left in a batch, and the unpayable ones with the reason.
 
-    `again` is true where the batch had left before. `batch` is None in a dry run, or when there was nothing to pay.
+    `red_flags` are those of all payouts that could have left; one that holds has made its payout unpayable. `again` is
+    true where the batch had left before. `batch` is None in a dry run, or when there was nothing to pay.
     """
 
     batch: PayoutBatch | None
@@ -67,6 +78,7 @@ class ExportReport:
     payouts: tuple[Payout, ...]
     unpayable: tuple[str, ...]
     notices: tuple[str, ...]
+    red_flags: tuple[RedFlag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +92,20 @@ class _Plan:
     lines: tuple[PaymentLine, ...]
     unpayable: tuple[str, ...]
     notices: tuple[str, ...]
+    red_flags: tuple[RedFlag, ...]
 
 
 def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | None = None) -> ExportReport:
     """Put every payable payout of a closed period into a new batch, and write its file.
 
     With nothing left to export, write again the last batch of this format without results. A payout on hold, or with
-    details unfit for the file, is unpayable and stays as it was.
+    details unfit for the file, is unpayable and stays as it was. So does one with a red flag that looks like fraud,
+    until somebody accepts it (`credit.ledger.payee_accounts`); the ledger keeps the acceptance.
 
     Raises:
-        InvalidRequestError: the channel does not carry the currency, the payer is missing, or the day of a new batch is
-            past.
-        LedgerError: the period is not closed, or another file has the name.
+        InvalidRequestError: the channel does not carry the currency, the payer is missing, the day of a new batch is
+            past, or an acceptance has no name.
+        LedgerError: the period is not closed, another file has the name, or there is no red flag to accept.
         InputError: `strict`, and a payout is unpayable.
         IntegrityError: a batch cannot be written again as it was.
     """
@@ -100,25 +114,30 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
         raise InvalidRequestError(f"the folder {request.out.parent} does not exist; create it, or name another --out")
     if request.batch is None:
         request = _checked(request)
+    elif request.accept:
+        raise InvalidRequestError(f"batch {request.batch} has left: leave out --accept, there is nothing to accept")
     with ledger.read() if request.dry_run else ledger.write() as conn:
         _check_closed(conn, request.period)
         ahead = tuple(filter(None, [notice_of_lead(conn, moment)]))
         if request.batch is not None:
-            return _again(conn, request, batch(conn, request.batch), (), ahead)
+            return _again(conn, request, batch(conn, request.batch), ExportReport(None, False, (), (), ahead))
         plan = _plan(conn, request, moment, ahead)
         if request.strict and plan.unpayable:
             raise InputError(f"{plan.unpayable[0]}; nothing was exported (--strict)")
+        if request.accept and not request.dry_run:
+            record_acceptances(conn, [flag for flag in plan.red_flags if flag.accepted], now=moment)
+        payouts = tuple(item for item, _ in plan.items)
+        report = ExportReport(None, False, payouts, plan.unpayable, plan.notices, plan.red_flags)
         if not plan.items:
             last = _unconfirmed(conn, request)
             if last is None or request.dry_run:
-                return ExportReport(None, False, (), plan.unpayable, plan.notices)
-            return _again(conn, request, last, plan.unpayable, plan.notices)
+                return report
+            return _again(conn, request, last, report)
         file = PaymentFile(plan.new.reference, plan.payer, plan.lines)
         content = CHANNELS[request.format].write(file)
         _check_free(request.out, content)  # before the batch is recorded: a taken name must not cost one
-        payouts = tuple(item for item, _ in plan.items)
         if request.dry_run:
-            return ExportReport(None, False, payouts, plan.unpayable, plan.notices)
+            return report
         made = record_batch(
             conn,
             plan.new,
@@ -128,9 +147,10 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
             payer_json=json.dumps(asdict(plan.payer), sort_keys=True) if plan.payer else "{}",
             items=plan.items,
             file_sha256=hashlib.sha256(content).hexdigest(),
+            waiting_days=request.waiting_days,
         )
     write_whole(request.out, content)
-    return ExportReport(made, False, payouts, plan.unpayable, plan.notices)
+    return replace(report, batch=made)
 
 
 def _checked(request: ExportRequest) -> ExportRequest:
@@ -170,11 +190,12 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime, ahead: Sequen
     unpayable: list[str] = []
     left = 0
     held = holds(conn)  # as of now: a hold placed after the close still stops the payment
+    candidates = [item for item in candidates if item.currency == currency]
+    flags = _red_flags(conn, request, candidates, now)
     for item in candidates:
-        if item.currency != currency:
-            continue
         try:
-            version, line = _payment(conn, item, hold_on(held, item.provider, currency), new.reference)
+            hold = hold_on(held, item.provider, currency)
+            version, line = _payment(conn, item, hold, flags.get(item.provider, ()), new.reference)
             channel.check(line)
         except InputError as error:
             unpayable.append(str(error))
@@ -197,13 +218,33 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime, ahead: Sequen
     )
     notices += [f"payouts in {other} are left: export them with --currency {other}" for other in others]
     notices += _notices_of_batches(conn, request.period)
-    return _Plan(new, currency, payer, tuple(items), tuple(lines), tuple(unpayable), tuple(notices))
+    found = tuple(flag for own in flags.values() for flag in own)
+    return _Plan(new, currency, payer, tuple(items), tuple(lines), tuple(unpayable), tuple(notices), found)
 
 
-def _payment(conn: Connection, item: Payout, hold: HoldEvent | None, batch_reference: str) -> tuple[int, PaymentLine]:
-    """Return the version of the payee's details, and the payment; InputError if it is on hold or has no details."""
+def _red_flags(
+    conn: Connection, request: ExportRequest, candidates: Sequence[Payout], now: datetime
+) -> dict[str, list[RedFlag]]:
+    """Return the red flags of payees by provider, with the acceptances of the request."""
+    payers = payer_ibans(conn) | ({request.payer.iban} if request.payer is not None else set())
+    # Accepted ones without a payout too: the same command, repeated, finds them accepted.
+    keys = {item.provider for item in candidates} | {key for key, _ in request.accept}
+    flags = red_flags(conn, keys, payer_ibans=payers, waiting_days=request.waiting_days, now=now)
+    return flags | {key: accepted_flags(flags, key, text) for key, text in request.accept}
+
+
+def _payment(
+    conn: Connection, item: Payout, hold: HoldEvent | None, flags: Sequence[RedFlag], batch_reference: str
+) -> tuple[int, PaymentLine]:
+    """Return the version of the payee's details, and the payment; InputError if it is held back or has no details."""
     if hold is not None:
         raise InputError(f"{item.provider}: on hold ({hold.reason})")
+    holding = [flag.text for flag in flags if flag.holds]
+    if holding:
+        raise InputError(
+            f"{item.provider}: {'; '.join(holding)}; call the provider on a number that you knew before, and release it"
+            f' by name: --accept {item.provider} "NAME: reason"'
+        )
     details = current_details(conn, item.provider)
     if details is None:
         raise InputError(f"{item.provider}: no payment details; add them: credit providers details {item.provider} ...")
@@ -247,10 +288,8 @@ def _unconfirmed(conn: Connection, request: ExportRequest) -> PayoutBatch | None
     return waiting[-1] if waiting else None
 
 
-def _again(
-    conn: Connection, request: ExportRequest, done: PayoutBatch, unpayable: tuple[str, ...], notices: tuple[str, ...]
-) -> ExportReport:
-    """Write the file of a batch again, byte for byte."""
+def _again(conn: Connection, request: ExportRequest, done: PayoutBatch, report: ExportReport) -> ExportReport:
+    """Write the file of a batch again, byte for byte, and complete the report."""
     if done.period != request.period:
         raise InvalidRequestError(f"batch {done.id} is of {done.period}, not of {request.period}")
     was = json.loads(done.payer_json)
@@ -275,7 +314,7 @@ def _again(
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)
     write_whole(request.out, content)
-    return ExportReport(done, True, tuple(item.payout for item in items), unpayable, notices)
+    return replace(report, batch=done, again=True, payouts=tuple(item.payout for item in items))
 
 
 def _check_free(out: Path, content: bytes) -> None:

@@ -8,7 +8,6 @@ into the lines of a balance.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from credit.ledger.holds import held_collections, holds
 from credit.ledger.indexes import refuse_altered_manifests
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count, pending_names
+from credit.ledger.payee_accounts import account_changes
 from credit.ledger.periods import close_lock, mark_closed, unclosed_before
 from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import Pool, standing_pools
@@ -49,11 +49,20 @@ from credit.pipeline.certification import certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
 from credit.pipeline.period_basis import post_period_sums
-from credit.records import MAX_OUTPUT_SHARE, MIN_FIDELITY, PPM, Correction, Group, Provider, Terms, is_period
+from credit.records import (
+    MAX_OUTPUT_SHARE,
+    MIN_FIDELITY,
+    PPM,
+    Correction,
+    Group,
+    Provider,
+    Terms,
+    is_acceptance,
+    is_period,
+)
 from credit.storage import canonical_json
 from credit.text import counted
 
-_ACCEPTED = re.compile(r"[^\s:][^:]*: \S(.*\S)?")
 _FEW_OUTPUTS = 20
 """With fewer outputs, each decides a large share without anything being wrong."""
 _NAMED = 5
@@ -93,8 +102,7 @@ class ClosePolicy:
             raise InvalidRequestError("the reason for closing unvalidated is one line of text without outer spaces")
         if not 0 <= self.max_output_share <= 1:
             raise InvalidRequestError(f"a share of {self.max_output_share} is not between 0 and 1, the whole period")
-        accepted = self.accepted_concentration
-        if accepted and not (_ACCEPTED.fullmatch(accepted) and accepted.isprintable()):
+        if self.accepted_concentration and not is_acceptance(self.accepted_concentration):
             raise InvalidRequestError("a concentration is accepted by name, in one line of text: NAME: reason")
 
     def to_json(self) -> str:
@@ -301,6 +309,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     for line in facts.corrected:
         corrected.setdefault(line.provider, []).append(line)
     methods = credit_methods(conn, facts.period)
+    accounts = account_changes(conn)
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
     issued_by = asdict(issuer[-1].issuer) if (issuer := issuers(conn)) else {}
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
@@ -325,5 +334,6 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             certainty=facts.certainties.get(key),
             outputs_unvalued=len(facts.unvalued),
             issuer=issued_by,
+            account_changes=accounts.get(key, ()),
         )
         yield key, statement_json(statement)

@@ -11,13 +11,14 @@ from sqlalchemy import Connection, func, select
 from credit.ledger.clock import notice_of_lead
 from credit.ledger.journal import chain_head
 from credit.ledger.outputs import pending_count
+from credit.ledger.payee_accounts import RedFlag, payer_ibans, red_flags
 from credit.ledger.payouts import PayoutStatus, payable_payouts, payout_counts
 from credit.ledger.periods import Period, periods
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.schema import attribution_index, model, output, provider, score_book
 from credit.ledger.unvalued import unvalued_outputs
 from credit.ledger.values import last_day
-from credit.records import HOUSE
+from credit.records import HOUSE, WAITING_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +48,41 @@ class PeriodOverview:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Contents of a ledger, and the next commands; `clock` says by how much the ledger's clock is ahead, if it is."""
+    """Contents of a ledger, and the next commands.
+
+    `clock` says by how much the ledger's clock is ahead, if it is. `red_flags` would hold payouts back.
+    """
 
     status: Status
     periods: tuple[PeriodOverview, ...]
     next_steps: tuple[str, ...]
     clock: str
+    red_flags: tuple[RedFlag, ...]
 
 
-def overview(conn: Connection, *, now: datetime) -> Overview:
-    """Return the contents of a ledger and the next commands; a month before `now` is over."""
+def overview(conn: Connection, *, now: datetime, waiting_days: int = WAITING_DAYS) -> Overview:
+    """Return the contents of a ledger and the next commands; a month before `now` is over.
+
+    `waiting_days` is how long a changed account waits for its first payment.
+    """
     found = status(conn)
     counts = payout_counts(conn)
     known = tuple(
         PeriodOverview(item, tuple(standing_pools(conn, item.id)), counts.get(item.id, {})) for item in found.periods
     )
-    return Overview(found, known, tuple(_next_steps(conn, found, known, now)), notice_of_lead(conn, now))
+    steps = tuple(_next_steps(conn, found, known, now))
+    return Overview(found, known, steps, notice_of_lead(conn, now), _red_flags(conn, known, now, waiting_days))
+
+
+def _red_flags(
+    conn: Connection, periods: tuple[PeriodOverview, ...], now: datetime, waiting_days: int
+) -> tuple[RedFlag, ...]:
+    """Return the red flags that hold back payouts which could leave."""
+    waiting = [item.period.id for item in periods if item.payouts.get("pending") or item.payouts.get("failed")]
+    payouts = [item for name in waiting for retry in (False, True) for item in payable_payouts(conn, name, retry=retry)]
+    payees = {item.provider for item in payouts}
+    found = red_flags(conn, payees, payer_ibans=payer_ibans(conn), waiting_days=waiting_days, now=now) if payees else {}
+    return tuple(flag for flags in found.values() for flag in flags if flag.holds)
 
 
 def status(conn: Connection) -> Status:

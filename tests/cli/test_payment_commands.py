@@ -155,3 +155,31 @@ def test_what_came_back_is_counted_and_can_leave_again(credit):
     assert "0 paid, 0 failed, 1 returned, 2 waiting" in credit("pay list")
     assert "credit pay confirm --help" in credit("reverse 7 --reason x", code=1)
     assert "batch 2 exported: 1 payout" in credit(f"pay export {SEPTEMBER} --retry --out FOLDER/again.csv")
+
+
+def test_a_red_flag_is_named_at_status_preview_and_export_and_its_acceptance_with_the_details(credit):
+    credit(f"providers details ada --iban {IBANS['bell']}")
+    assert "held back     ada: it has the same account as bell" in credit("status")
+    export = f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv"
+    for line in (f"{export} --dry-run", export):
+        said = credit(line, code=3)
+        assert "unpayable: ada: it has the same account as bell; its account was changed on" in said
+        assert "unpayable: bell: it has the same account as ada; call the provider" in said
+    accept = ["--accept", "ada", "Eve Sommer: one estate", "--accept", "bell", "Eve Sommer: one estate"]
+    said = credit(export.replace("pay.csv", "rest.csv"), *accept)
+    assert "accepted: ada: it has the same account as bell (Eve Sommer: one estate)" in said
+    assert "red flag" not in said
+    assert "batch 2 exported: 2 payouts" in said
+    assert ": shared-account (Eve Sommer: one estate)" in credit("providers details bell")
+    assert "held back" not in credit("status")
+    assert "everything is as it was written" in credit("verify")
+
+
+def test_the_waiting_time_is_a_setting(credit, monkeypatch):
+    credit("providers details ada --iban DE75512108001245126199")
+    export = f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv --dry-run"
+    assert "waits for 7 days" in credit(export, code=3)
+    assert "unpayable" not in credit(f"{export} --waiting-days 0")
+    monkeypatch.setenv("CREDIT_WAITING_DAYS", "30")
+    assert "waits for 30 days" in credit(export, code=3)
+    assert "waits for 30 days" in credit("status")

@@ -15,6 +15,7 @@ from credit.ledger import (
     indexes,
     journal,
     outputs,
+    payee_accounts,
     payouts,
     periods,
     personal_data,
@@ -170,12 +171,16 @@ def populate(conn: Connection) -> None:
     add_outputs(conn, [logged(3, completion="")])
     unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
     export(conn, SEPTEMBER)
+    flags = payee_accounts.red_flags(conn, ["ada"], payer_ibans=["DE02120300000000202051"], waiting_days=7, now=NOW)
+    accepted = payee_accounts.accepted_flags(flags, "ada", "Eve Sommer: the house pays itself")
+    payee_accounts.record_acceptances(conn, accepted, now=NOW)
 
 
 def export(conn: Connection, period: str) -> payouts.PayoutBatch:
     """Put the pending payouts of a period into a batch."""
     items = payouts.payable_payouts(conn, period, retry=False)
-    paid_to = personal_data.Details(legal_name="Ada Lovelace", paypal="ada@example.org", town="London", country="GB")
+    account = {"iban": "DE02120300000000202051", "paypal": "ada@example.org"}
+    paid_to = personal_data.Details(legal_name="Ada Lovelace", town="London", **account)
     version = personal_data.set_details(conn, "ada", paid_to, now=NOW)
     return payouts.record_batch(
         conn,

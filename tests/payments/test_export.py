@@ -55,11 +55,11 @@ def confirm(ledger: Ledger, path: Path, status: str, *numbers: int) -> None:
 
 def test_an_account_outside_sepa_stays_out_of_its_file_and_leaves_in_another(owing, out):
     set_provider_details(owing, "ada", {"iban": BRAZIL}, now=NOW)
-    report = export(owing, out, format="pain001", payer=PAYER)
+    report = export(owing, out, format="pain001", payer=PAYER, waiting_days=0)
     assert [item.provider for item in report.payouts] == ["bell", "cho_7"]
     (reason,) = report.unpayable
     assert reason.startswith("ada: iban is of BR, which takes no part in SEPA")
-    export(owing, out.with_suffix(".csv"))
+    export(owing, out.with_suffix(".csv"), waiting_days=0)
     assert [row["iban"] for row in rows(out.with_suffix(".csv"))] == [BRAZIL]
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from credit.ledger.database import Ledger
+from credit.ledger.payee_accounts import HOLDING, acceptances
 from credit.ledger.payouts import batches
 from credit.ledger.verify import verify
 from credit.payments import details, export, results
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
-from tests.payments.samples import NOW, SEPTEMBER
+from tests.payments.samples import IBANS, NOW, SEPTEMBER
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -32,7 +33,7 @@ def then_die(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def exporter(url: str, out: Path, point: str) -> None:
+def exporter(url: str, out: Path, point: str, request: ExportRequest | None = None) -> None:
     """Export, and die at a point of it."""
     if point == "before the batch":
         export.record_batch = die
@@ -42,10 +43,12 @@ def exporter(url: str, out: Path, point: str) -> None:
         export.write_whole = die
     elif point == "before its name":
         os.fsync = die
+    elif point == "after the acceptances":
+        export.record_acceptances = then_die(export.record_acceptances)
     else:
         export.write_whole = then_die(export.write_whole)
     with Ledger.open(url) as ledger:
-        export_payments(ledger, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
+        export_payments(ledger, request or ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
 
 
 def confirmer(url: str, path: Path) -> None:
@@ -79,6 +82,27 @@ def test_a_killed_export_is_finished_by_the_next(owing, database_url, out, point
     with owing.read() as conn:
         (only,) = batches(conn)
     assert only.payout_count == 3
+    assert verify(owing, None).problems == ()
+
+
+@pytest.mark.parametrize("point", ["after the acceptances", "before the file"])
+def test_an_acceptance_is_kept_with_its_batch_or_not_at_all(owing, database_url, out, point):
+    details.set_provider_details(owing, "ada", {"iban": IBANS["bell"]}, now=NOW)
+    accept = tuple((key, "Eve Sommer: one estate, and I called them") for key in ("ada", "bell"))
+    request = ExportRequest(SEPTEMBER, "csv", out, "EUR", accept=accept)
+    killed(exporter, database_url, out, point, request)
+    with owing.read() as conn:
+        assert bool(acceptances(conn)) == bool(batches(conn)) == (point == "before the file")
+    export_payments(owing, request, now=NOW)
+    assert out.read_bytes().count(b"\r\n") == 4
+    with owing.read() as conn:
+        holding = [item for item in acceptances(conn) if item.sign in HOLDING]
+        assert [(item.provider, item.sign) for item in holding] == [
+            ("ada", "shared-account"),
+            ("ada", "changed-account"),
+            ("bell", "shared-account"),
+        ]
+        assert len(batches(conn)) == 1
     assert verify(owing, None).problems == ()
 
 

@@ -13,6 +13,7 @@ from credit.errors import LedgerError
 from credit.ledger import terms
 from credit.ledger.corrections import adjust, pay_advance
 from credit.ledger.database import Ledger
+from credit.payments.details import set_provider_details
 from credit.records import Group, Provider, Terms
 from credit.reporting.frames import latest_statements
 from credit.reporting.pages import attribution_page, readme_text, statement_page
@@ -226,3 +227,20 @@ def test_a_correction_is_named_once_with_what_it_corrects(month):
     text = " ".join(Page(statement(month, "ada")[0]).text.split())
     assert "corrects 2adjustment of a typing errorEUR" in text, "cells stand side by side"
     assert "adjustment: counted twice" in text
+
+
+def test_a_statement_tells_a_new_account_by_its_last_four_characters(month):
+    iban = "DE02120300000000202051"
+    for number, to in ((1, {"iban": iban}), (2, {"iban": "DE75512108001245126199", "paypal": "ada@example.org"})):
+        set_provider_details(month, "ada", to, now=at(10, number))
+    ledgers.close(month, OCTOBER)
+    with month.read() as conn:
+        item = next(item for item in latest_statements(conn, OCTOBER) if item.provider == "ada")
+    text = Page(statement_page(item)).text
+    assert "On 2026-10-01, your bank account was recorded; its number ends with 2051." in text
+    assert "On 2026-10-02, your bank account was changed; its number ends with 6199." in text
+    assert "On 2026-10-02, your PayPal account was changed." in text
+    assert "If you did not ask for this, tell us at once." in text
+    for secret in (iban, "ada@example.org"):
+        assert secret not in item.body_json
+    assert "Where your money goes" not in Page(statement(month, "bell")[0]).text

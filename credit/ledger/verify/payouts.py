@@ -58,6 +58,7 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
             .where(payout_event.c.batch_id == row.id, payout_event.c.status == "exported")
             .order_by(payout_event.c.id)
         ).all()
+        posted = ExportDetails.read(row.details_json)
         said = ExportDetails(
             batch=row.id,
             reference=row.reference,
@@ -67,11 +68,12 @@ def check_batches(conn: Connection) -> Iterator[Problem]:
             payouts=[item.payout_id for item in events],
             details=[item.details_id for item in events],
             file_sha256=row.file_sha256,
+            waiting_days=posted.waiting_days if posted else None,  # a fact of the transaction alone
         )
         sums = (len(events), sum(item.amount_minor for item in events), {item.currency for item in events})
         if (
             (row.kind, row.created_at) != (TransactionKind.PAYMENT_EXPORT, row.recorded_at)
-            or ExportDetails.read(row.details_json) != said
+            or posted != said
             or sums != (row.payout_count, row.amount_minor, {row.currency})
         ):
             yield Problem(f"payout_batch {row.id}", f"is not what transaction {row.txn_id} exported")
