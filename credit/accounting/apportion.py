@@ -44,6 +44,7 @@ def largest_remainder(total: int, weights: Sequence[Fraction | int], tie_keys: S
         raise InvalidRequestError("tie keys must differ: equal keys would leave a tie to the order of input")
     if any(weight < 0 for weight in weights):
         raise InvalidRequestError(f"a weight is negative: {min(weights)}")
+    # Over one denominator the weights are integers, and the division below is exact.
     denominator = lcm(*(weight.denominator for weight in weights))
     scaled = [weight.numerator * (denominator // weight.denominator) for weight in weights]
     return _divide(total, scaled, tie_keys.__getitem__)
@@ -101,6 +102,7 @@ def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes])
     whole = sum(weights)
     if whole == 0:
         raise InvalidRequestError("there is nothing to divide by: no weight is positive")
+    # Integers of any size: no product overflows and nothing is rounded but the floor itself.
     parts = [total * weight // whole for weight in weights]
     # Never more than there are parts, because rounding down loses less than one unit of each.
     left = total - sum(parts)
@@ -117,6 +119,7 @@ def _divide(total: int, weights: Sequence[int], tie_key: Callable[[int], bytes])
         elif remainder == cut:
             tied.append(position)
     if left < len(tied):
+        # Keys, not positions: the order of the input must not decide who gets a cent.
         keys = {tie_key(position): position for position in tied}
         if len(keys) < len(tied):
             raise InvalidRequestError("two parts that tie have the same key, so that nothing can decide")
@@ -181,6 +184,7 @@ def allocate(period: str, net_minor: int, credit_micro: Mapping[str, int]) -> li
             )
         amounts = [0] * len(providers)
     else:
+        # With the period: the same provider would otherwise win every tie for ever.
         keys = [sha256(f"{period}\0{provider}".encode()).digest() for provider in providers]
         amounts = largest_remainder(net_minor, credited, keys)
     return [

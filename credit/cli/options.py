@@ -70,6 +70,7 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the first argument names; a usage error with the nearest names if there is none."""
         name = args[0]
+        # An option in the place of a command has a better message of its own.
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             near = difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""

@@ -131,6 +131,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], N
         task = progress.add_task(description, total=None, rate="")
 
         def update(done: int, total: int) -> None:
+            # None until rich has seen two updates.
             speed = progress.tasks[0].speed
             progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
 

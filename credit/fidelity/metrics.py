@@ -57,6 +57,7 @@ def spearman(a: Floats, b: Floats, given: Floats | None = None) -> Floats:
     xy, xz, yz = correlation(x, y), correlation(x, z), correlation(y, z)
     # Rounding can put a perfect correlation a little beyond 1.
     scale = np.sqrt(np.clip((1 - xz**2) * (1 - yz**2), 0, None))
+    # Where the size explains a side wholly, nothing is left to correlate: 0, not rounding over rounding.
     partial: Floats = np.divide(xy - xz * yz, scale, out=np.zeros_like(xy), where=scale > 1e-9)
     return partial
 
@@ -147,6 +148,7 @@ def estimate(per_output: Floats, seed: int = 0) -> Estimate:
 
 def estimate_of(statistic: Callable[[NDArray[np.int64]], float], outputs: int, seed: int = 0) -> Estimate:
     """Return a statistic of a set of outputs with a 90 % bootstrap interval over outputs."""
+    # Seeded: a certificate made again from the same numbers is the same certificate.
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, outputs, outputs)) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, [0.05, 0.95])
@@ -166,6 +168,7 @@ def fit_nonnegative(features: Floats, target: Floats) -> Floats:
         for chosen in combinations(range(count), size):
             columns = list(chosen)
             solution, *_ = np.linalg.lstsq(features[:, columns], target, rcond=None)
+            # Not clipped: the best solution on fewer columns comes up by itself.
             if (solution < 0).any():
                 continue
             error = float(((features[:, columns] @ solution - target) ** 2).sum())

@@ -65,6 +65,7 @@ def storable(text: str) -> str:
     """Return a text that every database and file can hold; raise FieldError for any other."""
     if "\x00" in text:
         raise FieldError("holds a NUL character, which databases cannot store")
+    # The common case, ASCII, holds no half character and needs no copy.
     if not text.isascii():
         try:
             text.encode()
@@ -119,6 +120,7 @@ def to_decimal(value: object) -> Decimal:
     if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
         return Decimal(value)
     if isinstance(value, float):
+        # The shortest digits that give this float: those in the file, and not its binary expansion.
         value = Decimal(repr(value))
     if isinstance(value, int) and not isinstance(value, bool):
         value = Decimal(value)
@@ -139,6 +141,7 @@ def weight_micro(value: object) -> int:
 
 def _millionths(number: Decimal) -> int:
     """Return a number of at most 6 decimal places times 10⁶; huge exponents cost nothing."""
+    # On the digits: a product of Decimals is rounded to the context's 28 digits.
     _, digits, exponent = number.as_tuple()
     text = "".join(map(str, digits))
     places = -int(exponent)
@@ -217,6 +220,7 @@ def digest(*parts: str | bytes) -> bytes:
     hasher = blake2b(digest_size=16)
     for part in parts:
         data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        # The length first: without it two lists of texts could run into the same bytes.
         hasher.update(len(data).to_bytes(8, "big"))
         hasher.update(data)
     return hasher.digest()

@@ -89,6 +89,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     head = read_head(path, 4)
     if head.startswith(_ZSTD_MAGIC):
         raise InputError(f"{path} is compressed with zstd, which is not supported; decompress it, or use gzip")
+    # By its first bytes: read as UTF-8, each line would be quarantined for a riddle of a reason.
     if head.startswith(_UTF16_BOMS):
         raise InputError(f"{path} is UTF-16 (as PowerShell's > writes); write it as UTF-8")
     if head.startswith(_GZIP_MAGIC):
@@ -118,6 +119,7 @@ def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
             if not raw:
                 return
             if len(raw) > limit and not raw.endswith(b"\n"):
+                # Read on to its end: the next line must start where a line starts.
                 size = len(raw) + _skip_line(stream, limit)
                 yield Line(number, raw[:_HEAD], f"the line is {size} bytes long; the limit is {limit}")
                 continue

@@ -138,6 +138,7 @@ class OutputReader:
                 yield row.quarantined(f"{log.name}: is nested too deeply")
                 continue
             if self._names is None:
+                # Logs of other software hold scores of fields that nobody meant for us; these stay unmentioned.
                 unread = record.keys() - log.reader.FIELDS
                 self._ignored.update(unread if log.names_unread else unread & _MEANT_FOR_CREDIT)
             for entry in entries:
@@ -175,6 +176,7 @@ class OutputReader:
 
     def _was_logged(self, output: LoggedOutput) -> bool:
         """Return True if the file had an output of this id, model and text before, at whatever time; else note it."""
+        # As digests: a file can hold millions of texts.
         key, said = digest(output.source, output.external_id), digest(output.model, output.completion)
         if key in self._logged:
             return self._logged[key] == said

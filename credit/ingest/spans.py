@@ -76,6 +76,7 @@ class SpansMet:
         whole = span.is_call and span.answered and not span.failed
         if not whole or key in self._wrappers or self._is_within_a_call(key):
             return False
+        # The frameworks around it tell of the same call: from now on they count as wrappers.
         self._calls.add(key)
         if span.parent:
             self._wrap(above)
@@ -128,6 +129,7 @@ def read_spans(
         Entries in the order of their starts.
     """
     found = []
+    # Reversed twice: spans that start together keep the order of the file.
     for span in sorted(reversed(list(spans)), key=lambda span: str(span.get(start)), reverse=True):
         try:
             entry = read(span)

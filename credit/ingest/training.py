@@ -188,6 +188,7 @@ class TrainingReader:
         (row, record), self._last = self._last, None
         self._records -= 1
         self._groups.subtract(share.group for share in record.shares)
+        # Without groups of no record: an empty provider must not show.
         self._groups = +self._groups
         if isinstance(error, NothingToPredictError):
             self._empty += 1
@@ -300,6 +301,7 @@ class SeenRecords:
         query = "SELECT provider, place FROM contents WHERE digest = ? ORDER BY provider <> ?, rowid LIMIT 1"
         row = self._db.execute(query, (content, provider)).fetchone()
         if row is None or row[0] != provider:
+            # One row for each provider: a later copy is then told from a repeat, whoever came first.
             self._db.execute("INSERT INTO contents VALUES (?, ?, ?)", (content, provider, str(place)))
         return None if row is None else FirstSeen(*row)
 

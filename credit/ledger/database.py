@@ -72,6 +72,7 @@ class Ledger:
         """
         by = checked_actor(system_actor() if actor is None else actor)
         target = parse_url(url)
+        # SQLite would leave an empty file at a misspelt path.
         if target.get_backend_name() == "sqlite" and not Path(str(target.database)).is_file():
             raise LedgerError(f"there is no ledger at {redact(target)}; create it: {_INIT}")
         engine = _engine(target)
@@ -120,6 +121,7 @@ class Ledger:
         """One consistent snapshot; the database refuses writes in it."""
         options: dict[str, Any] = {"credit_begin": "BEGIN"}
         if self._engine.dialect.name == "postgresql":
+            # One snapshot for all queries of the block: a report must not see half of a close.
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         with _translated(self._engine.url), self._engine.connect() as conn:
             conn.execution_options(**options)
@@ -235,6 +237,7 @@ def redact(url: str | URL) -> str:
         parsed = sa.make_url(url)
     except (ArgumentError, ValueError):
         return "<unreadable database URL>"
+    # A password can stand in the query as well as before the host.
     hidden = {name: "hidden" for name in parsed.query if name.lower() in _SECRETS}
     plain = parsed.update_query_dict(hidden).set(drivername=parsed.get_backend_name())
     return plain.render_as_string(hide_password=True)

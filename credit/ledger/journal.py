@@ -321,6 +321,7 @@ def _write(conn: Connection, fresh: list[tuple[Posting, HashedFields, str]]) -> 
 
 def _account_ids(conn: Connection, keys: Iterable[str]) -> dict[str, int]:
     """Return the ids of accounts by key, and create new accounts; LedgerError when a provider is unknown."""
+    # In one order: the ids of new accounts must not depend on the order of a set.
     wanted = sorted(set(keys))
     found = _known_accounts(conn, wanted)
     missing = [key for key in wanted if key not in found]
@@ -380,6 +381,7 @@ def _validate(posting: Posting) -> None:
     sums: dict[str, int] = {}
     for number, line in enumerate(posting.entries, start=1):
         key, commodity, amount = line.account, line.commodity, line.amount
+        # Not isinstance: True is an int, and a numpy integer overflows.
         if type(amount) is not int or amount == 0 or abs(amount) > MAX_AMOUNT:
             raise LedgerError(
                 f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"

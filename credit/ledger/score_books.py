@@ -101,6 +101,7 @@ def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     make_folder(folder)
+    # Named by content: the run after a kill finds its book, and writes no second one.
     path = book_path(folder, digest)
     if not path.is_file():
         write_whole(path, content)

@@ -149,6 +149,7 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
             file_sha256=hashlib.sha256(content).hexdigest(),
             waiting_days=request.waiting_days,
         )
+    # After the commit: a batch without its file can be written again; a file without a batch would be paid twice.
     write_whole(request.out, content)
     return replace(report, batch=made)
 

@@ -186,6 +186,7 @@ def close_period(
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     if not is_period(period):
         raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
+    # UTC, as the moments of outputs: a period ends for everybody at once.
     over = first_day(following(period)) + timedelta(days=rules.grace_days)
     if moment.date() < over:
         grace = f", with {rules.grace_days} days of grace," if rules.grace_days else ""
@@ -193,6 +194,7 @@ def close_period(
     try:
         with ledger.write(sorting=True) as conn:
             return _close(conn, period, rules, books, moment, dry_run=dry_run)
+    # An exception, because only one rolls the transaction back.
     except _UndoError as undo:
         return undo.report
 
@@ -310,8 +312,10 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
         corrected.setdefault(line.provider, []).append(line)
     methods = credit_methods(conn, facts.period)
     accounts = account_changes(conn)
+    # Before the statements are written: each then names a head that it cannot change itself.
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
     issued_by = asdict(issuer[-1].issuer) if (issuer := issuers(conn)) else {}
+    # The house is told nothing: its own data earns no payment.
     told = [key for key in sorted(collections.keys() | falls.keys()) if facts.known[key].kind == "provider"]
     for key in told:
         own = falls.get(key, ())

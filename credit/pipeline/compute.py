@@ -315,6 +315,7 @@ def _postings(
         of_day = totals.setdefault(days[score.output_id], {})
         group = Group(score.provider, score.collection)
         of_day[group] = of_day.get(group, 0) + score.credit_micro
+    # In the order of days, and of groups within them: the hash of a posting covers its order.
     for day in sorted(totals):
         credited = [(group, micro) for group, micro in sorted(totals[day].items()) if micro]
         if not credited:

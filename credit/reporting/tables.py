@@ -95,6 +95,7 @@ def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -
 
 def to_csv(frame: pl.DataFrame) -> str:
     """Return a frame as CSV; write it in UTF-8 without translating line ends."""
+    # A spreadsheet runs a cell that starts so. An amount is spared: `-5.00` starts so too.
     safe = [
         pl.col(name).str.replace(_RUNNABLE, "'$1")
         for name, dtype in frame.schema.items()
@@ -179,6 +180,7 @@ def credits_text(credit_micro: int) -> str:
 
 def share_text(share: float) -> str:
     """Return a fraction as percent with two decimals; a share above zero never shows as zero."""
+    # Rounded, a provider who earned something would read that it earned nothing.
     if 0 < share < 0.00005:
         return "<0.01 %"
     return f"{100 * share:.2f} %"
@@ -239,11 +241,13 @@ def _table(columns: Sequence[Column], padding: PaddingDimensions) -> list[str]:
     """Return the lines of a table: headings, a rule, and one line for each row."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="", padding=padding)
     for column in columns:
+        # A word a line: columns are then as narrow as their numbers.
         heading = column.heading.replace(" ", "\n")
         table.add_column(heading, justify="right" if column.is_number else "left", no_wrap=True, vertical="bottom")
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(cell) for cell in row))
     text = io.StringIO()
+    # rich would cut cells at its own width; `fitted` decides what to drop.
     console = Console(file=text, width=_UNBOUNDED, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(table)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]

@@ -69,6 +69,7 @@ def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int
     Sequences are sorted by length, ties by position, so that the same lengths give the same plan. A sequence longer
     than the budget is a batch of its own.
     """
+    # By length: a batch of like lengths has little padding.
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[list[int]] = []
     current: list[int] = []
@@ -194,6 +195,7 @@ def gradient_batches(
         bad = [p for p, good in zip(positions, finite, strict=True) if not good]
         if excluded is None:
             raise ValuationError(not_finite(examples[bad[0]], task))
+        # The rest of the batch is sound: no example enters the gradient of another.
         excluded.extend(bad)
         if kept := [row for row, good in enumerate(finite) if good]:
             yield [positions[row] for row in kept], gradients.rows(kept)
@@ -279,6 +281,7 @@ def in_batches(
                     f"{alone.id} ({alone.size} tokens) does not fit into the memory of {device_of(task)} even alone "
                     f"({failure}); lower --max-length, use --dtype bf16, or watch fewer layers with --layers"
                 )
+            # Remembered, so that each later batch of this size does not fail first.
             fits = padded / 2
         half = len(batch) // 2
         batches.extendleft([batch[half:], batch[:half]])

@@ -92,8 +92,10 @@ class ModelTap:
 
     def __enter__(self) -> Self:
         self._flags = [(p, p.requires_grad) for p in self._model.parameters()]
+        # Of each module: `model.train()` would also thaw those that their owner keeps in evaluation mode.
         self._modes = [(m, m.training) for m in self._model.modules()]
         device = next(self._model.parameters()).device
+        # With every parameter frozen, autograd would record nothing: one input must want a gradient.
         self._anchor = torch.zeros((), device=device, requires_grad=True)
         try:
             for parameter, _ in self._flags:
@@ -136,6 +138,7 @@ class ModelTap:
 
     def _see(self, layer: str, inputs: Tensor) -> _Use:
         """Note a layer's inputs, which may be those of the layers just before."""
+        # By identity: query, key and value read the same tensor. A layer in use again starts anew.
         if inputs is not self._inputs or any(use.layer == layer for use in self._uses):
             self._observe_seen()
             self._inputs = inputs
@@ -158,6 +161,7 @@ class ModelTap:
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> Tensor | None:
+            # Passes without a gradient (generation, a probe) are nobody's examples.
             if not (self._batch and torch.is_grad_enabled()):
                 return None
             x = [*args, *named.values()][0]  # a linear layer takes one input, by place or by name

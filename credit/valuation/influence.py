@@ -88,6 +88,7 @@ def influence(preconditioned: Mapping[str, Tensor], rows: Iterable[tuple[str, Te
         rows: the name of each layer with its rows (K, D), one layer at a time in memory; at least one.
         scale: 1/N, times the mean size of weighted examples.
     """
+    # A generator: the rows of one layer are in memory at a time.
     parts = (preconditioned[layer] @ sums.to(preconditioned[layer].dtype).mT for layer, sums in rows)
     return reduce(torch.add, parts) * scale
 
@@ -162,6 +163,7 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
         raise ValuationError(f"noise floor {noise_floor} must be 0 or more, and finite")
     if not torch.isfinite(values).all():
         raise ValuationError("an influence is not a finite number; index and outputs need a wider dtype")
+    # In float64: spreads are small differences of large sums.
     s = values.double()
     mass = rows.count.double() if rows.mass is None else rows.mass
     variances = rows.count.double() if rows.squares is None else rows.squares
@@ -173,11 +175,13 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
     deviation = s - mass * mean[:, group]
     squares = _by_group(deviation.square() / variances, rows)
     freedom = folds - 1
+    # Without a group of two rows there is no spread to pool. The noise is 0 then, and every pull counts.
     pooled = (squares.sum(1) / freedom.sum().clamp(min=1)).sqrt()
     sigma = (squares / freedom.clamp(min=1)).sqrt()
     noise = noise_floor * pooled
     of_sum = noise[:, None] * torch.bincount(group, weights=variances, minlength=rows.groups).sqrt()
     excess = total.sign() * (total.abs() - of_sum).clamp(min=0.0)
+    # A share counts if the whole example, s / mass, lies beyond the noise.
     exact = _by_group(torch.where(s > mass * noise[:, None], s, 0.0), rows)
     expected = n * _normal_excess(mean, sigma, noise[:, None])
     single = torch.bincount(group, weights=rows.count.double(), minlength=rows.groups) == folds  # a row is an example

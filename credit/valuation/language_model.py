@@ -94,6 +94,7 @@ class LanguageModel:
         """
         known = self.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # every transformers model has them
         for example in examples:
+            # A GPU would answer an index beyond the table with an assertion that names no example.
             if (highest := int(example.tokens.max())) >= known:
                 raise ValuationError(
                     f"{example.id} holds the token {highest}, but {self.path} has embeddings of {known}: its tokenizer "
@@ -200,6 +201,7 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
             f"{path} is a PEFT adapter; install peft to load it: pip install 'credit[peft]'"
         ) from error
     with warnings.catch_warnings():
+        # peft only warns, and goes on with its initial weights.
         warnings.filterwarnings("error", message=".*missing adapter keys")
         try:
             adapted: nn.Module = PeftModel.from_pretrained(module, str(path), autocast_adapter_dtype=False).to(dtype)

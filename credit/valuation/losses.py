@@ -58,6 +58,7 @@ class _CrossEntropy(torch.autograd.Function):
                 # p - 1 of the token itself: subtracted in full precision, then rounded to the logits' dtype.
                 kept.scatter_(1, own_tokens[used], own.expm1_().to(kept.dtype))
         ignored = upload(torch.from_numpy(np.flatnonzero(~predicts)), logits.device)
+        # A chunk reaches from its first predicting position to its last; between them some predict nothing.
         losses.index_fill_(0, ignored, 0)
         if gradient is not None:
             ctx.save_for_backward(gradient.index_fill_(0, ignored, 0))

@@ -204,6 +204,7 @@ class _MomentSums:
 
     def observe(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
         """Add the inputs of layers, and return the sink of each one's output gradients."""
+        # Padding has inputs as any token has; counted, it would bend the fit towards itself.
         padded = self.real is not None and x.shape[:2] == self.real.shape
         rows = x[self.real] if padded else x.flatten(0, 1)
         for layer in layers:

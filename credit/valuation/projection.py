@@ -289,6 +289,7 @@ def _sides(shape: LayerShape, ranks: Ranks, seed: int) -> tuple[SideSpec, SideSp
 
     def derived(side: str) -> int:
         digest = hashlib.sha256(f"{seed}/{shape.name}/{side}".encode()).digest()
+        # 63 bits: a seed must fit a signed integer.
         return int.from_bytes(digest[:8], "big") >> 1
 
     return (
@@ -300,6 +301,7 @@ def _sides(shape: LayerShape, ranks: Ranks, seed: int) -> tuple[SideSpec, SideSp
 def _eigenvectors(moment: Tensor) -> Tensor:
     """Return the eigenvectors (W, W) of a symmetric matrix, ascending, the largest entry of each positive."""
     vectors: Tensor = _eigh(moment)[1]
+    # An eigenvector has either sign; this rule gives the same one on every machine.
     largest = vectors.abs().argmax(0, keepdim=True)
     return vectors * torch.sign(vectors.gather(0, largest))
 
@@ -309,6 +311,7 @@ def _eigh(moment: Tensor) -> tuple[Tensor, Tensor]:
     if not symmetric.isfinite().all() or not float(symmetric.diagonal().sum()) > 0:
         raise ValuationError("a layer's second moments are not finite, or zero; leave the layer out of the index")
     try:
+        # Averaged: rounding leaves the two triangles a little apart, and eigh reads one alone.
         values, vectors = torch.linalg.eigh((symmetric + symmetric.mT) / 2)
     except RuntimeError as error:  # torch.linalg.LinAlgError is one
         raise ValuationError(f"the second moments of a layer cannot be diagonalised: {error}") from error

@@ -73,5 +73,6 @@ class ResumeState:
         """Delete files that an interrupted run wrote after its last save, to make room."""
         counts = {*self.shards, self.sums, PROJECTIONS_FILE if self.projections else None}
         for path in folder.iterdir():
+            # Only files of ours: somebody may keep notes in the folder.
             if is_left_over(path.name) or (is_index_file(path.name) and path.name not in counts):
                 path.unlink()

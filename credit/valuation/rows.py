@@ -84,6 +84,7 @@ class RowShares:
             return upload(torch.from_numpy(values), device)
 
         if device.type == "cuda":
+            # Rows that occur once need no mixing: each then gets one addend, in any order.
             rows, slots = np.unique(self.row, return_inverse=True)
             if len(rows) < len(self.row):
                 mixing = np.zeros((len(rows), examples))
@@ -170,6 +171,7 @@ class Destinations:
         """Yield the unit of each shard (first row, last row + 1) in order, with its examples in the order of rows."""
         owner = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
         nowhere = np.iinfo(np.int64).max
+        # The first of its rows decides in which unit an example is new.
         lowest = np.minimum.reduceat(np.where(self.row < 0, nowhere, self.row), self.first[:-1])
         order = np.argsort(self.row, kind="stable")
         rows, owners = self.row[order], owner[order]

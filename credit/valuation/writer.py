@@ -252,6 +252,7 @@ class IndexWriter:
             if not is_done(unit):
                 self.state = work(unit, done, total)
                 self._statistic.flush()  # at every unit, saved or not: then saving changes no bit of the sums
+                # A change that is interrupted starts again: only a build saves as it goes.
                 due = self.change.is_build and time.monotonic() - last > resume_state.SAVE_SECONDS
                 if due or unit is units[-1]:
                     self._save(unit.number)

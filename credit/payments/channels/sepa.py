@@ -152,6 +152,7 @@ def write_pain001(file: PaymentFile) -> bytes:
 
 
 def _check_sums(root: ET.Element, reference: str, lines: Sequence[PaymentLine]) -> None:
+    # Read back from the file: no fault of the library may pay an amount that the ledger does not know.
     total = format_amount(sum(line.amount_minor for line in lines), CURRENCY)
     amounts = [item.text for item in root.iter(f"{{{_NAMESPACE}}}InstdAmt")]
     sums = [item.text for item in root.iter(f"{{{_NAMESPACE}}}CtrlSum")]
