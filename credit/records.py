@@ -123,6 +123,27 @@ def shares_in_words(ppm: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class CallIdentity:
+    """Ids by which loggers know one call of a model; an empty one is unknown.
+
+    Attributes:
+        trace: id of the trace.
+        span: id of the span within the trace.
+        parent: id of the span around it.
+        response: id that the model's server gave its response.
+        request: id that the server, or a gateway, gave the request.
+        choice: index of the answer among those of the call.
+    """
+
+    trace: str = ""
+    span: str = ""
+    parent: str = ""
+    response: str = ""
+    request: str = ""
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The place of a record: a file and its 1-based line (or row)."""
 
@@ -135,11 +156,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A bad record: its place, the reason, and its bytes as read."""
+    """A bad record: its place, the reason, its bytes as read, and for a span which one it is."""
 
     place: Place
     error: str
     raw: bytes
+    identity: CallIdentity | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.error}"
@@ -279,24 +301,13 @@ def output_name(source: str, external_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class CallIdentity:
-    """Ids by which loggers know one call of a model; an empty one is unknown.
+class SpanLink:
+    """A span of a trace and the span around it, if any; `is_call`: it is an answered call of a model."""
 
-    Attributes:
-        trace: id of the trace.
-        span: id of the span within the trace.
-        parent: id of the span around it.
-        response: id that the model's server gave its response.
-        request: id that the server, or a gateway, gave the request.
-        choice: index of the answer among those of the call.
-    """
-
-    trace: str = ""
-    span: str = ""
-    parent: str = ""
-    response: str = ""
-    request: str = ""
-    choice: int = 0
+    trace: str
+    span: str
+    parent: str
+    is_call: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def ingest_outputs(
     from credit.ingest.batch_requests import read_batch_requests
     from credit.ingest.outputs import OutputLimits
     from credit.ingest.pseudonyms import read_key
-    from credit.pipeline.ingest import ingest_outputs as ingest
+    from credit.pipeline.ingest_outputs import ingest_outputs as ingest
 
     moment, requests = _moment(occurred_at), read_batch_requests(files)
     limits = OutputLimits(_weight(max_weight), max_ahead)
@@ -116,7 +116,7 @@ def ingest_outputs(
             continue
         reports.append(report)
         warn(*(() if report.is_old else report.notices), *report.problems)
-    partial = failures or any(report.quarantined_now for report in reports)
+    partial = failures or any(report.quarantined_now or report.doubled for report in reports)
     say(
         {"files": reports, "failed": [str(error) for error in failures]},
         *(ingested(report, "logged", "known already") for report in reports),

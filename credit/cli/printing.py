@@ -76,9 +76,20 @@ def ingested(report: IngestReport, accepted: str, known: str) -> str:
         counts += f", {report.quarantined_before} quarantined before"
     if report.quarantine_file:
         counts += f" in {report.quarantine_file}"
-    return f"{report.file}: {counts}" + "".join(
-        f"\n  {count} skipped: {reason}" for reason, count in report.skipped.items()
-    )
+    lines = [f"{report.file}: {counts}"]
+    lines += [f"{count} skipped: {reason}" for reason, count in report.skipped.items()]
+    if report.told:
+        lines.append(f"{report.told} of the known are calls that another span, logger or moment told of")
+    if report.lookalikes:
+        lines.append(
+            f"{report.lookalikes} look like calls of another log: the same model and text, seconds apart, and no id in"
+            " common; log each call by one of them"
+        )
+    if report.read:
+        sums = [(report.accepted, accepted), (report.duplicates, known), (report.quarantined, "quarantined")]
+        sums.append((sum(report.skipped.values()), "skipped"))
+        lines.append(f"{report.read} read = " + " + ".join(f"{count} {word}" for count, word in sums))
+    return "\n  ".join(lines)
 
 
 def terminal_width() -> int:

@@ -108,6 +108,7 @@ class SpanEntry:
 
     entry: Entry
     span: Mapping[str, object]
+    identity: CallIdentity
 
 
 def answer_of(message: object) -> Answer:

@@ -15,7 +15,7 @@ import polars as pl
 from credit.errors import InputError
 from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
 from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
-from credit.records import Place, Quarantined
+from credit.records import CallIdentity, Place, Quarantined
 from credit.text import counted, printable
 
 T = TypeVar("T")
@@ -30,9 +30,9 @@ class Parsed(Generic[T_co]):
     place: Place
     raw: bytes
 
-    def quarantined(self, error: str) -> Quarantined:
-        """Return the record as a quarantined one, with the reason."""
-        return Quarantined(self.place, error, self.raw)
+    def quarantined(self, error: str, identity: CallIdentity | None = None) -> Quarantined:
+        """Return the record as a quarantined one, with the reason and, for a span, which one it is."""
+        return Quarantined(self.place, error, self.raw, identity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from pathlib import Path
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, Unusable
-from credit.ingest.fields import digest, field_names
+from credit.ingest.fields import field_names
 from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, read_rows
 from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record, format_of, own
 from credit.ingest.pseudonyms import PseudonymKey
-from credit.ingest.spans import LogContext
+from credit.ingest.spans import LogContext, SpansMet
 from credit.records import MICRO, LoggedOutput, Quarantined
 from credit.text import counted
 
 _UNKNOWN = f"is of no known format; looked for {'; '.join(map(str, FORMATS))}"
 _MEANT_FOR_CREDIT = frozenset({"weight"})
 """Fields that somebody put into a log of other software in vain."""
-_LOGGED_BEFORE = "calls that were logged before in the same file"
+_NOTHING = Skipped("records that hold no call")
 _MOST_DAYS_AHEAD = 36_500
 
 
@@ -66,8 +66,8 @@ class OutputLimits:
 class OutputReader:
     """Outputs of a file. Each item is an output with its place, or a quarantined record; iterating again starts again.
 
-    The format is recognised record by record. A call with several choices gives several outputs. Ids are compared
-    within the file only; the ledger compares them with those of all others.
+    The format is recognised record by record. A call with several choices gives several outputs, and a trace one or
+    more for each of its spans. Nothing is compared here: the ledger decides which of them are one call.
 
     Args:
         path: the file; JSON and CSV may be gzipped.
@@ -104,14 +104,24 @@ class OutputReader:
 
     def _restart(self) -> None:
         self._context = LogContext(self._requests, self._occurred_at)
-        self._logged: dict[bytes, bytes] = {}
         self._ignored: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
+        self._yielded = 0
+
+    @property
+    def read(self) -> int:
+        """Count of records in the last iteration, each answer and span by itself: those yielded and those skipped."""
+        return self._yielded + self._skipped.total()
 
     @property
     def skipped(self) -> dict[str, int]:
         """Counts of what the last iteration passed over, by reason: nothing was wrong, and there was no output."""
         return dict(sorted(self._skipped.items()))
+
+    @property
+    def spans(self) -> SpansMet:
+        """Spans that the last iteration met so far."""
+        return self._context.spans
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -120,6 +130,11 @@ class OutputReader:
 
     def __iter__(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         self._restart()
+        for item in self._items():
+            self._yielded += 1
+            yield item
+
+    def _items(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         known = frozenset(self._names.values()) if self._names else KNOWN_FIELDS
         for row in read_rows(self._path, known, self._ignored):
             if isinstance(row, Quarantined):
@@ -129,10 +144,12 @@ class OutputReader:
             if log is None:
                 yield row.quarantined(_UNKNOWN)
                 continue
+            self.spans.last = None
             try:
-                entries = log.reader.read(record, self._context)
+                entries = log.reader.read(record, self._context) or [_NOTHING]
             except InputError as error:
-                yield row.quarantined(f"{log.name}: {error}")
+                met = self.spans.last
+                yield row.quarantined(f"{log.name}: {error}", met.identity() if met else None)
                 continue
             except RecursionError:  # the JSON parser takes deeper nesting than a walk through its result
                 yield row.quarantined(f"{log.name}: is nested too deeply")
@@ -155,17 +172,15 @@ class OutputReader:
         self, item: Entry | SpanEntry, row: Row, log: LogFormat
     ) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         """Yield the outputs of an entry; count what is skipped."""
-        entry = item.entry if isinstance(item, SpanEntry) else item
+        entry, span = (item.entry, item.identity) if isinstance(item, SpanEntry) else (item, None)
         found = entry.outputs(self._source or entry.source or log.source) if isinstance(entry, Call) else [entry]
         for output in found:
             if isinstance(output, Unusable):
-                yield Quarantined(row.place, f"{log.name}: {output.reason}", _bytes_of(item, row))
+                yield Quarantined(row.place, f"{log.name}: {output.reason}", _bytes_of(item, row), span)
             elif isinstance(output, Skipped):
                 self._skipped[output.reason] += 1
             elif problem := self._limits.problem(output, datetime.now(UTC)):
-                yield Quarantined(row.place, f"{log.name}: {problem}", _bytes_of(item, row))
-            elif log.repeats and self._was_logged(output):
-                self._skipped[_LOGGED_BEFORE] += 1
+                yield Quarantined(row.place, f"{log.name}: {problem}", _bytes_of(item, row), output.identity)
             else:
                 yield Parsed(self._with_pseudonyms(output, entry), row.place, _bytes_of(item, row))
 
@@ -173,15 +188,6 @@ class OutputReader:
         if self._key is None or not isinstance(entry, Call):
             return output
         return replace(output, user=self._key.user(entry.user), text=self._key.text(output))
-
-    def _was_logged(self, output: LoggedOutput) -> bool:
-        """Return True if the file had an output of this id, model and text before, at whatever time; else note it."""
-        # As digests: a file can hold millions of texts.
-        key, said = digest(output.source, output.external_id), digest(output.model, output.completion)
-        if key in self._logged:
-            return self._logged[key] == said
-        self._logged[key] = said
-        return False
 
 
 def _weight_text(weight_micro: int) -> str:

@@ -1,4 +1,4 @@
-"""Spans of tracers: which of those within one another is the call, so that each call counts once."""
+"""Spans of tracers: those that are calls of a model, and their places within one another."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from datetime import datetime
 from credit.errors import InputError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.calls import FAILED, Entry, Skipped, SpanEntry, Unusable
-from credit.ingest.fields import digest
-from credit.records import CallIdentity
+from credit.records import CallIdentity, SpanLink
 
 _NO_CALL = Skipped("spans that are no call of a model")
-_TOLD_TWICE = Skipped("calls that another span tells of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,60 +40,36 @@ class LoggedSpan:
 
 
 class SpansMet:
-    """The spans of a file so far. Memory: about 300 bytes for each.
+    """Spans that readers met and the ledger does not know yet.
 
     Two tracers in one process (of a framework and of its client, say) both write a span for one call, one within the
-    other. The inner one is the call; the outer ones wrap it. The order in the file does not matter, with one
-    exception: an outer span that was handed out before the inner one came stands for those within it.
+    other. The inner one is the call; the outer ones hold it. The ledger decides that, from the spans of all files.
+
+    Attributes:
+        last: the span met last; None before the first.
     """
 
     def __init__(self) -> None:
-        self._parents: dict[bytes, bytes] = {}
-        self._calls: set[bytes] = set()
-        self._wrappers: set[bytes] = set()
+        self.last: LoggedSpan | None = None
+        self._links: list[SpanLink] = []
 
     def reason_to_skip(self, span: LoggedSpan) -> Skipped | None:
         """Note a span, and return why it gives no call; None: read it.
 
         A call that neither failed nor has an output is to be read too: its reader says what is missing.
         """
-        is_new = self._is_new_call(span)
+        self.last = span
+        is_call = span.is_call and span.answered and not span.failed
+        if span.trace and span.id:
+            self._links.append(SpanLink(span.trace, span.id, span.parent, is_call))
         if not span.is_call:
             return _NO_CALL
-        if span.failed:
-            return FAILED
-        return _TOLD_TWICE if span.answered and not is_new else None
+        return FAILED if span.failed else None
 
-    def _is_new_call(self, span: LoggedSpan) -> bool:
-        """Note a span. Return True if it is a whole call, and no other span of the file tells of the same one."""
-        key, above = digest(span.trace, span.id), digest(span.trace, span.parent)
-        if span.parent:
-            self._parents[key] = above
-            if key in self._wrappers:
-                self._wrap(above)
-        whole = span.is_call and span.answered and not span.failed
-        if not whole or key in self._wrappers or self._is_within_a_call(key):
-            return False
-        # The frameworks around it tell of the same call: from now on they count as wrappers.
-        self._calls.add(key)
-        if span.parent:
-            self._wrap(above)
-        return True
-
-    def _wrap(self, key: bytes | None) -> None:
-        while key is not None and key not in self._wrappers:
-            self._wrappers.add(key)
-            key = self._parents.get(key)
-
-    def _is_within_a_call(self, key: bytes) -> bool:
-        passed = {key}  # broken logs hold spans that are their own ancestors
-        above = self._parents.get(key)
-        while above is not None and above not in passed:
-            if above in self._calls:
-                return True
-            passed.add(above)
-            above = self._parents.get(above)
-        return False
+    def take(self) -> list[SpanLink]:
+        """Return the spans met since the last time, those with ids."""
+        taken, self._links = self._links, []
+        return taken
 
 
 @dataclass(slots=True)
@@ -105,7 +79,7 @@ class LogContext:
     Attributes:
         requests: requests of batches, from all files of the command.
         occurred_at: time of outputs whose log has none.
-        spans: spans of the file so far.
+        spans: spans met so far.
     """
 
     requests: BatchRequests = field(default_factory=BatchRequests)
@@ -114,26 +88,28 @@ class LogContext:
 
 
 def read_spans(
-    spans: Iterable[Mapping[str, object]], read: Callable[[Mapping[str, object]], Entry], start: str
+    spans: Iterable[Mapping[str, object]],
+    read: Callable[[Mapping[str, object]], Entry],
+    start: str,
+    met: SpansMet,
 ) -> list[SpanEntry]:
     """Read the spans of one record; a bad one stops no other.
-
-    Inner spans start later than the outer ones. They are read first, so that `SpansMet` takes them for the calls.
 
     Args:
         spans: in any order.
         read: reads one span; raises InputError if it cannot be used.
         start: name of the field with the start of a span; its text sorts as the moment does.
+        met: notes of the reader.
 
     Returns:
         Entries in the order of their starts.
     """
     found = []
-    # Reversed twice: spans that start together keep the order of the file.
-    for span in sorted(reversed(list(spans)), key=lambda span: str(span.get(start)), reverse=True):
+    for span in sorted(spans, key=lambda span: str(span.get(start))):
+        met.last = None
         try:
             entry = read(span)
         except InputError as error:
             entry = Unusable(str(error))
-        found.append(SpanEntry(entry, span))
-    return found[::-1]
+        found.append(SpanEntry(entry, span, met.last.identity() if met.last else CallIdentity()))
+    return found

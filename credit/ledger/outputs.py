@@ -5,38 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import Enum
-from itertools import compress
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select
 
-from credit.ledger.database import serialise_writers
-from credit.ledger.indexes import models
-from credit.ledger.schema import ingest_file, model, output, unvalued, valuation
-from credit.ledger.seals import add_rows
-from credit.ledger.sql import insert_records, next_id
-from credit.ledger.values import MAX_AMOUNT, is_storable, month_bounds, utc_moment, utc_text
+from credit.ledger.schema import model, output, unvalued, valuation
+from credit.ledger.values import month_bounds, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, output_name
 from credit.storage import canonical_json
 
 _BATCH = 500
-
-
-class Verdict(Enum):
-    """The result of adding a record."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    """Source, external id and content are known: nothing to do."""
-    CONFLICT = "conflict"
-    """Source and external id are known with another content: the first one stays."""
-    UNKNOWN_MODEL = "unknown model"
-    """The name of its model has no index."""
-    UNSTORABLE = "unstorable"
-    """Text with NUL or half a surrogate pair, or a weight below zero or beyond 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,63 +45,6 @@ def content_sha256(item: LoggedOutput) -> str:
         *pseudonyms,
     )
     return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
-
-
-def start_file(conn: Connection) -> int:
-    """Return the id of the next file: its outputs come first, its row last.
-
-    The same transaction must call `record_file` with this id, or the database refuses the commit.
-    """
-    serialise_writers(conn)
-    return next_id(conn, ingest_file)
-
-
-def record_file(
-    conn: Connection,
-    file_id: int,
-    *,
-    sha256: str,
-    name: str,
-    format: str,  # noqa: A002 - the column's name, and always given by keyword
-    accepted: int,
-    duplicates: int,
-    quarantined: int,
-    now: datetime,
-) -> None:
-    """Record a file after its outputs: its hash, and the counts of its records."""
-    row = {"id": file_id, "sha256": sha256, "name": name, "format": format, "ingested_at": utc_text(now)}
-    counts = {"accepted": accepted, "duplicates": duplicates, "quarantined": quarantined}
-    add_rows(conn, ingest_file, [{**row, **counts}])
-
-
-def add_outputs(conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int) -> list[Verdict]:
-    """Add outputs and return a verdict for each, in order; `ingest_file_id` is from `start_file`."""
-    serialise_writers(conn)
-    known_models = models(conn)
-    # Only these can be looked up: PostgreSQL refuses NUL in a parameter too.
-    storable = [_is_storable(item) for item in items]
-    known = _known_contents(conn, list(compress(items, storable)))
-    number = next_id(conn, output)
-    verdicts: list[Verdict] = []
-    rows: list[dict[str, object]] = []
-    for item, is_kept in zip(items, storable, strict=True):
-        if not is_kept:
-            verdicts.append(Verdict.UNSTORABLE)
-            continue
-        digest = content_sha256(item)
-        # Known from the ledger, or from earlier in this list.
-        first = known.get((item.source, item.external_id))
-        if first is not None:
-            verdicts.append(Verdict.DUPLICATE if first.says(item) else Verdict.CONFLICT)
-        elif item.model not in known_models:
-            verdicts.append(Verdict.UNKNOWN_MODEL)
-        else:
-            known[item.source, item.external_id] = _Known(digest, item.user, item.text)
-            rows.append(_row(item, number, known_models[item.model], ingest_file_id, digest))
-            verdicts.append(Verdict.ACCEPTED)
-            number += 1
-    insert_records(conn, output, rows)
-    return verdicts
 
 
 def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:
@@ -214,61 +136,6 @@ def changed_outputs(conn: Connection) -> Iterator[int]:
             digest = ""
         if digest != row.content_sha256:
             yield row.id
-
-
-def _is_storable(item: LoggedOutput) -> bool:
-    texts = [item.source, item.external_id, item.model, item.prompt, item.completion]
-    texts += [part for message in item.messages for part in (message.role, message.content)]
-    return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and is_storable(*texts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """Content hash and pseudonyms of an output in the ledger."""
-
-    digest: str
-    user: str
-    text: str
-
-    def says(self, item: LoggedOutput) -> bool:
-        """Return True if `item` says the same. A log without the user contradicts no other; the text is in the hash."""
-        user = item.user if self.user and item.user else self.user
-        return content_sha256(replace(item, user=user, text=self.text)) == self.digest
-
-
-def _known_contents(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], _Known]:
-    wanted: dict[str, list[str]] = {}
-    for item in items:
-        wanted.setdefault(item.source, []).append(item.external_id)
-    found: dict[tuple[str, str], _Known] = {}
-    for source, ids in wanted.items():
-        for start in range(0, len(ids), _BATCH):
-            columns = (output.c.external_id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac)
-            query = select(*columns).where(
-                output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
-            )
-            for external_id, digest, user, text in conn.execute(query):
-                found[source, external_id] = _Known(digest, user or "", text or "")
-    return found
-
-
-def _row(item: LoggedOutput, number: int, model_number: int, file_id: int, digest: str) -> dict[str, object]:
-    turns = canonical_json([(turn.role, turn.content) for turn in item.messages]) if item.messages else None
-    return {
-        "id": number,
-        "source": item.source,
-        "external_id": item.external_id,
-        "model_id": model_number,
-        "ingest_file_id": file_id,
-        "occurred_at": utc_text(item.occurred_at),
-        "prompt": item.prompt,
-        "messages_json": turns,
-        "completion": item.completion,
-        "weight_micro": item.weight_micro,
-        "content_sha256": digest,
-        "user_hmac": item.user or None,
-        "text_hmac": item.text or None,
-    }
 
 
 def _stored() -> Select[tuple[object, ...]]:

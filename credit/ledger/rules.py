@@ -40,6 +40,8 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.certificate,
     schema.ingest_file,
     schema.output,
+    schema.call_identity,
+    schema.span_link,
     schema.unvalued,
     schema.compute_run,
     schema.score_book,

@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -316,9 +316,44 @@ output = table(
     sha256("content_sha256"),
     pseudonym("user_hmac"),
     pseudonym("text_hmac"),
+    # Line or row of the file; NULL in outputs of the first release.
+    Column("line", BIG),
     UniqueConstraint("source", "external_id"),
     Index(None, "occurred_at"),
     Index(None, "model_id", "id"),
+    Index(None, "ingest_file_id"),
+)
+
+# One call is one output: ids by which loggers know it, each of one output.
+call_identity = table(
+    "call_identity",
+    row_id(),
+    one_of("kind", "response", "request", "span"),
+    # The trace of a span; empty for other ids.
+    text("scope"),
+    word("value"),
+    # Index of the answer among those of the call.
+    count("choice"),
+    ref("output_id", "output.id"),
+    # The file that told of it first.
+    ref("ingest_file_id", "ingest_file.id", deferred=True),
+    UniqueConstraint("kind", "scope", "value", "choice"),
+    Index(None, "output_id"),
+    Index(None, "ingest_file_id"),
+)
+
+# Spans of traces, calls of a model or not: a span that is no call ties two that are.
+span_link = table(
+    "span_link",
+    row_id(),
+    word("trace"),
+    word("span"),
+    text("parent"),
+    integer("is_call", "IN (0, 1)"),
+    ref("ingest_file_id", "ingest_file.id", deferred=True),
+    UniqueConstraint("trace", "span", "parent", "is_call"),
+    # With all that a walk down the spans asks for.
+    Index(None, "trace", "parent", "span", "is_call"),
     Index(None, "ingest_file_id"),
 )
 

@@ -6,9 +6,9 @@ order of writing. With them `credit verify` finds each change, removal and inser
 column. A row that may change (a provider's name, a period) is sealed again, and its last seal counts. A seal names the
 actor who wrote the row.
 
-The many rows of two tables are sealed together: outputs with their file, valuations with their score book. A seal
-outlives the personal data behind it. Each version of personal data has a salt, erased with it: the remaining hash is
-of a text that nobody can guess.
+Many rows are sealed together: outputs, identities of calls and spans with their file, valuations with their book. A
+seal outlives the personal data behind it. Each version of personal data has a salt, erased with it: the remaining hash
+is of a text that nobody can guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, se
 
 from credit.ledger import schema
 from credit.ledger.actor import actor_of
-from credit.ledger.schema import metadata, output, personal_event, provider_pii, seal, valuation
+from credit.ledger.schema import (
+    call_identity,
+    metadata,
+    output,
+    personal_event,
+    provider_pii,
+    seal,
+    span_link,
+    valuation,
+)
 from credit.ledger.sql import insert_records, insert_rows
 from credit.ledger.values import GENESIS
 from credit.storage import canonical_json
@@ -32,20 +41,28 @@ ENCODING = "credit.seal.1"
 WITH_ACTOR = "credit.seal.2"
 """Encoding of a seal that names its actor, as every one does since revision 0002."""
 
-# The journal has its own chain; outputs and valuations are sealed with their file and book.
-_OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, valuation, seal)
+# The journal has its own chain; the others are sealed with their file or book.
+_OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, call_identity, span_link, valuation, seal)
 SEALED: tuple[Table, ...] = tuple(table for table in metadata.sorted_tables if table not in _OTHERWISE)
 """Tables in which every row has a seal."""
 
 _DERIVED = frozenset({("payout", "status")})
 """Columns that follow from other rows and change with them; `credit verify` compares the two."""
 
-_INSIDE: Mapping[str, Select[Any]] = {
-    "ingest_file": select(output.c.id, output.c.model_id, output.c.content_sha256, output.c.ingest_file_id),
-    "score_book": select(valuation.c.output_id, valuation.c.index_id, valuation.c.score_book_id),
+_INSIDE: Mapping[str, tuple[tuple[Select[Any], ColumnElement[int]], ...]] = {
+    "ingest_file": (
+        (
+            select(output.c.id, output.c.model_id, output.c.content_sha256, output.c.ingest_file_id, output.c.line),
+            output.c.ingest_file_id,
+        ),
+        (select(call_identity), call_identity.c.ingest_file_id),
+        (select(span_link), span_link.c.ingest_file_id),
+    ),
+    "score_book": (
+        (select(valuation.c.output_id, valuation.c.index_id, valuation.c.score_book_id), valuation.c.score_book_id),
+    ),
 }
-"""Rows sealed with a row of another table: their first column is their order, their last refers to that row."""
-
+"""Rows sealed with a row of another table: queries, whose first column is their order, and the column that refers."""
 
 _SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash", "actor")
 
@@ -115,14 +132,17 @@ def row_sha256(conn: Connection, table_name: str, row: Mapping[Any, Any]) -> str
     # Hashed row by row: a file can have a million outputs.
     if table_name in _INSIDE:
         for inner in _rows_inside(conn, table_name, row["id"]):
-            whole.update(canonical_json(tuple(inner)).encode())
+            # Without empty ends, so that a column added later changes no hash of older rows.
+            told = tuple(inner) if inner[-1] is not None else tuple(inner)[:-1]
+            whole.update(canonical_json(told).encode())
     return whole.hexdigest()
 
 
 def _rows_inside(conn: Connection, table_name: str, number: int) -> Iterator[Row[Any]]:
-    query = _INSIDE[table_name]
-    first, *_, parent = query.selected_columns
-    return iter(conn.execute(query.where(parent == number).order_by(first), execution_options={"yield_per": 5000}))
+    for query, parent in _INSIDE[table_name]:
+        first, *_ = query.selected_columns
+        ordered = query.where(parent == number).order_by(first)
+        yield from conn.execute(ordered, execution_options={"yield_per": 5000})
 
 
 def last_seal(table: Table) -> Any:

@@ -1,8 +1,8 @@
-"""Files of logged outputs, providers and rates → the ledger. Bad records are quarantined by file and line."""
+"""Files of providers and rates → the ledger. Bad records are quarantined by file and line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,26 +12,19 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import currency_digits, parse_amount
 from credit.accounting.fx import parse_rate
-from credit.errors import CreditError, InputError, LedgerError
-from credit.ingest.batch_requests import BatchRequests
+from credit.errors import CreditError, InputError
 from credit.ingest.files import Parsed, ReadResult
-from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.ingest.providers import ProviderRow, read_providers
-from credit.ingest.pseudonyms import PseudonymKey, key_id, own_key
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.rates import RateRow, read_rates
 from credit.ledger.fx import give_rate, recorded_rates
-from credit.ledger.indexes import models
-from credit.ledger.outputs import Verdict, add_outputs, last_pseudonym, record_file, start_file
 from credit.ledger.providers import add_provider
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
-from credit.records import GivenRate, LoggedOutput, Quarantined, Terms
+from credit.records import GivenRate, Quarantined, Terms
 from credit.storage import sha256_file
 
 Row = TypeVar("Row")
-
-_BATCH = 1000
 
 
 @dataclass(slots=True)
@@ -42,22 +35,30 @@ class IngestReport:
         file: its path.
         accepted: records with something new.
         duplicates: records already in the ledger.
+        told: those of them that tell of a call under another id, as another logger or span does.
+        lookalikes: accepted outputs that another log may tell of too: the same model and text, seconds apart.
         skipped: sound records that are no outputs, such as failed calls, by reason.
+        read: all records, in a file of outputs: accepted, duplicates, skipped and quarantined.
         quarantined: bad records.
         quarantined_before: those of them that an earlier run quarantined for the same reason.
         quarantine_file: place of the bad records.
-        problems: reasons of the newly quarantined records, each with its first record.
+        problems: reasons of the newly quarantined records, each with its first record, and each call logged twice.
+        doubled: calls that turned out to be logged twice.
         notices: remarks, such as unused fields.
     """
 
     file: str
     accepted: int = 0
     duplicates: int = 0
+    told: int = 0
+    lookalikes: int = 0
+    read: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     quarantined: int = 0
     quarantined_before: int = 0
     quarantine_file: Path | None = None
     problems: tuple[str, ...] = ()
+    doubled: int = 0
     notices: tuple[str, ...] = ()
 
     @property
@@ -69,114 +70,6 @@ class IngestReport:
     def is_old(self) -> bool:
         """True if an earlier run has read the file, and it brings nothing new."""
         return not self.accepted and not self.quarantined_now and self.duplicates + self.quarantined_before > 0
-
-
-def ingest_outputs(
-    workspace: Workspace,
-    path: Path,
-    *,
-    source: str | None = None,
-    fields: Mapping[str, str] | None = None,
-    requests: BatchRequests | None = None,
-    occurred_at: datetime | None = None,
-    limits: OutputLimits | None = None,
-    key: PseudonymKey | None = None,
-    new_key: bool = False,
-    strict: bool = False,
-) -> IngestReport:
-    """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
-
-    A record that the ledger has already is counted as a duplicate and changes nothing. `key` makes the pseudonyms of
-    users; without it the key of the data folder does, drawn at first need. `new_key` lets a ledger change its key. The
-    other arguments are those of `credit.ingest.outputs.OutputReader`.
-
-    Raises:
-        InputError: the file as a whole cannot be used, or `strict` and a record is bad, or the key is none.
-        LedgerError: earlier outputs have pseudonyms of another key.
-    """
-    key = key or own_key(workspace.pseudonym_key)
-    reader = OutputReader(
-        path, source=source, fields=fields, requests=requests, occurred_at=occurred_at, limits=limits, key=key
-    )
-    digest = sha256_file(path)
-    report = IngestReport(str(path))
-    problems = QuarantineSummary()
-    with (
-        workspace.open() as ledger,
-        QuarantineFile(workspace.quarantine, path, digest) as quarantine,
-        ledger.write() as conn,
-    ):
-        file_id = start_file(conn)
-        if not new_key:
-            _check_key(conn, key)
-        batch: list[Parsed[LoggedOutput]] = []
-
-        def refuse(item: Quarantined) -> None:
-            if strict:
-                raise InputError(f"{item}; nothing of this file was logged (--strict)")
-            if quarantine.add(item):
-                problems.add(item)
-
-        for item in reader:
-            if isinstance(item, Quarantined):
-                refuse(item)
-                continue
-            batch.append(item)
-            if len(batch) == _BATCH:
-                _add(conn, batch, file_id, report, refuse)
-                batch = []
-        _add(conn, batch, file_id, report, refuse)
-        report.quarantined, report.quarantined_before = quarantine.count, quarantine.before
-        if report.accepted:  # a file that brought nothing new leaves no trace: twice is once
-            record_file(
-                conn,
-                file_id,
-                sha256=digest,
-                name=path.name,
-                format=path.suffix.lstrip("."),
-                accepted=report.accepted,
-                duplicates=report.duplicates,
-                quarantined=report.quarantined,
-                now=datetime.now(UTC),
-            )
-    report.quarantine_file = quarantine.path if report.quarantined else None
-    report.skipped, report.problems, report.notices = reader.skipped, problems.lines(), reader.notices
-    return report
-
-
-def _check_key(conn: Connection, key: PseudonymKey) -> None:
-    """Refuse a key other than that of the newest output: one user would be two, and one call logged again another."""
-    newest = last_pseudonym(conn)
-    if newest and key_id(newest) != key.id:
-        raise LedgerError(
-            f"users of this ledger have pseudonyms of the key {key_id(newest)}, and this is the key {key.id}; give the"
-            " first one: --user-key FILE; if it is lost, users begin anew: --new-user-key"
-        )
-
-
-def _add(
-    conn: Connection,
-    batch: Sequence[Parsed[LoggedOutput]],
-    file_id: int,
-    report: IngestReport,
-    refuse: Callable[[Quarantined], None],
-) -> None:
-    known = ", ".join(sorted(models(conn))) or "none"
-    for item, verdict in zip(batch, add_outputs(conn, [item.record for item in batch], file_id), strict=True):
-        output = item.record
-        match verdict:
-            case Verdict.ACCEPTED:
-                report.accepted += 1
-            case Verdict.DUPLICATE:
-                report.duplicates += 1
-            case Verdict.CONFLICT:
-                error = f"output {output.name!r} is in the ledger with another content; give it another id"
-                refuse(item.quarantined(error))
-            case Verdict.UNKNOWN_MODEL:
-                error = f"model {output.model!r} has no index (known: {known}); build it with credit index --name"
-                refuse(item.quarantined(error))
-            case Verdict.UNSTORABLE:
-                refuse(item.quarantined(f"output {output.name!r} holds text or a weight that no database can store"))
 
 
 def import_providers(workspace: Workspace, path: Path, *, strict: bool = False) -> IngestReport:

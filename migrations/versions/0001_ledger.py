@@ -1,8 +1,8 @@
 """Create the ledger: its tables, and the house.
 
 Why a copy: the tables lie beside this file as they were on the day of release, and nothing here imports the package, so
-that no later edit of it changes what this revision did. `migrations/freeze.py` wrote them, in the words of SQLite;
-PostgreSQL has other names for two types. Triggers are in no revision: every upgrade installs them anew.
+that no later edit of it changes what this revision did. They are in the words of SQLite; PostgreSQL has other names for
+two types. Triggers are in no revision: every upgrade installs them anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A call that a log tells of twice counts once: by spans within spans, by a client and a proxy, in two encodings."""
+"""Calls in traces: what each span says, what it is called, and what cannot be used."""
 
 from __future__ import annotations
 
@@ -6,67 +6,12 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from credit.ingest import formats
 from credit.ingest.files import Parsed
 from credit.ingest.formats import LogFormat
 from credit.ingest.outputs import OutputReader
-from credit.ingest.spans import LoggedSpan, SpansMet
 from credit.records import Message, Quarantined
-
-trees = st.lists(st.tuples(st.integers(-1, 20), st.booleans()), min_size=1, max_size=12)
-"""Parent and whether it is a call, by number; a parent that is not before it is none."""
-
-
-def is_read(met: SpansMet, trace: str, name: str, parent: str, is_call: bool) -> bool:
-    return met.reason_to_skip(LoggedSpan(trace, name, parent, is_call, failed=False, answered=True)) is None
-
-
-def counted(spans, order):
-    met = SpansMet()
-    return {n for n in order if is_read(met, "t", str(n), "" if spans[n][0] < 0 else str(spans[n][0]), spans[n][1])}
-
-
-def ancestors(spans, number):
-    while (number := spans[number][0]) >= 0:
-        yield number
-
-
-@given(trees, st.randoms(use_true_random=False))
-def test_of_calls_within_calls_one_counts_and_the_innermost_if_they_come_as_they_end(tree, random):
-    spans = [(parent if parent < number else -1, is_call) for number, (parent, is_call) in enumerate(tree)]
-    calls = {number for number, (_, is_call) in enumerate(spans) if is_call}
-    wrappers = {above for number in calls for above in ancestors(spans, number)}
-    assert counted(spans, range(len(spans) - 1, -1, -1)) == calls - wrappers
-    order = list(range(len(spans)))
-    random.shuffle(order)
-    found = counted(spans, order)
-    assert not any(above in found for number in found for above in ancestors(spans, number)) or _hidden(spans, order)
-    for leaf in calls - wrappers:
-        assert leaf in found or any(above in found for above in ancestors(spans, leaf))
-
-
-def _hidden(spans, order):
-    """Whether some span that is no call came after a call within it and one around it: it alone ties them."""
-    at = {number: place for place, number in enumerate(order)}
-    return any(
-        at[middle] > max(at[inner], at[outer])
-        for inner in range(len(spans))
-        for middle in ancestors(spans, inner)
-        for outer in ancestors(spans, middle)
-        if spans[inner][1] and spans[outer][1]
-    )
-
-
-def test_spans_that_are_their_own_parents_end():
-    met = SpansMet()
-    assert is_read(met, "t", "a", "a", True)
-    assert not is_read(met, "t", "a", "b", True)
-    assert is_read(met, "u", "b", "a", True)
-    assert not is_read(met, "u", "a", "b", False)
-
 
 OWN = {"id": "o1", "occurred_at": "2025-11-01T00:00:00Z", "model": "m", "completion": "A"}
 
@@ -119,40 +64,13 @@ def test_structured_attributes_are_read_and_instructions_go_first(tmp_path):
     assert output.messages == (Message("system", "Be brief."), Message("user", "Q"))
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_the_inner_of_two_spans_of_a_call_is_the_call(tmp_path, split):
-    agent = span(1, operation__name="invoke_agent")
-    spans = [
-        agent,
-        span(2, 1, response__model="wrapper"),
-        span(3, 2),
-        span(4, 1),
-        span(5, 4, operation__name="embeddings"),
-    ]
-    documents = [document(item) for item in reversed(spans)] if split else [document(*spans)]
-    found, bad, skipped = read(tmp_path, *documents)
-    assert not bad
-    assert {output.external_id for output in found} == {f"{7:032x}:{number:016x}" for number in (3, 4)}
-    assert {output.model for output in found} == {"m"}
-    assert skipped == {"calls that another span tells of": 1, "spans that are no call of a model": 2}
-
-
-def test_spans_that_are_not_nested_but_name_one_response_count_once_unless_they_differ(tmp_path):
-    other = [{"role": "assistant", "parts": [{"type": "text", "content": "B"}]}]
-    spans = [span(1, response__id="r"), span(2, response__id="r"), span(3, response__id="r", output__messages=other)]
-    found, _, skipped = read(tmp_path, document(*spans))
-    assert [(output.external_id, output.completion) for output in found] == [("r", "A"), ("r", "B")]
-    assert skipped == {"calls that were logged before in the same file": 1}
-
-
 def test_ids_in_base64_are_those_in_hexadecimal(tmp_path):
     plain = span(11)
     packed = dict(plain)
     for name in ("traceId", "spanId"):
         packed[name] = base64.b64encode(bytes.fromhex(plain[name])).decode()
-    (output,), _, skipped = read(tmp_path, document(plain), document(packed))
-    assert output.external_id == f"{7:032x}:{11:016x}"
-    assert sum(skipped.values()) == 1
+    found, _, _ = read(tmp_path, document(plain), document(packed))
+    assert {(output.external_id, output.identity.span) for output in found} == {(f"{7:032x}:{11:016x}", f"{11:016x}")}
 
 
 @pytest.mark.parametrize(
@@ -188,23 +106,6 @@ def test_what_is_quarantined_of_a_document_is_the_span(tmp_path):
     path.write_text(json.dumps(document(span(1), span(2, output__messages=None)), indent=1))
     (bad,) = [item for item in OutputReader(path) if isinstance(item, Quarantined)]
     assert json.loads(bad.raw) == span(2, output__messages=None)
-
-
-def test_a_call_that_client_and_proxy_both_logged_counts_once(tmp_path):
-    choice = {"index": 0, "message": {"role": "assistant", "content": "A"}}
-    payload = {
-        "id": "chatcmpl-1",
-        "call_type": "acompletion",
-        "status": "success",
-        "startTime": 1761955140.25,
-        "model": "m",
-        "messages": [{"role": "user", "content": "Q"}],
-        "response": {"choices": [choice]},
-    }
-    (output,), bad, skipped = read(tmp_path, payload, payload | {"startTime": 1761955140.31})
-    assert not bad
-    assert output.occurred_at.isoformat() == "2025-10-31T23:59:00.250000+00:00"
-    assert skipped == {"calls that were logged before in the same file": 1}
 
 
 def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkeypatch):
@@ -259,13 +160,14 @@ def observation(number, parent=None, **fields):
     return given | said | moment | fields
 
 
-def test_a_trace_of_langfuse_counts_its_innermost_generations(tmp_path):
+def test_a_trace_of_langfuse_names_each_generation_and_the_span_around_it(tmp_path):
     spans = [observation(1, type="SPAN"), observation(2, 1), observation(3, 2), observation(4, 1)]
     for record in ({"id": "t", "observations": spans}, {"data": [{"id": "t", "observations": spans}], "meta": {}}):
         found, bad, skipped = read(tmp_path, record)
         assert not bad
-        assert [output.external_id for output in found] == [f"{number:016x}" for number in (3, 4)]
-        assert sum(skipped.values()) == 2
+        spans = {(output.identity.span, output.identity.parent) for output in found}
+        assert spans == {(f"{number:016x}", f"{above:016x}") for number, above in ((2, 1), (3, 2), (4, 1))}
+        assert sum(skipped.values()) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection
 
 from credit.ledger import (
+    admission,
     fx,
     holds,
     indexes,
     journal,
-    outputs,
     payee_accounts,
     payouts,
     periods,
@@ -29,7 +29,7 @@ from credit.ledger import (
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting
-from credit.records import CREDIT, GivenRate, LoggedOutput, Message, Provider, Rate, Terms
+from credit.records import CREDIT, CallIdentity, GivenRate, LoggedOutput, Message, Provider, Rate, SpanLink, Terms
 
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
 SEPTEMBER, OCTOBER = "2026-09", "2026-10"
@@ -83,12 +83,13 @@ def pseudonym(digit: str) -> str:
     return f"0a1b2c3d-{digit * 32}"
 
 
-def add_outputs(conn: Connection, items: list[LoggedOutput]) -> list[outputs.Verdict]:
-    file_id = outputs.start_file(conn)
-    verdicts = outputs.add_outputs(conn, items, file_id)
-    accepted = verdicts.count(outputs.Verdict.ACCEPTED)
-    duplicates = verdicts.count(outputs.Verdict.DUPLICATE)
-    outputs.record_file(
+def add_outputs(conn: Connection, items: list[LoggedOutput], links: Sequence[SpanLink] = ()) -> list[admission.Verdict]:
+    file_id = admission.start_file(conn)
+    admission.add_spans(conn, links, file_id)
+    verdicts = [added.verdict for added in admission.add_outputs(conn, items, file_id, lines=range(1, len(items) + 1))]
+    accepted = verdicts.count(admission.Verdict.ACCEPTED)
+    duplicates = verdicts.count(admission.Verdict.DUPLICATE)
+    admission.record_file(
         conn,
         file_id,
         sha256="c" * 64,
@@ -168,7 +169,9 @@ def populate(conn: Connection) -> None:
     entries = (Entry("money:payable:ada", "USD", -1), Entry("money:reserve:ada", "USD", 1))
     held = journal.post(conn, Posting("reserve", OCTOBER, date(2026, 10, 31), "reserve", entries), now=NOW)
     pools.add_reserves(conn, [pools.Reserve(OCTOBER, "ada", "USD", 1, "2026-12", held.txn_id)])
-    add_outputs(conn, [logged(3, completion="")])
+    call = CallIdentity("trace", "inner", "outer", "response", "request")
+    spans = [SpanLink("trace", "inner", "outer", is_call=True), SpanLink("trace", "outer", "", is_call=False)]
+    add_outputs(conn, [logged(3, completion="", identity=call)], spans)
     unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
     export(conn, SEPTEMBER)
     flags = payee_accounts.red_flags(conn, ["ada"], payer_ibans=["DE02120300000000202051"], waiting_days=7, now=NOW)

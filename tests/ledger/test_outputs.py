@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Connection
 
 from credit.errors import LedgerError
-from credit.ledger import outputs, score_books
-from credit.ledger.outputs import Verdict
+from credit.ledger import admission, outputs, score_books
+from credit.ledger.admission import Verdict
 from credit.records import LoggedOutput, Message
 from tests.ledger import samples
 from tests.ledger.samples import MODEL, NOW, logged
@@ -124,7 +124,7 @@ def test_outputs_without_their_file_cannot_be_committed(ledger):
 
     def forget() -> None:
         with ledger.write() as conn:
-            outputs.add_outputs(conn, [logged(1)], outputs.start_file(conn))
+            admission.add_outputs(conn, [logged(1)], admission.start_file(conn))
 
     with pytest.raises(LedgerError, match=r"FOREIGN KEY|foreign key"):
         forget()

@@ -16,7 +16,17 @@ from sqlalchemy.exc import DBAPIError
 
 from credit.ledger import holds, seals, statements
 from credit.ledger.database import Ledger
-from credit.ledger.schema import hold, ledger_entry, ledger_txn, metadata, output, seal, valuation
+from credit.ledger.schema import (
+    call_identity,
+    hold,
+    ledger_entry,
+    ledger_txn,
+    metadata,
+    output,
+    seal,
+    span_link,
+    valuation,
+)
 from credit.ledger.verify import CHECKS, chains, check_all, outputs, verify
 from credit.ledger.verify.chains import check_sealed_rows, check_seals
 from credit.ledger.verify.statements import check_heads
@@ -29,6 +39,8 @@ ELSEWHERE = {
     ledger_txn.name: ("transaction ", "entry "),
     ledger_entry.name: ("transaction ", "entry "),
     output.name: ("ingest_file ", "output "),
+    call_identity.name: ("ingest_file ",),
+    span_link.name: ("ingest_file ",),
     valuation.name: ("score_book ",),
     seal.name: ("seal ",),
 }
@@ -190,6 +202,6 @@ def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept):
 
 def test_a_new_table_is_sealed_unless_somebody_says_why_not():
     assert {*metadata.sorted_tables} - {*seals.SEALED} == {
-        ledger_txn, ledger_entry, output, valuation, seal,
+        ledger_txn, ledger_entry, output, call_identity, span_link, valuation, seal,
     }  # fmt: skip
     assert hold in seals.SEALED

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
-from credit.ledger import indexes, outputs
+from credit.ledger import admission, indexes, outputs
 from credit.ledger.database import Ledger
 from credit.ledger.score_books import Score, write_book
 from credit.pipeline import compute
@@ -96,7 +96,7 @@ def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> None:
         LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
         for item in items
     ]
-    file_id = outputs.start_file(conn)
-    outputs.add_outputs(conn, logged, file_id)
+    file_id = admission.start_file(conn)
+    admission.add_outputs(conn, logged, file_id)
     counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
-    outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=now)
+    admission.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=now)

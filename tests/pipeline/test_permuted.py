@@ -24,7 +24,7 @@ from credit.ledger import corrections, fx, holds, indexes, pools, providers, sta
 from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy, close_period
-from credit.pipeline.ingest import ingest_outputs
+from credit.pipeline.ingest_outputs import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import GivenRate, Group, Provider, Rate, Terms
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, NOW

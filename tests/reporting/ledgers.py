@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.ledger import indexes, outputs, periods, pools, providers, score_books
+from credit.ledger import admission, indexes, outputs, periods, pools, providers, score_books
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
@@ -109,10 +109,10 @@ def log(conn: Connection, items: Sequence[Valued]) -> list[int]:
         LoggedOutput(item.source, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
         for item in items
     ]
-    file_id = outputs.start_file(conn)
-    outputs.add_outputs(conn, logged, file_id)
+    file_id = admission.start_file(conn)
+    admission.add_outputs(conn, logged, file_id)
     counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
-    outputs.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=NOW)
+    admission.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=NOW)
     pending = {
         (item.output.source, item.output.external_id): item.id
         for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)

@@ -46,8 +46,6 @@ class LogFormat:
         reader: its file.
         names_unread: report other fields. In a log that people write one may be misspelt; programs write many that
             matter to others.
-        repeats: a log may tell of one call twice, under one id and at slightly different times: from the client and
-            from a proxy, or from two tracers.
     """
 
     source: str
@@ -55,7 +53,6 @@ class LogFormat:
     recognised_by: str
     reader: FormatReader
     names_unread: bool = False
-    repeats: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.recognised_by})"
@@ -66,8 +63,8 @@ FORMATS = (
     LogFormat("batch-requests", "requests of a batch", "custom_id, body or params", batch_requests),
     LogFormat("openai-batch", "OpenAI batch", "custom_id, response", openai_batch),
     LogFormat("anthropic-batch", "Anthropic batch", "custom_id, result", anthropic_batch),
-    LogFormat("litellm", "LiteLLM", "call_type, startTime", litellm, repeats=True),
-    LogFormat("otel", "OpenTelemetry", "resourceSpans", otlp, repeats=True),
+    LogFormat("litellm", "LiteLLM", "call_type, startTime", litellm),
+    LogFormat("otel", "OpenTelemetry", "resourceSpans", otlp),
     LogFormat("mlflow", "MLflow", "info, data", mlflow),
     LogFormat(langfuse.SOURCE, "Langfuse", "type, traceId, startTime", langfuse),
     LogFormat("openai", "OpenAI chat", "request and response", openai_chat, names_unread=True),

@@ -61,7 +61,7 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
     if _is_observation(record):
         return [read_observation(record, context)]
     observations = [found for item in _of_trace(record) for found in (_of_trace(item) or [item])]
-    return read_spans(observations, lambda item: read_observation(item, context), _API[2])
+    return read_spans(observations, lambda item: read_observation(item, context), _API[2], context.spans)
 
 
 def _of_trace(record: Mapping[str, object]) -> list[dict[str, object]]:

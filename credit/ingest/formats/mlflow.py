@@ -54,9 +54,9 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
         InputError: the trace is malformed.
     """
     trace = validate(_MlflowTrace, record)
-    name, metadata = trace.info.trace_id, trace.info.trace_metadata
+    name, metadata, start = trace.info.trace_id, trace.info.trace_metadata, "start_time_unix_nano"
     user = user_of(metadata, "mlflow.trace.user") if isinstance(metadata, dict) else ""
-    found = read_spans(trace.data.spans, lambda span: _read_span(name, user, span, context), "start_time_unix_nano")
+    found = read_spans(trace.data.spans, lambda span: _read_span(name, user, span, context), start, context.spans)
     return found or [Skipped("traces without spans")]
 
 

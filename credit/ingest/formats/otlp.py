@@ -57,7 +57,7 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
     Raises:
         InputError: the document is malformed.
     """
-    found = read_spans(_spans(record), lambda span: _read_span(span, context), "startTimeUnixNano")
+    found = read_spans(_spans(record), lambda span: _read_span(span, context), "startTimeUnixNano", context.spans)
     return found or [Skipped("documents without spans")]
 
 

@@ -1,0 +1,354 @@
+"""Admission of logged outputs: each call of a model becomes one output, and every record gets a verdict.
+
+A batch is judged as a whole, so that the order of its records does not matter: its spans are recorded first, then each
+record is held against the ledger and the records before it, and spans that hold other calls come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from sqlalchemy import Connection, select
+
+from credit.ledger import identities
+from credit.ledger.database import serialise_writers
+from credit.ledger.identities import Key, Rival, Span, keys_of
+from credit.ledger.indexes import models
+from credit.ledger.outputs import content_sha256
+from credit.ledger.schema import ingest_file, output
+from credit.ledger.seals import add_rows
+from credit.ledger.sql import insert_rows, next_id
+from credit.ledger.values import MAX_AMOUNT, is_storable, utc_text
+from credit.records import CallIdentity, LoggedOutput, SpanLink
+from credit.storage import canonical_json
+
+_BATCH = 500
+_COLUMNS = (
+    "id", "source", "external_id", "model_id", "ingest_file_id", "occurred_at", "prompt", "messages_json",
+    "completion", "weight_micro", "content_sha256", "user_hmac", "text_hmac", "line",
+)  # fmt: skip
+
+
+class Verdict(Enum):
+    """The result of adding a record."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    """Source, external id and content are known: nothing to do."""
+    TOLD = "told"
+    """Another record told of the call, with the same text: of another logger, span or moment."""
+    HOLDS = "holds"
+    """The span holds the call, of which another span tells."""
+    CONFLICT = "conflict"
+    """Another record told of the call with another text, or two outputs are one call. What is logged stays."""
+    UNKNOWN_MODEL = "unknown model"
+    """The name of its model has no index."""
+    UNSTORABLE = "unstorable"
+    """Text with NUL or half a surrogate pair, or a weight below zero or beyond 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The verdict on a record; for a conflict, `problem` names the output in the ledger and the remedy."""
+
+    verdict: Verdict
+    problem: str = ""
+
+
+def start_file(conn: Connection) -> int:
+    """Return the id of the next file, for the outputs that are added before its row.
+
+    The same transaction must call `record_file` with this id, or the database refuses the commit.
+    """
+    serialise_writers(conn)
+    return next_id(conn, ingest_file)
+
+
+def record_file(
+    conn: Connection,
+    file_id: int,
+    *,
+    sha256: str,
+    name: str,
+    format: str,  # noqa: A002 - the column's name, and always given by keyword
+    accepted: int,
+    duplicates: int,
+    quarantined: int,
+    now: datetime,
+) -> None:
+    """Record a file after its outputs: the hash of the bytes that were read, and the counts of its records."""
+    row = {"id": file_id, "sha256": sha256, "name": name, "format": format, "ingested_at": utc_text(now)}
+    counts = {"accepted": accepted, "duplicates": duplicates, "quarantined": quarantined}
+    add_rows(conn, ingest_file, [{**row, **counts}])
+
+
+def add_spans(conn: Connection, links: Iterable[SpanLink], ingest_file_id: int, *, file: str = "") -> list[str]:
+    """Record spans, before the outputs in them. Return problems: outputs that turn out to be one call."""
+    serialise_writers(conn)
+    new = [(link.trace, link.span) for link in identities.add_links(conn, links, ingest_file_id) if not link.is_call]
+    around = identities.spans_around(conn, new)
+    above = identities.outputs_known_by(conn, (("span", *span, 0) for spans in around.values() for span in spans))
+    if not above:
+        return []
+    within = identities.calls_within(conn, around)
+    below = identities.outputs_known_by(conn, (("span", *span, 0) for spans in within.values() for span in spans))
+    known = identities.rivals(conn, {*above.values(), *below.values()}, file)
+    found = {}
+    for span in new:
+        outer = [above[key] for key in (("span", *item, 0) for item in around[span]) if key in above]
+        inner = [below[key] for key in (("span", *item, 0) for item in sorted(within.get(span, ()))) if key in below]
+        live = [number for number in (*outer[:1], *inner) if not known[number].unvalued]
+        if outer and len(set(live)) > 1:
+            found[outer[0]] = _doubled([known[number] for number in live])
+    return list(found.values())
+
+
+def add_outputs(
+    conn: Connection,
+    items: Sequence[LoggedOutput],
+    ingest_file_id: int,
+    *,
+    file: str = "",
+    lines: Sequence[int] = (),
+) -> list[Added]:
+    """Add outputs and return a verdict for each, in order.
+
+    Args:
+        conn: from `Ledger.write`.
+        items: the outputs; `add_spans` knows their spans.
+        ingest_file_id: from `start_file`.
+        file: its name, for problems.
+        lines: the line of each output in its file; none: unknown.
+    """
+    serialise_writers(conn)
+    return _Batch(conn, items, ingest_file_id, file, lines).add()
+
+
+def holders(conn: Connection, calls: Sequence[CallIdentity]) -> list[bool]:
+    """Return for each span whether it holds another call. `add_spans` knows the spans."""
+    spans = [(call.trace, call.span) for call in calls]
+    within = identities.calls_within(conn, identities.spans_around(conn, spans))
+    return [span in within for span in spans]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An output under the name that its logger gave it: content hash and pseudonyms."""
+
+    id: int
+    digest: str
+    user: str
+    text: str
+
+    def says(self, item: LoggedOutput, digest: str) -> bool:
+        """Return True if `item`, of this hash, says the same.
+
+        A log without the user contradicts no other; the text is in the hash.
+        """
+        if digest == self.digest:
+            return True
+        user = item.user if self.user and item.user else self.user
+        if (user, self.text) == (item.user, item.text):
+            return False
+        return content_sha256(replace(item, user=user, text=self.text)) == self.digest
+
+
+class _Batch:
+    """Records that are judged together."""
+
+    def __init__(
+        self, conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int, file: str, lines: Sequence[int]
+    ) -> None:
+        self._conn, self._items, self._file_id, self._file, self._lines = conn, items, ingest_file_id, file, lines
+        # Only storable records can be looked up: PostgreSQL refuses NUL in a parameter too.
+        self._digests = {n: content_sha256(item) for n, item in enumerate(items) if _is_storable(item)}
+        self._keys = {n: keys_of(items[n].identity) for n in self._digests}
+        self._models = models(conn)
+        self._named = _named(conn, [items[n] for n in self._digests])
+        self._around: dict[Span, list[Span]] = {}
+        self._within: dict[Span, set[Span]] = {}
+        self._known: dict[Key, int] = {}
+        self._find_calls()
+        changed = {
+            first.id
+            for n, digest in self._digests.items()
+            if (first := self._named.get((items[n].source, items[n].external_id))) and not first.says(items[n], digest)
+        }
+        self._rivals = identities.rivals(conn, changed.union(self._known.values()), file)
+        asked = {number for key, number in self._known.items() if key[0] == "request"}
+        self._responses = identities.responses_of(conn, asked) if asked else {}
+        self._next = next_id(conn, output)
+        self._rows: list[tuple[object, ...]] = []
+        self._new: list[tuple[Key, int]] = []
+
+    def _find_calls(self) -> None:
+        """Look up the spans around and within those of the batch, and the outputs that any identity names."""
+        keys = [key for some in self._keys.values() for key in some]
+        spans = {_span(self._items[n]) for n in self._digests if self._items[n].identity.span}
+        if spans:
+            self._around = identities.spans_around(self._conn, spans)
+            self._within = identities.calls_within(self._conn, self._around)
+            self._inherit()
+            keys = [key for some in self._keys.values() for key in some]
+            keys += [("span", *span, 0) for some in (*self._around.values(), *self._within.values()) for span in some]
+        if keys:
+            self._known = identities.outputs_known_by(self._conn, keys)
+
+    def _inherit(self) -> None:
+        """Give a call the ids of the spans that hold it alone: a third logger may know it by those."""
+        calls = {(_span(self._items[n]), self._items[n].identity.choice): n for n in self._digests}
+        for n in self._digests:
+            item = self._items[n]
+            within = self._within.get(_span(item), ())
+            inner = calls.get((next(iter(within)), item.identity.choice)) if len(within) == 1 else None
+            if inner is None or self._items[inner].completion != item.completion:
+                continue
+            kinds = {key[0] for key in self._keys[inner]}
+            self._keys[inner] += [key for key in self._keys[n] if key[0] not in kinds]
+
+    def add(self) -> list[Added]:
+        """Judge all records, store the accepted ones, and return the verdicts."""
+        verdicts = [Added(Verdict.UNSTORABLE)] * len(self._items)
+        for n in sorted(self._digests, key=lambda n: _span(self._items[n]) in self._within):
+            verdicts[n] = self._judge(n)
+        insert_rows(self._conn, output, _COLUMNS, self._rows)
+        identities.add_identities(self._conn, self._new, self._file_id)
+        return verdicts
+
+    def _judge(self, n: int) -> Added:
+        item = self._items[n]
+        first = self._named.get((item.source, item.external_id))
+        if first is not None and first.says(item, self._digests[n]):
+            self._note(n, first.id)
+            return Added(Verdict.DUPLICATE)
+        if _span(item) in self._within:
+            return self._judge_holder(n)
+        if first is not None:
+            return self._judge_named(n, self._rivals[first.id])
+        if rivals := self._rivals_of(n):
+            return self._judge_told(n, rivals)
+        return self._accept(n) if item.model in self._models else Added(Verdict.UNKNOWN_MODEL)
+
+    def _judge_named(self, n: int, rival: Rival) -> Added:
+        """Judge a record of another content than the output of its name; logs may note another moment of one call."""
+        item = self._items[n]
+        if self._keys[n] and rival.model == item.model and _says_the_same(rival, item):
+            self._note(n, rival.id)
+            return Added(Verdict.TOLD)
+        return Added(
+            Verdict.CONFLICT,
+            f"output {item.name!r} is in the ledger with another content ({rival.place}); give it another id",
+        )
+
+    def _judge_holder(self, n: int) -> Added:
+        """Judge a span that holds calls: these tell of it, unless it tells of another output."""
+        item = self._items[n]
+        keys = [("span", *span, item.identity.choice) for span in sorted(self._within[_span(item)])]
+        inner = [self._rivals[self._known[key]] for key in keys if key in self._known]
+        own = [rival for rival in self._rivals_of(n) if rival not in inner]
+        if own and any(not rival.unvalued for rival in inner):
+            return Added(Verdict.CONFLICT, _doubled([*own, *inner]))
+        if len(keys) == len(inner) == 1 and _says_the_same(inner[0], item):
+            self._note(n, inner[0].id)
+        return Added(Verdict.HOLDS)
+
+    def _judge_told(self, n: int, rivals: list[Rival]) -> Added:
+        if len(rivals) > 1:
+            return Added(Verdict.CONFLICT, _doubled(rivals))
+        (rival,) = rivals
+        if _says_the_same(rival, self._items[n]):
+            self._note(n, rival.id)
+            return Added(Verdict.TOLD)
+        if any(rival.id == self._known.get(key) for key in self._keys[n]):
+            return Added(Verdict.CONFLICT, f"the call is in the ledger with another text, as output {rival}")
+        return Added(
+            Verdict.CONFLICT,
+            f"a span around it is in the ledger with another text, as output {rival}; to log the calls within that span"
+            f" instead: credit outputs unvalue {rival.name} --reason ..., then read this file again",
+        )
+
+    def _rivals_of(self, n: int) -> list[Rival]:
+        """Return the outputs that a record tells of once more, by its ids or by a span around its own."""
+        found: dict[int, Rival] = {}
+        for key in self._keys[n]:
+            number = self._known.get(key)
+            if number is None:
+                continue
+            # Gateways give one request id to several calls, whose responses then differ.
+            response = self._responses.get(number, "") if key[0] == "request" else ""
+            if not response or self._items[n].identity.response in {"", response}:
+                found[number] = self._rivals[number]
+        for span in self._around.get(_span(self._items[n]), ()):
+            number = self._known.get(("span", *span, self._items[n].identity.choice))
+            # A person who takes out the output of an outer span lets in those within.
+            if number is not None and not self._rivals[number].unvalued:
+                found[number] = self._rivals[number]
+        live = [rival for rival in found.values() if not rival.unvalued]
+        return live or list(found.values())[:1]
+
+    def _accept(self, n: int) -> Added:
+        item, number, digest = self._items[n], self._next, self._digests[n]
+        self._next += 1
+        line = self._lines[n] if self._lines else None
+        turns = canonical_json([(turn.role, turn.content) for turn in item.messages]) if item.messages else None
+        self._rows.append((
+            number, item.source, item.external_id, self._models[item.model], self._file_id, utc_text(item.occurred_at),
+            item.prompt, turns, item.completion, item.weight_micro, digest, item.user or None, item.text or None, line,
+        ))  # fmt: skip
+        self._named[item.source, item.external_id] = _Named(number, digest, item.user, item.text)
+        place = identities.place_of(self._file, line)
+        self._rivals[number] = Rival(number, item.name, place, item.model, item.completion, item.weight_micro)
+        self._responses[number] = item.identity.response
+        self._note(n, number)
+        return Added(Verdict.ACCEPTED)
+
+    def _note(self, n: int, number: int) -> None:
+        """Note the ids of a record as those of an output."""
+        for key in self._keys[n]:
+            if key not in self._known:
+                self._known[key] = number
+                self._new.append((key, number))
+
+
+def _span(item: LoggedOutput) -> Span:
+    return (item.identity.trace, item.identity.span)
+
+
+def _says_the_same(rival: Rival, item: LoggedOutput) -> bool:
+    return (rival.completion, rival.weight_micro) == (item.completion, item.weight_micro)
+
+
+def _doubled(rivals: Sequence[Rival]) -> str:
+    named = " and ".join(map(str, rivals))
+    return (
+        f"shows that {named} are one call, logged twice; take one out: credit outputs unvalue {rivals[-1].name}"
+        " --reason ..."
+    )
+
+
+def _is_storable(item: LoggedOutput) -> bool:
+    identity = item.identity
+    texts = [item.source, item.external_id, item.model, item.prompt, item.completion]
+    texts += [part for message in item.messages for part in (message.role, message.content)]
+    texts += [identity.trace, identity.span, identity.parent, identity.response, identity.request]
+    return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and is_storable(*texts)
+
+
+def _named(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], _Named]:
+    """Return the outputs of the ledger that have the names of these."""
+    wanted: dict[str, list[str]] = {}
+    for item in items:
+        wanted.setdefault(item.source, []).append(item.external_id)
+    found: dict[tuple[str, str], _Named] = {}
+    for source, ids in wanted.items():
+        for start in range(0, len(ids), _BATCH):
+            columns = (output.c.id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac)
+            query = select(output.c.external_id, *columns).where(
+                output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
+            )
+            for name, number, digest, user, text in conn.execute(query):
+                found[source, name] = _Named(number, digest, user or "", text or "")
+    return found
