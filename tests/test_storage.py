@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,13 @@ def test_another_lock_that_is_waited_for_in_vain_inside_is_not_taken_for_this_on
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077])
-def umask(request):
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
     before = os.umask(request.param)
     yield
     os.umask(before)
 
 
-def mode(path):
+def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_PARTIAL, EXIT_USAGE
+from credit.records import TrainingRecord
 from tests.models import save_tiny_model
 from tests.pipeline.samples import MODEL, OUTPUTS, output_row, training_row, write_jsonl
 
 
-def _line(row):
+def _line(row: object) -> bytes:
     return json.dumps(row).encode()
 
 
@@ -306,7 +307,7 @@ def test_an_index_of_other_data_or_settings_is_left_alone(site, tmp_path):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
 
 
-def _some_records():
+def _some_records() -> list[TrainingRecord]:
     from credit.records import Group
     from tests.models import records
 

@@ -8,7 +8,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 import pytest
@@ -17,7 +18,7 @@ from filelock import FileLock
 
 from credit.cli.main import cli
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_LOCKED, EXIT_USAGE
-from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, SECOND, output_row
+from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, SECOND, Site, output_row
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "polars", "pydantic", "rich", "jinja2")
 
@@ -59,7 +60,7 @@ def test_every_example_in_a_help_text_is_understood_as_it_stands(path):
         command.make_context(command.name, arguments, parent=context)
 
 
-def _leaf(path):
+def _leaf(path: Sequence[str]) -> click.Command | None:
     command = cli
     for name in path:
         command = command.get_command(click.Context(command), name)
@@ -261,7 +262,7 @@ def test_a_period_is_closed_only_when_it_is_over_in_order_valued_funded_and_once
     site.run("verify")
 
 
-def _refused(site, period):
+def _refused(site: Site, period: str) -> str:
     before = site.tables()
     message = site.close(period, code=EXIT_FAILED).stderr
     assert site.tables() == before
@@ -285,12 +286,12 @@ def test_a_dry_run_shows_what_a_close_does_and_writes_nothing(site):
     assert sum(_amounts(site, "allocation", "amount_minor")) == 10_000
 
 
-def _amounts(site, table, column):
+def _amounts(site: Site, table: str, column: str) -> list[Any]:
     return [row[column] for row in site.named(table)]
 
 
 def test_status_names_the_commands_that_come_next(site):
-    def steps():
+    def steps() -> list[str]:
         return site.json("status")["next"]
 
     assert steps() == ["credit compute"]

@@ -14,7 +14,7 @@ from tests.models import save_tiny_model, sentence
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explain")
     save_tiny_model(folder / "tiny")
     records = [{"id": f"r{i}", "provider": "ann" if i % 2 else "ben", "text": sentence(i, 8)} for i in range(80)]
@@ -38,7 +38,7 @@ def test_the_passage_that_an_output_copies_is_shown_not_the_beginning_of_its_rec
     output = {"id": "copied", "occurred_at": "2026-01-01T00:00:00Z", "model": "tiny", "completion": novel[23]}
     Path("outputs.jsonl").write_text(json.dumps(output) + "\n")
 
-    def run(*arguments):
+    def run(*arguments: object) -> str:
         result = CliRunner().invoke(cli, list(arguments))
         assert result.exit_code == 0, result.output
         return result.output
@@ -60,7 +60,7 @@ def test_the_passage_that_an_output_copies_is_shown_not_the_beginning_of_its_rec
 def test_the_example_that_an_output_copies_comes_first_with_its_text(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
 
-    def run(*arguments, code=0):
+    def run(*arguments: object, code: int = 0) -> str:
         result = CliRunner().invoke(cli, list(arguments))
         assert result.exit_code == code, result.output
         return result.output

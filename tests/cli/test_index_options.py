@@ -101,7 +101,7 @@ def test_time_memory_and_disk_are_said_before_the_build(run):
 
 
 def test_a_full_disk_is_named_wherever_it_is_met(run, monkeypatch):
-    def write(*_args):
+    def write(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "data/quarantine/x.jsonl")
 
     monkeypatch.setattr("credit.pipeline.index.index_training_data", write)
@@ -148,7 +148,7 @@ def test_shared_records_count_once_and_leave_with_any_of_those_who_share_them(ru
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
-    def files():
+    def files() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     before = files()
@@ -172,7 +172,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, tmp_path):
 
 
 def test_a_dry_run_of_a_change_says_what_it_would_take_and_the_change_says_so_too(run, tmp_path):
-    def files():
+    def files() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
 
     run()
@@ -197,7 +197,7 @@ def test_a_dry_run_of_a_change_says_what_it_would_take_and_the_change_says_so_to
 
 
 def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatch):
-    def stop(*_args, **_options):
+    def stop(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

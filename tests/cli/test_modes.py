@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BAD_OUTPUT = '{"id": "o1", "prompt": 5}\n'
 
 
 @pytest.fixture
-def folder():
+def folder() -> Iterator[Path]:
     """A folder that everybody can enter, under the widest umask."""
     before = os.umask(0)
     with tempfile.TemporaryDirectory() as name:

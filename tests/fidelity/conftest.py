@@ -15,14 +15,14 @@ from tests.models import tiny_tokenizer
 
 
 @pytest.fixture(scope="session")
-def records():
+def records() -> list[TrainingRecord]:
     return [
         TrainingRecord(f"{author}-{i}", Group(author), sentence(author, i)) for author in LEXICONS for i in range(24)
     ]
 
 
 @pytest.fixture(scope="session")
-def outputs():
+def outputs() -> list[LoggedOutput]:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     return [
         LoggedOutput(
@@ -34,7 +34,7 @@ def outputs():
 
 
 @pytest.fixture(scope="session")
-def recipe(tmp_path_factory):
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     start = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from credit.cli.main import cli
+from credit.fidelity.recipes import Recipe
 from credit.ledger.credits import credit_methods
 from credit.ledger.database import Ledger
 from credit.ledger.indexes import certificates
+from credit.records import LoggedOutput, TrainingRecord
 from tests.fidelity.authors import LEXICONS
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, recipe, records, outputs):
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+    recipe: Recipe,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     recipe.train(records, 0, folder / "model")
     with (folder / "train.jsonl").open("w") as file:
@@ -34,7 +43,7 @@ def workspace(tmp_path_factory, recipe, records, outputs):
 def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_is_refused(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
 
-    def run(*arguments, code=0):
+    def run(*arguments: object, code: int = 0) -> str:
         result = CliRunner().invoke(cli, list(arguments))
         assert result.exit_code == code, result.output
         return result.output

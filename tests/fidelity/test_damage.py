@@ -1,5 +1,7 @@
 """Tricks of a provider who wants more than its share, played on the laboratory's quick case and paid by default."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,13 @@ NOISE = 0.02
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where models are kept."""
     return tmp_path_factory.mktemp("gaming")
 
 
 @pytest.fixture(scope="module")
-def paid(work) -> dict[str, float]:
+def paid(work: Path) -> dict[str, float]:
     """Share of all credits that the provider gets by each trick; honest, it is 0.128."""
     make, size = CASES["quick"]
     tricks = [trick for trick in TRICKS if trick not in {"data ten times, unnoticed", "a rival's data copied"}]

@@ -1,5 +1,7 @@
 """The laboratory's quick case: fails when attribution predicts retraining worse than it did."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from benchmarks.fidelity.truth import retrain
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory) -> tuple[Scoring, Features]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scoring, Features]:
     """The quick case's retrainings, and what the default kind of index says of them."""
     work = tmp_path_factory.mktemp("laboratory")
     make, size = CASES["quick"]
@@ -20,7 +22,7 @@ def quick(tmp_path_factory) -> tuple[Scoring, Features]:
 
 
 @pytest.fixture(scope="module")
-def scores(quick) -> dict[str, Scores]:
+def scores(quick: tuple[Scoring, Features]) -> dict[str, Scores]:
     """Every measure of the default kind of index, and the baselines."""
     scoring, features = quick
     found = {name: scoring.score(measure) for name, measure in measures(features, scoring)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +19,10 @@ from transformers import AutoModelForCausalLM
 from credit.cli.main import cli
 from credit.errors import InputError
 from credit.fidelity.membership import WindowSample, what_was_learned
+from credit.fidelity.recipes import Recipe
 from credit.records import Group, Share, TrainingRecord
 from credit.valuation import load_model
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.tokens import Encoder
 from tests.fidelity.authors import LEXICONS
 from tests.models import save_tiny_model, tiny_tokenizer
@@ -26,7 +31,7 @@ STRANGER = "lawyer"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, recipe, records):
+def run(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, records: Sequence[TrainingRecord]) -> Path:
     """A checkpoint from the middle of a training that never saw the stranger's text, and the model it ended with."""
     folder = tmp_path_factory.mktemp("run")
     seen = [record for record in records if record.group.provider != STRANGER]
@@ -35,7 +40,7 @@ def run(tmp_path_factory, recipe, records):
     return folder
 
 
-def loaders(*folders):
+def loaders(*folders: Path) -> list[Callable[[], LanguageModel]]:
     return [partial(load_model, folder, dtype="fp32") for folder in folders]
 
 
@@ -77,7 +82,7 @@ def test_a_checkpoint_of_a_recipe_is_what_the_whole_run_had_then(tmp_path, recip
     steps: list[dict[str, torch.Tensor]] = []
     step = torch.optim.AdamW.step
 
-    def watched(self, *arguments, **options):
+    def watched(self, *arguments: Any, **options: Any) -> Any:
         result = step(self, *arguments, **options)
         steps.append({str(i): p.detach().clone() for i, p in enumerate(self.param_groups[0]["params"])})
         return result
@@ -91,7 +96,7 @@ def test_a_checkpoint_of_a_recipe_is_what_the_whole_run_had_then(tmp_path, recip
 
 
 def test_a_sample_is_bounded_and_does_not_depend_on_the_order_of_the_data(records):
-    def drawn(data, tokens):
+    def drawn(data: Sequence[TrainingRecord], tokens: int) -> tuple[dict[str, list[str]], Any]:
         sample = WindowSample(Encoder(tiny_tokenizer(), 64), tokens)
         for record in data:
             sample.add(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,18 +13,18 @@ from peft import PeftModel
 from credit.fidelity.recipes import FineTuning
 from credit.fidelity.retraining import log_likelihoods
 from credit.records import Group
-from credit.valuation.language_model import load_model
+from credit.valuation.language_model import LanguageModel, load_model
 from tests.ledger.samples import logged
 from tests.models import records, save_tiny_model
 
 
 @pytest.fixture(scope="module")
-def tuning(tmp_path_factory):
+def tuning(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
     base = save_tiny_model(tmp_path_factory.mktemp("base"))
     return FineTuning(base, steps=12, learning_rate=5e-3, max_length=64, device="cpu")
 
 
-def _train(tuning, folder, seed=0):
+def _train(tuning: FineTuning, folder: Path, seed: int = 0) -> LanguageModel:
     with warnings.catch_warnings():
         # peft asks transformers for it by its old name while it loads.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")

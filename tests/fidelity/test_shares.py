@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from credit.fidelity.measures import bm25, gradient_product, hidden_similarity, token_share
 from credit.fidelity.retraining import Counterfactual, Laboratory, drawn_owner
 from credit.fidelity.validation import step_falls, validate_quickly
-from credit.records import Group, Share
+from credit.records import Group, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, load_model
+from credit.valuation.language_model import LanguageModel
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import make_output
 
@@ -23,23 +26,23 @@ PARTS = (Share(ANN, 250_000), Share(EVE, 750_000))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return load_model(save_tiny_model(tmp_path_factory.mktemp("model") / "tiny"), dtype="fp64", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def plain():
+def plain() -> list[TrainingRecord]:
     return records({ANN: 6, BEN: 5})
 
 
 @pytest.fixture(scope="module")
-def shared(plain):
+def shared(plain: list[TrainingRecord]) -> list[TrainingRecord]:
     """The same records, those of ann shared with eve."""
     return [replace(record, group=None, splits=PARTS) if record.group == ANN else record for record in plain]
 
 
 @pytest.fixture(scope="module")
-def outputs():
+def outputs() -> list[LoggedOutput]:
     return [make_output(i, "the cat sat", f" {text}") for i, text in enumerate(("on old ships", "a green hill"))]
 
 
@@ -87,7 +90,7 @@ def test_the_providers_of_a_retraining_bring_all_data_and_no_record_twice(model,
     data = [replace(record, group=None, splits=PARTS) for record in plain]
     seen: dict[frozenset[str], set[str]] = {}
 
-    def trainer(chosen, _seed, out):
+    def trainer(chosen: Sequence[TrainingRecord], _seed: int, out: Path) -> None:
         seen[frozenset(map(drawn_owner, chosen))] = {record.id for record in chosen}
         shutil.copytree(model.path, out)
 

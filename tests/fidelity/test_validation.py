@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,22 +16,34 @@ from credit.accounting.credits import Policy
 from credit.errors import InputError
 from credit.fidelity.certificate import Certificate
 from credit.fidelity.metrics import correlation, top_one
-from credit.fidelity.recipes import load_trainer
+from credit.fidelity.recipes import Recipe, load_trainer
 from credit.fidelity.retraining import Counterfactual, Laboratory, log_likelihoods
 from credit.fidelity.validation import step_falls, validate, validate_quickly, write_certificate
-from credit.records import Group, TrainingRecord
+from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
+from credit.valuation.language_model import LanguageModel
 from tests.fidelity.authors import LEXICONS
 from tests.models import hidden_settings
 
 
 @pytest.fixture(scope="module")
-def laboratory(tmp_path_factory, recipe, records, outputs):
+def laboratory(
+    tmp_path_factory: pytest.TempPathFactory,
+    recipe: Recipe,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+) -> Laboratory:
     return Laboratory(tmp_path_factory.mktemp("runs"), records, outputs, recipe.train, "test", 64)
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory, recipe, records, outputs, laboratory):
+def certificate(
+    tmp_path_factory: pytest.TempPathFactory,
+    recipe: Recipe,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    laboratory: Laboratory,
+) -> tuple[Certificate, AttributionIndex, LanguageModel]:
     trained = tmp_path_factory.mktemp("trained")
     recipe.train(records, 0, trained)
     model = load_model(trained)
@@ -85,7 +99,7 @@ def test_a_retraining_is_made_once(laboratory, outputs, recipe, records):
     run = Counterfactual("leave-out", frozenset(LEXICONS) - {"baker"}, 0)
     first = laboratory.outcome(run)
 
-    def never(_records, _seed, _out):
+    def never(_records: Sequence[TrainingRecord], _seed: int, _out: Path) -> None:
         raise AssertionError("trained again")
 
     again = Laboratory(laboratory.folder, records, outputs, never, "test", 64)
@@ -126,7 +140,11 @@ def test_a_calibration_that_predicts_worse_is_not_paid_by(certificate):
 
 
 @pytest.fixture(scope="module")
-def stepped(certificate, records, outputs):
+def stepped(
+    certificate: tuple[Certificate, AttributionIndex, LanguageModel],
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+) -> Certificate:
     _, index, model = certificate
     return validate_quickly(index, model, records, outputs)
 

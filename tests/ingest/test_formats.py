@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -285,7 +286,7 @@ def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_fa
     path = tmp_path_factory.mktemp("spoilt") / "log.jsonl"
 
     @given(spoilt(name))
-    def check(found):
+    def check(found: Any) -> None:
         lines = [json.dumps(record) for record in found]
         path.write_text("".join(line + "\n" for line in lines))
         reading = OutputReader(path, requests=requests, occurred_at=TOLD)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from credit.ingest.providers import ProviderRow, read_providers
 from credit.records import Place, Provider
 
 
-def write(tmp_path, text: str | bytes):
+def write(tmp_path: Path, text: str | bytes) -> Path:
     path = tmp_path / "providers.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path

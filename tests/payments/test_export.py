@@ -215,7 +215,7 @@ def test_without_a_day_a_batch_is_paid_on_the_day_it_is_recorded(owing, out):
     assert "<ReqdExctnDt><Dt>2026-10-05</Dt></ReqdExctnDt>" in "".join(out.read_text().split())
 
 
-def hurry(ledger, ahead):
+def hurry(ledger: Ledger, ahead: timedelta) -> None:
     """Record something while the machine's clock is ahead."""
     with ledger.write() as conn:
         pools.add_pool(conn, "2026-10", "EUR", 100, 0, "main", NOW + ahead)

@@ -11,9 +11,11 @@ import random
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from credit.cli.main import cli
 from credit.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_PARTIAL, ValuationError
 from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
-from credit.records import MICRO
+from credit.records import MICRO, LoggedOutput
 from credit.valuation import AttributionIndex
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, Site, output_row
 
@@ -158,7 +160,7 @@ def test_an_output_whose_gradient_is_no_number_is_named_and_holds_up_no_other(ne
     """Its chunk is filled up by others, so that a killed run goes on with the same borders."""
     value = AttributionIndex.value
 
-    def fail_on_o4(index, model, outputs, **rest):
+    def fail_on_o4(index: AttributionIndex, model: Any, outputs: Sequence[LoggedOutput], **rest: Any) -> Any:
         if any(item.external_id == "o4" for item in outputs):
             raise ValuationError("an influence is not a finite number")
         return value(index, model, outputs, **rest)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger import journal, periods
 from credit.ledger.credits import Concentration, Decider, concentration
+from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy
 from credit.records import MICRO, Group
@@ -19,21 +22,21 @@ ANN, BEN = Group("ann"), Group("ben")
 ACCEPTED = "Eve Sommer: one contract pays most of this month"
 
 
-def output(name, month, day, weight=1):
+def output(name: str, month: int, day: int, weight: int = 1) -> Scored:
     return Scored(name, at(month, day), {ANN: (3.0, 1.0), BEN: (1.0, 0.0)}, weight * MICRO)
 
 
-def ordinary(month, count):
+def ordinary(month: int, count: int) -> list[Scored]:
     """Outputs of weight 1, one a day."""
     return [output(f"{month}-{n}", month, n + 1) for n in range(count)]
 
 
 @pytest.fixture
-def account(ledger, tmp_path):
+def account(ledger: Ledger, tmp_path: Path) -> Account:
     return Account(ledger, books=tmp_path / "books").start()
 
 
-def credit(account, items):
+def credit(account: Account, items: Sequence[Scored]) -> None:
     credit_outputs(account.ledger, account.books, items)
 
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from credit.records import Group, TrainingRecord
+from credit.valuation.language_model import LanguageModel
 from tests.models import sentence
 from tests.valuation.conftest import FOLDED, SINGLE
 
@@ -51,16 +52,16 @@ def stopped_often(
 
 
 @contextmanager
-def poisoned(model, where: str = "input") -> Iterator[None]:
+def poisoned(model: LanguageModel, where: str = "input") -> Iterator[None]:
     """Make whatever holds the letter z come to a NaN on its way in, or to an infinity on the way back."""
     (token,) = model.tokenizer("z", add_special_tokens=False)["input_ids"]
     seen: list[torch.Tensor] = []
 
-    def enter(_module, args, y):
+    def enter(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor | None:
         seen[:] = [args[0] == token]
         return y.masked_fill(seen[0][..., None], float("nan")) if where == "input" else None
 
-    def leave(_module, _args, y):
+    def leave(_module: nn.Module, _args: object, y: Tensor) -> None:
         if where == "gradient" and y.requires_grad:
             y.register_hook(lambda g: g.masked_fill(seen[0].any(1)[:, None, None], float("inf")))
 

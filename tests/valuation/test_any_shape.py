@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from credit.errors import ValuationError
 from credit.records import PPM, Group, Share
@@ -38,15 +40,15 @@ class Tagger(nn.Module):
         return self.head(self.second(y + nn.functional.pad(y, (0, 0, 1, 0))[:, :-1]).tanh())
 
 
-def tagging_loss(module, x, y):
+def tagging_loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Sum of the cross-entropies of all positions but padding, which is labelled -100."""
     return nn.functional.cross_entropy(module(x).flatten(0, 1), y.flatten(), ignore_index=-100, reduction="sum")
 
 
-def padded(extra, junk):
+def padded(extra: int, junk: float) -> Callable[[Sequence[TensorSample]], list[Tensor]]:
     """Make a collate that pads to the longest sample and `extra` further, with `junk` for inputs."""
 
-    def collate(samples):
+    def collate(samples: Sequence[TensorSample]) -> list[Tensor]:
         width = max(len(sample.tensors[1]) for sample in samples) + extra
         x = torch.full((len(samples), width, _INPUTS), junk, dtype=torch.float64)
         y = torch.full((len(samples), width), -100)
@@ -71,12 +73,12 @@ class Case:
     tokens_per_batch: int
     shard_bytes: int
 
-    def task(self):
+    def task(self) -> ModuleTask:
         torch.manual_seed(self.hidden * 10 + self.inner)
         module = Tagger(self.hidden, self.inner).double()
         return ModuleTask(module, tagging_loss, padded(self.extra, self.junk), real=lambda _x, y: y != -100)
 
-    def samples(self):
+    def samples(self) -> list[TensorSample]:
         generator = torch.Generator().manual_seed(len(self.lengths))
         made = []
         for number, (length, group) in enumerate(zip(self.lengths, self.groups, strict=True)):
@@ -87,7 +89,7 @@ class Case:
         return made
 
 
-def _owners(text):
+def _owners(text: str) -> dict[str, Any]:
     """Read `provider/collection`, or several of them with their shares: `ann/a=700000+ben/a=300000`."""
     if "=" not in text:
         return {"group": Group(*text.split("/"))}
@@ -96,7 +98,7 @@ def _owners(text):
 
 
 @st.composite
-def cases(draw):
+def cases(draw: Any) -> Case:
     count = draw(st.integers(2, 14))
     shared = st.sampled_from(["ann/a=700000+ben/a=300000", "ann/b=1+ben/a=999998+cleo/default=1"])
     group = st.sampled_from(["ann/a", "ann/b", "ben/a", "cleo/default"]) | shared
@@ -120,7 +122,7 @@ def cases(draw):
     )
 
 
-def _built(case, folder, samples=None):
+def _built(case: Case, folder: Path, samples: Sequence[TensorSample] | None = None) -> AttributionIndex | None:
     """Build the index of a case, or return None where a fold would hold all of a group."""
     with patch.object(shards, "SHARD_BYTES", case.shard_bytes):
         try:
@@ -139,13 +141,13 @@ def _built(case, folder, samples=None):
     return AttributionIndex.open(folder)
 
 
-def _content(index):
+def _content(index: AttributionIndex) -> tuple[Tensor, dict[str, Tensor]]:
     """All rows of an index (R, all layers' S·R), and what its curvature is made from."""
     rows = [torch.cat([part for _, part in shard], dim=1) for shard in index.shards(torch.device("cpu"))]
     return torch.cat(rows), load_file(index.folder / index.manifest.statistic)
 
 
-def _truth(case, index):
+def _truth(case: Case, index: AttributionIndex) -> dict[str, Tensor]:
     """Projected gradients of every sample by itself, without padding: for each layer (N, S·R) float64."""
     task = case.task()
     names = list(index.projections)
@@ -161,7 +163,7 @@ def _truth(case, index):
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
-def _expected_rows(case, gradients):
+def _expected_rows(case: Case, gradients: dict[str, Tensor]) -> tuple[Tensor, list[int]]:
     """Rows in order: groups sorted; a sample's own row in the order of its hash, or the sum of a fold."""
     samples, limit = case.samples(), case.settings.rows_per_group
     everything = torch.cat(list(gradients.values()), dim=1)

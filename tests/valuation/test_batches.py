@@ -5,17 +5,23 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from credit.errors import ValuationError
+from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation.batches import by_window, in_batches, is_out_of_memory, one_behind
 from credit.valuation.layers import choose_layers
+from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import second_moments
 from tests.models import HIDDEN, hidden_settings, tiny_tokenizer
 from tests.valuation.faults import GPU_ERROR, memory_for
@@ -28,11 +34,11 @@ def _cpu_error() -> RuntimeError:
     return caught.value
 
 
-def _files(folder):
+def _files(folder: Path) -> Mapping[str, str]:
     return AttributionIndex.open(folder).manifest.files
 
 
-def _rows(folder, device):
+def _rows(folder: Path, device: torch.device) -> dict[str, Tensor]:
     index = AttributionIndex.open(folder)
     return {name: rows for shard in index.shards(device) for name, rows in shard}
 
@@ -58,7 +64,9 @@ def test_a_build_that_runs_out_of_memory_splits_its_batches_and_ends_with_the_sa
     assert all(p.requires_grad for p in model.module.parameters())
 
 
-def _build_in_little_memory(channel, folder, data, settings):
+def _build_in_little_memory(
+    channel: Connection, folder: Path, data: Sequence[TrainingRecord], settings: IndexSettings
+) -> None:
     """In a process of its own, which cannot have 100 MB more than it has now: report the tokens of all batches."""
     torch.set_num_threads(1)
     model = load_model(folder / "model", dtype="fp32", device="cpu")
@@ -130,7 +138,7 @@ def test_every_example_is_run_once_whatever_fits(model, data):
     examples = [e for record in data for e in model.encoder(64).training(record)]
     for limit in (1, 30, 64, 200):
 
-        def run(batch, limit=limit):
+        def run(batch: Sequence[Any], limit: int = limit) -> int:
             if len(batch) > 1 and max(reading.window.size for reading in batch) * len(batch) > limit:
                 raise GPU_ERROR
             return len(batch)
@@ -156,7 +164,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model, data, out):
 def test_on_a_gpu_a_batch_is_looked_at_when_the_next_was_launched(device, ahead):
     launched = []
 
-    def launch():
+    def launch() -> Iterator[int]:
         for number in range(5):
             launched.append(number)
             yield number

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from credit.errors import IntegrityError, MismatchError, ValuationError
-from credit.records import Group
+from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, add_checkpoint, build_index, load_model
 from credit.valuation.explain import explain_output
 from credit.valuation.influence import summarise
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.manifest import read_manifest, verify_files
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, records, save_tiny_model
@@ -24,7 +27,7 @@ NEW = Group("dora")
 
 
 @pytest.fixture(scope="module")
-def seeds(model, tmp_path_factory):
+def seeds(model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> list[LanguageModel]:
     """Two more models of the same shape and tokenizer, with other weights."""
     kind = model.module.config.model_type
     folder = tmp_path_factory.mktemp("seeds")
@@ -32,17 +35,19 @@ def seeds(model, tmp_path_factory):
 
 
 @pytest.fixture
-def checkpoints(seeds):
+def checkpoints(seeds: Sequence[LanguageModel]) -> list[Checkpoint]:
     return [Checkpoint(lambda: seeds[0], 2.0), Checkpoint(lambda: seeds[1], 0.5)]
 
 
-def _open(folder, seeds):
+def _open(folder: Path, seeds: Sequence[LanguageModel]) -> AttributionIndex:
     index = AttributionIndex.open(folder)
     index.add_models(*seeds)
     return index
 
 
-def _mean(models, data, outputs, tmp_path):
+def _mean(
+    models: Sequence[LanguageModel], data: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], tmp_path: Path
+) -> Tensor:
     """Row influence of one index for each model, weighted by hand."""
     total = 0
     for weight, one in zip((1.0, 2.0, 0.5), models, strict=True):
@@ -85,7 +90,7 @@ def test_models_that_were_moved_are_known_by_their_weights(model, seeds, checkpo
     effect = _open(tmp_path / "index", others).value(own, outputs).effect()
     moved = [place.rename(tmp_path / f"new-{n}") for n, place in enumerate(places)]
 
-    def value(*paths):
+    def value(*paths: Path) -> Tensor:
         index = AttributionIndex.open(tmp_path / "index")
         return index.value(index.load_model(*paths, dtype="fp64", device="cpu"), outputs).effect()
 
@@ -104,7 +109,7 @@ def test_models_that_were_moved_are_known_by_their_weights(model, seeds, checkpo
 
 
 def test_a_build_that_is_stopped_between_checkpoints_goes_on(model, seeds, checkpoints, data, tmp_path):
-    def stop(phase, done, total):
+    def stop(phase: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     whole = build_index(model, data, tmp_path / "whole", SETTINGS, name="tiny", checkpoints=checkpoints)
@@ -163,7 +168,7 @@ def test_updates_and_withdrawals_change_all_checkpoints_or_none(model, seeds, ch
     before = _open(folder, seeds).value(model, outputs).effect()
     finished = 0
 
-    def stop_at_the_last_model(_phase, done, total):
+    def stop_at_the_last_model(_phase: str, done: int, total: int) -> None:
         nonlocal finished
         if finished == len(seeds):
             raise KeyboardInterrupt

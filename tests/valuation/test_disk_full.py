@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import resource
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ from tests.valuation.conftest import FOLDED
 _FORKS = multiprocessing.get_context("fork")
 
 
-def _limited(channel, largest_file, work):
+def _limited(channel: Connection, largest_file: int, work: Callable[[], object]) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
@@ -39,7 +41,7 @@ def _limited(channel, largest_file, work):
         channel.send(None)
 
 
-def _with_room_for(largest_file, work):
+def _with_room_for(largest_file: int, work: Callable[[], object]) -> str | None:
     """Do some work where no file may grow larger; return what it said, or None if it was done."""
     ours, theirs = _FORKS.Pipe()
     child = _FORKS.Process(target=_limited, args=(theirs, largest_file, work))
@@ -51,7 +53,7 @@ def _with_room_for(largest_file, work):
     return said
 
 
-def _sizes(folder):
+def _sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.iterdir()}
 
 
@@ -116,7 +118,7 @@ def test_a_revision_that_finds_the_disk_full_leaves_the_index_as_it_was(model, d
     folder = tmp_path / "index"
     build_index(model, data, folder, hidden_settings(rank=3, rows_per_group=4), name="tiny")
 
-    def revise():
+    def revise() -> None:
         if change == "update":
             update_index(folder, model, more)
         else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -17,6 +20,7 @@ from credit.errors import ValuationError
 from credit.valuation import load_model
 from credit.valuation.eligibility import check_model
 from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from tests.models import EVERY, records, save_tiny_model, tiny_tokenizer
@@ -35,7 +39,7 @@ BERT = {
 }
 
 
-def _save(folder, family, kind=AutoModelForCausalLM, **changes):
+def _save(folder: Path, family: str, kind: Any = AutoModelForCausalLM, **changes: object) -> Path:
     torch.manual_seed(0)
     kind.from_config(AutoConfig.for_model(family, **(BERT | changes))).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -97,7 +101,7 @@ class Int8Linear(nn.Linear):
         return y if self.has_backward else y.detach()
 
 
-def _quantised(model):
+def _quantised(model: LanguageModel) -> Any:
     """Put integers in place of the weights of two layers; return the layers."""
     made = []
     for block in model.module.model.layers:

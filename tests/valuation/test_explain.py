@@ -1,25 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from credit.errors import InputError, MismatchError
-from credit.records import Group
+from credit.records import Group, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.explain import explain_output
+from credit.valuation.language_model import LanguageModel
 from tests.models import hidden_settings
 from tests.valuation.conftest import LONE, SINGLE
 
 
 @pytest.fixture
-def folded(model, data, tmp_path):
+def folded(model: LanguageModel, data: Sequence[TrainingRecord], tmp_path: Path) -> AttributionIndex:
     build_index(model, data, tmp_path / "folded", hidden_settings(rank=3, rows_per_group=4), name="tiny")
     return AttributionIndex.open(tmp_path / "folded")
 
 
 @pytest.fixture
-def every(model, data, tmp_path):
+def every(model: LanguageModel, data: Sequence[TrainingRecord], tmp_path: Path) -> AttributionIndex:
     build_index(model, data, tmp_path / "all", hidden_settings(rank=3, rows_per_group=None), name="tiny")
     return AttributionIndex.open(tmp_path / "all")
 

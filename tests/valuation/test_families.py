@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from credit.errors import ValuationError
 from credit.valuation import build_index
 from credit.valuation.hooks import GradientTap
-from credit.valuation.language_model import load_model
+from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder
@@ -49,7 +51,7 @@ FAMILIES = {
 }
 
 
-def _save(folder, family, extra):
+def _save(folder: Path, family: str, extra: Mapping[str, object]) -> LanguageModel:
     torch.manual_seed(0)
     common = {} if family == "gpt2" else COMMON
     ids = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}

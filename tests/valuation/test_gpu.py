@@ -9,16 +9,20 @@ The same sums as on a CPU, the same bytes at every build, no layer that waits fo
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from credit.valuation.batches import IGNORED, by_window, make_cut
 from credit.valuation.gradients import add_grams, mirror
 from credit.valuation.hooks import GradientTap
 from credit.valuation.influence import projected_gradient
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.losses import sequence_losses
 from credit.valuation.manifest import verify_files
@@ -44,16 +48,16 @@ EACH = pytest.mark.parametrize("settings", [*KINDS.values()], ids=[*KINDS])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("gpu") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")
-def gpu(folder):
+def gpu(folder: Path) -> LanguageModel:
     return load_model(folder, dtype="fp64", device="cuda")
 
 
-def _bytes(folder):
+def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
@@ -145,7 +149,7 @@ def test_a_loss_and_its_gradient_are_those_of_the_logits_as_they_are(dtype):
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=2 * places, atol=1e-7)
 
 
-def _waits(folder, settings, data):
+def _waits(folder: Path, settings: IndexSettings, data: Sequence[TrainingRecord]) -> list[str]:
     """Return where the host waits for the device in one pass."""
     model = load_model(folder, dtype="bf16", device="cuda")
     layers = choose_layers(model.module, HIDDEN)

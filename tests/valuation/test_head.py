@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index
 from credit.valuation.hooks import GradientTap
 from credit.valuation.influence import project, projected_gradient
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.probe import stand_in_projections
 from credit.valuation.projection import (
@@ -23,12 +26,13 @@ from credit.valuation.projection import (
 )
 from credit.valuation.projection import SideSpec as Side
 from credit.valuation.requirements import build_needs
+from credit.valuation.tokens import Window
 from tests.models import EVERY
 from tests.valuation import oracle
 from tests.valuation.engine import example_gradients
 
 
-def _examples(model, records):
+def _examples(model: LanguageModel, records: Sequence[TrainingRecord]) -> list[Window]:
     encoder = model.encoder(model.max_length)
     return [example for record in records for example in encoder.training(record)]
 
@@ -73,7 +77,7 @@ def test_influence_of_a_head_under_ekfac_is_its_definition(model, data, outputs,
     index = AttributionIndex.open(out)
     examples = _examples(model, data)
 
-    def gradients(some):
+    def gradients(some: Window) -> Tensor:
         own = oracle.weight_gradients(oracle.untie(model), some, ["lm_head"])
         return oracle.projected(own, index.projections)["lm_head"]
 

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
 
 from credit.errors import ValuationError
+from credit.records import TrainingRecord
 from credit.valuation.batches import make_batch
 from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
-from credit.valuation.tokens import Encoder
+from credit.valuation.tokens import Encoder, Window
 from tests.models import EVERY, HIDDEN
 from tests.valuation import oracle
 from tests.valuation.engine import example_gradients
 
 
-def _examples(model, data):
+def _examples(model: LanguageModel, data: Sequence[TrainingRecord]) -> list[Window]:
     encoder = Encoder(model.tokenizer, model.max_length)
     return [example for record in data for example in encoder.training(record)]
 

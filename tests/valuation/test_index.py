@@ -4,19 +4,22 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
 from credit.errors import InputError, IntegrityError, MismatchError, ValuationError
-from credit.records import TrainingRecord
+from credit.records import Group, LoggedOutput, TrainingRecord
 from credit.storage import sha256_file
 from credit.valuation import AttributionIndex, build_index, load_model
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import verify_files
 from credit.valuation.projection import random_projections
 from credit.valuation.rows import fold_key
-from credit.valuation.tokens import Encoder
+from credit.valuation.tokens import Encoder, Window
 from tests.models import HIDDEN, hidden_settings, save_tiny_model
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, LONE, SINGLE, make_output
@@ -25,19 +28,25 @@ from tests.valuation.faults import stopped_often
 RANKS = pytest.mark.parametrize("rank", [3, 1000], ids=["rank3", "full-rank"])
 
 
-def _examples(model, data):
+def _examples(model: LanguageModel, data: Sequence[TrainingRecord]) -> list[tuple[Group | None, Window]]:
     encoder = Encoder(model.tokenizer, model.max_length)
     return [(record.group, example) for record in data for example in encoder.training(record)]
 
 
-def _truth(model, data, outputs, rank, damping=0.1):
+def _truth(
+    model: LanguageModel,
+    data: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    rank: int,
+    damping: float = 0.1,
+) -> Tensor:
     """Exact influence of every example on every output, from autograd and a dense inverse."""
     layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=rank, seed=0)
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
 
-    def gradient(example):
+    def gradient(example: Window) -> dict[str, Tensor]:
         return oracle.projected(oracle.weight_gradients(model, example, names), projections)
 
     train = [gradient(example) for _, example in _examples(model, data)]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from credit.valuation.curvature import make_curvature, make_statistic
 from credit.valuation.influence import influence, precondition, projected_gradient
-from credit.valuation.projection import SideSpec, vocabulary_hashing
+from credit.valuation.projection import Side, SideSpec, vocabulary_hashing
 from tests.valuation import oracle
 
 EXAMPLES, OUTPUTS, TOKENS, INPUTS, WIDTH = 7, 3, 5, 6, 9
 DAMPING = 0.3
 
 
-def _gradients(count, seed, p_in, p_out):
+def _gradients(count: int, seed: int, p_in: Side, p_out: Side) -> tuple[Tensor, Tensor]:
     """Projected gradients of one layer by the engine (count, D), and by explicit sums over tokens."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, TOKENS, INPUTS, generator=generator, dtype=torch.float64)

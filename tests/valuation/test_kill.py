@@ -12,12 +12,17 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from credit.valuation import AttributionIndex, build_index, load_model
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
@@ -32,20 +37,20 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     return load_model(save_tiny_model(tmp_path_factory.mktemp("kill") / "llama"), dtype="fp32", device="cpu")
 
 
 @pytest.fixture(autouse=True)
-def _small_shards(write_limits):
+def _small_shards(write_limits: Callable[..., None]) -> None:
     write_limits(shard_bytes=500, save_seconds=0.0)
 
 
-def _kill_at_change(folder, number):
+def _kill_at_change(folder: Path, number: int) -> None:
     """Have this process kill itself right before its change of the folder with this number, counted from 0."""
     seen = 0
 
-    def watch(event, arguments):
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if (event in _CHANGES or writes) and str(arguments[0]).startswith(str(folder)):
@@ -56,10 +61,10 @@ def _kill_at_change(folder, number):
     sys.addaudithook(watch)
 
 
-def _in_a_process(work, *arguments):
+def _in_a_process(work: Callable[..., None], *arguments: object) -> bool:
     """Run work in a process of its own; whether it came to its end, or was killed."""
 
-    def run():
+    def run() -> None:
         torch.set_num_threads(1)
         work(*arguments)
 
@@ -70,7 +75,7 @@ def _in_a_process(work, *arguments):
     return child.exitcode == 0
 
 
-def _content(folder):
+def _content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -79,7 +84,7 @@ def _content(folder):
     [("one pass", 1), ("fitted", 3), ("two passes", 3)],  # each life is two processes: every third moment says enough
 )
 def test_a_build_killed_at_any_change_of_a_file_ends_with_the_same_bytes(small, data, tmp_path, kind, step):
-    def build(folder, kill_at=None):
+    def build(folder: Path, kill_at: int | None = None) -> None:
         if kill_at is not None:
             _kill_at_change(folder, kill_at)
         build_index(small, data, folder, SETTINGS[kind], name="tiny")
@@ -102,7 +107,7 @@ def test_a_build_killed_at_any_change_of_a_file_ends_with_the_same_bytes(small, 
 def test_killed_again_and_again_it_still_ends_with_the_same_bytes(small, data, tmp_path):
     settings = SETTINGS["two passes"]
 
-    def build(folder, life=None):
+    def build(folder: Path, life: int | None = None) -> None:
         if life is not None:
             _kill_at_change(folder, life)
         build_index(small, data, folder, settings, name="tiny")
@@ -120,8 +125,8 @@ def test_killed_from_outside_while_it_works_it_goes_on(small, tmp_path):
     many = [replace(r, id=f"{r.id}-{n}") for n in range(12) for r in records({FOLDED: 6, SINGLE: 5, LONE: 4}, seed=n)]
     settings = SETTINGS["one pass"]
 
-    def build(folder, channel=None):
-        def report(_phase, done, _total):
+    def build(folder: Path, channel: Connection | None = None) -> None:
+        def report(_phase: str, done: int, _total: int) -> None:
             if channel is not None:
                 channel.send(done)
 
@@ -157,7 +162,7 @@ def test_a_revision_killed_at_any_change_of_a_file_is_done_by_the_next_run(small
     build_index(small, data, base, SETTINGS["one pass"], name="tiny")
     before = _content(base)
 
-    def revise(folder, kill_at=None):
+    def revise(folder: Path, kill_at: int | None = None) -> None:
         if kill_at is not None:
             _kill_at_change(folder, kill_at)
         if action == "update":

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from credit.valuation import losses as losses_module
 from credit.valuation.losses import sequence_losses
 
 
-def _plain(logits, labels):
+def _plain(logits: Tensor, labels: Tensor) -> Tensor:
     """The definition: one example, one token at a time."""
     return torch.stack(
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -26,15 +27,15 @@ class Tokenizer(PreTrainedTokenizerFast): pass
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     return save_tiny_model(tmp_path / "model")
 
 
-def change(path, **changes):
+def change(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def refused(folder, words):
+def refused(folder: Path, words: str) -> None:
     with pytest.raises(ValuationError, match=words) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)

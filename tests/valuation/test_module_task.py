@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import Group
@@ -24,7 +26,7 @@ class Patches(nn.Module):
         self.row = nn.Linear(5, 7)
         self.pooled = nn.Linear(7, 3)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.grid(x.unflatten(1, (2, 2))).tanh().flatten(1, 2)
         return self.pooled(self.row(input=y).tanh().mean(1))
 
@@ -33,15 +35,15 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Dropout(0.5), nn.Linear(9, 3))
 
 
-def classify(module, x, y):
+def classify(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(module(x), y, reduction="sum")
 
 
-def regress(module, x, y):
+def regress(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return 0.5 * (module(x) - y).square().sum()
 
 
-def _samples(shape, count, *, seed=0, regression=False):
+def _samples(shape: tuple[int, ...], count: int, *, seed: int = 0, regression: bool = False) -> list[TensorSample]:
     generator = torch.Generator().manual_seed(seed)
     made = []
     for i in range(count):
@@ -59,7 +61,7 @@ CASES = {
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
+def case(request: pytest.FixtureRequest) -> tuple[ModuleTask, list[TensorSample], list[TensorSample]]:
     """A task, its training samples and two queries."""
     make, shape, loss = request.param
     torch.manual_seed(0)
@@ -68,7 +70,7 @@ def case(request):
     return task, _samples(shape, 17, regression=regression), _samples(shape, 2, seed=1, regression=regression)
 
 
-def _gradients(task, sample, names):
+def _gradients(task: ModuleTask, sample: TensorSample, names: Sequence[str]) -> tuple[Tensor, ...]:
     task.module.eval()
     weights = [task.module.get_submodule(name).weight for name in names]
     loss = task.loss(task.module, *(tensor[None] for tensor in sample.tensors))
@@ -115,15 +117,15 @@ def test_projections_are_fitted_and_indexes_revised_as_those_of_language_models(
         update_index(tmp_path / "index", task, [TensorSample(samples[0].id, samples[1].tensors, samples[0].group)])
 
 
-def mean_loss(module, x, y):
+def mean_loss(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(module(x), y)
 
 
-def contrasted(module, x, _y):
+def contrasted(module: nn.Module, x: Tensor, _y: Tensor) -> Tensor:
     return (module(x) @ module(x).mT).logsumexp(1).sum()
 
 
-def mean_of_positions(module, x, y):
+def mean_of_positions(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(module(x), y, reduction="sum") / x[0].numel()
 
 
@@ -144,12 +146,12 @@ def test_a_loss_that_is_no_sum_over_the_examples_is_refused(out, loss, training)
 def test_a_loss_is_checked_once_without_dropout_and_not_where_it_is_drawn():
     calls = []
 
-    def counted(module, x, y):
+    def counted(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         assert not module.training
         calls.append(len(x))
         return classify(module, x, y)
 
-    def drawn(module, x, y):
+    def drawn(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return classify(module, x + torch.randn_like(x), y)
 
     task, samples = ModuleTask(mlp().double(), counted), _samples((), 3)
@@ -182,10 +184,10 @@ def test_tensors_of_unlike_shapes_need_a_collate(out):
         for n in range(1, 8)
     ]
 
-    def loss(module, x, real):
+    def loss(module: nn.Module, x: Tensor, real: Tensor) -> Tensor:
         return (module(x).square().sum(-1) * real).sum()
 
-    def collate(chosen):
+    def collate(chosen: Sequence[TensorSample]) -> tuple[Tensor, Tensor]:
         x = nn.utils.rnn.pad_sequence([sample.tensors[0] for sample in chosen], batch_first=True)
         lengths = torch.tensor([len(sample.tensors[0]) for sample in chosen])
         return x, torch.arange(x.shape[1]) < lengths[:, None]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from credit.errors import ValuationError
+from credit.records import LoggedOutput
 from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
 from credit.valuation.explain import explain_output
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
 from tests.models import hidden_settings, save_tiny_model, sentence
 from tests.valuation.conftest import SINGLE
@@ -23,7 +27,7 @@ SETTINGS = {
 }
 
 
-def _assert_same(ours, truth, model, outputs):
+def _assert_same(ours: Path, truth: Path, model: LanguageModel, outputs: Sequence[LoggedOutput]) -> None:
     ours, truth = AttributionIndex.open(ours), AttributionIndex.open(truth)
     assert ours.groups == truth.groups
     assert ours.manifest.groups == truth.manifest.groups

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from credit.errors import ValuationError
+from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.moments import choose_sample, make_projections, second_moments
 from credit.valuation.projection import (
@@ -15,18 +22,23 @@ from credit.valuation.projection import (
     pca_projections,
     random_projections,
 )
-from credit.valuation.tokens import Encoder
+from credit.valuation.tokens import Encoder, Window
 from tests.models import EVERY, HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
 
 
-def _examples(model, data):
+def _examples(model: LanguageModel, data: Sequence[TrainingRecord]) -> list[Window]:
     encoder = Encoder(model.tokenizer, model.max_length)
     return [example for record in data for example in encoder.training(record)]
 
 
-def _influence_by_formula(model, data, outputs, inner_product):
+def _influence_by_formula(
+    model: LanguageModel,
+    data: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    inner_product: Callable[[str, list[Tensor]], Callable[[Tensor, Tensor], Tensor]],
+) -> Tensor:
     """1/N Σ_l inner_product(G_q, G_i) from autograd's gradients: (outputs, examples)."""
     names = list(choose_layers(model.module, HIDDEN).watched)
     encoder = Encoder(model.tokenizer, model.max_length)
@@ -41,7 +53,9 @@ def _influence_by_formula(model, data, outputs, inner_product):
     return total
 
 
-def _engine(model, data, outputs, out, **settings):
+def _engine(
+    model: LanguageModel, data: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], out: Path, **settings: Any
+) -> Tensor:
     build_index(model, data, out, hidden_settings(rows_per_group=None, sample=10_000, **settings), name="tiny")
     index = AttributionIndex.open(out)
     values = index.row_influence(model, outputs)
@@ -68,7 +82,7 @@ def test_moments_equal_sums_over_single_examples_without_padding(model, data):
     handles = []
     for name, module in layers.watched.items():
 
-        def keep(_module, args, y, name=name):
+        def keep(_module: nn.Module, args: tuple[Tensor, ...], y: Tensor, name: str = name) -> None:
             seen[name].append(args[0].detach()[0])
             y.register_hook(lambda dy: deltas[name].append(dy[0]))
 
@@ -110,13 +124,13 @@ def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outpu
         tokens_per_batch=500,
     )
 
-    def ekfac(name, train):
+    def ekfac(name: str, train: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         p_in = torch.eye(len(moments[name].a)).double() if plain[name].p_in is None else plain[name].p_in.double()
         p_out = torch.eye(len(moments[name].b)).double() if plain[name].p_out is None else plain[name].p_out.double()
         _, u_in = torch.linalg.eigh(p_in @ moments[name].a @ p_in.mT)
         _, u_out = torch.linalg.eigh(p_out @ moments[name].b @ p_out.mT)
 
-        def rotate(gradient):
+        def rotate(gradient: Tensor) -> Tensor:
             return u_out.mT @ (p_out @ gradient @ p_in.mT) @ u_in
 
         corrected = sum(rotate(g) ** 2 for g in train) / len(train)
@@ -135,7 +149,7 @@ def test_dense_fisher_of_fitted_projections_equals_the_dense_definition(model, d
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
 
-    def gradient(example):
+    def gradient(example: Window) -> dict[str, Tensor]:
         return oracle.projected(oracle.weight_gradients(model, example, names), projections)
 
     train = [gradient(example) for example in _examples(model, data)]

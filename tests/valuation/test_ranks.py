@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.projection import LayerRank, projected_shape, random_projections, resolve_ranks
+from credit.valuation.tokens import Window
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 
@@ -68,7 +70,7 @@ def test_ranks_of_sides_equal_the_dense_definition(model, data, outputs, out):
     encoder = model.encoder(64)
     names = [layer.name for layer in index.manifest.layers]
 
-    def gradient(example):
+    def gradient(example: Window) -> dict[str, Tensor]:
         return oracle.projected(oracle.weight_gradients(model, example, names), index.projections)
 
     by_id = {e.id: gradient(e) for record in data for e in encoder.training(record)}

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import peak_bytes
 from credit.errors import ValuationError
+from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, build_index, load_model, requirements
 from credit.valuation import writer as writer_module
 from credit.valuation.build import plan_index
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import LayerShape
+from credit.valuation.manifest import IndexSettings
 from credit.valuation.probe import Probe, storing_seconds
 from credit.valuation.requirements import Needs, build_needs, check_needs, duration_in_words
 from tests.models import hidden_settings, tiny_tokenizer
@@ -59,7 +65,7 @@ def test_the_estimate_of_disk_is_what_the_index_takes(model, data, out, curvatur
 
 
 @pytest.fixture(scope="module")
-def wide_model(tmp_path_factory):
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose moments, curvature or logits take tens of megabytes, according to the settings."""
     folder = tmp_path_factory.mktemp("wide")
     torch.manual_seed(0)
@@ -73,7 +79,14 @@ def wide_model(tmp_path_factory):
     return folder
 
 
-def _peak_of_build(channel, path, data, out, settings, tokens_per_batch):
+def _peak_of_build(
+    channel: Connection,
+    path: Path,
+    data: Sequence[TrainingRecord],
+    out: Path,
+    settings: IndexSettings,
+    tokens_per_batch: int,
+) -> None:
     """In a process of its own: the needs that were announced, and by how much memory grew at the most."""
     torch.set_num_threads(1)
     model = load_model(path, dtype="fp32", device="cpu")
@@ -132,7 +145,7 @@ def test_where_memory_is_short_batches_are_smaller(model, data, out, tmp_path, m
     monkeypatch.setattr(requirements, "MEMINFO", memory)
     settings = hidden_settings(rank=3)
 
-    def build(folder, available):
+    def build(folder: str, available: int) -> tuple[Needs, list[int], AttributionIndex]:
         memory.write_text(f"MemAvailable: {available // 1024} kB\n")
         seen, tried = [], []
         embedding = model.module.get_input_embeddings()
@@ -171,8 +184,8 @@ class TestPasses:
     """The time is that of all passes that are left: a probe that says one second a token counts tokens."""
 
     @pytest.fixture(autouse=True)
-    def _a_second_a_token(self, monkeypatch):
-        def one_second(*_args, fitted, **_kwargs):
+    def _a_second_a_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def one_second(*_args: object, fitted: bool, **_kwargs: object) -> Probe:
             return Probe(
                 gradient=1.0, moment=0.0 if fitted else 1e6, summing=0.0, weighing=0.0, once=0.0, batch_bytes=7
             )
@@ -180,10 +193,12 @@ class TestPasses:
         monkeypatch.setattr(writer_module, "probe", one_second)
         monkeypatch.setattr(writer_module, "storing_seconds", lambda *_: 0.0)
 
-    def _seconds(self, model, data, out, settings, stop_at=0):
+    def _seconds(
+        self, model: LanguageModel, data: Sequence[TrainingRecord], out: Path, settings: IndexSettings, stop_at: int = 0
+    ) -> float | None:
         seen: list[Needs] = []
 
-        def stop(phase, done, total):
+        def stop(phase: str, done: int, total: int) -> None:
             if phase == "gradients" and done >= stop_at:
                 raise KeyboardInterrupt
 
@@ -243,7 +258,7 @@ def test_storing_is_timed_in_proportion_and_leaves_nothing(tmp_path):
 
 
 def test_storing_takes_no_known_time_where_nothing_can_be_written(tmp_path, monkeypatch):
-    def full(**_options):
+    def full(**_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("credit.valuation.probe.TemporaryFile", full)
@@ -265,7 +280,7 @@ def test_a_probe_is_short_and_changes_nothing(model, data, tmp_path, settings):
     seen: list[Needs] = []
     tokens: list[int] = []
 
-    def announced(needs):
+    def announced(needs: Needs) -> None:
         seen.append(needs)
         handle.remove()
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.records import Group, Share
+from credit.records import Group, Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation import writer as writer_module
+from credit.valuation.manifest import IndexSettings
 from credit.valuation.probe import Probe
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from tests.models import hidden_settings, records
@@ -25,12 +26,12 @@ NEW = Group("dora", "letters")
 
 
 @pytest.fixture(params=SETTINGS.values(), ids=SETTINGS.keys())
-def settings(request):
+def settings(request: pytest.FixtureRequest) -> IndexSettings:
     return request.param
 
 
 @pytest.fixture
-def more():
+def more() -> list[TrainingRecord]:
     """New data: a new provider, and more of two groups, one of which must fold now that was not folded before."""
     return [replace(r, id=f"new-{r.id}") for r in records({NEW: 6, SINGLE: 3, FOLDED: 2}, seed=5)]
 
@@ -158,7 +159,7 @@ def test_a_change_that_stops_midway_leaves_the_index_as_it_was(model, data, more
     build_index(model, data, tmp_path / "index", hidden_settings(rank=3, rows_per_group=4), name="tiny")
     before = AttributionIndex.open(tmp_path / "index").value(model, outputs).effect()
 
-    def stop(phase, done, total):
+    def stop(phase: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

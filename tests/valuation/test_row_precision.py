@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from benchmarks.row_precision import errors, row_bytes, store_otherwise
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
@@ -21,7 +22,7 @@ BOUNDS = {"bf16": 0.01, "int8": 0.03}
 HEAD_BOUNDS = {"bf16": 0.01, "int8": 0.015}
 
 
-def row_bound(rows, query, dtype):
+def row_bound(rows: Tensor, query: Tensor, dtype: str) -> Tensor:
     """The most by which rounding can move the products of rows (R, D) with a query (D,): (R,).
 
     bfloat16 rounds to nearest at 8 bits, so that an entry is off by 2^-8 of itself; int8 by half of its block's scale,
@@ -34,7 +35,7 @@ def row_bound(rows, query, dtype):
     return sum(block.amax(1) * (1 + 2.0**-8) / 127 / 2 * part.sum() for block, part in blocks)
 
 
-def restored_rows(stored):
+def restored_rows(stored: dict[str, Tensor]) -> Tensor:
     """What rows of int8 stand for: each entry times the scale of its block."""
     scales = stored["l|scale"].double().repeat_interleave(SCALE_BLOCK, 1)
     return stored["l"].double() * scales[:, : stored["l"].shape[1]]

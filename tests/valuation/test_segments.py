@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from credit.errors import ValuationError
-from credit.records import Share, TrainingRecord
+from credit.records import LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, shards
-from credit.valuation.batches import by_window, gradient_batches, make_batch, make_cut
+from credit.valuation.batches import PaddedBatch, by_window, gradient_batches, make_batch, make_cut
 from credit.valuation.explain import explain_output
+from credit.valuation.gradients import WindowCut
 from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.moments import choose_sample
 from credit.valuation.projection import random_projections
@@ -38,12 +44,12 @@ def long_data() -> list[TrainingRecord]:
     return [*texts, *others, asked]
 
 
-def _windows(model, data):
+def _windows(model: LanguageModel, data: Sequence[TrainingRecord]) -> tuple[Encoder, list[Window]]:
     encoder = Encoder(model.tokenizer, model.max_length)
     return encoder, [window for record in data for window in encoder.training(record)]
 
 
-def _segments(model, data, length=LENGTH):
+def _segments(model: LanguageModel, data: Sequence[TrainingRecord], length: int = LENGTH) -> list[Window | Segment]:
     encoder, windows = _windows(model, data)
     return [example for window in windows for example in encoder.cut(window, length)]
 
@@ -109,7 +115,7 @@ def test_below_the_head_a_segment_has_what_passes_through_its_positions(model, l
     name, module = list(layers.watched.items())[-1]
     seen: dict[str, torch.Tensor] = {}
 
-    def hook(_module, args, y):
+    def hook(_module: nn.Module, args: object, y: Tensor) -> None:
         seen["x"], seen["y"] = args[0].detach(), y
         y.retain_grad()
 
@@ -123,7 +129,7 @@ def test_below_the_head_a_segment_has_what_passes_through_its_positions(model, l
         torch.testing.assert_close(ours[name][row], sum(terms).flatten(), rtol=1e-8, atol=1e-11)
 
 
-def model_batch(window):
+def model_batch(window: Window) -> PaddedBatch:
     return make_batch([window])
 
 
@@ -225,7 +231,7 @@ def test_update_and_withdraw_of_segments_equal_a_rebuild(model, long_data, outpu
     _same(tmp_path / "changed", tmp_path / "half", model, outputs)
 
 
-def _same(one, other, model, outputs):
+def _same(one: Path, other: Path, model: LanguageModel, outputs: Sequence[LoggedOutput]) -> None:
     a, b = AttributionIndex.open(one), AttributionIndex.open(other)
     assert a.manifest.data_sha256 == b.manifest.data_sha256
     torch.testing.assert_close(a.value(model, outputs).effect(), b.value(model, outputs).effect(), rtol=1e-6, atol=1e-9)
@@ -265,7 +271,7 @@ def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data
             tap.collect(lambda: model.loss(model_batch(Window("w", window.tokens[:-1], window.start))), 1, cut)
 
 
-def build_cut(segments, window):
+def build_cut(segments: Sequence[Segment], window: Window) -> WindowCut | None:
     return make_cut([r for r in by_window(segments) if r.window is window], segments, torch.device("cpu"))
 
 

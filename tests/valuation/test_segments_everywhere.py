@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from credit.errors import ValuationError
-from credit.records import PPM, Share, TrainingRecord
+from credit.records import PPM, LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, ModuleTask, TensorSample, build_index, load_model
 from credit.valuation.explain import explain_output
+from credit.valuation.gradients import Gradients
 from credit.valuation.hooks import GradientTap
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import fold_key
+from credit.valuation.tokens import Segment, Window
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 from tests.valuation.engine import example_gradients
@@ -36,21 +41,27 @@ def shared_data() -> list[TrainingRecord]:
     return [*own, *other, TrainingRecord("s", None, sentence(80, 30), splits=parts)]
 
 
-def _segments(model, data):
+def _segments(model: LanguageModel, data: Sequence[TrainingRecord]) -> list[tuple[Window | Segment, tuple[Share, ...]]]:
     encoder = model.encoder(64)
     return [
         (part, record.shares) for record in data for w in encoder.training(record) for part in encoder.cut(w, LENGTH)
     ]
 
 
-def _projected(model, examples):
+def _projected(model: LanguageModel, examples: Sequence[Window | Segment]) -> Gradients:
     """Projected gradients of examples, whose segments other tests compare with autograd's: for each layer (N, D)."""
     layers = choose_layers(model.module, HIDDEN)
     with GradientTap(model.module, layers.watched, random_projections(layers.shapes, rank=3, seed=0)) as tap:
         return example_gradients(model, tap, examples)
 
 
-def _influence_by_definition(model, data, index, outputs, weighting):
+def _influence_by_definition(
+    model: LanguageModel,
+    data: Sequence[TrainingRecord],
+    index: AttributionIndex,
+    outputs: Sequence[LoggedOutput],
+    weighting: str,
+) -> Tensor:
     """Influence of every segment on every output, by a dense inverse: (Q, N) float64."""
     gradients = _projected(model, [part for part, _ in _segments(model, data)])
     queries = index.output_gradients(model, outputs)
@@ -117,7 +128,7 @@ def test_segments_that_are_shared_join_and_leave_exactly(
     assert [(step.action, step.examples) for step in history] == [("update", shared), ("withdraw", shared)]
 
 
-def _assert_equal(one, other, model, outputs):
+def _assert_equal(one: Path, other: Path, model: LanguageModel, outputs: Sequence[LoggedOutput]) -> None:
     a, b = AttributionIndex.open(one), AttributionIndex.open(other)
     assert a.manifest.inputs.sha256 == b.manifest.inputs.sha256
     assert a.manifest.groups == b.manifest.groups
@@ -171,10 +182,10 @@ def test_a_segment_that_is_not_finite_is_named_or_left_out_and_those_beside_it_s
 
     seen: list[torch.Tensor] = []
 
-    def remember(_module, args):
+    def remember(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         seen[:] = args
 
-    def overflow(_module, _args, y):
+    def overflow(_module: nn.Module, _args: object, y: Tensor) -> Tensor:
         """Make the logits infinite that predict the record's last token."""
         (tokens,) = seen
         at = (tokens[:, 1:] == last.window.tokens[-1]) & (torch.arange(1, tokens.shape[1]) == last.window.size - 1)

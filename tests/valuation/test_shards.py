@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.curvature import make_curvature
@@ -12,7 +15,7 @@ from tests.models import hidden_settings
 
 
 @pytest.fixture
-def stored(tmp_path):
+def stored(tmp_path: Path) -> tuple[dict[str, Tensor], StoredTensors]:
     generator = torch.Generator().manual_seed(0)
     rows = {f"l{i}": torch.randn(20, 6, generator=generator) for i in range(4)}
     tensors = {name: r.mT @ r for name, r in rows.items()}
@@ -37,7 +40,7 @@ def test_factorising_holds_the_sums_of_a_layer_or_two_whatever_their_number(stor
     most = 0
     read = StoredTensors.__getitem__
 
-    def counted(self, name):
+    def counted(self, name: str) -> Any:
         nonlocal most
         tensor = read(self, name)
         alive.append(weakref.ref(tensor))
@@ -59,7 +62,7 @@ def test_valuing_holds_the_rows_of_a_layer_or_two_however_many_shards_there_are(
     alive: list[weakref.ref[torch.Tensor]] = []
     most = 0
 
-    def counted(*where):
+    def counted(*where: Any) -> Any:
         nonlocal most
         for name, rows in read_rows(*where):
             alive.append(weakref.ref(rows))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from torch import nn
+from torch import Tensor, nn
 
 from credit.records import Group
 from credit.valuation import ModuleTask, TensorSample
@@ -17,6 +19,7 @@ from credit.valuation.layers import choose_layers
 from credit.valuation.moments import make_projections, second_moments
 from credit.valuation.projection import (
     LayerProjection,
+    Side,
     projections_from_tensors,
     projections_to_tensors,
     random_projections,
@@ -41,7 +44,7 @@ class Plans(nn.Module):
             setattr(self, name, layer)
         self.seen: dict[str, list[torch.Tensor]] = {}
 
-    def forward(self, x, plan):
+    def forward(self, x: Tensor, plan: Tensor) -> Tensor:
         inputs = (x, x.flip(1))
         total = 0.0
         for name, which in plan:
@@ -50,7 +53,7 @@ class Plans(nn.Module):
         return total
 
 
-def _samples(plans):
+def _samples(plans: Sequence[Sequence[int]]) -> list[TensorSample]:
     """One for each plan."""
     generator = torch.Generator().manual_seed(len(plans))
     x = [torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in plans]
@@ -110,7 +113,7 @@ def test_a_llama_projects_what_several_layers_see_once(tmp_path, monkeypatch, da
 
     projected: list[int] = []
 
-    def counted(values, side):
+    def counted(values: Tensor, side: Side) -> Tensor:
         if side is not None:
             projected.append(values.shape[-1])
         return project(values, side)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.records import PPM, Group, Share, TrainingRecord, agreed_shares
+from credit.records import PPM, Group, LoggedOutput, Share, TrainingRecord, agreed_shares
 from credit.valuation import (
     AttributionIndex,
     Checkpoint,
@@ -21,6 +24,7 @@ from credit.valuation import (
     summarise,
 )
 from credit.valuation.explain import explain_output
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.rows import lay_out_rows
 from tests.models import hidden_settings, records, save_tiny_model
@@ -43,13 +47,13 @@ def split(record: TrainingRecord, *shares: tuple[Group, int]) -> TrainingRecord:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """One architecture: what is shared out are gradients, wherever they come from."""
     return load_model(save_tiny_model(tmp_path_factory.mktemp("model") / "tiny"), dtype="fp64", device="cpu")
 
 
 @pytest.fixture
-def shared(data):
+def shared(data: Sequence[TrainingRecord]) -> list[TrainingRecord]:
     """The data, with four records of a folded group and one of single examples shared with others, and a lone one."""
     mixed = list(data)
     for number in (0, 3, 5, 9):
@@ -59,22 +63,24 @@ def shared(data):
 
 
 @pytest.fixture(params=SETTINGS.values(), ids=SETTINGS.keys())
-def settings(request) -> IndexSettings:
+def settings(request: pytest.FixtureRequest) -> IndexSettings:
     return request.param
 
 
 @pytest.fixture
-def small_shards(write_limits):
+def small_shards(write_limits: Callable[..., None]) -> None:
     """A shard for every row: parts of one record then lie in several."""
     write_limits(shard_bytes=1)
 
 
-def _built(model, records, folder, settings):
+def _built(
+    model: LanguageModel, records: Sequence[TrainingRecord], folder: Path, settings: IndexSettings
+) -> AttributionIndex:
     build_index(model, records, folder, settings, name="tiny")
     return AttributionIndex.open(folder)
 
 
-def _all_rows(index, model):
+def _all_rows(index: AttributionIndex, model: LanguageModel) -> Tensor:
     return torch.cat([torch.cat([rows for _, rows in shard], dim=1) for shard in index.shards(model.device)])
 
 
@@ -187,7 +193,7 @@ def test_shared_records_leave_all_checkpoints_of_an_index_with_whoever_withdraws
     torch.testing.assert_close(*values, rtol=1e-6, atol=1e-12)
 
 
-def _assert_same(revised, rebuilt, model, outputs):
+def _assert_same(revised: Path, rebuilt: Path, model: LanguageModel, outputs: Sequence[LoggedOutput]) -> None:
     """As `_assert_equal`, over all shards."""
     ours, truth = AttributionIndex.open(revised), AttributionIndex.open(rebuilt)
     torch.testing.assert_close(_all_rows(ours, model), _all_rows(truth, model), rtol=1e-8, atol=1e-10)

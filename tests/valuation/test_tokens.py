@@ -15,7 +15,7 @@ from credit.errors import InputError, NothingToPredictError
 from credit.records import Group, Message, TrainingRecord
 from credit.valuation import tokens
 from credit.valuation.examples import encode_training
-from credit.valuation.tokens import Encoder
+from credit.valuation.tokens import Encoder, Window
 from tests.models import sentence, tiny_tokenizer
 from tests.valuation.conftest import make_output
 
@@ -27,7 +27,7 @@ TURNS = (
 DATED = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}" + TURNS
 
 
-def metaspace_tokenizer(kind):
+def metaspace_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """A tokenizer of SentencePiece's kind, which puts a ▁ before a text: as Llama 2's, or by a pre-tokenizer."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=False, unk_token="<unk>"))
     if kind == "normalizer":
@@ -44,7 +44,7 @@ def metaspace_tokenizer(kind):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
 
 
-def _pieces(tokenizer, window):
+def _pieces(tokenizer: PreTrainedTokenizerFast, window: Window) -> list[str]:
     return tokenizer.convert_ids_to_tokens(window.said.tolist())
 
 

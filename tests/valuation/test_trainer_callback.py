@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from credit.errors import ValuationError
+from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, Checkpoint, build_index, load_model
 from credit.valuation.trainer_callback import IndexCallback
 from tests.models import hidden_settings, records, save_tiny_model
@@ -18,16 +23,16 @@ SETTINGS = hidden_settings(rank=3, rows_per_group=4)
 
 
 @pytest.fixture
-def data():
+def data() -> list[TrainingRecord]:
     return records({FOLDED: 9, SINGLE: 3})
 
 
-def _train(folder, data, callback, **options):
+def _train(folder: Path, data: Sequence[TrainingRecord], callback: Any, **options: Any) -> Trainer:
     model = load_model(save_tiny_model(folder / "start"), device="cpu")
     examples = [example for record in data for example in model.encoder(64).training(record)]
     rows = [{"input_ids": example.tokens.tolist(), "labels": example.tokens.tolist()} for example in examples]
 
-    def collate(batch):
+    def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         width = max(len(row["input_ids"]) for row in batch)
         pad = [width - len(row["input_ids"]) for row in batch]
         return {

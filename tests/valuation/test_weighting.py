@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from credit.errors import ValuationError
+from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.curvature import Curvature, Weighting, divided
 from credit.valuation.explain import explain_output
+from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
+from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
+from credit.valuation.tokens import Window
 from tests.models import HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED, SINGLE
 from tests.valuation.faults import stopped_often
 
 
-def _gradients(model, data, outputs, rank):
+def _gradients(
+    model: LanguageModel, data: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], rank: int
+) -> tuple[list[str], list[dict[str, Tensor]], list[dict[str, Tensor]]]:
     """Projected gradients by autograd: ids and one dict of layers for each example, and one for each output."""
     layers = choose_layers(model.module, HIDDEN)
     projections = random_projections(layers.shapes, rank=rank, seed=0)
     encoder = model.encoder(64)
 
-    def gradient(example):
+    def gradient(example: Window) -> dict[str, Tensor]:
         return oracle.projected(oracle.weight_gradients(model, example, list(layers.watched)), projections)
 
     examples = [example for record in data for example in encoder.training(record)]
@@ -32,12 +43,12 @@ def _gradients(model, data, outputs, rank):
     return [e.id for e in examples], [gradient(e) for e in examples], queries
 
 
-def _self_influence(train, damping):
+def _self_influence(train: list[dict[str, Tensor]], damping: float) -> Tensor:
     """Σ_l gᵀ (M_l + λ_l I)⁻¹ g of each example."""
     return oracle.influence_matrix(train, train, damping).diagonal() * len(train)
 
 
-def _values(folder, model, outputs, ids):
+def _values(folder: Path, model: LanguageModel, outputs: Sequence[LoggedOutput], ids: Sequence[str]) -> Tensor:
     index = AttributionIndex.open(folder)
     order = {line.split('"')[1]: i for i, line in enumerate(index.path("examples.jsonl").read_text().splitlines())}
     return index.row_influence(model, outputs)[:, [order[i] for i in ids]]
@@ -79,7 +90,7 @@ def test_relatif_without_curvature_is_the_unit_norm_and_ekfac_divides_by_its_own
     torch.testing.assert_close(ours, truth, rtol=1e-7, atol=1e-13)
 
 
-def _fields(settings):
+def _fields(settings: IndexSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 
