@@ -23,9 +23,9 @@ from torch import Tensor
 
 from benchmarks.measure import Table, describe, environment, save_results
 from benchmarks.models import HIDDEN
+from credit.records import MANIFEST
 from credit.storage import write_whole
 from credit.valuation import AttributionIndex, IndexSettings, Valuation, build_index, load_model
-from credit.valuation.manifest import MANIFEST
 from credit.valuation.shards import encode_rows, save_tensors
 from tests.known_sources import known_outputs, known_records
 from tests.smollm2 import NAME, smollm2

@@ -44,6 +44,9 @@ A week: long enough for a provider to hear of the change and object. Marketplace
 up to 7 (Airbnb), but they pay every few days, and we pay once a month.
 """
 
+MANIFEST = "manifest.json"
+"""File of an index that describes all its other files; without it a folder is no index."""
+
 OWN_SOURCE = "own"
 """Source of outputs logged in credit's own format."""
 

@@ -12,7 +12,14 @@ from credit.cli.printing import progress_bar
 
 @click.command()
 @click.option("--out", type=FILE, default=Path("credit-demo"), show_default=True, help="Folder for its files.")
-def demo(out: Path) -> None:
+@click.option(
+    "--kilobytes",
+    type=click.IntRange(min=20),
+    default=100,
+    show_default=True,
+    help="Text of each package to train on; less is quicker, and credits less sure.",
+)
+def demo(out: Path, kilobytes: int) -> None:
     """See everything on real data, offline: train a small model, credit its sources, pay them.
 
     The providers are Python packages installed here; their source files are the training data. The demo trains a small
@@ -20,6 +27,7 @@ def demo(out: Path) -> None:
 
     \b
     Example: credit demo --out /tmp/credit-demo
+             credit demo --kilobytes 40
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -29,7 +37,7 @@ def demo(out: Path) -> None:
     from credit.demo.run import run_demo, share
     from credit.records import CREDIT
 
-    result = run_demo(out, click.echo, progress_bar)
+    result = run_demo(out, click.echo, progress_bar, kilobytes=kilobytes)
     table = Table(title="Who earned what, both months", box=SIMPLE_HEAD)
     for column in ("provider", "outputs led", "effect (nats)", "credits", "share", "payout"):
         table.add_column(column, justify="left" if column == "provider" else "right")

@@ -7,7 +7,6 @@ import importlib.util
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ DISTRIBUTIONS = ("torch", "transformers", "sqlalchemy", "polars", "rich", "click
 OWN = "credit"
 """The house's own data in the demo."""
 
-_BYTES_PER_PROVIDER = 100_000
+KILOBYTES = 100
+"""Text of each distribution, if nobody says otherwise; it ends with a whole file."""
+
 _HELD_BACK = 4
 _COLLECTIONS = 3
 _FILE_BYTES = (1_500, 40_000)
@@ -57,12 +58,12 @@ class Corpus:
     held_back: tuple[SourceFile, ...]
 
 
-def collect(seed: int, distributions: Sequence[str] = (*DISTRIBUTIONS, OWN)) -> Corpus:
-    """Select source text of each distribution, about the same amount of each; equal seed and versions, equal text."""
+def collect(seed: int, kilobytes: int = KILOBYTES) -> Corpus:
+    """Select `kilobytes` of source text of each distribution, or a little more; equal seed and versions, equal text."""
     contributors, train, held_back = [], [], []
-    for key in distributions:
+    for key in (*DISTRIBUTIONS, OWN):
         contributor = _contributor(key)
-        chosen = _choose(contributor, random.Random(f"{seed}/{key}"))  # noqa: S311  # a selection, not a secret
+        chosen = _choose(contributor, kilobytes, random.Random(f"{seed}/{key}"))  # noqa: S311  # a selection, not a secret
         contributors.append(contributor)
         held_back.extend(chosen[:_HELD_BACK])
         train.extend(_name_rare_collections_other(chosen[_HELD_BACK:]))
@@ -91,7 +92,7 @@ def _license_classifier(classifiers: list[str] | None) -> str | None:
     return named[0] if named else None
 
 
-def _choose(contributor: Contributor, rng: random.Random) -> list[SourceFile]:
+def _choose(contributor: Contributor, kilobytes: int, rng: random.Random) -> list[SourceFile]:
     root = _package_folder(contributor.key)
     low, high = _FILE_BYTES
     paths = sorted(
@@ -108,7 +109,7 @@ def _choose(contributor: Contributor, rng: random.Random) -> list[SourceFile]:
         collection = inside.parts[0].removesuffix(".py").strip("_") or "core"
         chosen.append(SourceFile(f"{contributor.key}/{inside.as_posix()}", contributor.key, collection, text))
         size += len(text) if len(chosen) > _HELD_BACK else 0
-        if size >= _BYTES_PER_PROVIDER:
+        if size >= 1000 * kilobytes:
             break
     if len(chosen) <= _HELD_BACK:
         raise InputError(f"the installation of {contributor.key} holds too few source files for the demo")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from credit import __version__
-from credit.demo.corpus import OWN, Corpus, SourceFile, collect
+from credit.demo.corpus import KILOBYTES, OWN, Corpus, SourceFile, collect
 from credit.errors import CreditError, InputError
 from credit.records import HOUSE, MICRO
 from credit.storage import make_folder
@@ -71,7 +71,7 @@ class DemoResult:
     checked: int
 
 
-def run_demo(folder: Path, say: Say, bar: Bar) -> DemoResult:
+def run_demo(folder: Path, say: Say, bar: Bar, *, kilobytes: int = KILOBYTES) -> DemoResult:
     """Run the demo and leave everything it makes in `folder`.
 
     A model that an earlier run trained on the same data is kept; all else starts clean.
@@ -80,7 +80,7 @@ def run_demo(folder: Path, say: Say, bar: Bar) -> DemoResult:
         InputError: the folder holds files, and no demo.
         CreditError: a command failed.
     """
-    corpus = collect(SEED)
+    corpus = collect(SEED, kilobytes)
     fingerprint = _fingerprint(corpus)
     kept = _prepare(folder, fingerprint)
     say(

@@ -18,11 +18,9 @@ from credit.ledger.schema import attribution_index, certificate, index_location,
 from credit.ledger.seals import add_rows
 from credit.ledger.sql import next_id
 from credit.ledger.values import utc_moment, utc_text
+from credit.records import MANIFEST
 
 CertificateKind = Literal["retraining", "quick"]
-
-MANIFEST_FILE = "manifest.json"
-"""File in an index's folder that names all others, with their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,12 @@ def indexes(conn: Connection) -> list[RegisteredIndex]:
 def indexes_in_place(conn: Connection) -> list[RegisteredIndex]:
     """Return the registered indexes in their last known places, without removed and replaced ones."""
     last = {item.path: item for item in indexes(conn)}  # in the order of registration: a later one replaced the earlier
-    return [item for path, item in last.items() if (Path(path) / MANIFEST_FILE).is_file()]
+    return [item for path, item in last.items() if (Path(path) / MANIFEST).is_file()]
 
 
 def manifest_fault(item: RegisteredIndex) -> str | None:
     """Return in words how the manifest in an index's folder differs from the registered one; None if it does not."""
-    if (Path(item.path) / MANIFEST_FILE).read_bytes() == item.manifest_json.encode():
+    if (Path(item.path) / MANIFEST).read_bytes() == item.manifest_json.encode():
         return None
     return f"is not the registered manifest of {item.model} ({item.fingerprint[:12]}...)"
 
@@ -110,7 +108,7 @@ def refuse_altered_manifests(conn: Connection, fingerprints: Collection[str]) ->
     for item in indexes_in_place(conn):
         fault = manifest_fault(item) if item.fingerprint in fingerprints else None
         if fault is not None:
-            place = Path(item.path) / MANIFEST_FILE
+            place = Path(item.path) / MANIFEST
             raise IntegrityError(f"{place}: {fault}; nobody is paid by an altered index: find out who changed it")
 
 

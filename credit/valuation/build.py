@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError, ValuationError
+from credit.records import MANIFEST
 from credit.storage import is_left_over, make_folder, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
 from credit.valuation.change import Change
@@ -15,7 +16,6 @@ from credit.valuation.curvature import CURVATURES, WEIGHTINGS
 from credit.valuation.examples import TrainingData, Unusable, encode_training
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
-    MANIFEST,
     IndexInputs,
     IndexSettings,
     Manifest,

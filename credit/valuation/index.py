@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import MismatchError, ValuationError
-from credit.records import Group
+from credit.records import MANIFEST, Group
 from credit.valuation.batches import gradient_batches
 from credit.valuation.curvature import Curvature, Weighting, make_curvature
 from credit.valuation.gradients import RowSums
@@ -24,7 +24,6 @@ from credit.valuation.influence import GroupRows, Valuation, influence, summaris
 from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
-    MANIFEST,
     PROJECTIONS_FILE,
     Manifest,
     check_presence,

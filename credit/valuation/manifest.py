@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from credit.errors import InputError, IntegrityError, MismatchError
-from credit.records import PPM, Group, Share
+from credit.records import MANIFEST, PPM, Group, Share
 from credit.storage import canonical_json, parse_object, sha256_file
 from credit.valuation.layers import LayerShape, SkippedLayer
 from credit.valuation.rows import GroupLayout
@@ -19,7 +19,6 @@ from credit.valuation.task import ExampleEncoder, Task
 from credit.valuation.tokens import TEMPLATE_DATE
 
 FORMAT_VERSION = 7
-MANIFEST = "manifest.json"
 PROJECTIONS_FILE = "projections.safetensors"
 _INDEX_FILE = re.compile(
     r"(projections|counts|factors|curvature|(rows|curvature)-\d+)(\.v\d+)?\.safetensors"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from credit.errors import InputError, MismatchError, ValuationError
-from credit.records import Group, Share
+from credit.records import MANIFEST, Group, Share
 from credit.storage import is_left_over, only_one
 from credit.valuation.batches import Progress
 from credit.valuation.build import LOCK_FILE, BuildPlan
@@ -35,7 +35,6 @@ from credit.valuation.examples import (
 )
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import (
-    MANIFEST,
     Manifest,
     Revision,
     is_index_file,

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from credit.errors import ValuationError
+from credit.records import MANIFEST
 from credit.storage import sha256_file, write_whole
 from credit.valuation import resume_state, shards
 from credit.valuation.batches import Progress, gradient_batches, not_finite, tokens_in_batch
@@ -33,7 +34,7 @@ from credit.valuation.examples import (
 from credit.valuation.gradients import Gradients, RowSums
 from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import MANIFEST, PROJECTIONS_FILE, Manifest, MemberIndex, versioned
+from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, MemberIndex, versioned
 from credit.valuation.moments import choose_sample, make_projections
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
 from credit.valuation.projection import (

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.indexes import MANIFEST_FILE, indexes, indexes_in_place, manifest_fault
+from credit.ledger.indexes import indexes, indexes_in_place, manifest_fault
 from credit.ledger.schema import score_book
 from credit.ledger.score_books import book_path
 from credit.ledger.verify.report import Problem
+from credit.records import MANIFEST
 from credit.storage import parse_object, sha256_file
 
 
@@ -36,7 +37,7 @@ def check_index_files(conn: Connection) -> Iterator[Problem]:
     for item in indexes_in_place(conn):
         fault = manifest_fault(item)
         if fault is not None:
-            yield Problem(str(Path(item.path) / MANIFEST_FILE), fault)
+            yield Problem(str(Path(item.path) / MANIFEST), fault)
         yield from _file_problems(Path(item.path), item.manifest_json)
 
 
