@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +14,12 @@ from credit.ingest import formats
 from credit.ingest.files import Parsed
 from credit.ingest.formats import LogFormat
 from credit.ingest.outputs import OutputReader
-from credit.records import Message, Quarantined
+from credit.records import LoggedOutput, Message, Quarantined
 
 OWN = {"id": "o1", "occurred_at": "2025-11-01T00:00:00Z", "model": "m", "completion": "A"}
 
 
-def value(content):
+def value(content: Any) -> dict[str, Any]:
     if isinstance(content, list):
         return {"arrayValue": {"values": [value(item) for item in content]}}
     if isinstance(content, dict):
@@ -42,7 +45,7 @@ def span(number: int, parent: int | None = None, **attributes: object) -> dict[s
     }
 
 
-def read(tmp_path, *documents):
+def read(tmp_path: Path, *documents: object) -> tuple[list[LoggedOutput], list[str], dict[str, int]]:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(document) + "\n" for document in documents))
     found = OutputReader(path)
@@ -52,7 +55,7 @@ def read(tmp_path, *documents):
     ], found.skipped  # fmt: skip
 
 
-def document(*spans):
+def document(*spans: object) -> dict[str, Any]:
     return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}
 
 
@@ -120,10 +123,10 @@ def test_attributes_that_are_nested_without_end_are_quarantined(tmp_path, monkey
     class TooDeep:
         FIELDS = frozenset[str]()
 
-        def matches(self, record):
+        def matches(self, record: Mapping[str, Any]) -> bool:
             return "resourceSpans" in record
 
-        def read(self, _record, _context):
+        def read(self, _record: object, _context: object) -> None:
             raise RecursionError
 
     deep = LogFormat("deep", "deep", "resourceSpans", TooDeep())
@@ -153,7 +156,7 @@ def test_a_call_by_other_conventions_is_quarantined_and_not_passed_over(tmp_path
     assert not skipped
 
 
-def observation(number, parent=None, **fields):
+def observation(number: int, parent: int | None = None, **fields: object) -> dict[str, Any]:
     given = {"id": f"{number:016x}", "traceId": "t", "parentObservationId": parent and f"{parent:016x}"}
     said = {"input": [{"role": "user", "content": "Q"}], "output": {"role": "assistant", "content": "A"}}
     moment = {"startTime": f"2025-11-01T00:00:0{number}.000Z", "model": "m", "type": "GENERATION"}
