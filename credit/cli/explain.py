@@ -14,13 +14,14 @@ from credit.cli.options import (
     PERIOD,
     CommandGroup,
     device_option,
-    field_option,
     ledger_options,
     models_option,
+    training_options,
 )
 from credit.cli.printing import progress_bar, say, terminal_width, wrapped
 
 if TYPE_CHECKING:
+    from credit.ingest.training_source import TrainingSource
     from credit.ledger.transactions import Transaction
     from credit.pipeline.explain_balances import CurrencySteps
     from credit.pipeline.explain_payout import PayoutExplanation
@@ -64,7 +65,7 @@ def payout(workspace: Workspace, provider: str, period: str, top: int) -> None:
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Examples to name.")
 @models_option
 @device_option
-@field_option
+@training_options(provider="--data-provider")
 @ledger_options
 def output(
     workspace: Workspace,
@@ -74,7 +75,7 @@ def output(
     top: int,
     models: tuple[Path, ...],
     device: str,
-    fields: dict[str, str],
+    source: TrainingSource,
 ) -> None:
     """Name the training examples with the greatest influence on the output NAME.
 
@@ -97,7 +98,7 @@ def output(
             top=top,
             model_paths=models,
             device=device,
-            fields=fields,
+            source=source,
             progress=update,
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from credit.cli.options import FILE, device_option, dtype_option, field_option, ledger_options
+from credit.cli.options import FILE, device_option, dtype_option, ledger_options, training_options
 from credit.cli.printing import progress_bar, say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
@@ -17,6 +17,7 @@ from credit.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from credit.ingest.training_source import TrainingSource
     from credit.pipeline.index import IndexReport, IndexRequest
     from credit.pipeline.workspace import Workspace
     from credit.valuation.layers import SkippedLayer
@@ -113,7 +114,7 @@ class _NumberOrWord(click.ParamType[int | str]):
 )
 @dtype_option
 @device_option
-@field_option
+@training_options()
 @click.option("--register/--no-register", default=True, show_default=True, help="Enter the index in the ledger.")
 @click.option("--update", is_flag=True, help="Add DATA to the existing index; known data is skipped.")
 @click.option("--withdraw", metavar="PROVIDER", help="Take a provider, whose data is in DATA, out of the index.")
@@ -151,7 +152,7 @@ def index(
     template_date: str,
     dtype: str,
     device: str,
-    fields: dict[str, str],
+    source: TrainingSource,
     register: bool,
     update: bool,
     withdraw: str | None,
@@ -161,9 +162,10 @@ def index(
 ) -> None:
     """Build the attribution index of a MODEL from its tagged training DATA.
 
-    MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, or saved data sets, with the
-    fields id, provider and text (or prompt and completion, or messages), and optionally collection. A record by
-    several providers has splits in place of provider: [{"provider": "anna", "share": 0.7}, ...].
+    MODEL is a folder in Hugging Face layout. DATA are JSON Lines, CSV or Parquet files, saved data sets or folders of
+    texts, with the fields id, provider and text (or prompt and completion, or messages), and optionally collection. A
+    record by several providers has splits in place of provider: [{"provider": "anna", "share": 0.7}, ...]. Forms of
+    other tools are in docs/training-data.md.
 
     The command first estimates time, memory and disk from a batch or two, and refuses what cannot fit. Repeated after
     an interruption, it resumes the build; a finished index it leaves alone.
@@ -203,7 +205,7 @@ def index(
         settings=settings,
         dtype=dtype,
         device=device,
-        fields=fields,
+        source=source,
         register=register,
         strict=strict,
         checkpoints=_parse_checkpoints(checkpoints, changing=update or withdraw is not None),

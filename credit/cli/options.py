@@ -7,7 +7,7 @@ import functools
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -126,6 +126,64 @@ field_option = click.option(
     callback=_field_mapping,
     help="Name of a field in the files, such as text=content. May be repeated.",
 )
+
+
+def training_options(provider: str = "--provider") -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add the options that say how to read training data, and pass them on as one `source`.
+
+    Args:
+        provider: name of the option for the provider of all data, where a command has another `--provider`.
+    """
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @field_option
+        @click.option(provider, "data_provider", metavar="KEY", help="Provider of the records in DATA that name none.")
+        @click.option(
+            "--provider-from",
+            metavar="FIELD|path",
+            help="Take the provider from this field (metadata.source), or from the first part of the file's path.",
+        )
+        @click.option(
+            "--provider-map",
+            type=FILE,
+            metavar="CSV",
+            help="Map those values to providers: columns value,provider. Domains and paths match their parts too.",
+        )
+        @click.option(
+            "--preference",
+            type=click.Choice(["chosen", "both"]),
+            default="chosen",
+            show_default=True,
+            help="Answers of preference pairs that count as training data.",
+        )
+        @click.option(
+            "--instructions",
+            type=click.Choice(["chat", "alpaca"]),
+            default="chat",
+            show_default=True,
+            help="Records with an instruction were trained on as chats, or in the words of Stanford Alpaca.",
+        )
+        @functools.wraps(command)
+        def with_source(
+            fields: dict[str, str],
+            data_provider: str | None,
+            provider_from: str | None,
+            provider_map: Path | None,
+            preference: Literal["chosen", "both"],
+            instructions: Literal["chat", "alpaca"],
+            *args: Any,
+            **kwargs: Any,
+        ) -> R:
+            from credit.ingest.training_source import TrainingSource
+
+            source = TrainingSource(fields, data_provider, provider_from, provider_map, preference, instructions)
+            return command(*args, source=source, **kwargs)
+
+        return with_source
+
+    return decorate
+
+
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 dtype_option = click.option(
     "--dtype",

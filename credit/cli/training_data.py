@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, device_option, dtype_option, field_option, json_option
+from credit.cli.options import FILE, device_option, dtype_option, json_option, training_options
 from credit.cli.printing import progress_bar, say, terminal_width, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from credit.fidelity.membership import Learned
     from credit.fidelity.overlap import Overlap
     from credit.ingest.training import TrainingReader
+    from credit.ingest.training_source import TrainingSource
 
 _SHOWN = 3
 """Providers named of those who share text with another."""
@@ -24,11 +25,11 @@ _SHOWN = 3
 
 @click.command()
 @click.argument("data", type=FILE, nargs=-1, required=True)
-@field_option
+@training_options()
 @click.option("--least", default=0.8, show_default=True, help="Shared fraction from which a record is named.")
 @click.option("--records", type=FILE, help="Write the named records to this file, as CSV.")
 @json_option
-def overlap(data: tuple[Path, ...], fields: dict[str, str], least: float, records: Path | None) -> None:
+def overlap(data: tuple[Path, ...], source: TrainingSource, least: float, records: Path | None) -> None:
     """Find text in DATA that several providers contributed: near-copies, padding with common text, repetition.
 
     Such text is paid to everybody who brings it, so look before an index is built. Leave it out of DATA where it is
@@ -46,7 +47,7 @@ def overlap(data: tuple[Path, ...], fields: dict[str, str], least: float, record
     from credit.ingest.training import TrainingReader
     from credit.storage import write_whole
 
-    reader = TrainingReader(data, fields=fields)
+    reader = TrainingReader(data, source=source)
     with progress_bar("comparing", "records") as update:
         found = find_overlap(reader, least=least, progress=update)
     if records is not None:
@@ -108,7 +109,7 @@ def _overlap_lines(found: Overlap, least: float, records: Path | None) -> Iterat
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens read in one pass.  [default: as for an index]")
 @dtype_option
 @device_option
-@field_option
+@training_options()
 @json_option
 def membership(
     model: Path,
@@ -118,7 +119,7 @@ def membership(
     max_length: int | None,
     dtype: str,
     device: str,
-    fields: dict[str, str],
+    source: TrainingSource,
 ) -> None:
     """Find text in DATA that MODEL shows no sign of having learned since EARLIER.
 
@@ -148,7 +149,7 @@ def membership(
     from credit.ingest.training import TrainingReader
     from credit.valuation import load_model
 
-    reader = TrainingReader(data, fields=fields)
+    reader = TrainingReader(data, source=source)
     load = [partial(load_model, path, dtype=dtype, device=device) for path in (earlier, model)]
     with progress_bar("reading", "windows") as update:
         found = what_was_learned(load, reader, max_length=max_length, tokens=tokens, progress=update)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, device_option, field_option, ledger_options
+from credit.cli.options import FILE, device_option, ledger_options, training_options
 from credit.cli.printing import is_json, progress_bar, say, terminal_width, wrapped
 from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.fidelity.certificate import Certificate
     from credit.fidelity.metrics import Estimate
+    from credit.ingest.training_source import TrainingSource
     from credit.pipeline.workspace import Workspace
 
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.option("--work", type=FILE, help="Folder of the retrainings.  [default: validation/ in the data folder]")
 @click.option("--model", type=FILE, help="New place of the model, if moved.")
 @device_option
-@field_option
+@training_options()
 @ledger_options
 def validate(
     workspace: Workspace,
@@ -67,7 +68,7 @@ def validate(
     work: Path | None,
     model: Path | None,
     device: str,
-    fields: dict[str, str],
+    source: TrainingSource,
 ) -> None:
     """Check by retraining that attribution predicts the effect of leaving out a provider's data.
 
@@ -120,7 +121,7 @@ def validate(
         workers=workers,
         model=model,
         device=device,
-        fields=fields,
+        source=source,
     )
     with progress_bar("validating", "steps" if quick else "models") as update:
         certificate = validate_index(workspace, request, update)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from hashlib import blake2b
 from typing import Annotated, TypeVar
 
@@ -18,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.json_documents import parse_json
-from credit.records import Message, is_collection, is_provider_key
+from credit.records import PPM, Message, is_collection, is_provider_key
 from credit.text import invisible_character
 
 _NAME_LIMIT = 512
@@ -26,6 +27,7 @@ _WEIGHT_LIMIT = 1_000_000_000
 _MICRO_DIGITS = 6
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _WHOLE = re.compile(r"[0-9]{1,30}")
+_FRACTION = re.compile(r"([0-9]{1,9})/([1-9][0-9]{0,8})")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -283,7 +285,8 @@ class Split:
 def splits_of(value: object) -> tuple[Split, ...]:
     """Return shares from a list of `{provider, share}`, or from the JSON text of one (CSV, Parquet).
 
-    A share is a decimal number from 0 to 1 with at most 6 places, as a number or as text; nothing is rounded.
+    A share is a decimal number from 0 to 1 with at most 6 places, as a number or as text, and stays as it is; or a
+    fraction such as "1/3". Fractions that parts per million cannot hold are rounded so that their sum stays 1.
     """
     if isinstance(value, str):
         try:
@@ -292,26 +295,43 @@ def splits_of(value: object) -> tuple[Split, ...]:
             raise FieldError(str(error)) from error
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise FieldError("must be a list of objects with provider and share")
-    return tuple(_split(number, item) for number, item in enumerate(value))
+    found = [_split(number, item) for number, item in enumerate(value)]
+    parts = _whole_ppm([share for _, _, share in found])
+    return tuple(Split(who, what, ppm) for (who, what, _), ppm in zip(found, parts, strict=True))
 
 
-def _split(number: int, item: Mapping[str, object]) -> Split:
+def _whole_ppm(shares: Sequence[Fraction]) -> list[int]:
+    """Return shares in parts per million. Largest remainders round what is no whole number of them."""
+    exact = [share * PPM for share in shares]
+    parts = [int(share) for share in exact]
+    if parts == exact:
+        return parts
+    if sum(shares) != 1:
+        raise FieldError(f"hold shares that sum to {sum(shares)}, not to 1")
+    by_remainder = sorted(range(len(exact)), key=lambda at: (parts[at] - exact[at], at))
+    for at in by_remainder[: PPM - sum(parts)]:
+        parts[at] += 1
+    return parts
+
+
+def _split(number: int, item: Mapping[str, object]) -> tuple[str, str | None, Fraction]:
     name = "provider"
     try:
         provider = _provider(_given_text(item.get(name)))
         name = "collection"
         collection = None if item.get(name) is None else _collection(_given_text(item[name]))
         name = "share"
-        return Split(provider, collection, _share_ppm(item.get(name)))
+        return provider, collection, _share(item.get(name))
     except FieldError as error:
         raise FieldError(f"{number}: `{name}` {error}") from error
 
 
-def _share_ppm(value: object) -> int:
-    share = to_decimal(value)
+def _share(value: object) -> Fraction:
+    found = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    share = Fraction(int(found[1]), int(found[2])) if found else to_decimal(value)
     if not 0 <= share <= 1:
         raise FieldError("must be between 0 and 1")
-    return _millionths(share)
+    return share if isinstance(share, Fraction) else Fraction(_millionths(share), PPM)
 
 
 def _given_text(value: object) -> str:

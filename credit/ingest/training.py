@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -13,16 +13,22 @@ from typing import Self
 
 from credit.errors import InputError, InvalidRequestError, NothingToPredictError
 from credit.ingest import fields as kinds
+from credit.ingest.declarations import Declarations
 from credit.ingest.fields import InputModel, digest, validate
-from credit.ingest.files import Row, check_input, notices_of_ignored, read_rows
+from credit.ingest.files import Row, notices_of_ignored
+from credit.ingest.training_files import TrainingFile, check_training_input, rows_of, training_files
+from credit.ingest.training_forms import FOREIGN_FIELDS, Formed, formed_records
+from credit.ingest.training_source import AS_IT_IS, PATH, ProviderRule, TrainingSource, lookup
 from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Place, Quarantined, Share, TrainingRecord, agreed_shares
 from credit.text import counted
 
 _EXAMPLES = 5
+_NAMELESS = "content-"
+"""Start of the ids that are hashes."""
 
 
 class _TrainingFields(InputModel):
-    id: kinds.Identifier
+    id: kinds.Identifier | None = None
     provider: kinds.ProviderKey | None = None
     text: kinds.FilledText | None = None
     prompt: kinds.Text | None = None
@@ -64,14 +70,18 @@ class TrainingReader:
     """Tagged training records of files; iterating again starts again, and counts again.
 
     Each record has `id`, `provider` and one of `text`, `prompt` with `completion`, and `messages`; optionally
-    `collection`. A record of several providers has `splits` in place of `provider`: exact decimal fractions that sum
-    to 1, as in `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "x"}]`. A notice
-    names all other fields, such as `license`: terms live in the ledger (`credit providers terms`). Ids are unique over
-    all files. A second record with an id is left out if it is the same, and quarantined if it differs.
+    `collection`. Forms of other tools are read too (`training_forms`). A record of several providers has `splits` in
+    place of `provider`: fractions that sum to 1, as in `[{"provider": "ann", "share": 0.7}, {"provider": "bob",
+    "share": 0.3, "collection": "x"}]` or "1/3". A notice names all other fields, such as `license`: terms live in the
+    ledger (`credit providers terms`). Ids are unique over all files. A record without one is named by a hash of its
+    provider and content, which moving or sorting the files does not change. A second record with an id is left out if
+    it is the same, and quarantined if it differs.
 
     Args:
-        paths: files (JSON, CSV, Parquet) and folders written by `save_to_disk`, read in this order.
-        fields: names in the files that differ, as ours to theirs: `{"text": "content"}`.
+        paths: files (JSON, CSV, Parquet, texts), folders written by `save_to_disk`, and folders of all these, read in
+            this order.
+        source: how to read data in another form, or without providers.
+        declarations: notes what each used row declares about training; None: nothing does.
         known_providers: providers that may be tagged; None: any.
         on_quarantined: gets each quarantined record at once; None: they are collected in `quarantined`.
 
@@ -84,17 +94,24 @@ class TrainingReader:
         self,
         paths: Sequence[Path],
         *,
-        fields: Mapping[str, str] | None = None,
+        source: TrainingSource | None = None,
+        declarations: Declarations | None = None,
         known_providers: Collection[str] | None = None,
         on_quarantined: Callable[[Quarantined], None] | None = None,
     ) -> None:
         if not paths:
             raise InvalidRequestError("no training data was named")
         for path in paths:
-            check_input(path)
+            check_training_input(path)
         self._paths = tuple(paths)
-        self._names = kinds.field_names(FIELDS, fields or {})
-        self._read = frozenset(self._names.values())
+        self._source = source or AS_IT_IS
+        self._names = kinds.field_names(FIELDS, self._source.fields)
+        self._rule: ProviderRule | None = None
+        if self._source.provider_from is not None:
+            self._rule = ProviderRule(self._source.provider_from, self._source.provider_map)
+        self._declarations = declarations
+        named = {*self._names.values(), *([self._rule.name] if self._rule else [])}
+        self._own = frozenset(named | {name.partition(".")[0] for name in named})
         self._known_providers = known_providers
         self._on_quarantined = on_quarantined
         self._restart()
@@ -104,6 +121,11 @@ class TrainingReader:
         self._records = 0
         self._groups: Counter[Group] = Counter()
         self._ignored: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._forms: Counter[str] = Counter()
+        self._nameless = self._rejected = 0
+        if self._declarations is not None:
+            self._declarations.clear()
         self._bad = self._duplicates = self._repeats = self._shared = 0
         self._empty = 0
         self._first_empty = ""
@@ -128,6 +150,17 @@ class TrainingReader:
     def notices(self) -> tuple[str, ...]:
         """Notices of the iteration, in words."""
         notices = list(notices_of_ignored(self._ignored))
+        notices += [f"{counted(count, 'record')} read from {form}" for form, count in sorted(self._forms.items())]
+        notices += [f"not read: {count} {kind}" for kind, count in sorted(self._skipped.items())]
+        if self._rejected:
+            notices.append(
+                f"{counted(self._rejected, 'rejected answer')} left out, as the model is taught to avoid them "
+                "(--preference both takes them in)"
+            )
+        if self._nameless:
+            notices.append(
+                f"{counted(self._nameless, 'record')} without an id: named by a hash of provider and content"
+            )
         if self._empty:
             notices.append(
                 f"{counted(self._empty, 'record')} left out, of one token or none: nothing predicts a text's first "
@@ -150,33 +183,54 @@ class TrainingReader:
 
     def __iter__(self) -> Iterator[TrainingRecord]:
         self._restart()
-        rows = chain.from_iterable(read_rows(path, self._read, self._ignored) for path in self._paths)
         with SeenRecords() as seen:
-            for row in rows:
-                if isinstance(row, Quarantined):
-                    self._quarantine(row)
-                    continue
+            for row, record in self._rows():
                 try:
-                    record = self._record(row)
-                    first = seen.first_with_id(record, row.place)
+                    if not self._is_new(record, row.place, seen):
+                        continue
                 except InputError as error:
                     self._quarantine(row.quarantined(str(error)))
                     continue
-                if first is not None:
-                    self._duplicates += 1
-                    continue
-                provider = owners_in_words(record)
-                if (other := seen.first_with_content(record, row.place)) is not None:
-                    if other.provider == provider:
-                        self._repeats += 1
-                        continue
-                    self._shared += 1
-                    if len(self._examples) < _EXAMPLES:
-                        self._examples.append(f"{row.place} ({provider}) = {other.place} ({other.provider})")
                 self._records += 1
                 self._groups.update(share.group for share in record.shares)
                 self._last = row, record
                 yield record
+
+    def _rows(self) -> Iterator[tuple[Row, TrainingRecord]]:
+        """Yield all good records with their rows, repeats too."""
+        known = self._own | set(FOREIGN_FIELDS) | (self._declarations.columns if self._declarations else set())
+        for file in chain.from_iterable(training_files(path, self._skipped) for path in self._paths):
+            for row in rows_of(file, self._names, known, self._ignored):
+                if isinstance(row, Quarantined):
+                    self._quarantine(row)
+                    continue
+                try:
+                    made = list(self._made(row, file))
+                except InputError as error:
+                    self._quarantine(row.quarantined(str(error)))
+                    continue
+                if self._declarations is not None:
+                    self._declarations.note(row, made[0])
+                yield from ((row, record) for record in made)
+
+    def _is_new(self, record: TrainingRecord, place: Place, seen: SeenRecords) -> bool:
+        """Return True for a record that nobody, or only another provider, gave before; count all others.
+
+        Raises:
+            InputError: a different record has the id.
+        """
+        if seen.first_with_id(record, place) is not None:
+            self._duplicates += 1
+            return False
+        provider = owners_in_words(record)
+        if (other := seen.first_with_content(record, place)) is not None:
+            if other.provider == provider:
+                self._repeats += 1
+                return False
+            self._shared += 1
+            if len(self._examples) < _EXAMPLES:
+                self._examples.append(f"{place} ({provider}) = {other.place} ({other.provider})")
+        return True
 
     def leave_out(self, error: InputError) -> None:
         """Take back the record that was handed out last: a model's encoder cannot use it.
@@ -203,18 +257,38 @@ class TrainingReader:
         else:
             self._on_quarantined(item)
 
-    def _record(self, row: Row) -> TrainingRecord:
-        self._ignored.update(row.record.keys() - self._read)
-        found = {name: row.record.get(source) for name, source in self._names.items()}
-        values = {name: value for name, value in found.items() if value is not None}
-        fields = validate(_TrainingFields, values)
+    def _made(self, row: Row, file: TrainingFile) -> Iterator[TrainingRecord]:
+        """Yield the records of a row."""
+        found = {name: lookup(row.record, theirs) for name, theirs in self._names.items()}
+        own = {name: value for name, value in found.items() if value is not None}
+        if self._rule is not None:
+            of_file = self._rule.name == PATH
+            group = self._rule.group(file.name if of_file else lookup(row.record, self._rule.name))
+            own["provider"] = group.provider
+            if group.collection != DEFAULT_COLLECTION:
+                own["collection"] = group.collection
+        elif self._source.provider is not None and "splits" not in own:
+            own.setdefault("provider", self._source.provider)
+        made = list(formed_records(own, row.record, self._source))
+        self._ignored.update(row.record.keys() - self._own - made[0].used)
+        records = [self._record(item) for item in made]
+        self._forms.update([made[0].form] if made[0].form else [])
+        self._rejected += made[0].rejected
+        self._nameless += "id" not in own
+        yield from records
+
+    def _record(self, made: Formed) -> TrainingRecord:
+        fields = validate(_TrainingFields, made.values)
         shares = _shares(fields)
         for provider in (share.group.provider for share in shares):
             if provider == HOUSE:
                 raise InputError(f"`provider` {HOUSE!r} is reserved; tag own data with a provider of kind house")
             if self._known_providers is not None and provider not in self._known_providers:
                 raise InputError(f"the provider {provider!r} is unknown; add it first: credit providers add --help")
-        return _training_record(fields, shares)
+        record = _training_record(fields, shares)
+        if fields.id is None:
+            return replace(record, id=_NAMELESS + _identity(record).hex())
+        return replace(record, id=f"{record.id}{made.suffix}")
 
 
 def _shares(fields: _TrainingFields) -> tuple[Share, ...]:
@@ -224,7 +298,7 @@ def _shares(fields: _TrainingFields) -> tuple[Share, ...]:
     if fields.provider is not None:
         return (Share(Group(fields.provider, fields.collection)),)
     if fields.splits is None:
-        raise InputError("`provider` is missing")
+        raise InputError("`provider` is missing; name it for all of it with --provider, or by a rule, --provider-from")
     return tuple(Share(Group(s.provider, s.collection or fields.collection), s.ppm) for s in fields.splits)
 
 
@@ -239,8 +313,9 @@ def _training_record(fields: _TrainingFields, shares: tuple[Share, ...]) -> Trai
     if fields.messages is not None:
         if not any(message.role == "assistant" and message.content.strip() for message in fields.messages):
             raise InputError("`messages` hold no answer: a message with the role assistant and some content")
-        return TrainingRecord(fields.id, None, messages=fields.messages, splits=splits)
-    return TrainingRecord(fields.id, None, fields.text or fields.completion or "", fields.prompt, splits=splits)
+        return TrainingRecord(fields.id or "", None, messages=fields.messages, splits=splits)
+    said = fields.text or fields.completion or ""
+    return TrainingRecord(fields.id or "", None, said, fields.prompt, splits=splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +356,7 @@ class SeenRecords:
         Raises:
             InputError: a different record has the id.
         """
-        owners = (part for s in record.shares for part in (s.group.provider, s.group.collection, str(s.ppm)))
-        content = digest(*owners, _content(record))
+        content = _identity(record)
         inserted = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (record.id, content, str(place)))
         if inserted.rowcount:
             return None
@@ -309,6 +383,12 @@ class SeenRecords:
 def owners_in_words(record: TrainingRecord) -> str:
     """Return the providers of a record, with commas between them."""
     return ",".join(sorted({share.group.provider for share in record.shares}))
+
+
+def _identity(record: TrainingRecord) -> bytes:
+    """Return the hash of a record without its id: of its owners and content."""
+    owners = (part for s in record.shares for part in (s.group.provider, s.group.collection, str(s.ppm)))
+    return digest(*owners, _content(record))
 
 
 def _content(record: TrainingRecord) -> bytes:

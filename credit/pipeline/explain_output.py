@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from credit.errors import InputError, LedgerError
+from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.indexes import indexes
 from credit.ledger.outputs import output_called, valued_by
 from credit.pipeline.index import open_registered, read_indexed
@@ -39,7 +40,7 @@ def explain_logged_output(
     top: int = 10,
     model_paths: Sequence[Path] = (),
     device: str = "auto",
-    fields: Mapping[str, str] | None = None,
+    source: TrainingSource = AS_IT_IS,
     progress: Callable[[int, int], None] | None = None,
 ) -> OutputExplanation:
     """Rank the training examples behind a logged output, by the index that valued it or else its model's newest.
@@ -52,7 +53,7 @@ def explain_logged_output(
         top: number of examples.
         model_paths: new places of the model and its checkpoints.
         device: `cpu`, `cuda`, ... or `auto`.
-        fields: our names of the fields of a record → the names in the files.
+        source: how to read training data in another form.
         progress: called with the number of examples done, and of all.
 
     Raises:
@@ -72,7 +73,7 @@ def explain_logged_output(
     if not groups:
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
     model = index.load_model(*model_paths, device=device)
-    records = read_indexed(workspace, data, fields, index.manifest.encoder(model)) if data else None
+    records = read_indexed(workspace, data, source, index.manifest.encoder(model)) if data else None
     examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
     return OutputExplanation(found, tuple(examples), _texts(index.manifest, model, records or [], examples))
 

@@ -6,7 +6,7 @@ Also opens registered indexes for the commands that value or explain outputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from credit.errors import InputError, InvalidRequestError, LedgerError, MismatchError, ValuationError
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.training import TrainingCounts, TrainingReader
+from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, register_index
 from credit.ledger.providers import providers
@@ -56,7 +57,7 @@ class IndexRequest:
         settings: settings of a new index. A change keeps those of the index.
         dtype: number format of the model, or `auto`.
         device: `cpu`, `cuda`, ... or `auto`.
-        fields: our names of the fields of a record → the names in the files.
+        source: how to read training data in another form.
         register: False leaves the ledger alone and accepts every provider.
         strict: refuse all data if one record is bad.
         exclude_non_finite: leave out examples whose gradient is not finite, instead of failing.
@@ -73,7 +74,7 @@ class IndexRequest:
     settings: IndexSettings
     dtype: str = "auto"
     device: str = "auto"
-    fields: Mapping[str, str] | None = None
+    source: TrainingSource = AS_IT_IS
     register: bool = True
     strict: bool = False
     exclude_non_finite: bool = False
@@ -169,10 +170,10 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
 
 
 def read_indexed(
-    workspace: Workspace, data: Sequence[Path], fields: Mapping[str, str] | None, encoder: ExampleEncoder
+    workspace: Workspace, data: Sequence[Path], source: TrainingSource, encoder: ExampleEncoder
 ) -> list[TrainingRecord]:
     """Return the good records of training data: those in an index of `index_training_data`, with its encoder."""
-    reader = TrainingReader(data, fields=fields, known_providers=_known_providers(workspace))
+    reader = TrainingReader(data, source=source, known_providers=_known_providers(workspace))
     return list(usable_records(reader, encoder))
 
 
@@ -242,7 +243,7 @@ def _reader(
             quarantine.add(item)
         problems.add(item)
 
-    reader = TrainingReader(request.data, fields=request.fields, known_providers=known, on_quarantined=refuse)
+    reader = TrainingReader(request.data, source=request.source, known_providers=known, on_quarantined=refuse)
     return reader, problems, quarantine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,6 +14,7 @@ from credit.fidelity.certificate import Certificate, CertificateKind, read_certi
 from credit.fidelity.recipes import FineTuning, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, Progress
 from credit.fidelity.validation import validate, validate_quickly, write_certificate
+from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.indexes import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.unvalued import unvalued_outputs
@@ -43,7 +44,7 @@ class ValidationRequest:
         halves: number of random halves of the providers.
         seeds: retrainings per provider.
         workers: retrainings at a time.
-        fields: our names of the fields of a record → the names in the files.
+        source: how to read training data in another form.
     """
 
     index: Path
@@ -63,7 +64,7 @@ class ValidationRequest:
     workers: int = 1
     model: Path | None = None
     device: str = "auto"
-    fields: Mapping[str, str] | None = None
+    source: TrainingSource = AS_IT_IS
 
     def __post_init__(self) -> None:
         recipes = {"--trainer": self.trainer, "--finetune": self.base, "--quick": self.quick or None}
@@ -87,7 +88,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)
-    records = read_indexed(workspace, request.data, request.fields, index.manifest.encoder(model))
+    records = read_indexed(workspace, request.data, request.source, index.manifest.encoder(model))
     outputs = _outputs(workspace, index.manifest, model, request.outputs)
     if request.quick:
         made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)

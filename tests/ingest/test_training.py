@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.training import TrainingReader
+from credit.ingest.training_source import TrainingSource
 from credit.records import Group, Message, Place, Quarantined, Share, TrainingRecord
 
 TEXT = {"id": "1", "provider": "ann", "text": "Once upon a time"}
@@ -79,12 +80,13 @@ def test_files_are_streamed_and_can_be_read_again(tmp_path):
 
 def test_field_names_can_be_mapped(tmp_path):
     row = {"uid": 1, "owner": "ann", "content": "Once upon a time", "text": "a summary"}
-    reader = TrainingReader([write(tmp_path, row)], fields={"id": "uid", "provider": "owner", "text": "content"})
+    source = TrainingSource({"id": "uid", "provider": "owner", "text": "content"})
+    reader = TrainingReader([write(tmp_path, row)], source=source)
     assert list(reader) == RECORDS[:1]
     assert reader.notices == ("field `text` is not used (in 1 record)",)
     swapped = {"id": "2", "provider": "bob", "collection": "Q & A", "completion": "Why?", "prompt": "Because."}
     mapping = {"prompt": "completion", "completion": "prompt"}
-    assert list(TrainingReader([write(tmp_path, swapped)], fields=mapping)) == RECORDS[1:2]
+    assert list(TrainingReader([write(tmp_path, swapped)], source=TrainingSource(mapping))) == RECORDS[1:2]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_field_names_can_be_mapped(tmp_path):
 )
 def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
     with pytest.raises(InvalidRequestError, match=message):
-        TrainingReader([write(tmp_path, TEXT)], fields=fields)
+        TrainingReader([write(tmp_path, TEXT)], source=TrainingSource(fields))
     with pytest.raises(InvalidRequestError, match="no training data"):
         TrainingReader([])
 
@@ -101,7 +103,7 @@ def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, fields, message):
 @pytest.mark.parametrize(
     ("record", "error"),
     [
-        ({**TEXT, "id": None}, "`id` is missing"),
+        ({**TEXT, "id": ""}, "`id` is empty"),
         ({**TEXT, "provider": None}, "`provider` is missing"),
         ({**TEXT, "provider": "Ann Author"}, "`provider` 'Ann Author' is not a provider key"),
         ({**TEXT, "provider": "house"}, "`provider` 'house' is reserved"),
@@ -249,7 +251,7 @@ def test_a_dataset_with_one_split_is_read_and_with_several_must_be_named(tmp_pat
 
 
 def test_rows_of_a_saved_dataset_are_named_by_shard_and_row(tmp_path):
-    folder = save_dataset(tmp_path / "saved", [TEXT], [{**PAIR, "extra": 1}, {**PAIR, "id": None, "extra": 1}])
+    folder = save_dataset(tmp_path / "saved", [TEXT], [{**PAIR, "extra": 1}, {**PAIR, "id": "", "extra": 1}])
     reader = TrainingReader([folder])
     assert list(reader) == RECORDS[:2]
     assert reader.quarantined[0].place == Place(str(folder / "data-00001-of-00002.arrow"), 2)
