@@ -52,6 +52,7 @@ REGISTRIES = {
     "ledger rule": "credit.ledger.rules:rules",
     "kind of transaction": "credit.ledger.transaction_kinds:TransactionKind",
     "check of `verify`": "credit.ledger.verify:CHECKS",
+    "action that needs two people": "credit.approval.actions:ACTIONS",
     "kind of account": "credit.ledger.accounts:AccountKind",
 }
 """For each thing that people add, the registry that everything else reads: its module and its name."""

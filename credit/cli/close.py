@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import PERIOD, ledger_options
 from credit.cli.printing import say, terminal_width, wrapped
 from credit.records import MAX_OUTPUT_SHARE, MIN_FIDELITY, PPM
@@ -98,6 +99,7 @@ def close(
              credit close 2026-10 --unvalidated "trial run, agreed with all providers"
              credit close 2026-10 --accept-concentration "Eve Sommer: one contract pays most of this month"
     """
+    from credit.approval.actions import Close
     from credit.pipeline.close import ClosePolicy, close_period
 
     policy = ClosePolicy(
@@ -109,8 +111,11 @@ def close(
         max_output_share=max_output_share,
         accepted_concentration=accept_concentration,
     )
-    with workspace.open() as ledger:
-        report = close_period(ledger, period, policy, books=workspace.books, dry_run=dry_run)
+    if dry_run:
+        with workspace.open() as ledger:
+            report = close_period(ledger, period, policy, books=workspace.books, dry_run=True)
+    else:
+        report = act(workspace, Close(period, policy))
     say(report, *_lines(report, terminal_width()))
 
 

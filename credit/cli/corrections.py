@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import (
     CURRENCY,
     FILE,
@@ -57,22 +57,10 @@ def adjust(
              credit adjust anna-books 40.00 EUR --period 2026-11 --reason "claim of 2026-10-12" --from-escrow
     """
     from credit.accounting.amounts import parse_amount
-    from credit.ledger.corrections import adjust as post_adjustment
+    from credit.approval.actions import Adjust
 
     minor = parse_amount(amount, currency, allow_negative=True)
-    with workspace.open() as ledger, ledger.write() as conn:
-        done = post_adjustment(
-            conn,
-            provider,
-            minor,
-            currency,
-            period=period,
-            reason=reason,
-            cites=cites,
-            key=key,
-            from_escrow=from_escrow,
-            now=datetime.now(UTC),
-        )
+    done = act(workspace, Adjust(provider, minor, currency, period, reason, cites, key, from_escrow))
     source = " out of escrow" if from_escrow else ""
     say_posted(done, f"the adjustment of {provider} by {amount} {currency}{source}")
 
@@ -87,10 +75,11 @@ def reverse(workspace: Workspace, txn: int, reason: str) -> None:
     \b
     Example: credit reverse 118 --reason "the pool was entered twice"
     """
-    from credit.ledger.corrections import transaction_in_words, undo
+    from credit.approval.actions import Reverse
+    from credit.ledger.corrections import transaction_in_words
 
-    with workspace.open() as ledger, ledger.write() as conn:
-        done = undo(conn, txn, reason=reason, now=datetime.now(UTC))
+    done = act(workspace, Reverse(txn, reason))
+    with workspace.open() as ledger, ledger.read() as conn:
         what = transaction_in_words(conn, txn)
     say_posted(done, f"the reversal of transaction {txn} ({what})")
 

@@ -36,6 +36,7 @@ SECTIONS = {
         "hold": ("terms", "Hold back money of a provider, or release it."),
         "adjust": ("corrections", "Correct the money owed to a provider."),
         "reverse": ("corrections", "Undo a transaction."),
+        "approve": ("approve", "Let a second person approve what moves money."),
         "restate": ("corrections", "Recompute a closed period, and post the difference."),
     },
     "Reports and statements": {

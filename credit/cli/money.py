@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import CURRENCY, DAY, FILE, PERIOD, CommandGroup, ledger_options
 from credit.cli.printing import ingested, say, warn
 from credit.errors import EXIT_PARTIAL
@@ -41,19 +42,10 @@ def add_money(workspace: Workspace, period: str, amount: str, currency: str, ded
     Example: credit pool add 2026-10 10000.00 USD --deductions 1500 --reference licensing
     """
     from credit.accounting.amounts import format_amount, parse_amount
-    from credit.ledger.pools import add_pool
+    from credit.approval.actions import AddPool
 
     gross, less = parse_amount(amount, currency), parse_amount(deductions, currency)
-    with workspace.open() as ledger, ledger.write() as conn:
-        item = add_pool(
-            conn,
-            period,
-            currency,
-            gross_minor=gross,
-            deductions_minor=less,
-            reference=reference,
-            now=datetime.now(UTC),
-        )
+    item = act(workspace, AddPool(period, currency, gross, less, reference))
     text = f"pool {reference} of {period}: {format_amount(item.net_minor, currency)} {currency} to distribute"
     say(item, text + (f", transaction {item.txn_id}" if item.txn_id else ""))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, CommandGroup, ledger_options, waiting_option
 from credit.cli.printing import say, warn
 from credit.errors import EXIT_PARTIAL
@@ -105,8 +106,10 @@ def export(
                --payer-iban DE02120300000000202051 --payer-town Berlin --payer-country DE
              credit pay export 2026-10 --out payments.csv --accept anna-books "Eve Sommer: called her, it is her bank"
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from credit.approval.actions import ExportPayments
+    from credit.ledger.approvals import required_actions
     from credit.payments.export import ExportRequest, export_payments
     from credit.reporting.books import beancount_text
     from credit.storage import write_whole
@@ -122,6 +125,11 @@ def export(
         period, file_format, out, currency, payer, retry, batch, strict, dry_run, waiting_days, accept
     )
     with workspace.open() as ledger:
+        if not dry_run and batch is None:
+            with ledger.read() as conn:
+                guarded = ExportPayments.name in required_actions(conn)
+            if guarded:  # where something is left to propose, this ends the command
+                act(workspace, ExportPayments(replace(request, out=None)))
         report = export_payments(ledger, request)
     warn(*(f"unpayable: {item}" for item in report.unpayable), *_named_flags(report), *report.notices)
     facts = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import CURRENCY, FILE, CommandGroup, ledger_options, reason_option
 from credit.cli.printing import aligned, ingested, say, warn
 from credit.cli.terms import advance, terms
@@ -124,22 +125,22 @@ def details(workspace: Workspace, key: str, **values: str | None) -> None:
     Example: credit providers details anna-books --legal-name "Anna Berg" --receiver person
                --iban - --town Berlin --country DE
     """
+    from credit.approval.actions import SetDetails
     from credit.ledger.payee_accounts import acceptances
     from credit.ledger.personal_data import Details, current_details
     from credit.ledger.providers import provider_id
-    from credit.payments.details import masked, set_provider_details
+    from credit.payments.details import masked
 
     given = {name: _detail(name, value) for name, value in values.items() if value is not None}
-    with workspace.open() as ledger:
-        if given:
-            known = set_provider_details(ledger, key, given, now=datetime.now(UTC))
-        else:
-            with ledger.read() as conn:
-                provider_id(conn, key)
-                found = current_details(conn, key)
-            known = found[1] if found else Details()
-        with ledger.read() as conn:
-            accepted = acceptances(conn, key)
+    if given:
+        known = act(workspace, SetDetails(key, given))
+    else:
+        with workspace.open() as ledger, ledger.read() as conn:
+            provider_id(conn, key)
+            found = current_details(conn, key)
+        known = found[1] if found else Details()
+    with workspace.open() as ledger, ledger.read() as conn:
+        accepted = acceptances(conn, key)
     shown = masked(known)
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
     lines = lines or [f"{key}: no details are known"]

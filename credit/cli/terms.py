@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from credit.cli.approve import act
 from credit.cli.options import CURRENCY, DAY, CommandGroup, ledger_options, printed_reason_option
 from credit.cli.printing import say, say_posted
 from credit.text import counted
@@ -65,7 +66,8 @@ def terms(
              credit providers terms anna-books --currency USD --pay-in EUR
     """
     from credit.accounting.amounts import parse_amount, parse_percent
-    from credit.ledger.terms import amend, history
+    from credit.approval.actions import AmendTerms
+    from credit.ledger.terms import history
 
     shares = {"rate_ppm": rate, "reserve_ppm": reserve, "recoupment_ppm": recoupment, "withholding_ppm": withholding}
     amounts = {"minimum_payout_minor": minimum_payout, "fee_minor": fee}
@@ -78,16 +80,14 @@ def terms(
         changes["agreement_reference"] = agreement
     changing = bool(changes) or any(amounts.values()) or begin is not None or end is not None or supersede
     now = datetime.now(UTC)
-    with workspace.open() as ledger:
-        if changing:
-            if currency is None:
-                raise click.UsageError("terms are about money in one currency: --currency")
-            changes |= {name: parse_amount(text, currency) for name, text in amounts.items() if text is not None}
-            first, last = (begin or now).date(), end.date() if end else None
-            with ledger.write() as conn:
-                amend(conn, key, currency, changes, first, last, supersede=supersede, now=now)
-        with ledger.read() as conn:
-            found = history(conn, key, currency)
+    if changing:
+        if currency is None:
+            raise click.UsageError("terms are about money in one currency: --currency")
+        changes |= {name: parse_amount(text, currency) for name, text in amounts.items() if text is not None}
+        first, last = (begin or now).date(), end.date() if end else None
+        act(workspace, AmendTerms(key, currency, changes, str(first), str(last) if last else None, supersede))
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = history(conn, key, currency)
     nothing = f"nothing is agreed with {key}: it gets its whole share, unconditionally"
     say({"provider": key, "terms": found}, *(map(_agreement_line, found) if found else [nothing]))
 
@@ -136,11 +136,10 @@ def advance(workspace: Workspace, key: str, amount: str, currency: str, paid_on:
     Example: credit providers advance anna-books 500.00 EUR --paid-on 2026-01-15 --reference transfer-881
     """
     from credit.accounting.amounts import parse_amount
-    from credit.ledger.corrections import pay_advance
+    from credit.approval.actions import PayAdvance
 
-    minor, day = parse_amount(amount, currency), paid_on.date()
-    with workspace.open() as ledger, ledger.write() as conn:
-        done = pay_advance(conn, key, minor, currency, paid_on=day, reference=reference, now=datetime.now(UTC))
+    minor = parse_amount(amount, currency)
+    done = act(workspace, PayAdvance(key, minor, currency, str(paid_on.date()), reference))
     say_posted(done, f"the advance {reference}", "recorded")
 
 

@@ -11,6 +11,7 @@ Read in this order:
    `score_books`, `unvalued`.
 4. A month: `periods`, `pools` (with allocations and reserves), `credits`, `statements`, `payouts`,
    `payee_accounts` (red flags), `corrections`.
-5. Reading: `balances`, `transactions`.
-6. `verify`, which recomputes everything.
+5. Two pairs of eyes: `guards`, `approvals`.
+6. Reading: `balances`, `transactions`.
+7. `verify`, which recomputes everything.
 """

@@ -23,7 +23,7 @@ from credit.errors import LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.providers import provider_id
 from credit.ledger.rows import PROVIDER, add_records, read_row
-from credit.ledger.schema import payout, personal_event, provider, provider_pii
+from credit.ledger.schema import payout, personal_event, proposal_details, provider, provider_pii
 from credit.ledger.sql import next_id
 from credit.ledger.values import is_storable
 
@@ -152,6 +152,8 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
     if not reason.strip() or not is_storable(reason):
         raise LedgerError(f"erasing the details of {provider_key} needs a reason; it stays on record")
     versions = list(conn.execute(select(provider_pii.c.id).where(provider_pii.c.provider_id == owner)).scalars())
+    proposed = select(proposal_details.c.id).where(proposal_details.c.provider_id == owner)
+    versions += conn.execute(proposed).scalars()
     if not versions:
         return 0
     leak = personal_field_in(conn, provider_key, reason)
@@ -166,7 +168,8 @@ def erase_details(conn: Connection, provider_key: str, *, reason: str, now: date
         )
     event = PersonalEvent(next_id(conn, personal_event), provider_key, "erased", reason, now)
     add_records(conn, personal_event, [event])
-    conn.execute(delete(provider_pii).where(provider_pii.c.provider_id == owner))
+    for table in (provider_pii, proposal_details):
+        conn.execute(delete(table).where(table.c.provider_id == owner))
     return len(versions)
 
 

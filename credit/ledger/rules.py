@@ -17,7 +17,7 @@ from typing import Literal
 
 from sqlalchemy import Table, UniqueConstraint
 
-from credit.ledger import schema
+from credit.ledger import guards, schema
 from credit.ledger.accounts import AccountKind
 from credit.ledger.transaction_kinds import TransactionKind
 from credit.ledger.values import GENESIS
@@ -59,11 +59,14 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.red_flag_acceptance,
     schema.payout_batch,
     schema.payout_event,
+    schema.approval_rule,
+    schema.proposal,
+    schema.approval,
 )
 MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
 """Tables with columns that may change, under rules of their own; no row may be deleted."""
-ERASABLE = schema.provider_pii
-"""The table of personal data: its rows may be deleted, under a rule, and never changed."""
+ERASABLE: tuple[Table, ...] = (schema.provider_pii, schema.proposal_details)
+"""The tables of personal data: their rows may be deleted, under a rule, and never changed."""
 IN_A_PERIOD = ("pool", "allocation", "reserve")
 """Tables with rows of a period, all written before its close."""
 
@@ -96,6 +99,7 @@ def rules() -> Iterator[Rule]:
     yield from _mutable_rules()
     yield from _payment_rules()
     yield from _personal_rules()
+    yield from _approval_rules()
     for table in APPEND_ONLY:
         yield Rule(table.name, "UPDATE", f"{table.name} is append-only: no row may be changed")
     for table in (*APPEND_ONLY, *MUTABLE):
@@ -326,23 +330,33 @@ def _payment_rules() -> Iterator[Rule]:
 
 
 def _personal_rules() -> Iterator[Rule]:
-    recorded = "SELECT action FROM personal_event AS e WHERE e.{}"
+    last_event = (
+        "SELECT action FROM personal_event AS e WHERE e.provider_id = OLD.provider_id ORDER BY e.id DESC LIMIT 1"
+    )
     yield Rule(
-        ERASABLE.name,
+        schema.provider_pii.name,
         "INSERT",
         "personal details belong to their provider's last event, which must have set them",
         "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.id AND e.provider_id = NEW.provider_id"
         " AND e.action = 'set') OR EXISTS (SELECT 1 FROM personal_event AS e"
         " WHERE e.provider_id = NEW.provider_id AND e.id > NEW.id)",
     )
-    yield Rule(ERASABLE.name, "INSERT", "these details exist already", _key_taken(ERASABLE), "sqlite")
-    yield Rule(ERASABLE.name, "UPDATE", "personal details cannot change: set new ones, or erase all")
     yield Rule(
-        ERASABLE.name,
-        "DELETE",
-        "only a recorded erasure may delete personal details",
-        f"coalesce(({recorded.format('provider_id = OLD.provider_id')} ORDER BY e.id DESC LIMIT 1), '') <> 'erased'",
+        schema.proposal_details.name,
+        "INSERT",
+        "personal details of a proposal come with it",
+        "NEW.id <> (SELECT max(id) FROM proposal)"
+        " OR NEW.provider_id <> coalesce((SELECT p.provider_id FROM proposal AS p WHERE p.id = NEW.id), 0)",
     )
+    for table in ERASABLE:
+        yield Rule(table.name, "INSERT", "these details exist already", _key_taken(table), "sqlite")
+        yield Rule(table.name, "UPDATE", "personal details cannot change: set new ones, or erase all")
+        yield Rule(
+            table.name,
+            "DELETE",
+            "only a recorded erasure may delete personal details",
+            f"coalesce(({last_event}), '') <> 'erased'",
+        )
     yield Rule(
         "red_flag_acceptance",
         "INSERT",
@@ -350,3 +364,59 @@ def _personal_rules() -> Iterator[Rule]:
         "NOT EXISTS (SELECT 1 FROM personal_event AS e WHERE e.id = NEW.details_id"
         " AND e.provider_id = NEW.provider_id AND e.action = 'set')",
     )
+
+
+def _approval_rules() -> Iterator[Rule]:
+    for table, event, message, condition in guards.refusals():
+        yield Rule(table, event, message, condition)
+    last_txn = "NEW.after_txn <> (SELECT coalesce(max(seq), 0) FROM ledger_txn)"
+    for table in ("approval_rule", "approval"):
+        yield Rule(table, "INSERT", "after_txn is the last transaction", last_txn)
+    yield Rule(
+        "proposal",
+        "INSERT",
+        "a preview is undone before anything is proposed",
+        "EXISTS (SELECT 1 FROM proposal WHERE preview_of IS NOT NULL) OR NEW.preview_of <= NEW.id",
+    )
+    yield Rule(
+        "proposal",
+        "INSERT",
+        "a proposal must follow the last one",
+        "NEW.id <> (SELECT coalesce(max(id), 0) + 1 FROM proposal)",
+    )
+    of = "SELECT 1 FROM proposal AS p WHERE p.id = NEW.proposal_id AND"
+    given = "NEW.decision = 'given' AND"
+    yield Rule("approval", "INSERT", "an approval is of its proposal's action", f"EXISTS ({of} p.action <> NEW.action)")
+    yield Rule(
+        "approval",
+        "INSERT",
+        "nobody approves a proposal of their own",
+        f"{given} EXISTS ({of} p.proposed_by = NEW.decided_by)",
+    )
+    yield Rule(
+        "approval",
+        "INSERT",
+        "an approval covers as many rows as its proposal",
+        f"{given} EXISTS ({of} p.row_count <> NEW.last_row - NEW.first_row + 1)",
+    )
+    for guard in guards.GUARDS:
+        if guard.table != "period":  # a closed period stays as it is
+            following = f"SELECT coalesce(max(id), 0) + 1 FROM {guard.table}"  # noqa: S608 - the schema's own name
+            yield Rule(
+                "approval",
+                "INSERT",
+                "an approval comes before what it approves",
+                f"{given} NEW.action = '{guard.action}' AND NEW.first_row <> ({following})",
+            )
+    yield Rule(
+        "approval",
+        "INSERT",
+        "nobody approves what the same database role proposed",
+        f"{given} EXISTS ({of} p.role = NEW.role)",
+        "postgresql",
+    )
+    for table in ("proposal", "approval"):
+        yield Rule(
+            table, "INSERT", "role is the role of the session", "NEW.role IS DISTINCT FROM session_user", "postgresql"
+        )
+        yield Rule(table, "INSERT", "SQLite has no roles", "NEW.role IS NOT NULL", "sqlite")

@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -532,4 +532,62 @@ payout_event = table(
     CheckConstraint("(status = 'exported') = (details_id IS NOT NULL)", name="details"),
     UniqueConstraint("payout_id", "batch_id", "status"),
     Index(None, "batch_id"),
+)
+
+
+# Two pairs of eyes: actions that need an approval, proposals, and decisions on them.
+
+approval_rule = table(
+    "approval_rule",
+    row_id(),
+    word("action"),
+    integer("required", "IN (0, 1)"),
+    # The last transaction before: the rule holds for all later ones.
+    count("after_txn"),
+    moment("created_at"),
+)
+
+proposal = table(
+    "proposal",
+    row_id(),
+    word("action"),
+    text("arguments_json"),
+    text("summary"),
+    # Digest of everything that the action would do.
+    sha256("facts_sha256"),
+    count("row_count"),
+    ref("provider_id", "provider.id", nullable=True),
+    word("proposed_by"),
+    text("role", nullable=True),
+    moment("created_at"),
+    # A preview is a row that refers to a proposal to come. Nobody can commit it: the reference is looked up at the
+    # commit, and no proposal is taken after a preview.
+    ref("preview_of", "proposal.id", nullable=True, deferred=True),
+)
+
+# Personal data in a proposal; its rows go with an erasure. `salt` as in `provider_pii`.
+proposal_details = table(
+    "proposal_details",
+    Column("id", BIG, ForeignKey("proposal.id"), primary_key=True, autoincrement=False),
+    ref("provider_id", "provider.id"),
+    text("body_json"),
+    sha256("salt"),
+    Index(None, "provider_id"),
+)
+
+approval = table(
+    "approval",
+    row_id(),
+    ref("proposal_id", "proposal.id"),
+    one_of("decision", "given", "refused"),
+    word("action"),
+    # The rows that it lets in, by number; see `guards`. None where it was refused.
+    count("first_row"),
+    count("last_row"),
+    count("after_txn"),
+    word("decided_by"),
+    text("role", nullable=True),
+    text("reason"),
+    moment("created_at"),
+    UniqueConstraint("proposal_id"),
 )

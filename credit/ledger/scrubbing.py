@@ -40,7 +40,7 @@ def scrub_sqlite(conn: Connection, place: str) -> None:
 
 
 def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
-    """Rewrite the table of personal data, and ask the server for deleted rows left in it.
+    """Rewrite the tables of personal data, and ask the server for deleted rows left in them.
 
     VACUUM FULL keeps rows for open snapshots, and passes over tables of other users; it calls neither an error. The
     first number in a detail of its notices counts the kept rows.
@@ -57,17 +57,18 @@ def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
 
     raw.add_notice_handler(told)
     conn.exec_driver_sql(f"SET lock_timeout = {wait_ms}")
+    tables = ", ".join(table.name for table in ERASABLE)
     try:
-        conn.exec_driver_sql(f"VACUUM (FULL, VERBOSE) {ERASABLE.name}")
+        conn.exec_driver_sql(f"VACUUM (FULL, VERBOSE) {tables}")
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise LockHeldError(f"another session of {place} uses {ERASABLE.name}; {_AGAIN}") from error
+        raise LockHeldError(f"another session of {place} uses {tables}; {_AGAIN}") from error
     finally:
         conn.exec_driver_sql("RESET lock_timeout")
         raw.remove_notice_handler(told)
-    # No count means that the server skipped the table.
-    if not carried:
-        raise LedgerError(f"{place} did not write {ERASABLE.name} anew: {'; '.join(said)}; run this as its owner")
+    # No count for a table means that the server skipped it.
+    if len(carried) < len(ERASABLE):
+        raise LedgerError(f"{place} did not write {tables} anew: {'; '.join(said)}; run this as its owner")
     if any(carried):
         raise LockHeldError(f"an older transaction in {place} may still read deleted rows; {_AGAIN}")

@@ -26,6 +26,8 @@ from credit.ledger.schema import (
     metadata,
     output,
     personal_event,
+    proposal,
+    proposal_details,
     provider_pii,
     seal,
     span_link,
@@ -173,6 +175,8 @@ def lost_rows(table: Table) -> Select[Any]:
     gone = ~exists().where(table.c.id == seal.c.row_id)
     if table is provider_pii:
         gone &= ~erased(seal.c.row_id)
+    elif table is proposal_details:
+        gone &= ~erased_proposal(seal.c.row_id)
     return select(seal.c.row_id).where(seal.c.table_name == table.name, gone).distinct().order_by(seal.c.row_id)
 
 
@@ -182,3 +186,19 @@ def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
     made, erasure = personal_event.alias(), personal_event.alias()
     later = (erasure.c.provider_id == made.c.provider_id) & (erasure.c.id > made.c.id) & (erasure.c.action == "erased")
     return exists().where(made.c.id == version, later)
+
+
+def erased_proposal(number: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition for proposals with erased details: an erasure of the provider's was sealed after them."""
+    made, last = seal.alias(), seal.alias()
+    erasure, of = personal_event.alias(), proposal.alias()
+    return exists().where(
+        of.c.id == number,
+        erasure.c.provider_id == of.c.provider_id,
+        erasure.c.action == "erased",
+        made.c.table_name == proposal.name,
+        made.c.row_id == of.c.id,
+        last.c.table_name == personal_event.name,
+        last.c.row_id == erasure.c.id,
+        last.c.id > made.c.id,
+    )

@@ -65,7 +65,7 @@ def _postgres_parts(table: str, event: str, body: str) -> tuple[str, str]:
 def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
     for (table, event), checks in _grouped("postgresql").items():
         yield table, event, _postgres_body(table, event, checks)
-    for item in (*APPEND_ONLY, *MUTABLE, ERASABLE):
+    for item in (*APPEND_ONLY, *MUTABLE, *ERASABLE):
         refusal = Rule(item.name, "DELETE", f"no row of {item.name} may be deleted")
         yield item.name, "TRUNCATE", _postgres_body(item.name, "DELETE", [refusal])
 

@@ -46,7 +46,15 @@ def set_provider_details(ledger: Ledger, provider: str, values: Mapping[str, str
         LedgerError: the provider is unknown or the house.
     """
     with ledger.write() as conn:
-        return _set(conn, provider, values, now)
+        return change_details(conn, provider, values, now=now)
+
+
+def change_details(conn: Connection, provider: str, values: Mapping[str, str], *, now: datetime) -> Details:
+    """Change details as `set_provider_details` does, in the transaction of `Ledger.write`."""
+    current = current_details(conn, provider)
+    details = checked(values, current[1] if current else None)
+    set_details(conn, provider, details, now=now)
+    return details
 
 
 def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
@@ -67,7 +75,7 @@ def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
             if unknown:
                 raise InputError(f"{path}: there is no field {unknown[0]!r}; fields are {', '.join(FIELDS)}")
             try:
-                _set(conn, record.pop("provider", ""), record, now)
+                change_details(conn, record.pop("provider", ""), record, now=now)
             except CreditError as error:
                 raise InputError(f"{row.place}: {error}; nothing was imported") from error
             count += 1
@@ -105,13 +113,6 @@ def masked(details: Details) -> dict[str, str]:
 def mask(secret: str) -> str:
     """Return the first and last two characters of a text of more than eight; of a shorter one, nothing."""
     return f"{secret[:2]}…{secret[-2:]}" if len(secret) > 8 else "…"
-
-
-def _set(conn: Connection, provider: str, values: Mapping[str, str], now: datetime) -> Details:
-    current = current_details(conn, provider)
-    details = checked(values, current[1] if current else None)
-    set_details(conn, provider, details, now=now)
-    return details
 
 
 def _checked(name: str, value: str) -> str:

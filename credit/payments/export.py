@@ -50,11 +50,12 @@ class ExportRequest:
         batch: write that batch's file again.
         waiting_days: days for which a changed account waits for its first payment.
         accept: providers with red flags that a person accepts, each with `NAME: reason`.
+        out: the file; None records the batch alone, and its file is written another time.
     """
 
     period: str
     format: PaymentFormat
-    out: Path
+    out: Path | None
     currency: str | None = None
     payer: Payer | None = None
     retry: bool = False
@@ -109,49 +110,56 @@ def export_payments(ledger: Ledger, request: ExportRequest, *, now: datetime | N
         InputError: `strict`, and a payout is unpayable.
         IntegrityError: a batch cannot be written again as it was.
     """
-    moment = now or datetime.now(UTC)
-    if not request.out.parent.is_dir():
-        raise InvalidRequestError(f"the folder {request.out.parent} does not exist; create it, or name another --out")
+    out = request.out
+    if out is not None and not out.parent.is_dir():
+        raise InvalidRequestError(f"the folder {out.parent} does not exist; create it, or name another --out")
+    with ledger.read() if request.dry_run else ledger.write() as conn:
+        report, content = export_in(conn, request, now or datetime.now(UTC))
+    # After the commit: a batch without its file can be written again; a file without a batch would be paid twice.
+    if content is not None and out is not None:
+        write_whole(out, content)
+    return report
+
+
+def export_in(conn: Connection, request: ExportRequest, now: datetime) -> tuple[ExportReport, bytes | None]:
+    """Record a batch as `export_payments` does; return its report, and the file to write once it is committed."""
     if request.batch is None:
         request = _checked(request)
     elif request.accept:
         raise InvalidRequestError(f"batch {request.batch} has left: leave out --accept, there is nothing to accept")
-    with ledger.read() if request.dry_run else ledger.write() as conn:
-        _check_closed(conn, request.period)
-        ahead = tuple(filter(None, [notice_of_lead(conn, moment)]))
-        if request.batch is not None:
-            return _again(conn, request, batch(conn, request.batch), ExportReport(None, False, (), (), ahead))
-        plan = _plan(conn, request, moment, ahead)
-        if request.strict and plan.unpayable:
-            raise InputError(f"{plan.unpayable[0]}; nothing was exported (--strict)")
-        if request.accept and not request.dry_run:
-            record_acceptances(conn, [flag for flag in plan.red_flags if flag.accepted], now=moment)
-        payouts = tuple(item for item, _ in plan.items)
-        report = ExportReport(None, False, payouts, plan.unpayable, plan.notices, plan.red_flags)
-        if not plan.items:
-            last = _unconfirmed(conn, request)
-            if last is None or request.dry_run:
-                return report
-            return _again(conn, request, last, report)
-        file = PaymentFile(plan.new.reference, plan.payer, plan.lines)
-        content = CHANNELS[request.format].write(file)
-        _check_free(request.out, content)  # before the batch is recorded: a taken name must not cost one
-        if request.dry_run:
-            return report
-        made = record_batch(
-            conn,
-            plan.new,
-            period=request.period,
-            currency=plan.currency,
-            format=request.format,
-            payer_json=json.dumps(asdict(plan.payer), sort_keys=True) if plan.payer else "{}",
-            items=plan.items,
-            file_sha256=hashlib.sha256(content).hexdigest(),
-            waiting_days=request.waiting_days,
-        )
-    # After the commit: a batch without its file can be written again; a file without a batch would be paid twice.
-    write_whole(request.out, content)
-    return replace(report, batch=made)
+    _check_closed(conn, request.period)
+    ahead = tuple(filter(None, [notice_of_lead(conn, now)]))
+    if request.batch is not None:
+        return _again(conn, request, batch(conn, request.batch), ExportReport(None, False, (), (), ahead))
+    plan = _plan(conn, request, now, ahead)
+    if request.strict and plan.unpayable:
+        raise InputError(f"{plan.unpayable[0]}; nothing was exported (--strict)")
+    if request.accept and not request.dry_run:
+        record_acceptances(conn, [flag for flag in plan.red_flags if flag.accepted], now=now)
+    payouts = tuple(item for item, _ in plan.items)
+    report = ExportReport(None, False, payouts, plan.unpayable, plan.notices, plan.red_flags)
+    if not plan.items:
+        last = _unconfirmed(conn, request)
+        if last is None or request.dry_run:
+            return report, None
+        return _again(conn, request, last, report)
+    file = PaymentFile(plan.new.reference, plan.payer, plan.lines)
+    content = CHANNELS[request.format].write(file)
+    _check_free(request.out, content)  # before the batch is recorded: a taken name must not cost one
+    if request.dry_run:
+        return report, None
+    made = record_batch(
+        conn,
+        plan.new,
+        period=request.period,
+        currency=plan.currency,
+        format=request.format,
+        payer_json=json.dumps(asdict(plan.payer), sort_keys=True) if plan.payer else "{}",
+        items=plan.items,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        waiting_days=request.waiting_days,
+    )
+    return replace(report, batch=made), content
 
 
 def _checked(request: ExportRequest) -> ExportRequest:
@@ -289,8 +297,10 @@ def _unconfirmed(conn: Connection, request: ExportRequest) -> PayoutBatch | None
     return waiting[-1] if waiting else None
 
 
-def _again(conn: Connection, request: ExportRequest, done: PayoutBatch, report: ExportReport) -> ExportReport:
-    """Write the file of a batch again, byte for byte, and complete the report."""
+def _again(
+    conn: Connection, request: ExportRequest, done: PayoutBatch, report: ExportReport
+) -> tuple[ExportReport, bytes]:
+    """Complete the report of a batch that left, and return its file, byte for byte as it was."""
     if done.period != request.period:
         raise InvalidRequestError(f"batch {done.id} is of {done.period}, not of {request.period}")
     was = json.loads(done.payer_json)
@@ -314,10 +324,10 @@ def _again(conn: Connection, request: ExportRequest, done: PayoutBatch, report: 
     if hashlib.sha256(content).hexdigest() != done.file_sha256:
         raise IntegrityError(f"batch {done.id} does not come out as the file that left; run credit verify")
     _check_free(request.out, content)
-    write_whole(request.out, content)
-    return replace(report, batch=done, again=True, payouts=tuple(item.payout for item in items))
+    payouts = tuple(item.payout for item in items)
+    return replace(report, batch=done, again=True, payouts=payouts), content
 
 
-def _check_free(out: Path, content: bytes) -> None:
-    if out.exists() and (not out.is_file() or out.read_bytes() != content):
+def _check_free(out: Path | None, content: bytes) -> None:
+    if out is not None and out.exists() and (not out.is_file() or out.read_bytes() != content):
         raise LedgerError(f"{out} exists and is something else; payment files are not overwritten: name another --out")

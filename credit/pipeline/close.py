@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -129,14 +129,7 @@ class CloseReport:
     statements: int
     left_pending: int
     unvalued: tuple[str, ...]
-    dry_run: bool
-
-
-class _UndoError(Exception):
-    """Carrier of a dry run's report; it undoes the transaction on its way out."""
-
-    def __init__(self, report: CloseReport) -> None:
-        self.report = report
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,26 +175,26 @@ def close_period(
             decides too much, the index or policy is not validated, or there is no pool.
         IntegrityError: somebody altered an index after its credits were posted.
     """
-    rules = policy or ClosePolicy()
-    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    rules, moment = policy or ClosePolicy(), now or datetime.now(UTC)
+    with ledger.write(sorting=True) as conn:
+        if not dry_run:
+            return close_in(conn, period, rules, books, moment)
+        undone = conn.begin_nested()
+        report = close_in(conn, period, rules, books, moment)
+        undone.rollback()
+    return replace(report, dry_run=True)
+
+
+def close_in(conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime) -> CloseReport:
+    """Close a period in the transaction of `Ledger.write`, as `close_period` does."""
+    now = now.astimezone(UTC)
     if not is_period(period):
         raise InvalidRequestError(f"{period!r} is not a period; a period is a month, written YYYY-MM")
     # UTC, as the moments of outputs: a period ends for everybody at once.
-    over = first_day(following(period)) + timedelta(days=rules.grace_days)
-    if moment.date() < over:
-        grace = f", with {rules.grace_days} days of grace," if rules.grace_days else ""
+    over = first_day(following(period)) + timedelta(days=policy.grace_days)
+    if now.date() < over:
+        grace = f", with {policy.grace_days} days of grace," if policy.grace_days else ""
         raise LedgerError(f"period {period}{grace} is not over; it can be closed from {over} (UTC) on")
-    try:
-        with ledger.write(sorting=True) as conn:
-            return _close(conn, period, rules, books, moment, dry_run=dry_run)
-    # An exception, because only one rolls the transaction back.
-    except _UndoError as undo:
-        return undo.report
-
-
-def _close(
-    conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime, *, dry_run: bool
-) -> CloseReport:
     close_lock(conn, period, now=now)  # before any read: nobody may post into the period from here on
     keep_erasable(conn, policy.unvalidated, "the reason")
     keep_erasable(conn, policy.accepted_concentration, "the acceptance")
@@ -211,7 +204,7 @@ def _close(
     facts = _settle(conn, period, policy, books, now)
     written = len(add_statements(conn, facts.period, _statements(conn, facts), now=now))
     mark_closed(conn, period, policy_json=policy.to_json(), now=now)
-    report = CloseReport(
+    return CloseReport(
         period=period,
         policy=policy,
         validation=facts.validation,
@@ -222,11 +215,7 @@ def _close(
         statements=written,
         left_pending=pending,
         unvalued=facts.unvalued,
-        dry_run=dry_run,
     )
-    if dry_run:
-        raise _UndoError(report)  # rolls back everything above
-    return report
 
 
 def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from credit.ledger import (
     admission,
+    approvals,
     fx,
     holds,
     indexes,
@@ -177,6 +178,23 @@ def populate(conn: Connection) -> None:
     flags = payee_accounts.red_flags(conn, ["ada"], payer_ibans=["DE02120300000000202051"], waiting_days=7, now=NOW)
     accepted = payee_accounts.accepted_flags(flags, "ada", "Eve Sommer: the house pays itself")
     payee_accounts.record_acceptances(conn, accepted, now=NOW)
+    propose_and_refuse(conn)
+
+
+def propose_and_refuse(conn: Connection) -> None:
+    """Propose details of a provider, and refuse them; an approval that is given would need a second database role."""
+    approvals.record_rule(conn, "an action of another version", required=True, now=NOW)
+    proposed = approvals.add_proposal(
+        conn,
+        "details",
+        {"provider": "bell", "fields": ["town"]},
+        summary=["payment details of bell: town"],
+        facts_sha256="d" * 64,
+        row_count=1,
+        personal=approvals.PersonalArguments("bell", {"town": "Paris"}, "5" * 64),
+        now=NOW,
+    )
+    approvals.decide(conn, proposed, "refused", reason="another town", now=NOW)
 
 
 def export(conn: Connection, period: str) -> payouts.PayoutBatch:

@@ -327,4 +327,4 @@ def test_a_provider_may_be_renamed(populated):
 
 
 def test_every_table_is_guarded(populated):
-    assert {*(table.name for table in ROW_TABLES), rules.ERASABLE.name} == set(metadata.tables)
+    assert {table.name for table in (*ROW_TABLES, *rules.ERASABLE)} == set(metadata.tables)

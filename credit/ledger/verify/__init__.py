@@ -8,6 +8,7 @@ A verification reads one snapshot, in bounded memory. The modules, in the order 
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
 - `statements`: statements and certificates have their hashes, and the heads in them are still in their chains;
 - `payouts`: payouts, batches and their events follow from the journal;
+- `approvals`: every action that needed a second person has one;
 - `files`: score books and index folders match their registration.
 
 The two chains show every change, insertion and removal inside them. A chain cannot show the loss of its own tail.
@@ -28,7 +29,7 @@ from credit.ledger.journal import chain_head
 from credit.ledger.schema import metadata, score_book
 from credit.ledger.seals import seal_head
 from credit.ledger.values import GENESIS
-from credit.ledger.verify import chains, closes, definitions, files, outputs, payouts, statements
+from credit.ledger.verify import approvals, chains, closes, definitions, files, outputs, payouts, statements
 from credit.ledger.verify.report import Problem, VerifyReport
 
 __all__ = ["Problem", "VerifyReport", "check_all", "verify"]
@@ -61,6 +62,8 @@ CHECKS: tuple[Check, ...] = (
     payouts.check_payouts,
     payouts.check_batches,
     payouts.check_events,
+    approvals.check_decisions,
+    approvals.check_approved,
     files.check_index_files,
 )
 """Every check. First come the checks that hold even when any row may be damaged."""

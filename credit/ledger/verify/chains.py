@@ -12,7 +12,16 @@ from credit.errors import LedgerError
 from credit.ledger import seals
 from credit.ledger.accounts import parse_account
 from credit.ledger.journal import HashedFields, chain_hash
-from credit.ledger.schema import account, ledger_entry, ledger_txn, period, provider, provider_pii, seal
+from credit.ledger.schema import (
+    account,
+    ledger_entry,
+    ledger_txn,
+    period,
+    proposal_details,
+    provider,
+    provider_pii,
+    seal,
+)
 from credit.ledger.values import GENESIS
 from credit.ledger.verify.report import Problem
 
@@ -141,6 +150,10 @@ def _rows(conn: Connection, table: Table) -> Iterator[Problem]:
     # Seals of erased versions stay, so that a version put back still has a seal that fits.
     if table is provider_pii:
         for number in conn.execute(select(table.c.id).where(seals.erased(table.c.id)).order_by(table.c.id)).scalars():
+            yield Problem(f"{table.name} {number}", "was erased, and somebody put it back")
+    elif table is proposal_details:
+        put_back = select(table.c.id).where(seals.erased_proposal(table.c.id)).order_by(table.c.id)
+        for number in conn.execute(put_back).scalars():
             yield Problem(f"{table.name} {number}", "was erased, and somebody put it back")
     for number in conn.execute(seals.lost_rows(table)).scalars():
         yield Problem(f"{table.name} {number}", "is gone: credit wrote it, and somebody removed it")
