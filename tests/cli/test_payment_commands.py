@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,21 @@ from tests.payments.samples import IBANS, SEPTEMBER, owe
 
 
 @pytest.fixture
-def credit(ledger: Ledger, database_url: str, tmp_path: Path) -> Command:
-    owe(ledger)
-    command = Command(database_url, tmp_path)
+def credit(database_url: str, tmp_path: Path) -> Command:
+    return _owing(database_url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(shared_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The same for tests that write nothing, so that they can share one."""
+    return _owing(shared_database(), tmp_path_factory.mktemp("untouched"))
+
+
+def _owing(url: str, folder: Path) -> Command:
+    """Return the commands on a ledger that owes, and knows to whom."""
+    with Ledger.open(url) as ledger:
+        owe(ledger)
+    command = Command(url, folder)
     for key, iban in IBANS.items():
         command(
             f"providers details {key} --legal-name '{key.title()} Legal' --iban {iban} --town Berlin --country DE"
@@ -105,12 +118,12 @@ def _verified_head(credit: Command) -> str:
         (f"verify --head {'f' * 64}", 4, "is not in it"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_writes_nothing(credit, line, code, message):
-    (credit.folder / "results.csv").write_text("payout_id,status\nCR1-00000000-1,paid\n")
-    head = _verified_head(credit)
-    assert message in credit(line, code=code)
-    assert _verified_head(credit) == head
-    assert not (credit.folder / "x").exists()
+def test_what_makes_no_sense_is_refused_and_writes_nothing(untouched, line, code, message):
+    (untouched.folder / "results.csv").write_text("payout_id,status\nCR1-00000000-1,paid\n")
+    head = _verified_head(untouched)
+    assert message in untouched(line, code=code)
+    assert _verified_head(untouched) == head
+    assert not (untouched.folder / "x").exists()
 
 
 def test_an_unpayable_payout_shows_in_the_exit_code(credit):
