@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from fractions import Fraction
 from itertools import pairwise
@@ -51,6 +51,10 @@ OWN_SOURCE = "own"
 """Source of outputs logged in credit's own format."""
 
 _ACCEPTANCE = re.compile(r"[^\s:][^:]*: \S(.*\S)?")
+
+THOUGHT_MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+"""Marks that models put around their thoughts."""
+
 _PROVIDER_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _COLLECTION = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?")
 _PERIOD = re.compile(r"(?!0000|9999)[0-9]{4}-(?:0[1-9]|1[0-2])")
@@ -260,10 +264,15 @@ class GivenRate:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    `extra` is a JSON object with its other fields for the chat template: `tool_calls`, `tool_call_id`, `name` and
+    `reasoning_content`; empty: none.
+    """
 
     role: str
     content: str
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +331,9 @@ class LoggedOutput:
     which call it is; two outputs that say the same are equal, whatever their loggers called them. `user` and `text` are
     pseudonyms (`credit.ingest.pseudonyms`): of the user whom the model answered, and of what was asked and said. They
     are empty where nobody logged a user, and in outputs older than pseudonyms.
+
+    `thoughts` is what the model wrote before the completion, for itself; the model saw it, and nobody is paid for it.
+    `template` is a JSON object with what the chat template got beside the messages, such as `tools`; empty: nothing.
     """
 
     source: str
@@ -332,6 +344,8 @@ class LoggedOutput:
     prompt: str = ""
     messages: tuple[Message, ...] = ()
     weight_micro: int = MICRO
+    thoughts: str = ""
+    template: str = ""
     identity: CallIdentity = field(default=CallIdentity(), compare=False)
     user: str = field(default="", kw_only=True)
     text: str = field(default="", kw_only=True, compare=False)
@@ -340,6 +354,14 @@ class LoggedOutput:
     def name(self) -> str:
         """The name in reports: the id in the log, after the source unless that is the own format."""
         return output_name(self.source, self.external_id)
+
+    @property
+    def with_thoughts_in_completion(self) -> LoggedOutput:
+        """The same output with its thoughts, between marks, at the head of the completion."""
+        if not self.thoughts:
+            return self
+        opening, closing = THOUGHT_MARKS[0]
+        return replace(self, completion=f"{opening}\n{self.thoughts}\n{closing}\n\n{self.completion}", thoughts="")
 
 
 @dataclass(frozen=True, slots=True)

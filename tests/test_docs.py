@@ -26,7 +26,9 @@ import pytest
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import Waterfall
 from credit.cli.main import cli
+from credit.ingest.apis import APIS
 from credit.ingest.formats import FORMATS
+from credit.ingest.formats.pairs import PairReader
 from credit.ledger.transaction_kinds import TransactionKind
 from credit.ledger.verify import CHECKS
 from credit.payments.channels import CHANNELS
@@ -45,6 +47,7 @@ ARCHITECTURE = PAGES[ROOT / "docs" / "architecture.md"]
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(CREDIT.rglob("*.py"))}
 REGISTRIES = {
     "log format": "credit.ingest.formats:FORMATS",
+    "API of a model server": "credit.ingest.apis:APIS",
     "payment channel": "credit.payments.channels:CHANNELS",
     "line of a statement": "credit.accounting.statement_lines:STATEMENT_LINES",
     "projection": "credit.valuation.projection:PROJECTIONS",
@@ -173,8 +176,9 @@ def _names_in(folder: str) -> set[str]:
 
 
 def test_every_file_of_a_registered_folder_is_in_its_registry():
-    readers = {log.reader.__name__.rpartition(".") for log in FORMATS}
+    readers = {log.reader.__name__.rpartition(".") for log in FORMATS if not isinstance(log.reader, PairReader)}
     assert _names_in("ingest/formats") == {name for package, _, name in readers if package == "credit.ingest.formats"}
+    assert {f"credit.ingest.apis.{name}" for name in _names_in("ingest/apis")} == {api.__name__ for api in APIS}
     channels = [import_module(f"credit.payments.channels.{name}") for name in _names_in("payments/channels")]
     assert {module.CHANNEL.name for module in channels if hasattr(module, "CHANNEL")} == set(CHANNELS)
     assert set(CHANNELS) == set(get_args(PaymentFormat))

@@ -34,13 +34,14 @@ Measure = Literal["effect", "support", "influence"]
 
 Basis = Literal["output", "period"]
 Negative = Literal["zero", "net"]
+Thoughts = Literal["context", "paid"]
 
 UNEARNED = Group(HOUSE, UNATTRIBUTED)
 """The group that gets the credits that no data earned."""
 
 _MANTISSA_BITS = 53
 
-_LATER = {"basis": "output", "negative": "zero"}
+_LATER = {"basis": "output", "negative": "zero", "thoughts": "context"}
 """Fields that stand in the JSON only where they have another value than this one."""
 
 
@@ -58,6 +59,8 @@ class Policy:
         damping: of the curvature, relative to its mean eigenvalue; None for that of the index.
         basis: `output`, and each output distributes its own weight; or `period`, and measures are added up first.
         negative: `zero`, and negative measures count for nothing; or `net`, and they are set off within the period.
+        thoughts: `context`, and a model's thoughts are part of what its answer followed; or `paid`, and they are valued
+            with the answer.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -70,9 +73,11 @@ class Policy:
     damping: float | None = None
     basis: Basis = "output"
     negative: Negative = "zero"
+    thoughts: Thoughts = "context"
 
     def __post_init__(self) -> None:
-        for name, known in (("measure", Measure), ("basis", Basis), ("negative", Negative)):
+        kinds = (("measure", Measure), ("basis", Basis), ("negative", Negative), ("thoughts", Thoughts))
+        for name, known in kinds:
             if getattr(self, name) not in get_args(known):
                 raise InvalidRequestError(f"{name} is {getattr(self, name)!r}; it must be one of {get_args(known)}")
         for name in ("noise_floor", "alpha", "beta", "gamma", "damping"):
@@ -113,8 +118,8 @@ class Policy:
 
     @property
     def of_one_output(self) -> Policy:
-        """The policy as far as a validation can test it: its measure, but not how measures are added up."""
-        return replace(self, basis="output", negative="zero")
+        """The policy as far as a validation can test it: its measure, but neither thoughts nor how it is added up."""
+        return replace(self, basis="output", negative="zero", thoughts="context")
 
     @property
     def fingerprint(self) -> str:

@@ -266,10 +266,15 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
         type=click.Choice(["zero", "net"]),
         help="Negative measures count as zero, or are set off within the period.",
     )
+    @click.option(
+        "--thoughts",
+        type=click.Choice(["context", "paid"]),
+        help="A model's thoughts are context of its answer, or are valued with it.",
+    )
     @click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
     @functools.wraps(command)
     def with_policy(*args: Any, **kwargs: Any) -> R:
-        names = ("measure", "alpha", "beta", "gamma", "basis", "negative", "noise_floor")
+        names = ("measure", "alpha", "beta", "gamma", "basis", "negative", "thoughts", "noise_floor")
         # Only what was typed: the rest keeps the defaults of `Policy`, or of the period to restate.
         given = {name: kwargs.pop(name) for name in names}
         return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)

@@ -25,7 +25,8 @@ R = TypeVar("R")
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option("--source", help="Name within which ids are unique.  [default: the log's format]")
 @field_option
-@click.option("--occurred-at", metavar="TIME", help="Time of outputs whose log has none (Anthropic batches).")
+@click.option("--occurred-at", metavar="TIME", help="Time of outputs whose log has none (Anthropic messages).")
+@click.option("--model-name", metavar="NAME", help="Model of outputs whose log names none (some traces, llama.cpp).")
 @click.option(
     "--max-weight",
     envvar="CREDIT_MAX_WEIGHT",
@@ -62,6 +63,7 @@ def ingest_outputs(
     source: str | None,
     fields: dict[str, str],
     occurred_at: str | None,
+    model_name: str | None,
     max_weight: str,
     max_ahead: int,
     user_key: Path | None,
@@ -71,9 +73,11 @@ def ingest_outputs(
     """Log a model's outputs from FILE..., in credit's own format or that of other software.
 
     Own format (JSON, CSV, Parquet): id, occurred_at (with time zone), model, prompt or messages, completion; optional
-    weight, source, user. Other formats are recognised record by record: OpenAI chat completions, OpenAI and Anthropic
-    batches (give requests and results in one call), LiteLLM logging payloads, OpenTelemetry spans (OTLP JSON), Langfuse
-    observations, MLflow traces.
+    thoughts, weight, source, user. Other formats are recognised record by record: requests and responses of OpenAI's
+    and Anthropic's APIs, Ollama, llama.cpp, SGLang and Gemini; batches (give requests and results in one call);
+    LiteLLM, OpenTelemetry, OpenInference, Langfuse, MLflow. docs/logs.md describes each.
+
+    Thoughts of a model are context of its answer: the answer alone is paid for.
 
     A user's id is kept as a pseudonym, a keyed hash. Machines that log into one ledger need one --user-key.
 
@@ -103,6 +107,7 @@ def ingest_outputs(
                 fields=fields,
                 requests=requests,
                 occurred_at=moment,
+                model=model_name or "",
                 limits=limits,
                 key=key,
                 new_key=new_user_key,

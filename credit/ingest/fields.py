@@ -83,7 +83,8 @@ def filled(text: str) -> str:
     return storable(text)
 
 
-def _name(text: str) -> str:
+def check_name(text: str) -> str:
+    """Return a text that can name something: one line, not too long; raise FieldError for any other."""
     if len(text) > _NAME_LIMIT:
         raise FieldError(f"has {len(text)} characters; {_NAME_LIMIT} is the most")
     if _CONTROL.search(text):
@@ -342,7 +343,7 @@ def _given_text(value: object) -> str:
 
 Text = Annotated[str, AfterValidator(storable)]
 FilledText = Annotated[str, AfterValidator(filled)]
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 ProviderName = Annotated[Name, AfterValidator(_visible)]
 Identifier = Annotated[Name, BeforeValidator(_identifier)]
 ProviderKey = Annotated[str, AfterValidator(_provider)]

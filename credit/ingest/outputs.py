@@ -76,6 +76,7 @@ class OutputReader:
             the own format.
         requests: requests of batches, for results: `read_batch_requests`.
         occurred_at: time of outputs whose log has none (Anthropic's message batches).
+        model: name of the model of outputs whose log has none; empty: not given.
         limits: outputs beyond them are quarantined.
         key: makes the pseudonyms of users and texts; without it, outputs have none.
 
@@ -92,18 +93,19 @@ class OutputReader:
         fields: Mapping[str, str] | None = None,
         requests: BatchRequests | None = None,
         occurred_at: datetime | None = None,
+        model: str = "",
         limits: OutputLimits | None = None,
         key: PseudonymKey | None = None,
     ) -> None:
         self._names = field_names(own.NAMES, fields) if fields else None
         check_input(path)
         self._path, self._source = path, source
-        self._requests, self._occurred_at = requests or BatchRequests(), occurred_at
+        self._requests, self._occurred_at, self._model = requests or BatchRequests(), occurred_at, model
         self._limits, self._key = limits or OutputLimits(), key
         self._restart()
 
     def _restart(self) -> None:
-        self._context = LogContext(self._requests, self._occurred_at)
+        self._context = LogContext(self._requests, self._occurred_at, model=self._model)
         self._ignored: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._yielded = 0

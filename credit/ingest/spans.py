@@ -80,11 +80,15 @@ class LogContext:
         requests: requests of batches, from all files of the command.
         occurred_at: time of outputs whose log has none.
         spans: spans met so far.
+        model: name of the model of outputs whose log has none; empty: not given.
+        asked: messages of events that came before their answer, by trace and span.
     """
 
     requests: BatchRequests = field(default_factory=BatchRequests)
     occurred_at: datetime | None = None
     spans: SpansMet = field(default_factory=SpansMet)
+    model: str = ""
+    asked: dict[tuple[str, str], list[dict[str, object]]] = field(default_factory=dict)
 
 
 def read_spans(

@@ -17,7 +17,7 @@ from credit.ledger import identities
 from credit.ledger.database import serialise_writers
 from credit.ledger.identities import Key, Rival, Span, keys_of
 from credit.ledger.indexes import models
-from credit.ledger.outputs import content_sha256
+from credit.ledger.outputs import content_sha256, output_context
 from credit.ledger.schema import ingest_file, output
 from credit.ledger.seals import add_rows
 from credit.ledger.sql import insert_rows, next_id
@@ -293,7 +293,8 @@ class _Batch:
         item, number, digest = self._items[n], self._next, self._digests[n]
         self._next += 1
         line = self._lines[n] if self._lines else None
-        turns = canonical_json([(turn.role, turn.content) for turn in item.messages]) if item.messages else None
+        context = output_context(item)
+        turns = canonical_json(context) if context else None
         self._rows.append((
             number, item.source, item.external_id, self._models[item.model], self._file_id, utc_text(item.occurred_at),
             item.prompt, turns, item.completion, item.weight_micro, digest, item.user or None, item.text or None, line,
@@ -331,8 +332,8 @@ def _doubled(rivals: Sequence[Rival]) -> str:
 
 def _is_storable(item: LoggedOutput) -> bool:
     identity = item.identity
-    texts = [item.source, item.external_id, item.model, item.prompt, item.completion]
-    texts += [part for message in item.messages for part in (message.role, message.content)]
+    texts = [item.source, item.external_id, item.model, item.prompt, item.completion, item.thoughts, item.template]
+    texts += [part for message in item.messages for part in (message.role, message.content, message.extra)]
     texts += [identity.trace, identity.span, identity.parent, identity.response, identity.request]
     return bool(item.external_id) and 0 <= item.weight_micro <= MAX_AMOUNT and is_storable(*texts)
 

@@ -39,12 +39,24 @@ def content_sha256(item: LoggedOutput) -> str:
         utc_text(item.occurred_at),
         item.model,
         item.prompt,
-        [(message.role, message.content) for message in item.messages],
+        output_context(item),
         item.completion,
         item.weight_micro,
         *pseudonyms,
     )
     return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
+def output_context(item: LoggedOutput) -> object:
+    """Return what the model saw beside the prompt: its messages, as lists of role and content.
+
+    An object with the messages stands for them where there is more: thoughts, or what the chat template got beside
+    the messages. So they are kept, hashed and deleted with the messages, and older outputs keep their hash.
+    """
+    turns = [(turn.role, turn.content, *([turn.extra] if turn.extra else [])) for turn in item.messages]
+    more = {"thoughts": item.thoughts, "template": item.template}
+    said = {name: text for name, text in more.items() if text}
+    return {"messages": turns, **said} if said else turns
 
 
 def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:
@@ -132,7 +144,7 @@ def changed_outputs(conn: Connection) -> Iterator[int]:
     for row in conn.execute(query, execution_options={"yield_per": 1000}):
         try:
             digest = content_sha256(_to_stored(row).output)
-        except (TypeError, ValueError):  # no moment, or no messages
+        except (KeyError, TypeError, ValueError):  # no moment, or no messages
             digest = ""
         if digest != row.content_sha256:
             yield row.id
@@ -143,6 +155,8 @@ def _stored() -> Select[tuple[object, ...]]:
 
 
 def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
+    context = json.loads(row.messages_json or "[]")
+    more = context if isinstance(context, dict) else {"messages": context}
     item = LoggedOutput(
         source=row.source,
         external_id=row.external_id,
@@ -150,10 +164,12 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
         model=row.model,
         completion=row.completion,
         prompt=row.prompt,
-        messages=tuple(Message(role, content) for role, content in json.loads(row.messages_json or "[]")),
+        messages=tuple(Message(*turn) for turn in more["messages"]),
         weight_micro=row.weight_micro,
         user=row.user_hmac or "",
         text=row.text_hmac or "",
+        thoughts=more.get("thoughts", ""),
+        template=more.get("template", ""),
     )
     return StoredOutput(row.id, item)
 

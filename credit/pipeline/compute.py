@@ -29,7 +29,7 @@ from credit.ledger.score_books import Score, WrittenBook, ensure_run, register_b
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.pipeline.index import check_providers, open_registered, register
 from credit.pipeline.workspace import Workspace
-from credit.records import CREDIT, Group
+from credit.records import CREDIT, Group, LoggedOutput
 from credit.storage import canonical_json
 from credit.valuation import AttributionIndex, Valuation
 from credit.valuation.tokens import Encoder
@@ -132,13 +132,18 @@ def _compute_index(
     encoder = model.encoder(index.output_length(model))
 
     def value(chunk: Sequence[StoredOutput], non_finite: list[int]) -> Valuation:
-        outputs = [stored.output for stored in chunk]
+        outputs = [as_paid(stored.output, policy) for stored in chunk]
         return index.value(model, outputs, noise_floor=policy.noise_floor, non_finite=non_finite)
 
     for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, value, report):
         _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, report)
         if progress:
             progress(report.valued + len(report.refused), total)
+
+
+def as_paid(output: LoggedOutput, policy: Policy) -> LoggedOutput:
+    """Return an output with the completion that a policy pays for."""
+    return output.with_thoughts_in_completion if policy.thoughts == "paid" else output
 
 
 def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:

@@ -42,6 +42,7 @@ def ingest_outputs(
     fields: Mapping[str, str] | None = None,
     requests: BatchRequests | None = None,
     occurred_at: datetime | None = None,
+    model: str = "",
     limits: OutputLimits | None = None,
     key: PseudonymKey | None = None,
     new_key: bool = False,
@@ -59,7 +60,14 @@ def ingest_outputs(
     """
     key = key or own_key(workspace.pseudonym_key)
     reader = OutputReader(
-        path, source=source, fields=fields, requests=requests, occurred_at=occurred_at, limits=limits, key=key
+        path,
+        source=source,
+        fields=fields,
+        requests=requests,
+        occurred_at=occurred_at,
+        model=model,
+        limits=limits,
+        key=key,
     )
     digest = sha256_file(path)
     with (

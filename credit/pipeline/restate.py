@@ -194,7 +194,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         MismatchError, IntegrityError: as opening an index does.
     """
     # Models take seconds to import, and a restatement by policy needs none.
-    from credit.pipeline.compute import DEFAULT_CHUNK, paid_measures
+    from credit.pipeline.compute import DEFAULT_CHUNK, as_paid, paid_measures
     from credit.pipeline.index import check_providers
     from credit.valuation import AttributionIndex
 
@@ -214,7 +214,8 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
                 raise LedgerError(
                     f"{folder} is an index of {index.manifest.name}, but the period has outputs of {others[0]}"
                 )
-            valued = index.value(model, [stored.output for stored in chunk], noise_floor=policy.noise_floor)
+            outputs = [as_paid(stored.output, policy) for stored in chunk]
+            valued = index.value(model, outputs, noise_floor=policy.noise_floor)
             for stored, measures in zip(chunk, paid_measures(valued, policy), strict=True):
                 item = stored.output
                 yield MeasuredOutput(policy, item.name, item.weight_micro, index.groups, measures)
@@ -228,6 +229,8 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
     uses_floor = new.measure in ("support", "effect")
     if new.damping != old.damping:
         raise InvalidRequestError("another damping needs the index and its model: --index DIR")
+    if new.thoughts != old.thoughts:
+        raise InvalidRequestError("other --thoughts need the index and its model: --index DIR")
     if uses_floor and new.noise_floor != old.noise_floor:
         raise InvalidRequestError(
             f"{new.measure} above a noise floor of {new.noise_floor} needs the index and its model: --index DIR"

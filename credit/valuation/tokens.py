@@ -6,7 +6,7 @@ import hashlib
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,13 @@ from numpy.typing import NDArray
 
 from credit.errors import InputError
 from credit.records import LoggedOutput, Message, TrainingRecord
+from credit.valuation.chats import (
+    ChatMessage,
+    template_arguments,
+    template_messages,
+    with_thoughts,
+    without_open_mark,
+)
 
 TEMPLATE_SECONDS = 5.0
 """Computing time for the chat template of one conversation, at most. A template is a program of the model's maker."""
@@ -243,18 +250,29 @@ class Encoder:
 
     def read_output(self, output: LoggedOutput) -> OutputReading:
         """Return the windows of a logged output, and what they lack of its context; see `output`."""
-        if output.messages:
-            with _named(output.name):
-                before = self._render(output.messages, output.occurred_at, generate=True)
-            context = self._encode(before)
-        else:
-            before = output.prompt
-            context = [*self._prefix, *self._encode(before)]
-        predicted, _ = self._continuation(before, output.completion)
+        with _named(output.name):
+            before = self._before(output)
+        context = self._encode(before) if output.messages else [*self._prefix, *self._encode(before)]
+        predicted, _ = self._continuation(before, without_open_mark(before, output.completion))
         windows = list(self._windows(output.external_id, context, predicted, overlap=self._max_length // 2))
         if not windows:
             raise InputError(f"{output.name}: there is no token to predict")
         return OutputReading(windows, self._shortage(context, predicted, windows))
+
+    def _before(self, output: LoggedOutput) -> str:
+        """Return the text that the model saw when it began the answer: the prompt or chat, and its thoughts."""
+        if not output.messages:
+            return with_thoughts(output.prompt, output, "", None) if output.thoughts else output.prompt
+        chat, given = template_messages(output.messages), template_arguments(output)
+        prompt = self._render(chat, output.occurred_at, given, generate=True)
+        if not output.thoughts:
+            return prompt
+        return with_thoughts(
+            prompt,
+            output,
+            str(self._tokenizer.chat_template),
+            lambda answer: self._render([*chat, answer], output.occurred_at, given, generate=False),
+        )
 
     def _shortage(self, context: Sequence[int], predicted: Sequence[int], windows: Sequence[Window]) -> str:
         size, limit = len(context) + len(predicted), self._max_length
@@ -340,8 +358,8 @@ class Encoder:
 
     def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[str, str]:
         """Return the text of a chat up to the assistant's turn, and the text of that turn."""
-        prompt = self._render(before, self._today, generate=True)
-        whole = self._render(after, self._today, generate=False)
+        prompt = self._render(template_messages(before), self._today, {}, generate=True)
+        whole = self._render(template_messages(after), self._today, {}, generate=False)
         if not whole.startswith(prompt):
             raise InputError(
                 "the chat template does not continue its own generation prompt; "
@@ -349,7 +367,9 @@ class Encoder:
             )
         return prompt, whole[len(prompt) :]
 
-    def _render(self, messages: Sequence[Message], now: datetime, *, generate: bool) -> str:
+    def _render(
+        self, messages: Sequence[ChatMessage], now: datetime, given: Mapping[str, object], *, generate: bool
+    ) -> str:
         if not getattr(self._tokenizer, "chat_template", None):
             raise InputError("the model has no chat template; give prompt and completion instead of messages")
         if self._stops >= TEMPLATE_STOPS:
@@ -359,14 +379,15 @@ class Encoder:
             )
         try:
             with _bounded_time(TEMPLATE_SECONDS):
-                template: str = self._tokenizer.get_chat_template()
+                template: str = self._tokenizer.get_chat_template(tools=given.get("tools"))
                 dated = "strftime_now" in template
                 text: str = self._tokenizer.apply_chat_template(
-                    [{"role": m.role, "content": m.content} for m in messages],
+                    list(messages),
                     chat_template=_CLOCK + template if dated else template,
                     tokenize=False,
                     add_generation_prompt=generate,
                     time_codes={code: now.strftime(code) for code in _TIME_CODES} if dated else None,
+                    **given,
                 )
         except _TemplateStopped:
             self._stops += 1
@@ -382,7 +403,7 @@ class Encoder:
                 f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
             ) from error
         self._stops = 0
-        if len(text) > TEMPLATE_GROWTH * (1000 + sum(len(m.content) for m in messages)):
+        if len(text) > TEMPLATE_GROWTH * (1000 + len(str(messages)) + len(str(given))):
             raise InputError(
                 f"the model's chat template makes {len(text)} characters of these messages; give prompt and completion "
                 "instead, or another template"

@@ -22,7 +22,7 @@ def _line(row: object) -> bytes:
 
 BAD_OUTPUTS = {
     "malformed line": (b'{"id": "x", "prompt"', "malformed JSON"),
-    "empty completion": (_line(output_row(61, completion="  ")), "`completion` is empty"),
+    "a completion of no text": (_line(output_row(61, completion=5)), "`completion` must be a text"),
     "missing field": (_line(output_row(61, model=None)), "`model` is missing"),
     "unknown model": (_line(output_row(61, model="other")), "model 'other' has no index (known: tiny)"),
     "wrong type": (_line(output_row(61, completion=7)), "`completion` must be a text"),
@@ -78,7 +78,7 @@ def test_limits_are_options_and_the_environments(site, tmp_path, monkeypatch):
 
 def test_a_log_that_grows_alarms_once_for_every_bad_record_and_keeps_them_in_one_file(site, tmp_path):
     log, folder = tmp_path / "log.jsonl", site.data_dir / "quarantine"
-    lines = [_line(output_row(60)), b"{", b"[1]", _line(output_row(61, completion=""))]
+    lines = [_line(output_row(60)), b"{", b"[1]", _line(output_row(61, completion=5))]
     seen = []
     for end, bad, code in ((2, 1, EXIT_PARTIAL), (2, 0, 0), (4, 2, EXIT_PARTIAL), (4, 0, 0)):
         log.write_bytes(b"\n".join(lines[:end]) + b"\n")
@@ -106,12 +106,13 @@ def test_a_batch_of_another_vendor_is_logged_from_its_requests_and_results(site,
     assert "the request 'request-0' is missing; give the batch's input file in the same call" in alone.stderr
     assert "does not say when it was answered" in site.run("ingest-outputs", *files, code=EXIT_PARTIAL).stderr
     both = site.run("ingest-outputs", results, requests, "--occurred-at", "2025-03-01T09:30:00Z")
-    assert f"{results}: 2 logged, 0 known already, 0 quarantined\n  2 skipped: the call failed\n  2 skip" in both.stdout
-    assert f"{requests}: 0 logged, 0 known already, 0 quarantined\n  1 skipped: requests of a batch" in both.stdout
+    skipped = "1 skipped: the answer is a call of a tool\n  2 skipped: the call failed"
+    assert f"{results}: 3 logged, 0 known already, 0 quarantined\n  {skipped}" in both.stdout
+    assert f"{requests}: 0 logged, 0 known already, 0 quarantined\n  1 skipped: requests, which belong" in both.stdout
     assert not list((site.data_dir / "quarantine").glob("anthropic*"))
     again = site.json("ingest-outputs", results, requests, traces, "--occurred-at", "2025-03-01T09:30:00Z")
     assert [file["accepted"] for file in again["files"]] == [0, 0, 0]
-    assert again["files"][0]["skipped"] == {"the call failed": 2, "the model called a tool; only text can be valued": 2}
+    assert again["files"][0]["skipped"] == {"the call failed": 2, "the answer is a call of a tool": 1}
     assert (
         "--occurred-at has no time zone"
         in site.run("ingest-outputs", results, "--occurred-at", "2025-03-01", code=EXIT_USAGE).stderr

@@ -126,8 +126,6 @@ def test_csv_parquet_gzip_and_json_lines_say_the_same(tmp_path):
         ({"occurred_at": "0001-01-01T00:00:00+23:00"}, "`occurred_at` is outside the calendar"),
         ({"model": 5}, "`model` must be a text"),
         ({"completion": None}, "`completion` is missing"),
-        ({"completion": ""}, "`completion` is empty"),
-        ({"completion": " \n"}, "`completion` is empty"),
         ({"completion": ["A"]}, "`completion` must be a text"),
         ({"completion": "a\0b"}, "`completion` holds a NUL character"),
         ({"completion": "\ud83d"}, "`completion` holds half a character"),
@@ -142,7 +140,7 @@ def test_csv_parquet_gzip_and_json_lines_say_the_same(tmp_path):
         ({"messages": [{"content": "Q"}]}, "`messages` 0: `role` must be a name"),
         ({"messages": [{"role": "user", "content": None}]}, "`messages` 0: `content` must be a text or a list"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "`messages` 0: `content` holds a part"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "`messages` 0: calls of tools"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "`messages` 0: holds a call of a tool without a"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_quarantined_and_its_neighbours_are_read(tmp_path, change, error):
@@ -228,7 +226,7 @@ def choice(index: int, content: object, **fields: object) -> dict[str, object]:
 
 def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(tmp_path):
     parts = [{"type": "text", "text": "B"}, {"type": "text", "text": "C"}]
-    choices = [choice(0, "A"), choice(1, parts), choice(2, None, refusal="no"), choice(3, None)]
+    choices = [choice(0, "A"), choice(1, parts), choice(2, None, refusal="no"), choice(3, 5), choice(4, None)]
     path = write(tmp_path, {"request": REQUEST, "response": {**RESPONSE, "choices": choices}})
     reader = OutputReader(path)
     first, second, third = reader
@@ -237,15 +235,15 @@ def test_each_of_several_choices_becomes_an_output_and_a_bad_one_stops_no_other(
     assert (first.record.external_id, first.record.completion) == ("chatcmpl-1#0", "A")
     assert (second.record.external_id, second.record.completion) == ("chatcmpl-1#1", "BC")
     assert isinstance(third, Quarantined)
-    assert third.error == "OpenAI chat: choice 3: `content` is null"
-    assert reader.skipped == {"the model refused": 1}
+    assert third.error == "OpenAI chat: choice 3: `content` must be a text or a list of text parts"
+    assert reader.skipped == {"the model refused": 1, "the answer is empty": 1}
 
 
 @pytest.mark.parametrize(
     ("response", "error"),
     [
-        ({"choices": [choice(0, None)]}, "choice 0: `content` is null"),
-        ({"choices": [choice(0, "")]}, "choice 0: `content` is empty"),
+        ({"choices": [{"index": 0, "message": {"role": "assistant"}}]}, "choice 0: `message` has no `content`"),
+        ({"choices": [choice(0, "a\0b")]}, "choice 0: `content` holds a NUL character"),
         ({"choices": [choice(0, [{"type": "audio"}])]}, "choice 0: `content` holds a part that is not text"),
         ({"choices": [{"index": 0, "text": "A"}]}, "choice 0: `message` is missing"),
         ({"choices": [choice(0, "A"), choice(0, "B")]}, "`choices` need indexes"),
@@ -267,7 +265,12 @@ def test_a_call_that_cannot_be_used_is_quarantined_with_the_reason(tmp_path, res
 @pytest.mark.parametrize(
     ("response", "reason"),
     [
-        ({"choices": [choice(0, "x", tool_calls=[{}])]}, "the model called a tool; only text can be valued"),
+        ({"choices": [choice(0, None, tool_calls=[{}])]}, "the answer is a call of a tool"),
+        ({"choices": [choice(0, " ", tool_calls=[{}])]}, "the answer is a call of a tool"),
+        ({"choices": [choice(0, None)]}, "the answer is empty"),
+        ({"choices": [choice(0, "\n")]}, "the answer is empty"),
+        ({"choices": [choice(0, None, reasoning_content="Hm.")]}, "the model thought and did not begin its answer"),
+        ({"choices": [choice(0, "<think>Hm.")]}, "the model thought and did not begin its answer"),
         ({"choices": [choice(0, None, refusal="no")]}, "the model refused"),
         ({"choices": [choice(0, [{"type": "refusal", "refusal": "no"}])]}, "the model refused"),
         ({"error": {"message": "overloaded"}}, "the call failed"),
@@ -282,14 +285,21 @@ def test_a_call_without_a_text_is_counted_and_not_quarantined(tmp_path, response
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        (RESPONSE, "the request's `messages` are missing"),
-        ({"request": {"model": "m"}, "response": RESPONSE}, "the request's `messages` are missing"),
-        ({"request": REQUEST, "response": "A"}, "`response` must be a JSON object"),
-        ({"request": REQUEST, "response": {"body": "A"}}, "`response` must be a JSON object"),
+        (RESPONSE, "OpenAI chat: the request's `messages` are missing"),
+        ({"request": {"model": "m"}, "response": RESPONSE}, "OpenAI chat: the request's `messages` are missing"),
+        ({"request": REQUEST, "response": "A"}, "request and response: `response` must be a JSON object"),
+        ({"request": REQUEST, "response": {"body": "A"}}, "request and response: `response` must be a JSON object"),
     ],
 )
 def test_half_a_call_is_quarantined(tmp_path, line, error):
-    assert refused(write(tmp_path, line)).error.startswith(f"OpenAI chat: {error}")
+    assert refused(write(tmp_path, line)).error.startswith(error)
+
+
+@pytest.mark.parametrize("completion", ["", " \n"])
+def test_an_empty_completion_is_counted_and_not_quarantined(tmp_path, completion):
+    reader = OutputReader(write(tmp_path, {**OWN, "completion": completion}))
+    assert list(reader) == []
+    assert reader.skipped == {"the answer is empty": 1}
 
 
 def test_a_field_that_is_not_used_is_named_and_counted(tmp_path):

@@ -11,8 +11,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from credit.ingest import batch_requests
+from credit.ingest.apis import APIS
 from credit.ingest.calls import Entry, SpanEntry
-from credit.ingest.formats import anthropic_batch, langfuse, litellm, mlflow, openai_batch, openai_chat, otlp, own
+from credit.ingest.formats import (
+    anthropic_batch,
+    langfuse,
+    litellm,
+    mlflow,
+    openai_batch,
+    openinference,
+    otlp,
+    own,
+    pairs,
+)
 from credit.ingest.spans import LogContext
 from credit.records import OWN_SOURCE
 
@@ -26,7 +37,8 @@ class FormatReader(Protocol):
         FIELDS: names of the fields that it reads.
     """
 
-    FIELDS: frozenset[str]
+    @property
+    def FIELDS(self) -> frozenset[str]: ...  # noqa: D102, N802  # described above; a constant of a module
 
     def matches(self, record: Record, /) -> bool:
         """Return True for a record of this format, unless it is of one before it in the table."""
@@ -65,14 +77,18 @@ FORMATS = (
     LogFormat("anthropic-batch", "Anthropic batch", "custom_id, result", anthropic_batch),
     LogFormat("litellm", "LiteLLM", "call_type, startTime", litellm),
     LogFormat("otel", "OpenTelemetry", "resourceSpans", otlp),
+    LogFormat("openinference", "Phoenix", "context.span_id, span_kind", openinference),
     LogFormat("mlflow", "MLflow", "info, data", mlflow),
     LogFormat(langfuse.SOURCE, "Langfuse", "type, traceId, startTime", langfuse),
-    LogFormat("openai", "OpenAI chat", "request and response", openai_chat, names_unread=True),
+    *(LogFormat(api.SOURCE, api.NAME, api.RECOGNISED_BY, pairs.PairReader(api), names_unread=True) for api in APIS),
     OWN,
+    LogFormat("pairs", "request and response", "request, response", pairs),
 )
 KNOWN_FIELDS = frozenset[str]().union(*(log.reader.FIELDS for log in FORMATS))
 
 
 def format_of(record: Record) -> LogFormat | None:
     """Return the format of a record; None: it is of no known one."""
+    if "completion" in record and "occurred_at" in record:
+        return OWN
     return next((log for log in FORMATS if log.reader.matches(record)), None)

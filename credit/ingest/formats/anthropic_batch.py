@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from credit.errors import InputError
-from credit.ingest.calls import FAILED, Call, Entry, answer_of
-from credit.ingest.fields import Identifier, InputModel, Name, validate
+from credit.ingest.apis import anthropic
+from credit.ingest.calls import FAILED, Entry
+from credit.ingest.exchanges import Beside, calls_of
+from credit.ingest.fields import Identifier, InputModel, validate
 from credit.ingest.spans import LogContext
-from credit.records import CallIdentity
 
 FIELDS = frozenset({"custom_id", "result"})
 
@@ -25,12 +26,6 @@ class _ResultKind(InputModel):
 class _AnthropicResult(InputModel):
     custom_id: Identifier
     result: _ResultKind
-
-
-class _AnthropicMessage(InputModel):
-    id: Identifier
-    model: Name
-    content: list[object]
 
 
 def matches(record: Mapping[str, object]) -> bool:
@@ -51,11 +46,9 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
     message = result.get("message") if isinstance(result, dict) else None
     if found.result.type != "succeeded" or not isinstance(message, dict):
         raise InputError(f"a result of type {found.result.type[:60]!r} without a message")
-    fields = validate(_AnthropicMessage, message)
+    exchange = anthropic.exchange(message, context.requests.asked(found.custom_id))
     if context.occurred_at is None:
         raise InputError(
             "a message batch does not say when it was answered; give its `ended_at`: --occurred-at 2026-01-07T09:30:00Z"
         )
-    messages = context.requests.messages(found.custom_id)
-    answers, identity = {0: answer_of(message)}, CallIdentity(response=fields.id)
-    return [Call(fields.id, context.occurred_at, fields.model, answers, messages=messages, identity=identity)]
+    return calls_of([exchange], Beside(occurred_at=context.occurred_at), "")

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part, user_of
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, user_of
 from credit.ingest.fields import Identifier, InputModel, Name, Timestamp, span_id, validate
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
+from credit.ingest.traced import read_traced
 
 SOURCE = "langfuse"
 _API = ("traceId", "parentObservationId", "startTime", "model")
@@ -94,11 +95,11 @@ def read_observation(record: Mapping[str, object], context: LogContext) -> Entry
         raise InputError("`output` is missing")
     started = _in_utc(record.get(time)) if is_export else record.get(time)
     fields = validate(_ExportedObservation if is_export else _ApiObservation, {**record, time: started})
-    prompt, messages = read_part(prompt_of, record.get("input"), "input")
+    exchange = read_traced(record.get("input"), record.get("output"), ("input", "output"))
     moment = fields.start_time.replace(microsecond=fields.start_time.microsecond // 1000 * 1000)
-    answers = read_part(answers_of, record.get("output"), "output")
-    identity, user = span.identity(), user_of(record, *_USERS)
-    return Call(fields.id, moment, fields.model, answers, prompt, messages, source=SOURCE, identity=identity, user=user)
+    identity, user = span.identity(response=exchange.id), user_of(record, *_USERS)
+    answers, asked = exchange.answers, exchange.asked
+    return Call(fields.id, moment, fields.model, answers, asked, source=SOURCE, identity=identity, user=user)
 
 
 def _in_utc(value: object) -> object:

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from credit.errors import InputError
-from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, answers_of, prompt_of, read_part, user_of
+from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, user_of
 from credit.ingest.fields import Identifier, InputModel, Name, UnixNanos, span_id, validate
 from credit.ingest.json_documents import parse_json
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
+from credit.ingest.traced import read_traced
 
 FIELDS = frozenset({"info", "data"})
 
@@ -78,11 +79,10 @@ def _read_span(trace: str, user: str, record: Mapping[str, object], context: Log
     if output is None:
         raise InputError("`mlflow.spanOutputs` is missing; the call had not ended")
     fields = validate(_MlflowSpan, {**record, "mlflow.llm.model": _value(attributes, "mlflow.llm.model")})
-    prompt, messages = read_part(prompt_of, _value(attributes, "mlflow.spanInputs"), "mlflow.spanInputs")
-    answers = read_part(answers_of, output, "mlflow.spanOutputs")
-    identity = span.identity()
+    exchange = read_traced(_value(attributes, "mlflow.spanInputs"), output, ("mlflow.spanInputs", "mlflow.spanOutputs"))
+    identity = span.identity(response=exchange.id)
     call = f"{trace}:{span.id}"
-    return Call(call, fields.started, fields.model, answers, prompt, messages, identity=identity, user=user)
+    return Call(call, fields.started, fields.model, exchange.answers, exchange.asked, identity=identity, user=user)
 
 
 def _value(attributes: Mapping[str, object], name: str) -> object:

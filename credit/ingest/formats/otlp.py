@@ -1,49 +1,61 @@
-"""Spans of OpenTelemetry in OTLP's JSON, by the semantic conventions for generative AI (1.37 and later).
+"""OpenTelemetry in OTLP's JSON: spans and log events of calls of a model.
 
-A document holds spans by resource and scope. Values are tagged with their type; messages are structured, or JSON in a
-text. `gen_ai.operation.name` tells a call of a model from the spans of agents and tools around it.
+A document holds spans, or log records, by resource and scope. Values are tagged with their type. Conventions differ in
+where the texts are:
+
+- 1.37 and later: `gen_ai.input.messages` and `gen_ai.output.messages`, structured or JSON in a text, as attributes of
+  the span, or of an event `gen_ai.client.inference.operation.details` in the span or in the log;
+- before: an event for each message (`gen_ai.user.message`, ...) and for each answer (`gen_ai.choice`), in the log or in
+  the span, or `gen_ai.prompt.0.content` and `gen_ai.completion.0.content` as attributes of the span (OpenLLMetry);
+- OpenInference, and Langfuse's client, have attributes of their own.
+
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding,
-https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
+https://opentelemetry.io/docs/specs/semconv/gen-ai/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
-from pydantic import Field
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from credit.errors import InputError
-from credit.ingest.calls import Answer, Call, Entry, Skipped, SpanEntry, answer_of_parts, as_text_parts, user_of
-from credit.ingest.fields import FieldError, InputModel, Name, UnixNanos, span_id, text_of, unix_nanos, validate
-from credit.ingest.formats import langfuse
+from credit.ingest.attributes import attributes_of, log_records_of, nested, objects, plain, spans_of
+from credit.ingest.calls import Answer, Asked, Entry, Skipped, SpanEntry, Unusable, read_part, user_of
+from credit.ingest.conversations import answer_of, asked_of, asked_of_request, decoded
+from credit.ingest.exchanges import Beside, Exchange, calls_of
+from credit.ingest.fields import FieldError, span_id, unix_nanos
+from credit.ingest.formats import langfuse, openinference
 from credit.ingest.json_documents import parse_json
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
-from credit.records import Message
+from credit.records import CallIdentity
 
 FIELDS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
 
-_CHATS = ("chat", "generate_content")
-_CALLED = ("tool_call", "tool_call_response")
-_LANGFUSE = "langfuse.observation."
-_USERS = ("user.id", "enduser.id", "enduser.pseudo.id", "langfuse.user.id")
-_READ = ("gen_ai.", "error.type", "llm.model_name", "llm.request.type", _LANGFUSE, *_USERS)
-_OTHERS = frozenset(
-    {"gen_ai.output.messages", "gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.type"}
+_CALLS = ("chat", "generate_content", "text_completion")
+_NO_CALLS = (
+    *("embeddings", "execute_tool", "invoke_agent", "create_agent", "invoke_workflow", "retrieval", "plan"),
+    *("create_memory_store", "search_memory", "update_memory", "upsert_memory", "delete_memory"),
 )
-"""Attributes of a call by other or older conventions, such as OpenInference's."""
+"""Operations that are no call of a model, by the conventions."""
+_WRAPPERS = ("workflow", "task", "agent", "tool")
+_USERS = ("user.id", "enduser.id", "enduser.pseudo.id", "langfuse.user.id")
+_LANGFUSE = "langfuse.observation."
+_INPUT, _OUTPUT, _SYSTEM = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
+_DETAILS, _CHOICE = "gen_ai.client.inference.operation.details", "gen_ai.choice"
+_OLD_EVENTS = {"gen_ai.content.prompt": "gen_ai.prompt", "gen_ai.content.completion": "gen_ai.completion"}
+_SIGNS = (
+    *("gen_ai.request.model", "gen_ai.response.model", "gen_ai.system", "gen_ai.provider.name", "llm.request.type"),
+    *("llm.model_name", "ai.model.id"),
+)
+"""Attributes that calls have by other or unknown conventions too."""
+_MODELS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
 _NO_CONTENT = (
-    "`gen_ai.output.messages` is missing: content was not recorded; set"
-    " OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and"
+    "`gen_ai.output.messages` is missing: content was not recorded here. If log events have it, give their file; else"
+    " set OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental and"
     " OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only"
 )
-
-
-class _OtlpSpan(InputModel):
-    trace_id: Name = Field(alias="traceId")
-    span_id: Name = Field(alias="spanId")
-    started: UnixNanos = Field(alias="startTimeUnixNano")
-    model: Name = Field(alias="gen_ai.response.model")
-    id: Name | None = Field(alias="gen_ai.response.id", default=None)
+_ASKED_FIRST = Skipped("events with what was asked, which belong to an answer")
+_NO_EVENT = Skipped("log records that are no event of a call of a model")
 
 
 def matches(record: Mapping[str, object]) -> bool:
@@ -52,71 +64,161 @@ def matches(record: Mapping[str, object]) -> bool:
 
 
 def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | SpanEntry]:
-    """Return the calls of the spans in a document.
+    """Return the calls of the spans and log events in a document.
 
     Raises:
         InputError: the document is malformed.
     """
-    found = read_spans(_spans(record), lambda span: _read_span(span, context), "startTimeUnixNano", context.spans)
-    return found or [Skipped("documents without spans")]
-
-
-def _spans(record: Mapping[str, object]) -> Iterator[dict[str, object]]:
-    for resource in _list(record, "resourceSpans"):
-        for scope in _list(resource, "scopeSpans"):
-            yield from _list(scope, "spans")
-
-
-def _list(owner: Mapping[str, object], name: str) -> list[dict[str, object]]:
-    items = owner.get(name)
-    if items is None:
-        return []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InputError(f"`{name}` must be a list of objects")
-    return items
+    found = read_spans(spans_of(record), lambda span: _read_span(span, context), "startTimeUnixNano", context.spans)
+    found += [_read_event(event, context) for event in log_records_of(record)]
+    if found:
+        return found
+    return [Skipped("metrics" if "resourceMetrics" in record else "documents without spans and log records")]
 
 
 def _read_span(record: Mapping[str, object], context: LogContext) -> Entry:
-    attributes = _attributes(record)
+    attributes = attributes_of(record)
+    ids = (span_id(record.get("traceId")), span_id(record.get("spanId")), span_id(record.get("parentSpanId")))
+    failed = "error.type" in attributes or _has_failed(record)
     if _LANGFUSE + "type" in attributes:
         return langfuse.read_observation(_observation(record, attributes), context)
-    operation, output = attributes.get("gen_ai.operation.name"), attributes.get("gen_ai.output.messages")
+    if openinference.KIND in attributes:
+        span = openinference.span_of(attributes, *ids, failed=failed)
+        return openinference.read_span(attributes, span, _started(record, "startTimeUnixNano"), context)
+    content = attributes if _OUTPUT in attributes else _content_of_span(record, attributes)
     span = LoggedSpan(
-        span_id(record.get("traceId")),
-        span_id(record.get("spanId")),
-        span_id(record.get("parentSpanId")),
-        is_call=operation in _CHATS,
-        failed="error.type" in attributes or _has_failed(record),
-        answered=output is not None,
+        *ids, is_call=_is_call(attributes, content), failed=failed, answered=content.get(_OUTPUT) is not None
     )
-    skipped = context.spans.reason_to_skip(span)
-    if operation is None and not _OTHERS.isdisjoint(attributes):
-        raise InputError("`gen_ai.operation.name` is missing; only the conventions of 1.37 and later can be read")
-    if operation == "text_completion":
-        raise InputError("`gen_ai.operation.name` is 'text_completion'; only chats can be read")
-    if skipped:
+    if skipped := context.spans.reason_to_skip(span):
         return skipped
-    if output is None:
+    if not span.answered:
         raise InputError(_NO_CONTENT)
-    fields = validate(_OtlpSpan, {**record, **attributes})
-    name, answers, asked = fields.id or f"{span.trace}:{span.id}", _answers(output), _asked(attributes)
-    identity, user = span.identity(response=fields.id or ""), user_of(attributes, *_USERS)
-    return Call(name, fields.started, fields.model, answers, messages=asked, identity=identity, user=user)
+    return _call({**attributes, **content}, span, _started(record, "startTimeUnixNano"), context)
+
+
+def _is_call(attributes: Mapping[str, object], content: Mapping[str, object]) -> bool:
+    """Return True unless the conventions say that a span is something else."""
+    operation = attributes.get("gen_ai.operation.name")
+    if operation in _NO_CALLS or attributes.get("traceloop.span.kind") in _WRAPPERS:
+        return False
+    if operation in _CALLS or _OUTPUT in content:
+        return True
+    return operation is not None or any(name in attributes for name in _SIGNS)
+
+
+def _content_of_span(record: Mapping[str, object], attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what was asked and answered, where a span has it elsewhere than in the attributes of today."""
+    asked, answered = nested(attributes, "gen_ai.prompt"), nested(attributes, "gen_ai.completion")
+    messages: list[object] = []
+    choices: list[object] = []
+    for event in objects(record, "events"):
+        name, said = str(event.get("name")), attributes_of(event)
+        if name == _DETAILS:
+            return said
+        if name in _OLD_EVENTS:
+            value = decoded(said.get(_OLD_EVENTS[name]))
+            asked, answered = (value, answered) if name.endswith("prompt") else (asked, value)
+        elif name == _CHOICE:
+            choices.append(_answered(said))
+        elif name.startswith("gen_ai.") and name.endswith(".message"):
+            messages.append({"role": name.split(".")[1], **said})
+    found = {_INPUT: messages or asked, _OUTPUT: choices or answered}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _answered(said: Mapping[str, object]) -> object:
+    """Return the message in an event of an answer."""
+    message = decoded(said.get("message"))
+    found = message if isinstance(message, dict) else said
+    return {"role": "assistant", **found}
+
+
+def _read_event(record: Mapping[str, object], context: LogContext) -> SpanEntry:
+    context.spans.last = None
+    try:
+        entry = _entry_of_event(record, context)
+    except InputError as error:
+        entry = Unusable(str(error))
+    last = context.spans.last
+    return SpanEntry(entry, record, last.identity() if last else CallIdentity())
+
+
+def _entry_of_event(record: Mapping[str, object], context: LogContext) -> Entry:
+    attributes = attributes_of(record)
+    name = record.get("eventName") or attributes.get("event.name")
+    if not isinstance(name, str) or not name.startswith("gen_ai."):
+        return _NO_EVENT
+    body = plain(record.get("body"))
+    said = {**attributes, **(body if isinstance(body, dict) else {})}
+    if name.endswith(".message"):
+        key = span_id(record.get("traceId")), span_id(record.get("spanId"))
+        context.asked.setdefault(key, []).append({"role": name.split(".")[1], "content": None, **said})
+        return _ASKED_FIRST
+    return _event_of_answer(record, name, said, context) if name in (_DETAILS, _CHOICE) else _NO_EVENT
+
+
+def _event_of_answer(record: Mapping[str, object], name: str, said: Mapping[str, object], context: LogContext) -> Entry:
+    """Return the call in an event with an answer: all of it, or one after the events with its messages."""
+    key = span_id(record.get("traceId")), span_id(record.get("spanId"))
+    operation = said.get("gen_ai.operation.name")
+    answered = name == _CHOICE or said.get(_OUTPUT) is not None
+    span = LoggedSpan(*key, "", is_call=operation not in _NO_CALLS, failed="error.type" in said, answered=answered)
+    if skipped := context.spans.reason_to_skip(span):
+        return skipped
+    is_timed = record.get("timeUnixNano") not in (None, 0, "0")
+    moment = _started(record, "timeUnixNano" if is_timed else "observedTimeUnixNano")
+    if name == _DETAILS:
+        if not answered:
+            raise InputError(_NO_CONTENT)
+        return _call(said, span, moment, context)
+    if key not in context.asked:
+        raise InputError("the events with what was asked are missing before this answer; give them in the same file")
+    index = said.get("index", 0)
+    index = int(index) if isinstance(index, str) and index.isascii() and index.isdigit() else index
+    exchange = Exchange(
+        {index if isinstance(index, int) else 0: answer_of(_answered(said))},
+        read_part(asked_of, context.asked[key], "gen_ai.*.message"),
+    )
+    return _entry(exchange, _name(span, index), moment, span.identity(), said, context)
+
+
+def _name(span: LoggedSpan, index: object) -> str:
+    return f"{span.trace}:{span.id}" + (f"#{index}" if index else "")
+
+
+def _model(attributes: Mapping[str, object], context: LogContext) -> str:
+    return next((str(attributes[name]) for name in _MODELS if isinstance(attributes.get(name), str)), context.model)
+
+
+def _call(said: Mapping[str, object], span: LoggedSpan, moment: datetime, context: LogContext) -> Entry:
+    number = said.get("gen_ai.response.id")
+    response = number if isinstance(number, str) else ""
+    exchange = Exchange(_answers(said[_OUTPUT]), _asked(said))
+    identity = span.identity(response=response)
+    return _entry(exchange, response or _name(span, 0), moment, identity, said, context)
+
+
+def _entry(
+    exchange: Exchange,
+    name: str,
+    moment: datetime,
+    identity: CallIdentity,
+    said: Mapping[str, object],
+    context: LogContext,
+) -> Entry:
+    model, user = _model(said, context), user_of(said, *_USERS)
+    return calls_of([exchange], Beside(name, model, moment, identity, first=True, user=user), "")[0]
 
 
 def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -> dict[str, object]:
     """Return the observation that Langfuse makes of a span of its own client."""
     said = {key.removeprefix(_LANGFUSE): value for key, value in attributes.items() if key.startswith(_LANGFUSE)}
-    try:
-        started = unix_nanos(span.get("startTimeUnixNano")).isoformat()
-    except FieldError as error:
-        raise InputError(f"`startTimeUnixNano` {error}") from error
     return {
         "id": span_id(span.get("spanId")),
         "traceId": span_id(span.get("traceId")),
         "parentObservationId": span_id(span.get("parentSpanId")),
         "type": str(said["type"]).upper(),
-        "startTime": started,
+        "startTime": _started(span, "startTimeUnixNano").isoformat(),
         "level": said.get("level"),
         "model": said.get("model.name"),
         "input": said.get("input"),
@@ -125,70 +227,56 @@ def _observation(span: Mapping[str, object], attributes: Mapping[str, object]) -
     }
 
 
+def _started(record: Mapping[str, object], name: str) -> datetime:
+    try:
+        return unix_nanos(record.get(name))
+    except FieldError as error:
+        raise InputError(f"`{name}` {error}") from error
+
+
 def _has_failed(span: Mapping[str, object]) -> bool:
     status = span.get("status")
     return isinstance(status, dict) and status.get("code") in (2, "STATUS_CODE_ERROR")
 
 
-def _attributes(span: Mapping[str, object]) -> dict[str, object]:
-    """Return the attributes of a span that matter here, as plain values."""
-    return {
-        str(item.get("key")): _plain(item.get("value"))
-        for item in _list(span, "attributes")
-        if str(item.get("key")).startswith(_READ)
-    }
+def _asked(said: Mapping[str, object]) -> Asked:
+    if said.get(_INPUT) is None:
+        raise InputError(f"`{_INPUT}` is missing; what was asked was not recorded")
+    value = said[_INPUT]
+    if isinstance(value, str) and said.get("gen_ai.operation.name") == "text_completion" and decoded(value) is value:
+        return Asked(value)
+    messages = _listed(value, _INPUT)
+    system = said.get(_SYSTEM)
+    system = _parsed(system)
+    tools = said.get("gen_ai.tool.definitions")
+    request = {"messages": messages, "system": system or None, "tools": _parsed(tools)}
+    try:
+        return asked_of_request(request)
+    except FieldError as error:
+        words = str(error).replace("`messages`", f"`{_INPUT}`").replace("`system`", f"`{_SYSTEM}`")
+        raise InputError(words) from error
 
 
-def _plain(value: object) -> object:
-    """Return a tagged value without its tags: "a" for `{"stringValue": "a"}`; lists and objects for structures."""
-    if not isinstance(value, dict) or len(value) != 1:
-        return None
-    ((kind, content),) = value.items()
-    if kind == "arrayValue":
-        return [_plain(item) for item in _list(content, "values")] if isinstance(content, dict) else None
-    if kind == "kvlistValue":
-        pairs = _list(content, "values") if isinstance(content, dict) else []
-        return {str(pair.get("key")): _plain(pair.get("value")) for pair in pairs}
-    return content
+def _parsed(value: object) -> object:
+    """Return a value from its JSON text, if it is one."""
+    try:
+        return parse_json(value) if isinstance(value, str) else value
+    except InputError:
+        return value
 
 
-def _messages(value: object, name: str) -> list[tuple[str, list[object]]]:
-    """Return role and parts of each message."""
-    value = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(value, list):
-        raise InputError(f"`{name}` must be a list of messages")
-    found = []
-    for item in value:
-        role, parts = (item.get("role"), item.get("parts")) if isinstance(item, dict) else (None, None)
-        if not isinstance(role, str) or not role.isprintable() or not role or not isinstance(parts, list):
-            raise InputError(f"`{name}` must be a list of messages, each with role and parts")
-        found.append((role, parts))
+def _listed(value: object, name: str) -> list[dict[str, object]]:
+    try:
+        found = parse_json(value) if isinstance(value, str) else value
+    except InputError as error:
+        raise InputError(f"`{name}`: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise InputError(f"`{name}` must be a list of messages, each with role and parts")
     return found
 
 
-def _asked(attributes: Mapping[str, object]) -> tuple[Message, ...]:
-    system = attributes.get("gen_ai.system_instructions")
-    system = parse_json(system) if isinstance(system, str) else system
-    if system is not None and not isinstance(system, list):
-        raise InputError("`gen_ai.system_instructions` must be a list of parts")
-    asked = [("system", system)] if system else []
-    if attributes.get("gen_ai.input.messages") is None:
-        raise InputError("`gen_ai.input.messages` is missing; what was asked was not recorded")
-    asked += _messages(attributes["gen_ai.input.messages"], "gen_ai.input.messages")
-    return tuple(Message(role, _text(number, parts)) for number, (role, parts) in enumerate(asked))
-
-
-def _text(number: int, parts: list[object]) -> str:
-    if any(isinstance(part, dict) and part.get("type") in _CALLED for part in parts):
-        raise InputError(f"`gen_ai.input.messages` {number}: calls of tools are not supported yet")
-    try:
-        return text_of(as_text_parts(parts, "content"))
-    except FieldError as error:
-        raise InputError(f"`gen_ai.input.messages` {number}: {error}") from error
-
-
 def _answers(output: object) -> dict[int, Answer]:
-    messages = _messages(output, "gen_ai.output.messages")
+    messages = _listed(output, _OUTPUT)
     if not messages:
-        raise InputError("`gen_ai.output.messages` is empty")
-    return {index: answer_of_parts(parts, "content") for index, (_, parts) in enumerate(messages)}
+        raise InputError(f"`{_OUTPUT}` is empty")
+    return {index: answer_of(message) for index, message in enumerate(messages)}
