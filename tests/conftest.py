@@ -32,8 +32,9 @@ SYNCHRONOUS = database.SYNCHRONOUS
 """The product's setting, before `nothing_waits_for_the_disk`."""
 LONGEST_FIRST = (
     "tests/test_demo.py",
-    "tests/valuation/test_trained_model.py",
     "tests/fidelity/test_laboratory.py",
+    "tests/ledger/test_verify.py",
+    "tests/valuation/test_trained_model.py",
     "tests/fidelity/test_damage.py",
     "tests/pipeline/test_state_machine.py",
     "tests/pipeline/test_permuted.py",

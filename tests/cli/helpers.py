@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
+from sqlalchemy import Connection, Table
 
 from credit.cli.main import cli
+from credit.ledger.database import Ledger
+from credit.ledger.schema import metadata
 
 
 class Command:
@@ -27,3 +31,14 @@ class Command:
         result = self.run(*arguments, typed=typed)
         assert result.exit_code == code, f"credit {shlex.join(arguments)} -> {result.exit_code}\n{result.output}"
         return result.output
+
+    def holds(self) -> dict[str, list[Any]]:
+        """Every row of every table, and every file's bytes."""
+        with Ledger.open(self.url) as ledger, ledger.read() as conn:
+            found = {table.name: _rows(conn, table) for table in metadata.sorted_tables}
+        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        return found | {"files": [(str(path), path.read_bytes()) for path in files if ".lock" not in path.name]}
+
+
+def _rows(conn: Connection, table: Table) -> list[Any]:
+    return sorted((tuple(row) for row in conn.execute(table.select())), key=repr)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from credit.ledger.database import Ledger
-from credit.ledger.schema import metadata
 from credit.records import Group
 from tests.cli.helpers import Command
 from tests.pipeline.books_of_account import FEBRUARY, JANUARY, MARCH, Account
@@ -19,25 +17,11 @@ ANN, BEN = Group("ann"), Group("ben")
 THIS_MONTH = f"{datetime.now(UTC):%Y-%m}"
 
 
-class Books(Command):
-    """A ledger with January closed and paid, and February open: with a pool, credits, a hold and a rate."""
-
-    def holds(self) -> dict[str, list[Any]]:
-        """Every row of every table, and every file's bytes."""
-        with Ledger.open(self.url) as ledger, ledger.read() as conn:
-            found: dict[str, list[Any]] = {table.name: _rows(conn, table) for table in metadata.sorted_tables}
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
-        return found | {"files": [(str(path), path.read_bytes()) for path in files if ".lock" not in path.name]}
-
-
-def _rows(conn: Connection, table: Any) -> list[tuple[object, ...]]:
-    return sorted((tuple(row) for row in conn.execute(table.select())), key=repr)
-
-
 @pytest.fixture(scope="module")
-def books(shared_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Books:
+def books(shared_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A ledger with January closed and paid, and February open: with a pool, credits, a hold and a rate."""
     url, folder = shared_database(), tmp_path_factory.mktemp("books")
-    made = Books(url, folder)
+    made = Command(url, folder)
     with Ledger.open(url) as ledger:
         Account(ledger).start()
         credit_outputs(ledger, folder / "books", [Scored("o1", at(1, 5), {ANN: (1.0, 1.0), BEN: (2.0, 2.0)})])
