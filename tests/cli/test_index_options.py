@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -197,11 +198,15 @@ def test_a_dry_run_of_a_change_says_what_it_would_take_and_the_change_says_so_to
 
 
 def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatch):
-    def stop(*_args: object, **_options: object) -> None:
-        raise KeyboardInterrupt
+    renamed = os.replace
+
+    def stop(beside: Path, path: Path) -> None:
+        if path.name == "manifest.json":
+            raise KeyboardInterrupt
+        renamed(beside, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("credit.valuation.writer.complete_index", stop)
+        patch.setattr(os, "replace", stop)
         assert run(code=EXIT_FAILED).exception is not None
     left = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
     assert "build.json" in left
