@@ -55,7 +55,7 @@ def log_outputs(ledger: Ledger, items: Sequence[Scored], now: datetime = NOW) ->
     """Log outputs that wait to be valued."""
     with ledger.write() as conn:
         indexes.register_index(conn, MODEL, INDEX, "index", "{}", now=now)
-        _log(conn, items, now)
+        log_file(conn, [_output(item) for item in items], now)
 
 
 def post_scores(
@@ -91,12 +91,13 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
     ]
 
 
-def _log(conn: Connection, items: Sequence[Scored], now: datetime) -> None:
-    logged = [
-        LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
-        for item in items
-    ]
+def _output(item: Scored) -> LoggedOutput:
+    return LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
+
+
+def log_file(conn: Connection, logged: Sequence[LoggedOutput], now: datetime) -> None:
+    """Log outputs as those of one file."""
     file_id = admission.start_file(conn)
     admission.add_outputs(conn, logged, file_id)
-    counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
+    counts = {"accepted": len(logged), "duplicates": 0, "quarantined": 0}
     admission.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=now)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
-from credit.ledger import admission, indexes, outputs, periods, pools, providers, score_books
+from credit.ledger import indexes, outputs, periods, pools, providers, score_books
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
@@ -18,6 +18,7 @@ from credit.ledger.score_books import Score, write_book
 from credit.ledger.transaction_kinds import CreditsDetails
 from credit.pipeline.close import ClosePolicy, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
+from tests.pipeline.scored import log_file
 
 NOW = datetime(2026, 12, 5, 12, tzinfo=UTC)
 SEPTEMBER, OCTOBER = "2026-09", "2026-10"
@@ -109,10 +110,7 @@ def log(conn: Connection, items: Sequence[Valued]) -> list[int]:
         LoggedOutput(item.source, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
         for item in items
     ]
-    file_id = admission.start_file(conn)
-    admission.add_outputs(conn, logged, file_id)
-    counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
-    admission.record_file(conn, file_id, sha256="c" * 64, name="log", format="own", **counts, now=NOW)
+    log_file(conn, logged, NOW)
     pending = {
         (item.output.source, item.output.external_id): item.id
         for item in outputs.pending_outputs(conn, MODEL, 0, 10**6)
