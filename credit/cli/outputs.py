@@ -56,6 +56,7 @@ R = TypeVar("R")
 )
 @click.option("--new-user-key", is_flag=True, help="Go on with another key: users known so far count as others.")
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
+@click.option("--complete", is_flag=True, help="Nobody writes these files any more: judge an unfinished end now.")
 @ledger_options
 def ingest_outputs(
     workspace: Workspace,
@@ -69,6 +70,7 @@ def ingest_outputs(
     user_key: Path | None,
     new_user_key: bool,
     strict: bool,
+    complete: bool,
 ) -> None:
     """Log a model's outputs from FILE..., in credit's own format or that of other software.
 
@@ -82,7 +84,7 @@ def ingest_outputs(
     A user's id is kept as a pseudonym, a keyed hash. Machines that log into one ledger need one --user-key.
 
     Good records are logged. Bad ones, and those beyond --max-weight or --max-ahead, are quarantined with file, line and
-    reason. Logging a file again changes nothing.
+    reason. A record that is still being written waits for the next run. Logging a file again changes nothing.
 
     \b
     Example: credit ingest-outputs logs/2026-10-*.jsonl
@@ -112,6 +114,7 @@ def ingest_outputs(
                 key=key,
                 new_key=new_user_key,
                 strict=strict,
+                complete=complete,
             )
         except CreditError as error:
             if len(files) == 1:

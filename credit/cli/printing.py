@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.text import printable_lines
+from credit.text import counted, printable_lines
 
 if TYPE_CHECKING:
     from credit.ledger.journal import Posted
@@ -85,6 +85,8 @@ def ingested(report: IngestReport, accepted: str, known: str) -> str:
             f"{report.lookalikes} look like calls of another log: the same model and text, seconds apart, and no id in"
             " common; log each call by one of them"
         )
+    if report.unfinished:
+        lines.append(f"{counted(report.unfinished, 'unfinished record')} at the end, for the next run")
     if report.read:
         sums = [(report.accepted, accepted), (report.duplicates, known), (report.quarantined, "quarantined")]
         sums.append((sum(report.skipped.values()), "skipped"))

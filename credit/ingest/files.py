@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,7 +14,8 @@ import polars as pl
 
 from credit.errors import InputError
 from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
-from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_head, read_lines
+from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_lines
+from credit.ingest.streams import Reading, read_head
 from credit.records import CallIdentity, Place, Quarantined
 from credit.text import counted, printable
 
@@ -61,10 +62,14 @@ _SHOWN_FIELDS, _SHOWN_NAME = 20, 80
 """Fields that are named, and characters of a name: a record can have 300 000 keys."""
 
 _PARQUET_MAGIC = b"PAR1"
+COMPRESSED = (".gz", ".zst")
+"""Endings of the names of compressed files; their first bytes tell which they are."""
 _BATCH_ROWS = 1024
 
 
-def read_rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
+def read_rows(
+    path: Path, known: Collection[str], ignored: Counter[str], reading: Reading | None = None
+) -> Iterator[Row | Quarantined]:
     """Yield the rows of a file or saved data set of any supported kind.
 
     Args:
@@ -73,54 +78,108 @@ def read_rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iter
         known: fields that the caller uses. Other columns of Parquet and Arrow files are left unread; rows of JSON and
             CSV come with all their fields.
         ignored: gets the counts of the columns left unread, by name.
+        reading: what this reading is to find; an unfinished tail of a file that may grow is counted there.
 
     Raises:
         InputError: the input as a whole cannot be used.
     """
     empty = True
-    for row in _rows(path, known, ignored):
+    reading = reading or Reading(path)
+    for row in _rows(path, known, ignored, reading):
         empty = False
         yield row
-    if empty:
+    if empty and not reading.may_be_empty:
         raise InputError(f"{path} holds no records; remove it, or write it again if it should hold some")
 
 
-def _rows(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
+def _rows(path: Path, known: Collection[str], ignored: Counter[str], reading: Reading) -> Iterator[Row | Quarantined]:
     if path.is_dir():
         yield from _saved_dataset(path, known, ignored)
         return
-    check_file(path)
-    if read_head(path, 4) == _PARQUET_MAGIC:
-        yield from _parquet(path, known, ignored)
+    check_file(path, may_be_empty=reading.may_be_empty)
+    if path.stat().st_size == 0:
         return
-    is_csv = path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-    yield from read_csv(path) if is_csv else _json(path)
+    if read_head(path, 4) == _PARQUET_MAGIC:
+        before = path.stat()
+        reading.hash_whole()
+        if reading.growing and not _has_footer(path):
+            reading.unfinished = 1
+            return
+        yield from _parquet(path, known, ignored, reading)
+        after = path.stat()
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise InputError(f"{path} changed while it was read; run this again")
+        return
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    if name.endswith((".csv", ".tsv")):
+        yield from read_csv(path, reading)
+        reading.end = None  # a later reading needs the header again
+    elif reading.growing and read_head(path, 3).strip() in {b"{", b"["} and path.stat().st_size <= 3:
+        reading.unfinished = 1
+    else:
+        yield from _json(path, reading)
 
 
-def check_input(path: Path) -> None:
+def _has_footer(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-len(_PARQUET_MAGIC), 2)
+        return file.read() == _PARQUET_MAGIC
+
+
+def check_input(path: Path, *, may_be_empty: bool = False) -> None:
     """Raise InputError for an input that is unusable at first sight."""
     if path.is_dir():
         _arrow_files(path)
     else:
-        check_file(path)
+        check_file(path, may_be_empty=may_be_empty)
 
 
-def _json(path: Path) -> Iterator[Row | Quarantined]:
-    in_lines = is_in_lines(path)
-    for line in read_lines(path) if in_lines else read_documents(path):
-        place = Place(str(path), line.number)
-        if line.problem:
-            yield Quarantined(place, line.problem, line.raw)
-        elif in_lines and line.content.strip() in {b"{", b"["}:
-            yield Quarantined(place, "a record must be a JSON object in one line; write it by jq -c", line.raw)
-        elif line.content.strip():
-            try:
-                yield Parsed(parse_json_object(line.content), place, line.raw)
-            except InputError as error:
-                yield Quarantined(place, str(error), line.raw)
+def _json(path: Path, reading: Reading) -> Iterator[Row | Quarantined]:
+    if not is_in_lines(path):
+        yield from _documents(path, reading)
+        return
+    for line in read_lines(path, reading):
+        row = _json_row(line, reading)
+        if line.is_open and reading.growing and not isinstance(row, Parsed):
+            # An object that closes is whole, newline or not: no byte after it can change it. Anything else may grow.
+            reading.unfinished += bool(line.content.strip() or line.problem)
+            return
+        if row is not None:
+            yield row
+        if reading.end is not None:
+            reading.end, reading.lines = reading.end + line.size, line.number - line.is_open
 
 
-def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Quarantined]:
+def _documents(path: Path, reading: Reading) -> Iterator[Row | Quarantined]:
+    for line in read_documents(path, reading):
+        if line.is_open and reading.growing:
+            reading.unfinished += 1
+        elif row := _json_row(line, reading, in_lines=False):
+            yield row
+    reading.end = None
+
+
+def _json_row(line: Line, reading: Reading, *, in_lines: bool = True) -> Row | Quarantined | None:
+    """Return the record of a line; None: it is blank."""
+    place = Place(reading.name, line.number)
+    if line.problem and not (line.is_open and reading.growing):
+        return Quarantined(place, line.problem, line.raw)
+    content = line.content.strip()
+    if not content:
+        return None
+    if in_lines and content in {b"{", b"["}:
+        return Quarantined(place, "a record must be a JSON object in one line; write it by jq -c", line.raw)
+    try:
+        return Parsed(parse_json_object(line.content), place, line.raw)
+    except InputError as error:
+        return Quarantined(place, str(error), line.raw)
+
+
+def read_csv(
+    path: Path, reading: Reading | None = None, *, required: Collection[str] = ()
+) -> Iterator[Row | Quarantined]:
     """Yield the rows of a CSV file (RFC 4180: header first, commas), without their empty cells.
 
     The place of a row is the line on which it begins. The header is line 1; cells may hold line breaks.
@@ -130,9 +189,12 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
     """
     # The module's limit for a cell is 128 KiB, too little for a long answer; the line reader keeps memory bounded.
     csv.field_size_limit(LINE_LIMIT)
-    lines = _LineFeed(read_lines(path))
+    reading = reading or Reading(path)
+    lines = _LineFeed(read_lines(path, reading))
     reader = csv.reader(lines, strict=True)
-    header = _header(path, reader, lines)
+    header = _header(path, reader, lines, reading)
+    if header is None:
+        return
     if missing := [name for name in required if name not in header]:
         raise InputError(f"{path}:1: the column {' and '.join(missing)} is missing; found {', '.join(header)[:500]}")
     while True:
@@ -145,17 +207,24 @@ def read_csv(path: Path, *, required: Collection[str] = ()) -> Iterator[Row | Qu
         except csv.Error as error:
             problem = f"malformed CSV: {error}"
         raw = b"\n".join(lines.taken)
+        if lines.is_open and reading.growing:
+            reading.unfinished = 1
+            return
         if not raw.strip() and not lines.problem:
             continue
-        place = Place(str(path), lines.begin)
-        problem = lines.problem or problem
-        if not problem and len(cells) != len(header):
-            problem = f"the row has {len(cells)} cells, but the header has {len(header)}"
+        place = Place(reading.name, lines.begin)
+        problem = lines.problem or problem or _misfit(cells, header)
         if problem:
             lines.problem = ""
             yield Quarantined(place, problem, raw)
         else:
             yield Parsed({name: cell for name, cell in zip(header, cells, strict=True) if cell}, place, raw)
+
+
+def _misfit(cells: Sequence[str], header: Sequence[str]) -> str:
+    if len(cells) == len(header):
+        return ""
+    return f"the row has {len(cells)} cells, but the header has {len(header)}"
 
 
 def read_table(
@@ -191,10 +260,14 @@ def read_table(
 
 
 class _LineFeed:
-    """Lines for the csv module, as text. Remembers the first line and the bytes of the row that it reads."""
+    """Lines for the csv module, as text. Remembers the first line and the bytes of the row that it reads.
+
+    `is_open`: the file ended within the row, by what it says so far: without a newline, or within quotes.
+    """
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self.begin = 0
+        self.is_open = False
         self.taken: list[bytes] = []
         self.problem = ""
         self._lines = lines
@@ -216,16 +289,25 @@ class _LineFeed:
                 problem = f"byte 0x{line.content[error.start]:02x} is not UTF-8; write the file as UTF-8"
                 text = line.content.decode(errors="surrogateescape")
             self.problem = self.problem or problem
+            self.is_open = line.is_open
             yield text + "\n"
+        self.is_open = bool(self.taken)
 
 
-def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed) -> list[str]:
+def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed, reading: Reading) -> list[str] | None:
+    """Return the names of the columns; None: they may not be all there yet."""
+    problem, header = "", []
     try:
         header = next(reader)
     except StopIteration:
         raise InputError(f"{path} is empty; a CSV file starts with the names of its columns") from None
     except csv.Error as error:
-        raise InputError(f"{path}:1: malformed CSV: {error}") from error
+        problem = f"{path}:1: malformed CSV: {error}"
+    if lines.is_open and reading.growing:
+        reading.unfinished = 1
+        return None
+    if problem:
+        raise InputError(problem)
     if lines.problem:
         raise InputError(f"{path}:1: {lines.problem}")
     if not header or not all(header) or len(set(header)) < len(header):
@@ -236,13 +318,13 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed) -> list[s
     return header
 
 
-def _parquet(path: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row]:
+def _parquet(path: Path, known: Collection[str], ignored: Counter[str], reading: Reading) -> Iterator[Row]:
     try:
         names = list(pl.read_parquet_schema(path))
         columns = _used_columns(path, names, known)
         height = 0
         for frame in pl.scan_parquet(path).select(columns).collect_batches(chunk_size=_BATCH_ROWS):
-            yield from _frame_rows(path, frame, height)
+            yield from _frame_rows(reading.name, frame, height)
             height += frame.height
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path} is not a whole Parquet file: {error}; write it again") from error
@@ -258,7 +340,7 @@ def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) 
             frame = pl.read_ipc_stream(path, columns=columns)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{path} is not a whole Arrow stream: {error}; save the data set again") from error
-        yield from _frame_rows(path, frame, 0)
+        yield from _frame_rows(str(path), frame, 0)
         ignored.update({name: frame.height for name in names if frame.height and name not in columns})
 
 
@@ -295,10 +377,10 @@ def _json_file(path: Path) -> dict[str, object]:
         raise InputError(f"{path}: {error}") from error
 
 
-def _frame_rows(path: Path, frame: pl.DataFrame, before: int) -> Iterator[Row]:
+def _frame_rows(name: str, frame: pl.DataFrame, before: int) -> Iterator[Row]:
     for number, row in enumerate(frame.iter_rows(named=True), before + 1):
         raw = json.dumps(row, ensure_ascii=False, default=str).encode()
-        yield Parsed({name: cell for name, cell in row.items() if cell is not None}, Place(str(path), number), raw)
+        yield Parsed({column: cell for column, cell in row.items() if cell is not None}, Place(name, number), raw)
 
 
 def _used_columns(path: Path, names: list[str], known: Collection[str]) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from credit.errors import InputError
-from credit.ingest.lines import LINE_LIMIT, Line, damaged_gzip, open_bytes, without_bom
+from credit.ingest.lines import LINE_LIMIT, Line, without_bom
+from credit.ingest.streams import DAMAGES, Reading
 
 PIECE = 1 << 20
 """Bytes that are read at a time, at least."""
@@ -87,16 +86,16 @@ def is_in_lines(path: Path) -> bool:
         InputError: the file cannot be read.
     """
     try:
-        with closing(open_bytes(path)) as stream:
+        with closing(Reading(path).open()) as stream:
             head = without_bom(stream.read(PIECE)).lstrip()
-    except (EOFError, gzip.BadGzipFile, zlib.error):
+    except DAMAGES:
         return True  # the reader of the first line reports it with its place
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return _DOCUMENT.match(head) is None
 
 
-def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
+def read_documents(path: Path, reading: Reading | None = None, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
     """Yield the objects of a list, or objects one after the other, each with the number of its first line.
 
     The reader looks at brackets and texts alone. A malformed object therefore ends where it should, and its neighbours
@@ -106,9 +105,10 @@ def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
     Raises:
         InputError: the file cannot be read.
     """
+    reading = reading or Reading(path)
     try:
-        with closing(open_bytes(path)) as stream:
-            yield from _Objects(stream, limit)
+        with closing(reading.open()) as stream:
+            yield from _Objects(stream, reading, limit)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -116,8 +116,8 @@ def read_documents(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
 class _Objects:
     """The objects of a stream, cut out one by one. The next one begins at `_at` of the buffer, in line `_line`."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._stream, self._limit = stream, limit
+    def __init__(self, stream: IO[bytes], reading: Reading, limit: int) -> None:
+        self._stream, self._reading, self._limit = stream, reading, limit
         self._buffer = b""
         self._at = 0
         self._line = 1
@@ -138,17 +138,22 @@ class _Objects:
                 continue
             line, size = self._line, self._object() if mark == b"{" else self._rest_of_line()
             if size is None:
-                yield Line(line, self._buffer[self._at : self._at + _HEAD], self._why_open())
+                yield Line(line, self._buffer[self._at : self._at + _HEAD], self._why_open(), is_open=self._is_open())
                 return
-            yield Line(line, self._take(size))
-        if self._damage:
-            yield Line(self._line, b"", self._damage)
+            is_open = mark != b"{" and self._ended and size == self._held()
+            yield Line(line, self._take(size), is_open=is_open)
+        if self._damage or self._reading.is_cut:
+            yield Line(self._line, b"", self._damage or self._reading.damage(), is_open=self._is_open())
         elif in_list:
-            yield Line(self._line, b"", "the file ends before its list does; write it again")
+            yield Line(self._line, b"", "the file ends before its list does; write it again", is_open=True)
+
+    def _is_open(self) -> bool:
+        """Return True if the file ends here, and may be about to grow."""
+        return self._ended and not self._damage
 
     def _why_open(self) -> str:
-        if self._damage:
-            return self._damage
+        if self._damage or self._reading.is_cut:
+            return self._damage or self._reading.damage()
         if self._ended:
             return "the file ends before this record does; write it again"
         return f"the record is longer than {self._limit} bytes; what follows it is not read"
@@ -162,8 +167,8 @@ class _Objects:
             return False
         try:
             piece = self._stream.read(max(PIECE, self._held()))
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            self._damage, piece = damaged_gzip(error), b""
+        except DAMAGES as error:
+            self._damage, piece = self._reading.damage(error), b""
         self._ended = not piece
         self._buffer = self._buffer[self._at :] + (without_bom(piece) if self._first else piece)
         self._at, self._first = 0, False

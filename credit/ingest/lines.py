@@ -1,36 +1,36 @@
-"""Lines of a file as bytes, plain or gzipped, in flat memory for files of any content."""
+"""Lines of a file as bytes, plain or compressed, in flat memory for files of any content."""
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from io import BufferedReader
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from credit.errors import InputError
+from credit.ingest.streams import DAMAGES, Reading
 
 LINE_LIMIT = 64 * 1024 * 1024
 """Bytes of the longest line that is read. A longer one is a mistake and would fill the memory."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its ending (LF or CRLF), and its 1-based number. A `problem` makes it unusable."""
+    """A line without its ending (LF or CRLF), and its 1-based number. A `problem` makes it unusable.
+
+    `is_open`: the file ends before the line does, and may be about to grow. `size`: its bytes, with the ending.
+    """
 
     number: int
     raw: bytes
     problem: str = ""
+    is_open: bool = field(default=False, compare=False)
+    size: int = field(default=0, compare=False)
 
     @property
     def content(self) -> bytes:
@@ -43,7 +43,7 @@ def without_bom(raw: bytes) -> bytes:
     return raw.removeprefix(_BOM)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, may_be_empty: bool = False) -> None:
     """Raise InputError unless `path` is a regular file that holds at least one byte."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the files in it")
@@ -53,80 +53,48 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} is not a regular file; write its content to one first")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} may not be read by this user; change its permissions, or run as its owner")
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0 and not may_be_empty:
         raise InputError(f"{path} is empty; remove it, or write it again if it should hold records")
 
 
-def read_head(path: Path, size: int) -> bytes:
-    """Return the first bytes of a file."""
-    with path.open("rb") as file:
-        return file.read(size)
+def read_lines(path: Path, reading: Reading | None = None, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
+    """Yield the lines of a file. Its first bytes tell gzip and zstd, not its name.
 
-
-def read_lines(path: Path, *, limit: int = LINE_LIMIT) -> Iterator[Line]:
-    """Yield the lines of a file. Its first bytes tell gzip, not its name.
-
-    A line longer than `limit` is never held in memory: it comes as its first bytes with a problem. A damaged gzip
+    A line longer than `limit` is never held in memory: it comes as its first bytes with a problem. A damaged compressed
     stream gives a line with a problem at its place; the lines before it are good.
 
     Raises:
-        InputError: the file is missing, not a file, empty, or in an unsupported compression.
+        InputError: the file is missing, not a file, empty unless it may be, or in an unsupported encoding.
     """
-    check_file(path)
+    reading = reading or Reading(path)
+    check_file(path, may_be_empty=reading.may_be_empty)
     try:
-        with closing(open_bytes(path)) as stream:
-            yield from _lines(stream, limit)
+        with closing(reading.open()) as stream:
+            yield from _lines(stream, reading, limit)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, through gzip if its first bytes say so.
-
-    Raises:
-        InputError: it is empty within its compression, or in an unsupported encoding or compression.
-    """
-    head = read_head(path, 4)
-    if head.startswith(_ZSTD_MAGIC):
-        raise InputError(f"{path} is compressed with zstd, which is not supported; decompress it, or use gzip")
-    # By its first bytes: read as UTF-8, each line would be quarantined for a riddle of a reason.
-    if head.startswith(_UTF16_BOMS):
-        raise InputError(f"{path} is UTF-16 (as PowerShell's > writes); write it as UTF-8")
-    if head.startswith(_GZIP_MAGIC):
-        stream = BufferedReader(gzip.GzipFile(path, "rb"), 1 << 16)
-        try:
-            empty = not stream.peek(1)
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            empty = False  # the reader of the first line reports it with its place
-        if empty:
-            stream.close()
-            raise InputError(f"{path} holds an empty file, compressed; remove it, or write it again")
-        return stream
-    return path.open("rb")
-
-
-def damaged_gzip(error: Exception) -> str:
-    """Return the problem of a gzip stream that is cut or damaged."""
-    return f"the gzip stream is damaged here, and what follows is lost: {error}; write the file again"
-
-
-def _lines(stream: IO[bytes], limit: int) -> Iterator[Line]:
-    number = 0
+def _lines(stream: IO[bytes], reading: Reading, limit: int) -> Iterator[Line]:
+    number = reading.lines
     while True:
         number += 1
         try:
             raw = stream.readline(limit + 1)
-            if not raw:
-                return
             if len(raw) > limit and not raw.endswith(b"\n"):
-                # Read on to its end: the next line must start where a line starts.
                 size = len(raw) + _skip_line(stream, limit)
-                yield Line(number, raw[:_HEAD], f"the line is {size} bytes long; the limit is {limit}")
+                problem = f"the line is {size} bytes long; the limit is {limit}"
+                yield Line(number, raw[:_HEAD], problem, size=size)
                 continue
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield Line(number, b"", damaged_gzip(error))
+        except DAMAGES as error:
+            yield Line(number, b"", reading.damage(error))
             return
-        yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"))
+        if not raw.endswith(b"\n"):
+            if raw or reading.is_cut:
+                problem = reading.damage() if reading.is_cut else ""
+                yield Line(number, raw.removesuffix(b"\r"), problem, is_open=True, size=len(raw))
+            return
+        yield Line(number, raw.removesuffix(b"\n").removesuffix(b"\r"), size=len(raw))
 
 
 def _skip_line(stream: IO[bytes], limit: int) -> int:

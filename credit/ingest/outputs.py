@@ -18,6 +18,7 @@ from credit.ingest.files import Parsed, Row, check_input, notices_of_ignored, re
 from credit.ingest.formats import FORMATS, KNOWN_FIELDS, OWN, LogFormat, Record, format_of, own
 from credit.ingest.pseudonyms import PseudonymKey
 from credit.ingest.spans import LogContext, SpansMet
+from credit.ingest.streams import Reading
 from credit.records import MICRO, LoggedOutput, Quarantined
 from credit.text import counted
 
@@ -79,6 +80,7 @@ class OutputReader:
         model: name of the model of outputs whose log has none; empty: not given.
         limits: outputs beyond them are quarantined.
         key: makes the pseudonyms of users and texts; without it, outputs have none.
+        reading: says how far the file is finished, and learns what was read; None: it is finished.
 
     Raises:
         InvalidRequestError: the mapping of fields makes no sense.
@@ -96,10 +98,11 @@ class OutputReader:
         model: str = "",
         limits: OutputLimits | None = None,
         key: PseudonymKey | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self._names = field_names(own.NAMES, fields) if fields else None
-        check_input(path)
-        self._path, self._source = path, source
+        check_input(path, may_be_empty=reading is not None and reading.may_be_empty)
+        self._path, self._source, self._reading = path, source, reading
         self._requests, self._occurred_at, self._model = requests or BatchRequests(), occurred_at, model
         self._limits, self._key = limits or OutputLimits(), key
         self._restart()
@@ -138,7 +141,7 @@ class OutputReader:
 
     def _items(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         known = frozenset(self._names.values()) if self._names else KNOWN_FIELDS
-        for row in read_rows(self._path, known, self._ignored):
+        for row in read_rows(self._path, known, self._ignored, self._reading):
             if isinstance(row, Quarantined):
                 yield row
                 continue

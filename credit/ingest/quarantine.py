@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -63,17 +63,23 @@ class QuarantineFile:
     100 bytes for each record, new or old.
 
     Attributes:
-        path: place of the file.
+        path: place of the file, when the block has ended.
         count: quarantined records.
         before: those that an earlier run had quarantined for the same reason.
 
     Example:
-        with QuarantineFile(folder, Path("outputs.jsonl"), sha256_file(path)) as quarantine:
+        with QuarantineFile(folder, Path("outputs.jsonl"), lambda: reading.sha256) as quarantine:
             quarantine.add(item)
+
+    Args:
+        folder: the folder of such files.
+        source: the input.
+        sha256: returns the hash of the input; called when the block ends, because inputs are hashed as they are read.
     """
 
-    def __init__(self, folder: Path, source: Path, sha256: str) -> None:
-        self.path = folder / quarantine_name(source, sha256)
+    def __init__(self, folder: Path, source: Path, sha256: Callable[[], str]) -> None:
+        self._source, self._sha256 = source, sha256
+        self.path = folder / quarantine_name(source, "0" * 64)
         self.count = self.before = 0
         self._beside = name_beside(self.path)
         self._file: IO[bytes] | None = None
@@ -101,6 +107,8 @@ class QuarantineFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None:
+            self.path = self.path.with_name(quarantine_name(self._source, self._sha256()))
         if self._file is None:
             if kind is None:
                 self.path.unlink(missing_ok=True)

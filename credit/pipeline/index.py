@@ -234,7 +234,7 @@ def _reader(
     known = _known_providers(workspace) if request.register else None
     problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
-    quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), paths)
+    quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), lambda: paths)
 
     def refuse(item: Quarantined) -> None:
         if request.strict:

@@ -38,8 +38,9 @@ class IngestReport:
         told: those of them that tell of a call under another id, as another logger or span does.
         lookalikes: accepted outputs that another log may tell of too: the same model and text, seconds apart.
         skipped: sound records that are no outputs, such as failed calls, by reason.
-        read: all records, in a file of outputs: accepted, duplicates, skipped and quarantined.
+        read: all finished records, in a file of outputs: accepted, duplicates, skipped and quarantined.
         quarantined: bad records.
+        unfinished: records at the end of a file that is still being written; they wait for the next run.
         quarantined_before: those of them that an earlier run quarantined for the same reason.
         quarantine_file: place of the bad records.
         problems: reasons of the newly quarantined records, each with its first record, and each call logged twice.
@@ -54,6 +55,7 @@ class IngestReport:
     lookalikes: int = 0
     read: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    unfinished: int = 0
     quarantined: int = 0
     quarantined_before: int = 0
     quarantine_file: Path | None = None
@@ -114,7 +116,7 @@ def _import(
     problems = QuarantineSummary()
     with (
         workspace.open() as ledger,
-        QuarantineFile(workspace.quarantine, path, sha256_file(path)) as quarantine,
+        QuarantineFile(workspace.quarantine, path, lambda: sha256_file(path)) as quarantine,
         ledger.write() as conn,
     ):
         for parsed in result.records:

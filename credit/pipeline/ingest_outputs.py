@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 
 from credit.errors import InputError, IntegrityError, LedgerError
 from credit.ingest.batch_requests import BatchRequests
-from credit.ingest.files import Parsed
+from credit.ingest.files import Parsed, check_input
 from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.ingest.pseudonyms import PseudonymKey, key_id, own_key
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
+from credit.ingest.streams import Reading, is_still
 from credit.ledger.admission import Added, Verdict, add_outputs, add_spans, holders, record_file, start_file
 from credit.ledger.identities import has_told
 from credit.ledger.indexes import models
@@ -24,7 +25,6 @@ from credit.ledger.outputs import last_pseudonym
 from credit.pipeline.ingest import IngestReport
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, Quarantined
-from credit.storage import sha256_file
 
 _BATCH = 1000
 _HELD_BYTES = 16 * 1024 * 1024
@@ -47,6 +47,7 @@ def ingest_outputs(
     key: PseudonymKey | None = None,
     new_key: bool = False,
     strict: bool = False,
+    complete: bool = False,
 ) -> IngestReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
@@ -54,11 +55,16 @@ def ingest_outputs(
     users; without it the key of the data folder does, drawn at first need. `new_key` lets a ledger change its key. The
     other arguments are those of `credit.ingest.outputs.OutputReader`.
 
+    An unfinished record at the end of a file waits for the next run, unless the file is `complete` or has not changed
+    for an hour.
+
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad, or the key is none.
         LedgerError: earlier outputs have pseudonyms of another key.
     """
     key = key or own_key(workspace.pseudonym_key)
+    check_input(path, may_be_empty=True)
+    reading = Reading(path, growing=not complete and not is_still(path), may_be_empty=True)
     reader = OutputReader(
         path,
         source=source,
@@ -68,11 +74,11 @@ def ingest_outputs(
         model=model,
         limits=limits,
         key=key,
+        reading=reading,
     )
-    digest = sha256_file(path)
     with (
         workspace.open() as ledger,
-        QuarantineFile(workspace.quarantine, path, digest) as quarantine,
+        QuarantineFile(workspace.quarantine, path, lambda: reading.sha256) as quarantine,
         ledger.write() as conn,
     ):
         if not new_key:
@@ -85,7 +91,7 @@ def ingest_outputs(
             record_file(
                 conn,
                 run.file_id,
-                sha256=digest,
+                sha256=reading.sha256,
                 name=path.name,
                 format=path.suffix.lstrip("."),
                 accepted=report.accepted,
@@ -93,6 +99,8 @@ def ingest_outputs(
                 quarantined=report.quarantined,
                 now=datetime.now(UTC),
             )
+    report.unfinished = reading.unfinished
+    report.quarantine_file = quarantine.path if report.quarantined else None
     return report
 
 
@@ -166,7 +174,6 @@ class _FileRun:
             skipped=dict(sorted(skipped.items())),
             quarantined=bad,
             quarantined_before=self._quarantine.before,
-            quarantine_file=self._quarantine.path if bad else None,
             problems=(*self._problems.lines(), *self._doubled),
             doubled=len(self._doubled),
             notices=self._reader.notices,

@@ -145,19 +145,19 @@ def test_strict_logs_nothing_of_a_file_with_a_bad_output(site, tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "does not exist"), (b"", "is empty"), (b"PAR1 cut off", "Parquet")]
+    ("content", "reason"), [(None, "does not exist"), (b"\xff\xfe{}", "UTF-16"), (b"PAR1 cut off", "Parquet")]
 )
 def test_a_file_that_cannot_be_used_is_named_and_keeps_no_other_out(site, tmp_path, content, reason):
     before = site.tables()
     broken = tmp_path / "broken.jsonl"
     if content is not None:
         broken.write_bytes(content)
-    alone = site.run("ingest-outputs", broken, code=EXIT_FAILED)
+    alone = site.run("ingest-outputs", "--complete", broken, code=EXIT_FAILED)
     assert str(broken) in alone.stderr
     assert reason in alone.stderr
     assert site.tables() == before
     good = write_jsonl(tmp_path / "good.jsonl", [output_row(60)])
-    beside = site.run("ingest-outputs", broken, good, code=EXIT_PARTIAL)
+    beside = site.run("ingest-outputs", "--complete", broken, good, code=EXIT_PARTIAL)
     assert reason in beside.stderr
     assert len(site.tables()["output"]) == OUTPUTS + 1
 

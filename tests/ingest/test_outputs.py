@@ -400,7 +400,7 @@ def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(
 
 
 def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("credit.ingest.files.read_lines", lambda path: read_lines(path, limit=1000))
+    monkeypatch.setattr("credit.ingest.files.read_lines", lambda path, reading: read_lines(path, reading, limit=1000))
     path = write(tmp_path, HEADER, b'"' + b"x" * 5000, ROW, name="outputs.csv")
     bad, good = OutputReader(path)
     assert isinstance(good, Parsed)

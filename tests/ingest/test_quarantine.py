@@ -29,12 +29,12 @@ def test_every_raw_record_comes_back_byte_for_byte(raw, error):
 def test_there_is_no_file_when_nothing_is_quarantined_also_not_an_old_one(tmp_path):
     folder = tmp_path / "quarantine"
     for items in ([ITEM], []):
-        with QuarantineFile(folder, Path("in.jsonl"), SHA) as quarantine:
+        with QuarantineFile(folder, Path("in.jsonl"), lambda: SHA) as quarantine:
             for item in items:
                 quarantine.add(item)
         assert quarantine.path.exists() == bool(items)
         assert quarantine.count == len(items)
-    with QuarantineFile(tmp_path / "never", Path("in.jsonl"), SHA):
+    with QuarantineFile(tmp_path / "never", Path("in.jsonl"), lambda: SHA):
         pass
     assert not (tmp_path / "never").exists()
 
@@ -42,7 +42,7 @@ def test_there_is_no_file_when_nothing_is_quarantined_also_not_an_old_one(tmp_pa
 def test_the_same_input_always_gets_the_same_bytes_under_the_same_name(tmp_path):
     contents = []
     for _ in range(2):
-        with QuarantineFile(tmp_path, Path("logs/in.jsonl"), SHA) as quarantine:
+        with QuarantineFile(tmp_path, Path("logs/in.jsonl"), lambda: SHA) as quarantine:
             quarantine.add(ITEM)
         contents.append(quarantine.path.read_bytes())
     assert contents[0] == contents[1]
@@ -50,15 +50,15 @@ def test_the_same_input_always_gets_the_same_bytes_under_the_same_name(tmp_path)
 
 
 def test_a_run_that_fails_leaves_the_file_of_the_run_before(tmp_path):
-    with QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as quarantine:
+    with QuarantineFile(tmp_path, Path("in.jsonl"), lambda: SHA) as quarantine:
         quarantine.add(ITEM)
     before = quarantine.path.read_bytes()
-    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as again:  # noqa: PT012 - the block is what fails
+    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), lambda: SHA) as again:  # noqa: PT012 - the block is what fails
         again.add(ITEM)
         again.add(ITEM)
         raise KeyError
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
-    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), SHA):
+    with pytest.raises(KeyError), QuarantineFile(tmp_path, Path("in.jsonl"), lambda: SHA):
         raise KeyError
     assert quarantine.path.read_bytes() == before
 
@@ -69,12 +69,12 @@ def test_an_earlier_file_goes_when_a_later_one_holds_all_of_it_and_stays_otherwi
     runs = [(items[:2], 2), (items[:3], 1), (items[2:], 1), ([elsewhere], 1), (items, 0)]
     left = [1, 1, 2, 3, 2]
     for number, ((some, new), files) in enumerate(zip(runs, left, strict=True)):
-        with QuarantineFile(tmp_path, Path("in.jsonl"), f"{number:064x}"[::-1]) as quarantine:
+        with QuarantineFile(tmp_path, Path("in.jsonl"), f"{number:064x}"[::-1].__str__) as quarantine:
             assert sum(quarantine.add(item) for item in some) == new
         assert quarantine.before == len(some) - new
         assert len(list(tmp_path.iterdir())) == files
     quarantine.path.write_bytes(b"\xff\n[]\n" + quarantine.path.read_bytes())  # what a person did to it
-    with QuarantineFile(tmp_path, Path("in.jsonl"), SHA) as again:
+    with QuarantineFile(tmp_path, Path("in.jsonl"), lambda: SHA) as again:
         assert not any([again.add(item) for item in items])
         assert again.add(replace(items[0], error="for another reason"))
 

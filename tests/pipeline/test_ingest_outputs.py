@@ -1,0 +1,191 @@
+"""Files of outputs in the ledger: still being written, split, shuffled and doubled, in whatever files and runs."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from credit.ingest.streams import STILL_SECONDS, zstd
+from credit.ledger.database import Ledger
+from credit.ledger.outputs import pending_outputs
+from credit.pipeline.ingest import IngestReport
+from credit.pipeline.ingest_outputs import ingest_outputs
+from credit.pipeline.workspace import Workspace
+from credit.storage import sha256_file
+from tests.ledger import samples
+from tests.ledger.samples import MODEL
+
+
+@pytest.fixture
+def workspace(database_url, tmp_path) -> Workspace:
+    with Ledger.open(database_url) as ledger, ledger.write() as conn:
+        samples.add_index(conn)
+    return Workspace(database_url, tmp_path / "credit-data")
+
+
+def record(number: int, text: str = "It lay still.") -> dict[str, str]:
+    moment = "2026-09-02T08:00:00Z"
+    return {"id": f"o{number}", "occurred_at": moment, "model": MODEL, "prompt": "How?", "completion": text}
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(json.dumps(record(number)).encode() + b"\n" for number in numbers)
+
+
+def table(*numbers: int) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(record(0)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record(number, 'It "lay"\nstill.') for number in numbers)
+    return text.getvalue().encode()
+
+
+def documents(*numbers: int) -> bytes:
+    return json.dumps([record(number) for number in numbers], indent=1).encode()
+
+
+def parquet(*numbers: int) -> bytes:
+    written = io.BytesIO()
+    pl.DataFrame([record(number) for number in numbers]).write_parquet(written)
+    return written.getvalue()
+
+
+def ids(workspace: Workspace) -> list[str]:
+    with workspace.open() as ledger, ledger.read() as conn:
+        return sorted(item.output.external_id for item in pending_outputs(conn, MODEL, 0, 10**6))
+
+
+def age(path: Path) -> Path:
+    long_ago = time.time() - STILL_SECONDS - 60
+    os.utime(path, (long_ago, long_ago))
+    return path
+
+
+WRITERS = {"log.jsonl": lines, "log.json": documents, "log.csv": table, "log.parquet": parquet}
+PACKERS = {"": bytes, ".gz": gzip.compress, ".zst": zstd.compress}
+FILES = [(name + ending, write, pack) for name, write in WRITERS.items() for ending, pack in PACKERS.items()
+         if write is not parquet or pack is bytes]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "write", "pack"), FILES, ids=[name for name, _, _ in FILES])
+def test_wherever_a_file_ends_it_is_no_alarm_and_the_whole_is_logged_once_by_the_next_run(
+    workspace, tmp_path, name, write, pack
+):
+    whole = pack(write(1, 2, 3))
+    path = tmp_path / name
+    waited = 0
+    for end in sorted({0, 1, 3, 5, len(whole) // 3, len(whole) // 2, len(whole) - 30, len(whole) - 2, len(whole) - 1}):
+        path.write_bytes(whole[:end])
+        report = ingest_outputs(workspace, path)
+        assert (report.quarantined, report.problems) == (0, ()), (end, report.problems)
+        waited += report.unfinished
+    assert waited
+    path.write_bytes(whole)
+    assert ingest_outputs(workspace, path, complete=True).quarantined == 0
+    assert ids(workspace) == ["o1", "o2", "o3"]
+    with workspace.open() as ledger, ledger.read() as conn:
+        assert {item.output.completion for item in pending_outputs(conn, MODEL, 0, 10)} in (
+            {"It lay still."}, {'It "lay"\nstill.'}
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.json", "log.jsonl.gz"])
+def test_an_end_that_stays_as_it_is_for_an_hour_is_judged(workspace, tmp_path, name):
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    path = tmp_path / name
+    path.write_bytes(pack(WRITERS[name.removesuffix(".gz")](1, 2))[:-5])
+    assert ingest_outputs(workspace, path).quarantined == 0
+    assert ingest_outputs(workspace, age(path)).quarantined == 1
+
+
+def test_a_csv_whose_writer_leaves_out_the_last_newline_is_read_when_it_is_complete(workspace, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes(table(1, 2).rstrip(b"\n"))
+    assert ingest_outputs(workspace, path).unfinished == 1
+    assert ids(workspace) == ["o1"]
+    assert ingest_outputs(workspace, path, complete=True).accepted == 1
+    assert ids(workspace) == ["o1", "o2"]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.json"])
+def test_a_file_that_was_just_rotated_is_no_alarm_at_any_age(workspace, tmp_path, name):
+    path = tmp_path / name
+    path.touch()
+    for found in (path, age(path)):
+        assert ingest_outputs(workspace, found) == IngestReport(str(path))
+
+
+def test_the_hash_in_the_ledger_is_that_of_the_bytes_that_were_read(workspace, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(lines(1))
+    ingest_outputs(workspace, path)
+    first = sha256_file(path)
+    with path.open("ab") as file:
+        file.write(lines(2) + b'{"id": ')
+    ingest_outputs(workspace, path)
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = conn.exec_driver_sql("SELECT sha256 FROM ingest_file ORDER BY id").scalars().all()
+    assert found == [first, sha256_file(path)]
+
+
+def span(number: int, parent: int | None, text: str) -> dict[str, object]:
+    def value(content: str) -> dict[str, str]:
+        return {"stringValue": content}
+
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.model": MODEL,
+        "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": "Q"}]}]),
+        "gen_ai.output.messages": json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": text}]}]),
+    }
+    return {
+        "traceId": f"{number // 2:032x}",
+        "spanId": f"{number:016x}",
+        **({} if parent is None else {"parentSpanId": f"{parent:016x}"}),
+        "startTimeUnixNano": str(1788336000_000_000_000 + number),
+        "attributes": [{"key": key, "value": value(content)} for key, content in said.items()],
+    }
+
+
+def spans(count: int) -> Iterator[dict[str, object]]:
+    """Calls that a framework and its client both tell of: an even number around the odd one after it."""
+    for number in range(0, 2 * count, 2):
+        for item in (span(number, None, f"T{number}"), span(number + 1, number, f"T{number}")):
+            yield {"resourceSpans": [{"scopeSpans": [{"spans": [item]}]}]}
+
+
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_split_shuffled_doubled_and_interleaved_files_over_several_runs_give_the_outputs_of_one(
+    tmp_path_factory, shared_database, data
+):
+    folder = tmp_path_factory.mktemp("split")
+    url = shared_database()
+    with Ledger.open(url) as ledger, ledger.write() as conn:
+        samples.add_index(conn)
+    place = Workspace(url, folder / "credit-data")
+    records = [json.dumps(item) for item in (*spans(3), *(record(number, f"T{number}") for number in range(10, 14)))]
+    told = data.draw(st.permutations(records + data.draw(st.lists(st.sampled_from(records), max_size=6))))
+    files = data.draw(st.lists(st.integers(0, 2), min_size=len(told), max_size=len(told)))
+    for run in range(2):
+        for number in range(3):
+            path = folder / f"{run}-{number}.jsonl"
+            path.write_text("".join(f"{item}\n" for item, file in zip(told, files, strict=True) if file == number))
+            report = ingest_outputs(place, path)
+            assert report.quarantined == 0
+            assert report.read == report.accepted + report.duplicates + sum(report.skipped.values())
+            assert run == 0 or not report.accepted
+    with place.open() as ledger, ledger.read() as conn:
+        found = sorted(item.output.completion for item in pending_outputs(conn, MODEL, 0, 100))
+    assert found == sorted([*(f"T{number}" for number in (0, 2, 4)), *(f"T{number}" for number in range(10, 14))])
