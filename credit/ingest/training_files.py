@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from pathlib import Path
 
 from credit.errors import InputError
 from credit.ingest.files import Parsed, Row, check_input, read_rows
-from credit.ingest.lines import LINE_LIMIT, check_file, damaged_gzip, open_bytes, without_bom
+from credit.ingest.lines import LINE_LIMIT, check_file, without_bom
+from credit.ingest.streams import DAMAGES, Reading
 from credit.records import Place, Quarantined
 
 TEXTS = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".htm")
@@ -102,13 +101,17 @@ def rows_of(
     place = Place(str(file.path), 1)
     try:
         check_file(file.path)
-        with open_bytes(file.path) as stream:
+        reading = Reading(file.path)
+        with reading.open() as stream:
             raw = stream.read(LINE_LIMIT + 1)
     except InputError as error:  # one text of many ends no reading
         yield Quarantined(place, str(error), b"")
         return
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield Quarantined(place, damaged_gzip(error), b"")
+    except DAMAGES as error:
+        yield Quarantined(place, reading.damage(error), b"")
+        return
+    if reading.is_cut:
+        yield Quarantined(place, reading.damage(), b"")
         return
     if len(raw) > LINE_LIMIT:
         yield Quarantined(place, f"the text is longer than {LINE_LIMIT} bytes; cut it into several", raw[:1024])
@@ -132,7 +135,7 @@ def _plain_suffix(path: Path) -> str:
 def _looks_like_json(path: Path) -> bool:
     """Return True if a file begins as a record does: some data sets end in .txt."""
     try:
-        with open_bytes(path) as stream:
+        with Reading(path).open() as stream:
             return without_bom(stream.read(64)).lstrip()[:1] == b"{"
-    except (InputError, OSError, EOFError):
+    except (InputError, OSError, *DAMAGES):
         return False
