@@ -18,6 +18,9 @@ HOUSE = "house"
 UNATTRIBUTED = "unattributed"
 """Collection of the house for the credit of outputs without a supporting group."""
 
+ECHO_COLLECTION = "echo"
+"""Collection of the house for the part of outputs that only repeats their prompts."""
+
 DEFAULT_COLLECTION = "default"
 MICRO = 1_000_000
 """Micro-credits in a credit; an output of weight 1 distributes one credit."""

@@ -21,7 +21,7 @@ from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
-from credit.ledger import indexes, journal, outputs, pools, providers, score_books, terms
+from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, terms
 from credit.ledger.accounts import AccountKind
 from credit.ledger.score_books import Score, write_book
 from credit.ledger.indexes import register_certificate
@@ -90,7 +90,7 @@ CERTIFICATE = Certificate(
     retrainings=27,
     ceiling=Estimate(0.88, 0.85, 0.91),
     methods=(
-        _score(PLAIN, 0.74, 0.79, Policy().fingerprint),
+        _score(PLAIN, 0.74, 0.79, Policy().of_one_output.fingerprint),
         _score(TOKEN_SHARE, TO_BEAT[TOKEN_SHARE], 0.3),
         _score(BM25, TO_BEAT[BM25], 0.57),
     ),
@@ -122,9 +122,9 @@ def build(ledger: Ledger, books: Path) -> None:
         providers.import_providers(conn, PROVIDERS, now=NOW)
         terms.agree(conn, "dune-recipes", "EUR", Terms(minimum_payout_minor=10_000), date(2026, 1, 1), now=NOW)
         index = indexes.register_index(conn, MODEL, INDEX, "indexes/sample-model", "{}", now=NOW)
-        file_id = outputs.start_file(conn)
-        outputs.add_outputs(conn, logged, file_id)
-        outputs.record_file(
+        file_id = admission.start_file(conn)
+        admission.add_outputs(conn, logged, file_id)
+        admission.record_file(
             conn,
             file_id,
             sha256="00" * 32,

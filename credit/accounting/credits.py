@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from math import frexp, isfinite, ldexp
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from credit.accounting.apportion import apportion_doubles, largest_remainder
 from credit.errors import InvalidRequestError, ValuationError
-from credit.records import HOUSE, UNATTRIBUTED, Group
+from credit.records import ECHO_COLLECTION, HOUSE, MICRO, UNATTRIBUTED, Group
 from credit.storage import canonical_json
 
 Measure = Literal["effect", "support", "influence"]
@@ -39,10 +39,20 @@ Thoughts = Literal["context", "paid"]
 UNEARNED = Group(HOUSE, UNATTRIBUTED)
 """The group that gets the credits that no data earned."""
 
+ECHO = Group(HOUSE, ECHO_COLLECTION)
+"""The group that gets the part of an output that repeats its prompt: the user wrote it, and no data earned it."""
+
 _MANTISSA_BITS = 53
 
-_LATER = {"basis": "output", "negative": "zero", "thoughts": "context"}
-"""Fields that stand in the JSON only where they have another value than this one."""
+_LATER: dict[str, Any] = {
+    "basis": "output",
+    "negative": "zero",
+    "thoughts": "context",
+    "echo": 0,
+    "repeats": 0,
+    "user_cap_micro": 0,
+}
+"""Fields that stand in the JSON only where they have another value than this one: that of policies before the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,9 @@ class Policy:
         negative: `zero`, and negative measures count for nothing; or `net`, and they are set off within the period.
         thoughts: `context`, and a model's thoughts are part of what its answer followed; or `paid`, and they are valued
             with the answer.
+        echo: tokens of a completion are not paid for where this many in a row stand in the prompt; 0 pays for all.
+        repeats: times that one user's output of one text counts on a day; 0 counts every one.
+        user_cap_micro: micro-credits that the outputs of one user and day distribute, at most; 0 for no limit.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -74,6 +87,9 @@ class Policy:
     basis: Basis = "output"
     negative: Negative = "zero"
     thoughts: Thoughts = "context"
+    echo: int = 8
+    repeats: int = 1
+    user_cap_micro: int = 1000 * MICRO
 
     def __post_init__(self) -> None:
         kinds = (("measure", Measure), ("basis", Basis), ("negative", Negative), ("thoughts", Thoughts))
@@ -88,6 +104,10 @@ class Policy:
                 raise InvalidRequestError(f"{name} is {value!r}; it must be a finite number")
             # 1, 1.0 and the -0.0 of a careless subtraction must not make two fingerprints of one policy.
             object.__setattr__(self, name, float(value) + 0.0)
+        for name in ("echo", "repeats", "user_cap_micro"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidRequestError(f"{name} is {value!r}; it must be a whole number, at least 0")
         if self.damping is not None and self.damping <= 0:
             raise InvalidRequestError(f"damping is {self.damping}; it must be positive")
         if self.noise_floor < 0:
@@ -109,7 +129,7 @@ class Policy:
         if not isinstance(stored, dict) or set(stored) - _LATER.keys() != known - _LATER.keys():
             found = sorted(stored) if isinstance(stored, dict) else stored
             raise InvalidRequestError(f"a stored policy must have the fields {sorted(known)}, not {found}")
-        return cls(**stored)
+        return cls(**(_LATER | stored))
 
     @property
     def needs_period(self) -> bool:
@@ -118,8 +138,13 @@ class Policy:
 
     @property
     def of_one_output(self) -> Policy:
-        """The policy as far as a validation can test it: its measure, but neither thoughts nor how it is added up."""
-        return replace(self, basis="output", negative="zero", thoughts="context")
+        """The policy as far as a validation can test it: its measure of whole answers, not how these count."""
+        return replace(self, basis="output", negative="zero", thoughts="context", echo=0, repeats=0, user_cap_micro=0)
+
+    @property
+    def limits_users(self) -> bool:
+        """True if an output can count for less because of the user's other outputs."""
+        return bool(self.repeats or self.user_cap_micro)
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +158,7 @@ def group_tie_key(tie_key: str, group: Group) -> bytes:
 
 
 def output_credits(
-    weight_micro: int, groups: Sequence[Group], measures: Sequence[float], *, tie_key: str
+    weight_micro: int, groups: Sequence[Group], measures: Sequence[float], *, tie_key: str, echo_micro: int = 0
 ) -> list[tuple[Group, int]]:
     """Distribute an output's weight over groups, in proportion to the positive parts of their measures.
 
@@ -142,10 +167,12 @@ def output_credits(
         groups: the groups that were valued, all different.
         measures: one number in nats for each group; only positive ones earn.
         tie_key: the name of the output: it breaks ties, and errors show it.
+        echo_micro: the part of the weight that repeats the prompt; the rest is distributed.
 
     Returns:
-        Every group with its micro-credits (0 included), in the order given; they sum to `weight_micro` exactly.
-        When no measure is positive, one more entry, the house's unattributed collection, takes everything.
+        Every group with its micro-credits (0 included), in the order given, then the house's collections, where they
+        get something: `unattributed` takes what is to be distributed when no measure is positive, `echo` takes
+        `echo_micro`. All sum to `weight_micro` exactly.
 
     Raises:
         ValuationError: a measure is not a finite number.
@@ -156,23 +183,36 @@ def output_credits(
     if not all(map(isfinite, measures)):
         group, measure = next(pair for pair in zip(groups, measures, strict=True) if not isfinite(pair[1]))
         raise ValuationError(f"output {tie_key}: the measure of {group} is {measure}, which is not a finite number")
+    if weight_micro < 0:
+        raise InvalidRequestError(f"output {tie_key}: its weight is negative: {weight_micro}")
+    if not 0 <= echo_micro <= weight_micro:
+        raise InvalidRequestError(f"output {tie_key}: its echo is {echo_micro} of a weight of {weight_micro}")
+    house = [(ECHO, echo_micro)] if echo_micro else []
+    paid_micro = weight_micro - echo_micro
     if max(measures, default=0.0) <= 0.0:
-        if weight_micro < 0:
-            raise InvalidRequestError(f"output {tie_key}: its weight is negative: {weight_micro}")
-        return [*((group, 0) for group in groups), (UNEARNED, weight_micro)]
-    parts = apportion_doubles(weight_micro, measures, lambda position: group_tie_key(tie_key, groups[position]))
-    return list(zip(groups, parts, strict=True))
+        return [*((group, 0) for group in groups), (UNEARNED, paid_micro), *house]
+    parts = apportion_doubles(paid_micro, measures, lambda position: group_tie_key(tie_key, groups[position]))
+    return [*zip(groups, parts, strict=True), *house]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOutput:
-    """An output that distributes `weight_micro` by a policy: one measure in nats for each group; `name` breaks ties."""
+    """An output that distributes `weight_micro` by a policy: one measure in nats for each group; `name` breaks ties.
+
+    `echo_micro` is the part of the weight that repeats the prompt.
+    """
 
     policy: Policy
     name: str
     weight_micro: int
     groups: Sequence[Group]
     measures: Sequence[float]
+    echo_micro: int = 0
+
+    def counted(self, micro: int) -> MeasuredOutput:
+        """Return the output as it distributes only `micro` of its weight; its echo shrinks alike, rounded down."""
+        echo = micro * self.echo_micro // self.weight_micro if self.weight_micro else 0
+        return replace(self, weight_micro=micro, echo_micro=echo)
 
 
 class PeriodCredits:
@@ -190,6 +230,9 @@ class PeriodCredits:
             ValuationError: a measure is not a finite number.
             InvalidRequestError: groups and measures do not fit each other, or the weight is negative.
         """
+        if item.echo_micro:
+            _sum_into(self._alone, {ECHO: item.echo_micro})
+            item = replace(item, weight_micro=item.weight_micro - item.echo_micro, echo_micro=0)
         # For every policy, also one that sums over the period: this checks the measures, and `net` starts from it.
         credited = output_credits(item.weight_micro, item.groups, item.measures, tie_key=item.name)
         if not item.policy.needs_period:

@@ -81,6 +81,23 @@ class Certainty:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Outputs of a period that count for less because of their users, and the micro-credits left out.
+
+    Attributes:
+        repeats: outputs that repeat a text which the same user got before on that day; they do not count.
+        capped: outputs of users' days beyond the limit; they count in part.
+        total_micro: left out, of all providers and the house.
+        own_micro: left out of this provider's.
+    """
+
+    repeats: int
+    capped: int
+    total_micro: int
+    own_micro: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatementInput:
     """The content of a statement for one provider and period.
 
@@ -95,6 +112,7 @@ class StatementInput:
         outputs_unvalued: outputs that could not be valued, and distribute nothing to anybody.
         issuer: name, address and legal text of the issuer, or empty.
         account_changes: changes of the account that the provider is paid to, since its last statement.
+        uncounted: what the limits on users left out; None: nothing.
     """
 
     provider: str
@@ -115,6 +133,7 @@ class StatementInput:
     outputs_unvalued: int = 0
     issuer: Mapping[str, str] = field(default_factory=dict)
     account_changes: Sequence[AccountChange] = ()
+    uncounted: Uncounted | None = None
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -145,6 +164,7 @@ def statement_json(facts: StatementInput) -> str:
             ],
             "certainty": None if facts.certainty is None else _certainty(facts.certainty),
             **({"outputs_unvalued": facts.outputs_unvalued} if facts.outputs_unvalued else {}),
+            **({"uncounted": _uncounted(facts.uncounted)} if facts.uncounted else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
         "balances": [_balance(fall, facts.terms.get(fall.currency, Terms())) for fall in facts.waterfalls],
@@ -161,6 +181,15 @@ def statement_json(facts: StatementInput) -> str:
     }
     # Canonical, so that the SHA-256 of the text is the identity of the statement.
     return rfc8785.dumps(body).decode()
+
+
+def _uncounted(item: Uncounted) -> dict[str, Any]:
+    return {
+        "outputs_repeated": item.repeats,
+        "outputs_capped": item.capped,
+        "credit_micro": str(item.own_micro),
+        "total_credit_micro": str(item.total_micro),
+    }
 
 
 def _certainty(item: Certainty) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
 
 
 def _concentration(report: CloseReport) -> Iterator[str]:
-    from credit.reporting.tables import share_text
+    from credit.reporting.tables import credits_text, share_text
 
     if report.policy.accepted_concentration:
         yield f"concentration accepted: {report.policy.accepted_concentration}"
@@ -159,6 +159,15 @@ def _concentration(report: CloseReport) -> Iterator[str]:
     if found is not None:
         yield f"heaviest output: {found.output.name}, {share_text(found.output.share_ppm / PPM)} of the credits"
         yield f"heaviest day: {found.day.name}, {share_text(found.day.share_ppm / PPM)} of the credits"
+        if found.user is not None:
+            yield f"heaviest user: {found.user.name}, {share_text(found.user.share_ppm / PPM)} of the credits"
+        else:
+            yield "heaviest user: not known; the log names no users"
+    if (left := report.uncounted) is not None:
+        yield (
+            f"not counted: {credits_text(left.total_micro)} credits of {counted(left.repeats, 'repeat')} and of"
+            f" {counted(left.capped, 'output')} beyond the limit of a user's day"
+        )
 
 
 def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:

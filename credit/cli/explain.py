@@ -175,8 +175,8 @@ def _payout_lines(found: PayoutExplanation) -> Iterator[str]:
     for line in found.moved:
         alone, moved = line.alone_micro, line.moved_micro
         yield (
-            f"  {line.collection}: its outputs gave {_credits(alone)} one by one; the sums over the period give"
-            f" {_credits(alone + moved)}, so that a close moves {_credits(moved)}"
+            f"  {line.collection}: its outputs gave {_credits(alone)} one by one; sums over the period and limits on"
+            f" users give {_credits(alone + moved)}, so that a close moves {_credits(moved)}"
         )
     yield f"outputs: valued for {found.outputs_valued}, credited by {found.outputs_credited}"
     for item in found.outputs:

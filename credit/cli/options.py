@@ -249,6 +249,16 @@ def ledger_options(command: Callable[..., R]) -> Callable[..., R]:
     return workspace_options(json_option(command))
 
 
+def _credits(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    """Return micro-credits from a decimal number of credits."""
+    from credit.ingest.fields import FieldError, weight_micro
+
+    try:
+        return None if text is None else weight_micro(text)
+    except FieldError as error:
+        raise click.UsageError(f"--user-cap {error}") from error
+
+
 def policy_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options of the policy of credits, and pass those given on as one `policy`, by field of `Policy`."""
 
@@ -272,9 +282,27 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
         help="A model's thoughts are context of its answer, or are valued with it.",
     )
     @click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
+    @click.option(
+        "--echo",
+        type=click.IntRange(0, 10_000),
+        help="Pay for no tokens of an output where this many in a row repeat its prompt; 0: pay for all.",
+    )
+    @click.option(
+        "--repeats",
+        type=click.IntRange(min=0),
+        help="Times that one user's outputs of one text count on a day; 0: each time.",
+    )
+    @click.option(
+        "--user-cap",
+        "user_cap_micro",
+        metavar="CREDITS",
+        callback=_credits,
+        help="Credits that one user's outputs of a day distribute, at most; 0: no limit.",
+    )
     @functools.wraps(command)
     def with_policy(*args: Any, **kwargs: Any) -> R:
-        names = ("measure", "alpha", "beta", "gamma", "basis", "negative", "thoughts", "noise_floor")
+        numbers = ("alpha", "beta", "gamma", "noise_floor", "echo", "repeats", "user_cap_micro")
+        names = ("measure", "basis", "negative", "thoughts", *numbers)
         # Only what was typed: the rest keeps the defaults of `Policy`, or of the period to restate.
         given = {name: kwargs.pop(name) for name in names}
         return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)

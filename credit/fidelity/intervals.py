@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 
-from credit.accounting.credits import UNEARNED, Policy
+from credit.accounting.credits import ECHO, UNEARNED, Policy
 from credit.fidelity.metrics import Floats
 
 REPLICATES = 200
@@ -69,6 +69,10 @@ class ShareBootstrap:
             # Poisson counts need no total number of outputs, so that one pass over the books is enough.
             counts = np.stack([output_counts(name) for name in block])
             if policy.needs_period:
+                # Echo stays with the house, however the sums divide the rest.
+                echo = (pl.col("provider") == ECHO.provider) & (pl.col("collection") == ECHO.collection)
+                _add_lines(self._alone, own.filter(echo), self._key, "credit_micro", block, counts)
+                own = own.filter(~echo)
                 self._together.setdefault(policy, _PeriodSums(policy)).add(own, block, counts)
             else:
                 _add_lines(self._alone, own, self._key, "credit_micro", block, counts)

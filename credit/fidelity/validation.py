@@ -100,9 +100,10 @@ def validate(
     calibration, calibrated = evidence.calibrate(only(features, trained))
     measures = {CALIBRATED: calibrated} | measures
     sizes = token_share(index, everybody, 1)[0, trained]
-    policies = {name: Policy(measure=measure).fingerprint for name, measure in PAYABLE.items()}
+    policies = {name: Policy(measure=measure).of_one_output.fingerprint for name, measure in PAYABLE.items()}
     to_beat = {name: measures[name] for name in TO_BEAT}
-    policies[CALIBRATED] = Policy(alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma).fingerprint
+    fitted = Policy(alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma)
+    policies[CALIBRATED] = fitted.of_one_output.fingerprint
     certificate = Certificate(
         kind="retraining",
         index=index.manifest.fingerprint,
@@ -261,7 +262,7 @@ def validate_quickly(
     features = features_of(index, model, outputs, everybody)
     trained = [everybody.index(name) for name in providers]
     measures = only(all_measures(index, model, records, outputs, features, everybody), trained)
-    policies = {name: Policy(measure=measure).fingerprint for name, measure in PAYABLE.items()}
+    policies = {name: Policy(measure=measure).of_one_output.fingerprint for name, measure in PAYABLE.items()}
     return Certificate(
         kind="quick",
         index=index.manifest.fingerprint,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, literal_column, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.journal import journal_sums
+from credit.ledger.limits import limited_outputs
 from credit.ledger.schema import (
     account,
     attribution_index,
@@ -91,39 +92,59 @@ class Decider:
 
 @dataclass(frozen=True, slots=True)
 class Concentration:
-    """The output and the day with most of a period's credits, and the number of its outputs with a weight."""
+    """Output, day and user that decide most of a period's credits, and the number of its outputs with a weight.
+
+    `credit_micro` is without the credits that the limits on users leave out. `user` is None if the log names nobody.
+    """
 
     outputs: int
     credit_micro: int
     output: Decider
     day: Decider
+    user: Decider | None = None
 
 
 def concentration(conn: Connection, period: str) -> Concentration | None:
-    """Return the output and the day with most of a period's credits; None if no output distributes any.
+    """Return what decides most of a period's credits; None if no output distributes any.
 
-    Weights tell it, because an output distributes all of its weight. Outputs with reversed credits do not count.
+    Weights tell it, because an output distributes all of its weight, as far as limits on users let it. Outputs with
+    reversed credits do not count.
     """
     standing = _standing_keys(conn, period)
-    rows = [
-        row
-        for row in conn.execute(_weights_by_book_and_day(period))
-        if TransactionKind.CREDITS.key(score_book=row.sha256, day=row.day) in standing
-    ]
+    rows = [row for row in conn.execute(_weights_by_book_and_day(period)) if _key(row) in standing]
     if not rows:
         return None
     days: dict[str, int] = {}
     for row in rows:
         days[row.day] = days.get(row.day, 0) + join_sum(row.high, row.low)
+    users: dict[str, int] = {}
+    for row in conn.execute(_weights_by_book_and_day(period, by_user=True)):
+        if _key(row) in standing:
+            users[row.user] = users.get(row.user, 0) + join_sum(row.high, row.low)
+    for item in limited_outputs(conn, period).values():
+        days[item.output.day] -= item.lost_micro
+        if item.output.user:
+            users[item.output.user] -= item.lost_micro
     total = sum(days.values())
     top = min(rows, key=lambda row: (-row.most, row.day, row.sha256))
-    day = min(days, key=lambda name: (-days[name], name))
+    most = min(top.most, total)
+    heaviest = _output_of_weight(conn, top.most, top.day, top.sha256)
     return Concentration(
         sum(row.outputs for row in rows),
         total,
-        Decider(_output_of_weight(conn, top.most, top.day, top.sha256), top.most, top.most * PPM // total),
-        Decider(day, days[day], days[day] * PPM // total),
+        Decider(heaviest, most, most * PPM // total if total else 0),
+        _heaviest(days, total),
+        _heaviest(users, total) if users else None,
     )
+
+
+def _key(row: Row[Any]) -> str:
+    return TransactionKind.CREDITS.key(score_book=row.sha256, day=row.day)
+
+
+def _heaviest(sums: Mapping[str, int], total: int) -> Decider:
+    name = min(sums, key=lambda name: (-sums[name], name))
+    return Decider(name, sums[name], sums[name] * PPM // total if total else 0)
 
 
 def _standing_keys(conn: Connection, period: str) -> set[str]:
@@ -141,10 +162,11 @@ def _standing_keys(conn: Connection, period: str) -> set[str]:
 _day = func.substr(output.c.occurred_at, literal_column("1"), literal_column("10"))
 
 
-def _weights_by_book_and_day(period: str) -> Select[Any]:
+def _weights_by_book_and_day(period: str, *, by_user: bool = False) -> Select[Any]:
     """Select the count, the sum in two halves and the greatest weight of outputs, by score book and day.
 
-    The books are those with credits in the period. They may hold outputs of other periods.
+    `by_user` does so by user as well, without outputs of unknown users. The books are those with credits in the period.
+    They may hold outputs of other periods.
     """
     before = len(TransactionKind.CREDITS.key(score_book="", day="")) - 1
     books = select(func.substr(ledger_txn.c.idempotency_key, before + 1, 64)).where(
@@ -153,13 +175,15 @@ def _weights_by_book_and_day(period: str) -> Select[Any]:
     weight = output.c.weight_micro
     high, low = exact_sum(weight)
     sums = (func.count().label("outputs"), high.label("high"), low.label("low"), func.max(weight).label("most"))
-    return (
-        select(score_book.c.sha256, _day.label("day"), *sums)
+    by = (score_book.c.sha256, _day.label("day"), *((output.c.user_hmac.label("user"),) if by_user else ()))
+    query = (
+        select(*by, *sums)
         .join_from(score_book, valuation, valuation.c.score_book_id == score_book.c.id)
         .join(output, output.c.id == valuation.c.output_id)
         .where(score_book.c.sha256.in_(books), weight > 0)
         .group_by(score_book.c.sha256, _day)
     )
+    return query.where(output.c.user_hmac.is_not(None)).group_by(output.c.user_hmac) if by_user else query
 
 
 def _output_of_weight(conn: Connection, weight_micro: int, day: str, book: str) -> str:

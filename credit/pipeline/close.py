@@ -22,6 +22,7 @@ from credit.accounting.statement import (
     Certainty,
     PoolShare,
     StatementInput,
+    Uncounted,
     Validation,
     statement_json,
 )
@@ -48,7 +49,7 @@ from credit.ledger.values import first_day, following, last_day
 from credit.pipeline.certification import certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
-from credit.pipeline.period_basis import post_period_sums
+from credit.pipeline.period_basis import Moves, post_moves
 from credit.records import (
     MAX_OUTPUT_SHARE,
     MIN_FIDELITY,
@@ -79,7 +80,8 @@ class ClosePolicy:
         leave_pending: close in spite of pending outputs; a later period credits them.
         min_fidelity: the least LDS of a certificate, as a fraction of the noise ceiling.
         unvalidated: the reason for paying without such a certificate; empty where there is one.
-        max_output_share: the largest share of the credits that one output may decide, of at least 20 outputs.
+        max_output_share: the largest share of the credits that one output or one user may decide, of 20 outputs or
+            more.
         accepted_concentration: the name of a person who accepts a larger share, with the reason: `NAME: reason`.
     """
 
@@ -129,6 +131,7 @@ class CloseReport:
     statements: int
     left_pending: int
     unvalued: tuple[str, ...]
+    uncounted: Uncounted | None
     dry_run: bool = False
 
 
@@ -146,6 +149,7 @@ class _Facts:
     certainties: Mapping[str, Certainty]
     credits: Mapping[Group, Mapping[str, int]]
     unvalued: tuple[str, ...]
+    moves: Moves
 
 
 def close_period(
@@ -215,6 +219,7 @@ def close_in(conn: Connection, period: str, policy: ClosePolicy, books: Path | N
         statements=written,
         left_pending=pending,
         unvalued=facts.unvalued,
+        uncounted=_uncounted(facts.moves),
     )
 
 
@@ -239,23 +244,25 @@ def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
 
 
 def _check_concentration(conn: Connection, period: str, policy: ClosePolicy) -> Concentration | None:
-    """Return the concentration of a period's credits; LedgerError where one output decides too much of them."""
+    """Return the concentration of a period's credits; LedgerError where one output or user decides too much of them."""
     found = concentration(conn, period)
     if found is None or found.outputs < _FEW_OUTPUTS or policy.accepted_concentration:
         return found
-    if found.output.credit_micro > policy.max_output_share * found.credit_micro:
-        share, most = map(format_percent, (found.output.share_ppm, round(policy.max_output_share * PPM)))
-        raise LedgerError(
-            f"output {found.output.name} decides {share} of the credits of {period}, more than {most}; find out why."
-            f' If it is right, somebody accepts it by name: credit close {period} --accept-concentration "NAME: reason"'
-        )
+    for what, decider in (("output", found.output), ("user", found.user)):
+        if decider is not None and decider.credit_micro > policy.max_output_share * found.credit_micro:
+            share, most = map(format_percent, (decider.share_ppm, round(policy.max_output_share * PPM)))
+            raise LedgerError(
+                f"{what} {decider.name} decides {share} of the credits of {period}, more than {most}; find out why."
+                f" If it is right, somebody accepts it by name:"
+                f' credit close {period} --accept-concentration "NAME: reason"'
+            )
     return found
 
 
 def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | None, now: datetime) -> _Facts:
     """Divide the pools, decide payouts, and post all of it."""
     # First: everything below reads the credits that this moves.
-    post_period_sums(conn, books, period, now)
+    moves = post_moves(conn, books, period, now)
     money = standing_pools(conn, period)
     credited = credit_totals(conn, period)
     if not money and any(credited.values()):
@@ -277,7 +284,17 @@ def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | No
     post_allocations(conn, period, divided, known, policy.house, on_hold, now)
     post_lines(conn, period, falls, terms, now)
     unvalued = tuple(item.output for item in unvalued_outputs(conn, period))
-    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, unvalued)
+    return _Facts(period, known, terms, divided, corrected, falls, validation, certainties, by_month, unvalued, moves)
+
+
+def _uncounted(moves: Moves, provider: str = "") -> Uncounted | None:
+    """Return what the limits on users left out, and the part of a provider; None if they left out nothing."""
+    if not moves.limited:
+        return None
+    repeats = sum(item.is_repeat for item in moves.limited)
+    own = sum(micro for group, micro in moves.uncounted.items() if group.provider == provider)
+    total = sum(item.lost_micro for item in moves.limited)
+    return Uncounted(repeats, len(moves.limited) - repeats, total, own)
 
 
 def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
@@ -328,5 +345,6 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             outputs_unvalued=len(facts.unvalued),
             issuer=issued_by,
             account_changes=accounts.get(key, ()),
+            uncounted=_uncounted(facts.moves, key),
         )
         yield key, statement_json(statement)

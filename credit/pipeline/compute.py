@@ -133,10 +133,10 @@ def _compute_index(
 
     def value(chunk: Sequence[StoredOutput], non_finite: list[int]) -> Valuation:
         outputs = [as_paid(stored.output, policy) for stored in chunk]
-        return index.value(model, outputs, noise_floor=policy.noise_floor, non_finite=non_finite)
+        return index.value(model, outputs, echo=policy.echo, noise_floor=policy.noise_floor, non_finite=non_finite)
 
     for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, value, report):
-        _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, report)
+        _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, encoder, report)
         if progress:
             progress(report.valued + len(report.refused), total)
 
@@ -233,9 +233,10 @@ def _post_chunk(
     chunk: Sequence[StoredOutput],
     valuation: Valuation,
     policy: Policy,
+    encoder: Encoder,
     report: ComputeReport,
 ) -> None:
-    scores = list(_scored(chunk, groups, valuation, policy))
+    scores = list(_scored(chunk, groups, valuation, policy, encoder))
     # The file comes first: a kill in between leaves a book without postings, which the next run writes again.
     book = write_book(workspace.books, scores)
     with ledger.write() as conn:
@@ -274,9 +275,9 @@ def post_scores(
 
 
 def _scored(
-    chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy
+    chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy, encoder: Encoder
 ) -> Iterator[Score]:
-    """Yield a score for every output and group, and one of the house where nobody earned something.
+    """Yield a score for every output and group, and those of the house: for what nobody earned, and for echo.
 
     Where the policy pays by the sums of a period, these are the credits of each output by itself; the close of the
     period moves them.
@@ -291,17 +292,26 @@ def _scored(
         strict=True,
     )
     for stored, influence, support, effect, paid in columns:
-        name = stored.output.name
-        credited = output_credits(stored.output.weight_micro, groups, paid, tie_key=name)
+        name, weight_micro = stored.output.name, stored.output.weight_micro
+        echo_micro = echo_of_weight(encoder, stored.output, policy)
+        credited = output_credits(weight_micro, groups, paid, tie_key=name, echo_micro=echo_micro)
         for position, (group, micro) in enumerate(credited):
             if position < len(groups):
                 numbers = (influence[position], support[position], effect[position])
-            # Past the groups stands the house, with credits only where no group earned any.
+            # Past the groups stand the house's collections.
             elif micro:
                 numbers = (0.0, 0.0, 0.0)
             else:
                 continue
             yield Score(stored.id, group.provider, group.collection, *numbers, micro)
+
+
+def echo_of_weight(encoder: Encoder, output: LoggedOutput, policy: Policy) -> int:
+    """Return the part of an output's weight that repeats its prompt, in micro-credits, rounded down."""
+    if not policy.echo:
+        return 0
+    reading = encoder.read_output(as_paid(output, policy), policy.echo)
+    return output.weight_micro * reading.echo // reading.predicted
 
 
 def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:

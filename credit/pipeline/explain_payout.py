@@ -15,14 +15,14 @@ import polars as pl
 from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_amount
-from credit.accounting.credits import Policy
+from credit.accounting.credits import ECHO, Policy
 from credit.ledger.credits import credit_rows
 from credit.ledger.periods import Period, existing_period
 from credit.ledger.providers import provider_id, providers
 from credit.ledger.score_books import book_scores, standing_rows
 from credit.ledger.transactions import reversed_transactions
 from credit.pipeline.explain_balances import CurrencySteps, balance_steps
-from credit.pipeline.period_basis import checked_moves, moved_credits
+from credit.pipeline.period_basis import checked_moves, is_of, moved_credits
 from credit.records import Group, Provider, period_of
 from credit.text import counted
 
@@ -104,7 +104,7 @@ def explain_payout(
     who = next(item for item in providers(conn) if item.key == provider_key)
     rows = credit_rows(conn, period)
     closed = found.status == "closed"
-    moved = (checked_moves if closed else moved_credits)(conn, books_folder, period)
+    moved = (checked_moves if closed else moved_credits)(conn, books_folder, period).by_group
     months: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.group.provider == provider_key:
@@ -177,7 +177,7 @@ def _outputs(
         measure = Policy.from_json(book.policy_json).measure
         sums = rows.group_by("output_id").agg(
             pl.col(measure).filter(pl.col(measure) > 0).sum().alias("positive_sum"),
-            pl.col("credit_micro").sum().alias("weight_micro"),
+            pl.col("credit_micro").filter(~is_of(ECHO)).sum().alias("weight_micro"),
         )
         own = rows.filter(pl.col("provider") == provider_key)
         valued += own["output_id"].n_unique()

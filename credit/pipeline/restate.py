@@ -26,6 +26,7 @@ from credit.ledger.credits import credits_by_group, posted_moves
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import Entry, Posting, post
+from credit.ledger.limits import limited_outputs
 from credit.ledger.outputs import outputs_by_id
 from credit.ledger.periods import Period, existing_period, open_period_for
 from credit.ledger.personal_data import keep_erasable
@@ -41,8 +42,8 @@ from credit.pipeline.period_basis import measured_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
 
-Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[MeasuredOutput]]
-"""Yields the outputs of a score book with new measures and their old weights."""
+Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[tuple[int, MeasuredOutput]]]
+"""Yields the id of each output of a score book, with its new measures and its old weight."""
 
 AccountCurrency = tuple[str, str]
 
@@ -115,7 +116,7 @@ def restate(
         if found.status != "closed":
             raise LedgerError(f"period {period} is open, it has paid nobody yet; there is nothing to restate")
         keep_erasable(conn, reason, "the reason")
-        posted, restated = _credits(conn, workspace, period, rescore)
+        posted, restated = _credits(conn, workspace, period, rescore, method.get("policy", {}))
     changes = _credit_changes(posted, restated)
     # A dry run takes the write lock too: its numbers must fit the ledger of one moment.
     with ledger.write() as conn:
@@ -171,7 +172,7 @@ def by_policy(changes: Mapping[str, Any]) -> Rescore:
         InvalidRequestError: when called, if the books do not hold what the new policy needs.
     """
 
-    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[MeasuredOutput]:
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[int, MeasuredOutput]]:
         old = Policy.from_json(book.policy_json)
         new = replace(old, **changes)
         return measured_outputs(_measured(rows, old, new), new)
@@ -194,16 +195,17 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         MismatchError, IntegrityError: as opening an index does.
     """
     # Models take seconds to import, and a restatement by policy needs none.
-    from credit.pipeline.compute import DEFAULT_CHUNK, as_paid, paid_measures
+    from credit.pipeline.compute import DEFAULT_CHUNK, as_paid, echo_of_weight, paid_measures
     from credit.pipeline.index import check_providers
     from credit.valuation import AttributionIndex
 
     index = AttributionIndex.open(folder, damping=changes.get("damping"))
     model = index.load_model()
+    encoder = model.encoder(index.output_length(model))
     with ledger.read() as conn:
         check_providers(conn, index)
 
-    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[MeasuredOutput]:
+    def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[int, MeasuredOutput]]:
         policy = replace(Policy.from_json(book.policy_json), **changes)
         ids = rows["output_id"].unique().sort().to_list()
         for start in range(0, len(ids), DEFAULT_CHUNK):
@@ -214,11 +216,11 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
                 raise LedgerError(
                     f"{folder} is an index of {index.manifest.name}, but the period has outputs of {others[0]}"
                 )
-            outputs = [as_paid(stored.output, policy) for stored in chunk]
-            valued = index.value(model, outputs, noise_floor=policy.noise_floor)
+            asked = [as_paid(stored.output, policy) for stored in chunk]
+            valued = index.value(model, asked, echo=policy.echo, noise_floor=policy.noise_floor)
             for stored, measures in zip(chunk, paid_measures(valued, policy), strict=True):
-                item = stored.output
-                yield MeasuredOutput(policy, item.name, item.weight_micro, index.groups, measures)
+                item, echo = stored.output, echo_of_weight(encoder, stored.output, policy)
+                yield stored.id, MeasuredOutput(policy, item.name, item.weight_micro, index.groups, measures, echo)
 
     return rescore, index.manifest.fingerprint
 
@@ -227,6 +229,8 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
     """Add the column `measure`: the new policy's measure, in nats."""
     same_effect = (new.alpha, new.beta, new.gamma) == (old.alpha, old.beta, old.gamma)
     uses_floor = new.measure in ("support", "effect")
+    if new.echo != old.echo:
+        raise InvalidRequestError("another length of echo needs the index and its model: --index DIR")
     if new.damping != old.damping:
         raise InvalidRequestError("another damping needs the index and its model: --index DIR")
     if new.thoughts != old.thoughts:
@@ -256,7 +260,7 @@ def _measured(rows: pl.DataFrame, old: Policy, new: Policy) -> pl.DataFrame:
 
 
 def _credits(
-    conn: Connection, workspace: Workspace, period: str, rescore: Rescore
+    conn: Connection, workspace: Workspace, period: str, rescore: Rescore, changes: Mapping[str, Any]
 ) -> tuple[Mapping[Group, int], Mapping[Group, int]]:
     """Return every group's micro-credits before and after; outputs with reversed credits count in neither."""
     posted = credits_by_group(conn, period)
@@ -264,7 +268,7 @@ def _credits(
     # Out with all that the close and the books gave, in with the new credits: what else was posted stays.
     for group, micro in posted_moves(conn, period).items():
         restated[group] = restated.get(group, 0) - micro
-    anew = PeriodCredits(period)
+    anew, limited = PeriodCredits(period), limited_outputs(conn, period, changes)
     for book, rows in standing_scores(conn, workspace.books, period):
         before = 0
         sums = rows.group_by("provider", "collection").agg(pl.col("credit_micro").sum())
@@ -273,8 +277,8 @@ def _credits(
             restated[group] = restated.get(group, 0) - micro
             before += micro
         after = 0
-        for item in rescore(book, rows):
-            anew.add(item)
+        for number, item in rescore(book, rows):
+            anew.add(item.counted(limited[number].counted_micro) if number in limited else item)
             after += item.weight_micro
         # Other weights would create or destroy credits of a closed period.
         if before != after:

@@ -46,7 +46,7 @@ class PaddedBatch:
     Attributes:
         input_ids: (N, T) token ids.
         real: (N, T) bool, False at padding.
-        labels: (N, T) token ids where they are predicted, else -100.
+        labels: (N, T) token ids where they are predicted and paid for, else -100.
     """
 
     input_ids: Tensor
@@ -94,6 +94,8 @@ def make_batch(windows: Sequence[Window]) -> PaddedBatch:
         input_ids[row, :length] = window.tokens
         real[row, :length] = True
         labels[row, window.start : length] = window.tokens[window.start :]
+        if window.echo is not None:
+            labels[row, :length][window.echo] = IGNORED
     return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(real), torch.from_numpy(labels))
 
 

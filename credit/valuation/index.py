@@ -183,6 +183,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
+        echo: int = 0,
         noise_floor: float = 1.0,
         tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
@@ -195,6 +196,7 @@ class AttributionIndex:
         Args:
             model: the model that the index was built with.
             outputs: logged generations of that model.
+            echo: tokens of an output that repeat this many in a row of its prompt do not enter its loss; 0: all do.
             noise_floor: threshold of support, in units of the output's pooled spread.
             tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
             progress: called with the number of examples done after every batch.
@@ -208,7 +210,7 @@ class AttributionIndex:
             ValuationError: an output's gradient is not finite; the message names the output.
         """
         values = self.row_influence(
-            model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, non_finite=non_finite
+            model, outputs, echo=echo, tokens_per_batch=tokens_per_batch, progress=progress, non_finite=non_finite
         )
         return summarise(values, self.rows, noise_floor)
 
@@ -217,6 +219,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
+        echo: int = 0,
         tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         non_finite: list[int] | None = None,
@@ -231,7 +234,7 @@ class AttributionIndex:
         """
         bad: set[int] | None = None if non_finite is None else set()
         values = [
-            share * part._own_influence(own, outputs, tokens_per_batch, progress, bad)
+            share * part._own_influence(own, outputs, echo, tokens_per_batch, progress, bad)
             for share, part, own in self.parts(model)
         ]
         total = torch.stack(values).sum(0)
@@ -246,12 +249,15 @@ class AttributionIndex:
         self,
         model: Task,
         outputs: Sequence[Any],
+        echo: int,
         tokens_per_batch: int | None,
         progress: Callable[[int], None] | None,
         bad: set[int] | None,
     ) -> Tensor:
         """Return the influence of every row on every output by the index's own model alone: (Q, K)."""
-        ready = self.preconditioned(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
+        ready = self.preconditioned(
+            model, outputs, echo=echo, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad
+        )
         scale = self.manifest.scale
         # A shard at a time: all rows need not fit into memory.
         return torch.cat([influence(ready, shard, scale).cpu() for shard in self.shards(device_of(model))], dim=1)
@@ -261,12 +267,15 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
+        echo: int = 0,
         tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
     ) -> dict[str, Tensor]:
         """Return (M + λI)⁻¹ times each output's gradient, in the index's own model: for each layer (Q, S·R)."""
-        queries = self.output_gradients(model, outputs, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad)
+        queries = self.output_gradients(
+            model, outputs, echo=echo, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad
+        )
         curvature = self.curvature(device_of(model))
         return {name: curvature.precondition(name, rows) for name, rows in queries.items()}
 
@@ -288,6 +297,7 @@ class AttributionIndex:
         model: Task,
         outputs: Sequence[Any],
         *,
+        echo: int = 0,
         tokens_per_batch: int | None = None,
         progress: Callable[[int], None] | None = None,
         bad: set[int] | None = None,
@@ -300,7 +310,7 @@ class AttributionIndex:
         encoder = model.encoder(self.output_length(model))
         examples, owners = [], []
         for number, output in enumerate(outputs):
-            for example in encoder.output(output):
+            for example in encoder.output(output, echo):
                 examples.append(example)
                 owners.append(number)
         device = device_of(model)

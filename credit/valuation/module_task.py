@@ -203,7 +203,8 @@ class _AsTheyAre:
         del length  # only its layers know the positions of a sample
         return [sample]
 
-    def output(self, output: TensorSample) -> list[TensorSample]:
+    def output(self, output: TensorSample, echo: int = 0) -> list[TensorSample]:
+        del echo  # a sample has no prompt
         return [output]
 
 

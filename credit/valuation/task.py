@@ -61,8 +61,8 @@ class ExampleEncoder(Protocol):
         """Return the examples of a window, each of at most `length` predictions; or the window itself."""
         ...
 
-    def output(self, output: Any) -> Sequence[Any]:
-        """Return the windows of an output. Its loss is the sum of their losses."""
+    def output(self, output: Any, echo: int = 0) -> Sequence[Any]:
+        """Return the windows of an output. Its loss is the sum of their losses, without tokens that are echo."""
         ...
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from types import FrameType
@@ -62,12 +62,14 @@ _SPAN = re.compile(r"\[\d+:\d+\]$")
 class Window:
     """One sequence of at most max_length tokens: context up to `start`, then predicted tokens.
 
-    The model reads it in one pass. It is an example itself, unless it is cut into segments.
+    The model reads it in one pass. It is an example itself, unless it is cut into segments. `echo` is True for each
+    token of an output that repeats the prompt: the model reads it, and its prediction does not enter the loss.
     """
 
     id: str
     tokens: NDArray[np.int32]
     start: int
+    echo: NDArray[np.bool_] | None = None
 
     @property
     def size(self) -> int:
@@ -158,6 +160,16 @@ class OutputReading:
     windows: list[Window]
     shortage: str = ""
 
+    @property
+    def predicted(self) -> int:
+        """Number of predicted tokens."""
+        return sum(window.predicted for window in self.windows)
+
+    @property
+    def echo(self) -> int:
+        """Number of those that repeat the prompt."""
+        return sum(int(window.echo.sum()) for window in self.windows if window.echo is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
@@ -178,6 +190,37 @@ class _Turn:
     text: str
     quotable: str
     before: str = ""
+
+
+def echo_of(prompt: Sequence[int], completion: Sequence[int], length: int) -> NDArray[np.bool_]:
+    """Return True for each token of a completion inside `length` tokens in a row that also stand in its prompt.
+
+    Args:
+        prompt: tokens before the completion.
+        completion: its tokens.
+        length: tokens in a row, at least 1.
+    """
+    # As bytes: a slice of them is hashed at once.
+    asked, said = (np.asarray(tokens, dtype=np.int32).tobytes() for tokens in (prompt, completion))
+    size = 4 * length
+    known = {asked[at : at + size] for at in range(0, len(asked) - size + 1, 4)}
+    found = np.zeros(len(completion), dtype=np.bool_)
+    for place in range(len(completion) - length + 1):
+        if said[4 * place : 4 * place + size] in known:
+            found[place : place + length] = True
+    return found
+
+
+def _marked(windows: Sequence[Window], echo: NDArray[np.bool_]) -> list[Window]:
+    """Return windows with the echo of the tokens that they predict, one after the other."""
+    at = len(echo) - sum(window.predicted for window in windows)
+    found = []
+    for window in windows:
+        own = np.zeros(window.size, dtype=np.bool_)
+        own[window.start :] = echo[at : at + window.predicted]
+        at += window.predicted
+        found.append(replace(window, echo=own))
+    return found
 
 
 class Encoder:
@@ -238,26 +281,37 @@ class Encoder:
                     at += example.predicted
                     yield example.id, _quotation(turn, spans[first:at])
 
-    def output(self, output: LoggedOutput) -> list[Window]:
-        """Return the windows of a logged output: its completion's tokens, given its prompt.
+    def output(self, output: LoggedOutput, echo: int = 0) -> list[Window]:
+        """Return the windows of a logged output: its completion's tokens, given its prompt; `echo` as in `read_output`.
 
         The end-of-sequence token is not predicted: a log does not tell if the model ended or was cut off.
 
         Raises:
             InputError: it has no token to predict, or the chat template refuses it; the message names it.
         """
-        return self.read_output(output).windows
+        return self.read_output(output, echo).windows
 
-    def read_output(self, output: LoggedOutput) -> OutputReading:
-        """Return the windows of a logged output, and what they lack of its context; see `output`."""
+    def read_output(self, output: LoggedOutput, echo: int = 0) -> OutputReading:
+        """Return the windows of a logged output, and what they lack of its context; see `output`.
+
+        Tokens that repeat at least `echo` tokens in a row of the prompt are marked; 0 marks none. What repeats the
+        model's own thoughts is no echo.
+        """
         with _named(output.name):
             before = self._before(output)
-        context = self._encode(before) if output.messages else [*self._prefix, *self._encode(before)]
+        context = self._context(output, before)
         predicted, _ = self._continuation(before, without_open_mark(before, output.completion))
         windows = list(self._windows(output.external_id, context, predicted, overlap=self._max_length // 2))
         if not windows:
             raise InputError(f"{output.name}: there is no token to predict")
+        if echo:
+            unthought = replace(output, thoughts="")
+            prompt = self._context(output, self._before(unthought)) if output.thoughts else context
+            windows = _marked(windows, echo_of(prompt, predicted, echo))
         return OutputReading(windows, self._shortage(context, predicted, windows))
+
+    def _context(self, output: LoggedOutput, before: str) -> list[int]:
+        return self._encode(before) if output.messages else [*self._prefix, *self._encode(before)]
 
     def _before(self, output: LoggedOutput) -> str:
         """Return the text that the model saw when it began the answer: the prompt or chat, and its thoughts."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit.accounting.credits import Policy, output_credits
+from credit.accounting.credits import ECHO, Policy, output_credits
 from credit.errors import InvalidRequestError, ValuationError
 from credit.records import HOUSE, MICRO, UNATTRIBUTED, Group
 
@@ -93,9 +93,31 @@ def test_equal_policies_have_one_fingerprint_and_others_another():
 
 
 def test_the_canonical_json_is_pinned_because_stored_fingerprints_depend_on_it():
-    assert (
-        Policy().to_json() == '{"alpha":1.0,"beta":1.0,"damping":null,"gamma":0.0,"measure":"effect","noise_floor":1.0}'
-    )
+    older = '{"alpha":1.0,"beta":1.0,"damping":null,"gamma":0.0,"measure":"effect","noise_floor":1.0}'
+    later = '"echo":8,"gamma":0.0,"measure":"effect","noise_floor":1.0,"repeats":1,"user_cap_micro":1000000000}'
+    assert Policy().to_json() == f'{{"alpha":1.0,"beta":1.0,"damping":null,{later}'
+    # A policy from before a field paid as if there were none, and certificates judge measures of whole outputs.
+    assert Policy.from_json(older).to_json() == Policy().of_one_output.to_json() == older
+    assert not Policy.from_json(older).limits_users
+
+
+@given(
+    weight=st.integers(0, 10**9),
+    part=st.fractions(0, 1),
+    measures=st.lists(st.floats(-10, 10), min_size=1, max_size=4),
+)
+def test_an_echo_is_the_house_s_and_the_rest_is_divided_as_an_output_of_that_weight(weight, part, measures):
+    echo, groups = int(weight * part), [Group(f"g{number}") for number in range(len(measures))]
+    whole = output_credits(weight, groups, measures, tie_key="o", echo_micro=echo)
+    rest = output_credits(weight - echo, groups, measures, tie_key="o")
+    assert whole == [*rest, *([(ECHO, echo)] if echo else [])]
+    assert sum(micro for _, micro in whole) == weight
+
+
+@pytest.mark.parametrize("echo", [-1, MICRO + 1])
+def test_an_echo_beyond_its_output_is_refused(echo):
+    with pytest.raises(InvalidRequestError, match="echo"):
+        output_credits(MICRO, GROUPS[:1], [1.0], tie_key="o", echo_micro=echo)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +128,9 @@ def test_the_canonical_json_is_pinned_because_stored_fingerprints_depend_on_it()
         ({"alpha": math.nan}, "alpha is nan"),
         ({"beta": True}, "beta is True"),
         ({"gamma": "1"}, "gamma is '1'"),
+        ({"echo": -1}, "echo is -1"),
+        ({"repeats": 1.5}, "repeats is 1.5"),
+        ({"user_cap_micro": True}, "user_cap_micro is True"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(change, message):

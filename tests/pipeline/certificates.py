@@ -37,7 +37,8 @@ def certificate(
         leads = (
             {} if kind == "quick" else {name: _about(lds - value) for name, value in others.items() if name != method}
         )
-        return MethodScore(method, *numbers, policy.fingerprint if policy else "", attribution_error, leads)
+        judged = policy.of_one_output.fingerprint if policy else ""
+        return MethodScore(method, *numbers, judged, attribution_error, leads)
 
     return Certificate(
         kind=kind,

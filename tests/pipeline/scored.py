@@ -15,6 +15,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.score_books import Score, write_book
 from credit.pipeline import compute
 from credit.records import MICRO, OWN_SOURCE, Group, LoggedOutput
+from tests.ledger.samples import pseudonym
 from tests.pipeline.books_of_account import NOW
 
 MODEL = "tiny"
@@ -26,12 +27,15 @@ Measures = Mapping[Group, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Scored:
-    """An output and what was measured of it."""
+    """An output and what was measured of it; `user` and `text` are digits of pseudonyms."""
 
     name: str
     moment: datetime
     measures: Measures
     weight_micro: int = MICRO
+    user: str = ""
+    text: str = ""
+    echo_micro: int = 0
 
 
 def at(month: int, day: int) -> datetime:
@@ -83,8 +87,9 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
         for influence, support in item.measures.values()
     ]
     place = ("influence", "support", "effect").index(policy.measure)
-    credited = output_credits(item.weight_micro, groups, [row[place] for row in rows], tie_key=item.name)
-    measured = [*rows, (0.0, 0.0, 0.0)]
+    paid = [row[place] for row in rows]
+    credited = output_credits(item.weight_micro, groups, paid, tie_key=item.name, echo_micro=item.echo_micro)
+    measured = [*rows, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)]
     return [
         Score(number, group.provider, group.collection, *measured[position], micro)
         for position, (group, micro) in enumerate(credited)
@@ -92,7 +97,10 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
 
 
 def _output(item: Scored) -> LoggedOutput:
-    return LoggedOutput(OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro)
+    user, text = (pseudonym(digit) if digit else "" for digit in (item.user, item.text))
+    return LoggedOutput(
+        OWN_SOURCE, item.name, item.moment, MODEL, "text", weight_micro=item.weight_micro, user=user, text=text
+    )
 
 
 def log_file(conn: Connection, logged: Sequence[LoggedOutput], now: datetime) -> None:

@@ -189,3 +189,40 @@ def test_a_quotation_from_a_chat_is_what_the_assistant_said():
     chat = tuple(Message(*turn) for line in said for turn in (("user", "what"), ("assistant", line)))
     quoted = list(Encoder(tokenizer, 64).quotations(TrainingRecord("r", ANN, messages=chat), None))
     assert quoted == [("r@1", said[0]), ("r@3", said[1])]
+
+
+ids = st.lists(st.integers(0, 3), max_size=25)
+
+
+@given(ids, ids, st.integers(1, 6))
+def test_echo_is_what_lies_in_a_run_of_tokens_that_the_prompt_has(prompt, completion, length):
+    runs = [prompt[at : at + length] for at in range(len(prompt) - length + 1)]
+    expected = [
+        any(
+            completion[first : first + length] in runs
+            for first in range(max(0, place - length + 1), min(place, len(completion) - length) + 1)
+        )
+        for place in range(len(completion))
+    ]
+    assert tokens.echo_of(prompt, completion, length).tolist() == expected
+
+
+def test_an_output_that_only_repeats_its_prompt_is_all_echo_but_for_its_edges():
+    encoder = Encoder(tiny_tokenizer(), 256)
+    text = sentence(1, 30)
+    reading = encoder.read_output(make_output(1, text, " " + text), 8)
+    assert reading.echo >= reading.predicted - 2
+    assert encoder.read_output(make_output(1, text, " " + text)).echo == 0
+    assert encoder.read_output(make_output(1, text, " " + sentence(2, 30)), 8).echo == 0
+
+
+def test_echo_stays_with_its_tokens_however_windows_are_cut():
+    text = sentence(3, 60)
+    output = make_output(1, text, f" {sentence(4, 20)} {text[:120]} {sentence(5, 20)}")
+    whole = Encoder(tiny_tokenizer(), 512).output(output, 8)
+    assert len(whole) == 1
+    parts = Encoder(tiny_tokenizer(), 24).output(output, 8)
+    assert len(parts) > 3
+    marked = [bool(flag) for part in parts for flag in part.echo[part.start :]]
+    assert marked == whole[0].echo[whole[0].start :].tolist()
+    assert not any(part.echo[: part.start].any() for part in parts)

@@ -15,6 +15,7 @@ from credit.ledger.credits import credit_totals, credits_by_month
 from credit.ledger.fx import rates_of_period
 from credit.ledger.holds import held_collections
 from credit.ledger.journal import journal_lines, journal_sums
+from credit.ledger.limits import limited_outputs
 from credit.ledger.periods import last_closed
 from credit.ledger.schema import (
     account,
@@ -63,10 +64,14 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
 
 
 def check_period_basis(conn: Connection) -> Iterator[Problem]:
-    """Yield each move by sums of a period with accounts of others than earners, or beyond what they have."""
+    """Yield each move of a close with accounts of others than earners, or beyond what they have.
+
+    What a close gives back to the issued credits must be what the limits on users leave out.
+    """
+    yield from _uncounted_faults(conn)
     query = (
         journal_lines(ledger_txn.c.id, ledger_txn.c.period_id, account.c.key, ledger_entry.c.account_id)
-        .where(ledger_txn.c.kind == TransactionKind.PERIOD_BASIS)
+        .where(ledger_txn.c.kind == TransactionKind.PERIOD_BASIS, account.c.kind != AccountKind.ISSUED)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no)
     )
     for row in conn.execute(query).all():
@@ -74,6 +79,22 @@ def check_period_basis(conn: Connection) -> Iterator[Problem]:
         ((left,),) = journal_sums(conn, where=of_period)
         if not row.key.startswith(AccountKind.EARNED.key("")) or left < 0:
             yield Problem(f"transaction {row.id}", f"leaves {row.key} with {left} micro-credits in {row.period_id}")
+
+
+def _uncounted_faults(conn: Connection) -> Iterator[Problem]:
+    """Yield each closed period without the credits that the limits on users leave out, or with others."""
+    kind = TransactionKind.PERIOD_BASIS
+    given = journal_sums(
+        conn, ledger_txn.c.period_id, where=(ledger_txn.c.kind == kind, account.c.kind == AccountKind.ISSUED)
+    )
+    posted: dict[str, int] = dict(given)
+    closed = select(period.c.id).where(period.c.status == "closed").order_by(period.c.id)
+    for name in conn.execute(closed).scalars().all():
+        lost = sum(item.lost_micro for item in limited_outputs(conn, name).values())
+        if lost != posted.get(name, 0):
+            yield Problem(
+                f"period {name}", f"left {posted.get(name, 0)} micro-credits uncounted; the limits on users say {lost}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
