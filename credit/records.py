@@ -333,7 +333,8 @@ class LoggedOutput:
     has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes. `identity` says
     which call it is; two outputs that say the same are equal, whatever their loggers called them. `user` and `text` are
     pseudonyms (`credit.ingest.pseudonyms`): of the user whom the model answered, and of what was asked and said. They
-    are empty where nobody logged a user, and in outputs older than pseudonyms.
+    are empty where nobody logged a user, and in outputs older than pseudonyms. `salt` goes into the content hash, and
+    leaves with the texts.
 
     `thoughts` is what the model wrote before the completion, for itself; the model saw it, and nobody is paid for it.
     `template` is a JSON object with what the chat template got beside the messages, such as `tools`; empty: nothing.
@@ -352,6 +353,7 @@ class LoggedOutput:
     identity: CallIdentity = field(default=CallIdentity(), compare=False)
     user: str = field(default="", kw_only=True)
     text: str = field(default="", kw_only=True, compare=False)
+    salt: str = field(default="", kw_only=True, compare=False)
 
     @property
     def name(self) -> str:

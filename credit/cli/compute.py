@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
 @dtype_option
 @device_option
+@click.option(
+    "--retain",
+    envvar="CREDIT_RETAIN_DAYS",
+    type=click.IntRange(1, 36_500),
+    show_envvar=True,
+    metavar="DAYS",
+    help="Afterwards, delete texts of valued outputs older than this: see credit purge.  [default: keep all]",
+)
 @ledger_options
 def compute(
     workspace: Workspace,
@@ -42,6 +51,7 @@ def compute(
     chunk: int,
     dtype: str,
     device: str,
+    retain: int | None,
 ) -> None:
     """Value the pending outputs, and post their credits.
 
@@ -81,7 +91,20 @@ def compute(
         f" {counted(report.books, 'score book')}"
     )
     lines = [done if report.valued else "nothing to do"]
+    if retain is not None:
+        lines.append(_retained(workspace, retain))
     if report.refused:
         refused = counted(len(report.refused), "output")
         lines.append(f"{refused} cannot be valued, and hold up a close; take them out: credit outputs unvalue --help")
     say(report, *lines, exit_code=EXIT_PARTIAL if report.refused else 0)
+
+
+def _retained(workspace: Workspace, days: int) -> str:
+    """Purge what is older than a number of days, and return the line that tells of it."""
+    from credit.cli.outputs import purged
+    from credit.pipeline.purge import purge
+
+    before, reason = datetime.now(UTC).date() - timedelta(days), f"texts are kept for {counted(days, 'day')}"
+    found = purge(workspace, before, reason=reason, dry_run=True)
+    # The files are cleaned only when there is something to clean: on a large ledger that takes minutes.
+    return purged(purge(workspace, before, reason=reason) if found.outputs or found.quarantine_files else found)

@@ -26,6 +26,7 @@ SECTIONS = {
     "Outputs and credits": {
         "ingest-outputs": ("outputs", "Log a model's outputs."),
         "compute": ("compute", "Value pending outputs, and post their credits."),
+        "purge": ("outputs", "Delete the texts of valued outputs, and keep their numbers."),
         "outputs": ("outputs", "List pending outputs, take out those that can never be valued."),
     },
     "Money of a period": {

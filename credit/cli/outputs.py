@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import FILE, CommandGroup, field_option, ledger_options, reason_option
+from credit.cli.options import DAY, FILE, CommandGroup, field_option, ledger_options, reason_option
 from credit.cli.printing import ingested, say, warn
 from credit.errors import EXIT_PARTIAL, CreditError
 from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.ledger.unvalued import UnvaluedEvent
+    from credit.pipeline.purge import PurgeReport
     from credit.pipeline.workspace import Workspace
 
 R = TypeVar("R")
@@ -221,6 +222,39 @@ def list_all(workspace: Workspace, history: bool, limit: int) -> None:
         f"{counted(waiting, 'output')} pending" + (f": {', '.join(named)}" if names else ""),
         *(map(_line, events) if events else ["no output is unvalued"]),
     )
+
+
+@click.command()
+@click.option("--before", type=DAY, required=True, metavar="DAY", help="First day (UTC) to keep, YYYY-MM-DD.")
+@reason_option
+@click.option("--dry-run", is_flag=True, help="Count, delete nothing.")
+@ledger_options
+def purge(workspace: Workspace, before: datetime, reason: str, dry_run: bool) -> None:
+    """Delete prompts and completions of valued outputs from before a day, and old quarantined records.
+
+    Credits, statements, payouts, corrections by policy and `verify` work as before: names, times, weights, hashes and
+    scores stay. Gone with the texts are `explain output`, `restate --index` and validation on these outputs. Pending
+    outputs keep their texts.
+
+    The bytes leave the database's files too. Outside them, texts stay in the logs you ingested, in backups, and on
+    PostgreSQL in the write-ahead log (pg_wal), archives of it and replicas until the server recycles them.
+
+    Exits with 11 while another session still keeps texts in the files; run it again later.
+
+    \b
+    Example: credit purge --before 2026-10-01 --reason "kept for 60 days, as agreed"
+    """
+    from credit.pipeline.purge import purge as run
+
+    done = run(workspace, before.date(), reason=reason, dry_run=dry_run)
+    say(done, purged(done))
+
+
+def purged(report: PurgeReport) -> str:
+    """Return the line that tells of a purge."""
+    did = "would be purged" if report.dry_run else "purged"
+    files = counted(report.quarantine_files, "quarantine file")
+    return f"{counted(report.outputs, 'output')} and {files} from before {report.before} {did}"
 
 
 def _line(item: UnvaluedEvent) -> str:

@@ -192,7 +192,8 @@ class OutputReader:
     def _with_pseudonyms(self, output: LoggedOutput, entry: Entry) -> LoggedOutput:
         if self._key is None or not isinstance(entry, Call):
             return output
-        return replace(output, user=self._key.user(entry.user), text=self._key.text(output))
+        key = self._key
+        return replace(output, user=key.user(entry.user), text=key.text(output), salt=key.salt(output))
 
 
 def _weight_text(weight_micro: int) -> str:

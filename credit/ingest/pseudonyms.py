@@ -38,6 +38,10 @@ class PseudonymKey:
         turns = [(turn.role, _folded(turn.content)) for turn in output.messages]
         return self._of("credit.text.1", output.model, _folded(output.prompt), turns, _folded(output.completion))
 
+    def salt(self, output: LoggedOutput) -> str:
+        """Return the salt of an output's content hash: without the key, nobody can make it again after a purge."""
+        return self._of("credit.salt.1", output.source, output.external_id)
+
     def _of(self, *parts: object) -> str:
         digest = hmac.new(self._secret, canonical_json(parts).encode(), hashlib.sha256).hexdigest()
         return f"{self.id}-{digest[:_DIGITS]}"

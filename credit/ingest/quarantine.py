@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from credit.records import Quarantined
-from credit.storage import create_file, make_folder, name_beside, rename_whole
+from credit.storage import create_file, is_left_over, make_folder, name_beside, rename_whole
 
 _DIGITS = 16
 """Digits of the input's hash in the name of its quarantine file."""
@@ -123,6 +123,14 @@ class QuarantineFile:
                     path.unlink(missing_ok=True)
         else:
             self._beside.unlink()
+
+
+def quarantined_files(folder: Path) -> list[Path]:
+    """Return the quarantine files in a folder, also those that a killed run left half written."""
+    if not folder.is_dir():
+        return []
+    pattern = re.compile(rf".+\.[0-9a-f]{{{_DIGITS}}}\.jsonl")
+    return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name) or is_left_over(path.name))
 
 
 def quarantine_name(source: Path, sha256: str) -> str:

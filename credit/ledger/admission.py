@@ -28,7 +28,7 @@ from credit.storage import canonical_json
 _BATCH = 500
 _COLUMNS = (
     "id", "source", "external_id", "model_id", "ingest_file_id", "occurred_at", "prompt", "messages_json",
-    "completion", "weight_micro", "content_sha256", "user_hmac", "text_hmac", "line",
+    "completion", "weight_micro", "content_sha256", "user_hmac", "text_hmac", "line", "salt",
 )  # fmt: skip
 
 
@@ -142,6 +142,8 @@ class _Named:
     digest: str
     user: str
     text: str
+    salt: str
+    purged: bool
 
     def says(self, item: LoggedOutput, digest: str) -> bool:
         """Return True if `item`, of this hash, says the same.
@@ -151,9 +153,12 @@ class _Named:
         if digest == self.digest:
             return True
         user = item.user if self.user and item.user else self.user
-        if (user, self.text) == (item.user, item.text):
+        # A purge deletes the salt, if there was one; the key makes the same again.
+        salts = (item.salt, "") if self.purged else (self.salt,)
+        if (user, self.text, salts) == (item.user, item.text, (item.salt,)):
             return False
-        return content_sha256(replace(item, user=user, text=self.text)) == self.digest
+        alike = (replace(item, user=user, text=self.text, salt=salt) for salt in salts)
+        return any(content_sha256(one) == self.digest for one in alike)
 
 
 class _Batch:
@@ -298,8 +303,10 @@ class _Batch:
         self._rows.append((
             number, item.source, item.external_id, self._models[item.model], self._file_id, utc_text(item.occurred_at),
             item.prompt, turns, item.completion, item.weight_micro, digest, item.user or None, item.text or None, line,
+            item.salt or None,
         ))  # fmt: skip
-        self._named[item.source, item.external_id] = _Named(number, digest, item.user, item.text)
+        named = _Named(number, digest, item.user, item.text, item.salt, purged=False)
+        self._named[item.source, item.external_id] = named
         place = identities.place_of(self._file, line)
         self._rivals[number] = Rival(number, item.name, place, item.model, item.completion, item.weight_micro)
         self._responses[number] = item.identity.response
@@ -319,7 +326,8 @@ def _span(item: LoggedOutput) -> Span:
 
 
 def _says_the_same(rival: Rival, item: LoggedOutput) -> bool:
-    return (rival.completion, rival.weight_micro) == (item.completion, item.weight_micro)
+    """Return True if a record tells of a rival with the same text and weight; of a purged one its id has to do."""
+    return rival.weight_micro == item.weight_micro and rival.completion in {None, item.completion}
 
 
 def _doubled(rivals: Sequence[Rival]) -> str:
@@ -347,9 +355,9 @@ def _named(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, s
     for source, ids in wanted.items():
         for start in range(0, len(ids), _BATCH):
             columns = (output.c.id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac)
-            query = select(output.c.external_id, *columns).where(
+            query = select(output.c.external_id, *columns, output.c.salt, output.c.purge_id).where(
                 output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
             )
-            for name, number, digest, user, text in conn.execute(query):
-                found[source, name] = _Named(number, digest, user or "", text or "")
+            for name, number, digest, user, text, salt, purge in conn.execute(query):
+                found[source, name] = _Named(number, digest, user or "", text or "", salt or "", purge is not None)
     return found

@@ -131,8 +131,10 @@ class Ledger:
                     conn.exec_driver_sql("PRAGMA query_only = ON")
                 yield conn
 
-    def scrub(self) -> None:
-        """Remove the bytes of deleted rows from the database's files; it can run again at any time.
+    def scrub(self, *tables: sa.Table) -> None:
+        """Remove the bytes of tables' deleted rows and emptied texts from the database's files, as often as needed.
+
+        SQLite rewrites all tables at once.
 
         On PostgreSQL, the write-ahead log, replicas and backups keep those bytes until their keeper recycles them.
 
@@ -144,7 +146,7 @@ class Ledger:
             if self._engine.dialect.name == "sqlite":
                 scrub_sqlite(conn, self.url)
             else:
-                scrub_postgresql(conn, self.url, wait_ms=BUSY_TIMEOUT_MS)
+                scrub_postgresql(conn, tables, self.url, wait_ms=BUSY_TIMEOUT_MS)
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:

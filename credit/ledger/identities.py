@@ -39,7 +39,7 @@ class Rival:
         name: its name in reports.
         place: the file and line that it was logged from.
         model: name of its model.
-        completion: its text.
+        completion: its text; None after a purge.
         weight_micro: its weight in micro-credits.
         unvalued: a person took it out.
     """
@@ -48,7 +48,7 @@ class Rival:
     name: str
     place: str
     model: str
-    completion: str
+    completion: str | None
     weight_micro: int
     unvalued: bool = False
 
@@ -110,7 +110,8 @@ def rivals(conn: Connection, ids: Iterable[int], file: str = "") -> dict[int, Ri
             name = output_name(row.source, row.external_id)
             place = place_of(row.file or file, row.line)
             taken_out = row.act == "unvalued"
-            found[row.id] = Rival(row.id, name, place, row.model, row.completion, row.weight_micro, taken_out)
+            said = row.completion if row.purge_id is None else None
+            found[row.id] = Rival(row.id, name, place, row.model, said, row.weight_micro, taken_out)
     return found
 
 

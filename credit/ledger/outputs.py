@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select, true
 
 from credit.ledger.schema import model, output, unvalued, valuation
 from credit.ledger.values import month_bounds, utc_moment, utc_text
@@ -20,18 +20,20 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
-    """An output in the ledger."""
+    """An output in the ledger; without prompt and completion if it was `purged`."""
 
     id: int
     output: LoggedOutput
+    purged: bool = False
 
 
 def content_sha256(item: LoggedOutput) -> str:
     """Return the SHA-256 of an output, its identity included.
 
-    Empty pseudonyms are left out: an output from before them keeps its hash.
+    Empty pseudonyms and salts are left out: an output from before them keeps its hash.
     """
-    pseudonyms = [[name, value] for name, value in (("user", item.user), ("text", item.text)) if value]
+    keyed = (("user", item.user), ("text", item.text), ("salt", item.salt))
+    pseudonyms = [[name, value] for name, value in keyed if value]
     fields = (
         "credit.output.1",
         item.source,
@@ -138,10 +140,17 @@ def called(query: Select[Any], name: str) -> Select[Any]:
     return query.where(own | other).order_by(own.desc()).limit(1)
 
 
-def changed_outputs(conn: Connection) -> Iterator[int]:
-    """Yield the ids of outputs with another content than their stored hash says, in order."""
-    query = _stored().order_by(output.c.id)
+def changed_outputs(conn: Connection, condition: ColumnElement[bool] | None = None) -> Iterator[int]:
+    """Yield the ids of outputs with another content than their stored hash says, in order; of all, or of some.
+
+    A purged output has no content: any text left in it is a change. Its other columns are sealed with its purge.
+    """
+    query = _stored().where(true() if condition is None else condition).order_by(output.c.id)
     for row in conn.execute(query, execution_options={"yield_per": 1000}):
+        if row.purge_id is not None:
+            if row.prompt or row.messages_json or row.completion or row.salt:
+                yield row.id
+            continue
         try:
             digest = content_sha256(_to_stored(row).output)
         except (KeyError, TypeError, ValueError):  # no moment, or no messages
@@ -170,8 +179,9 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
         text=row.text_hmac or "",
         thoughts=more.get("thoughts", ""),
         template=more.get("template", ""),
+        salt=row.salt or "",
     )
-    return StoredOutput(row.id, item)
+    return StoredOutput(row.id, item, row.purge_id is not None)
 
 
 def is_unvalued() -> ColumnElement[bool]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Table, UniqueConstraint
+from sqlalchemy import Column, Table, UniqueConstraint
 
 from credit.ledger import guards, schema
 from credit.ledger.accounts import AccountKind
@@ -39,9 +39,9 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.index_location,
     schema.certificate,
     schema.ingest_file,
-    schema.output,
     schema.call_identity,
     schema.span_link,
+    schema.purge,
     schema.unvalued,
     schema.compute_run,
     schema.score_book,
@@ -63,10 +63,12 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.proposal,
     schema.approval,
 )
-MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout)
+MUTABLE: tuple[Table, ...] = (schema.provider, schema.period, schema.payout, schema.output)
 """Tables with columns that may change, under rules of their own; no row may be deleted."""
 ERASABLE: tuple[Table, ...] = (schema.provider_pii, schema.proposal_details)
 """The tables of personal data: their rows may be deleted, under a rule, and never changed."""
+PURGED = ("prompt", "messages_json", "completion", "salt", "purge_id")
+"""Columns of an output that a purge changes: it empties all but the last."""
 IN_A_PERIOD = ("pool", "allocation", "reserve")
 """Tables with rows of a period, all written before its close."""
 
@@ -74,6 +76,7 @@ _BASE = 2**32
 _OF_THIS = "FROM ledger_entry WHERE txn_id = NEW.id"
 _LAST_HASH = "(SELECT hash FROM ledger_txn ORDER BY seq DESC LIMIT 1)"
 _LAST_SEAL = "(SELECT hash FROM seal ORDER BY id DESC LIMIT 1)"
+_LAST_ACT = "(SELECT s.action FROM unvalued AS s WHERE s.output_id = {} ORDER BY s.id DESC LIMIT 1)"
 _LAST_DAY = "9999-12-31"
 _SAME_TERMS = "FROM contract_term AS t WHERE t.provider_id = NEW.provider_id AND t.currency = NEW.currency"
 _CLOSED = "EXISTS (SELECT 1 FROM period WHERE id = NEW.period_id AND status = 'closed')"
@@ -97,6 +100,7 @@ def rules() -> Iterator[Rule]:
     yield from _term_rules()
     yield from _unvalued_rules()
     yield from _mutable_rules()
+    yield from _purge_rules()
     yield from _payment_rules()
     yield from _personal_rules()
     yield from _approval_rules()
@@ -118,6 +122,15 @@ def _key_taken(table: Table) -> str:
     tests = [" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys]
     found = "EXISTS (SELECT 1 FROM {} WHERE {})".format
     return " OR ".join(found(table.name, test) for test in tests)
+
+
+def _differs(column: Column[Any]) -> str:
+    """Return the condition that an update changes a column; NULL equals NULL."""
+    if not column.nullable:
+        return f"NEW.{column.name} <> OLD.{column.name}"
+    # IS DISTINCT FROM would say it, but came to SQLite after STRICT tables did.
+    empty = "0" if column.type.python_type is int else "''"
+    return f"coalesce(NEW.{column.name}, {empty}) <> coalesce(OLD.{column.name}, {empty})"
 
 
 def _journal_rules() -> Iterator[Rule]:
@@ -259,7 +272,7 @@ def _term_rules() -> Iterator[Rule]:
 
 
 def _unvalued_rules() -> Iterator[Rule]:
-    last = "(SELECT s.action FROM unvalued AS s WHERE s.output_id = NEW.output_id ORDER BY s.id DESC LIMIT 1)"
+    last = _LAST_ACT.format("NEW.output_id")
     yield Rule(
         "unvalued",
         "INSERT",
@@ -271,6 +284,13 @@ def _unvalued_rules() -> Iterator[Rule]:
         "INSERT",
         "a valued output cannot become unvalued",
         "NEW.action = 'unvalued' AND EXISTS (SELECT 1 FROM valuation AS v WHERE v.output_id = NEW.output_id)",
+    )
+    yield Rule(
+        "unvalued",
+        "INSERT",
+        "an output without its texts stays unvalued: they were purged",
+        "NEW.action = 'restored' AND EXISTS (SELECT 1 FROM output AS o WHERE o.id = NEW.output_id"
+        " AND o.purge_id IS NOT NULL)",
     )
     yield Rule("valuation", "INSERT", "an unvalued output cannot be valued: restore it first", f"{last} = 'unvalued'")
 
@@ -296,6 +316,29 @@ def _mutable_rules() -> Iterator[Rule]:
         "only the status of a payout may change",
         " OR ".join(f"NEW.{name} <> OLD.{name}" for name in unchanged),
     )
+
+
+def _purge_rules() -> Iterator[Rule]:
+    forbidden = (
+        *(_differs(column) for column in schema.output.columns if column.name not in PURGED),
+        "NEW.prompt <> ''",
+        "NEW.completion <> ''",
+        "NEW.messages_json IS NOT NULL",
+        "NEW.salt IS NOT NULL",
+        "OLD.purge_id IS NOT NULL",
+        "NEW.purge_id IS NULL",
+        "NEW.purge_id <> (SELECT max(id) FROM purge)",
+        # A moment sorts after its own day, so `<` keeps the whole day of `before`.
+        "NOT EXISTS (SELECT 1 FROM purge AS p WHERE p.id = NEW.purge_id AND OLD.occurred_at < p.before)",
+    )
+    message = "an output is append-only: the last purge on record may empty its texts, and nothing else"
+    yield Rule("output", "UPDATE", message, " OR ".join(forbidden))
+    pending = (
+        "NOT EXISTS (SELECT 1 FROM valuation AS v WHERE v.output_id = NEW.id)",
+        f"coalesce({_LAST_ACT.format('NEW.id')}, 'restored') <> 'unvalued'",
+    )
+    message = "the texts of a pending output stay until it is valued or taken out"
+    yield Rule("output", "UPDATE", message, " AND ".join(pending))
 
 
 def _payment_rules() -> Iterator[Rule]:

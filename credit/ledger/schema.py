@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -300,6 +300,15 @@ ingest_file = table(
     count("quarantined"),
 )
 
+purge = table(
+    "purge",
+    row_id(),
+    day("before"),
+    integer("outputs", ">= 1"),
+    word("reason"),
+    moment("recorded_at"),
+)
+
 output = table(
     "output",
     row_id(),
@@ -318,6 +327,9 @@ output = table(
     pseudonym("text_hmac"),
     # Line or row of the file; NULL in outputs of the first release.
     Column("line", BIG),
+    # Deleted with the texts: without it, the content hash tells nobody whether a guess at them is right.
+    text("salt", nullable=True),
+    ref("purge_id", "purge.id", nullable=True),
     UniqueConstraint("source", "external_id"),
     Index(None, "occurred_at"),
     Index(None, "model_id", "id"),

@@ -1,20 +1,20 @@
-"""Scrubbing: remove the bytes of deleted rows from a database's files, or say that they are still there.
+"""Scrubbing: remove the bytes of deleted rows and emptied texts from a database's files, or say that they are there.
 
-A deleted row stays in the files while an older snapshot may read it, and longer until the engine cleans up. Scrubbing
-makes either engine clean up at once, and asks for the result.
+A deleted row, or the old version of a changed one, stays in the files while an older snapshot may read it, and longer
+until the engine cleans up. Scrubbing makes either engine clean up at once, and asks for the result.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.exc import OperationalError
 
 from credit.errors import LedgerError, LockHeldError
-from credit.ledger.rules import ERASABLE
 
 _AGAIN = "end it, then run this again to clean the files"
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -39,8 +39,8 @@ def scrub_sqlite(conn: Connection, place: str) -> None:
         raise LockHeldError(f"another run reads {place}; {_AGAIN}")
 
 
-def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
-    """Rewrite the tables of personal data, and ask the server for deleted rows left in them.
+def scrub_postgresql(conn: Connection, tables: Sequence[Table], place: str, *, wait_ms: int) -> None:
+    """Rewrite tables that lose data, and ask the server for old rows left in them.
 
     VACUUM FULL keeps rows for open snapshots, and passes over tables of other users; it calls neither an error. The
     first number in a detail of its notices counts the kept rows.
@@ -57,18 +57,18 @@ def scrub_postgresql(conn: Connection, place: str, *, wait_ms: int) -> None:
 
     raw.add_notice_handler(told)
     conn.exec_driver_sql(f"SET lock_timeout = {wait_ms}")
-    tables = ", ".join(table.name for table in ERASABLE)
+    names = ", ".join(table.name for table in tables)
     try:
-        conn.exec_driver_sql(f"VACUUM (FULL, VERBOSE) {tables}")
+        conn.exec_driver_sql(f"VACUUM (FULL, VERBOSE) {names}")
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise LockHeldError(f"another session of {place} uses {tables}; {_AGAIN}") from error
+        raise LockHeldError(f"another session of {place} uses {names}; {_AGAIN}") from error
     finally:
         conn.exec_driver_sql("RESET lock_timeout")
         raw.remove_notice_handler(told)
     # No count for a table means that the server skipped it.
-    if len(carried) < len(ERASABLE):
-        raise LedgerError(f"{place} did not write {tables} anew: {'; '.join(said)}; run this as its owner")
+    if len(carried) < len(tables):
+        raise LedgerError(f"{place} did not write {names} anew: {'; '.join(said)}; run this as its owner")
     if any(carried):
         raise LockHeldError(f"an older transaction in {place} may still read deleted rows; {_AGAIN}")

@@ -6,9 +6,9 @@ order of writing. With them `credit verify` finds each change, removal and inser
 column. A row that may change (a provider's name, a period) is sealed again, and its last seal counts. A seal names the
 actor who wrote the row.
 
-Many rows are sealed together: outputs, identities of calls and spans with their file, valuations with their book. A
-seal outlives the personal data behind it. Each version of personal data has a salt, erased with it: the remaining hash
-is of a text that nobody can guess.
+Many rows are sealed together: outputs, identities of calls and spans with their file, valuations with their book, and
+outputs again with their purge. A seal outlives the personal data behind it. Each version of personal data has a salt,
+erased with it: the remaining hash is of a text that nobody can guess.
 """
 
 from __future__ import annotations
@@ -62,6 +62,24 @@ _INSIDE: Mapping[str, tuple[tuple[Select[Any], ColumnElement[int]], ...]] = {
     ),
     "score_book": (
         (select(valuation.c.output_id, valuation.c.index_id, valuation.c.score_book_id), valuation.c.score_book_id),
+    ),
+    # The content hash of a purged output can no longer be checked: what is left of it is sealed with its purge.
+    "purge": (
+        (
+            select(
+                output.c.id,
+                output.c.source,
+                output.c.external_id,
+                output.c.model_id,
+                output.c.occurred_at,
+                output.c.weight_micro,
+                output.c.user_hmac,
+                output.c.text_hmac,
+                output.c.content_sha256,
+                output.c.purge_id,
+            ),
+            output.c.purge_id,
+        ),
     ),
 }
 """Rows sealed with a row of another table: queries, whose first column is their order, and the column that refers."""

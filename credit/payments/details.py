@@ -14,6 +14,7 @@ from credit.errors import CreditError, InputError, InvalidRequestError, LedgerEr
 from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
 from credit.ledger.personal_data import Details, current_details, erase_details, set_details
+from credit.ledger.rules import ERASABLE
 from credit.payments.bank_accounts import checked_bic, checked_iban
 from credit.records import Quarantined
 from credit.text import printable
@@ -95,7 +96,7 @@ def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: d
     with ledger.write() as conn:
         count = erase_details(conn, provider, reason=reason, now=now)
     try:
-        ledger.scrub()
+        ledger.scrub(*ERASABLE)
     except (LedgerError, LockHeldError) as error:
         fault = (
             f"the details of {provider} are erased from the ledger, but bytes of them may remain in its files: {error}"

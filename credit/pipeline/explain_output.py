@@ -57,7 +57,7 @@ def explain_logged_output(
         progress: called with the number of examples done, and of all.
 
     Raises:
-        LedgerError: there is no such output, or the index is gone.
+        LedgerError: there is no such output, its text was purged, or the index is gone.
         InputError: data is needed and missing, or is incomplete.
         MismatchError: the data or model is not that of the index.
     """
@@ -65,6 +65,11 @@ def explain_logged_output(
         stored = output_called(conn, name)
         if stored is None:
             raise LedgerError(f"there is no output {name!r}; credit report attribution PERIOD --by output lists them")
+        if stored.purged:
+            raise LedgerError(
+                f"the text of output {name!r} was purged, so its examples cannot be ranked again; its numbers stay: "
+                f"credit report attribution {stored.output.occurred_at:%Y-%m} --by output"
+            )
         found, valued = stored.output, valued_by(conn, stored.id)
         # An output is only logged of a model that has an index; the newest comes last.
         *_, registered = [index for index in indexes(conn) if index.model == found.model and valued in {None, index.id}]

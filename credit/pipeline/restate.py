@@ -41,6 +41,7 @@ from credit.pipeline.close_pools import divide, owed_to
 from credit.pipeline.period_basis import measured_outputs
 from credit.pipeline.workspace import Workspace
 from credit.records import Group
+from credit.text import counted
 
 Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[tuple[int, MeasuredOutput]]]
 """Yields the id of each output of a score book, with its new measures and its old weight."""
@@ -211,6 +212,12 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         for start in range(0, len(ids), DEFAULT_CHUNK):
             with ledger.read() as conn:
                 chunk = outputs_by_id(conn, ids[start : start + DEFAULT_CHUNK])
+            purged = [stored.output.name for stored in chunk if stored.purged]
+            if purged:
+                raise LedgerError(
+                    f"the texts of {counted(len(purged), 'output')} were purged, the first {purged[0]!r}: no index can"
+                    " value them anew; restate by policy, without --index"
+                )
             others = sorted({stored.output.model for stored in chunk} - {index.manifest.name})
             if others:
                 raise LedgerError(

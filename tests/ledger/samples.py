@@ -22,6 +22,7 @@ from credit.ledger import (
     personal_data,
     pools,
     providers,
+    purges,
     score_books,
     statements,
     terms,
@@ -174,6 +175,7 @@ def populate(conn: Connection) -> None:
     spans = [SpanLink("trace", "inner", "outer", is_call=True), SpanLink("trace", "outer", "", is_call=False)]
     add_outputs(conn, [logged(3, completion="", identity=call)], spans)
     unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
+    purges.purge_outputs(conn, date(2026, 9, 3), reason="texts are kept for a month", now=NOW)
     export(conn, SEPTEMBER)
     flags = payee_accounts.red_flags(conn, ["ada"], payer_ibans=["DE02120300000000202051"], waiting_days=7, now=NOW)
     accepted = payee_accounts.accepted_flags(flags, "ada", "Eve Sommer: the house pays itself")

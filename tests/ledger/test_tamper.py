@@ -38,7 +38,7 @@ Kept = tuple[Ledger, str]
 ELSEWHERE = {
     ledger_txn.name: ("transaction ", "entry "),
     ledger_entry.name: ("transaction ", "entry "),
-    output.name: ("ingest_file ", "output "),
+    output.name: ("ingest_file ", "output ", "purge "),
     call_identity.name: ("ingest_file ",),
     span_link.name: ("ingest_file ",),
     valuation.name: ("score_book ",),

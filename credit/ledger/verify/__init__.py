@@ -49,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     chains.check_accounts,
     outputs.check_outputs,
     outputs.check_counts,
+    outputs.check_purges,
     outputs.check_unvalued,
     closes.check_pools,
     closes.check_period_basis,

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, func, select
 
 from credit.ledger.outputs import changed_outputs, is_unvalued
-from credit.ledger.schema import ingest_file, ledger_txn, output, score_book, unvalued, valuation
+from credit.ledger.schema import ingest_file, ledger_txn, output, purge, score_book, unvalued, valuation
 from credit.ledger.transaction_kinds import TransactionKind, UnvaluedDetails
 from credit.ledger.unvalued import event_rows
 from credit.ledger.verify.report import Problem
@@ -37,6 +37,22 @@ def check_counts(conn: Connection) -> Iterator[Problem]:
         )
         for number, said, count in rows:
             yield Problem(f"{parent.name} {number}", f"says {said} outputs and has {count}")
+
+
+def check_purges(conn: Connection) -> Iterator[Problem]:
+    """Yield each purge that emptied another number of outputs than it states, or one from after its day."""
+    emptied, latest = func.count(output.c.id), func.max(output.c.occurred_at)
+    rows = conn.execute(
+        select(purge.c.id, purge.c.outputs, purge.c.before, emptied, latest)
+        .outerjoin_from(purge, output, output.c.purge_id == purge.c.id)
+        .group_by(purge.c.id, purge.c.outputs, purge.c.before)
+        .order_by(purge.c.id)
+    )
+    for number, said, before, count, last in rows:
+        if count != said:
+            yield Problem(f"purge {number}", f"says {said} outputs and emptied {count}")
+        elif last >= before:
+            yield Problem(f"purge {number}", f"emptied an output of {last[:10]}, and says only those before {before}")
 
 
 def check_unvalued(conn: Connection) -> Iterator[Problem]:
