@@ -33,6 +33,7 @@ import psycopg
 from credit.ledger import pools
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
+from credit.ledger.providers import import_providers
 from credit.ledger.verify import verify
 from credit.pipeline.close import close_period
 from credit.records import CREDIT, Provider
@@ -84,7 +85,7 @@ def fill(url: str, transactions: int, lines: int, providers: int) -> Clock:
     with Ledger.open(url) as ledger:
         with ledger.write() as conn:
             named = [Provider(f"p{number}", f"Provider {number}") for number in range(providers)]
-            providers.import_providers(conn, named, now=NOW)
+            import_providers(conn, named, now=NOW)
         postings = credits_of(transactions, lines, providers)
         clock = Clock()
         while batch := list(islice(postings, max(1, AT_ONCE // lines))):

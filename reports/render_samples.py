@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
-from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, terms
+from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, signing_keys, terms
 from credit.ledger.accounts import AccountKind
 from credit.ledger.score_books import Score, write_book
 from credit.ledger.indexes import register_certificate
@@ -38,6 +39,7 @@ PERIOD = "2026-10"
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 MODEL = "sample-model"
 EXPORTED = "alder-press"
+KEY = Ed25519PrivateKey.from_private_bytes(b"the signing key of these samples")
 
 PROVIDERS = (
     Provider("alder-press", "Alder Press"),
@@ -146,6 +148,7 @@ def build(ledger: Ledger, books: Path) -> None:
             now=NOW,
         )
         register_certificate(conn, INDEX, "retraining", CERTIFICATE.canonical, now=VALIDATED)
+        signing_keys.enter_key(conn, KEY.public_key(), origin="example.com/credit", now=NOW)
     close_period(ledger, PERIOD, books=books, now=NOW)
 
 
@@ -191,7 +194,7 @@ def render(ledger: Ledger, books: Path, target: Path, scratch: Path) -> None:
     files["payouts.csv"] = to_csv(paid)
     for name, content in files.items():
         (target / name).write_bytes(content.encode())
-    export_period(ledger, books, PERIOD, scratch)
+    export_period(ledger, books, PERIOD, scratch, key=KEY, now=NOW)
     shutil.copytree(scratch / EXPORTED, target / "export" / EXPORTED)
 
 

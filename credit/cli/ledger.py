@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from credit.ledger.payee_accounts import RedFlag
     from credit.pipeline.status import PeriodOverview
     from credit.pipeline.workspace import Workspace
+    from credit.proofs import Head
+
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 _SHOWN = 5
 """Red flags that a person reads."""
@@ -89,23 +95,27 @@ def _period_line(item: PeriodOverview) -> str:
 
 
 @click.command()
-@click.option("--head", "heads", metavar="HASH", multiple=True, help="A head that you kept. May be repeated.")
+@click.option(
+    "--head", "heads", metavar="FILE|HASH", multiple=True,
+    help="A head kept elsewhere: a file of credit head sign, or a whole hash that verify printed. May be repeated.",
+)  # fmt: skip
 @ledger_options
 def verify(workspace: Workspace, heads: tuple[str, ...]) -> None:
     """Recompute the hash chain, every balance and every checksum, and name every fault.
 
-    Exits with 4 if there is a fault. Keep the two printed heads elsewhere: one closes the chain of transactions, the
-    other the seals of all other rows. With --head, verify then finds a tail that was cut off, even if no statement or
-    payout tells of it.
+    Exits with 4 if there is a fault. Somebody who can write the database can hash everything anew, and nothing in the
+    ledger tells. A head kept elsewhere does: sign one now and then (`credit head sign`), and give it here.
 
     \b
     Example: credit verify
-             credit verify --head 1f8e... --head 9c04...
+             credit verify --head heads.txt
     """
     from credit.ledger.verify import verify as check
 
+    hashes = [item for item in heads if _HASH.fullmatch(item)]
+    outside = [found for item in heads if item not in hashes for found in _signed_heads(item)]
     with workspace.open() as ledger:
-        report = check(ledger, workspace.books, heads=heads)
+        report = check(ledger, workspace.books, heads=hashes, outside=outside)
     if report.problems:
         say(report, *map(str, report.problems), exit_code=EXIT_INTEGRITY)
     counts = dict(report.checked)
@@ -118,7 +128,20 @@ def verify(workspace: Workspace, heads: tuple[str, ...]) -> None:
         f"chain head  {report.chain_head}",
         f"seal head   {report.seal_head}",
         *(f"unchecked   {item}" for item in report.unchecked),
+        *([f"unknown     {report.unknown}"] if report.unknown else []),
     )
+
+
+def _signed_heads(text: str) -> list[Head]:
+    """Return the heads in a file; wrong usage where the text names none, such as a hash that was shortened."""
+    from credit.cli.head import read_file
+
+    path = Path(text)
+    if not path.exists():
+        raise click.UsageError(
+            f"--head {text!r} is neither a file nor a whole hash of 64 digits; give all of it, without dots"
+        )
+    return read_file(path)
 
 
 @click.command()

@@ -44,8 +44,8 @@ SECTIONS = {
         "report": ("report", "Show attribution and payouts of a period."),
         "export": ("statements", "Write one folder per provider, with its own data only."),
         "issuer": ("statements", "Set the name and address on statements."),
-        "signing-key": ("statements", "Make the key that signs statements."),
-        "verify-statement": ("statements", "Check a signed statement, without a ledger."),
+        "signing-key": ("signing_key", "Make, hand over and revoke the keys that sign."),
+        "verify-statement": ("statements", "Check a provider's signed folder, without a ledger."),
     },
     "Questions and checks": {
         "status": ("ledger", "Show the contents of the ledger and the next commands."),
@@ -53,6 +53,7 @@ SECTIONS = {
         "balance": ("ledger", "Show the balance of an account, as of any day."),
         "transactions": ("ledger", "List transactions, with the numbers that reverse takes."),
         "verify": ("ledger", "Check every hash, balance and file."),
+        "head": ("head", "Sign heads of the ledger, and check it against heads kept elsewhere."),
         "demo": ("demo", "See everything on real data, offline."),
     },
 }

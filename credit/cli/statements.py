@@ -1,4 +1,4 @@
-"""`credit export`, `issuer`, `signing-key` and `verify-statement`: statements as they reach providers."""
+"""`credit export`, `issuer` and `verify-statement`: statements as they reach providers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import click
 
 from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options
 from credit.cli.printing import progress_bar, say, warn
+from credit.cli.signing_key import signing_options
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from credit.ledger.statements import IssuerVersion
     from credit.pipeline.workspace import Workspace
 
@@ -24,26 +27,24 @@ _SHOWN = 20
 @click.command()
 @click.argument("period", type=PERIOD)
 @click.option("--out", type=FILE, required=True, help="Folder that gets one folder per provider.")
-@click.option(
-    "--signing-key",
-    type=FILE,
-    envvar="CREDIT_SIGNING_KEY",
-    show_envvar=True,
-    help="Key that signs the statements (credit signing-key).  [default: unsigned]",
-)
+@click.option("--unsigned", is_flag=True, help="Sign nothing, although the ledger has a signing key.")
+@signing_options
 @ledger_options
-def export(workspace: Workspace, period: str, out: Path, signing_key: Path | None) -> None:
+def export(workspace: Workspace, period: str, out: Path, unsigned: bool, key: Ed25519PrivateKey | None) -> None:
     """Write one folder per provider for PERIOD (YYYY-MM): its statement and its own numbers only.
 
+    With a signing key, each folder is signed as a whole, and proves that its statement is in the ledger and that the
+    ledger was not rewritten since the provider's statement before.
+
     \b
-    Example: credit export 2026-10 --out statements/2026-10
+    Example: credit export 2026-10 --out statements/2026-10 --signing-key credit-signing.pem
     """
     from credit.reporting.export import export_period
-    from credit.reporting.signatures import load_key
 
-    key = None if signing_key is None else load_key(signing_key)
+    if unsigned and key is not None:
+        raise click.UsageError("--unsigned and --signing-key exclude each other")
     with workspace.open() as ledger, progress_bar("exporting", "folders") as advance:
-        folders = export_period(ledger, workspace.books, period, out, key=key, progress=advance)
+        folders = export_period(ledger, workspace.books, period, out, key=key, unsigned=unsigned, progress=advance)
     if key is None:
         warn("statements are not signed; make a key to sign them: credit signing-key --help")
     facts = {"folders": list(map(str, folders)), "signed": key is not None}
@@ -104,44 +105,37 @@ def _issuer_text(item: IssuerVersion) -> str:
 
 
 @click.command()
-@click.argument("file", type=FILE)
-@click.option("--show", is_flag=True, help="Make nothing; print the public key of the existing FILE.")
+@click.argument("folder", type=FILE)
+@click.option(
+    "--key", "keys", required=True, multiple=True, metavar="PUBLIC_KEY",
+    help="The issuer's public key: its line, or a file of it. May be repeated.",
+)  # fmt: skip
+@click.option("--before", type=FILE, metavar="FOLDER", help="The folder, or the head, of an earlier month.")
 @json_option
-def signing_key(file: Path, show: bool) -> None:
-    """Make the key that signs statements, in a new FILE, and print its public key.
+def verify_statement(folder: Path, keys: tuple[str, ...], before: Path | None) -> None:
+    """Check a provider's signed FOLDER: every file, the statement's place in the ledger, and the ledger's growth.
 
-    Keep FILE to yourself and back it up. Give the public key to everybody who receives statements, by another way than
-    with them.
+    Needs no ledger and no network; check.py in the folder does the same. The command prints the amount to be paid.
 
     \b
-    Example: credit signing-key credit-signing.pem
-             credit export 2026-10 --out statements --signing-key credit-signing.pem
+    Example: credit verify-statement ada --key 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo= --before last-month/ada
     """
-    from credit.reporting.signatures import create_key, load_key, public_text
+    from credit.proofs import told
+    from credit.reporting.signatures import read_public_key, verify_folder
 
-    public = public_text(load_key(file) if show else create_key(file))
-    say({"public_key": public}, public)
-
-
-@click.command()
-@click.argument("file", type=FILE)
-@click.option("--key", required=True, metavar="PUBLIC_KEY", help="The signer's public key: its line, or a file of it.")
-@click.option("--signature", type=FILE, help="The signature.  [default: statement.sig beside FILE]")
-@json_option
-def verify_statement(file: Path, key: str, signature: Path | None) -> None:
-    """Check that the owner of a key signed the statement FILE. Needs no ledger and no network.
-
-    The command prints the amount to be paid from FILE itself: the page beside it is not signed.
-
-    \b
-    Example: credit verify-statement statement.json --key 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
-    """
-    from credit.reporting.signatures import read_public_key
-    from credit.reporting.signatures import verify_statement as check
-
-    found = check(file, read_public_key(key), signature=signature)
-    say(
-        found,
-        f"{file} is the signed statement of {found.provider} for {found.period} (SHA-256 {found.sha256})",
-        *(f"to be paid: {amount} {currency}" for currency, amount in found.payable.items()),
+    found = verify_folder(folder, [read_public_key(key) for key in keys], before=before)
+    head = {"origin": found.head.origin, "size": found.head.size, "time": found.head.time}
+    names = (
+        "provider",
+        "period",
+        "version",
+        "issued",
+        "sha256",
+        "payable",
+        "key",
+        "files",
+        "leaf",
+        "extends",
+        "compared",
     )
+    say({name: getattr(found, name) for name in names} | {"head": head}, *told(found))

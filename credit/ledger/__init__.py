@@ -12,6 +12,7 @@ Read in this order:
 4. A month: `periods`, `pools` (with allocations and reserves), `credits`, `statements`, `payouts`,
    `payee_accounts` (red flags), `corrections`.
 5. Two pairs of eyes: `guards`, `approvals`.
-6. Reading: `balances`, `transactions`.
-7. `verify`, which recomputes everything.
+6. Heads: `signing_keys`, `merkle`, `heads` (with `credit.proofs`, which others check them by).
+7. Reading: `balances`, `transactions`.
+8. `verify`, which recomputes everything.
 """

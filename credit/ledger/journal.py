@@ -294,6 +294,11 @@ def chain_head(conn: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
+def in_chain(conn: Connection, digest: str) -> bool:
+    """Return True if a transaction has this hash."""
+    return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == digest)).scalar() is not None
+
+
 def _header(
     item: Posting, digest: str, details_json: str, prev: str, seq: int, recorded: str, actor: str | None
 ) -> HashedFields:

@@ -49,6 +49,8 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.ledger_txn,
     schema.ledger_entry,
     schema.seal,
+    schema.signing_key,
+    schema.head,
     schema.pool,
     schema.allocation,
     schema.reserve,
@@ -96,6 +98,7 @@ class Rule:
 def rules() -> Iterator[Rule]:
     """Yield every rule, in the order of a trigger's tests."""
     yield from _journal_rules()
+    yield from _head_rules()
     yield from _period_rules()
     yield from _term_rules()
     yield from _unvalued_rules()
@@ -196,6 +199,32 @@ def _journal_rules() -> Iterator[Rule]:
         f"NEW.prev_hash <> coalesce({_LAST_SEAL}, '{GENESIS}')",
     )
     yield Rule("seal", "INSERT", "it names no actor", "NEW.actor IS NULL")
+    # Otherwise a later seal could stand before an earlier one in the tree, and nothing would extend an old head.
+    yield Rule(
+        "seal",
+        "INSERT",
+        "a seal names the last transaction before it",
+        "NEW.after_seq IS NULL OR NEW.after_seq <> (SELECT coalesce(max(seq), 0) FROM ledger_txn)",
+    )
+
+
+def _head_rules() -> Iterator[Rule]:
+    known = "EXISTS (SELECT 1 FROM signing_key AS k WHERE k.public_key = NEW.public_key)"
+    again = "this key of signing_key exists already"
+    yield Rule("signing_key", "INSERT", again, f"NEW.action <> 'revoked' AND {known}")
+    yield Rule("signing_key", "INSERT", "only a known key is revoked", f"NEW.action = 'revoked' AND NOT {known}")
+    yield Rule(
+        "signing_key",
+        "INSERT",
+        "the ledger keeps its name",
+        "NEW.origin <> coalesce((SELECT k.origin FROM signing_key AS k ORDER BY k.id LIMIT 1), NEW.origin)",
+    )
+    yield Rule(
+        "head",
+        "INSERT",
+        "a head is at least as large as the one before",
+        "NEW.size < (SELECT coalesce(max(size), 0) FROM head)",
+    )
 
 
 def _period_rules() -> Iterator[Rule]:

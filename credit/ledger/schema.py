@@ -138,8 +138,37 @@ seal = table(
     sha256("prev_hash"),
     sha256("hash"),
     actor(),
+    # The last transaction when the seal was written, 0 where there was none. It puts both chains into one order.
+    checked("after_seq", BIG, "{} >= 0", nullable=True),
     UniqueConstraint("hash"),
     Index(None, "table_name", "row_id"),
+)
+
+# Keys that sign heads and exports, and the heads that were signed.
+
+signing_key = table(
+    "signing_key",
+    row_id(),
+    one_of("action", "new", "rotated", "revoked"),
+    word("public_key"),
+    # The ledger's name in its heads.
+    word("origin"),
+    # Of a rotated key: the signature by which the key before named it.
+    text("succession"),
+    text("reason"),
+    moment("created_at"),
+    UniqueConstraint("public_key", "action"),
+    CheckConstraint("(action = 'revoked') = (length(reason) >= 1)", name="revoked_why"),
+    CheckConstraint("(action = 'rotated') = (length(succession) >= 1)", name="rotated_by"),
+)
+
+head = table(
+    "head",
+    row_id(),
+    integer("size", ">= 1"),
+    sha256("root"),
+    word("note"),
+    moment("created_at"),
 )
 
 

@@ -17,12 +17,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, func, select
 
 from credit.ledger import schema
 from credit.ledger.actor import actor_of
 from credit.ledger.schema import (
     call_identity,
+    ledger_txn,
     metadata,
     output,
     personal_event,
@@ -42,6 +43,9 @@ ENCODING = "credit.seal.1"
 
 WITH_ACTOR = "credit.seal.2"
 """Encoding of a seal that names its actor, as every one does since revision 0002."""
+
+IN_TREE = "credit.seal.3"
+"""Encoding of a seal with its place among the transactions, as every one has since revision 0007."""
 
 # The journal has its own chain; the others are sealed with their file or book.
 _OTHERWISE = (schema.ledger_txn, schema.ledger_entry, output, call_identity, span_link, valuation, seal)
@@ -84,7 +88,7 @@ _INSIDE: Mapping[str, tuple[tuple[Select[Any], ColumnElement[int]], ...]] = {
 }
 """Rows sealed with a row of another table: queries, whose first column is their order, and the column that refers."""
 
-_SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash", "actor")
+_SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash", "actor", "after_seq")
 
 
 def add_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
@@ -105,12 +109,13 @@ def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any
     """Seal rows of a table, in order."""
     number, prev = seal_head(conn)  # safe: one writer at a time
     actor = actor_of(conn)
+    after = int(conn.execute(select(func.coalesce(func.max(ledger_txn.c.seq), 0))).scalar_one())
     seals: list[tuple[object, ...]] = []
     for row in rows:
         number += 1
         of, content = row_number(row["id"]), row_sha256(conn, table_name, row)
-        digest = seal_hash(prev, number, table_name, of, content, actor)
-        seals.append((number, table_name, of, content, prev, digest, actor))
+        digest = seal_hash(prev, number, table_name, of, content, actor, after)
+        seals.append((number, table_name, of, content, prev, digest, actor, after))
         prev = digest
     insert_rows(conn, seal, _SEAL_COLUMNS, seals)
 
@@ -126,11 +131,16 @@ def has_seal(conn: Connection, digest: str) -> bool:
     return conn.execute(select(seal.c.id).where(seal.c.hash == digest)).scalar() is not None
 
 
-def seal_hash(prev: str, number: int, table_name: str, of: int, content: str, actor: str | None) -> str:
-    """Return the hash of a seal: SHA-256 of a JSON array of its fields."""
+def seal_hash(
+    prev: str, number: int, table_name: str, of: int, content: str, actor: str | None, after_seq: int | None
+) -> str:
+    """Return the hash of a seal: SHA-256 of a JSON array of its fields; `credit.proofs` computes it too."""
     said = (prev, number, table_name, of, content)
-    # Without an actor in the older encoding: seals from before actors keep their hashes.
-    whole = (ENCODING, *said) if actor is None else (WITH_ACTOR, *said, actor)
+    # In the older encodings seals from before actors, and from before heads, keep their hashes.
+    if after_seq is not None:
+        whole: tuple[object, ...] = (IN_TREE, *said, actor, after_seq)
+    else:
+        whole = (ENCODING, *said) if actor is None else (WITH_ACTOR, *said, actor)
     return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
 
 

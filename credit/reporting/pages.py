@@ -32,6 +32,7 @@ from credit.ledger.unvalued import unvalued_outputs
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import DailyChart, ShareBar, daily_chart, share_chart
 from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
+from credit.reporting.signatures import LedgerProof
 from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
 from credit.resources import resource
 from credit.text import printable
@@ -123,18 +124,22 @@ def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
     return template("attribution.html.j2").render(view=view)
 
 
-def statement_page(item: Statement) -> str:
-    """Return a statement as a page. Every number is from its stored text; the page prints the SHA-256 of that text."""
+def statement_page(item: Statement, public_key: str = "", proof: LedgerProof | None = None) -> str:
+    """Return a statement as a page, for a signed folder with the signer's key and the proof.
+
+    Every number is from its stored text; the page prints the SHA-256 of that text.
+    """
     body = json.loads(item.body_json)
-    policies = [Policy.from_json(text) for text in body["policies"]]
-    return template("statement.html.j2").render(statement=item, body=body, policies=policies, lines=STATEMENT_LINES)
+    facts = {"statement": item, "body": body, "lines": STATEMENT_LINES, "public_key": public_key, "proof": proof}
+    facts["policies"] = [Policy.from_json(text) for text in body["policies"]]
+    return template("statement.html.j2").render(facts)
 
 
-def readme_text(item: Statement, public_key: str = "") -> str:
-    """Return the note about the files of a provider's export; `public_key` is the signer's."""
+def readme_text(item: Statement, public_key: str = "", proof: LedgerProof | None = None) -> str:
+    """Return the note about the files of a provider's export, for a signed one with the signer's key and the proof."""
     body = json.loads(item.body_json)
     name, validation = body["provider"]["name"], body.get("validation", {"unvalidated": "", "words": []})
-    facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key}
+    facts = {"statement": item, "name": name, "validation": validation, "public_key": public_key, "proof": proof}
     facts["issuer"] = body.get("issuer")
     return template("README.txt.j2").render(facts)
 

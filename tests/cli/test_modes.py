@@ -33,7 +33,7 @@ def test_commands_write_for_the_owner_alone_and_a_wider_mode_is_named_with_its_r
     written += credit(f"ingest-outputs {folder}/log.jsonl", code=3)
     written += credit("pool add 2026-10 10.00 EUR")
     written += credit(f"report attribution 2026-10 --out {folder}/attribution.csv --format csv")
-    written += credit(f"signing-key {folder}/key.pem")
+    written += credit(f"signing-key new {folder}/key.pem")
     assert "others can read" not in written
     modes = {
         str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode)

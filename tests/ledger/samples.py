@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from credit.ledger import (
     admission,
     approvals,
     fx,
+    heads,
     holds,
     indexes,
     journal,
@@ -24,6 +26,7 @@ from credit.ledger import (
     providers,
     purges,
     score_books,
+    signing_keys,
     statements,
     terms,
     unvalued,
@@ -36,6 +39,8 @@ from credit.records import CREDIT, CallIdentity, GivenRate, LoggedOutput, Messag
 NOW = datetime(2026, 10, 5, 12, 30, tzinfo=UTC)
 SEPTEMBER, OCTOBER = "2026-09", "2026-10"
 MODEL = "tiny"
+KEY, NEXT_KEY = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
+"""Signing keys: the one that signs, and one for a rotation."""
 BOOK = b"the bytes of a score book"
 BOOK_SHA256 = hashlib.sha256(BOOK).hexdigest()
 
@@ -181,6 +186,8 @@ def populate(conn: Connection) -> None:
     accepted = payee_accounts.accepted_flags(flags, "ada", "Eve Sommer: the house pays itself")
     payee_accounts.record_acceptances(conn, accepted, now=NOW)
     propose_and_refuse(conn)
+    signing_keys.enter_key(conn, KEY.public_key(), now=NOW)
+    heads.sign_head(conn, KEY, now=NOW)
 
 
 def propose_and_refuse(conn: Connection) -> None:

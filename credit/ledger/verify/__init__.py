@@ -7,12 +7,14 @@ A verification reads one snapshot, in bounded memory. The modules, in the order 
 - `outputs`: outputs, the counts of their files and score books, and unvalued outputs;
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
 - `statements`: statements and certificates have their hashes, and the heads in them are still in their chains;
+- `heads`: signing keys, and the signed heads, which the rows must lead to;
 - `payouts`: payouts, batches and their events follow from the journal;
 - `approvals`: every action that needed a second person has one;
 - `files`: score books and index folders match their registration.
 
 The two chains show every change, insertion and removal inside them. A chain cannot show the loss of its own tail.
 Three things do: the heads in statements, payouts (they name their transactions), and heads kept outside the ledger.
+Nothing inside shows that everything was written anew, with new hashes: only a head kept outside does.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from credit.ledger.schema import metadata, score_book
 from credit.ledger.seals import seal_head
 from credit.ledger.values import GENESIS
 from credit.ledger.verify import approvals, chains, closes, definitions, files, outputs, payouts, statements
+from credit.ledger.verify import heads as head_checks
 from credit.ledger.verify.report import Problem, VerifyReport
+from credit.proofs import Head
 
 __all__ = ["Problem", "VerifyReport", "check_all", "verify"]
 
@@ -60,6 +64,8 @@ CHECKS: tuple[Check, ...] = (
     statements.check_statements,
     statements.check_certificates,
     statements.check_heads,
+    head_checks.check_signing_keys,
+    head_checks.check_signed_heads,
     payouts.check_payouts,
     payouts.check_batches,
     payouts.check_events,
@@ -70,19 +76,23 @@ CHECKS: tuple[Check, ...] = (
 """Every check. First come the checks that hold even when any row may be damaged."""
 
 
-def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> VerifyReport:
+def verify(
+    ledger: Ledger, books: Path | None, *, heads: Sequence[str] = (), outside: Sequence[Head] = ()
+) -> VerifyReport:
     """Recompute the ledger and report every difference; report missing tables or columns alone.
 
     Args:
         ledger: the ledger.
         books: the folder of the score books; None leaves the files unchecked.
         heads: hashes of transactions or seals kept outside the ledger; each must still be in its chain.
+        outside: signed heads kept outside the ledger, which it must extend.
     """
     with ledger.read() as conn:
         if not definitions.is_readable(conn):
             return VerifyReport({}, 0, GENESIS, GENESIS, tuple(check_all(conn, CHECKS[:1])))
         problems = check_all(conn)
-        problems += statements.check_kept_heads(conn, heads)
+        problems += head_checks.check_chain_heads(conn, heads)
+        problems += head_checks.check_outside_heads(conn, outside)
         checked = {
             table.name: int(conn.execute(select(func.count()).select_from(table)).scalar_one())
             for table in metadata.sorted_tables
@@ -93,7 +103,8 @@ def verify(ledger: Ledger, books: Path | None, *, heads: Sequence[str] = ()) -> 
         unchecked = tuple(files.unchecked_indexes(conn))
         seq, head = chain_head(conn)
         _, last_seal = seal_head(conn)
-    return VerifyReport(checked, seq, head, last_seal, tuple(problems), unchecked)
+    unknown = "" if outside or heads else head_checks.UNKNOWN
+    return VerifyReport(checked, seq, head, last_seal, tuple(problems), unchecked, unknown)
 
 
 def check_all(conn: Connection, checks: Sequence[Check] = CHECKS) -> list[Problem]:

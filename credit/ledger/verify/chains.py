@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, Table, func, select
 
 from credit.errors import LedgerError
 from credit.ledger import seals
@@ -119,21 +119,38 @@ def check_accounts(conn: Connection) -> Iterator[Problem]:
 
 def check_seals(conn: Connection) -> Iterator[Problem]:
     """Yield each changed seal, each break of their chain, and each seal of a table without seals."""
-    last, head, before = 0, GENESIS, None
+    last, head, before, after = 0, GENESIS, None, None
+    posted = conn.execute(select(func.coalesce(func.max(ledger_txn.c.seq), 0))).scalar_one()
     known = {table.name for table in seals.SEALED}
     for row in conn.execute(select(seal).order_by(seal.c.id), execution_options=_STREAM):
         place = f"seal {row.id}"
+        said = (row.prev_hash, row.id, row.table_name, row.row_id, row.row_sha256)
         if row.id != last + 1:
             yield Problem(place, f"follows seal {last}: one is missing or out of order")
         elif row.prev_hash != head:
             yield Problem(place, f"does not continue the chain: prev_hash is not the hash of seal {last}")
-        elif seals.seal_hash(row.prev_hash, row.id, row.table_name, row.row_id, row.row_sha256, row.actor) != row.hash:
+        elif seals.seal_hash(*said, row.actor, row.after_seq) != row.hash:
             yield Problem(place, "is not what was written: its fields do not have its hash")
         elif row.table_name not in known:
             yield Problem(place, f"is of {row.table_name}, a table without seals")
         elif row.actor is None and before is not None:
             yield Problem(place, f"names no actor; every seal since {last} must")
-        last, head, before = row.id, row.hash, row.actor
+        else:
+            yield from _out_of_order(place, row.after_seq, after, posted)
+        last, head, before, after = row.id, row.hash, row.actor, row.after_seq
+
+
+def _out_of_order(place: str, after: int | None, before: int | None, posted: int) -> Iterator[Problem]:
+    """Check the transaction after which a seal was written, against that of the seal before."""
+    if after is None:
+        if before is not None:
+            yield Problem(place, "does not say after which transaction it was written, and the seal before does")
+    elif after > posted:
+        # The first seal after the gap says it for the others.
+        if before is None or before <= posted:
+            yield Problem(place, f"was written after transaction {after}, which is gone: the tail was cut off")
+    elif after < (before or 0):
+        yield Problem(place, f"says that it was written after transaction {after}, the seal before after {before}")
 
 
 def check_sealed_rows(conn: Connection) -> Iterator[Problem]:

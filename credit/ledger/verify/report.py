@@ -30,6 +30,7 @@ class VerifyReport:
         seal_head: hash of the last seal.
         problems: in the order of the checks; look at the first one first.
         unchecked: in words, each missing thing; nothing could be checked of it.
+        unknown: in words, what cannot be known without a head from outside; empty where one was given.
     """
 
     checked: Mapping[str, int]
@@ -38,6 +39,7 @@ class VerifyReport:
     seal_head: str
     problems: tuple[Problem, ...]
     unchecked: tuple[str, ...] = ()
+    unknown: str = ""
 
     def raise_for_problems(self) -> None:
         """Raise IntegrityError with the first problem and the number of others, if any."""

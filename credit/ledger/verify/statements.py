@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from credit.ledger.indexes import certificates
-from credit.ledger.schema import ledger_txn, provider, statement
+from credit.ledger.journal import in_chain
+from credit.ledger.schema import provider, statement
 from credit.ledger.seals import has_seal
 from credit.ledger.verify.report import Problem
 
@@ -56,18 +57,6 @@ def check_heads(conn: Connection) -> Iterator[Problem]:
             if isinstance(head, str) and head.strip("0") and not known(conn, head):
                 fault = f"was made at {name.replace('_', ' ')} {head[:16]}, which is gone: its chain's tail was cut off"
                 yield Problem(f"statement {number}", fault)
-
-
-def check_kept_heads(conn: Connection, heads: Sequence[str]) -> Iterator[Problem]:
-    """Yield each head, kept outside the ledger, missing from both chains."""
-    for head in heads:
-        if not in_chain(conn, head) and not has_seal(conn, head):
-            yield Problem("chain", f"the head {head[:16]} is not in it: its tail was cut off or replaced")
-
-
-def in_chain(conn: Connection, head: str) -> bool:
-    """Return True if a transaction has this hash."""
-    return conn.execute(select(ledger_txn.c.seq).where(ledger_txn.c.hash == head)).scalar() is not None
 
 
 def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
