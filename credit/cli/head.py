@@ -1,4 +1,4 @@
-"""`credit head`: signed heads of the ledger, which others keep and witness."""
+"""`credit head`: signed heads of the ledger, for others to keep and witness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def head() -> None:
-    """Sign heads of the ledger, and check the ledger against heads that were kept elsewhere.
+    """Sign heads of the ledger, and check the ledger against heads kept elsewhere.
 
     A head is the Merkle root of all transactions and of all other rows, in the checkpoint format of public transparency
     logs. Whoever keeps one can tell later if anything that was there then has been changed since, even by somebody who
@@ -95,7 +95,7 @@ def sign(workspace: Workspace, out: Path, key: Ed25519PrivateKey | None) -> None
 @click.option("--witness", "witnesses", multiple=True, metavar="VKEY", help="A witness's key, name+id+base64.")
 @ledger_options
 def check(workspace: Workspace, files: tuple[Path, ...], keys: tuple[str, ...], witnesses: tuple[str, ...]) -> None:
-    """Check that the ledger extends the heads in FILES: nothing that they cover was changed since. Exits with 4 if not.
+    """Check the ledger against the heads in FILES: nothing under them was changed since. Exits with 4 if not.
 
     A file holds one head or several, or is a folder of a signed export. With several heads, a fault is named more
     closely. `credit verify` checks the rows themselves.
@@ -124,7 +124,7 @@ def check(workspace: Workspace, files: tuple[Path, ...], keys: tuple[str, ...], 
 @click.option("--out", type=FILE, required=True, help="New file for the proof.")
 @ledger_options
 def prove(workspace: Workspace, file: Path, out: Path) -> None:
-    """Write the proof that the last signed head extends the one in FILE, as witnesses and providers take it.
+    """Write the proof for the last signed head to extend the one in FILE, as witnesses and providers take it.
 
     The proof is the body of a request to a public witness (c2sp.org/tlog-witness), and an `extends.txt` for a provider
     who kept another head than the one before.

@@ -1,4 +1,4 @@
-"""`credit signing-key` and the options of commands that sign: the key's file and its passphrase."""
+"""`credit signing-key`, and the options of signing commands: the key's file and its passphrase."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _given_passphrase(file: Path | None) -> str:
 
 @click.group(cls=CommandGroup)
 def signing_key() -> None:
-    """Make, hand over and revoke the keys that sign exports and heads. The ledger keeps their history.
+    """Make, hand over and revoke the keys for exports and heads. The ledger keeps their history.
 
     \b
     Example: credit signing-key new credit-signing.pem
@@ -87,7 +87,7 @@ def signing_key() -> None:
 def new(
     workspace: Workspace, file: Path, existing: bool, origin: str | None, protect: bool, passphrase_file: Path | None
 ) -> None:
-    """Make the key that signs from now on, in a new FILE, and print its public key.
+    """Make the signing key in a new FILE, enter it, and print its public key.
 
     Keep FILE to yourself and back it up. Give the public key to everybody who receives statements, by another way than
     with them. FILE is encrypted if a passphrase is given: by CREDIT_SIGNING_PASSPHRASE, --passphrase-file or --protect.
@@ -166,7 +166,7 @@ def revoke(workspace: Workspace, public_key: str, reason: str) -> None:
 @signing_key.command(name="list")
 @ledger_options
 def list_keys(workspace: Workspace) -> None:
-    """List the signing keys of the ledger, with what was done to them and when.
+    """List the signing keys of the ledger, with each act on them and its day.
 
     \b
     Example: credit signing-key list

@@ -1,4 +1,4 @@
-"""Heads: the signed Merkle root of everything that the ledger holds at a moment.
+"""Heads: signed Merkle roots of the whole ledger at a moment.
 
 All transactions and seals are leaves of one tree (`merkle`), in the order of writing: each seal says after which
 transaction it was written, and the seals from before heads come first. A leaf is the hash by which its chain knows the
@@ -59,7 +59,7 @@ def ledger_tree(conn: Connection) -> MerkleTree:
 
 
 def _leaves(conn: Connection) -> Iterator[bytes]:
-    """Yield the leaves in order. Each seal comes before the first transaction that it does not know."""
+    """Yield the leaves in order: each seal follows the last transaction before it."""
     sealed = iter(conn.execute(select(_PLACE, seal.c.hash).order_by(seal.c.id), execution_options=_STREAM))
     waiting = next(sealed, None)
     posted = select(ledger_txn.c.seq, ledger_txn.c.hash).order_by(ledger_txn.c.seq)
@@ -79,7 +79,7 @@ def leaf_of_seal(number: int, after_seq: int | None) -> int:
 
 
 def entry_at(conn: Connection, leaf: int) -> str:
-    """Say in words which transaction or sealed row is a leaf, counted from 0."""
+    """Name the transaction or sealed row of a leaf, counted from 0."""
     row = conn.execute(
         select(seal.c.id, seal.c.table_name, seal.c.row_id).where(seal.c.id - 1 + _PLACE == leaf)
     ).one_or_none()
@@ -90,13 +90,13 @@ def entry_at(conn: Connection, leaf: int) -> str:
 
 
 def signed_heads(conn: Connection) -> list[Head]:
-    """Return the heads that the ledger says it signed, in order."""
+    """Return the recorded heads, in order."""
     notes = conn.execute(select(head.c.note).order_by(head.c.id)).scalars()
     return [item for note in notes for item in read_heads(note)]
 
 
 def sign_head(conn: Connection, key: Ed25519PrivateKey, *, now: datetime) -> Head:
-    """Sign the present head and record it. Where nothing was written since the last one, return that again.
+    """Sign the present head and record it; with nothing new, return the last one again.
 
     Args:
         conn: from `Ledger.write`.
@@ -153,7 +153,7 @@ def sealed_statements(conn: Connection, through: str) -> list[SealedStatement]:
 
 
 def head_over(heads: Sequence[Head], size: int, public_key: str | None = None) -> Head | None:
-    """Return the first of some heads with at least `size` leaves, of a key if one is given; None where none is."""
+    """Return the first of some heads with at least `size` leaves, signed with a key if one is given; or None."""
     keys = None if public_key is None else [read_key(public_key)]
     large = (item for item in heads if item.size >= size)
     return next((item for item in large if keys is None or signer_of(item.note, keys) is not None), None)

@@ -1,4 +1,4 @@
-"""Merkle tree of RFC 9162, section 2.1: roots and proofs of all sizes that the tree ever had.
+"""Merkle tree of RFC 9162, section 2.1: roots and proofs of all its sizes.
 
 Only complete subtrees are kept, level by level, in 32 bytes a hash: 64 MB for a million leaves. An append costs one
 hash on average; a root or a proof costs O(log n) hashes, also of an earlier size. `credit.proofs` checks proofs.
@@ -17,7 +17,7 @@ EMPTY_ROOT = hashlib.sha256().digest()
 
 
 class MerkleTree:
-    """A tree that only grows; leaves are numbered from 0."""
+    """A growing tree; leaves are numbered from 0."""
 
     __slots__ = ("_levels",)
 
@@ -36,7 +36,7 @@ class MerkleTree:
         self._complete()
 
     def _complete(self) -> None:
-        """Hash each pair of subtrees that has no parent yet."""
+        """Hash each pair of subtrees without a parent."""
         below = self._levels[0]
         for level in range(1, len(self).bit_length()):
             if level == len(self._levels):
@@ -48,11 +48,11 @@ class MerkleTree:
             below = here
 
     def root(self, size: int | None = None) -> bytes:
-        """Return the root, or the one that the tree had at an earlier size."""
+        """Return the root, of an earlier size if one is given."""
         return self._hash(0, self._known(len(self) if size is None else size))
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
-        """Return the proof that leaf `index` is in the tree of `size` leaves, from the leaf's sibling upwards."""
+        """Return the inclusion proof of a leaf in the tree of `size` leaves, from its sibling upwards."""
         path = []
         start, end = 0, self._known(size)
         if not 0 <= index < size:
@@ -68,7 +68,7 @@ class MerkleTree:
         return path[::-1]
 
     def consistency(self, old: int, new: int) -> list[bytes]:
-        """Return the proof that the tree of `new` leaves extends the one of `old` leaves, which may be empty."""
+        """Return the consistency proof from `old` leaves, or none, to `new` leaves."""
         path = []
         start, end, whole = 0, self._known(new), True
         if not 0 <= old <= new:
@@ -90,7 +90,7 @@ class MerkleTree:
         return size
 
     def _hash(self, start: int, end: int) -> bytes:
-        """Return the hash of the leaves `start` to `end`, a subtree of the shape that RFC 9162 gives."""
+        """Return the hash of the leaves `start` to `end`, a subtree as in RFC 9162."""
         count = end - start
         if count == 0:
             return EMPTY_ROOT

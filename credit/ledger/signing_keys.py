@@ -1,7 +1,7 @@
-"""Signing keys: the history of the keys that sign heads and exports. The ledger keeps public keys alone.
+"""Signing keys: the history of the keys for heads and exports. The ledger keeps public keys alone.
 
-One key is active at a time. A rotation names the next key under a signature by the one before, so that whoever knows
-the old key comes to trust the new one. A revoked key counts no more, and names nobody.
+One key is active at a time. A rotation names the next key under a signature by the one before, so that trust in the old
+key reaches the new one. A revoked key counts no more, and names nobody.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def key_history(conn: Connection) -> list[KeyEvent]:
 
 
 def active_key(conn: Connection) -> KeyEvent | None:
-    """Return the entry of the key that signs; None where there is none, or it is revoked."""
+    """Return the entry of the active key; None without one."""
     history = key_history(conn)
     revoked = {item.public_key for item in history if item.action == "revoked"}
     last = next((item for item in reversed(history) if item.action != "revoked"), None)
@@ -67,7 +67,7 @@ def check_active(conn: Connection, key: Ed25519PublicKey) -> KeyEvent:
 
 
 def enter_key(conn: Connection, key: Ed25519PublicKey, *, now: datetime, origin: str | None = None) -> KeyEvent:
-    """Enter the key that signs from now on; the active key again changes nothing.
+    """Enter the first key, or one after a revocation; the active key again changes nothing.
 
     Args:
         conn: from `Ledger.write`.
@@ -152,7 +152,7 @@ def _add(conn: Connection, history: list[KeyEvent], event: KeyEvent) -> KeyEvent
 
 
 def _default_origin(conn: Connection) -> str:
-    """Return a name that no other ledger has: its first seal says when it was made."""
+    """Return a name made from the first seal, and so the ledger's own."""
     first = conn.execute(select(seal.c.hash).where(seal.c.id == 1)).scalar_one()
     return f"credit/{first[:16]}"
 

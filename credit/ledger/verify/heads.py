@@ -1,4 +1,4 @@
-"""Checks of signing keys and heads: those that the ledger recorded, and heads that people kept outside."""
+"""Checks of signing keys and heads: recorded heads, and heads kept outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNKNOWN = "whether everything was written anew, with new hashes; a head kept els
 
 
 def check_signing_keys(conn: Connection) -> Iterator[Problem]:
-    """Yield each key that is none, and each that the key before it did not name."""
+    """Yield each unusable key, and each rotation without the old key's signature."""
     history = key_history(conn)
     for number, item in enumerate(history, start=1):
         try:
@@ -39,7 +39,7 @@ def check_signing_keys(conn: Connection) -> Iterator[Problem]:
 
 
 def check_signed_heads(conn: Connection) -> Iterator[Problem]:
-    """Yield each recorded head that the rows do not have, or that no key of the ledger signed."""
+    """Yield each recorded head unlike the rows, or without a signature by a key of the ledger."""
     rows = conn.execute(select(head).order_by(head.c.id)).all()
     if not rows:
         return
@@ -62,12 +62,12 @@ def check_signed_heads(conn: Connection) -> Iterator[Problem]:
 def check_outside_heads(
     conn: Connection, heads: Sequence[Head], keys: Sequence[Ed25519PublicKey] = ()
 ) -> Iterator[Problem]:
-    """Yield each head, kept outside, that the ledger does not extend, with the entries among which the change lies.
+    """Yield each head from outside unless the ledger extends it, with the place of the change.
 
     Args:
         conn: from `Ledger.read`.
-        heads: heads that people kept.
-        keys: public keys of the issuer, received elsewhere; none for those that the ledger itself names.
+        heads: heads from outside.
+        keys: public keys of the issuer, received elsewhere; none for the ledger's own.
     """
     if not heads:
         return
@@ -93,7 +93,7 @@ def check_outside_heads(
 
 
 def _changed(conn: Connection, agreed: int, size: int) -> str:
-    """Say among which entries a change lies: after those on which an earlier head agrees."""
+    """Say where a change lies: behind the entries of an earlier head, if one agrees."""
     first, last = entry_at(conn, agreed), entry_at(conn, size - 1)
     narrower = "" if agreed else "; an earlier head would narrow it"
     return (
@@ -103,7 +103,7 @@ def _changed(conn: Connection, agreed: int, size: int) -> str:
 
 
 def check_chain_heads(conn: Connection, heads: Sequence[str]) -> Iterator[Problem]:
-    """Yield each hash of a transaction or seal, kept outside the ledger, that neither chain has."""
+    """Yield each hash from outside, of a transaction or seal, missing from both chains."""
     for item in heads:
         if not in_chain(conn, item) and not has_seal(conn, item):
             yield Problem("chain", f"the head {item[:16]} is not in it: its tail was cut off or replaced")

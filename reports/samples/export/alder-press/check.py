@@ -6,8 +6,8 @@ and nothing else of `credit`:
     python check.py --key PUBLIC_KEY                        # in the folder
     python check.py FOLDER --key PUBLIC_KEY --before FOLDER_OF_LAST_MONTH
 
-It checks that the owner of the key signed every file of the folder, that the statement is in the issuer's ledger as the
-signed head has it, and that this head extends the one of last month: nothing recorded by then was changed since.
+It checks three things: the owner of the key signed every file of the folder; the statement is in the issuer's ledger,
+under its signed head; and this head extends the one of last month, so that nothing older was changed since.
 Exit codes: 0 all is so, 2 wrong usage, 4 something is not.
 
 Formats are those of public transparency logs, so that their tools read them too: notes (c2sp.org/signed-note), heads
@@ -59,7 +59,7 @@ _Item = TypeVar("_Item")
 
 
 class ProofError(Exception):
-    """Something that is not as it was signed, or cannot be read; the message says what."""
+    """A file or proof unlike its signature, or unreadable; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class CheckedFolder:
-    """A folder with everything as it was signed.
+    """A folder in agreement with its signature.
 
     `payable` has the statement's amounts to be paid, as decimal numbers by currency. The statement is leaf `leaf`
     (from 0) of `head`; `extends` is the size of the earlier head that this one extends, and `compared` is True if that
@@ -147,7 +147,7 @@ def key_text(key: Ed25519PublicKey) -> str:
 
 
 def key_id(name: str, key: Ed25519PublicKey, kind: bytes = SIGNATURE) -> bytes:
-    """Return the 4 bytes by which a note names a key (c2sp.org/signed-note)."""
+    """Return the 4-byte id of a key in notes (c2sp.org/signed-note)."""
     return hashlib.sha256(name.encode() + b"\n" + kind + key.public_bytes_raw()).digest()[:4]
 
 
@@ -177,7 +177,7 @@ def _signatures(lines: str) -> tuple[NoteSignature, ...]:
 
 
 def signer_of(note: Note, keys: Iterable[Ed25519PublicKey]) -> Ed25519PublicKey | None:
-    """Return the first of some keys that signed a note; None if none did."""
+    """Return the signer of a note among some keys, or None."""
     for key in keys:
         for item in note.signatures:
             if item.key_id == key_id(item.name, key) and _is_valid(key, item.signature, note.text.encode()):
@@ -209,7 +209,7 @@ def _is_valid(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
 
 
 def read_head(note: Note) -> Head:
-    """Return the head that a note states; ProofError where it states none."""
+    """Return the head in a note; ProofError where there is none."""
     origin, size, root, *more = (*note.text.split("\n")[:-1], "", "", "")
     raw = _base64(root)
     if not origin or not _DECIMAL.fullmatch(size) or len(raw) != 32:
@@ -275,7 +275,7 @@ def root_by_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes])
 
 
 def extends(old: Head, new: Head, path: Sequence[bytes]) -> bool:
-    """Return True if a consistency proof shows that `new` extends `old` (RFC 9162, 2.1.4.2)."""
+    """Return True if a consistency proof leads from `old` to `new` (RFC 9162, 2.1.4.2)."""
     if old.size == new.size:
         return not path and old.root == new.root
     if not 0 < old.size < new.size or not path:
@@ -381,7 +381,7 @@ def _sha256(said: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A list of all other files of a folder, with what it is the folder of; the issuer signs it as a note.
+    """List of all other files of a folder, and of its statement; the issuer signs it as a note.
 
     Attributes:
         provider, period, version: the statement.
@@ -434,7 +434,7 @@ class Manifest:
         return found
 
     def trusted(self, keys: Sequence[Ed25519PublicKey]) -> list[Ed25519PublicKey]:
-        """Return the given keys and the successors that they named, without revoked ones.
+        """Return the given keys and their named successors, without revoked keys.
 
         Raises:
             ProofError: all given keys are revoked.
@@ -495,7 +495,7 @@ def check_folder(folder: Path, keys: Sequence[Ed25519PublicKey], before: Path | 
 
 
 def _check_files(folder: Path, listed: dict[str, str]) -> None:
-    """Raise ProofError where a folder holds anything but the listed files, as they were signed."""
+    """Raise ProofError at the first file of a folder to be missing, added or changed."""
     found = {item.name for item in folder.iterdir()} - {MANIFEST_FILE}
     for name in sorted(found | listed.keys()):
         if name not in listed:
@@ -546,7 +546,7 @@ def _check_extension(folder: Path, trusted: Sequence[Ed25519PublicKey], head: He
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Let errors name the file that is read."""
+    """Add the name of the file to errors."""
     try:
         yield
     except ProofError as error:
@@ -567,7 +567,7 @@ def _text(path: Path) -> str:
 
 
 def told(found: CheckedFolder) -> list[str]:
-    """Return in words what a check has shown."""
+    """Return the result of a check in words."""
     head = found.head
     lines = [
         f"signed     all {found.files} files, with the key {found.key}",
@@ -588,7 +588,7 @@ def told(found: CheckedFolder) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a folder and say what was found; return the exit code."""
+    """Check a folder and print the result; return the exit code."""
     parser = argparse.ArgumentParser(prog="check.py", description="Check a provider's folder, without network.")
     parser.add_argument("folder", nargs="?", default=".", type=Path, help="the folder  [default: this one]")
     parser.add_argument(
