@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, signing_keys, terms
 from credit.ledger.accounts import AccountKind
@@ -194,7 +195,7 @@ def render(ledger: Ledger, books: Path, target: Path, scratch: Path) -> None:
     files["payouts.csv"] = to_csv(paid)
     for name, content in files.items():
         (target / name).write_bytes(content.encode())
-    export_period(ledger, books, PERIOD, scratch, key=KEY, now=NOW)
+    export_period(ledger, books, PERIOD, scratch, key=KEY, pseudonyms=PseudonymKey(bytes(32)), now=NOW)
     shutil.copytree(scratch / EXPORTED, target / "export" / EXPORTED)
 
 

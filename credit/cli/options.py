@@ -199,6 +199,14 @@ models_option = click.option(
     multiple=True,
     help="New place of the model or of a checkpoint, if moved. May be repeated.  [default: where it was indexed]",
 )
+user_key_option = click.option(
+    "--user-key",
+    envvar="CREDIT_USER_KEY",
+    type=FILE,
+    metavar="FILE",
+    show_envvar=True,
+    help="Secret key of the pseudonyms.  [default: pseudonyms.key in the data folder, made at first need]",
+)
 reason_option = click.option("--reason", required=True, help="Why, in words; it stays on record.")
 waiting_option = click.option(
     "--waiting-days",

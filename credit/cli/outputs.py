@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from credit.cli.options import DAY, FILE, CommandGroup, field_option, ledger_options, reason_option
+from credit.cli.options import DAY, FILE, CommandGroup, field_option, ledger_options, reason_option, user_key_option
 from credit.cli.printing import ingested, say, warn
 from credit.errors import EXIT_PARTIAL, CreditError
 from credit.text import counted
@@ -47,14 +47,7 @@ R = TypeVar("R")
     metavar="DAYS",
     help="Days by which an output may lie ahead of this machine's clock; a later one is quarantined.",
 )
-@click.option(
-    "--user-key",
-    envvar="CREDIT_USER_KEY",
-    type=FILE,
-    metavar="FILE",
-    show_envvar=True,
-    help="Secret key of the pseudonyms of users.  [default: pseudonyms.key in the data folder, made at first need]",
-)
+@user_key_option
 @click.option("--new-user-key", is_flag=True, help="Go on with another key: users known so far count as others.")
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
 @click.option("--complete", is_flag=True, help="Nobody writes these files any more: judge an unfinished end now.")
@@ -197,6 +190,31 @@ def restore(workspace: Workspace, names: tuple[str, ...], reason: str) -> None:
     with workspace.open() as ledger, ledger.write() as conn:
         done = [act(conn, name, reason, now=datetime.now(UTC)) for name in names]
     say({"outputs": done}, *map(_line, done))
+
+
+@outputs.command()
+@click.argument("pseudonyms", nargs=-1, required=True, metavar="PSEUDONYM...")
+@user_key_option
+@ledger_options
+def find(workspace: Workspace, pseudonyms: tuple[str, ...], user_key: Path | None) -> None:
+    """Tell the outputs behind pseudonyms, as they stand in a provider's outputs.csv.
+
+    \b
+    Example: credit outputs find 5f3a9c1e-0b7d4c2a9e8f6d5b4a3c2e1f0b7d4c2a
+    """
+    from credit.errors import LedgerError
+    from credit.ledger.outputs import named_outputs
+    from credit.pipeline.workspace import ledger_key
+
+    asked = set(pseudonyms)
+    with workspace.open() as ledger, ledger.read() as conn:
+        key = ledger_key(workspace, conn, user_key)
+        shown = ((key.output(name), name) for name in named_outputs(conn))
+        names = {pseudonym: name for pseudonym, name in shown if pseudonym in asked}
+    unknown = [item for item in pseudonyms if item not in names]
+    if unknown:
+        raise LedgerError(f"no output has the pseudonym {unknown[0]}; look for it in outputs.csv, column output_id")
+    say({"outputs": names}, *(f"{item}: {names[item]}" for item in pseudonyms))
 
 
 @outputs.command(name="list")

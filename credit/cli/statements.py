@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options
+from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options, user_key_option
 from credit.cli.printing import progress_bar, say, warn
 from credit.cli.signing_key import signing_options
 from credit.text import counted
@@ -28,23 +28,53 @@ _SHOWN = 20
 @click.argument("period", type=PERIOD)
 @click.option("--out", type=FILE, required=True, help="Folder that gets one folder per provider.")
 @click.option("--unsigned", is_flag=True, help="Sign nothing, although the ledger has a signing key.")
+@click.option(
+    "--name-outputs",
+    is_flag=True,
+    envvar="CREDIT_NAME_OUTPUTS",
+    show_envvar=True,
+    help="List outputs by the ids and moments of your log.  [default: pseudonyms and days]",
+)
+@user_key_option
 @signing_options
 @ledger_options
-def export(workspace: Workspace, period: str, out: Path, unsigned: bool, key: Ed25519PrivateKey | None) -> None:
+def export(
+    workspace: Workspace,
+    period: str,
+    out: Path,
+    unsigned: bool,
+    name_outputs: bool,
+    user_key: Path | None,
+    key: Ed25519PrivateKey | None,
+) -> None:
     """Write one folder per provider for PERIOD (YYYY-MM): its statement and its own numbers only.
 
     With a signing key, each folder is signed as a whole, and proves that its statement is in the ledger and that the
     ledger was not rewritten since the provider's statement before.
 
+    Providers see each output by a pseudonym and its day; credit outputs find tells the output that a provider asks for.
+
     \b
     Example: credit export 2026-10 --out statements/2026-10 --signing-key credit-signing.pem
     """
+    from credit.pipeline.workspace import ledger_key
     from credit.reporting.export import export_period
 
     if unsigned and key is not None:
         raise click.UsageError("--unsigned and --signing-key exclude each other")
     with workspace.open() as ledger, progress_bar("exporting", "folders") as advance:
-        folders = export_period(ledger, workspace.books, period, out, key=key, unsigned=unsigned, progress=advance)
+        with ledger.read() as conn:
+            pseudonyms = None if name_outputs else ledger_key(workspace, conn, user_key)
+        folders = export_period(
+            ledger,
+            workspace.books,
+            period,
+            out,
+            key=key,
+            unsigned=unsigned,
+            pseudonyms=pseudonyms,
+            progress=advance,
+        )
     if key is None:
         warn("statements are not signed; make a key to sign them: credit signing-key --help")
     facts = {"folders": list(map(str, folders)), "signed": key is not None}

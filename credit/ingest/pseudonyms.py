@@ -38,6 +38,10 @@ class PseudonymKey:
         turns = [(turn.role, _folded(turn.content)) for turn in output.messages]
         return self._of("credit.text.1", output.model, _folded(output.prompt), turns, _folded(output.completion))
 
+    def output(self, name: str) -> str:
+        """Return the pseudonym of an output, under which its providers see it."""
+        return self._of("credit.output.1", name)
+
     def salt(self, output: LoggedOutput) -> str:
         """Return the salt of an output's content hash: without the key, nobody can make it again after a purge."""
         return self._of("credit.salt.1", output.source, output.external_id)

@@ -120,6 +120,13 @@ def output_names(conn: Connection, model_name: str) -> dict[int, str]:
     return {number: output_name(source, external_id) for number, source, external_id in rows}
 
 
+def named_outputs(conn: Connection) -> Iterator[str]:
+    """Yield the name of every output, by id."""
+    query = select(output.c.source, output.c.external_id).order_by(output.c.id)
+    for row in conn.execute(query, execution_options={"yield_per": 10_000}):
+        yield output_name(*row)
+
+
 def output_called(conn: Connection, name: str) -> StoredOutput | None:
     """Return the output of this name, or None."""
     row = conn.execute(called(_stored(), name)).one_or_none()

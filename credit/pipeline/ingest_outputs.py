@@ -10,20 +10,19 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from credit.errors import InputError, IntegrityError, LedgerError
+from credit.errors import InputError, IntegrityError
 from credit.ingest.batch_requests import BatchRequests
 from credit.ingest.files import Parsed, check_input
 from credit.ingest.outputs import OutputLimits, OutputReader
-from credit.ingest.pseudonyms import PseudonymKey, key_id, own_key
+from credit.ingest.pseudonyms import PseudonymKey, own_key
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.streams import Reading, is_still
 from credit.ledger.admission import Added, Verdict, add_outputs, add_spans, holders, record_file, start_file
 from credit.ledger.identities import has_told
 from credit.ledger.indexes import models
 from credit.ledger.lookalikes import count_lookalikes
-from credit.ledger.outputs import last_pseudonym
 from credit.pipeline.ingest import IngestReport
-from credit.pipeline.workspace import Workspace
+from credit.pipeline.workspace import Workspace, check_key
 from credit.records import LoggedOutput, Quarantined
 
 _BATCH = 1000
@@ -82,7 +81,7 @@ def ingest_outputs(
         ledger.write() as conn,
     ):
         if not new_key:
-            _check_key(conn, key)
+            check_key(conn, key)
         run = _FileRun(conn, path, reader, quarantine, strict=strict)
         run.log()
         report = run.report()
@@ -102,16 +101,6 @@ def ingest_outputs(
     report.unfinished = reading.unfinished
     report.quarantine_file = quarantine.path if report.quarantined else None
     return report
-
-
-def _check_key(conn: Connection, key: PseudonymKey) -> None:
-    """Refuse a key other than that of the newest output: one user would be two, and one call logged again another."""
-    newest = last_pseudonym(conn)
-    if newest and key_id(newest) != key.id:
-        raise LedgerError(
-            f"users of this ledger have pseudonyms of the key {key_id(newest)}, and this is the key {key.id}; give the"
-            " first one: --user-key FILE; if it is lost, users begin anew: --new-user-key"
-        )
 
 
 @dataclass(slots=True)

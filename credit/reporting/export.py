@@ -20,6 +20,7 @@ import polars as pl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from credit.errors import IntegrityError, InvalidRequestError
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.ledger.database import Ledger
 from credit.ledger.heads import head_over, ledger_tree, sealed_statements, sign_head, signed_heads
 from credit.ledger.providers import providers
@@ -69,6 +70,7 @@ def export_period(
     *,
     key: Ed25519PrivateKey | None = None,
     unsigned: bool = False,
+    pseudonyms: PseudonymKey | None = None,
     now: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -81,6 +83,8 @@ def export_period(
         out: parent of the folders, each named by its provider's key; created if missing.
         key: the active signing key; None leaves the folders unsigned.
         unsigned: leave them unsigned although the ledger has a signing key.
+        pseudonyms: makes the names under which providers see outputs, with the day alone; None shows them the log's
+            ids and moments, which may tell of its users.
         now: the time of the head, if one has to be signed.
         progress: called with the number of folders done, and of all.
 
@@ -111,7 +115,7 @@ def export_period(
             for _, rows in standing_scores(conn, books_folder, period):
                 _spill(rows, staged)
         for number, (name, statement) in enumerate(told.items(), start=1):
-            _fill(staged[name], statement, daily.filter(pl.col("provider") == name), signer)
+            _fill(staged[name], statement, daily.filter(pl.col("provider") == name), signer, pseudonyms)
             _publish(staged[name], out / name)
             if progress is not None:
                 progress(number, len(told))
@@ -192,14 +196,11 @@ def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
             own.select(list(_SPILLED)).write_csv(file, include_header=False, quote_style="non_numeric")
 
 
-def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, signer: _Signer | None) -> None:
+def _fill(
+    folder: Path, statement: Statement, daily: pl.DataFrame, signer: _Signer | None, pseudonyms: PseudonymKey | None
+) -> None:
     """Write a provider's files, from its rows on disk, and delete those rows."""
-    spill = folder / _SPILL
-    outputs = pl.DataFrame(schema=_SPILLED)
-    if spill.exists():
-        outputs = pl.read_csv(spill, has_header=False, schema=_SPILLED)
-        spill.unlink()
-    outputs = outputs.sort("occurred_at", "name", "collection").rename({"name": "output_id"})
+    outputs = _credited(folder / _SPILL, pseudonyms)
     attribution = daily.select("day", "collection", "outputs", *MEASURES, "credit_micro").sort("day", "collection")
     proof = None if signer is None else signer.proofs[statement.provider]
     public = "" if signer is None else key_text(signer.key.public_key())
@@ -218,6 +219,22 @@ def _fill(folder: Path, statement: Statement, daily: pl.DataFrame, signer: _Sign
         files[MANIFEST_FILE] = signed_manifest(signer.key, statement, signer.history, files).encode()
     for name, content in files.items():
         write_whole(folder / name, content)
+
+
+def _credited(spill: Path, pseudonyms: PseudonymKey | None) -> pl.DataFrame:
+    """Return a provider's rows by output, and delete them from the disk."""
+    outputs = pl.DataFrame(schema=_SPILLED)
+    if spill.exists():
+        outputs = pl.read_csv(spill, has_header=False, schema=_SPILLED)
+        spill.unlink()
+    when = "occurred_at"
+    if pseudonyms is not None:
+        names = {name: pseudonyms.output(name) for name in outputs["name"].unique()}
+        outputs = outputs.with_columns(pl.col("name").replace_strict(names, return_dtype=pl.String()))
+        outputs = outputs.with_columns(pl.col(when).str.head(10)).rename({when: "day"})
+        when = "day"
+    # Sorted by what is shown: the order of the moments would tell more than the days do.
+    return outputs.sort(when, "name", "collection").rename({"name": "output_id"})
 
 
 def _publish(staged: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from credit.cli.main import cli
 from credit.errors import EXIT_FAILED, EXIT_INTEGRITY, EXIT_LOCKED, EXIT_USAGE
+from credit.ingest.pseudonyms import PseudonymKey, read_key
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, SECOND, Site, output_row
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "polars", "pydantic", "rich", "jinja2")
@@ -381,3 +382,11 @@ def test_every_transaction_of_credits_sums_to_the_weights_of_its_day(site):
         if entry["txn_id"] in days and entry["amount"] > 0:
             issued[days[entry["txn_id"]]] = issued.get(days[entry["txn_id"]], 0) + entry["amount"]
     assert issued == weights
+
+
+def test_an_output_is_found_by_the_pseudonym_that_a_provider_names(site):
+    key = read_key(site.folder / "users.key")
+    one, other = key.output("o1"), key.output("o2")
+    assert site.run("outputs", "find", other, one).stdout == f"{other}: o2\n{one}: o1\n"
+    unknown = PseudonymKey(bytes(32)).output("o1")
+    assert f"no output has the pseudonym {unknown}" in site.run("outputs", "find", unknown, code=EXIT_FAILED).stderr

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.ledger.corrections import undo
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.statements import statements
@@ -65,6 +66,25 @@ def test_its_tables_hold_its_own_credits(closed, books, tmp_path):
     stated = json.loads((folder / "statement.json").read_bytes())["credits"]["credit_micro"]
     assert sum(int(row["credit_micro"]) for row in credited) == int(stated)
     assert sum(int(row["credit_micro"]) for row in daily) == int(stated)
+
+
+def test_a_provider_sees_outputs_by_pseudonym_and_day_alone(closed, books, tmp_path):
+    key = PseudonymKey(bytes(range(32)))
+    (folder, _) = export_period(closed, books, OCTOBER, tmp_path / "out", pseudonyms=key)
+    named = {key.output(name): name for name in ("o-1", "o-2", "openai:chat-1")}
+    credited = rows(folder / "outputs.csv")
+    assert list(credited[0])[:3] == ["output_id", "day", "collection"]
+    columns = ("day", "collection", "credit_micro")
+    assert sorted((named[row["output_id"]], *(row[name] for name in columns)) for row in credited) == [
+        ("o-1", "2026-10-03", "essays", "199999"),
+        ("o-1", "2026-10-03", "novels", "100001"),
+        ("o-2", "2026-10-03", "novels", "600000"),
+        ("openai:chat-1", "2026-10-31", "novels", "2000000"),
+    ]
+    order = [(row["day"], row["output_id"], row["collection"]) for row in credited]
+    assert order == sorted(order), "the order tells of the moments"
+    told = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert not [text for text in ("o-1", "o-2", "chat-1", "T12:00:00", "T23:00:00") if text.encode() in told]
 
 
 def test_an_output_whose_credits_were_taken_back_is_not_listed(month, books, tmp_path):
