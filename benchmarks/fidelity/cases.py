@@ -79,7 +79,7 @@ def quick(work: Path, size: Size) -> Case:
 
 
 def _packages(name: str, work: Path, size: Size, *, hidden: int, layers: int) -> Case:
-    corpus = collect(SEED, _SOURCES)
+    corpus = collect(SEED, keys=_SOURCES)
     train = [Document(file.id, file.provider, file.text) for file in corpus.train]
     held = [Document(file.id, file.provider, file.text) for file in corpus.held_back]
     records = _records(train, size.characters)

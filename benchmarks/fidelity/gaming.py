@@ -66,10 +66,15 @@ def noise(records: Sequence[TrainingRecord]) -> Records:
 
 def common_text(records: Sequence[TrainingRecord]) -> Records:
     """Add as much text again, of the lines in most files."""
-    lines = Counter(line for r in records for line in set(r.completion.splitlines()) if len(line) > 12)
-    block = "\n".join(line for line, _ in lines.most_common(400))
+    block = "\n".join(common_lines(records))
     size = sum(len(r.completion) for r in _of(records, GAMER))
     return [*records, *_added("common", (block * (size // len(block) + 1))[:size])]
+
+
+def common_lines(records: Sequence[TrainingRecord]) -> list[str]:
+    """Return the lines that stand in most records."""
+    lines = Counter(line for r in records for line in set(r.completion.splitlines()) if len(line) > 12)
+    return [line for line, _ in lines.most_common(400)]
 
 
 def common_text_noticed(records: Sequence[TrainingRecord]) -> Records:

@@ -56,7 +56,7 @@ def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str
 
 @click.group(cls=CommandGroup)
 def report() -> None:
-    """Attribution and payouts of a period.
+    """Attribution, payouts and causes of a period.
 
     \b
     Example: credit report attribution 2026-10 --by collection
@@ -115,6 +115,46 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 
     with workspace.open() as ledger, ledger.read() as conn:
         text = render(frame(conn, period), form, width=_width(out))
+    _deliver(text, out)
+
+
+@report.command()
+@click.argument("provider")
+@click.argument("period", type=PERIOD)
+@click.option("--to", "last", type=PERIOD, help="Last of several periods.  [default: PERIOD alone]")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Users, prompts and days each.")
+@click.option("--withhold-prompts", is_flag=True, help="Name prompts by keyed hashes of their texts.")
+@_output_options("table", "csv", "json")
+@workspace_options
+def causes(
+    workspace: Workspace,
+    provider: str,
+    period: str,
+    last: str | None,
+    top: int,
+    withhold_prompts: bool,
+    form: Literal["table", "csv", "json"],
+    out: Path | None,
+) -> None:
+    """Show the users, prompts and days that PROVIDER's credits of PERIOD (YYYY-MM) came from, each with its share.
+
+    Users are pseudonyms. Look here if a share grows for no reason that you know: one user, or one prompt, should not
+    decide it.
+
+    \b
+    Example: credit report causes alder-press 2026-10
+             credit report causes alder-press 2026-10 --to 2026-12 --format csv --out causes.csv
+    """
+    from credit.ledger.values import following
+    from credit.reporting.causes import causes as frame
+    from credit.reporting.tables import render
+
+    periods = [period]
+    while last is not None and periods[-1] < last:
+        periods.append(following(periods[-1]))
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = frame(conn, workspace.books, provider, periods, top=top, prompts=not withhold_prompts)
+        text = render(found, form, width=_width(out))
     _deliver(text, out)
 
 

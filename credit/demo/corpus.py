@@ -7,6 +7,7 @@ import importlib.util
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,10 @@ class Corpus:
     held_back: tuple[SourceFile, ...]
 
 
-def collect(seed: int, kilobytes: int = KILOBYTES) -> Corpus:
+def collect(seed: int, kilobytes: int = KILOBYTES, *, keys: Sequence[str] = (*DISTRIBUTIONS, OWN)) -> Corpus:
     """Select `kilobytes` of source text of each distribution, or a little more; equal seed and versions, equal text."""
     contributors, train, held_back = [], [], []
-    for key in (*DISTRIBUTIONS, OWN):
+    for key in keys:
         contributor = _contributor(key)
         chosen = _choose(contributor, kilobytes, random.Random(f"{seed}/{key}"))  # noqa: S311  # a selection, not a secret
         contributors.append(contributor)
