@@ -87,7 +87,7 @@ class Policy:
     basis: Basis = "output"
     negative: Negative = "zero"
     thoughts: Thoughts = "context"
-    echo: int = 8
+    echo: int = 16
     repeats: int = 1
     user_cap_micro: int = 1000 * MICRO
 

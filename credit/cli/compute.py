@@ -62,7 +62,7 @@ def compute(
     --alpha 1 --beta 1 --gamma 0. With --basis period or --negative net, each output gives credits by itself first,
     and the close of the period moves them to where the sums put them.
 
-    Parts of an output that repeat its prompt are not paid for (--echo 8). A close leaves out what one user repeats on
+    Parts of an output that repeat its prompt are not paid for (--echo 16). A close leaves out what one user repeats on
     a day (--repeats 1), or has beyond a day's limit (--user-cap 1000).
 
     \b

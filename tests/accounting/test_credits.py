@@ -94,7 +94,7 @@ def test_equal_policies_have_one_fingerprint_and_others_another():
 
 def test_the_canonical_json_is_pinned_because_stored_fingerprints_depend_on_it():
     older = '{"alpha":1.0,"beta":1.0,"damping":null,"gamma":0.0,"measure":"effect","noise_floor":1.0}'
-    later = '"echo":8,"gamma":0.0,"measure":"effect","noise_floor":1.0,"repeats":1,"user_cap_micro":1000000000}'
+    later = '"echo":16,"gamma":0.0,"measure":"effect","noise_floor":1.0,"repeats":1,"user_cap_micro":1000000000}'
     assert Policy().to_json() == f'{{"alpha":1.0,"beta":1.0,"damping":null,{later}'
     # A policy from before a field paid as if there were none, and certificates judge measures of whole outputs.
     assert Policy.from_json(older).to_json() == Policy().of_one_output.to_json() == older
