@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from credit.errors import InputError
 from credit.ingest.batch_requests import read_batch_requests
@@ -20,6 +19,7 @@ from credit.ingest.formats import FORMATS, format_of
 from credit.ingest.json_documents import parse_json
 from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Quarantined
+from tests.ingest.spoiling import spoilt
 
 LOGS = Path(__file__).parent / "logs"
 ASKED = (Message("system", "Be brief."), Message("user", "How lay the harbour?"))
@@ -68,6 +68,19 @@ EXPECTED = {
     **dict.fromkeys(
         ("langfuse-page.json", "langfuse-export.jsonl"),
         ("Langfuse", [PLAIN, FIRST, SECOND, PLAIN, TALKED], {FAILED: 1, CALLED: 1, OTHER: 1, EMPTY: 2}, []),
+    ),
+    "otel-events-new.jsonl": (
+        "OpenTelemetry",
+        [PLAIN, FIRST, SECOND, PLAIN, TALKED, ((Message("user", "refuse, please"),), "I will not.")],
+        {FAILED: 1, CALLED: 1, EMPTY: 1},
+        [],
+    ),
+    # OpenInference's instrumentation drops a refusal.
+    "openinference.jsonl": (
+        "OpenTelemetry",
+        [PLAIN, FIRST, SECOND, PLAIN, TALKED],
+        {FAILED: 1, CALLED: 1, EMPTY: 2},
+        [],
     ),
     "langfuse-otlp.json": (
         "OpenTelemetry",
@@ -248,44 +261,13 @@ def test_a_weight_in_a_log_of_other_software_is_named_because_it_counts_nothing(
 
 # Whatever stands in the place of whatever there is: each record is read, skipped or quarantined, and nothing is raised.
 
-HOSTILE = st.sampled_from(
-    [
-        *(None, True, 0, -1, 10**400, "", " ", "\x00", "\ud800", "\x1b[2J", "../x", "[", '{"role": 1}', "x" * 5000),
-        *([], [None], [[]], [{}], {}, {"": None}, {"role": "assistant"}, {"messages": 5}, {"values": [5]}),
-    ]
-)
-
-
-def _places(value: object, above: tuple = ()) -> Iterator[tuple]:
-    yield above
-    for name, inner in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
-        yield from _places(inner, (*above, name))
-
-
-def _changed(value: object, place: tuple, to: object) -> object:
-    if not place:
-        return to
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[place[0]] = _changed(value[place[0]], place[1:], to)
-    return copy
-
-
-@st.composite
-def spoilt(draw: st.DrawFn, name: str) -> list[object]:
-    found = json.loads(json.dumps(records(name), default=float))
-    for _ in range(draw(st.integers(1, 3))):
-        found = _changed(found, draw(st.sampled_from(list(_places(found))[1:])), draw(HOSTILE))
-    return found
-
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_factory):
     requests = read_batch_requests(asked(name))
     path = tmp_path_factory.mktemp("spoilt") / "log.jsonl"
 
-    @given(spoilt(name))
+    @given(spoilt(records(name)))
     def check(found: Any) -> None:
         lines = [json.dumps(record) for record in found]
         path.write_text("".join(line + "\n" for line in lines))

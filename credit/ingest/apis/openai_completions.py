@@ -50,7 +50,7 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
     if rest or max(answers) >= len(answers):
         raise InputError(f"{len(prompts)} prompts have {len(answers)} choices; which belongs to which is not known")
     return [
-        Exchange({index: answer}, Asked(prompts[index // each]), f"{fields.id}#{index}", fields.model, fields.created)
+        Exchange({index: answer}, Asked(prompts[index // each]), fields.id, fields.model, fields.created)
         for index, answer in sorted(answers.items())
     ]
 

@@ -49,7 +49,8 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
     inner, attributes = record.get("context"), record.get("attributes")
     ids = inner if isinstance(inner, dict) else {}
     said = dict(attributes) if isinstance(attributes, dict) else {}
-    said |= {name.removeprefix(_PREFIX): _value(value) for name, value in record.items() if name.startswith(_PREFIX)}
+    columns = {name: value for name, value in record.items() if name.startswith(_PREFIX)}
+    said |= {name.removeprefix(_PREFIX): _value(name, value) for name, value in columns.items()}
     said[KIND] = said.get(KIND) or record.get("span_kind")
     said = {name: value for name, value in said.items() if value is not None}
     span = span_of(
@@ -62,9 +63,14 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
     return [read_span(said, span, _started(record.get("start_time")), context)]
 
 
-def _value(value: object) -> object:
-    """Return the value of a column; structures are JSON texts in CSV."""
-    return decoded(value) if isinstance(value, str) and value.startswith(("[", "{")) else value
+def _value(column: str, value: object) -> object:
+    """Return the value of a column; structures are JSON texts in CSV. Input and output stay as they are."""
+    if not isinstance(value, str) or not column.startswith(_PREFIX + "llm.") or not value.startswith(("[", "{")):
+        return value
+    try:
+        return parse_json(value)
+    except InputError:
+        return value
 
 
 def _started(value: object) -> datetime:

@@ -100,6 +100,8 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
     for name in RESPONSES:
         if record.get(name) is not None and not head:
             raise InputError(f"`{name}` must be a JSON object")
+    if head.get("error"):
+        return [FAILED]
     skipped = without_text(record) or without_text(head)
     if skipped:
         return [skipped]

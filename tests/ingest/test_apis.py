@@ -1,0 +1,319 @@
+"""Request and response are read by the API of the model server, whole or streamed, whoever logged them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from credit.ingest.files import Parsed
+from credit.ingest.outputs import OutputReader
+from credit.records import LoggedOutput, Message, Quarantined
+from tests.ingest.spoiling import spoilt
+
+AT = "2025-11-01T00:00:00Z"
+SECONDS = 1761955200
+USER = {"role": "user", "content": "Why rain?"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "sky", "arguments": '{"at":"sea"}'}}
+TOOL = {"type": "function", "function": {"name": "sky", "parameters": {"type": "object"}}}
+HEAD = {"id": "chatcmpl-1", "created": SECONDS, "model": "m"}
+CHUNK = {**HEAD, "object": "chat.completion.chunk"}
+DONE = {"role": "assistant", "content": "Hills."}
+
+
+def chat(message: object, **more: object) -> dict[str, object]:
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {**HEAD, "object": "chat.completion", "choices": [choice], **more}
+
+
+def delta(finish: str | None = None, **said: object) -> dict[str, object]:
+    return {**CHUNK, "choices": [{"index": 0, "delta": said, "finish_reason": finish}]}
+
+
+def sse(*events: object) -> str:
+    return "".join(f"event: x\ndata: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+RESPONSES = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": SECONDS,
+    "status": "completed",
+    "model": "m",
+    "output": [
+        {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "Clouds."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hills."}]},
+    ],
+}
+ANTHROPIC = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "thinking", "thinking": "Clouds.", "signature": "x"}, {"type": "text", "text": "Hills."}],
+}
+ANTHROPIC_EVENTS = [
+    {"type": "message_start", "message": {**ANTHROPIC, "content": []}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Clouds."}},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hil"}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "ls."}},
+    {"type": "message_stop"},
+]
+OLLAMA = {"model": "m", "created_at": AT, "done": True}
+GEMINI = {
+    "responseId": "g1", "modelVersion": "models/m", "createTime": AT,
+    "candidates": [
+        {"content": {"role": "model", "parts": [{"text": "Clouds.", "thought": True}, {"text": "Hills."}]},
+         "finishReason": "STOP", "index": 0},
+    ],
+}  # fmt: skip
+CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "Why rain?"}]}]}
+CONVERSE = {"output": {"message": {"role": "assistant", "content": [{"text": "Hills."}]}}, "stopReason": "end_turn"}
+LLAMA = {"content": "Hills.", "prompt": "Why rain?", "model": "m", "stop": True, "tokens_predicted": 3}
+TEXTS = {**HEAD, "id": "cmpl-1", "object": "text_completion"}
+
+
+def both(request: dict[str, object], response: object, **more: object) -> dict[str, object]:
+    return {"request": {"model": "m", **request}, "response": response, "timestamp": AT, "request_id": "r1", **more}
+
+
+CHAT = {"messages": [USER]}
+THOUGHT = "Clouds."
+READ = {
+    # name: record, source, thoughts
+    "chat": (both(CHAT, chat(DONE)), "openai", ""),
+    "chat with thoughts": (both(CHAT, chat({**DONE, "reasoning_content": "\nClouds.\n"})), "openai", THOUGHT),
+    "chat with newer thoughts": (both(CHAT, chat({**DONE, "reasoning": "Clouds."})), "openai", THOUGHT),
+    "chat with marked thoughts": (
+        both(CHAT, chat({"role": "assistant", "content": "<think>\nClouds.\n</think>\n\nHills."})), "openai", THOUGHT
+    ),
+    "chat with thoughts that the prompt opened": (
+        both(CHAT, chat({"role": "assistant", "content": "Clouds.</think>Hills."})), "openai", THOUGHT
+    ),
+    "chat streamed as events": (
+        both(CHAT, sse(delta(role="assistant"), delta(reasoning_content="Clouds."), delta(content="Hil"),
+                       delta(content="ls."), delta("stop"))), "openai", THOUGHT
+    ),
+    "chat streamed as a list": (both(CHAT, [delta(content="Hills."), delta("stop")]), "openai", ""),
+    "chat in JSON texts": ({**both({}, json.dumps(chat(DONE))), "request": json.dumps(CHAT)}, "openai", ""),
+    "responses": (both({"input": "Why rain?"}, RESPONSES), "openai", THOUGHT),
+    "responses streamed": (
+        both({"input": [USER]}, sse({"type": "response.created", "response": {}},
+                                    {"type": "response.completed", "response": RESPONSES})), "openai", THOUGHT
+    ),
+    "anthropic": (both(CHAT, ANTHROPIC), "anthropic", THOUGHT),
+    "anthropic streamed": (both(CHAT, sse(*ANTHROPIC_EVENTS)), "anthropic", THOUGHT),
+    "ollama": (both(CHAT, {**OLLAMA, "message": {**DONE, "thinking": "Clouds."}}), "ollama", THOUGHT),
+    "ollama generate": (both({"prompt": "Why rain?"}, {**OLLAMA, "response": "Hills."}), "ollama", ""),
+    "ollama streamed": (
+        both(CHAT, "".join(json.dumps({**OLLAMA, "done": end, "message": {"role": "assistant", "content": text}}) + "\n"
+                           for text, end in (("Hil", False), ("ls.", False), ("", True)))), "ollama", ""
+    ),
+    "gemini": (both(CONTENTS, GEMINI), "gemini", THOUGHT),
+    "gemini streamed": (
+        both(CONTENTS, [{**GEMINI, "candidates": [{"content": {"parts": [{"text": "Hil"}]}}]},
+                        {"candidates": [{"content": {"parts": [{"text": "ls."}]}, "finishReason": "STOP"}]}]),
+        "gemini", ""
+    ),
+    "converse": (both({"messages": [{"role": "user", "content": [{"text": "Why rain?"}]}]}, CONVERSE), "bedrock", ""),
+}  # fmt: skip
+READ_PROMPTS = {
+    "completions": (both({"prompt": "Why rain?"}, {**TEXTS, "choices": [{"index": 0, "text": "Hills."}]}), "openai"),
+    "completions with echo": (
+        both({"prompt": "Why rain?", "echo": True}, {**TEXTS, "choices": [{"index": 0, "text": "Why rain?Hills."}]}),
+        "openai",
+    ),
+    "llama.cpp": (both({"prompt": "Why rain?"}, LLAMA), "llama.cpp"),
+    "llama.cpp alone": ({**LLAMA, "timestamp": AT}, "llama.cpp"),
+    "sglang": (
+        both({"text": "Why rain?"}, {"text": "Hills.", "meta_info": {"id": "s1", "finish_reason": {"type": "stop"}}}),
+        "sglang",
+    ),
+    "ollama raw": (both({"prompt": "Why rain?", "raw": True}, {**OLLAMA, "response": "Hills."}), "ollama"),
+}
+
+
+def read(tmp_path: Path, *records: object) -> tuple[list[LoggedOutput], list[str], OutputReader]:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    reader = OutputReader(path)
+    items = list(reader)
+    outputs = [item.record for item in items if isinstance(item, Parsed)]
+    return outputs, [item.error for item in items if isinstance(item, Quarantined)], reader
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_chat_is_read_by_its_servers_api(tmp_path, name):
+    record, source, thoughts = READ[name]
+    (output,), bad, reader = read(tmp_path, record)
+    assert not bad
+    assert not reader.notices
+    assert (output.messages, output.completion) == ((Message("user", "Why rain?"),), "Hills.")
+    assert (output.source, output.model, output.thoughts) == (source, "m", thoughts)
+    assert f"{output.occurred_at:%Y-%m-%dT%H:%M:%SZ}" == AT
+    assert output.identity.request == "r1"
+
+
+@pytest.mark.parametrize("name", READ_PROMPTS)
+def test_a_prompt_is_read_as_the_model_saw_it(tmp_path, name):
+    record, source = READ_PROMPTS[name]
+    (output,), bad, _ = read(tmp_path, record)
+    assert not bad
+    assert (output.prompt, output.messages, output.completion) == ("Why rain?", (), "Hills.")
+    assert (output.source, output.model) == (source, "m")
+
+
+def test_each_prompt_of_a_completion_is_a_call(tmp_path):
+    choices = [{"index": n, "text": f" {n}"} for n in (1, 0)]
+    outputs, _, _ = read(tmp_path, both({"prompt": ["A", "B"]}, {**TEXTS, "choices": choices}))
+    assert {(output.external_id, output.prompt, output.completion) for output in outputs} == {
+        ("cmpl-1#0", "A", " 0"),
+        ("cmpl-1#1", "B", " 1"),
+    }
+
+
+TURNS = (
+    Message("user", "Why rain?"),
+    Message(
+        "assistant",
+        "",
+        '{"tool_calls":[{"function":{"arguments":{"at":"sea"},"name":"sky"},"id":"c1","type":"function"}]}',
+    ),
+    Message("tool", "wet", '{"tool_call_id":"c1"}'),
+)
+USED = {
+    "chat": both(
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "wet"},
+            ],
+            "tools": [TOOL],
+        },
+        chat(DONE),
+    ),
+    "responses": both(
+        {
+            "input": [
+                USER,
+                {"type": "function_call", "call_id": "c1", "name": "sky", "arguments": '{"at":"sea"}'},
+                {"type": "function_call_output", "call_id": "c1", "output": "wet"},
+            ],
+            "tools": [{"type": "function", "name": "sky", "parameters": {"type": "object"}}],
+        },
+        RESPONSES,
+    ),
+    "anthropic": both(
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_use", "id": "c1", "name": "sky", "input": {"at": "sea"}}],
+                },
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "wet"}]},
+            ],
+            "tools": [{"name": "sky", "input_schema": {"type": "object"}}],
+        },
+        ANTHROPIC,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USED)
+def test_a_history_of_tools_is_one_context_in_whatever_shape(tmp_path, name):
+    (output,), _, _ = read(tmp_path, USED[name])
+    assert output.messages == TURNS
+    assert json.loads(output.template) == {"tools": [TOOL]}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (
+            both(CHAT, chat({"role": "assistant", "content": None, "tool_calls": [CALL]})),
+            "the answer is a call of a tool",
+        ),
+        (
+            both(CHAT, {**ANTHROPIC, "content": ANTHROPIC["content"][:1]}),
+            "the model thought and did not begin its answer",
+        ),
+        (both({"input": "a"}, {"object": "list", "data": [{"embedding": [0.1]}]}), "embeddings hold no generated text"),
+        (both({"input": "a"}, {"results": [{"flagged": False}]}), "moderations hold no generated text"),
+        (both(CONTENTS, {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}), "the model refused"),
+        (both(CHAT, {"error": {"message": "overloaded"}}), "the call failed"),
+        (both(CHAT, chat(DONE), status_code=500), "the call failed"),
+        ({"request_id": "r1", "request": CHAT}, "requests, which belong to their responses"),
+    ],
+)
+def test_what_can_hold_no_text_is_skipped_with_the_reason(tmp_path, record, reason):
+    outputs, bad, reader = read(tmp_path, record)
+    assert (outputs, bad, reader.skipped) == ([], [], {reason: 1})
+
+
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [
+        ({**OLLAMA, "message": DONE}, "Ollama: the request's `messages` are missing; log the request beside"),
+        ({**RESPONSES}, "OpenAI Responses: the request's `input` is missing"),
+        ({**ANTHROPIC, "timestamp": AT}, "Anthropic messages: the request's `messages` are missing"),
+        (
+            both({"input": "a", "previous_response_id": "resp_0"}, RESPONSES),
+            "OpenAI Responses: the request has a `prev",
+        ),
+        (
+            both({"prompt": [1, 2]}, {**TEXTS, "choices": [{"text": "A"}]}),
+            "OpenAI completions: `prompt` must be a text",
+        ),
+        (both(CHAT, sse(delta(content="Hil"), delta(content="ls."))), "OpenAI chat: the stream ends before its answer"),
+        (both(CHAT, sse(*ANTHROPIC_EVENTS[:-1])), "Anthropic messages: the stream ends before its answer"),
+        (
+            {"request": CHAT, "response": {k: v for k, v in ANTHROPIC.items() if k != "x"}},
+            "Anthropic messages: the log does",
+        ),
+        (
+            both(CHAT, {"generated": "Hills."}),
+            "request and response: the response holds generated, which is no response of",
+        ),
+        (
+            both({**CHAT, "continue_final_message": True}, chat(DONE)),
+            "OpenAI chat: the answer continues the request's last",
+        ),
+        (
+            both({**CHAT, "chat_template_kwargs": {"tokenize": 1}}, chat(DONE)),
+            "OpenAI chat: `chat_template_kwargs` sets tok",
+        ),
+        (
+            both({**CHAT, "chat_template": "{{ 1 }}"}, chat(DONE)),
+            "OpenAI chat: `chat_template` is another than the model's",
+        ),
+    ],
+)
+def test_a_record_is_named_for_what_it_is_with_what_would_make_it_readable(tmp_path, record, error):
+    outputs, bad, _ = read(tmp_path, record)
+    assert not outputs
+    assert bad[0].startswith(error), bad
+
+
+EVERY = [record for record, *_ in (*READ.values(), *READ_PROMPTS.values())] + list(USED.values())
+
+
+@given(spoilt(EVERY))
+@settings(max_examples=150)
+def test_every_record_is_read_skipped_or_quarantined_and_none_is_lost(tmp_path_factory, found):
+    path = tmp_path_factory.getbasetemp() / "spoilt.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in found))
+    reader = OutputReader(path)
+    items = list(reader)
+    assert len(items) + sum(reader.skipped.values()) >= len(found)
+    for item in items:
+        assert isinstance(item, Parsed | Quarantined)
+        if isinstance(item, Parsed):
+            assert isinstance(item.record, LoggedOutput)
+            assert item.record.completion.strip()
+            json.dumps([item.record.external_id, item.record.template], ensure_ascii=False).encode()
