@@ -1,6 +1,6 @@
 """Signed notes, Merkle proofs, and the check of a provider's folder, far from any ledger.
 
-A signed export holds a copy of this file, `check.py`. It needs Python 3.11 and the package `cryptography`, no network,
+A signed export holds a copy of this file, check.py. It needs Python 3.11 and the package `cryptography`, no network,
 and nothing else of `credit`:
 
     python check.py --key PUBLIC_KEY                        # in the folder

@@ -2,7 +2,7 @@
 
 The private key is a PEM file (PKCS #8), readable by its owner alone, and encrypted where a passphrase is given.
 Providers get the public key by another way than with their folders. Signatures (Ed25519, RFC 8032) are deterministic:
-a folder exported again has the same one. `credit.proofs` has the formats, and travels with each folder as `check.py`.
+a folder exported again has the same one. `credit.proofs` has the formats, and travels with each folder as check.py.
 """
 
 from __future__ import annotations
