@@ -25,6 +25,7 @@ SECTIONS = {
     },
     "Outputs and credits": {
         "ingest-outputs": ("outputs", "Log a model's outputs."),
+        "models": ("models", "Let names in logs stand for a model."),
         "compute": ("compute", "Value pending outputs, and post their credits."),
         "purge": ("outputs", "Delete the texts of valued outputs, and keep their numbers."),
         "outputs": ("outputs", "List pending outputs, take out those that can never be valued."),

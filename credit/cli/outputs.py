@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
 
 R = TypeVar("R")
+
+_STDIN = Path("-")
 
 
 @click.command(name="ingest-outputs")
@@ -50,6 +55,7 @@ R = TypeVar("R")
 @user_key_option
 @click.option("--new-user-key", is_flag=True, help="Go on with another key: users known so far count as others.")
 @click.option("--strict", is_flag=True, help="Log nothing of a file if any of its records is bad.")
+@click.option("--reread", is_flag=True, help="Read files again that are as an earlier run read them.")
 @click.option("--complete", is_flag=True, help="Nobody writes these files any more: judge an unfinished end now.")
 @ledger_options
 def ingest_outputs(
@@ -65,6 +71,7 @@ def ingest_outputs(
     new_user_key: bool,
     strict: bool,
     complete: bool,
+    reread: bool,
 ) -> None:
     """Log a model's outputs from FILE..., in credit's own format or that of other software.
 
@@ -78,27 +85,37 @@ def ingest_outputs(
     A user's id is kept as a pseudonym, a keyed hash. Machines that log into one ledger need one --user-key.
 
     Good records are logged. Bad ones, and those beyond --max-weight or --max-ahead, are quarantined with file, line and
-    reason. A record that is still being written waits for the next run. Logging a file again changes nothing.
+    reason. A record that is still being written waits for the next run. Logging a file again changes nothing; of a file
+    that has grown, only what is new is read.
+
+    FILE is a file, a folder, a quoted pattern, or - for standard input.
 
     \b
     Example: credit ingest-outputs logs/2026-10-*.jsonl
              credit ingest-outputs export.csv --field occurred_at=timestamp --field completion=answer
+             credit ingest-outputs logs/ "more/**/*.jsonl.gz"
+             zstdcat log.zst | credit ingest-outputs -
              credit ingest-outputs batch-input.jsonl batch-output.jsonl
     """
     from credit.ingest.batch_requests import read_batch_requests
+    from credit.ingest.files import expand_inputs
     from credit.ingest.outputs import OutputLimits
     from credit.ingest.pseudonyms import read_key
     from credit.pipeline.ingest_outputs import ingest_outputs as ingest
 
-    moment, requests = _moment(occurred_at), read_batch_requests(files)
+    paths, notices = expand_inputs(files)
+    warn(*notices)
+    copy = _standard_input() if _STDIN in paths else None
+    places = {path: copy if copy and path == _STDIN else path for path in paths}
+    moment, requests = _moment(occurred_at), read_batch_requests(places.values())
     limits = OutputLimits(_weight(max_weight), max_ahead)
     key = None if user_key is None else read_key(user_key)
     reports, failures = [], []
-    for file in files:
+    for file, place in places.items():
         try:
             report = ingest(
                 workspace,
-                file,
+                place,
                 source=source,
                 fields=fields,
                 requests=requests,
@@ -108,10 +125,12 @@ def ingest_outputs(
                 key=key,
                 new_key=new_user_key,
                 strict=strict,
-                complete=complete,
+                complete=complete or file == _STDIN,
+                reread=reread,
+                name="standard input" if file == _STDIN else "",
             )
         except CreditError as error:
-            if len(files) == 1:
+            if len(places) == 1:
                 raise
             failures.append(error)  # one bad file must not keep the others out
             warn(f"Error: {error}")
@@ -124,6 +143,15 @@ def ingest_outputs(
         *(ingested(report, "logged", "known already") for report in reports),
         exit_code=failures[0].exit_code if failures and not reports else EXIT_PARTIAL if partial else 0,
     )
+
+
+def _standard_input() -> Path:
+    """Copy standard input to a file that goes when the command ends: readers look at a file's beginning twice."""
+    file = tempfile.NamedTemporaryFile(prefix="credit-", suffix=".jsonl")  # noqa: SIM115 - closed with the command
+    shutil.copyfileobj(sys.stdin.buffer, file)
+    file.flush()
+    click.get_current_context().with_resource(file)
+    return Path(file.name)
 
 
 def _moment(text: str | None) -> datetime | None:

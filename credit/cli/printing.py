@@ -71,6 +71,10 @@ def warn(*lines: str) -> None:
 
 def ingested(report: IngestReport, accepted: str, known: str) -> str:
     """Return a line on an ingested file; `accepted` and `known` are the words for its new and its old records."""
+    if report.is_unchanged:
+        before = f", {report.quarantined_before} quarantined before" if report.quarantined_before else ""
+        waiting = f", {counted(report.unfinished, 'unfinished record')} at the end" if report.unfinished else ""
+        return f"{report.file}: nothing new since it was last read, 0 quarantined{before}{waiting}"
     counts = f"{report.accepted} {accepted}, {report.duplicates} {known}, {report.quarantined_now} quarantined"
     if report.quarantined_before:
         counts += f", {report.quarantined_before} quarantined before"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -65,6 +66,11 @@ _PARQUET_MAGIC = b"PAR1"
 COMPRESSED = (".gz", ".zst")
 """Endings of the names of compressed files; their first bytes tell which they are."""
 _BATCH_ROWS = 1024
+
+
+_KINDS = (".jsonl", ".ndjson", ".json", ".log", ".csv", ".tsv", ".parquet")
+_ENDINGS = tuple(kind + ending for kind in _KINDS for ending in ("", *COMPRESSED))
+"""Names of files in a folder that can be logs."""
 
 
 def read_rows(
@@ -134,6 +140,42 @@ def check_input(path: Path, *, may_be_empty: bool = False) -> None:
         _arrow_files(path)
     else:
         check_file(path, may_be_empty=may_be_empty)
+
+
+def expand_inputs(arguments: Iterable[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files that arguments name, each once: files, folders with all files below them, and patterns.
+
+    Args:
+        arguments: as typed. A pattern, such as `logs/**/*.jsonl`, is one that the shell left alone.
+
+    Returns:
+        The files, those of a folder or pattern by name; and notices of files passed over.
+
+    Raises:
+        InputError: a folder or pattern has no file that can be a log.
+    """
+    files: dict[Path, None] = {}
+    other: Counter[str] = Counter()
+    for argument in arguments:
+        if argument.is_dir():
+            found = sorted(path for path in argument.rglob("*") if path.is_file() and not _is_hidden(path, argument))
+        elif any(mark in str(argument) for mark in "*?[") and not argument.exists():
+            names = glob(str(argument), recursive=True)  # noqa: PTH207 - pathlib's needs a folder to begin in
+            found = sorted(path for path in map(Path, names) if path.is_file())
+        else:
+            files[argument] = None
+            continue
+        readable = [path for path in found if path.name.lower().endswith(_ENDINGS)]
+        other[str(argument)] = len(found) - len(readable)
+        if not readable:
+            raise InputError(f"{argument} has no file that can be a log: {', '.join(_KINDS)}, plain, .gz or .zst")
+        files.update(dict.fromkeys(readable))
+    passed = (f"{counted(count, 'file')} of {name} passed over, by the name" for name, count in other.items() if count)
+    return list(files), tuple(passed)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _json(path: Path, reading: Reading) -> Iterator[Row | Quarantined]:

@@ -124,6 +124,11 @@ class OutputReader:
         return dict(sorted(self._skipped.items()))
 
     @property
+    def can_resume(self) -> bool:
+        """False if a later record may need one that the last iteration read, such as an event before its answer."""
+        return not self._context.asked and not len(self._requests)
+
+    @property
     def spans(self) -> SpansMet:
         """Spans that the last iteration met so far."""
         return self._context.spans

@@ -14,9 +14,9 @@ from enum import Enum
 from sqlalchemy import Connection, select
 
 from credit.ledger import identities
+from credit.ledger.aliases import ModelNames
 from credit.ledger.database import serialise_writers
 from credit.ledger.identities import Key, Rival, Span, keys_of
-from credit.ledger.indexes import models
 from credit.ledger.outputs import content_sha256, output_context
 from credit.ledger.schema import ingest_file, output
 from credit.ledger.seals import add_rows
@@ -52,7 +52,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The verdict on a record; for a conflict, `problem` names the output in the ledger and the remedy."""
+    """The verdict on a record; `problem` says what is wrong with it, and the remedy."""
 
     verdict: Verdict
     problem: str = ""
@@ -167,11 +167,13 @@ class _Batch:
     def __init__(
         self, conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int, file: str, lines: Sequence[int]
     ) -> None:
+        self._models = ModelNames(conn)
+        # An alias ends here: an output is of the model with the index, whatever its log called it.
+        items = [_of_model(item, self._models) for item in items]
         self._conn, self._items, self._file_id, self._file, self._lines = conn, items, ingest_file_id, file, lines
         # Only storable records can be looked up: PostgreSQL refuses NUL in a parameter too.
         self._digests = {n: content_sha256(item) for n, item in enumerate(items) if _is_storable(item)}
         self._keys = {n: keys_of(items[n].identity) for n in self._digests}
-        self._models = models(conn)
         self._named = _named(conn, [items[n] for n in self._digests])
         self._around: dict[Span, list[Span]] = {}
         self._within: dict[Span, set[Span]] = {}
@@ -235,7 +237,9 @@ class _Batch:
             return self._judge_named(n, self._rivals[first.id])
         if rivals := self._rivals_of(n):
             return self._judge_told(n, rivals)
-        return self._accept(n) if item.model in self._models else Added(Verdict.UNKNOWN_MODEL)
+        if item.model not in self._models.ids:
+            return Added(Verdict.UNKNOWN_MODEL, self._models.remedy(item.model))
+        return self._accept(n)
 
     def _judge_named(self, n: int, rival: Rival) -> Added:
         """Judge a record of another content than the output of its name; logs may note another moment of one call."""
@@ -301,9 +305,9 @@ class _Batch:
         context = output_context(item)
         turns = canonical_json(context) if context else None
         self._rows.append((
-            number, item.source, item.external_id, self._models[item.model], self._file_id, utc_text(item.occurred_at),
-            item.prompt, turns, item.completion, item.weight_micro, digest, item.user or None, item.text or None, line,
-            item.salt or None,
+            number, item.source, item.external_id, self._models.ids[item.model], self._file_id,
+            utc_text(item.occurred_at), item.prompt, turns, item.completion, item.weight_micro, digest,
+            item.user or None, item.text or None, line, item.salt or None,
         ))  # fmt: skip
         named = _Named(number, digest, item.user, item.text, item.salt, purged=False)
         self._named[item.source, item.external_id] = named
@@ -319,6 +323,11 @@ class _Batch:
             if key not in self._known:
                 self._known[key] = number
                 self._new.append((key, number))
+
+
+def _of_model(item: LoggedOutput, names: ModelNames) -> LoggedOutput:
+    found = names.model_of(item.model)
+    return item if found is None or found == item.model else replace(item, model=found)
 
 
 def _span(item: LoggedOutput) -> Span:

@@ -43,6 +43,7 @@ def count_lookalikes(conn: Connection, ingest_file_id: int) -> int:
         .where(output.c.occurred_at <= utc_text(utc_moment(high) + apart))
         # Purged outputs have no text to be alike in.
         .where(output.c.purge_id.is_(None))
+        .where(output.c.purge_id.is_(None))
         .order_by(output.c.occurred_at, output.c.id)
     )
     near: deque[_Met] = deque()

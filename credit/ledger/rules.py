@@ -42,6 +42,8 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.call_identity,
     schema.span_link,
     schema.purge,
+    schema.model_alias,
+    schema.file_reading,
     schema.unvalued,
     schema.compute_run,
     schema.score_book,

@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 9))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 10))
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -363,6 +363,34 @@ output = table(
     Index(None, "occurred_at"),
     Index(None, "model_id", "id"),
     Index(None, "ingest_file_id"),
+)
+
+# Names in logs, or patterns of them, that stand for a model; of one pattern, the newest counts.
+model_alias = table(
+    "model_alias",
+    row_id(),
+    word("pattern"),
+    ref("model_id", "model.id"),
+    moment("created_at"),
+    Index(None, "pattern"),
+)
+
+# How far each log file has been read.
+file_reading = table(
+    "file_reading",
+    row_id(),
+    word("path"),
+    sha256("how"),
+    count("size"),
+    count("mtime_ns"),
+    sha256("sha256"),
+    # NULL: a later reading begins at the start.
+    Column("finished_bytes", BIG),
+    count("finished_lines"),
+    count("quarantined"),
+    count("unfinished"),
+    moment("read_at"),
+    Index(None, "path"),
 )
 
 # One call is one output: ids by which loggers know it, each of one output.

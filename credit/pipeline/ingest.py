@@ -40,6 +40,7 @@ class IngestReport:
         skipped: sound records that are no outputs, such as failed calls, by reason.
         read: all finished records, in a file of outputs: accepted, duplicates, skipped and quarantined.
         quarantined: bad records.
+        is_unchanged: the file is as an earlier run read it, and was not read again.
         unfinished: records at the end of a file that is still being written; they wait for the next run.
         quarantined_before: those of them that an earlier run quarantined for the same reason.
         quarantine_file: place of the bad records.
@@ -55,6 +56,7 @@ class IngestReport:
     lookalikes: int = 0
     read: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    is_unchanged: bool = False
     unfinished: int = 0
     quarantined: int = 0
     quarantined_before: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from credit.ingest.pseudonyms import PseudonymKey, own_key
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.streams import Reading, is_still
 from credit.ledger.admission import Added, Verdict, add_outputs, add_spans, holders, record_file, start_file
+from credit.ledger.file_readings import FileReading
 from credit.ledger.identities import has_told
-from credit.ledger.indexes import models
 from credit.ledger.lookalikes import count_lookalikes
 from credit.pipeline.ingest import IngestReport
+from credit.pipeline.known_files import KnownFile
 from credit.pipeline.workspace import Workspace, check_key
 from credit.records import LoggedOutput, Quarantined
 
@@ -47,6 +48,8 @@ def ingest_outputs(
     new_key: bool = False,
     strict: bool = False,
     complete: bool = False,
+    reread: bool = False,
+    name: str = "",
 ) -> IngestReport:
     """Log the outputs of a file in one transaction: all its good records, or, if `strict`, none unless all are good.
 
@@ -55,15 +58,21 @@ def ingest_outputs(
     other arguments are those of `credit.ingest.outputs.OutputReader`.
 
     An unfinished record at the end of a file waits for the next run, unless the file is `complete` or has not changed
-    for an hour.
+    for an hour. A file that is as an earlier run read it is not read again, unless `reread`; lines are read from where
+    the earlier run ended. `name` stands in reports for a file that is a copy of something, whose readings are not kept.
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a record is bad, or the key is none.
         LedgerError: earlier outputs have pseudonyms of another key.
     """
     key = key or own_key(workspace.pseudonym_key)
+    limits = limits or OutputLimits()
     check_input(path, may_be_empty=True)
-    reading = Reading(path, growing=not complete and not is_still(path), may_be_empty=True)
+    moment = occurred_at.isoformat() if occurred_at else ""
+    options = (source, sorted((fields or {}).items()), moment, model, key.id, *astuple(limits))
+    # The requests of a batch lie in other files, and decide what becomes of its results.
+    known = None if name or requests else KnownFile.look(path, options)
+    reading = Reading(path, growing=not complete and not is_still(path), may_be_empty=True, name=name)
     reader = OutputReader(
         path,
         source=source,
@@ -75,32 +84,39 @@ def ingest_outputs(
         key=key,
         reading=reading,
     )
-    with (
-        workspace.open() as ledger,
-        QuarantineFile(workspace.quarantine, path, lambda: reading.sha256) as quarantine,
-        ledger.write() as conn,
-    ):
-        if not new_key:
-            check_key(conn, key)
-        run = _FileRun(conn, path, reader, quarantine, strict=strict)
-        run.log()
-        report = run.report()
-        # A file that brought nothing new leaves no trace: twice is once.
-        if report.accepted or has_told(conn, run.file_id):
-            record_file(
-                conn,
-                run.file_id,
-                sha256=reading.sha256,
-                name=path.name,
-                format=path.suffix.lstrip("."),
-                accepted=report.accepted,
-                duplicates=report.duplicates,
-                quarantined=report.quarantined,
-                now=datetime.now(UTC),
-            )
-    report.unfinished = reading.unfinished
+    with workspace.open() as ledger:
+        with ledger.read() as conn:
+            before = None if known is None or reread else known.last(conn)
+        if known and before and known.is_unchanged(before, growing=reading.growing):
+            return _report_unchanged(reading, before)
+        if known and before:
+            known.resume(reading, before)
+        with _quarantine(workspace, reading) as quarantine, ledger.write() as conn:
+            if not new_key:
+                check_key(conn, key)
+            run = _FileRun(conn, path, reader, quarantine, strict=strict)
+            run.log()
+            report = run.report()
+            run.record(report, reading)
+            if known and reading.size:
+                known.record(conn, reading, quarantined=report.quarantined, can_resume=reader.can_resume)
+    report.file, report.unfinished = reading.name, reading.unfinished
     report.quarantine_file = quarantine.path if report.quarantined else None
     return report
+
+
+def _quarantine(workspace: Workspace, reading: Reading) -> QuarantineFile:
+    return QuarantineFile(workspace.quarantine, Path(reading.name), lambda: reading.sha256)
+
+
+def _report_unchanged(reading: Reading, before: FileReading) -> IngestReport:
+    return IngestReport(
+        reading.name,
+        is_unchanged=True,
+        unfinished=before.unfinished,
+        quarantined=before.quarantined,
+        quarantined_before=before.quarantined,
+    )
 
 
 @dataclass(slots=True)
@@ -123,7 +139,6 @@ class _FileRun:
         self._conn, self._path, self._reader = conn, path, reader
         self._quarantine, self._strict = quarantine, strict
         self._problems = QuarantineSummary()
-        self._known_models = ", ".join(sorted(models(conn))) or "none"
         self._counts = _Counts()
         self._doubled: list[str] = []
 
@@ -142,6 +157,21 @@ class _FileRun:
                 self._add(batch)
                 batch, held = [], 0
         self._add(batch)
+
+    def record(self, report: IngestReport, reading: Reading) -> None:
+        """Record the file, unless it brought nothing new and so leaves no trace: twice is once."""
+        if report.accepted or has_told(self._conn, self.file_id):
+            record_file(
+                self._conn,
+                self.file_id,
+                sha256=reading.sha256,
+                name=Path(reading.name).name,
+                format=self._path.suffix.lstrip("."),
+                accepted=report.accepted,
+                duplicates=report.duplicates,
+                quarantined=report.quarantined,
+                now=datetime.now(UTC),
+            )
 
     def report(self) -> IngestReport:
         """Return the outcome, after a check that every record is accounted for."""
@@ -201,15 +231,8 @@ class _FileRun:
                 self._counts.told += 1
             case Verdict.HOLDS:
                 self._counts.skipped[_HOLDS] += 1
-            case Verdict.CONFLICT:
+            case Verdict.CONFLICT | Verdict.UNKNOWN_MODEL:
                 self._refuse(item.quarantined(added.problem))
-            case Verdict.UNKNOWN_MODEL:
-                self._refuse(
-                    item.quarantined(
-                        f"model {output.model!r} has no index (known: {self._known_models});"
-                        " build it with credit index --name"
-                    )
-                )
             case Verdict.UNSTORABLE:
                 self._refuse(
                     item.quarantined(f"output {output.name!r} holds text or a weight that no database can store")

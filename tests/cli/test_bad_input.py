@@ -51,7 +51,11 @@ def test_a_bad_output_is_named_and_quarantined_and_the_good_ones_go_in(site, tmp
     assert (item["file"], item["line"]) == (str(log), 2)
     assert reason in item["error"]
     assert (base64.b64decode(item["raw_base64"]) if "raw_base64" in item else item["raw"].encode()) == bad
-    again = site.run("ingest-outputs", log)
+    assert (
+        "nothing new since it was last read, 0 quarantined, 1 quarantined before"
+        in site.run("ingest-outputs", log).stdout
+    )
+    again = site.run("ingest-outputs", log, "--reread")
     assert f"0 logged, 2 known already, 0 quarantined, 1 quarantined before in {quarantine}" in again.stdout
     assert again.stderr == ""
     assert list((site.data_dir / "quarantine").iterdir()) == [quarantine]

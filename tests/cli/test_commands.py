@@ -221,7 +221,9 @@ def test_setting_up_twice_changes_nothing(site):
     assert "0 added or changed, 3 unchanged" in site.run("providers", "import", site.folder / "providers.csv").stdout
     arguments = ("--out", site.folder / "index", "--name", MODEL, "--rank", "4")
     assert "was there already" in site.run("index", site.folder / MODEL, site.folder / "train.jsonl", *arguments).stdout
-    assert f"{OUTPUTS} known already" in site.run("ingest-outputs", site.folder / "outputs.jsonl").stdout
+    log = site.folder / "outputs.jsonl"
+    assert "nothing new since it was last read" in site.run("ingest-outputs", log).stdout
+    assert f"{OUTPUTS} known already" in site.run("ingest-outputs", log, "--reread").stdout
     site.run("pool", "add", FIRST, "100", "EUR")
     with_pool = site.tables()
     site.run("pool", "add", FIRST, "100.00", "EUR")

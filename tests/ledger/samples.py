@@ -12,7 +12,9 @@ from sqlalchemy import Connection
 
 from credit.ledger import (
     admission,
+    aliases,
     approvals,
+    file_readings,
     fx,
     heads,
     holds,
@@ -179,6 +181,9 @@ def populate(conn: Connection) -> None:
     call = CallIdentity("trace", "inner", "outer", "response", "request")
     spans = [SpanLink("trace", "inner", "outer", is_call=True), SpanLink("trace", "outer", "", is_call=False)]
     add_outputs(conn, [logged(3, completion="", identity=call)], spans)
+    aliases.add_alias(conn, "openai/*", MODEL, now=NOW)
+    seen = file_readings.FileReading("/logs/outputs.jsonl", "a" * 64, 7, 8, "b" * 64, 5, 1, 0, 1, NOW)
+    file_readings.record_reading(conn, seen)
     unvalued.unvalue(conn, "log:out-3", "it has no token", now=NOW)
     purges.purge_outputs(conn, date(2026, 9, 3), reason="texts are kept for a month", now=NOW)
     export(conn, SEPTEMBER)

@@ -16,15 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credit.errors import InputError, LedgerError
+from credit.ingest.files import expand_inputs
 from credit.ingest.streams import STILL_SECONDS, zstd
+from credit.ledger.aliases import add_alias
 from credit.ledger.database import Ledger
 from credit.ledger.outputs import pending_outputs
+from credit.ledger.verify import verify
 from credit.pipeline.ingest import IngestReport
 from credit.pipeline.ingest_outputs import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.storage import sha256_file
 from tests.ledger import samples
-from tests.ledger.samples import MODEL
+from tests.ledger.samples import MODEL, NOW
 
 
 @pytest.fixture
@@ -189,3 +193,70 @@ def test_split_shuffled_doubled_and_interleaved_files_over_several_runs_give_the
     with place.open() as ledger, ledger.read() as conn:
         found = sorted(item.output.completion for item in pending_outputs(conn, MODEL, 0, 100))
     assert found == sorted([*(f"T{number}" for number in (0, 2, 4)), *(f"T{number}" for number in range(10, 14))])
+
+
+def readings(workspace: Workspace) -> list[tuple[object, ...]]:
+    with workspace.open() as ledger, ledger.read() as conn:
+        query = "SELECT size, finished_bytes, quarantined, unfinished FROM file_reading ORDER BY id"
+        return [tuple(row) for row in conn.exec_driver_sql(query)]
+
+
+def test_a_file_that_is_as_it_was_is_not_read_again_and_one_that_has_grown_is_read_on(workspace, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(lines(1, 2) + b'{"id": ')
+    assert ingest_outputs(workspace, path).accepted == 2
+    again = ingest_outputs(workspace, path)
+    assert (again.is_unchanged, again.read, again.unfinished) == (True, 0, 1)
+    path.write_bytes(lines(1, 2, 3) + b"bad\n")
+    grown = ingest_outputs(workspace, path)
+    assert (grown.read, grown.accepted, grown.quarantined) == (2, 1, 1)
+    assert grown.problems[0].startswith(f"{path}:4: ")
+    assert (ingest_outputs(workspace, path).is_unchanged, ingest_outputs(workspace, path).quarantined_now) == (True, 0)
+    assert ingest_outputs(workspace, path, reread=True).duplicates == 3
+    assert readings(workspace) == [(len(lines(1, 2)) + 7, len(lines(1, 2)), 0, 1), (path.stat().st_size,) * 2 + (1, 0)]
+    with path.open("ab") as file:
+        file.write(lines(4))
+    path.write_bytes(b" " + path.read_bytes()[1:])
+    assert ingest_outputs(workspace, path).read == 5
+    with workspace.open() as ledger:
+        assert verify(ledger, None).problems == ()
+
+
+def test_a_change_that_leaves_size_and_time_as_they_were_is_seen_while_the_time_is_new(workspace, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(lines(1))
+    ingest_outputs(workspace, path)
+    status = path.stat()
+    path.write_bytes(lines(2))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert ingest_outputs(workspace, path).accepted == 1
+
+
+def test_an_alias_lets_in_what_waited_for_it_and_is_the_same_output_by_either_name(workspace, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(record(1) | {"model": name}) + "\n" for name in (f"openai/{MODEL}", MODEL)))
+    first = ingest_outputs(workspace, path)
+    assert (first.accepted, first.quarantined) == (1, 1)
+    remedy = f"if it is one of them: credit models alias openai/{MODEL} {MODEL}; if not: credit index"
+    assert remedy in first.problems[0]
+    with workspace.open() as ledger, ledger.write() as conn:
+        assert add_alias(conn, "openai/*", MODEL, now=NOW)
+        assert not add_alias(conn, "openai/*", MODEL, now=NOW)
+        with pytest.raises(LedgerError, match="unknown model 'nobody'"):
+            add_alias(conn, "x", "nobody", now=NOW)
+    second = ingest_outputs(workspace, path)
+    assert (second.duplicates, second.quarantined) == (2, 0)
+    with workspace.open() as ledger:
+        assert verify(ledger, None).problems == ()
+
+
+def test_folders_and_patterns_name_their_logs_once(tmp_path):
+    for name in ("a/1.jsonl", "a/b/2.csv.gz", "a/README.md", "a/.tmp/3.jsonl", "c.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, notices = expand_inputs([tmp_path / "a", tmp_path / "**/*.csv.gz", tmp_path / "c.parquet", Path("-")])
+    assert [str(path.relative_to(tmp_path)) for path in found[:-1]] == ["a/1.jsonl", "a/b/2.csv.gz", "c.parquet"]
+    assert found[-1] == Path("-")
+    assert notices == (f"1 file of {tmp_path / 'a'} passed over, by the name",)
+    with pytest.raises(InputError, match="has no file that can be a log"):
+        expand_inputs([tmp_path / "*.xml"])
