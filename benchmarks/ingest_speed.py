@@ -35,10 +35,14 @@ def records(form: str, count: int, length: int) -> Iterator[str]:
             continue
         answer = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         response = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1793525400 + number}
-        yield json.dumps({"request": {"messages": asked}, "response": response | {"model": "my-llm", "choices": [answer]}})
+        response |= {"model": "my-llm", "choices": [answer]}
+        yield json.dumps({"request": {"messages": asked}, "response": response})
 
 
-def measure(url: str, path: Path, data: Path, *, reread: bool, told: multiprocessing.Queue[tuple[float, float]]) -> None:
+Told = multiprocessing.Queue  # of CPU seconds and MiB
+
+
+def measure(url: str, path: Path, data: Path, *, reread: bool, told: Told) -> None:
     """Ingest a file and tell CPU seconds and the peak of memory in MiB."""
     begin = time.process_time()
     ingest_outputs(Workspace(url, data), path, complete=True, reread=reread)
@@ -64,7 +68,7 @@ def main() -> None:
                 register_index(conn, "my-llm", "f" * 64, "indexes/my-llm", "{}", now=NOW)
             context = multiprocessing.get_context("spawn")
             for name, reread in (("first", False), ("unchanged", False), ("reread", True)):
-                told: multiprocessing.Queue[tuple[float, float]] = context.Queue()
+                told = context.Queue()
                 how = {"reread": reread, "told": told}
                 process = context.Process(target=measure, args=(url, path, data), kwargs=how)
                 process.start()

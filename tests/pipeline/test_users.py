@@ -30,7 +30,7 @@ def test_another_key_is_refused_until_somebody_gives_the_old_one_up(site, tmp_pa
     assert "--new-user-key" in refused.output
     assert "o100" not in {row["external_id"] for row in site.named("output")}
     site.run("ingest-outputs", log, "--user-key", other, "--new-user-key")
-    assert "known already" in site.run("ingest-outputs", log, "--user-key", other).output
+    assert "1 known already" in site.run("ingest-outputs", log, "--user-key", other, "--reread").output
 
 
 def test_a_key_is_drawn_in_the_data_folder_where_nobody_gives_one(site, tmp_path, monkeypatch):
