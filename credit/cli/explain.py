@@ -102,7 +102,10 @@ def output(
             progress=update,
         )
     lines = [f"{found.output.name}, {found.output.occurred_at:%Y-%m-%d}, {found.output.model}"]
-    lines += [f"completion: {' '.join(found.output.completion.split())[:200]}", ""]
+    lines.append(f"completion: {' '.join(found.output.completion.split())[:200]}")
+    if found.echo_tokens:
+        lines.append(f"not paid for: {found.echo_tokens} of its {found.tokens} tokens repeat the prompt")
+    lines.append("")
     shares = ["" if item.ppm == PPM else f" ({shares_in_words(item.ppm)} of it)" for item in found.examples]
     columns = (
         Column("influence (nats)", [f"{item.influence:.4g}" for item in found.examples], is_number=True),

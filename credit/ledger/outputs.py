@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, select, true
 
-from credit.ledger.schema import model, output, unvalued, valuation
+from credit.ledger.schema import compute_run, model, output, score_book, unvalued, valuation
 from credit.ledger.values import month_bounds, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, output_name
 from credit.storage import canonical_json
@@ -136,6 +136,17 @@ def output_called(conn: Connection, name: str) -> StoredOutput | None:
 def valued_by(conn: Connection, output_id: int) -> int | None:
     """Return the id of the index behind the last valuation of an output, or None."""
     query = select(valuation.c.index_id).where(valuation.c.output_id == output_id)
+    return conn.execute(query.order_by(valuation.c.score_book_id.desc()).limit(1)).scalar()
+
+
+def valuing_policy(conn: Connection, output_id: int) -> str | None:
+    """Return the policy (JSON) behind the last valuation of an output, or None."""
+    query = (
+        select(compute_run.c.policy_json)
+        .join_from(valuation, score_book, score_book.c.id == valuation.c.score_book_id)
+        .join(compute_run, compute_run.c.id == score_book.c.compute_run_id)
+        .where(valuation.c.output_id == output_id)
+    )
     return conn.execute(query.order_by(valuation.c.score_book_id.desc()).limit(1)).scalar()
 
 

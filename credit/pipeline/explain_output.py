@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from credit.accounting.credits import Policy
 from credit.errors import InputError, LedgerError
 from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.indexes import indexes
-from credit.ledger.outputs import output_called, valued_by
+from credit.ledger.outputs import output_called, valued_by, valuing_policy
 from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
@@ -24,11 +25,16 @@ _PART = re.compile(r"(@\d+)?(#\d+)?$")
 
 @dataclass(frozen=True, slots=True)
 class OutputExplanation:
-    """An output, and the examples with the greatest influence on it, in nats; `texts` quotes them, where known."""
+    """An output, and the examples with the greatest influence on it, in nats; `texts` quotes them, where known.
+
+    Of its `tokens`, `echo_tokens` repeat the prompt in runs of the policy's length; they are not paid for.
+    """
 
     output: LoggedOutput
     examples: tuple[ExampleInfluence, ...]
     texts: dict[str, str]
+    tokens: int
+    echo_tokens: int
 
 
 def explain_logged_output(
@@ -71,6 +77,7 @@ def explain_logged_output(
                 f"credit report attribution {stored.output.occurred_at:%Y-%m} --by output"
             )
         found, valued = stored.output, valued_by(conn, stored.id)
+        policy_json = valuing_policy(conn, stored.id)
         # An output is only logged of a model that has an index; the newest comes last.
         *_, registered = [index for index in indexes(conn) if index.model == found.model and valued in {None, index.id}]
     index = open_registered(registered)
@@ -79,8 +86,13 @@ def explain_logged_output(
         raise InputError(f"{', '.join(providers)} has no data in {index.folder}")
     model = index.load_model(*model_paths, device=device)
     records = read_indexed(workspace, data, source, index.manifest.encoder(model)) if data else None
-    examples = explain_output(index, model, found, groups=groups, records=records, top=top, progress=progress)
-    return OutputExplanation(found, tuple(examples), _texts(index.manifest, model, records or [], examples))
+    echo = (Policy() if policy_json is None else Policy.from_json(policy_json)).echo
+    examples = explain_output(
+        index, model, found, groups=groups, records=records, top=top, echo=echo, progress=progress
+    )
+    reading = model.encoder(index.output_length(model)).read_output(found, echo)
+    texts = _texts(index.manifest, model, records or [], examples)
+    return OutputExplanation(found, tuple(examples), texts, reading.predicted, reading.echo)
 
 
 def _texts(

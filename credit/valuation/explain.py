@@ -37,6 +37,7 @@ def explain_output(
     groups: Iterable[Group] | None = None,
     records: Iterable[Tagged] | None = None,
     top: int = 10,
+    echo: int = 0,
     tokens_per_batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ExampleInfluence]:
@@ -52,6 +53,7 @@ def explain_output(
         groups: the groups of interest; None for all.
         records: the training data, at least that of folded groups; other records are passed over.
         top: number of examples returned.
+        echo: as in `AttributionIndex.value`.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         progress: called with examples done and examples in all.
 
@@ -70,12 +72,12 @@ def explain_output(
             f"{min(folded)} is folded in {index.folder}: give its training data, or build an index with "
             "--rows-per-group all"
         )
-    values = index.row_influence(model, [output], tokens_per_batch=tokens_per_batch)[0].tolist()
+    values = index.row_influence(model, [output], echo=echo, tokens_per_batch=tokens_per_batch)[0].tolist()
     found, listed = _listed_examples(index, layouts, folded, values)
     if folded and records is not None:
         length = index.manifest.settings.example_length
         chosen = match_members(index.folder, index.manifest.encoder(model), records, listed, length)
-        found += _recomputed(index, model, output, chosen, folded, tokens_per_batch, progress)
+        found += _recomputed(index, model, output, echo, chosen, folded, tokens_per_batch, progress)
     return sorted(found, key=lambda item: (-item.influence, item.id, item.group))[:top]
 
 
@@ -114,6 +116,7 @@ def _recomputed(
     index: AttributionIndex,
     model: Task,
     output: Any,
+    echo: int,
     chosen: Sequence[Member],
     groups: set[Group],
     tokens_per_batch: int | None,
@@ -125,7 +128,7 @@ def _recomputed(
     examples = [member.example for member in included if member.example is not None]
     scores = torch.zeros(len(included), dtype=torch.float64)
     for weight, part, own in index.parts(model):
-        scores += weight * _score(part, own, output, examples, tokens_per_batch, progress)
+        scores += weight * _score(part, own, output, echo, examples, tokens_per_batch, progress)
     return [
         ExampleInfluence(member.id, share.group, score * share.ppm / PPM, share.ppm)
         for member, score in zip(included, scores.tolist(), strict=True)
@@ -138,12 +141,13 @@ def _score(
     index: AttributionIndex,
     model: Task,
     output: Any,
+    echo: int,
     examples: Sequence[AnyExample],
     tokens_per_batch: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     """Return the influence of each example on the output, from its recomputed gradient: (N,) float64."""
-    query = index.preconditioned(model, [output], tokens_per_batch=tokens_per_batch)
+    query = index.preconditioned(model, [output], echo=echo, tokens_per_batch=tokens_per_batch)
     scores = torch.zeros(len(examples), dtype=torch.float64)
     done = 0
     weighting = index.weighting(device_of(model))

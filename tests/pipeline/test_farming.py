@@ -47,6 +47,9 @@ def test_an_output_of_echo_pays_the_house_and_half_of_one_half(farmed):
     farmed.run("compute", "--echo", "4")
     assert sum(shares(farmed, "echo").values()) == MICRO
     assert shares(farmed, "echo")["house/echo"] > 0.85 * MICRO
+    said = farmed.json("explain", "output", "half", farmed.folder / "train.jsonl")
+    assert 0 < said["echo_tokens"] < said["tokens"]
+    assert "tokens repeat the prompt" in farmed.run("explain", "output", "echo", farmed.folder / "train.jsonl").output
     half = shares(farmed, "half")
     assert 0.2 * MICRO < half["house/echo"] < 0.9 * MICRO
     assert sum(half.values()) == MICRO
