@@ -300,7 +300,68 @@ def test_a_record_is_named_for_what_it_is_with_what_would_make_it_readable(tmp_p
     assert bad[0].startswith(error), bad
 
 
-EVERY = [record for record, *_ in (*READ.values(), *READ_PROMPTS.values())] + list(USED.values())
+def bedrock(given: object, answer: object, **more: object) -> dict[str, object]:
+    sides = {"input": {"inputBodyJson": given}, "output": {"outputBodyJson": answer}}
+    model = "arn:aws:bedrock:eu-north-1::imported-model/m"
+    return {"schemaType": "ModelInvocationLog", "timestamp": AT, "requestId": "r1", "modelId": model, **sides, **more}
+
+
+def run(**fields: object) -> dict[str, object]:
+    human = {"id": ["langchain", "schema", "messages", "HumanMessage"], "kwargs": {"content": "Why rain?"}}
+    ai = {"id": ["langchain", "schema", "messages", "AIMessage"], "kwargs": {"content": "Hills."}}
+    said = {"generations": [[{"text": "Hills.", "message": {"lc": 1, "type": "constructor", **ai}}]]}
+    asked = {"messages": [[{"lc": 1, "type": "constructor", **human}]]}
+    extra = {"metadata": {"ls_model_name": "m"}}
+    ids = {"id": "a1", "trace_id": "a0", "run_type": "llm", "start_time": "2025-11-01T00:00:00"}
+    return {**ids, "inputs": asked, "outputs": said, "extra": extra, **fields}
+
+
+def vertex(given: object, answer: object) -> dict[str, object]:
+    return {"logging_time": "2025-11-01 00:00:00 UTC", "full_request": given, "full_response": answer, "model": "m"}
+
+
+KEPT = {
+    "bedrock, anthropic": (bedrock(CHAT, ANTHROPIC), "bedrock:r1"),
+    "bedrock, anthropic streamed": (bedrock(CHAT, ANTHROPIC_EVENTS), "bedrock:r1"),
+    "bedrock, converse": (bedrock(CHAT, CONVERSE), "bedrock:r1"),
+    "vertex, gemini": (vertex(CONTENTS, GEMINI), "vertex:g1"),
+    "vertex, anthropic in JSON texts": (vertex(json.dumps(CHAT), json.dumps(ANTHROPIC)), "vertex:msg_1"),
+    "langsmith, langchain": (run(), "langsmith:a1"),
+    "langsmith, openai": (run(inputs=CHAT, outputs=chat(DONE)), "langsmith:a1"),
+    "langsmith, export": (run(inputs=json.dumps(CHAT), outputs=json.dumps(chat(DONE))), "langsmith:a1"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_loggers_requests_and_responses_are_read_by_the_same_apis(tmp_path, name):
+    record, called = KEPT[name]
+    (output,), bad, _ = read(tmp_path, record)
+    assert not bad
+    assert (output.messages, output.completion) == ((Message("user", "Why rain?"),), "Hills.")
+    assert (output.name, output.model, f"{output.occurred_at:%Y-%m-%dT%H:%M:%SZ}") == (called, "m", AT)
+
+
+@pytest.mark.parametrize(
+    ("record", "skipped", "error"),
+    [
+        (bedrock({"inputText": "a"}, {"embedding": [0.1]}), "embeddings hold no generated text", ""),
+        (bedrock(CHAT, ANTHROPIC, errorCode="ThrottlingException"), "the call failed", ""),
+        (bedrock(CHAT, None), "", "Bedrock: `output.outputBodyJson` is missing"),
+        (run(run_type="chain"), "spans that are no call of a model", ""),
+        (run(error="no"), "the call failed", ""),
+        (run(run_type="song"), "", "LangSmith: `run_type` is 'song', which is not known"),
+        (run(extra={}), "", "LangSmith: the log does not name the model"),
+        (vertex(CONTENTS, {"predictions": []}), "", "Vertex AI: the response holds predictions"),
+    ],
+)
+def test_what_a_logger_kept_without_a_text_is_skipped_or_named(tmp_path, record, skipped, error):
+    outputs, bad, reader = read(tmp_path, record)
+    assert not outputs
+    assert list(reader.skipped) == ([skipped] if skipped else [])
+    assert [item.startswith(error) for item in bad] == ([True] if error else [])
+
+
+EVERY = [record for record, *_ in (*READ.values(), *READ_PROMPTS.values(), *KEPT.values())] + list(USED.values())
 
 
 @given(spoilt(EVERY))

@@ -15,7 +15,9 @@ from credit.ingest.apis import APIS
 from credit.ingest.calls import Entry, SpanEntry
 from credit.ingest.formats import (
     anthropic_batch,
+    bedrock,
     langfuse,
+    langsmith,
     litellm,
     mlflow,
     openai_batch,
@@ -23,6 +25,7 @@ from credit.ingest.formats import (
     otlp,
     own,
     pairs,
+    vertex,
 )
 from credit.ingest.spans import LogContext
 from credit.records import OWN_SOURCE
@@ -78,6 +81,9 @@ FORMATS = (
     LogFormat("litellm", "LiteLLM", "call_type, startTime", litellm),
     LogFormat("otel", "OpenTelemetry", "resourceSpans", otlp),
     LogFormat("openinference", "Phoenix", "context.span_id, span_kind", openinference),
+    LogFormat("bedrock", "Bedrock", "schemaType of ModelInvocationLog", bedrock),
+    LogFormat("vertex", "Vertex AI", "full_response, logging_time", vertex),
+    LogFormat("langsmith", "LangSmith", "run_type, start_time", langsmith),
     LogFormat("mlflow", "MLflow", "info, data", mlflow),
     LogFormat(langfuse.SOURCE, "Langfuse", "type, traceId, startTime", langfuse),
     *(LogFormat(api.SOURCE, api.NAME, api.RECOGNISED_BY, pairs.PairReader(api), names_unread=True) for api in APIS),
