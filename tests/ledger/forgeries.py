@@ -150,9 +150,9 @@ def _dates(conn: Connection) -> None:
 
 
 def _answer(conn: Connection) -> None:
-    where = output.c.external_id == "out-1"
+    where = output.c.external_id == "out-2"  # the first one is purged
     conn.execute(update(output).where(where).values(completion="an answer that nobody got"))
-    replaced = output_called(conn, "log:out-1")
+    replaced = output_called(conn, "log:out-2")
     assert replaced is not None
     conn.execute(update(output).where(where).values(content_sha256=content_sha256(replaced.output)))
 
