@@ -18,6 +18,7 @@ SECTIONS = {
     "Training data and index": {
         "init": ("ledger", "Create the ledger, or upgrade it."),
         "providers": ("providers", "Add providers, agree terms, keep payment details."),
+        "data": ("training_data", "Check what an index would take of training data."),
         "overlap": ("training_data", "Find text that several providers contributed."),
         "membership": ("training_data", "Find text that the model was perhaps never trained on."),
         "index": ("index", "Build or change the attribution index."),
@@ -121,7 +122,7 @@ class _LazyGroup(CommandGroup):
 def cli() -> None:
     """Trace a model's answers to the training data behind them, and pay its providers.
 
-    The way through: init, providers import, overlap, membership, index, ingest-outputs, compute, validate, pool add,
+    The way through: init, providers import, data check, membership, index, ingest-outputs, compute, validate, pool add,
     close --dry-run, close, report, export, pay export. `credit status` names the next step.
 
     The ledger is credit.db in this folder, its files are in credit-data. --database or CREDIT_DATABASE_URL, and

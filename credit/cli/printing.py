@@ -41,10 +41,15 @@ def say(facts: object, *lines: str, exit_code: int = 0) -> None:
         exit_code: ends the command with it, unless 0.
     """
     # JSON escapes control characters itself; text may hold names that steer the terminal.
-    text = json.dumps(facts, default=_jsonable, sort_keys=True) if is_json() else printable_lines("\n".join(lines))
+    text = as_json(facts) if is_json() else printable_lines("\n".join(lines))
     click.echo(text)
     if exit_code:
         click.get_current_context().exit(exit_code)
+
+
+def as_json(facts: object) -> str:
+    """Return facts, dataclasses among them, as one JSON object."""
+    return json.dumps(facts, default=_jsonable, sort_keys=True)
 
 
 def _jsonable(value: object) -> object:

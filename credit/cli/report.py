@@ -22,7 +22,7 @@ _FILE_WIDTH = 160
 """Characters in a line of a table that goes to a file."""
 
 
-def _output_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def report_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Add `--format`, `--json` and `--out`, and pass the form of the report on as `form`."""
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
@@ -72,7 +72,7 @@ def report() -> None:
     show_default=True,
     help="One row for each of these.",
 )
-@_output_options("table", "csv", "json", "html")
+@report_options("table", "csv", "json", "html")
 @workspace_options
 def attribution(
     workspace: Workspace,
@@ -96,13 +96,13 @@ def attribution(
         if form == "html":
             text = attribution_page(conn, workspace.books, period)
         else:
-            text = render(frame(conn, workspace.books, period, by), form, width=_width(out))
-    _deliver(text, out)
+            text = render(frame(conn, workspace.books, period, by), form, width=table_width(out))
+    deliver(text, out)
 
 
 @report.command()
 @click.argument("period", type=PERIOD)
-@_output_options("table", "csv", "json")
+@report_options("table", "csv", "json")
 @workspace_options
 def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "json"], out: Path | None) -> None:
     """Show the payout of every provider for PERIOD (YYYY-MM), or the reason why nothing is paid.
@@ -114,8 +114,8 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
     from credit.reporting.tables import render
 
     with workspace.open() as ledger, ledger.read() as conn:
-        text = render(frame(conn, period), form, width=_width(out))
-    _deliver(text, out)
+        text = render(frame(conn, period), form, width=table_width(out))
+    deliver(text, out)
 
 
 @report.command()
@@ -124,7 +124,7 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 @click.option("--to", "last", type=PERIOD, help="Last of several periods.  [default: PERIOD alone]")
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Users, prompts and days each.")
 @click.option("--withhold-prompts", is_flag=True, help="Name prompts by keyed hashes of their texts.")
-@_output_options("table", "csv", "json")
+@report_options("table", "csv", "json")
 @workspace_options
 def causes(
     workspace: Workspace,
@@ -154,15 +154,16 @@ def causes(
         periods.append(following(periods[-1]))
     with workspace.open() as ledger, ledger.read() as conn:
         found = frame(conn, workspace.books, provider, periods, top=top, prompts=not withhold_prompts)
-        text = render(found, form, width=_width(out))
-    _deliver(text, out)
+        text = render(found, form, width=table_width(out))
+    deliver(text, out)
 
 
-def _width(out: Path | None) -> int:
+def table_width(out: Path | None) -> int:
+    """Return the characters in a line of a table that is printed or goes to a file."""
     return _FILE_WIDTH if out else terminal_width()
 
 
-def _deliver(text: str, out: Path | None) -> None:
+def deliver(text: str, out: Path | None) -> None:
     """Print the report, or write it byte by byte: line endings stay as they are."""
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))

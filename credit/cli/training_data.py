@@ -1,26 +1,141 @@
-"""`credit overlap` and `credit membership`: checks of training data before an index is built."""
+"""`credit data check`, `credit overlap` and `credit membership`: checks of training data before an index is built."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from credit.cli.options import FILE, device_option, dtype_option, json_option, training_options
-from credit.cli.printing import progress_bar, say, terminal_width, warn
+from credit.cli.options import (
+    FILE,
+    CommandGroup,
+    device_option,
+    dtype_option,
+    json_option,
+    training_options,
+    workspace_options,
+)
+from credit.cli.printing import as_json, progress_bar, say, terminal_width, warn
+from credit.cli.report import deliver, report_options, table_width
 from credit.errors import EXIT_PARTIAL
-from credit.text import counted
+from credit.text import counted, printable_lines
 
 if TYPE_CHECKING:
+    from credit.fidelity.data_check import DataCheck
     from credit.fidelity.membership import Learned
     from credit.fidelity.overlap import Overlap
     from credit.ingest.training import TrainingReader
     from credit.ingest.training_source import TrainingSource
+    from credit.pipeline.workspace import Workspace
 
 _SHOWN = 3
 """Providers named of those who share text with another."""
+_ROWS, _COPIES = 50, 10
+"""Providers and near-copies that a table names."""
+
+
+@click.group(cls=CommandGroup)
+def data() -> None:
+    """Look at training data before an index is built.
+
+    \b
+    Example: credit data check train.jsonl --model my-model
+    """
+
+
+@data.command()
+@click.argument("data", type=FILE, nargs=-1, required=True)
+@click.option("--model", type=FILE, help="Model to count tokens for; its weights are not read.")
+@click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a window.  [default: as for an index]")
+@click.option("--least", default=0.8, show_default=True, help="Fraction of others' text that makes a near-copy.")
+@click.option("--ledger/--no-ledger", default=True, show_default=True, help="Compare providers with the ledger's.")
+@training_options()
+@report_options("table", "json", "html")
+@workspace_options
+def check(
+    workspace: Workspace,
+    data: tuple[Path, ...],
+    model: Path | None,
+    max_length: int | None,
+    least: float,
+    ledger: bool,
+    source: TrainingSource,
+    form: Literal["table", "json", "html"],
+    out: Path | None,
+) -> None:
+    """Say what an index would take of DATA, and what to look at first. Nothing is written.
+
+    It counts records and tokens by provider; names records that cannot be used, providers that the ledger does not
+    know, repeats, near-copies among providers and over-long texts; and lists licences, and declarations that forbid
+    training: reservations of text and data mining (TDM), RSL, robots' rules.
+
+    The exit code is 3 if an index would leave something out, or a declaration forbids training.
+
+    \b
+    Example: credit data check train.jsonl --model my-model
+             credit data check corpus/ --provider-from path --format html --out check.html
+    """
+    from credit.pipeline.data_check import DataCheckRequest, check_training_data
+
+    request = DataCheckRequest(data, source, model, max_length, least, ledger)
+    with progress_bar("comparing", "records") as update:
+        found = check_training_data(workspace, request, update)
+    if form == "html":
+        from credit.reporting.pages import data_check_page
+
+        text = data_check_page(found)
+    elif form == "json":
+        text = as_json({"left_out": found.left_out, "check": found})
+    else:
+        text = printable_lines("\n".join(_check_lines(found, table_width(out))))
+    deliver(text, out)
+    if not found.is_clean:
+        click.get_current_context().exit(EXIT_PARTIAL)
+
+
+def _check_lines(found: DataCheck, width: int) -> Iterator[str]:
+    import polars as pl
+
+    from credit.reporting.tables import share_text, to_table
+
+    rows = [
+        {
+            "provider": item.provider if item.known else f"{item.provider} (unknown)",
+            "records": item.records,
+            "characters" if item.tokens is None else "tokens": item.characters if item.tokens is None else item.tokens,
+            "shared": item.shared,
+            "before": item.before,
+            "repeated": item.repeated,
+            "forbid training": item.forbidding,
+        }
+        for item in found.providers[:_ROWS]
+    ]
+    yield to_table(pl.DataFrame(rows), width=width).rstrip("\n") if rows else "there is no usable record"
+    if len(found.providers) > _ROWS:
+        yield f"the first {_ROWS} of {len(found.providers)} providers; --format json names all"
+    yield ""
+    yield f"{counted(found.records, 'usable record')}, {found.left_out} would be left out"
+    for count, what in (
+        (found.quarantined, "quarantined"),
+        (found.unknown, "of providers that the ledger does not know; add them: credit providers add KEY NAME"),
+        (found.empty, "without a token to predict"),
+        (found.repeats, "repeated by their provider"),
+    ):
+        if count:
+            yield f"  {count} {what}"
+    if found.over_long:
+        yield f"{counted(found.over_long, 'record')} longer than a window: cut into several"
+    for item in found.forbidding:
+        yield f"forbids training: {item.text} ({counted(item.records, 'row')}, the first is {item.place})"
+    for item in found.licences:
+        yield f"licence: {item.text} ({counted(item.records, 'row')})"
+    for copy in found.near_copies[:_COPIES]:
+        yield f"near-copy: {copy.id} of {copy.provider}, {share_text(copy.shared)}, most with {copy.other}"
+    if found.near_copies_in_all > _COPIES:
+        yield f"near-copies in all: {found.near_copies_in_all}; credit overlap --records FILE lists them"
+    yield from (*found.problems, *found.notices)
 
 
 @click.command()

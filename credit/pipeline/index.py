@@ -173,7 +173,7 @@ def read_indexed(
     workspace: Workspace, data: Sequence[Path], source: TrainingSource, encoder: ExampleEncoder
 ) -> list[TrainingRecord]:
     """Return the good records of training data: those in an index of `index_training_data`, with its encoder."""
-    reader = TrainingReader(data, source=source, known_providers=_known_providers(workspace))
+    reader = TrainingReader(data, source=source, known_providers=known_providers(workspace))
     return list(usable_records(reader, encoder))
 
 
@@ -231,7 +231,7 @@ def _reader(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
 ) -> tuple[TrainingReader, QuarantineSummary, QuarantineFile]:
     """Return a reader of the training data, with the summary and the file that collect its bad records."""
-    known = _known_providers(workspace) if request.register else None
+    known = known_providers(workspace) if request.register else None
     problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
     quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), lambda: paths)
@@ -334,6 +334,7 @@ def _check_kept(request: IndexRequest, manifest: Manifest) -> None:
             )
 
 
-def _known_providers(workspace: Workspace) -> Collection[str]:
+def known_providers(workspace: Workspace) -> Collection[str]:
+    """Return the keys of the providers in the ledger."""
     with workspace.open() as ledger, ledger.read() as conn:
         return [provider.key for provider in providers(conn)]

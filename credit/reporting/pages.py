@@ -1,4 +1,4 @@
-"""Pages: the attribution report and a provider's statement as HTML, and the note in a provider's export.
+"""Pages: attribution report, statement and check of training data as HTML, and the note in a provider's export.
 
 A page is one file with its own style and charts, and loads nothing. Texts from outside are escaped, and characters
 that turn the direction of writing are replaced. No page tells the time of its making: the same ledger gives the same
@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
+from credit.fidelity.data_check import DataCheck
 from credit.ledger.indexes import indexes
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period, existing_period
@@ -133,6 +134,11 @@ def statement_page(item: Statement, public_key: str = "", proof: LedgerProof | N
     facts = {"statement": item, "body": body, "lines": STATEMENT_LINES, "public_key": public_key, "proof": proof}
     facts["policies"] = [Policy.from_json(text) for text in body["policies"]]
     return template("statement.html.j2").render(facts)
+
+
+def data_check_page(check: DataCheck) -> str:
+    """Return a check of training data as a page."""
+    return template("data-check.html.j2").render(check=check)
 
 
 def readme_text(item: Statement, public_key: str = "", proof: LedgerProof | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from credit.errors import CreditError, InputError, ValuationError
@@ -59,9 +59,7 @@ class LanguageModel:
     @property
     def positions(self) -> int | None:
         """Most tokens that the model reads at once; None if its configuration does not tell."""
-        config: Any = self.module.config
-        text = config.get_text_config(decoder=True)  # a model of images and text keeps its numbers apart
-        return next((int(value) for name in _POSITIONS if (value := getattr(text, name, None))), None)
+        return _positions(self.module.config)
 
     @property
     def context_length(self) -> int:
@@ -72,7 +70,7 @@ class LanguageModel:
     @property
     def max_length(self) -> int:
         """Tokens of the longest window of training data: the model's positions, at most 2048."""
-        return min(self.positions or _DEFAULT_MAX_LENGTH, _DEFAULT_MAX_LENGTH)
+        return _window_length(self.positions)
 
     def encoder(self, max_length: int, template_date: str = TEMPLATE_DATE) -> Encoder:
         """Return the encoder of texts, prompts and chats into windows of at most `max_length` tokens.
@@ -146,7 +144,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     check_folder(base, adapter=False)
     if path != base:
         check_folder(path, adapter=True)
-    has_tokenizer = path if any((path / name).is_file() for name in TOKENIZER_FILES) else base
+    has_tokenizer = _tokenizer_folder(path, base)
     tokenizer_sha256 = fingerprint_tokenizer(has_tokenizer)
     chosen = _device(device)
     if dtype == "auto":
@@ -155,9 +153,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         raise ValuationError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     try:
         with without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(has_tokenizer), local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = _load_tokenizer(has_tokenizer)
             module = _load(base, path, DTYPES[dtype]).to(chosen).eval()
             check_model(path, module, DTYPES[dtype])
     except CreditError:
@@ -167,6 +163,49 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise ValuationError(f"{path} cannot be loaded as a causal language model: {reason}") from error
     return LanguageModel(path, module, tokenizer, fingerprint_model(path), tokenizer_sha256)
+
+
+def load_encoder(path: Path, max_length: int | None = None) -> Encoder:
+    """Load the encoder of a model without its weights, with windows as an index of the model would have.
+
+    Args:
+        path: folder of the model or adapter.
+        max_length: most tokens of a window; None for the model's positions, at most 2048.
+
+    Raises:
+        ValuationError: the folder is no usable model.
+    """
+    if not path.is_dir():
+        raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
+    base = adapter_base(path)
+    check_folder(base, adapter=False)
+    try:
+        config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+        tokenizer = _load_tokenizer(_tokenizer_folder(path, base))
+    except CreditError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise ValuationError(f"the tokenizer of {path} cannot be loaded: {reason}") from error
+    return Encoder(tokenizer, max_length or _window_length(_positions(config)))
+
+
+def _tokenizer_folder(path: Path, base: Path) -> Path:
+    return path if any((path / name).is_file() for name in TOKENIZER_FILES) else base
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    with without_progress_bars():
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def _positions(config: Any) -> int | None:
+    text = config.get_text_config(decoder=True)  # a model of images and text keeps its numbers apart
+    return next((int(value) for name in _POSITIONS if (value := getattr(text, name, None))), None)
+
+
+def _window_length(positions: int | None) -> int:
+    return min(positions or _DEFAULT_MAX_LENGTH, _DEFAULT_MAX_LENGTH)
 
 
 def _device(name: str) -> torch.device:
