@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import DAY, PERIOD, ledger_options, waiting_option
+from credit.cli.options import DAY, PERIOD, json_option, ledger_options, waiting_option
 from credit.cli.printing import aligned, say, terminal_width
 from credit.errors import EXIT_INTEGRITY
 from credit.text import counted
@@ -142,6 +142,25 @@ def _signed_heads(text: str) -> list[Head]:
             f"--head {text!r} is neither a file nor a whole hash of 64 digits; give all of it, without dots"
         )
     return read_file(path)
+
+
+@click.command()
+@click.option("--prefix", default="credit", show_default=True, help="First part of the roles' names.")
+@json_option
+def roles(prefix: str) -> None:
+    """Print SQL that makes four roles on PostgreSQL: auditor, operator, payer, approver.
+
+    An auditor reads, verifies and reports. An operator runs the ledger and proposes, and a payer exports payments;
+    neither can approve. An approver approves what another role proposed. The owner of the tables runs the SQL, once and
+    after every upgrade. Only the owner upgrades the ledger and erases personal data.
+
+    \b
+    Example: credit roles | psql --single-transaction -v ON_ERROR_STOP=1 credit
+    """
+    from credit.ledger.roles import roles_sql
+
+    sql = roles_sql(prefix)
+    say({"sql": sql}, sql.rstrip())
 
 
 @click.command()

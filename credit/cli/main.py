@@ -54,6 +54,7 @@ SECTIONS = {
         "explain": ("explain", "Trace an amount, an output or a transaction to its sources."),
         "balance": ("ledger", "Show the balance of an account, as of any day."),
         "transactions": ("ledger", "List transactions, with the numbers that reverse takes."),
+        "roles": ("ledger", "Print the SQL of database roles for PostgreSQL."),
         "verify": ("ledger", "Check every hash, balance and file."),
         "head": ("head", "Sign heads of the ledger, and check it against heads kept elsewhere."),
         "demo": ("demo", "See everything on real data, offline."),

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, event
@@ -104,6 +107,12 @@ class Ledger:
         """The database file, or None on PostgreSQL."""
         return Path(str(self._engine.url.database)) if self._engine.dialect.name == "sqlite" else None
 
+    @property
+    def is_read_only(self) -> bool:
+        """True for a SQLite file that this user can only read."""
+        path = self.sqlite_path
+        return path is not None and _is_read_only(path)
+
     def write(self, *, sorting: bool = False) -> AbstractContextManager[Connection]:
         """One transaction, alone among writers: committed when the block ends, undone when it raises.
 
@@ -129,7 +138,10 @@ class Ledger:
                 if self._engine.dialect.name == "sqlite":
                     # SQLite has no read-only transaction; the connection is closed after the block.
                     conn.exec_driver_sql("PRAGMA query_only = ON")
+                unshared = self.is_read_only and not _has_log(self.sqlite_path)
                 yield conn
+                if unshared and _has_log(self.sqlite_path):
+                    raise LockHeldError(f"somebody began to write to {self.url} while this read it; run this again")
 
     def scrub(self, *tables: sa.Table) -> None:
         """Remove the bytes of tables' deleted rows and emptied texts from the database's files, as often as needed.
@@ -275,7 +287,8 @@ _REMEDIES = {
     "FULL": "; its disk is full, or a quota is used up: make room there and run this again",
     "IOERR": "; its disk is full, gone or faulty: look there, then run this again",
     "READONLY": "; its file and its folder must be writable for whoever runs this: SQLite keeps files beside it",
-    "CANTOPEN": "; its file and its folder must be there and writable for whoever runs this",
+    "CANTOPEN": "; its file and its folder must be there and writable for whoever runs this. Who can only read needs a"
+    " file without a log (-wal) beside it, which holds what is not in the file yet: let its owner run credit verify",
 }
 """Remedies by the family of SQLite's error: SQLITE_IOERR_WRITE is one of IOERR."""
 
@@ -359,10 +372,42 @@ def _engine(target: URL) -> Engine:
     if target.get_backend_name() == "postgresql":
         return sa.create_engine(target, pool_pre_ping=True)
     # No pool: a SQLite connection is cheap, and a kept one would keep its settings (query_only).
+    path = Path(str(target.database))
+    if _is_read_only(path):
+        engine = sa.create_engine(target, poolclass=NullPool, creator=lambda: _read_only_connection(path))
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
     engine = sa.create_engine(target, poolclass=NullPool)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _is_read_only(path: Path) -> bool:
+    """Return True for a file that this user can read, and cannot write to, or not write beside."""
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return path.is_file() and os.access(path, os.R_OK) and not writable
+
+
+def _has_log(path: Path | None) -> bool:
+    """Return True if committed transactions may lie in the write-ahead log beside a file."""
+    if path is None:
+        return False
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _read_only_connection(path: Path) -> sqlite3.Connection:
+    """Connect to a file that this user can only read, without making a file beside it.
+
+    Without a log nobody else has the file open, and SQLite may take it as immutable. A log is read through the files of
+    whoever writes it.
+    """
+    how = "mode=ro" if _has_log(path) else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

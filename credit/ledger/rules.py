@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Column, Table, UniqueConstraint
 
-from credit.ledger import guards, schema
+from credit.ledger import guards, roles, schema
 from credit.ledger.accounts import AccountKind
 from credit.ledger.transaction_kinds import TransactionKind
 from credit.ledger.values import GENESIS
@@ -188,6 +188,8 @@ def _journal_rules() -> Iterator[Rule]:
     header["it names no actor"] = "NEW.actor IS NULL"
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)
+    for message, condition in roles.refused_kinds():
+        yield Rule("ledger_txn", "INSERT", message, condition, "postgresql")
     yield Rule(
         "seal",
         "INSERT",

@@ -2,21 +2,35 @@
 
 The checks compare texts, and so find a constraint weakened under its own name. SQLite keeps each table's text as it was
 written; the check takes it apart into columns and constraints. PostgreSQL keeps expressions in a form of its own. There
-the check creates the schema's tables again as temporary ones, compares the server's words for both, and rolls back.
+the check asks for the plan of a query with both expressions, the one that is there and the schema's: the server words
+both alike. So it needs no right but to read, also on a standby.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKeyConstraint, Select, Table, and_, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Connection,
+    DefaultClause,
+    ForeignKeyConstraint,
+    PrimaryKeyConstraint,
+    Select,
+    Table,
+    UniqueConstraint,
+    and_,
+    select,
+    text,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import ColumnCollectionConstraint, CreateIndex, CreateTable
 
-from credit.errors import LedgerError
 from credit.ledger import triggers
 from credit.ledger.schema import metadata
 from credit.ledger.verify.report import Problem
@@ -39,7 +53,7 @@ UNION ALL
 SELECT c.relname, 'constraint ' || n.conname, pg_get_constraintdef(n.oid) || CASE WHEN EXISTS (
     SELECT 1 FROM pg_trigger t WHERE t.tgconstraint = n.oid AND t.tgenabled <> 'O') THEN ' (switched off)' ELSE '' END
 FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
-WHERE c.relnamespace = {space} AND n.contype <> 'n'
+WHERE c.relnamespace = {space} AND n.contype NOT IN ('c', 'n')
 UNION ALL
 SELECT c.relname, 'index ' || x.relname, pg_get_indexdef(x.oid, 0, true)
     || CASE WHEN i.indisvalid THEN '' ELSE ' (not valid)' END
@@ -47,6 +61,14 @@ FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid
 WHERE c.relnamespace = {space}
 """
 """Table, name and definition of every table, column, constraint and index; NOT NULL stands with its column."""
+
+_CHECKS = """
+SELECT c.relname, n.conname, pg_get_expr(n.conbin, n.conrelid),
+    CASE WHEN n.convalidated THEN '' ELSE ' (not valid)' END || CASE WHEN n.connoinherit THEN ' NO INHERIT' ELSE '' END
+FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid WHERE c.relnamespace = {space} AND n.contype = 'c'
+ORDER BY 1, 2
+"""
+"""Table, name, expression and state of every CHECK."""
 
 _ADDED = """
 SELECT c.relname, 'rule ' || r.rulename || ' on ' || c.relname, 'rule'
@@ -68,9 +90,6 @@ def check_definitions(conn: Connection) -> Iterator[Problem]:
 
     Added tables belong to other software, and added indexes to the keeper: the check passes over both. It names an
     added unique index, because such an index can refuse rows.
-
-    Raises:
-        LedgerError: PostgreSQL does not let this user make temporary tables; the comparison needs them.
     """
     yield from _check_triggers(conn)
     found, expected = definitions(conn), expected_definitions(conn)
@@ -101,32 +120,77 @@ def _check_triggers(conn: Connection) -> Iterator[Problem]:
 
 def definitions(conn: Connection) -> dict[str, str]:
     """Return the definition of each table of the ledger, and of its columns, constraints and indexes, by name."""
-    if conn.dialect.name == "postgresql":
-        return _select(conn, _OBJECTS, _LEDGER)
-    made = conn.execute(text("SELECT tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index')"))
-    return _taken_apart(sql for table, sql in made if table in metadata.tables and sql is not None)
+    if conn.dialect.name == "sqlite":
+        made = conn.execute(text("SELECT tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index')"))
+        return _taken_apart(sql for table, sql in made if table in metadata.tables and sql is not None)
+    found = _select(conn, _OBJECTS, _LEDGER)
+    checks: dict[str, dict[str, tuple[str, str]]] = {}
+    for table, name, expression, state in conn.execute(text(_CHECKS.replace("{space}", _LEDGER))):
+        if table in metadata.tables:
+            checks.setdefault(table, {})[name] = expression, state
+    for table, named in checks.items():
+        worded = _worded(conn, table, {name: expression for name, (expression, _) in named.items()})
+        found |= {f"constraint {name}": f"CHECK {worded[name]}{state}" for name, (_, state) in named.items()}
+    return found
 
 
 def expected_definitions(conn: Connection) -> dict[str, str]:
-    """Return the definitions of the schema, in the words of the engine of `conn`."""
+    """Return the definitions of the schema, in the words of the engine that `conn` is on."""
     if conn.dialect.name == "sqlite":
-        return _taken_apart(_statements(conn))
-    try:
-        # A connection of its own, because `conn` is a read-only snapshot.
-        with conn.engine.connect() as scratch, scratch.begin() as undone:
-            for statement in _statements(conn):
-                scratch.exec_driver_sql(
-                    statement.replace("CREATE TABLE", "CREATE TEMPORARY TABLE", 1),
-                    execution_options={"no_parameters": True},
-                )
-            found = _select(scratch, _OBJECTS, "pg_my_temp_schema()")
-            undone.rollback()
-    except DatabaseError as error:
-        raise LedgerError(
-            f"definitions cannot be compared: {error.orig}; the comparison makes temporary tables; let this user make"
-            " them: GRANT TEMPORARY ON DATABASE"
-        ) from error
+        return _taken_apart(_statements())
+    found: dict[str, str] = {}
+    for table in metadata.sorted_tables:
+        found[f"table {table.name}"] = "table"
+        found |= {f"column {table.name}.{column.name}": _column_words(column) for column in table.columns}
+        found |= dict(_keys(table))
+        rules = chain(table.constraints, *(column.constraints for column in table.columns))
+        checks = {str(item.name): str(item.sqltext) for item in rules if isinstance(item, CheckConstraint)}
+        found |= {f"constraint {name}": f"CHECK {said}" for name, said in _worded(conn, table.name, checks).items()}
     return found
+
+
+def _worded(conn: Connection, table: str, expressions: Mapping[str, str]) -> dict[str, str]:
+    """Return conditions on a table in PostgreSQL's words, by name; as they are where it cannot read them."""
+    if not expressions:
+        return {}
+    asked = ", ".join(f"({expression})" for expression in expressions.values())
+    # Undone whatever happens: a failure would end the snapshot.
+    undone = conn.begin_nested()
+    try:
+        plan = conn.exec_driver_sql(
+            f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) SELECT {asked} FROM {table}",  # noqa: S608 - nothing is run
+            execution_options={"no_parameters": True},
+        ).scalar_one()
+        return dict(zip(expressions, plan[0]["Plan"]["Output"], strict=True))
+    except (DatabaseError, LookupError, ValueError):  # a column is missing, or of another type
+        return dict(expressions)
+    finally:
+        undone.rollback()
+
+
+def _column_words(column: Column[Any]) -> str:
+    """Return a column in PostgreSQL's words."""
+    kind = "bigint" if column.type.python_type is int else "text COLLATE C"
+    default = column.server_default
+    said = f" DEFAULT '{default.arg}'::text" if isinstance(default, DefaultClause) else ""
+    return f"{kind}{'' if column.nullable else ' NOT NULL'}{said}"
+
+
+def _keys(table: Table) -> Iterator[tuple[str, str]]:
+    """Yield the keys and indexes of a table in PostgreSQL's words, by name."""
+    for item in table.constraints:
+        names = ", ".join(item.columns.keys()) if isinstance(item, ColumnCollectionConstraint) else ""
+        if isinstance(item, ForeignKeyConstraint):
+            of = ", ".join(key.column.name for key in item.elements)
+            late = " DEFERRABLE INITIALLY DEFERRED" if item.deferrable else ""
+            yield f"constraint {item.name}", f"FOREIGN KEY ({names}) REFERENCES {item.referred_table}({of}){late}"
+        elif isinstance(item, PrimaryKeyConstraint | UniqueConstraint):
+            kind = "PRIMARY KEY" if isinstance(item, PrimaryKeyConstraint) else "UNIQUE"
+            yield f"constraint {item.name}", f"{kind} ({names})"
+            yield f"index {item.name}", f"CREATE UNIQUE INDEX {item.name} ON {table} USING btree ({names})"
+    for index in table.indexes:
+        names = ", ".join(index.columns.keys())
+        yield f"index {index.name}", f"CREATE INDEX {index.name} ON {table} USING btree ({names})"
 
 
 def _select(conn: Connection, query: str, space: str) -> dict[str, str]:
@@ -135,13 +199,12 @@ def _select(conn: Connection, query: str, space: str) -> dict[str, str]:
     return {name: definition for table, name, definition in made if table in metadata.tables}
 
 
-def _statements(conn: Connection) -> Iterator[str]:
-    """Yield the statement for every table and index of the schema."""
-    dialect = sqlite.dialect() if conn.dialect.name == "sqlite" else conn.dialect
+def _statements() -> Iterator[str]:
+    """Yield SQLite's statement for every table and index of the schema."""
     for table in metadata.sorted_tables:
-        yield str(CreateTable(table).compile(dialect=dialect))
+        yield str(CreateTable(table).compile(dialect=sqlite.dialect()))
         for index in sorted(table.indexes, key=lambda item: str(item.name)):
-            yield str(CreateIndex(index).compile(dialect=dialect))
+            yield str(CreateIndex(index).compile(dialect=sqlite.dialect()))
 
 
 def _taken_apart(statements: Iterator[str]) -> dict[str, str]:
