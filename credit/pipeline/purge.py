@@ -48,7 +48,8 @@ def purge(
         if dry_run:
             with ledger.read() as conn:
                 return PurgeReport(before, purgeable_count(conn, before), len(old), dry_run=True)
-        with ledger.write() as conn:
+        # With temporary files: SQLite would keep the old version of every changed page in memory.
+        with ledger.write(sorting=True) as conn:
             count = purge_outputs(conn, before, reason=reason, now=now or datetime.now(UTC))
         for path in old:
             path.unlink(missing_ok=True)

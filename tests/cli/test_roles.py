@@ -1,4 +1,4 @@
-"""Database roles: on PostgreSQL each does its own work and nothing else; a file that can only be read can be checked."""
+"""Database roles: on PostgreSQL each does its own work alone; a file that can only be read can be checked."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def test_an_operator_runs_the_ledger_and_pays_nobody(command):
 def test_a_payer_exports_payments_and_changes_nothing_else(command):
     payer = command("payer")
     assert "exported: " in payer(f"pay export {SEPTEMBER} --currency USD --format csv --out FOLDER/pay.csv")
-    for line in (f"pool add {THIS_MONTH} 99 EUR --reference evil", "providers add evil Evil", "hold release dora --reason x"):
+    pool = f"pool add {THIS_MONTH} 99 EUR --reference evil"
+    for line in (pool, "providers add evil Evil", "hold release dora --reason x"):
         assert re.search("permission denied|this role posts payments alone", payer(line, code=1)), line
 
 
@@ -149,7 +150,7 @@ def _run_as_nobody(path: Path, *arguments: str) -> subprocess.CompletedProcess[s
     environment = {**os.environ, "CREDIT_DATABASE_URL": f"sqlite:///{path}", "CREDIT_DATA_DIR": str(path.parent)}
     code = (
         "import os, sys\n"
-        "from credit.cli.main import cli\n"  # imported before, because the interpreter's folders may be closed to others
+        "from credit.cli.main import cli\n"  # before, because others may not reach its folder
         "import credit.cli.ledger, credit.cli.report, credit.pipeline.status, credit.ledger.verify\n"
         "import credit.reporting.frames, credit.reporting.tables, credit.ledger.transactions\n"
         "os.getuid() or os.setuid(65534)\n"
@@ -166,7 +167,8 @@ def test_a_file_that_can_only_be_read_is_verified_and_reported(readable):
     for arguments in (("verify",), ("status",), ("transactions",)):
         done = _run_as_nobody(readable, *arguments)
         # Score books are not there: verify names them, and nothing in the database.
-        assert (done.returncode, "Traceback" in done.stderr) == (4 if arguments == ("verify",) else 0, False), done.stderr
+        expected = 4 if arguments == ("verify",) else 0
+        assert (done.returncode, "Traceback" in done.stderr) == (expected, False), done.stderr
         assert "books/" in done.stdout or arguments != ("verify",), done.stdout
     refused = _run_as_nobody(readable, "providers", "add", "x", "X")
     assert refused.returncode == 1
