@@ -47,7 +47,7 @@ class NothingToPredictError(InputError):
 
 
 class ValuationError(CreditError):
-    """A number that the engine cannot compute."""
+    """Failure to compute a number."""
 
 
 class MismatchError(ValuationError):
@@ -55,7 +55,7 @@ class MismatchError(ValuationError):
 
 
 class LedgerError(CreditError):
-    """The ledger refuses what was asked."""
+    """A refusal by the ledger."""
 
 
 class IdempotencyError(LedgerError):
@@ -67,7 +67,7 @@ class PeriodClosedError(LedgerError):
 
 
 class IntegrityError(CreditError):
-    """Stored data that was changed; the message names the first bad place."""
+    """Altered data; the message names the first bad place."""
 
     exit_code = EXIT_INTEGRITY
 

@@ -331,13 +331,13 @@ class LoggedOutput:
 
     `messages` is a chat prompt and `prompt` a plain one; at most one of them is filled, and an output without a prompt
     has neither. `weight_micro` is the weight in micro-credits, all of which the output distributes. `identity` says
-    which call it is; two outputs that say the same are equal, whatever their loggers called them. `user` and `text` are
-    pseudonyms (`credit.ingest.pseudonyms`): of the user whom the model answered, and of what was asked and said. They
+    which call it is; two outputs with the same content are equal, whatever their loggers called them. `user` and `text`
+    are pseudonyms (`credit.ingest.pseudonyms`): of the user whom the model answered, and of question and answer. They
     are empty where nobody logged a user, and in outputs older than pseudonyms. `salt` goes into the content hash, and
     leaves with the texts.
 
-    `thoughts` is what the model wrote before the completion, for itself; the model saw it, and nobody is paid for it.
-    `template` is a JSON object with what the chat template got beside the messages, such as `tools`; empty: nothing.
+    `thoughts` are the model's words to itself before the completion; the model saw it, and nobody is paid for it.
+    `template` is a JSON object with the further input of the chat template, such as `tools`; empty: nothing.
     """
 
     source: str

@@ -177,7 +177,7 @@ def rename_whole(beside: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that its new names survive a power cut. Only POSIX can."""
+    """Sync a folder, so its new names survive a power cut. Only POSIX can."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

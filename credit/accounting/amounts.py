@@ -111,7 +111,7 @@ def format_amounts(minors: Mapping[str, int], currency: str) -> dict[str, str]:
 def parse_percent(text: str) -> int:
     """Return a share in parts per million: `parse_percent("12.5%")` is 125 000.
 
-    The sign % is required, so that nobody has to guess whether 0.7 is less than one in a hundred.
+    The sign % is required, so nobody has to guess whether 0.7 is less than one in a hundred.
 
     Raises:
         InvalidRequestError: the text is not a percentage from 0% to 100% with at most four decimals.

@@ -82,7 +82,7 @@ def apportion_doubles(total: int, weights: Sequence[float], tie_key: Callable[[i
 def _common_integers(positive: list[float]) -> list[int]:
     """Return integers in exactly the proportion of positive doubles.
 
-    The common factor is a power of two: it makes the smallest double a 53-bit integer, so that all products are exact
+    The common factor is a power of two: it makes the smallest double a 53-bit integer, so all products are exact
     in double arithmetic and no Fraction is formed. A range too wide for that takes the slower exact ratios.
     """
     if not positive:
@@ -162,7 +162,7 @@ def allocate(period: str, net_minor: int, credit_micro: Mapping[str, int]) -> li
 
     Returns:
         One share for each provider, by key; the amounts sum to `net_minor` exactly. SHA-256 of period and provider
-        decides between equal remainders, so that no provider wins in every period.
+        decides between equal remainders, so no provider wins in every period.
 
     Raises:
         LedgerError: there is money to distribute, but nobody has credits.

@@ -8,7 +8,7 @@ ones.
 **Negative measures** earn nothing. With `negative: zero` they cost nothing either. With `negative: net` they are set
 off within the period. Where the period is one, they enter its sums. Where each output pays alone, a group loses part of
 its other credits of the period: an output that speaks against it by −m takes weight × m / max(P, N) from it. P is the
-sum of the output's positive measures, N that of its negative ones without their sign, so that an output takes from all
+sum of the output's positive measures, N that of its negative ones without their sign, so an output takes from all
 groups together at most its weight, however weakly it supports anybody. The groups with credits left share what is set
 off, in proportion; nobody ends below zero.
 
@@ -60,7 +60,7 @@ class Policy:
     """How measures become credits. Policy is data: it is stored with every run that it shaped.
 
     Attributes:
-        measure: the number that credits follow: effect, support or influence.
+        measure: the number credits follow: effect, support or influence.
         noise_floor: the limit of noise, for an example in support and for a sum of examples in effect, as a multiple
             of an output's pooled spread; at least 0.
         alpha: weight of influence beyond the noise in effect.
@@ -72,8 +72,8 @@ class Policy:
         thoughts: `context`, and a model's thoughts are part of what its answer followed; or `paid`, and they are valued
             with the answer.
         echo: tokens of a completion are not paid for where this many in a row stand in the prompt; 0 pays for all.
-        repeats: times that one user's output of one text counts on a day; 0 counts every one.
-        user_cap_micro: micro-credits that the outputs of one user and day distribute, at most; 0 for no limit.
+        repeats: times one user's output of one text counts on a day; 0 counts every one.
+        user_cap_micro: most micro-credits of one user's outputs on a day; 0 for no limit.
 
     The numbers are parameters of the valuation, not amounts: doubles, which JSON carries without loss.
     """
@@ -153,7 +153,7 @@ class Policy:
 
 
 def group_tie_key(tie_key: str, group: Group) -> bytes:
-    """Return the key of a group in a tie: a hash, so that no group wins every tie."""
+    """Return the key of a group in a tie: a hash, so no group wins every tie."""
     return sha256(f"{tie_key}\0{group.provider}\0{group.collection}".encode()).digest()
 
 

@@ -37,7 +37,7 @@ class PoolShare:
 class ValidationCheck:
     """The evidence of how well an index and policy predict; numbers as text, empty where there are none.
 
-    `certificate` is the SHA-256 of the certificate, `checked_on` the day of its registration, `measure` the number that
+    `certificate` is the SHA-256 of the certificate, `checked_on` the day of its registration, `measure` the number
     credits follow. `agreement` and the baselines are rank correlations with retraining (LDS); `ceiling` is the best
     possible one.
     """
@@ -85,7 +85,7 @@ class Uncounted:
     """Outputs of a period that count for less because of their users, and the micro-credits left out.
 
     Attributes:
-        repeats: outputs that repeat a text which the same user got before on that day; they do not count.
+        repeats: outputs with the same text for the same user on the same day, from the second on; they do not count.
         capped: outputs of users' days beyond the limit; they count in part.
         total_micro: left out, of all providers and the house.
         own_micro: left out of this provider's.

@@ -4,7 +4,7 @@
 
 **Rounding.** Every rate is agreed in parts per million and applied once, to an integer, exactly. The remaining fraction
 of a minor unit falls to the provider: the reserve, advances recouped, withholding and the house's part are rounded
-down. Withholding and fees arise when money is paid, not when it is earned, so that nothing is taken twice from an
+down. Withholding and fees arise when money is paid, not when it is earned, so nothing is taken twice from an
 amount carried forward.
 
 **Collections on hold.** Earnings of a collection on hold are neither owed nor set off against a debt, no reserve is

@@ -1,7 +1,7 @@
-"""Two pairs of eyes: an action is done at once, or proposed by one person and done when another approves.
+"""Two pairs of eyes: an action is done at once, or one person proposes it and another approves.
 
-A proposal holds a digest of everything that the action would do when it was proposed. `give` computes it again, in the
-transaction that does the action. Where something else would happen now, it refuses and says what. So a process that is
+A proposal holds a digest of all effects of the action at that moment. `give` computes it again, in the
+transaction that does the action. Where something else would happen now, it refuses and names it. So a process that is
 killed has done the action with its approval, or neither; of two people who approve at once, one does.
 """
 
@@ -63,7 +63,7 @@ class Review:
 def perform(
     ledger: Ledger, action: Action[R], *, books: Path | None = None, now: datetime | None = None
 ) -> Effect[R] | Proposal:
-    """Do an action; where it needs an approval, record a proposal and return that.
+    """Do an action; where it needs an approval, record and return a proposal.
 
     An action that would change nothing is answered as ever, without a proposal. The same proposal again is returned
     while it waits.
@@ -121,7 +121,7 @@ def give(ledger: Ledger, number: int, *, books: Path | None = None, now: datetim
         decide(conn, item, "given", first_row=next_row(conn, item.action, action.arguments()), now=session.now)
         effect = action.do(session)
         if _digest(effect, salt) != item.facts_sha256:
-            raise LedgerError(f"proposal {number} did something else than its preview; nothing was done")
+            raise LedgerError(f"proposal {number} differs from its preview, so nothing was done; propose it again")
         return effect
 
 
@@ -132,7 +132,7 @@ def refuse(ledger: Ledger, number: int, *, reason: str, now: datetime | None = N
         LedgerError: it is decided already, or the reason is missing.
     """
     if not reason.strip():
-        raise LedgerError(f"refusing proposal {number} needs a reason")
+        raise LedgerError(f"refusing proposal {number} needs a reason: --reason")
     with ledger.write() as conn:
         item, decision = find_proposal(conn, number)
         if decision is not None:
@@ -175,7 +175,7 @@ def require(ledger: Ledger, names: frozenset[str], *, now: datetime | None = Non
 
 
 def _again(session: Session, item: Proposal) -> tuple[Action[Any], str, str]:
-    """Return the action of a proposal, its salt, and in words what it would do now that it would not have done then."""
+    """Return the action of a proposal, its salt, and in words its new effects since it was proposed."""
     personal: Mapping[str, str] = {}
     salt = ""
     if item.action == SetDetails.name:

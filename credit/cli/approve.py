@@ -1,4 +1,4 @@
-"""`credit approve`: what needs a second person, and decisions on what is proposed; and how other commands propose."""
+"""`credit approve`: actions of two people, and decisions on proposals; and how other commands propose."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def require(workspace: Workspace, actions: tuple[str, ...], off: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Include those that are decided.")
 @ledger_options
 def list_all(workspace: Workspace, everything: bool) -> None:
-    """List the proposals that wait, and the actions that need an approval.
+    """List the waiting proposals, and the actions that need an approval.
 
     Exits with 5 while a proposal waits, with 0 if none does.
 
@@ -155,7 +155,7 @@ def give(workspace: Workspace, proposal: int) -> None:
 
 
 def _afterwards(proposal: int, effect: object) -> Iterator[str]:
-    """Yield the command that writes the file of a payment which was approved."""
+    """Yield the command to write the file of an approved payment."""
     from credit.approval.actions import Effect
     from credit.payments.export import ExportReport
 

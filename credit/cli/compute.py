@@ -100,7 +100,7 @@ def compute(
 
 
 def _retained(workspace: Workspace, days: int) -> str:
-    """Purge what is older than a number of days, and return the line that tells of it."""
+    """Purge texts older than a number of days, and return a line about it."""
     from credit.cli.outputs import purged
     from credit.pipeline.purge import purge
 

@@ -25,8 +25,8 @@ def head() -> None:
     """Sign heads of the ledger, and check the ledger against heads kept elsewhere.
 
     A head is the Merkle root of all transactions and of all other rows, in the checkpoint format of public transparency
-    logs. Whoever keeps one can tell later if anything that was there then has been changed since, even by somebody who
-    can write the database and hashes everything anew.
+    logs. Whoever keeps one can tell later if anything older was changed, even by somebody who can write the database
+    and hashes everything anew.
 
     \b
     Example: credit head sign --signing-key credit-signing.pem --out heads.txt

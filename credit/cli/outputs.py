@@ -190,7 +190,7 @@ def _named_outputs(command: Callable[..., R]) -> Callable[..., R]:
 @_named_outputs
 @ledger_options
 def unvalue(workspace: Workspace, names: tuple[str, ...], reason: str) -> None:
-    """Take out outputs that can never be valued, so that their period can close; they distribute nothing.
+    """Take out outputs that can never be valued, so their period can close; they distribute nothing.
 
     All outputs are taken out, or none. Repeating the command changes nothing.
 
@@ -297,7 +297,7 @@ def purge(workspace: Workspace, before: datetime, reason: str, dry_run: bool) ->
 
 
 def purged(report: PurgeReport) -> str:
-    """Return the line that tells of a purge."""
+    """Return a line about a purge."""
     did = "would be purged" if report.dry_run else "purged"
     files = counted(report.quarantine_files, "quarantine file")
     return f"{counted(report.outputs, 'output')} and {files} from before {report.before} {did}"

@@ -136,7 +136,7 @@ def causes(
     form: Literal["table", "csv", "json"],
     out: Path | None,
 ) -> None:
-    """Show the users, prompts and days that PROVIDER's credits of PERIOD (YYYY-MM) came from, each with its share.
+    """Show the users, prompts and days behind PROVIDER's credits of PERIOD (YYYY-MM), each with its share.
 
     Users are pseudonyms. Look here if a share grows for no reason that you know: one user, or one prompt, should not
     decide it.

@@ -122,8 +122,8 @@ def _new_passphrase(file: Path | None, protect: bool) -> str:
 def rotate(workspace: Workspace, old: Path, file: Path, protect: bool, passphrase_file: Path | None) -> None:
     """Hand over from the key in OLD to a new one in FILE; exports then carry the old key's word for the new one.
 
-    Whoever knows the old public key can check folders of both. A FILE that is there already is taken as it is, so that
-    the command can be repeated.
+    Whoever knows the old public key can check folders of both. A FILE already there is taken as it is, so the command
+    can be repeated.
 
     \b
     Example: credit signing-key rotate credit-signing.pem credit-signing-2027.pem

@@ -49,8 +49,8 @@ def export(
 ) -> None:
     """Write one folder per provider for PERIOD (YYYY-MM): its statement and its own numbers only.
 
-    With a signing key, each folder is signed as a whole, and proves that its statement is in the ledger and that the
-    ledger was not rewritten since the provider's statement before.
+    With a signing key, each folder is signed as a whole, and proves two things: its statement is in the ledger, and
+    nobody rewrote the ledger since the provider's statement before.
 
     Providers see each output by a pseudonym and its day; credit outputs find tells the output that a provider asks for.
 

@@ -53,7 +53,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class DemoLine:
-    """A line of the demo's closing table; `outputs` counts the outputs that credited this provider most."""
+    """A line of the demo's closing table; `outputs` counts the outputs with this provider in the first place."""
 
     provider: str
     outputs: int

@@ -4,6 +4,6 @@ Reading order: `recipes` train models; `retraining` plans the trainings without 
 keeps the log-likelihoods of the outputs (`workers` run them side by side). `measures` are the predictions, of the index
 and of simple baselines. `validation` compares the two by the numbers in `metrics` and writes a `certificate`.
 
-`intervals` says how sure a share is. Two more looks at the data need no retraining: `overlap` finds text that several
-providers contributed, `membership` text that a model never learned.
+`intervals` says how sure a share is. Two more looks at the data need no retraining: `overlap` finds text of several
+providers, `membership` text that the model never learned.
 """

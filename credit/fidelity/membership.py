@@ -76,7 +76,7 @@ class WindowSample:
 
     def __init__(self, encoder: Encoder, tokens: int = TOKENS) -> None:
         if tokens < 1:
-            raise InvalidRequestError(f"{tokens} tokens of each provider: at least one has to be read")
+            raise InvalidRequestError(f"{tokens} tokens of each provider are too few; read at least 1: --tokens")
         self._encoder, self._room = encoder, tokens
         self._heaps: dict[str, list[tuple[int, str, Window]]] = {}
         self._held: dict[str, int] = {}

@@ -124,9 +124,9 @@ def find_overlap(
         InvalidRequestError: `least` is no fraction, or nothing can be kept.
     """
     if not 0 < least <= 1:
-        raise InvalidRequestError(f"at least {least:g} of a record: it must be above 0 and at most 1")
+        raise InvalidRequestError(f"a shared fraction of {least:g} is not above 0 and at most 1: --least")
     if kept < 1:
-        raise InvalidRequestError(f"{kept} shingles to be kept: at least one is needed")
+        raise InvalidRequestError(f"{kept} shingles are too few to compare; keep at least 1")
     sketch = _Sketch(kept)
     for record in records:
         sketch.add(record)

@@ -112,7 +112,7 @@ def log_likelihoods(model: LanguageModel, outputs: Sequence[LoggedOutput], max_l
             losses = model.losses(batch).double().cpu().numpy()
         np.subtract.at(result, [owners[p] for p in positions], losses)
     if not np.isfinite(result).all():
-        raise ValuationError(f"a log-likelihood under {model.path} is not finite; the recipe diverged")
+        raise ValuationError(f"a log-likelihood under {model.path} is not finite; lower the learning rate")
     return result
 
 
@@ -182,7 +182,7 @@ class Laboratory:
 
 
 def _read_result(path: Path, outputs: int) -> NDArray[np.float64]:
-    """Return the log-likelihoods (Q,) that a retraining left.
+    """Return the log-likelihoods (Q,) of a retraining.
 
     Raises:
         MismatchError: the file is damaged, or tells of another number of outputs.

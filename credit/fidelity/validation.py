@@ -88,7 +88,7 @@ def validate(
         progress: called after each retraining.
 
     Raises:
-        InputError: there are no outputs, or the data is not that of the index.
+        InputError: there are no outputs, or the data differs from the index's.
     """
     everybody = check_data(index, records, outputs, controls)
     providers = [name for name in everybody if name not in controls]
@@ -140,7 +140,9 @@ def check_data(
     tagged = {share.group.provider for record in records for share in record.shares}
     if tagged != set(providers):
         odd = min(tagged ^ set(providers))
-        raise InputError(f"the data and {index.folder} do not have the same providers: {odd} is in one only")
+        raise InputError(
+            f"{odd} is a provider of the data or of {index.folder}, but not of both; give the data of the index"
+        )
     strange = sorted(set(controls) - set(providers))
     if strange:
         raise InputError(f"{index.folder} has no provider {strange[0]} that could be a control")
@@ -253,7 +255,7 @@ def validate_quickly(
     """Compare an index with one small step away from each provider's data. Arguments: see `validate`.
 
     Raises:
-        InputError: there are no outputs, or the data is not that of the index.
+        InputError: there are no outputs, or the data differs from the index's.
     """
     everybody = check_data(index, records, outputs, controls)
     providers = [name for name in everybody if name not in controls]
@@ -297,7 +299,7 @@ def step_falls(
             if own := sum(share.ppm for share in record.shares if share.group.provider == name):
                 examples.setdefault(own, []).extend(encoder.training(record))
         if not any(examples.values()):
-            raise InputError(f"the data of {name} has no token to predict")
+            raise InputError(f"the data of {name} has no token to predict; give it a record of two tokens or more")
         with _stepped_away(model, examples):
             columns.append(before - log_likelihoods(model, outputs, output_length))
         if progress:

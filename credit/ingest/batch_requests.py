@@ -72,7 +72,7 @@ class BatchRequests:
         return request.fields
 
     def asked(self, name: str) -> Asked:
-        """Return what a request with messages asked.
+        """Return the question in a request with messages.
 
         Raises:
             InputError: there is no such request, more than one, or one that cannot be used.
@@ -120,7 +120,7 @@ def matches(record: Mapping[str, object]) -> bool:
 
 
 def read(_record: Mapping[str, object], _context: object) -> list[Entry]:
-    """Return that requests hold no output."""
+    """Return the reason not to read requests as outputs."""
     return [Skipped("requests, which belong to their responses")]
 
 

@@ -41,7 +41,7 @@ REFUSED = Skipped("the model refused")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer: the text, and the thoughts that the model wrote before it, as far as the log has them."""
+    """An answer: the text, and the model's thoughts before it, as far as the log has them."""
 
     text: str
     thoughts: str = ""
@@ -72,7 +72,7 @@ class Call:
         weight_micro: weight of each output in micro-credits.
         source: scope of `id` where the record names one; empty: the format.
         identity: every id in the record that another logger of the same call may know. The ledger compares them, so
-            that one call is one output.
+            one call is one output.
         user: id of the user whom the model answered, as logged; empty: not logged. The ledger gets a pseudonym.
     """
 

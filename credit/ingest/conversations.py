@@ -1,7 +1,7 @@
 """Prompts and answers in the shapes of model servers and loggers, as one kind of messages and one kind of answer.
 
 Messages come as those of OpenAI's chat completions, Anthropic's messages, OpenAI's Responses and OpenTelemetry's parts.
-All become the messages of chat completions, which the chat templates of models are written for. Calls of tools, results
+All become the messages of chat completions: models' chat templates are written for these. Calls of tools, results
 of tools and earlier thoughts stand in a message's `extra`.
 
 Thoughts are separated from the answer in one way, whoever logged them: in a field of their own, in parts, or between
@@ -252,7 +252,7 @@ def _string(part: Mapping[str, object], names: Sequence[str]) -> str:
 
 
 def _thought(part: Mapping[str, object]) -> str:
-    """Return a thought; empty where it is encrypted or summarised, so that the log does not hold it."""
+    """Return a thought; empty where it is encrypted or summarised, so the log does not hold it."""
     inner = part.get("reasoningText")
     part = inner if isinstance(inner, dict) else part
     content = part.get("content")
@@ -301,7 +301,7 @@ def _plain(value: object) -> object:
 
 
 def asked_of_request(request: Mapping[str, object]) -> Asked:
-    """Return what a request in the shape of chat completions or of Anthropic's messages asked.
+    """Return the question of a request in the shape of chat completions or of Anthropic's messages.
 
     Raises:
         FieldError: its messages are missing, or hold more than text and tools.
@@ -322,7 +322,7 @@ def asked_of_request(request: Mapping[str, object]) -> Asked:
 
 
 def template_of(request: Mapping[str, object]) -> str:
-    """Return what a request gives to the chat template beside the messages, as canonical JSON: tools and arguments.
+    """Return a request's further input to the chat template, as canonical JSON: tools and arguments.
 
     Raises:
         FieldError: an argument would replace the template, or what its caller sets.
@@ -350,7 +350,7 @@ def _tool(tool: object) -> object:
 
 
 def asked_of(value: object) -> Asked:
-    """Return what was asked, from the input that a tracer logged.
+    """Return the question, from a tracer's input.
 
     The input is a text, a list of messages, or a request with `messages`. All but the text may be JSON within a text.
 

@@ -181,7 +181,7 @@ def has_failed(record: Record) -> bool:
 
 
 def time_beside(record: Record) -> datetime | None:
-    """Return the time that a logger wrote beside request and response: ISO 8601, or a number since 1970.
+    """Return a logger's time beside request and response: ISO 8601, or a number since 1970.
 
     Raises:
         InputError: there is one that cannot be read.
@@ -211,7 +211,7 @@ def moment_of(value: object) -> datetime:
 
 
 def id_beside(record: Record) -> str:
-    """Return the id that a logger or gateway gave a request; empty: none."""
+    """Return a request's id from a logger or gateway; empty: none."""
     for name in REQUEST_IDS:
         value = record.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
@@ -221,7 +221,7 @@ def id_beside(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Facts that a log holds beside request and response, for APIs with responses that do not.
+    """Facts in a log beside request and response, for APIs whose responses lack them.
 
     Attributes:
         id: id in the log; empty: none.
@@ -270,7 +270,7 @@ def calls_of(exchanges: Sequence[Exchange], beside: Beside, source: str) -> list
 
 
 def _id_of_content(moment: datetime, model: str, exchange: Exchange) -> str:
-    """Return an id for a call to which nobody gave one: a hash of time, model, what was asked and what was answered."""
+    """Return an id for a call without one: a hash of its time, model, question and answer."""
     asked = exchange.asked
     texts: list[str] = [moment.isoformat(), model, asked.prompt, asked.template]
     texts += [text for turn in asked.messages for text in (turn.role, turn.content, turn.extra)]
@@ -295,7 +295,7 @@ def without_text(response: Record) -> Skipped | None:
 
 
 def asked_in(request: Record) -> Asked:
-    """Return what a request with `messages` asked.
+    """Return the question in a request with `messages`.
 
     Raises:
         InputError: it cannot be read, or holds more than text and tools.

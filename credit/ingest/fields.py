@@ -112,7 +112,7 @@ def _collection(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    """Return a text that reads as it is; two names must not look alike because of what nobody sees."""
+    """Return a text that reads as it is; two names must not look alike by hidden characters."""
     if found := invisible_character(text):
         raise FieldError(f"holds the invisible character {found}; take it out")
     return text
@@ -287,7 +287,7 @@ def splits_of(value: object) -> tuple[Split, ...]:
     """Return shares from a list of `{provider, share}`, or from the JSON text of one (CSV, Parquet).
 
     A share is a decimal number from 0 to 1 with at most 6 places, as a number or as text, and stays as it is; or a
-    fraction such as "1/3". Fractions that parts per million cannot hold are rounded so that their sum stays 1.
+    fraction such as "1/3". Finer fractions than parts per million are rounded, to a sum of 1.
     """
     if isinstance(value, str):
         try:

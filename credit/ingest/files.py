@@ -26,7 +26,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Generic[T_co]):
-    """A record with its place and its bytes in the file, so that a later step can still quarantine it."""
+    """A record with its place and its bytes in the file, so a later step can still quarantine it."""
 
     record: T_co
     place: Place

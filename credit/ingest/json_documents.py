@@ -162,7 +162,7 @@ class _Objects:
         return len(self._buffer) - self._at
 
     def _more(self) -> bool:
-        """Read as much again as is held, so that scanning twice stays cheap. Return False at the end."""
+        """Read as much again as is held, so scanning twice stays cheap. Return False at the end."""
         if self._ended:
             return False
         try:

@@ -76,8 +76,8 @@ class OutputReader:
         fields: names in the file that differ from those of the own format, as ours to theirs. Every record is then of
             the own format.
         requests: requests of batches, for results: `read_batch_requests`.
-        occurred_at: time of outputs whose log has none (Anthropic's message batches).
-        model: name of the model of outputs whose log has none; empty: not given.
+        occurred_at: time of outputs without one in their log (Anthropic's message batches).
+        model: name of the model, for outputs without one in their log; empty: not given.
         limits: outputs beyond them are quarantined.
         key: makes the pseudonyms of users and texts; without it, outputs have none.
         reading: says how far the file is finished, and learns what was read; None: it is finished.
@@ -120,7 +120,7 @@ class OutputReader:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Counts of what the last iteration passed over, by reason: nothing was wrong, and there was no output."""
+        """Counts of sound entries without an output in the last iteration, by reason."""
         return dict(sorted(self._skipped.items()))
 
     @property
@@ -130,12 +130,12 @@ class OutputReader:
 
     @property
     def spans(self) -> SpansMet:
-        """Spans that the last iteration met so far."""
+        """Spans met in the last iteration so far."""
         return self._context.spans
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Fields that the last iteration found and did not use, in words."""
+        """Unused fields of the last iteration, in words."""
         return notices_of_ignored(self._ignored)
 
     def __iter__(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:

@@ -39,7 +39,7 @@ class PseudonymKey:
         return self._of("credit.text.1", output.model, _folded(output.prompt), turns, _folded(output.completion))
 
     def output(self, name: str) -> str:
-        """Return the pseudonym of an output, under which its providers see it."""
+        """Return the pseudonym of an output for its providers."""
         return self._of("credit.output.1", name)
 
     def salt(self, output: LoggedOutput) -> str:

@@ -1,4 +1,4 @@
-"""Spans of tracers: those that are calls of a model, and their places within one another."""
+"""Spans of tracers: calls of a model among them, and their places within one another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoggedSpan:
 
 
 class SpansMet:
-    """Spans that readers met and the ledger does not know yet.
+    """Spans from readers, so far unknown to the ledger.
 
     Two tracers in one process (of a framework and of its client, say) both write a span for one call, one within the
     other. The inner one is the call; the outer ones hold it. The ledger decides that, from the spans of all files.
@@ -74,13 +74,13 @@ class SpansMet:
 
 @dataclass(slots=True)
 class LogContext:
-    """Facts beside a record that a reader of a log format may need.
+    """Facts beside a record for the reader of a log format.
 
     Attributes:
         requests: requests of batches, from all files of the command.
-        occurred_at: time of outputs whose log has none.
+        occurred_at: time of outputs without one in their log.
         spans: spans met so far.
-        model: name of the model of outputs whose log has none; empty: not given.
+        model: name of the model, for outputs without one in their log; empty: not given.
         asked: messages of events that came before their answer, by trace and span.
     """
 

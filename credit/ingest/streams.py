@@ -62,11 +62,11 @@ class Reading:
 
     @property
     def start(self) -> int:
-        """Bytes that an earlier reading has read, and this one passes over."""
+        """Bytes of an earlier reading, passed over by this one."""
         return self._start
 
     def resume(self, size: int, sha256: str, end: int, lines: int) -> bool:
-        """Go on after an earlier reading, if the file still begins with the bytes that it read.
+        """Go on after an earlier reading, if the file still begins with the same bytes.
 
         Args:
             size: bytes that were read.
@@ -105,7 +105,7 @@ class Reading:
         return io.BufferedReader(raw, _PIECE)
 
     def hash_whole(self) -> None:
-        """Hash a file that something else reads."""
+        """Hash a file for another reader of it."""
         with _HashedFile(self.path, 0, self) as file:
             while file.read(_PIECE):
                 pass
@@ -115,7 +115,7 @@ class Reading:
         return f"the {self._kind} stream is damaged here, and what follows is lost: {error}; write the file again"
 
     def took(self, piece: memoryview, begin: int) -> None:
-        """Note bytes that were read from the place `begin`; each byte is hashed once."""
+        """Note bytes read from the place `begin`; each byte is hashed once."""
         new = piece[max(self.size - begin, 0) :]
         self._hash.update(new)
         self.size += len(new)

@@ -11,7 +11,7 @@ from credit.ingest.fields import FieldError
 
 
 def read_traced(given: object, output: object, names: tuple[str, str]) -> Exchange:
-    """Return the exchange of a call with what a tracer logged as its input and output.
+    """Return the exchange of a call from a tracer's input and output.
 
     Args:
         given: the input; may be JSON within a text, as the output.

@@ -233,7 +233,7 @@ class TrainingReader:
         return True
 
     def leave_out(self, error: InputError) -> None:
-        """Take back the record that was handed out last: a model's encoder cannot use it.
+        """Take back the record handed out last: a model's encoder cannot use it.
 
         A record without a token to predict is counted. Any other is quarantined, with the error as the reason.
         """

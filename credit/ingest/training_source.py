@@ -134,7 +134,7 @@ def _map_line(row: Row) -> tuple[str, Group]:
 
 
 def _keys(value: str) -> Iterator[str]:
-    """Yield what a value is looked up by, the most specific first; the first is its normal form."""
+    """Yield the names to look a value up by, the most specific first; the first is its normal form."""
     if value == REST:
         yield REST
         return

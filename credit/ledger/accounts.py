@@ -25,7 +25,7 @@ _PAIR = re.compile(r"[A-Z]{3}-[A-Z]{3}")
 
 
 class AccountKind(StrEnum):
-    """A kind of account: its name, the owner that its keys name after a colon, and what its accounts hold."""
+    """A kind of account: its name, the owner named after a colon in its keys, and the content of its accounts."""
 
     owner: str
     holds: str

@@ -1,6 +1,6 @@
 """Actor: the person or service that asks for a change. `Ledger.open` takes it once; every write carries it.
 
-A transaction names its actor in its hash. A row outside the journal is named by its seal, so that both chains say who
+A transaction names its actor in its hash. A row outside the journal is named by its seal, so both chains say who
 wrote each link. Rows from before revision 0002 name nobody: `NOT_RECORDED`.
 
 An actor is a claim. On SQLite it proves no more than the operating system's user does; see SECURITY.md.

@@ -1,6 +1,6 @@
 """Admission of logged outputs: each call of a model becomes one output, and every record gets a verdict.
 
-A batch is judged as a whole, so that the order of its records does not matter: its spans are recorded first, then each
+A batch is judged as a whole, so the order of its records does not matter: its spans are recorded first, then each
 record is held against the ledger and the records before it, and spans that hold other calls come last.
 """
 
@@ -162,7 +162,7 @@ class _Named:
 
 
 class _Batch:
-    """Records that are judged together."""
+    """Records judged together."""
 
     def __init__(
         self, conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int, file: str, lines: Sequence[int]

@@ -1,8 +1,8 @@
-"""Approvals: which actions need a second person, the proposals that wait, and the decisions on them.
+"""Approvals: the actions of two people, waiting proposals, and the decisions on them.
 
-A proposal holds the arguments of an action and a digest of everything that it would do. Another person approves it: the
-ledger then does the action in the same transaction, or nothing. The database refuses an action that needs an approval
-and has none (`guards`), an approval by the proposer, and on PostgreSQL one by the proposer's database role.
+A proposal holds the arguments of an action and a digest of all its effects. Another person approves it: the
+ledger then does the action in the same transaction, or nothing. The database refuses an action without the approval it
+needs (`guards`), an approval by the proposer, and on PostgreSQL one by the proposer's database role.
 
 Whoever is alone can switch a requirement on, and not off: taking it back is itself an action that needs an approval.
 """
@@ -39,7 +39,7 @@ Decision = Literal["given", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRule:
-    """An action that needs an approval from a transaction on, or needs none any more."""
+    """A requirement, from a transaction on: an action needs an approval, or needs none any more."""
 
     id: int
     action: str
@@ -57,8 +57,8 @@ class Proposal:
         action: its name, as in `credit.ledger.guards`.
         arguments_json: the arguments, as canonical JSON; personal data stand apart, where they can be erased.
         summary: what it would do, in words for people.
-        facts_sha256: digest of everything that it would do.
-        row_count: the rows that it would add to its table.
+        facts_sha256: digest of all its effects.
+        row_count: the rows it would add to its table.
         proposed_by: the actor.
         role: the database role on PostgreSQL; None on SQLite.
         created_at: when.
@@ -122,7 +122,7 @@ def record_rule(conn: Connection, action: str, *, required: bool, now: datetime)
 
 @contextmanager
 def previewing(conn: Connection, now: datetime) -> Iterator[None]:
-    """Context whose writes are undone; in it, the database lets guarded actions go on.
+    """Context that undoes its writes; in it, the database lets guarded actions go on.
 
     It rests on a row of `proposal` that can never be committed: see `schema.proposal`.
     """
@@ -241,7 +241,7 @@ def find_proposal(conn: Connection, number: int) -> tuple[Proposal, Approval | N
 
 
 def next_row(conn: Connection, action: str, arguments: Mapping[str, Any]) -> int:
-    """Return the number of the first row that an action would add to its table, or of the period that it closes."""
+    """Return the number of the first row an action would add to its table, or of the period it would close."""
     table = metadata.tables[BY_ACTION[action].table]
     if table is period:
         return row_number(arguments["period"])
@@ -298,7 +298,7 @@ def check_second_person(conn: Connection, item: Proposal) -> None:
 
 
 def session_role(conn: Connection) -> str | None:
-    """Return the role that this session logged in as (PostgreSQL); None on SQLite, which has no roles."""
+    """Return this session's login role on PostgreSQL; None on SQLite, which has no roles."""
     if conn.dialect.name == "sqlite":
         return None
     return str(conn.execute(text("SELECT session_user::text")).scalar_one())

@@ -94,7 +94,7 @@ class Decider:
 class Concentration:
     """Output, day and user that decide most of a period's credits, and the number of its outputs with a weight.
 
-    `credit_micro` is without the credits that the limits on users leave out. `user` is None if the log names nobody.
+    `credit_micro` is without the credits beyond the limits on users. `user` is None if the log names nobody.
     """
 
     outputs: int
@@ -105,7 +105,7 @@ class Concentration:
 
 
 def concentration(conn: Connection, period: str) -> Concentration | None:
-    """Return what decides most of a period's credits; None if no output distributes any.
+    """Return the output, day and user behind most of a period's credits; None if no output distributes any.
 
     Weights tell it, because an output distributes all of its weight, as far as limits on users let it. Outputs with
     reversed credits do not count.

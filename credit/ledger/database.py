@@ -1,7 +1,7 @@
 """Opening a ledger: URLs, transactions, snapshots, locks.
 
 `Ledger.write` lets in one writer at a time on both engines (SQLite's BEGIN IMMEDIATE, PostgreSQL's advisory lock
-held until commit), so that ids and the hash chain need no retries. `Ledger.read` sees one moment of the ledger
+held until commit), so ids and the hash chain need no retries. `Ledger.read` sees one moment of the ledger
 throughout. Errors of a database driver become errors of `credit.errors`, without the password.
 """
 

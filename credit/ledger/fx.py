@@ -1,7 +1,7 @@
 """Rates of exchange, each given by a person with its day and source.
 
 **The rate of a period**, for a pair, is the latest version for the last day of the period with a rate. The rates of a
-closed period stay as they are, so that its conversions can be computed again. The database keeps both rules.
+closed period stay as they are, so its conversions can be computed again. The database keeps both rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guarded actions: those that the ledger can be told to let happen only with the approval of a second person.
+"""Guarded actions: those for which a ledger can demand the approval of a second person.
 
 `GUARDS` is the one table of them: an action, the table whose new (or closed) rows are its effect, and the number of
 such a row. The rules of the database and the checks of `verify` come from it. `credit.approval.actions` has a row of

@@ -2,11 +2,11 @@
 
 All transactions and seals are leaves of one tree (`merkle`), in the order of writing: each seal says after which
 transaction it was written, and the seals from before heads come first. A leaf is the hash by which its chain knows the
-row. So a change of any column of any row moves every later head, whatever was hashed anew.
+row. So a change of any column of any row moves every later head, even if all was hashed anew.
 
 A head is a checkpoint as public transparency logs have it (c2sp.org/tlog-checkpoint): the ledger's name, the number of
-leaves, their root, and a line with the time. The ledger records the heads that it signed, and nothing trusts these:
-whoever rewrites the ledger rewrites them too. Only a head kept elsewhere tells.
+leaves, their root, and a line with the time. The ledger records the heads it signed, and nothing trusts these: a forger
+of the ledger rewrites them too. Only a head kept elsewhere tells.
 """
 
 from __future__ import annotations

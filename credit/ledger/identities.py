@@ -1,8 +1,8 @@
-"""Identities of calls: what tells that two records are of one call, whatever their loggers, files and runs.
+"""Identities of calls: the signs that two records are of one call, whatever their loggers, files and runs.
 
 A call is known by the id of its response, by its span in a trace, and by the id of its request. `call_identity` keeps
 each of these for one output. Tracers also write spans within spans for one call (of a framework and of its client,
-say): the innermost is the call, and the others hold it. `span_link` keeps the spans, so that a span in one file can tie
+say): the innermost is the call, and the others hold it. `span_link` keeps the spans, so a span in one file can tie
 two calls in others.
 """
 
@@ -178,7 +178,7 @@ def _climb(span: Span, parents: dict[Span, Span]) -> Iterator[Span]:
 def calls_within(conn: Connection, around: dict[Span, list[Span]]) -> dict[Span, set[Span]]:
     """Return the calls that spans hold; a span without any is left out.
 
-    Of spans that hold one another, which only broken logs have, the first by its id is the call.
+    In broken logs spans can hold one another; then the first by its id is the call.
 
     Args:
         conn: the ledger.

@@ -1,6 +1,6 @@
 """The journal: balanced transactions, each posted once, in a chain of hashes; and the one join that reads them.
 
-Python checks a posting first, so that messages name it. The database has the last word (`rules`).
+Python checks a posting first, so messages name it. The database has the last word (`rules`).
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ _quoted = json.encoder.encode_basestring_ascii
 def chain_hash(header: HashedFields, entries: Iterable[tuple[str, str, int]]) -> str:
     """Return the hash of a transaction: SHA-256 of a JSON array of its fields and of its entries in order.
 
-    JSON in ASCII is unambiguous: strings are quoted and escaped, so that no field runs into the next one.
-    Entries are (account key, commodity, amount).
+    JSON in ASCII is unambiguous: strings are quoted and escaped, so no field runs into the next one. Entries are
+    (account key, commodity, amount).
     """
     return _chain_hash(header, _entries_json(entries))
 

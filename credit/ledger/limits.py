@@ -8,7 +8,7 @@ what is beyond the limits. Neither the order nor the chunks of outputs matter:
 - **A user's day.** If what is left distributes more than the limit, each output counts for its part of the limit,
   rounded down. Outputs without a user have no such limit.
 
-What an earlier close has counted of a day is used up. The limits stand in the policy of each compute run.
+The part of a day that an earlier close counted is used up. The limits stand in the policy of each compute run.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class UserOutput:
 
 @dataclass(frozen=True, slots=True)
 class LimitedOutput:
-    """An output that counts for less than its weight: a repeat, or one of too many of its user's day."""
+    """An output worth less than its weight: a repeat, or one of too many of its user's day."""
 
     output: UserOutput
     counted_micro: int
@@ -65,12 +65,12 @@ class LimitedOutput:
 
     @property
     def lost_micro(self) -> int:
-        """Micro-credits that it does not distribute."""
+        """Micro-credits it does not distribute."""
         return self.output.weight_micro - self.counted_micro
 
 
 def limit_outputs(items: Iterable[UserOutput]) -> Iterator[LimitedOutput]:
-    """Yield the outputs that are beyond their limits; all outputs of each user and day must be among `items`."""
+    """Yield the outputs beyond their limits; all outputs of each user and day must be among `items`."""
     days: dict[tuple[Limits, str, str], list[UserOutput]] = {}
     for item in items:
         days.setdefault((item.limits, item.day, item.user), []).append(item)
@@ -90,7 +90,7 @@ def limit_outputs(items: Iterable[UserOutput]) -> Iterator[LimitedOutput]:
 
 
 def _capped(own: list[UserOutput], left_micro: int) -> Iterator[LimitedOutput]:
-    """Yield the outputs of one user and day that share what is left of the limit, period by period."""
+    """Yield the outputs of one user and day that share the rest of the limit, period by period."""
     for period in sorted({item.period for item in own}):
         found = [item for item in own if item.period == period]
         total = sum(item.weight_micro for item in found)
@@ -105,7 +105,7 @@ def _capped(own: list[UserOutput], left_micro: int) -> Iterator[LimitedOutput]:
 def limited_outputs(
     conn: Connection, period: str, changes: Mapping[str, Any] | None = None
 ) -> dict[int, LimitedOutput]:
-    """Return the outputs of a period that are beyond their limits, by id.
+    """Return the outputs of a period beyond their limits, by id.
 
     Args:
         conn: from `Ledger.read` or `Ledger.write`.

@@ -1,4 +1,4 @@
-"""Payouts: money that a close decided to pay, the batches in which it leaves, and the bank's results.
+"""Payouts: the money of a close to be paid, its batches, and the bank's results.
 
 | step | from | to | status of the payout |
 |---|---|---|---|
@@ -8,7 +8,7 @@
 | the money came back | `money:external` | `money:payout:<provider>` | failed |
 
 Each step is a transaction of the ledger and an event of the payout. The database refuses an event out of its turn, and
-a status other than that of the last event. A failed payout may leave again, in a new batch. Nothing leaves twice: only
+a status that differs from the last event's. A failed payout may leave again, in a new batch. Nothing leaves twice: only
 pending and failed payouts can be exported, and one writer at a time decides.
 """
 
@@ -159,7 +159,7 @@ def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payou
 def next_batch(conn: Connection, now: datetime) -> NewBatch:
     """Return the identity of the next batch.
 
-    Its reference carries the head of the chain, so that batches of two ledgers never share one.
+    Its reference carries the head of the chain, so batches of two ledgers never share one.
     """
     serialise_writers(conn)
     number = next_id(conn, payout_batch)  # safe: one writer at a time, and the batch follows in this transaction

@@ -1,4 +1,4 @@
-"""Purges: texts of outputs that are done with go, and everything that was computed from them stays.
+"""Purges: texts of finished outputs go, and all numbers computed from them stay.
 
 A purge empties prompt, messages and completion of each output before a day that was valued or taken out as unvalued,
 and deletes the salt of its content hash. The hash itself stays, sealed with the output's file. Without the salt nobody
@@ -21,7 +21,7 @@ from credit.ledger.values import is_storable, utc_text
 
 
 def purgeable_count(conn: Connection, before: date) -> int:
-    """Count the outputs that a purge would empty."""
+    """Count the outputs a purge would empty."""
     return int(conn.execute(select(func.count()).select_from(output).where(_purgeable(before))).scalar_one())
 
 

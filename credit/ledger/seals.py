@@ -153,7 +153,7 @@ def row_number(key: str | int) -> int:
 def row_sha256(conn: Connection, table_name: str, row: Mapping[Any, Any]) -> str:
     """Return the SHA-256 of a row's content and of the rows inside it.
 
-    Empty columns are left out, so that a column added later changes no hash of older rows.
+    Empty columns are left out, so a column added later changes no hash of older rows.
     """
     said = {
         str(name): value for name, value in row.items() if value is not None and (table_name, str(name)) not in _DERIVED

@@ -1,6 +1,6 @@
 """Signing keys: the history of the keys for heads and exports. The ledger keeps public keys alone.
 
-One key is active at a time. A rotation names the next key under a signature by the one before, so that trust in the old
+One key is active at a time. A rotation names the next key under a signature by the one before, so trust in the old
 key reaches the new one. A revoked key counts no more, and names nobody.
 """
 

@@ -62,7 +62,7 @@ def _check_stored(result: CursorResult[Any], table: Table, count: int) -> None:
 
 
 def insert_records(conn: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows that name their columns, and check that all are stored.
+    """Insert rows by the names of their columns, and check that all are stored.
 
     Raises:
         IntegrityError: the database stored others or none.

@@ -1,8 +1,8 @@
 """Contract terms of a provider in one currency, in versions; no version is ever edited.
 
-**The terms of a day** are those of the latest version that covers it. So terms without an end give way to a version
-that begins later, for as long as that one lasts. Any other overlap is refused, unless the new version supersedes. No
-new version begins in a closed period.
+**The terms of a day** are those of the latest version that covers it. So terms without an end give way to a later
+version, for as long as this one lasts. Any other overlap is refused, unless the new version supersedes. No new version
+begins in a closed period.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Unvalued outputs: a person takes out an output that can never be valued, with a reason, so that a period can close.
+"""Unvalued outputs: a person takes out an output that can never be valued, with a reason, so a period can close.
 
 Taking an output out posts its weight to the account `credits:unvalued` in the period in which it counts; nobody earns
 it, and pools are divided by what the other outputs gave. The posting's memo is the reason. Restoring an output reverses

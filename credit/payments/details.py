@@ -131,7 +131,7 @@ def _checked(name: str, value: str) -> str:
         if not re.fullmatch(r"[A-Z]{2}", value):
             raise InvalidRequestError("country is not an ISO 3166 code of two letters, such as DE")
     if name == "receiver" and value not in {"person", "institution"}:
-        raise InvalidRequestError("receiver is person or institution")
+        raise InvalidRequestError("receiver must be person or institution")
     if name in {"email", "paypal"} and not _EMAIL.fullmatch(value):
         raise InvalidRequestError(f"{name} is not an email address")
     if len(value) > _LONGEST.get(name, 140):

@@ -120,7 +120,7 @@ def _read(path: Path) -> Iterator[_Row]:
         seen[item.payout_id] = item.place
         yield item
     if empty:
-        raise InputError(f"{path} holds no results")
+        raise InputError(f"{path} holds no results; give it a line for each payout: {', '.join(COLUMNS)}")
 
 
 def _row(row: Row) -> _Row:

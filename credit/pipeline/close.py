@@ -97,7 +97,7 @@ class ClosePolicy:
         if self.house not in get_args(HousePolicy):
             raise InvalidRequestError(f"house is {self.house!r}; it must be one of {get_args(HousePolicy)}")
         if self.grace_days < 0:
-            raise InvalidRequestError(f"a grace of {self.grace_days} days makes no sense; it is at least 0")
+            raise InvalidRequestError(f"a grace of {self.grace_days} days ends before the period; give 0 or more")
         if not 0 <= self.min_fidelity <= 1:
             raise InvalidRequestError(f"a fidelity of {self.min_fidelity} is not between 0 and 1, the noise ceiling")
         if self.unvalidated != self.unvalidated.strip() or not self.unvalidated.isprintable():
@@ -228,7 +228,7 @@ def _check_ready(conn: Connection, period: str, policy: ClosePolicy) -> int:
     earlier = unclosed_before(conn, period)
     if earlier:
         raise LedgerError(f"period {earlier[0]} is still open; close it first: credit close {earlier[0]}")
-    # An output of weight 0 earns nothing, so that it holds nothing up.
+    # An output of weight 0 earns nothing, so it holds nothing up.
     pending = pending_count(conn, through=period, weighty=True)
     if pending and not policy.leave_pending:
         late = pending - pending_count(conn, since=period, through=period, weighty=True)

@@ -74,7 +74,7 @@ def divide(
         sharing = {key: micro for key, micro in credited.items() if known[key].kind == "provider"}
         if any(credited.values()) and not any(sharing.values()) and any(pool.net_minor for pool in money):
             raise LedgerError(
-                f"no provider earned credits in {period}, so that nothing can be redistributed;"
+                f"no provider earned credits in {period}, so nothing can be redistributed;"
                 " close with --house return or --house escrow"
             )
     on_hold: dict[str, dict[str, int]] = {}

@@ -97,7 +97,7 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
     Raises:
         LockHeldError: another run is at work on this ledger.
         LedgerError: a provider of the index is not in the ledger, or there is no index for the outputs.
-        MismatchError: the model is not that of the index.
+        MismatchError: the model differs from the index's.
         IntegrityError: a file of the index was changed.
     """
     report = ComputeReport()

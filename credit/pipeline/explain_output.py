@@ -65,7 +65,7 @@ def explain_logged_output(
     Raises:
         LedgerError: there is no such output, its text was purged, or the index is gone.
         InputError: data is needed and missing, or is incomplete.
-        MismatchError: the data or model is not that of the index.
+        MismatchError: the data or model differs from the index's.
     """
     with workspace.open() as ledger, ledger.read() as conn:
         stored = output_called(conn, name)

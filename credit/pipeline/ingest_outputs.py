@@ -121,7 +121,7 @@ def _report_unchanged(reading: Reading, before: FileReading) -> IngestReport:
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of what became of the records of a file."""
+    """Counts of a file's records, by outcome."""
 
     accepted: int = 0
     duplicates: int = 0

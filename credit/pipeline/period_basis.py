@@ -1,9 +1,9 @@
 """Credits that depend on a whole period: sums over it, and limits on one user's outputs.
 
 `credit compute` posts the credits of each output by itself, because the other outputs are known only after the period.
-The close adds the measures up where the policy says so, takes back what is beyond the limits, and posts the difference
-as one transaction. Pools, statements and reports then read one set of entries. All credits together are the weight of
-the outputs, less what the limits leave out: that goes back to where credits are issued, and nobody gets it.
+The close adds the measures up where the policy says so, takes back the credits beyond the limits, and posts the
+difference as one transaction. Pools, statements and reports then read one set of entries. All credits together are the
+weight of the outputs, less the part beyond the limits: it goes back to the issued credits, and nobody gets it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from credit.text import counted
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Micro-credits that a close moves.
+    """Micro-credits moved by a close.
 
     Attributes:
         by_group: moved to each group or, negative, from it, by sums and limits together.
@@ -60,7 +60,7 @@ def is_of(group: Group) -> pl.Expr:
 
 
 def moved_credits(conn: Connection, books: Path | None, period: str) -> Moves:
-    """Return the micro-credits that the close of a period moves; mostly none.
+    """Return the micro-credits moved by the close of a period; mostly none.
 
     Raises:
         LedgerError: the score books are needed and not at hand.

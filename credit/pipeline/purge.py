@@ -1,4 +1,4 @@
-"""Retention: texts of outputs that are done leave the ledger, and old quarantined records leave the disk."""
+"""Retention: texts of finished outputs leave the ledger, and old quarantined records leave the disk."""
 
 from __future__ import annotations
 

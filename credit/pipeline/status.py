@@ -77,7 +77,7 @@ def overview(conn: Connection, *, now: datetime, waiting_days: int = WAITING_DAY
 def _red_flags(
     conn: Connection, periods: tuple[PeriodOverview, ...], now: datetime, waiting_days: int
 ) -> tuple[RedFlag, ...]:
-    """Return the red flags that hold back payouts which could leave."""
+    """Return the red flags that hold back payouts ready to leave."""
     waiting = [item.period.id for item in periods if item.payouts.get("pending") or item.payouts.get("failed")]
     payouts = [item for name in waiting for retry in (False, True) for item in payable_payouts(conn, name, retry=retry)]
     payees = {item.provider for item in payouts}
@@ -129,7 +129,7 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
         if item.payouts.get("failed"):
             yield from _exports(conn, name, retry=True)
         if item.payouts.get("exported"):
-            yield f"credit pay confirm FILE, of what the bank says of {name}"
+            yield f"credit pay confirm FILE, with the bank's results of {name}"
 
 
 def _exports(conn: Connection, period: str, *, retry: bool) -> Iterator[str]:

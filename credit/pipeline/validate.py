@@ -81,7 +81,7 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     `request.work` keeps the retrainings: the next run resumes, and more halves or seeds add to them.
 
     Raises:
-        InputError: the ledger has no outputs of this model, or the data is not that of the index.
+        InputError: the ledger has no outputs of this model, or the data differs from the index's.
         InvalidRequestError: the recipe makes no sense.
         LockHeldError: another validation is at work in the same folder.
     """

@@ -62,7 +62,7 @@ def ledger_key(workspace: Workspace, conn: Connection, file: Path | None = None)
 
 
 def check_key(conn: Connection, key: PseudonymKey) -> None:
-    """Refuse a key other than that of the newest output: one user would be two, and one call logged again another."""
+    """Refuse any key but the newest output's: one user would be two, and one call logged again another."""
     newest = last_pseudonym(conn)
     if newest and key_id(newest) != key.id:
         raise LedgerError(

@@ -1,4 +1,4 @@
-"""A period's books in the language of beancount, so that anybody can check them with another program than ours.
+"""A period's books in the language of beancount, so anybody can check them with another program than ours.
 
 They hold the period's money transactions, the balances before it, and an assertion of every balance after it:
 `bean-check` recomputes all of them. Signs are beancount's: debts are negative. Credits are not money and stay out.

@@ -1,6 +1,6 @@
-"""Causes of a provider's credits: the users, prompts and days that they came from, each with its share.
+"""Causes of a provider's credits: the users, prompts and days behind them, each with its share.
 
-Credits are those of each output by itself, less what the limits on users leave out. A policy that sums over the period
+Credits are those of each output by itself, less those beyond the limits on users. A policy that sums over the period
 moves them afterwards among providers; that belongs to no single output.
 """
 

@@ -119,7 +119,7 @@ def share_chart(
     """Return the bars of a period's shares: the providers with most credits, all others, the house.
 
     The longest bar or interval of a single provider fills the chart. All others together, or the house, may earn many
-    times as much: their bar is cut then, so that the providers' own stay readable.
+    times as much: their bar is cut then, so the providers' own stay readable.
 
     Args:
         credit_micro: micro-credits by provider's key.

@@ -4,8 +4,7 @@ A folder is written beside its place, made durable and renamed: it is whole or a
 bytes, and leaves the folder as it is.
 
 A signed folder has four files more: a signed list of all files, the statement's place in the ledger's tree with the
-signed head, the proof that this head extends the one of the provider's statement before, and the script that checks all
-of it.
+signed head, a proof that this head extends the one of the provider's statement before, and a script to check it all.
 """
 
 from __future__ import annotations
@@ -189,7 +188,7 @@ def _delete_leftovers(out: Path) -> None:
 
 
 def _spill(rows: pl.DataFrame, staged: Mapping[str, Path]) -> None:
-    """Append a book's rows with credit to a file of each provider, so that one book at a time is in memory."""
+    """Append a book's rows with credit to a file of each provider, so one book at a time is in memory."""
     credited = rows.filter((pl.col("credit_micro") > 0) & pl.col("provider").is_in(list(staged)))
     for (key,), own in credited.partition_by("provider", as_dict=True).items():
         with (staged[str(key)] / _SPILL).open("ab") as file:

@@ -176,7 +176,8 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
             rows.append({**balance, **body["provider"], "provider": item.provider, "status": status})
     if paid:
         provider, currency = min(paid)
-        raise IntegrityError(f"the payout of {period} to {provider} in {currency} stands in no statement")
+        where = f"the payout of {period} to {provider} in {currency}"
+        raise IntegrityError(f"{where} stands in no statement; run credit verify")
     return pl.DataFrame(
         {name: [row[name] for row in rows] for name in PAYOUT_COLUMNS}, schema=dict.fromkeys(PAYOUT_COLUMNS, pl.String)
     )

@@ -88,7 +88,7 @@ class ValuationMethod:
 class AttributionView:
     """Everything on the attribution page.
 
-    `pending` counts outputs of the month that are not valued yet, `unvalued` those that never can be. `alike` names
+    `pending` counts outputs of the month without a value so far, `unvalued` those that never get one. `alike` names
     pairs of providers with shares that cannot be told apart. `covers_attribution` is as in `Totals`.
     """
 

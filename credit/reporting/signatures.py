@@ -35,7 +35,7 @@ _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 
 @dataclass(frozen=True, slots=True)
 class LedgerProof:
-    """Proof that a statement is leaf `leaf` (from 0) of the tree under `head`, which extends one of `extends` leaves.
+    """Proof of a statement as leaf `leaf` (from 0) of the tree under `head`, which extends one of `extends` leaves.
 
     `inclusion` and `extension` are the texts of the two files; `extends` is 0, and `extension` empty, at first.
     """
@@ -168,7 +168,7 @@ def verify_folder(folder: Path, keys: Sequence[Ed25519PublicKey], *, before: Pat
     Args:
         folder: the folder.
         keys: the issuer's public keys, received by another way than the folder.
-        before: an earlier folder, or a file with a head that was kept.
+        before: an earlier folder, or a file with a head kept from before.
 
     Raises:
         InputError: there is no such folder.

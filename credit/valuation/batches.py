@@ -66,7 +66,7 @@ class PaddedBatch:
 def plan_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     """Group sequences into batches of at most `tokens_per_batch` tokens, padding included; return their positions.
 
-    Sequences are sorted by length, ties by position, so that the same lengths give the same plan. A sequence longer
+    Sequences are sorted by length, ties by position, so the same lengths give the same plan. A sequence longer
     than the budget is a batch of its own.
     """
     # By length: a batch of like lengths has little padding.
@@ -165,7 +165,7 @@ def gradient_batches(
 ) -> Iterator[tuple[list[int], Gradients]]:
     """Yield the projected gradients of all examples, each once, in batches of windows of like length.
 
-    A non-finite gradient leaves those of the other examples in its batch as they are: losses are summed, so that no
+    A non-finite gradient leaves those of the other examples in its batch as they are: losses are summed, so no
     example enters the gradient of another. On a GPU a batch is yielded after the next has been launched.
 
     Args:
@@ -221,7 +221,7 @@ class Download:
 
 
 def one_behind(items: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yield items; on a GPU each one after the next was launched, so that the device never waits for the host."""
+    """Yield items; on a GPU each one after the next was launched, so the device never waits for the host."""
     waiting: list[T] = []
     for item in items:
         waiting.append(item)

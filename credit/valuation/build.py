@@ -69,7 +69,7 @@ class Checkpoint:
     """A further checkpoint of a model, or the model of another seed.
 
     Attributes:
-        load: loads the checkpoint; called late, so that one checkpoint at a time is in memory.
+        load: loads the checkpoint; called late, so one checkpoint at a time is in memory.
         weight: weight of its influence; the index's own model weighs 1.
     """
 

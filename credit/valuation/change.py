@@ -130,7 +130,7 @@ def _subtractions(leaving: Sequence[Member], moved: NDArray[np.int64], settings:
     """Return the destinations of leaving examples: rows that stay, because other groups share the examples.
 
     Raises:
-        ValuationError: such a row is not stored exactly, so that nothing can be subtracted from it.
+        ValuationError: such a row is not stored exactly, so nothing can be subtracted from it.
     """
     first = np.cumsum([0, *(len(member.shares) for member in leaving)], dtype=np.int64)
     row = moved[[old for member in leaving for old in member.old_rows]]

@@ -27,7 +27,7 @@ def template_messages(messages: Sequence[Message]) -> list[ChatMessage]:
 
 
 def template_arguments(output: LoggedOutput) -> dict[str, object]:
-    """Return what the template gets beside the messages of an output, such as `tools`.
+    """Return the template's further input beside the messages of an output, such as `tools`.
 
     Raises:
         InputError: they are no JSON object.
@@ -72,6 +72,6 @@ def with_thoughts(prompt: str, output: LoggedOutput, template: str, render: Call
 
 
 def without_open_mark(before: str, completion: str) -> str:
-    """Return a completion without the mark that opens its thoughts, if the text before it ends with that mark."""
+    """Return a completion without the mark that opens its thoughts, if the text before it ends with the mark."""
     opening = next((mark for mark, _ in THOUGHT_MARKS if before.rstrip().endswith(mark)), None)
     return completion if opening is None else completion.removeprefix(f"{opening}\n")

@@ -46,7 +46,7 @@ class Statistic(Protocol):
         ...
 
     def flush(self) -> None:
-        """Add waiting gradients now. Called at fixed places, so that sums do not depend on when they are read."""
+        """Add waiting gradients now. Called at fixed places, so sums do not depend on when they are read."""
         ...
 
     def sums(self) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def check_adapter_weights(folder: object, file: Any, known: Iterable[str]) -> No
 
 
 def check_model(folder: object, module: nn.Module, dtype: torch.dtype) -> None:
-    """Run a model on two short texts that differ in the last token, and refuse it if that cannot be valued.
+    """Run a model on two short texts with another last token, and refuse it if it cannot be valued.
 
     Args:
         folder: the model, for messages.

@@ -84,7 +84,7 @@ def encode_training(
         records: the training data.
         encoder: the model's encoder.
         length: predictions of an example, at most.
-        unusable: takes the errors of records that the encoder refuses or that have nothing to predict. Without it, a
+        unusable: takes the errors of records the encoder refuses, or with nothing to predict. Without it, a
             refused record is an error, and a Python warning counts the others.
 
     Raises:

@@ -27,7 +27,7 @@ PANEL_COLUMNS = {"cpu": 256, "cuda": 1024}
 class WindowCut:
     """Cut of a batch's windows into examples: cells of positions, and the example of each cell.
 
-    Its tensors are made once for a batch, so that no layer has to wait for the device.
+    Its tensors are made once for a batch, so no layer has to wait for the device.
 
     Attributes:
         length: positions of a cell.
@@ -48,7 +48,7 @@ class WindowCut:
 def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: WindowCut) -> Tensor:
     """Return the projected gradient of each example of cut windows.
 
-    An example has the terms of its own positions, so that the examples of a window sum to its gradient.
+    An example has the terms of its own positions, so the examples of a window sum to its gradient.
 
     Args:
         x: projected inputs (N, T, R).

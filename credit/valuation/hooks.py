@@ -63,7 +63,7 @@ class _Use:
 class ModelTap:
     """Context that shows both sides of a model's watched layers: inputs x and output gradients δ.
 
-    Inside, the model is in evaluation mode and all its parameters are frozen, so that no weight gradient is formed. On
+    Inside, the model is in evaluation mode and all its parameters are frozen, so no weight gradient is formed. On
     exit, also by an exception, hooks, `requires_grad` flags and the training modes of all modules are as before.
 
     Args:
@@ -264,7 +264,7 @@ class GradientTap(ModelTap):
         return [self._sink(layer, px, cut) for layer, px in zip(layers, projected, strict=True)]
 
     def _project_inputs(self, x: Tensor, sides: Sequence[Tensor | None]) -> list[Tensor]:
-        """Project inputs for all layers that see them in one product, which reads them once."""
+        """Project inputs for all layers that share them in one product, to read them once."""
         different = {id(side): side for side in sides if side is not None}
         projected: dict[int, Tensor] = {}
         if different:

@@ -152,7 +152,7 @@ class AttributionIndex:
         """Return the share (of 1) of each checkpoint's index, that index by itself, and its model.
 
         Raises:
-            MismatchError: a model is not that of the index, or was not given.
+            MismatchError: a model differs from the index's, or was not given.
         """
         self.check_model(model)
         found: list[tuple[float, AttributionIndex, Task]] = [(1.0, self, model)]
@@ -396,7 +396,7 @@ def _load_models(
         if not place.is_dir():
             raise ValuationError(
                 f"{place}, a model that {folder} was built with, is not there any more; say where it was moved with "
-                "--model DIR, for each that was"
+                "--model DIR, once for each model that moved"
             )
         model = load_model(place, dtype=dtype, device=device)
         if model.model_sha256 != manifest.model_sha256:

@@ -94,7 +94,7 @@ def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice
             watched[name] = model.get_submodule(name)
             shapes.append(replace(shape, is_head=name in heads))
     if not watched:
-        raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch")
+        raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch; choose others with --layers")
     skipped = _skipped(model, watched, replaced, by_default=not patterns)
     return LayerChoice(watched, tuple(shapes), skipped)
 

@@ -249,7 +249,7 @@ class Manifest:
 
 
 def _settings_content(settings: IndexSettings) -> dict[str, Any]:
-    """Return settings by name. A later one is left out at its default, so that indexes from before keep their names."""
+    """Return settings by name. A later one is left out at its default, so indexes from before keep their names."""
     content = asdict(settings)
     if settings.template_date == TEMPLATE_DATE:
         del content["template_date"]

@@ -160,7 +160,7 @@ class ModuleTask:
     def _check_loss(self, first: TensorSample, second: TensorSample) -> None:
         """Refuse a mean, torch's default, and any other loss with examples that depend on each other.
 
-        Influence would silently be that of other losses, which change with the batch. A loss with random numbers passes
+        Influence would silently be that of other losses, different in every batch. A loss with random numbers passes
         unchecked.
         """
         with _evaluating(self.module), torch.no_grad():

@@ -164,7 +164,7 @@ def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[W
 def _seconds_per_token(
     run: Callable[[Sequence[WindowExamples]], None], typical: Sequence[WindowExamples], device: torch.device
 ) -> tuple[float, Sequence[WindowExamples]]:
-    """Time growing batches; return the seconds for a token of the last that fits into memory, and that batch."""
+    """Time growing batches; return the seconds for a token of the last one to fit into memory, and this batch."""
     count, rate, tried = 1, 0.0, typical[:1]
     spent = 0.0
     for _ in range(20):

@@ -184,7 +184,7 @@ class SideSpec:
 def orthonormal_rows(rank: int, width: int, seed: int) -> Tensor:
     """Draw `rank` orthonormal rows of length `width`, uniformly, from a seed: (rank, width) float64.
 
-    The draw is in float64 on the CPU, so that a seed means the same rows on every device.
+    The draw is in float64 on the CPU, so a seed means the same rows on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(width, rank, generator=generator, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """Changes of a finished index: an update adds data, a withdrawal takes a provider out exactly.
 
-Rows and curvature are sums over examples, so that a change is an addition or a subtraction. An update costs the
+Rows and curvature are sums over examples, so a change is an addition or a subtraction. An update costs the
 gradients of the new examples, a withdrawal those of the withdrawn ones. New files lie beside the old ones until the
 manifest is replaced; an interrupted change leaves the index as it was.
 
@@ -284,7 +284,7 @@ def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOp
     """Change an index and those of its checkpoints. All of it counts once the manifest of the index is written.
 
     Raises:
-        MismatchError: an example is finite in some models only, so that the indexes would have different rows.
+        MismatchError: an example is finite in some models only, so the indexes would have different rows.
     """
     if options.announce:
         writer = IndexWriter(model, index.folder, index.manifest, change, options)

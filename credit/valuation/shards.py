@@ -66,7 +66,7 @@ def encode_rows(rows: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """Encode each layer's rows (R, D) to be stored.
 
     fp32 keeps float32 or better as it is; bf16 rounds to 8 bits of mantissa. int8 has a scale in bf16 for each block of
-    64 entries of a row, the largest entry over 127, so that an entry's error is at most half a scale. One scale for the
+    64 entries of a row, the largest entry over 127, so an entry's error is at most half a scale. One scale for the
     whole row would do for hidden layers, but not for a head, with frequent and rare tokens in one row.
     """
     if dtype == "fp32":

@@ -100,8 +100,8 @@ class Segment:
 
     A layer's gradient is a sum over the window's positions. A segment has the terms of the positions that predict its
     tokens; the first of a window also has the context's. So the segments of a window sum to its gradient. In the output
-    head a segment's terms are the gradient of its own loss. In lower layers they are the gradient that passes through
-    its positions, which later tokens contribute to. Borders lie at multiples of `length` positions.
+    head a segment's terms are the gradient of its own loss. In lower layers they are the gradient through its
+    positions, with a part of later tokens. Borders lie at multiples of `length` positions.
     """
 
     window: Window
@@ -155,7 +155,7 @@ def window_of(example_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OutputReading:
-    """Windows of an output, and in words what they lack of the context in which the model wrote it; mostly nothing."""
+    """Windows of an output, and in words the context they lack of the model's own; mostly none."""
 
     windows: list[Window]
     shortage: str = ""
@@ -292,7 +292,7 @@ class Encoder:
         return self.read_output(output, echo).windows
 
     def read_output(self, output: LoggedOutput, echo: int = 0) -> OutputReading:
-        """Return the windows of a logged output, and what they lack of its context; see `output`.
+        """Return the windows of a logged output, and the context they lack; see `output`.
 
         Tokens that repeat at least `echo` tokens in a row of the prompt are marked; 0 marks none. What repeats the
         model's own thoughts is no echo.
@@ -387,7 +387,7 @@ class Encoder:
         return ids
 
     def _continuation(self, before: str, text: str) -> tuple[list[int], str]:
-        """Return the tokens of a text that continues another, and the text after which it was tokenised.
+        """Return the tokens of a text after another, and the text before it when it was tokenised.
 
         Many tokenizers take the beginning of a text for that of a word: alone, "bour" after "har" would get the token
         of " bour". So both are tokenised together. Where that changes the tokens of the first (its end and the

@@ -297,7 +297,7 @@ class IndexWriter:
         return self._store(unit, rows.layers, occupied, state)
 
     def _copy_rows(self, unit: Unit, rows: RowSums) -> set[int]:
-        """Add old rows to those of a unit; return the places in the unit that they are added to."""
+        """Add old rows to those of a unit; return their places in the unit."""
         occupied: set[int] = set()
         stop = 0
         for shard in self.before.shards:

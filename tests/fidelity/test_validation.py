@@ -119,7 +119,7 @@ def test_the_log_likelihood_is_minus_the_loss_of_each_completion(certificate, ou
 
 def test_other_data_than_the_indexs_is_refused(certificate, records, outputs, laboratory):
     _, index, model = certificate
-    with pytest.raises(InputError, match="baker is in one only"):
+    with pytest.raises(InputError, match=r"baker is a provider of .* not of both"):
         validate(index, model, [r for r in records if r.group.provider != "baker"], outputs, laboratory, recipe="test")
 
 

@@ -51,7 +51,7 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
 
 
 def exchange(response: Record, asked: Asked) -> Exchange:
-    """Return the exchange of a message with what was asked.
+    """Return the exchange of a message and its question.
 
     Raises:
         InputError: it is no whole message.
@@ -61,7 +61,7 @@ def exchange(response: Record, asked: Asked) -> Exchange:
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the message that the events of a stream build.
+    """Build the message from a stream's events.
 
     Raises:
         InputError: the stream ends before its answer does.

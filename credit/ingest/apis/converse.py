@@ -59,7 +59,7 @@ def _schema(tool: Record) -> object:
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the response that the events of a stream build.
+    """Build the response from a stream's events.
 
     Raises:
         InputError: the stream ends before its answer does.

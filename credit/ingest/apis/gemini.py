@@ -89,7 +89,7 @@ def _answer(candidate: Mapping[str, object]) -> Answer:
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the response that the pieces of a stream are of.
+    """Return the response made of a stream's pieces.
 
     Raises:
         InputError: the stream ends before an answer does.

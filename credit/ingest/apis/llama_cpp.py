@@ -51,7 +51,7 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the response that the pieces of a stream are of.
+    """Return the response made of a stream's pieces.
 
     Raises:
         InputError: the stream ends before its answer does.

@@ -70,7 +70,7 @@ def _asked(request: Record) -> Asked:
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the response that the pieces of a stream are of.
+    """Return the response made of a stream's pieces.
 
     Raises:
         InputError: the stream ends before its answer does.

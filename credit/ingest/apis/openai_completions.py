@@ -82,7 +82,7 @@ def _answer(choice: Mapping[str, object], prompts: Sequence[str], echo: bool) ->
 
 
 def joined(pieces: Sequence[Record]) -> Record:
-    """Return the completion that the pieces of a stream are of.
+    """Return the completion made of a stream's pieces.
 
     Raises:
         InputError: the stream ends before an answer does.

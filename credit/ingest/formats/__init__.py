@@ -37,7 +37,7 @@ class FormatReader(Protocol):
     """Contents of the file of a format.
 
     Attributes:
-        FIELDS: names of the fields that it reads.
+        FIELDS: names of the fields it reads.
     """
 
     @property

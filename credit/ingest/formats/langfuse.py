@@ -3,7 +3,7 @@
 The API writes `startTime`, `traceId` and `model`; exports write `start_time`, `trace_id` and `provided_model_name`, and
 their times are UTC without saying so. An observation of type GENERATION is a call; its input and output may be JSON in
 a text. Langfuse's clients write spans of OpenTelemetry, and a collector may keep those: `otlp` reads them.
-Milliseconds are all that the API has of a time. Finer digits are cut, so that an observation is the same from each.
+Milliseconds are all that the API has of a time. Finer digits are cut, so an observation is the same from each.
 https://api.reference.langfuse.com, https://langfuse.com/docs/api-and-data-platform/features/blob-storage-export-fields
 """
 
@@ -66,7 +66,7 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
 
 
 def _of_trace(record: Mapping[str, object]) -> list[dict[str, object]]:
-    """Return what is nested in a record. A trace names the user of all its observations."""
+    """Return the observations nested in a record. A trace names the user of all of them."""
     users = {name: record[name] for name in _USERS if record.get(name) is not None}
     return [users | item for item in _nested(record)]
 

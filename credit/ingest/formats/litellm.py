@@ -96,7 +96,7 @@ def _response(record: Mapping[str, object], kind: str) -> Mapping[str, object]:
 
 
 def _request(record: Mapping[str, object], kind: str) -> object:
-    """Return what was asked: the request of the proxy's client if it is there, else `messages`."""
+    """Return the question: the request of the proxy's client if it is there, else `messages`."""
     request = record.get("proxy_server_request")
     found = pieces_of(request) if isinstance(request, str) else [request]
     whole = found[0] if found and isinstance(found[0], dict) else {}

@@ -107,7 +107,7 @@ def _is_call(attributes: Mapping[str, object], content: Mapping[str, object]) ->
 
 
 def _content_of_span(record: Mapping[str, object], attributes: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what was asked and answered, where a span has it elsewhere than in the attributes of today."""
+    """Return question and answer, where a span has them elsewhere than in the attributes of today."""
     asked, answered = nested(attributes, "gen_ai.prompt"), nested(attributes, "gen_ai.completion")
     messages: list[object] = []
     choices: list[object] = []

@@ -36,7 +36,7 @@ class PairReader:
 
     @property
     def FIELDS(self) -> frozenset[str]:  # noqa: N802 - as in the other readers
-        """Names of the fields that it reads."""
+        """Names of the fields it reads."""
         return self.api.FIELDS | BESIDE
 
     def matches(self, record: Record) -> bool:
@@ -89,7 +89,7 @@ def matches(record: Mapping[str, object]) -> bool:
 
 
 def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
-    """Return that a call failed, or that its response holds no text.
+    """Return the reason to skip a call: it failed, or its response holds no text.
 
     Raises:
         InputError: it is of no known API.

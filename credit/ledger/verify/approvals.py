@@ -1,4 +1,4 @@
-"""Checks of approvals: every action that needed one has it, from another person, from before it happened."""
+"""Checks of approvals: every action that needed one has it, from another person and from before it happened."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _fault(item: Proposal, decision: Approval) -> str | None:
 
 
 def check_approved(conn: Connection) -> Iterator[Problem]:
-    """Yield each row that needed an approval and has none from before it, and each approval without its rows."""
+    """Yield each row without the earlier approval it needed, and each approval without its rows."""
     rules = [read_row(ApprovalRule, row) for row in conn.execute(select(approval_rule).order_by(approval_rule.c.id))]
     given = [decision for _, decision in proposals(conn) if decision is not None and decision.decision == "given"]
     if not rules and not given:

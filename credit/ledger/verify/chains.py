@@ -141,7 +141,7 @@ def check_seals(conn: Connection) -> Iterator[Problem]:
 
 
 def _out_of_order(place: str, after: int | None, before: int | None, posted: int) -> Iterator[Problem]:
-    """Check the transaction after which a seal was written, against that of the seal before."""
+    """Check that a seal names no earlier transaction than the seal before it."""
     if after is None:
         if before is not None:
             yield Problem(place, "does not say after which transaction it was written, and the seal before does")

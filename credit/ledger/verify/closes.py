@@ -64,9 +64,9 @@ def check_pools(conn: Connection) -> Iterator[Problem]:
 
 
 def check_period_basis(conn: Connection) -> Iterator[Problem]:
-    """Yield each move of a close with accounts of others than earners, or beyond what they have.
+    """Yield each move of a close with accounts of others than earners, or beyond their credits.
 
-    What a close gives back to the issued credits must be what the limits on users leave out.
+    A close must give back to the issued credits exactly the credits beyond the limits on users.
     """
     yield from _uncounted_faults(conn)
     query = (
@@ -82,7 +82,7 @@ def check_period_basis(conn: Connection) -> Iterator[Problem]:
 
 
 def _uncounted_faults(conn: Connection) -> Iterator[Problem]:
-    """Yield each closed period without the credits that the limits on users leave out, or with others."""
+    """Yield each closed period without the credits beyond the limits on users, or with others."""
     kind = TransactionKind.PERIOD_BASIS
     given = journal_sums(
         conn, ledger_txn.c.period_id, where=(ledger_txn.c.kind == kind, account.c.kind == AccountKind.ISSUED)
