@@ -142,7 +142,7 @@ def give(workspace: Workspace, proposal: int) -> None:
     It is refused if you proposed it, or if something else would happen now than was proposed.
 
     \b
-    Example: credit --actor ben approve give 7
+    Example: credit approve give 7
     """
     from credit.approval.proposals import give as approve_it
 
