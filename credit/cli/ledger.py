@@ -152,10 +152,11 @@ def roles(prefix: str) -> None:
 
     An auditor reads, verifies and reports. An operator runs the ledger and proposes, and a payer exports payments;
     neither can approve. An approver approves what another role proposed. The owner of the tables runs the SQL, once and
-    after every upgrade. Only the owner upgrades the ledger and erases personal data.
+    after every upgrade: pipe it to psql --single-transaction -v ON_ERROR_STOP=1 DATABASE. Only the owner upgrades the
+    ledger, erases personal data and purges.
 
     \b
-    Example: credit roles | psql --single-transaction -v ON_ERROR_STOP=1 credit
+    Example: credit roles --prefix books
     """
     from credit.ledger.roles import roles_sql
 
