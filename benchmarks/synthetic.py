@@ -17,7 +17,7 @@ from credit.records import PPM, Group
 from credit.valuation.examples import IndexedExample
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import PROJECTIONS_FILE, IndexSettings, Manifest
+from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, IndexSettings
 from credit.valuation.projection import projected_shape, projections_to_tensors, random_projections
 from credit.valuation.rows import GroupLayout, RowCounts
 from credit.valuation.shards import encode_rows, plan_shards, save_tensors
@@ -34,7 +34,7 @@ def write_index(
     examples: int,
     curvature: str = "none",
     dtype: str = "fp32",
-) -> Manifest:
+) -> IndexManifest:
     """Write an index of `groups` groups with `rows` rows each, `examples` training examples spread evenly over them.
 
     With examples == groups · rows it is a per-example store. The curvature is `none` or `fisher`.
@@ -57,7 +57,7 @@ def write_index(
     counts = np.full(groups * rows, examples // (groups * rows), dtype=np.int64)
     counts[: examples % (groups * rows)] += 1
     per_group = counts.reshape(groups, rows).sum(1)
-    draft = Manifest(
+    draft = IndexManifest(
         name="synthetic",
         model_path=str(model.path),
         model_sha256=model.model_sha256,

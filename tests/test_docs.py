@@ -221,3 +221,30 @@ def test_the_demos_commands_are_those_that_the_demo_types():
     typed = re.findall(r"^\$ credit (\S+)", demo, re.MULTILINE)
     assert typed[:5] == ["init", "providers", "index", "ingest-outputs", "compute"]
     assert {"pool", "close", "report", "export"} <= set(typed)
+
+
+def test_no_two_classes_have_one_name():
+    """A name that stands for two things sends readers to the wrong one."""
+    places: dict[str, list[str]] = {}
+    for path, source in SOURCES.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    "package", [path.parent for path in SOURCES if path.name == "__init__.py"], ids=lambda path: path.name
+)
+def test_a_package_says_in_which_order_to_read_it(package):
+    """Each module once. Modules of a registry stand in its table; those of `credit` itself in docs/architecture.md."""
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
+    source = SOURCES[package / "__init__.py"]
+    named = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(source)) or "")
+    if package == CREDIT:
+        named = re.findall(r"\b(\w+)(?:\.py)?\b", "".join(ARCHITECTURE.split("## The words")[:2]))
+        assert modules <= set(named)
+    elif package.name in {"formats", "apis", "channels"}:
+        assert modules - {"channel"} <= set(re.findall(r"\b\w+\b", source))
+    else:
+        assert {name: named.count(name) for name in modules} == dict.fromkeys(modules, 1)

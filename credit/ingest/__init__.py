@@ -1,8 +1,13 @@
 """Files to records: logged outputs, training data, providers, rates. Bad input is quarantined with file, line, reason.
 
-Reading order: `lines` and `json_documents` cut a file, `files` gives it as rows; `fields` checks their values. `calls`
-is the record that every log format in `formats` is read as. Its texts come from `conversations`, from `exchanges` of
-requests and responses by the APIs in `apis`, and from what tracers keep (`traced`, `attributes`); `spans` and
-`batch_requests` put calls together that a log tells of in pieces. `outputs`, `training`, `providers` and `rates` are
-the readers that others use, `quarantine` keeps the bad records.
+Reading order:
+
+1. Files: `streams` hashes one as it is read, `lines` and `json_documents` cut it, `files` gives it as rows; `fields`
+   checks their values. `quarantine` keeps the bad records.
+2. Logs: every format in `formats` reads `calls`, with texts from `conversations`, from `exchanges` of requests and
+   responses by the APIs in `apis`, and from tracers (`traced`, `attributes`). `spans` and `batch_requests` put calls
+   together from pieces. `outputs` turns calls into outputs, with `pseudonyms` of users.
+3. Training data: `training_files` by `training_forms`, each record with its provider (`training_source`) and what it
+   declares about its use (`declarations`); `training` reads them all.
+4. Tables: `providers`, `rates`.
 """

@@ -100,6 +100,7 @@ class Rule:
 def rules() -> Iterator[Rule]:
     """Yield every rule, in the order of a trigger's tests."""
     yield from _journal_rules()
+    yield from _seal_rules()
     yield from _head_rules()
     yield from _period_rules()
     yield from _term_rules()
@@ -190,6 +191,9 @@ def _journal_rules() -> Iterator[Rule]:
         yield Rule("ledger_txn", "INSERT", message, condition)
     for message, condition in roles.refused_kinds():
         yield Rule("ledger_txn", "INSERT", message, condition, "postgresql")
+
+
+def _seal_rules() -> Iterator[Rule]:
     yield Rule(
         "seal",
         "INSERT",

@@ -50,7 +50,7 @@ class ConfirmReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _ResultRow:
     """A row of a results file, checked without the ledger."""
 
     place: Place
@@ -107,7 +107,7 @@ def confirm_payments(
     return ConfirmReport(outcomes.count("paid"), outcomes.count("failed"), known, outcomes.count("returned"))
 
 
-def _read(path: Path) -> Iterator[_Row]:
+def _read(path: Path) -> Iterator[_ResultRow]:
     seen: dict[str, Place] = {}
     empty = True
     for row in read_csv(path, required=COLUMNS[:2]):
@@ -123,12 +123,12 @@ def _read(path: Path) -> Iterator[_Row]:
         raise InputError(f"{path} holds no results; give it a line for each payout: {', '.join(COLUMNS)}")
 
 
-def _row(row: Row) -> _Row:
+def _row(row: Row) -> _ResultRow:
     texts = {name: str(row.record.get(name, "")).strip() for name in COLUMNS}
     unknown = sorted(row.record.keys() - set(COLUMNS))
     outcome = _OUTCOMES.get(texts["status"].lower())
     # Built before the checks, for their messages need its place; an unknown status is refused below.
-    item = _Row(row.place, texts["payout_id"], outcome or "failed", texts["reference"], texts["reason"])
+    item = _ResultRow(row.place, texts["payout_id"], outcome or "failed", texts["reference"], texts["reason"])
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
     if outcome is None:
@@ -144,7 +144,7 @@ def _items(conn: Connection) -> dict[str, tuple[PayoutBatch, BatchedPayout]]:
     return {item.reference: (one, item) for one in batches(conn) for item in batch_items(conn, one)}
 
 
-def _is_known(row: _Row, item: BatchedPayout) -> bool:
+def _is_known(row: _ResultRow, item: BatchedPayout) -> bool:
     """Return True if the ledger has a result already; refuse one against the record, or one that cannot follow it."""
     for result in item.results:
         if result.outcome == row.outcome:
@@ -164,7 +164,7 @@ def _is_known(row: _Row, item: BatchedPayout) -> bool:
     return False
 
 
-def _check_texts(conn: Connection, row: _Row, item: BatchedPayout) -> None:
+def _check_texts(conn: Connection, row: _ResultRow, item: BatchedPayout) -> None:
     """Refuse texts unfit for a database, and personal data in them: the ledger keeps texts for ever."""
     for name, text in (("reference", row.reference), ("reason", row.reason)):
         if len(text) > _LONGEST or not is_storable(text):
@@ -174,5 +174,5 @@ def _check_texts(conn: Connection, row: _Row, item: BatchedPayout) -> None:
             raise _refusal(row, f"the {name} repeats the provider's {leak}, which must stay erasable; take it out")
 
 
-def _refusal(row: _Row, message: str) -> InputError:
+def _refusal(row: _ResultRow, message: str) -> InputError:
     return InputError(f"{row.place}: {message}; nothing of this file was recorded")

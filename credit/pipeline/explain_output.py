@@ -15,7 +15,7 @@ from credit.ledger.outputs import output_called, valued_by, valuing_policy
 from credit.pipeline.index import open_registered, read_indexed
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import LanguageModel, Manifest
+from credit.valuation import IndexManifest, LanguageModel
 from credit.valuation.explain import ExampleInfluence, explain_output
 from credit.valuation.tokens import window_of
 
@@ -96,7 +96,10 @@ def explain_logged_output(
 
 
 def _texts(
-    manifest: Manifest, model: LanguageModel, records: Sequence[TrainingRecord], examples: Sequence[ExampleInfluence]
+    manifest: IndexManifest,
+    model: LanguageModel,
+    records: Sequence[TrainingRecord],
+    examples: Sequence[ExampleInfluence],
 ) -> dict[str, str]:
     """Return the beginning of each example, word for word from its record, by its id."""
     encoder = model.encoder(manifest.max_length, manifest.settings.template_date)

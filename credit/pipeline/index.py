@@ -29,9 +29,9 @@ from credit.valuation import (
     BuildPlan,
     BuildResult,
     Checkpoint,
+    IndexManifest,
     IndexSettings,
     LanguageModel,
-    Manifest,
     build_index,
     load_model,
     plan_index,
@@ -88,7 +88,7 @@ class IndexRequest:
 class IndexReport:
     """Finished index. `existed`: the same index was there before. `problems`: reasons of quarantined records."""
 
-    manifest: Manifest
+    manifest: IndexManifest
     existed: bool
     quarantined: int
     quarantine_file: Path | None
@@ -319,7 +319,7 @@ def _checkpoints_of(request: IndexRequest) -> list[LanguageModel]:
     return index.load_checkpoints(*moved, dtype=request.dtype, device=request.device)
 
 
-def _check_kept(request: IndexRequest, manifest: Manifest) -> None:
+def _check_kept(request: IndexRequest, manifest: IndexManifest) -> None:
     """Refuse a change that asks for other settings than the index has.
 
     Raises:

@@ -21,7 +21,7 @@ from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.index import read_indexed, register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
-from credit.valuation import AttributionIndex, LanguageModel, Manifest, load_model, read_manifest
+from credit.valuation import AttributionIndex, IndexManifest, LanguageModel, load_model, read_manifest
 from credit.valuation.task import ExampleEncoder
 
 SCRATCH_LEARNING_RATE = 3e-3
@@ -149,7 +149,7 @@ def _by_retraining(
     )
 
 
-def _outputs(workspace: Workspace, manifest: Manifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
+def _outputs(workspace: Workspace, manifest: IndexManifest, model: LanguageModel, count: int) -> list[LoggedOutput]:
     """Draw outputs of a model by the hash of their names: the same ledger always gives the same outputs.
 
     Unvalued outputs, and those without tokens, have no value to check: the draw skips them.

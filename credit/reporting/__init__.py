@@ -1,1 +1,6 @@
-"""Reports: attribution and payouts as tables, CSV, JSON and HTML; statements; each provider's export; books."""
+"""Reports: attribution and payouts as tables, CSV, JSON and HTML; statements; each provider's export; books.
+
+Read in this order: `frames` (the numbers of every report), `causes` (users, prompts and days behind a provider's
+credits), `tables` (text), `charts` and `pages` (HTML), `signatures` and `export` (signed folders for providers),
+`books` (a period for beancount).
+"""

@@ -17,8 +17,8 @@ It works without commands, ledger or money:
 Reading order:
 
 1. `influence`: the whole method as functions on tensors. `projection`, `curvature`, `gradients`: its parts in detail.
-2. `task`, `language_model`, `module_task`: the model and its loss. `tokens`, `losses`: those of text. `eligibility`:
-   which models may be valued.
+2. `task`, `language_model`, `module_task`: the model and its loss. `model_folder`, `eligibility`: refusals of models.
+   `tokens`, `chats`, `losses`: windows, chat templates and losses of text.
 3. `layers`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their gradients.
 4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
 5. `build`, `change`, `writer`, `resume_state`: an index is built, changed and resumed by one writer. `requirements`,
@@ -31,7 +31,7 @@ from credit.valuation.build import BuildPlan, BuildResult, Checkpoint, add_check
 from credit.valuation.index import AttributionIndex
 from credit.valuation.influence import GroupRows, Valuation, summarise
 from credit.valuation.language_model import LanguageModel, load_model
-from credit.valuation.manifest import IndexSettings, Manifest, read_manifest
+from credit.valuation.manifest import IndexManifest, IndexSettings, read_manifest
 from credit.valuation.module_task import ModuleTask, TensorSample
 from credit.valuation.task import Task
 
@@ -41,9 +41,9 @@ __all__ = [
     "BuildResult",
     "Checkpoint",
     "GroupRows",
+    "IndexManifest",
     "IndexSettings",
     "LanguageModel",
-    "Manifest",
     "ModuleTask",
     "Task",
     "TensorSample",

@@ -17,8 +17,8 @@ from credit.valuation.examples import TrainingData, Unusable, encode_training
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     IndexInputs,
+    IndexManifest,
     IndexSettings,
-    Manifest,
     MemberIndex,
     read_manifest,
 )
@@ -37,7 +37,7 @@ LOCK_FILE = ".lock"
 class BuildResult:
     """Result of a build: the manifest, and `existed` if the index was finished already."""
 
-    manifest: Manifest
+    manifest: IndexManifest
     existed: bool
 
 
@@ -175,7 +175,7 @@ def add_checkpoint(
     unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
-) -> Manifest:
+) -> IndexManifest:
     """Add a checkpoint of the model, or the model of another seed, to a finished index.
 
     A checkpoint that the index has already stays as it is. An interrupted build of one resumes.
@@ -213,7 +213,9 @@ def _check_weight(checkpoint: Checkpoint) -> None:
         raise ValuationError(f"the weight {checkpoint.weight} of a checkpoint must be positive and finite")
 
 
-def _add(folder: Path, manifest: Manifest, checkpoint: Checkpoint, data: TrainingData, options: RunOptions) -> Manifest:
+def _add(
+    folder: Path, manifest: IndexManifest, checkpoint: Checkpoint, data: TrainingData, options: RunOptions
+) -> IndexManifest:
     """Build the index of a checkpoint inside that of its model. It counts once the manifest names it."""
     model = checkpoint.load()
     if model.tokenizer_sha256 != manifest.tokenizer_sha256:
@@ -271,10 +273,10 @@ def _build_of(data: TrainingData) -> Change:
     return Change(data.members, data.members, data.sha256)
 
 
-def _empty_index(model: Task, data: TrainingData, settings: IndexSettings, name: str) -> Manifest:
+def _empty_index(model: Task, data: TrainingData, settings: IndexSettings, name: str) -> IndexManifest:
     """Return the manifest of an index of a model, before any example has joined it."""
     layers = choose_layers(model.module, settings.layers)
-    return Manifest(
+    return IndexManifest(
         name=name,
         model_path=model.location,
         model_sha256=model.model_sha256,
@@ -319,7 +321,7 @@ def check_settings(settings: IndexSettings) -> None:
         raise ValuationError(f"damping {settings.damping} must be positive and finite")
 
 
-def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> Manifest:
+def _same_index(out: Path, inputs: IndexInputs, *, exclude: bool) -> IndexManifest:
     """Return the manifest of a finished index, if it has these inputs; further checkpoints do not matter.
 
     Raises:

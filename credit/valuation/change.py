@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from credit.errors import ValuationError
 from credit.records import PPM
 from credit.valuation.examples import Member
-from credit.valuation.manifest import IndexSettings, Manifest, Revision
+from credit.valuation.manifest import IndexManifest, IndexSettings, Revision
 from credit.valuation.rows import Destinations, RowLayout, Unit, lay_out_rows
 from credit.valuation.shards import plan_shards
 from credit.valuation.task import AnyExample
@@ -85,7 +85,7 @@ class ChangePlan:
     units: tuple[Unit, ...]
 
 
-def plan_change(change: Change, before: Manifest, folder: Path, width: int) -> ChangePlan:
+def plan_change(change: Change, before: IndexManifest, folder: Path, width: int) -> ChangePlan:
     """Plan a change of an index.
 
     Args:
@@ -107,7 +107,7 @@ def plan_change(change: Change, before: Manifest, folder: Path, width: int) -> C
     return ChangePlan(layout, moved, destinations, tuple(destinations.units(plan_shards(stops, width))))
 
 
-def _moved_rows(change: Change, layout: RowLayout, before: Manifest, folder: Path) -> NDArray[np.int64]:
+def _moved_rows(change: Change, layout: RowLayout, before: IndexManifest, folder: Path) -> NDArray[np.int64]:
     """Return the new row of each old one.
 
     Raises:

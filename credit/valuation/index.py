@@ -25,7 +25,7 @@ from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     PROJECTIONS_FILE,
-    Manifest,
+    IndexManifest,
     check_presence,
     read_manifest,
     verify_file,
@@ -52,7 +52,7 @@ class AttributionIndex:
         further: weight and index of each further checkpoint.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, damping: float | None = None) -> None:
+    def __init__(self, folder: Path, manifest: IndexManifest, damping: float | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.damping = manifest.settings.damping if damping is None else damping
@@ -141,7 +141,7 @@ class AttributionIndex:
         """Load the language models of the further checkpoints alone; see `load_model`."""
         return _load_models(self.folder, self._manifests_of_checkpoints(), moved, dtype=dtype, device=device)
 
-    def _manifests_of_checkpoints(self) -> list[Manifest]:
+    def _manifests_of_checkpoints(self) -> list[IndexManifest]:
         return [part.manifest for _, part in self.further]
 
     def add_models(self, *models: Task) -> None:
@@ -367,7 +367,7 @@ class AttributionIndex:
 
 
 def _load_models(
-    folder: Path, manifests: Sequence[Manifest], moved: Sequence[Path], *, dtype: str, device: str
+    folder: Path, manifests: Sequence[IndexManifest], moved: Sequence[Path], *, dtype: str, device: str
 ) -> list[LanguageModel]:
     """Load the language model of each manifest, in their order, from its folder or its new one.
 

@@ -166,7 +166,7 @@ class MemberIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class IndexManifest:
     """Content of manifest.json.
 
     `files` maps every file to its SHA-256. Among them, `shards` hold the rows and `statistic` the curvature's sums.
@@ -267,7 +267,7 @@ def is_index_file(name: str) -> bool:
     return _INDEX_FILE.fullmatch(name) is not None
 
 
-def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
+def read_manifest(folder: Path, name: str = MANIFEST) -> IndexManifest:
     """Read and check the manifest of an index, in the file `name`.
 
     Raises:
@@ -295,7 +295,7 @@ def read_manifest(folder: Path, name: str = MANIFEST) -> Manifest:
     return manifest
 
 
-def check_presence(folder: Path, manifest: Manifest) -> None:
+def check_presence(folder: Path, manifest: IndexManifest) -> None:
     """Refuse an index with a missing file, without reading any.
 
     Raises:
@@ -306,7 +306,7 @@ def check_presence(folder: Path, manifest: Manifest) -> None:
             raise IntegrityError(f"{folder / name} is missing; build the index again")
 
 
-def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+def verify_file(folder: Path, manifest: IndexManifest, name: str) -> None:
     """Compare a file of an index with the checksum in its manifest.
 
     Raises:
@@ -319,7 +319,7 @@ def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
         raise IntegrityError(f"{path} is not the file that was written; build the index again")
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def verify_files(folder: Path, manifest: IndexManifest) -> None:
     """Compare every file of an index and of its checkpoints with its checksum in the manifest.
 
     Raises:
@@ -340,9 +340,9 @@ def _parse_share(body: dict[str, Any]) -> Share:
     return Share(Group(**body["group"]), body["ppm"])
 
 
-def parse_manifest(body: dict[str, Any]) -> Manifest:
+def parse_manifest(body: dict[str, Any]) -> IndexManifest:
     """Return the manifest with the fields of a `manifest.json`, without its format version and fingerprint."""
-    return Manifest(
+    return IndexManifest(
         **(
             body
             | {

@@ -35,7 +35,7 @@ from credit.valuation.examples import (
 )
 from credit.valuation.index import AttributionIndex
 from credit.valuation.manifest import (
-    Manifest,
+    IndexManifest,
     Revision,
     is_index_file,
     read_manifest,
@@ -60,7 +60,7 @@ def update_index(
     unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
-) -> Manifest:
+) -> IndexManifest:
     """Add training data to an index, and pass over records that the index has.
 
     The result equals an index built of all the data, except that fitted projections stay those of the first data.
@@ -99,7 +99,7 @@ def withdraw_provider(
     tokens_per_batch: int | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
-) -> Manifest:
+) -> IndexManifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
     The result equals an index built without its data, except that fitted projections stay those of the first data.
@@ -224,7 +224,7 @@ def _leaving(index: AttributionIndex, model: Task, provider: str, records: Itera
     return Change(staying, leaving, data_sha256, Revision("withdraw", (provider,), len(leaving), data_sha256))
 
 
-def _check_revisable(folder: Path, manifest: Manifest) -> None:
+def _check_revisable(folder: Path, manifest: IndexManifest) -> None:
     """Refuse to change an index if the weights of its other examples would change too.
 
     Raises:
@@ -254,7 +254,7 @@ def _revising(folder: Path) -> Iterator[AttributionIndex]:
             _clear(AttributionIndex.open(folder))
 
 
-def _bytes_of(folder: Path, manifest: Manifest) -> int:
+def _bytes_of(folder: Path, manifest: IndexManifest) -> int:
     """Return the bytes of an index and its checkpoints on disk."""
     own = sum((folder / name).stat().st_size for name in manifest.files)
     checkpoints = ((folder / member.folder, member.manifest) for member in manifest.checkpoints)
@@ -280,7 +280,7 @@ def _probed_needs(index: AttributionIndex, writer: IndexWriter) -> Needs:
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
 
-def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOptions) -> Manifest:
+def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOptions) -> IndexManifest:
     """Change an index and those of its checkpoints. All of it counts once the manifest of the index is written.
 
     Raises:

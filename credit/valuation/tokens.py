@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,37 +17,18 @@ from numpy.typing import NDArray
 from credit.errors import InputError
 from credit.records import LoggedOutput, Message, TrainingRecord
 from credit.valuation.chats import (
-    ChatMessage,
+    ChatTemplate,
     template_arguments,
     template_messages,
     with_thoughts,
     without_open_mark,
 )
 
-TEMPLATE_SECONDS = 5.0
-"""Computing time for the chat template of one conversation, at most. A template is a program of the model's maker."""
-
-TEMPLATE_STOPS = 10
-"""Conversations in a row that a template does not finish in time. It gets no more after them."""
-
-TEMPLATE_GROWTH = 100
-"""Most characters that a template makes of each one of the messages, which count as 1000 more than they have."""
-
 TEMPLATE_DATE = "2024-07-26"
 """Date that a chat template takes for today in training data, unless told otherwise: the one in Llama's own templates.
 
 A run is its inputs. The day of the build would make another index of the same data on every day.
 """
-
-_CLOCK = """{% macro strftime_now(format) %}
-{%- set text = namespace(value=format) -%}
-{%- for code, value in time_codes.items() %}{% set text.value = text.value.replace(code, value) %}{% endfor -%}
-{{- text.value -}}
-{% endmacro %}
-"""
-"""Head of a chat template that asks for the time: transformers would tell it the time of the run."""
-
-_TIME_CODES = tuple(f"%{flag}{letter}" for letter in "aAbBcdHIjmMpSuUwWxXyYZ" for flag in ("", "-"))
 
 _BARRIERS = ("\n", "a")
 """Texts to put before a continuation. Tokenizers rarely join the first to a word, or the second to a line break."""
@@ -245,7 +223,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._prefix, self._suffix = _special_tokens(tokenizer)
-        self._stops = 0
+        self._template = ChatTemplate(tokenizer)
 
     def cut(self, window: Window, length: int) -> Sequence[Window | Segment]:
         """Return the examples of a window; see `cut_window`."""
@@ -318,14 +296,14 @@ class Encoder:
         if not output.messages:
             return with_thoughts(output.prompt, output, "", None) if output.thoughts else output.prompt
         chat, given = template_messages(output.messages), template_arguments(output)
-        prompt = self._render(chat, output.occurred_at, given, generate=True)
+        prompt = self._template.render(chat, output.occurred_at, given, generate=True)
         if not output.thoughts:
             return prompt
         return with_thoughts(
             prompt,
             output,
             str(self._tokenizer.chat_template),
-            lambda answer: self._render([*chat, answer], output.occurred_at, given, generate=False),
+            lambda answer: self._template.render([*chat, answer], output.occurred_at, given, generate=False),
         )
 
     def _shortage(self, context: Sequence[int], predicted: Sequence[int], windows: Sequence[Window]) -> str:
@@ -412,57 +390,14 @@ class Encoder:
 
     def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[str, str]:
         """Return the text of a chat up to the assistant's turn, and the text of that turn."""
-        prompt = self._render(template_messages(before), self._today, {}, generate=True)
-        whole = self._render(template_messages(after), self._today, {}, generate=False)
+        prompt = self._template.render(template_messages(before), self._today, {}, generate=True)
+        whole = self._template.render(template_messages(after), self._today, {}, generate=False)
         if not whole.startswith(prompt):
             raise InputError(
                 "the chat template does not continue its own generation prompt; "
                 "give such records as prompt and completion"
             )
         return prompt, whole[len(prompt) :]
-
-    def _render(
-        self, messages: Sequence[ChatMessage], now: datetime, given: Mapping[str, object], *, generate: bool
-    ) -> str:
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise InputError("the model has no chat template; give prompt and completion instead of messages")
-        if self._stops >= TEMPLATE_STOPS:
-            raise InputError(
-                f"the model's chat template was not done in time for {TEMPLATE_STOPS} conversations in a row; give "
-                "prompt and completion instead, or another template"
-            )
-        try:
-            with _bounded_time(TEMPLATE_SECONDS):
-                template: str = self._tokenizer.get_chat_template(tools=given.get("tools"))
-                dated = "strftime_now" in template
-                text: str = self._tokenizer.apply_chat_template(
-                    list(messages),
-                    chat_template=_CLOCK + template if dated else template,
-                    tokenize=False,
-                    add_generation_prompt=generate,
-                    time_codes={code: now.strftime(code) for code in _TIME_CODES} if dated else None,
-                    **given,
-                )
-        except _TemplateStopped:
-            self._stops += 1
-            raise InputError(
-                f"the model's chat template is not done after {TEMPLATE_SECONDS:g} seconds; give prompt and completion "
-                "instead, or another template"
-            ) from None
-        except ImportError:  # a library of the templates is missing: no chat's fault
-            raise
-        except Exception as error:
-            # A template is a program. It raises on chats that its model was not trained on, as on a system message.
-            raise InputError(
-                f"the model's chat template refuses these messages ({error}); give prompt and completion instead"
-            ) from error
-        self._stops = 0
-        if len(text) > TEMPLATE_GROWTH * (1000 + len(str(messages)) + len(str(given))):
-            raise InputError(
-                f"the model's chat template makes {len(text)} characters of these messages; give prompt and completion "
-                "instead, or another template"
-            )
-        return text
 
 
 def _quotation(turn: _Turn, spans: Sequence[tuple[int, int]]) -> str:
@@ -472,33 +407,6 @@ def _quotation(turn: _Turn, spans: Sequence[tuple[int, int]]) -> str:
         return ""
     low, high = max(spans[0][0], begin), min(max(high for _, high in spans), begin + len(turn.quotable))
     return turn.text[low:high]
-
-
-class _TemplateStopped(BaseException):
-    """The time of a template is over. It is no Exception: jinja swallows these while it compiles."""
-
-
-@contextmanager
-def _bounded_time(seconds: float) -> Iterator[None]:
-    """Context that raises `_TemplateStopped` after `seconds` of the process's own time.
-
-    It does so in the main thread alone, on POSIX. A signal stops more than a thread could: it comes through
-    also while Python multiplies huge numbers.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "ITIMER_VIRTUAL"):
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise _TemplateStopped
-
-    handler = signal.signal(signal.SIGVTALRM, stop)
-    remaining, interval = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, remaining, interval)
-        signal.signal(signal.SIGVTALRM, handler)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from credit.valuation.examples import (
 from credit.valuation.gradients import Gradients, RowSums
 from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import choose_layers
-from credit.valuation.manifest import PROJECTIONS_FILE, Manifest, MemberIndex, versioned
+from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, MemberIndex, versioned
 from credit.valuation.moments import choose_sample, make_projections
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
 from credit.valuation.projection import (
@@ -101,7 +101,7 @@ class IndexWriter:
         ValuationError: the change cannot be made exactly.
     """
 
-    def __init__(self, task: Task, folder: Path, before: Manifest, change: Change, options: RunOptions) -> None:
+    def __init__(self, task: Task, folder: Path, before: IndexManifest, change: Change, options: RunOptions) -> None:
         self.task, self.folder, self.before, self.change, self.options = task, folder, before, change, options
         settings = self.settings = before.settings
         self._device = device_of(task)
@@ -382,7 +382,7 @@ class IndexWriter:
 
     # The end
 
-    def finish(self, checkpoints: Sequence[MemberIndex] = (), *, manifest_file: str = MANIFEST) -> Manifest:
+    def finish(self, checkpoints: Sequence[MemberIndex] = (), *, manifest_file: str = MANIFEST) -> IndexManifest:
         """Write the remaining files, and the manifest last.
 
         Args:
@@ -424,7 +424,7 @@ class IndexWriter:
 
 def complete_index(
     folder: Path,
-    draft: Manifest,
+    draft: IndexManifest,
     *,
     counts: RowCounts,
     listed: Iterable[IndexedExample],
@@ -432,7 +432,7 @@ def complete_index(
     device: torch.device,
     curvature: Curvature | None = None,
     manifest_file: str = MANIFEST,
-) -> Manifest:
+) -> IndexManifest:
     """Factorise the curvature, write counts and listing, and last the manifest.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 
 from credit.errors import InputError, IntegrityError, ValuationError
 from credit.records import Group, Message, TrainingRecord
-from credit.valuation import load_model, tokens
+from credit.valuation import chats, load_model
 from credit.valuation.manifest import read_manifest
 from tests.models import save_tiny_model
 
@@ -134,7 +134,7 @@ LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% en
 
 @pytest.mark.parametrize("template", [LOOPS, "{{ 10 ** (10 ** 9) }}"])
 def test_a_template_that_does_not_end_is_stopped(folder, monkeypatch, template):
-    monkeypatch.setattr(tokens, "TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr(chats, "TEMPLATE_SECONDS", 0.2)
     model = load_model(folder)
     model.tokenizer.chat_template = template
     chat = (Message("user", "now"), Message("assistant", "la"))

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from credit.errors import InputError, NothingToPredictError
 from credit.records import Group, Message, TrainingRecord
-from credit.valuation import tokens
+from credit.valuation import chats
 from credit.valuation.examples import encode_training
-from credit.valuation.tokens import Encoder, Window
+from credit.valuation.tokens import Encoder, Window, echo_of
 from tests.models import sentence, tiny_tokenizer
 from tests.valuation.conftest import make_output
 
@@ -132,8 +132,8 @@ def test_a_template_sees_the_frozen_date_in_training_and_an_outputs_own_in_an_ou
 
 
 def test_a_template_that_never_ends_is_given_up_after_some_conversations(monkeypatch):
-    monkeypatch.setattr(tokens, "TEMPLATE_SECONDS", 0.05)
-    monkeypatch.setattr(tokens, "TEMPLATE_STOPS", 2)
+    monkeypatch.setattr(chats, "TEMPLATE_SECONDS", 0.05)
+    monkeypatch.setattr(chats, "TEMPLATE_STOPS", 2)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{{ 10 ** (10 ** 9) }}"
     encoder = Encoder(tokenizer, 64)
@@ -204,7 +204,7 @@ def test_echo_is_what_lies_in_a_run_of_tokens_that_the_prompt_has(prompt, comple
         )
         for place in range(len(completion))
     ]
-    assert tokens.echo_of(prompt, completion, length).tolist() == expected
+    assert echo_of(prompt, completion, length).tolist() == expected
 
 
 def test_an_output_that_only_repeats_its_prompt_is_all_echo_but_for_its_edges():

@@ -1,6 +1,6 @@
 """Checks of `credit verify`: they recompute everything from the rows and name each difference.
 
-A verification reads one snapshot, in bounded memory. The modules, in the order of their checks:
+A verification reads one snapshot, in bounded memory. The result is a `report`. The checks, in their order:
 
 - `definitions`: triggers, tables, columns, constraints and indexes are as `credit` made them; no reference dangles;
 - `chains`: both chains are whole, transactions balance, and every row outside the journal matches its seal;

@@ -16,7 +16,7 @@ from credit.ledger.verify.report import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _GuardedRow:
     """A row of a guarded table: `place` for people, its number, and its place in the order of its chain."""
 
     place: str
@@ -82,7 +82,7 @@ def check_approved(conn: Connection) -> Iterator[Problem]:
                 yield Problem(f"approval {item.id}", f"was given, and its {guard.action} is not there")
 
 
-def _needed(guard: Guard, row: _Row, switched: list[tuple[int, bool]]) -> bool:
+def _needed(guard: Guard, row: _GuardedRow, switched: list[tuple[int, bool]]) -> bool:
     """Return True if an approval was required when a row was written."""
     if guard.action == SWITCH_OFF:
         return True
@@ -90,7 +90,7 @@ def _needed(guard: Guard, row: _Row, switched: list[tuple[int, bool]]) -> bool:
     return bool(before) and before[-1]
 
 
-def _rows(conn: Connection, guard: Guard) -> Iterator[_Row]:
+def _rows(conn: Connection, guard: Guard) -> Iterator[_GuardedRow]:
     """Yield the rows that a guard is about, by its own condition, in their order."""
     table = metadata.tables[guard.table]
     order = {} if table is ledger_txn else _sealed(conn, table)
@@ -99,7 +99,7 @@ def _rows(conn: Connection, guard: Guard) -> Iterator[_Row]:
     if guard.when is not None:
         query = query.where(text(guard.when.replace("NEW.", "")))
     for key, row in conn.execute(query):
-        yield _Row(f"{table.name} {key}", row, row if table is ledger_txn else order.get(row, 0))
+        yield _GuardedRow(f"{table.name} {key}", row, row if table is ledger_txn else order.get(row, 0))
 
 
 def _sealed(conn: Connection, table: Table) -> dict[int, int]:
