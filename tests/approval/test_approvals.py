@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -33,6 +31,7 @@ from credit.ledger.personal_data import current_details, erase_details
 from credit.ledger.transactions import transactions
 from credit.ledger.verify import verify
 from tests.approval.people import NOW, OCTOBER, two_people, url_of
+from tests.kills import die, die_after, die_at_commit_of, die_before, killed
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
 
@@ -248,22 +247,15 @@ def test_personal_data_of_a_proposal_are_erased_with_the_others(people):
 
 
 def dying_giver(url: str, point: str) -> None:
-    def die(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
     if point == "before the approval":
-        proposals.decide = die
+        die_before("approval")
     elif point == "before the action":
-        was = proposals.decide
-        proposals.decide = lambda *arguments, **named: (was(*arguments, **named), die())
+        die_after("approval")
     elif point == "before the commit":
-        digest, times = proposals._digest, iter(range(9))
-        proposals._digest = lambda *arguments: die() if next(times) else digest(*arguments)
-    else:
-        was = proposals.give
-        proposals.give = lambda *arguments, **named: (was(*arguments, **named), die())
+        die_at_commit_of("approval")
     with Ledger.open(url_of(url, "ben"), actor="ben") as ledger:
-        proposals.give(ledger, 1, now=NOW)
+        give(ledger, 1, now=NOW)
+        die()
 
 
 @pytest.mark.parametrize("point", ["before the approval", "before the action", "before the commit", "after it"])
@@ -271,10 +263,7 @@ def test_a_kill_leaves_the_action_with_its_approval_or_neither(people, database_
     anna, ben = people
     require(anna, frozenset({"pool"}), now=NOW)
     item = proposed(anna, POOL)
-    process = multiprocessing.get_context("spawn").Process(target=dying_giver, args=(database_url, point))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    killed(dying_giver, database_url, point)
     with anna.read() as conn:
         done = len(pools.pools(conn, OCTOBER))
         assert (len(waiting(conn)), done) == ((0, 1) if point == "after it" else (1, 0))

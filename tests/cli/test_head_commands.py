@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from credit.ledger.heads import ledger_tree
 from credit.proofs import COSIGNATURE, key_id, read_extension, read_heads, read_key
 from tests.cli.helpers import Command
 from tests.conftest import ON_SQLITE
+from tests.kills import die_at_commit_of, die_at_file, die_before, killed
 from tests.ledger.tampering import unguarded
 
 SIGN = "head sign --signing-key FOLDER/key.pem --out FOLDER/heads.txt"
@@ -74,21 +72,14 @@ def test_what_was_changed_since_is_named_between_two_heads(signing, database_url
     assert "now head 1 to provider 3, somebody changed, inserted or removed at least one" in said
 
 
-def killed_at(point: str, url: str, folder: Path) -> None:
+def signer(point: str, url: str, folder: Path) -> None:
     """Sign a head, and die at a point of it."""
-    from credit import storage
-    from credit.ledger import heads
-
-    def die(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    added = heads.add_records
     if point == "before the row":
-        heads.add_records = die
+        die_before("head")
     elif point == "before the commit":
-        heads.add_records = lambda *given: (added(*given), die())
+        die_at_commit_of("head")
     else:
-        storage.write_whole = die
+        die_at_file("begun", folder / "heads.txt")
     Command(url, folder)(SIGN)
 
 
@@ -96,10 +87,7 @@ def killed_at(point: str, url: str, folder: Path) -> None:
 def test_a_killed_signing_leaves_nothing_or_is_finished_by_the_next(signing, point):
     before = (signing.folder / "heads.txt").read_bytes()
     signing("providers add ben Ben")
-    process = multiprocessing.get_context("spawn").Process(target=killed_at, args=(point, signing.url, signing.folder))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    killed(signer, point, signing.url, signing.folder)
     assert (signing.folder / "heads.txt").read_bytes() == before
     signing(SIGN)
     assert len(json.loads(signing("head show --json"))["signed"]) == 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,13 +102,19 @@ def test_time_memory_and_disk_are_said_before_the_build(run):
     assert "needs" not in run().stderr, "there is nothing left to do"
 
 
-def test_a_full_disk_is_named_wherever_it_is_met(run, monkeypatch):
-    def write(*_args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "data/quarantine/x.jsonl")
-
-    monkeypatch.setattr("credit.pipeline.index.index_training_data", write)
-    said = run(code=EXIT_FAILED)
-    assert said.stderr.strip() == "Error: data/quarantine/x.jsonl cannot be written: no space is left on the device"
+def test_a_full_disk_is_named_wherever_it_is_met(run, tmp_path):
+    """The kernel refuses the first byte of any file: here that of a quarantined record."""
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"id": "bad"}\n')
+    largest, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, largest[1]))
+    try:
+        said = run(code=EXIT_FAILED).stderr
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert f"Error: {tmp_path / 'data' / 'quarantine'}" in said
+    assert said.strip().endswith("cannot be written: files may not be as large as that here")
 
 
 def test_what_would_be_found_after_hours_is_found_at_once(run, tmp_path):

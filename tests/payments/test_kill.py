@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,59 +10,41 @@ from credit.ledger.database import Ledger
 from credit.ledger.payee_accounts import HOLDING, acceptances
 from credit.ledger.payouts import batches
 from credit.ledger.verify import verify
-from credit.payments import details, export, results
+from credit.payments import details
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
+from tests.kills import die_after, die_at_commit_of, die_at_file, die_before, killed
 from tests.payments.samples import IBANS, NOW, SEPTEMBER
-
-
-def die(*_: Any, **__: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def then_die(function: Callable[..., Any]) -> Callable[..., Any]:
-    def called(*arguments: Any, **named: Any) -> None:
-        function(*arguments, **named)
-        die()
-
-    return called
 
 
 def exporter(url: str, out: Path, point: str, request: ExportRequest | None = None) -> None:
     """Export, and die at a point of it."""
     if point == "before the batch":
-        export.record_batch = die
+        die_before("payout_batch")
     elif point == "before the commit":
-        export.record_batch = then_die(export.record_batch)
+        die_at_commit_of("payout_batch")
     elif point == "before the file":
-        export.write_whole = die
+        die_at_file("begun", out)
     elif point == "before its name":
-        os.fsync = die
+        die_at_file("name", out)
     elif point == "after the acceptances":
-        export.record_acceptances = then_die(export.record_acceptances)
+        die_after("red_flag_acceptance")
     else:
-        export.write_whole = then_die(export.write_whole)
+        die_at_file("done", out)
     with Ledger.open(url) as ledger:
         export_payments(ledger, request or ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
 
 
 def confirmer(url: str, path: Path) -> None:
-    results.record_results = then_die(results.record_results)
+    die_at_commit_of("payout_event")
     with Ledger.open(url) as ledger:
         confirm_payments(ledger, path, now=NOW)
 
 
 def eraser(url: str) -> None:
-    details.erase_details = then_die(details.erase_details)
+    die_at_commit_of("provider_pii", verb="DELETE FROM")
     with Ledger.open(url) as ledger:
         details.erase_provider_details(ledger, "ada", reason="asked to", now=NOW)
-
-
-def killed(function: Callable[..., None], *arguments: object) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation import resume_state, shards
+from credit.valuation import requirements, resume_state, shards
 from credit.valuation.language_model import LanguageModel, load_model
 from tests.models import records, save_tiny_model, sentence
 
@@ -51,5 +51,17 @@ def write_limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             monkeypatch.setattr(shards, "SHARD_BYTES", shard_bytes)
         if save_seconds is not None:
             monkeypatch.setattr(resume_state, "SAVE_SECONDS", save_seconds)
+
+    return limit
+
+
+@pytest.fixture
+def machine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Set how much memory the machine has free, in bytes, as Linux reports it."""
+    report = tmp_path / "meminfo"
+    monkeypatch.setattr(requirements, "MEMINFO", report)
+
+    def limit(available: int) -> None:
+        report.write_text(f"MemAvailable: {available // 1024} kB\n")
 
     return limit

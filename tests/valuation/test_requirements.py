@@ -122,10 +122,10 @@ def test_the_estimate_of_memory_is_what_a_build_takes(wide_model, data, out, set
     assert 0.4 < grown / needs.memory_bytes < 2.5, f"{needs}, but memory grew by {grown / MB:.0f} MB"
 
 
-def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_path, monkeypatch):
+def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_path, machine_with):
     with pytest.raises(ValuationError, match=r"1000000\.0 TB of disk.*--rows-per-group.*--rows-dtype int8"):
         check_needs(Needs(1, 10**18), tmp_path, CPU)
-    monkeypatch.setattr(requirements, "available_memory", lambda _device: 10**9)
+    machine_with(10**9)
     for needs, remedy in (
         (
             Needs(1, 0, curvature_bytes=2 * 10**9),
@@ -140,13 +140,11 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_p
     check_needs(Needs(1, 0, 10**8, 10**8, 10**8, 10**8), tmp_path, CPU)
 
 
-def test_where_memory_is_short_batches_are_smaller(model, data, out, tmp_path, monkeypatch):
-    (memory := tmp_path / "meminfo").write_text("")
-    monkeypatch.setattr(requirements, "MEMINFO", memory)
+def test_where_memory_is_short_batches_are_smaller(model, data, out, machine_with):
     settings = hidden_settings(rank=3)
 
     def build(folder: str, available: int) -> tuple[Needs, list[int], AttributionIndex]:
-        memory.write_text(f"MemAvailable: {available // 1024} kB\n")
+        machine_with(available)
         seen, tried = [], []
         embedding = model.module.get_input_embeddings()
         with embedding.register_forward_pre_hook(lambda _, args: tried.append(args[0].numel())):
@@ -172,11 +170,11 @@ def test_what_an_unfinished_build_has_written_is_not_asked_for_again(tmp_path, m
     check_needs(Needs(1, 1500), tmp_path, CPU)
 
 
-def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, monkeypatch):
-    monkeypatch.setattr(requirements, "available_memory", lambda _device: 1000)
+def test_a_build_that_is_refused_leaves_the_folder_to_other_settings(model, data, out, machine_with):
+    machine_with(1024)
     with pytest.raises(ValuationError, match="--rank"):
         build_index(model, data, out, hidden_settings(rank=8), name="tiny")
-    monkeypatch.undo()
+    machine_with(10**12)
     build_index(model, data, out, hidden_settings(rank=2), name="tiny")
 
 

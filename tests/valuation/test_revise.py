@@ -144,9 +144,9 @@ def test_the_time_of_a_change_counts_the_copying_of_all_rows(
     assert plan_revision(tmp_path / "index", model, more).needs.seconds == pytest.approx(4 * sum(sizes))
 
 
-def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, monkeypatch):
+def test_a_change_that_cannot_fit_is_refused_before_the_work(model, data, more, tmp_path, machine_with):
     build_index(model, data, tmp_path / "index", hidden_settings(rank=3), name="tiny")
-    monkeypatch.setattr("credit.valuation.requirements.available_memory", lambda _device: 10_000)
+    machine_with(10_000)
     for change in (
         lambda: plan_revision(tmp_path / "index", model, more),
         lambda: update_index(tmp_path / "index", model, more, announce=print),
