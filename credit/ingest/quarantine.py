@@ -113,9 +113,14 @@ class QuarantineFile:
             if kind is None:
                 self.path.unlink(missing_ok=True)
             return
-        with self._file as file:
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._file as file:
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as failure:  # the system's error for a write names no file
+            failure.filename = str(self.path)
+            self._beside.unlink()
+            raise
         if kind is None:
             rename_whole(self._beside, self.path)
             for path, earlier in self._earlier.items():

@@ -115,6 +115,7 @@ def test_a_full_disk_is_named_wherever_it_is_met(run, tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert f"Error: {tmp_path / 'data' / 'quarantine'}" in said
     assert said.strip().endswith("cannot be written: files may not be as large as that here")
+    assert list((tmp_path / "data" / "quarantine").iterdir()) == []
 
 
 def test_what_would_be_found_after_hours_is_found_at_once(run, tmp_path):
