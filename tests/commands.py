@@ -66,6 +66,18 @@ def run(
     return process.exitcode, said.read_text()
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Context in which the kernel refuses the first byte of any file of this process."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def hold_open(url: str, statement: str, pipe: Pipe) -> None:
     """Keep a transaction open in a process of its own until the pipe says so."""
     if url.startswith("sqlite"):

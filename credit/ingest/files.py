@@ -232,7 +232,7 @@ def read_csv(
     # The module's limit for a cell is 128 KiB, too little for a long answer; the line reader keeps memory bounded.
     csv.field_size_limit(LINE_LIMIT)
     reading = reading or Reading(path)
-    lines = _LineFeed(read_lines(path, reading))
+    lines = _LineFeed(read_lines(path, reading, limit=LINE_LIMIT))
     reader = csv.reader(lines, strict=True)
     header = _header(path, reader, lines, reading)
     if header is None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from click.testing import CliRunner, Result
 from credit.cli.main import cli
 from credit.errors import EXIT_FAILED, EXIT_PARTIAL, EXIT_USAGE
 from credit.valuation import load_model
+from tests.commands import full_disk
 from tests.models import records, save_tiny_model
 from tests.valuation.conftest import FOLDED, SINGLE
 
@@ -103,16 +102,11 @@ def test_time_memory_and_disk_are_said_before_the_build(run):
 
 
 def test_a_full_disk_is_named_wherever_it_is_met(run, tmp_path):
-    """The kernel refuses the first byte of any file: here that of a quarantined record."""
+    """Here in writing a quarantined record."""
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"id": "bad"}\n')
-    largest, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, largest[1]))
-    try:
+    with full_disk():
         said = run(code=EXIT_FAILED).stderr
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
-        signal.signal(signal.SIGXFSZ, handler)
     assert f"Error: {tmp_path / 'data' / 'quarantine'}" in said
     assert said.strip().endswith("cannot be written: files may not be as large as that here")
     assert list((tmp_path / "data" / "quarantine").iterdir()) == []

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.fields import weight_micro
 from credit.ingest.files import Parsed
-from credit.ingest.lines import read_lines
 from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Place, Quarantined
 
@@ -400,12 +399,12 @@ def test_a_csv_row_that_is_too_long_is_reported_and_the_rows_around_it_are_read(
 
 
 def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("credit.ingest.files.read_lines", lambda path, reading: read_lines(path, reading, limit=1000))
+    monkeypatch.setattr("credit.ingest.files.LINE_LIMIT", 2000)
     path = write(tmp_path, HEADER, b'"' + b"x" * 5000, ROW, name="outputs.csv")
     bad, good = OutputReader(path)
     assert isinstance(good, Parsed)
     assert isinstance(bad, Quarantined)
-    assert bad.error == "the line is 5002 bytes long; the limit is 1000"
+    assert bad.error == "the line is 5002 bytes long; the limit is 2000"
 
 
 def test_a_csv_cell_longer_than_the_csv_modules_own_limit_is_read(tmp_path):

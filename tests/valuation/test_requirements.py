@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.probe import Probe, storing_seconds
 from credit.valuation.requirements import Needs, build_needs, check_needs, duration_in_words
+from tests.commands import full_disk
 from tests.models import hidden_settings, tiny_tokenizer
 
 SHAPES = tuple(LayerShape(f"l{i}", 4096, 4096) for i in range(24))
@@ -255,12 +255,9 @@ def test_storing_is_timed_in_proportion_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_storing_takes_no_known_time_where_nothing_can_be_written(tmp_path, monkeypatch):
-    def full(**_options: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("credit.valuation.probe.TemporaryFile", full)
-    assert storing_seconds(tmp_path, 10**9, CPU) == 0.0
+def test_storing_takes_no_known_time_where_nothing_can_be_written(tmp_path):
+    with full_disk():
+        assert storing_seconds(tmp_path, 10**9, CPU) == 0.0
 
 
 @pytest.mark.parametrize(
