@@ -148,7 +148,8 @@ def overlap(data: tuple[Path, ...], source: TrainingSource, least: float, record
     """Find text in DATA that several providers contributed: near-copies, padding with common text, repetition.
 
     Such text is paid to everybody who brings it, so look before an index is built. Leave it out of DATA where it is
-    not the provider's own, or agree on its owner. Case, blanks and punctuation make no difference.
+    not the provider's own, or agree on its owner. Case, blanks, punctuation, look-alike letters of
+    other scripts, invisible characters, digits glued to words and a replaced word here and there make no difference.
 
     \b
     shared    fraction of the provider's text that other providers have too

@@ -5,5 +5,6 @@ keeps the log-likelihoods of the outputs. `measures` are the predictions, of the
 and of simple baselines. `validation` compares the two by the numbers in `metrics` and writes a `certificate`.
 
 `intervals` says how sure a share is. Three more looks at the data need no retraining: `data_check` tells what an index
-would take, `overlap` finds text of several providers, `membership` text that the model never learned.
+would take, `overlap` finds text of several providers, disguised too (`folding`), `membership` text that the model never
+learned.
 """

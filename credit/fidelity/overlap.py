@@ -1,13 +1,15 @@
 """Overlap of text between providers: near-copies, padding with common text, and repetition.
 
-Texts are compared by their shingles: all runs of `SHINGLE` letters and digits, without case, blanks and punctuation. Of
-a large corpus only a sample of shingles is kept, the same in every text (those with the smallest hashes; Broder 1997,
-"On the resemblance and containment of documents"). Memory does not grow with the data.
+Texts are folded first (`credit.fidelity.folding`), and then compared by their shingles: all runs of `SHINGLE` letters
+and digits. Of a large corpus only a sample of shingles is kept, the same in every text (those with the smallest hashes;
+Broder 1997, "On the resemblance and containment of documents"). Memory does not grow with the data.
+
+A replaced word breaks all shingles across it. So text is looked at in blocks: a block with `DENSE` of its shingles in
+the text of one other provider counts as found there as a whole. Phrases that people share are too thin for that.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,16 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credit.errors import InvalidRequestError
+from credit.fidelity.folding import folded
 from credit.records import TrainingRecord
 
-SHINGLE = 32
-"""Letters and digits of a shingle: some six words, long enough not to recur by chance."""
+SHINGLE = 24
+"""Letters and digits of a shingle: some five words. Longer ones fit between few replaced words, shorter ones recur."""
+BLOCK = 256
+"""Shingles of a block, some 50 words; of a sample as many fewer, but no fewer than `SAMPLED_BLOCK`."""
+SAMPLED_BLOCK = 64
+DENSE = 0.25
+"""Fraction of a block's shingles in one other provider's text from which on it counts whole."""
+LEAST = 24
+"""Shingles that must be found besides: a short text with one common phrase in it is no copy."""
 KEPT = 1 << 21
 """Most shingles that are kept, counted once for each provider that has them; 20 bytes each, and as much to sort."""
 
-_IGNORED = re.compile(r"[\W_]+")
 _BASE = 0x9E3779B97F4A7C15
-BLOCK = 1 << 20
+PIECE = 1 << 20
 """Characters hashed at a time."""
 _ALL = np.uint64(2**64 - 1)
 
@@ -193,21 +202,27 @@ class _Sketch:
         entry = np.arange(len(place)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + low[place]
         came_before = self._first[entry] < number
         is_own = np.isin(self._provider[entry], own)
-        repeated, shared, before = (
-            len(np.unique(place[chosen])) for chosen in (is_own & came_before, ~is_own, ~is_own & came_before)
-        )
-        entry = entry[~is_own]
-        counts = np.bincount(self._provider[entry], minlength=len(self._tallies))
+        blocks = _Blocks(len(hashes), self.scale)
+        providers = self._provider[entry]
+        repeated = blocks.found(place[is_own & came_before], providers[is_own & came_before]).total
+        shared, before = (blocks.found(place[chosen], providers[chosen]) for chosen in (~is_own, ~is_own & came_before))
         for provider in own:
             tally = self._tallies[provider]
             tally.shingles += len(hashes)
-            tally.shared += shared
-            tally.before += before
-            tally.others.update({int(other): int(counts[other]) for other in np.flatnonzero(counts)})
+            tally.shared += shared.total
+            tally.before += before.total
+            tally.others.update(shared.by_provider)
         names = list(self._providers)
-        most = names[int(counts.argmax())] if shared else ""
+        most = max(shared.by_provider.items(), key=lambda item: (item[1], -item[0]), default=None)
         total = max(len(hashes), 1)
-        return RecordOverlap(record.id, ", ".join(owners), shared / total, before / total, repeated / total, most)
+        return RecordOverlap(
+            record.id,
+            ", ".join(owners),
+            shared.total / total,
+            before.total / total,
+            repeated / total,
+            names[most[0]] if most else "",
+        )
 
     def summary(self) -> tuple[ProviderOverlap, ...]:
         """Return the overlap of each provider, by name."""
@@ -215,9 +230,9 @@ class _Sketch:
         return tuple(_summary(names[number], self._tallies[number], names) for number in np.argsort(names))
 
     def _sample(self, text: str) -> Hashes:
-        """Return the hashes of a text's shingles within the sample; blocks bound the memory of a long text."""
-        starts = range(0, max(1, len(text) - SHINGLE + 1), BLOCK)
-        parts = (_shingles(text[start : start + BLOCK + SHINGLE - 1]) for start in starts)
+        """Return the hashes of a text's shingles within the sample; pieces bound the memory of a long text."""
+        starts = range(0, max(1, len(text) - SHINGLE + 1), PIECE)
+        parts = (_shingles(text[start : start + PIECE + SHINGLE - 1]) for start in starts)
         return np.concatenate([hashes[hashes <= _ALL // np.uint64(self.scale)] for hashes in parts])
 
     def _sort(self) -> None:
@@ -242,6 +257,41 @@ class _Sketch:
         self._hash, self._provider, self._first = self._hash[chosen], self._provider[chosen], self._first[chosen]
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Shingles of a record that were found: with anybody, and with each provider. Whole blocks count whole."""
+
+    total: int
+    by_provider: dict[int, int]
+
+
+class _Blocks:
+    """The blocks of a record with `count` shingles, one of `scale`: the last block is up to half as long again."""
+
+    def __init__(self, count: int, scale: int) -> None:
+        self._count = count
+        self._size = max(BLOCK // scale, SAMPLED_BLOCK)
+        number = max(1, (count + self._size // 2) // self._size)
+        self._lengths = np.full(number, self._size, np.int64)
+        self._lengths[-1] = count - self._size * (number - 1)
+        self._least = np.maximum(DENSE * self._lengths, LEAST / scale)
+
+    def found(self, places: Ints, providers: Ints) -> _Found:
+        """Count the shingles at `places`, each found with one of `providers`."""
+        if not len(places):
+            return _Found(0, {})
+        blocks = np.minimum(places // self._size, len(self._lengths) - 1)
+        keys, counts = np.unique(providers * len(self._lengths) + blocks, return_counts=True)
+        provider, block = np.divmod(keys, len(self._lengths))
+        whole = counts >= self._least[block]
+        by_provider = np.bincount(provider, np.where(whole, self._lengths[block], counts))
+        # With anybody: a whole block, or else the places found in it.
+        dense = np.zeros(len(self._lengths), bool)
+        dense[block[whole]] = True
+        total = int(self._lengths[dense].sum()) + len(np.unique(places[~dense[blocks]]))
+        return _Found(total, {int(who): int(by_provider[who]) for who in np.flatnonzero(by_provider)})
+
+
 def _summary(name: str, tally: _Tally, names: list[str]) -> ProviderOverlap:
     total = max(tally.shingles, 1)
     others = sorted(tally.others.items(), key=lambda item: (-item[1], names[item[0]]))
@@ -262,7 +312,7 @@ def _owners(record: TrainingRecord) -> list[str]:
 
 def _letters(record: TrainingRecord) -> str:
     """Return the letters and digits of the text to be predicted."""
-    return "".join(_IGNORED.sub("", part.casefold()) for part in _predicted(record))
+    return "".join(map(folded, _predicted(record)))
 
 
 def _predicted(record: TrainingRecord) -> Iterator[str]:

@@ -1,9 +1,11 @@
+# ruff: noqa: RUF001 - letters that look alike are what is tested
 """What providers have in common, held against sets of strings."""
 
 from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 from credit.cli.main import cli
 from credit.errors import InvalidRequestError
 from credit.fidelity import overlap
-from credit.fidelity.overlap import SHINGLE, find_overlap
+from credit.fidelity.folding import folded
+from credit.fidelity.overlap import BLOCK, DENSE, LEAST, SHINGLE, find_overlap
 from credit.records import Group, Message, Share, TrainingRecord
 
 
@@ -34,6 +37,23 @@ def runs(item: TrainingRecord) -> list[str]:
     return [letters[i : i + length] for i in range(len(letters) - length + 1)] if letters else []
 
 
+def blocks(count: int) -> list[range]:
+    """Places of a record's shingles, block by block: the last one takes what is no half of a block."""
+    starts = range(0, max(count - BLOCK // 2, 0) + 1, BLOCK)
+    ends = [*starts[1:], count]
+    return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def whole(hits: Sequence[set[str]]) -> float:
+    """Fraction of a record found, given the providers with each of its shingles."""
+    found = 0
+    for places in blocks(len(hits)):
+        most = max((sum(who in hits[n] for n in places) for who in set().union(*(hits[n] for n in places))), default=0)
+        enough = most >= max(DENSE * len(places), LEAST)
+        found += len(places) if enough else sum(bool(hits[n]) for n in places)
+    return found / max(len(hits), 1)
+
+
 def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float, float]]:
     """Shared, before and repeated of each record, by sets of strings."""
     first: dict[str, dict[str, int]] = defaultdict(dict)
@@ -42,27 +62,27 @@ def oracle(records: Sequence[TrainingRecord]) -> list[tuple[float, float, float]
             first[run].setdefault(item.group.provider, number)
     found = []
     for number, item in enumerate(records):
-        others = [[n for who, n in first[run].items() if who != item.group.provider] for run in runs(item)]
-        total = max(len(others), 1)
-        own = sum(first[run][item.group.provider] < number for run in runs(item))
-        before = sum(any(n < number for n in numbers) for numbers in others)
-        found.append((sum(map(bool, others)) / total, before / total, own / total))
+        mine = item.group.provider
+        others = [{who: n for who, n in first[run].items() if who != mine} for run in runs(item)]
+        own = [{mine} if first[run][mine] < number else set() for run in runs(item)]
+        before = [{who for who, n in one.items() if n < number} for one in others]
+        found.append((whole([set(one) for one in others]), whole(before), whole(own)))
     return found
 
 
-PIECES = [words(seed, 12) for seed in range(6)] + ["", "x", "É ß"]
+PIECES = [words(seed, 12) for seed in range(6)] + [words(7, 4), "", "x", "K ß"]
 
 
-@pytest.mark.parametrize("block", [1, 7, SHINGLE, 1000])
-def test_a_text_in_blocks_has_the_same_shingles(block, monkeypatch):
+@pytest.mark.parametrize("piece", [1, 7, SHINGLE, 1000])
+def test_a_text_in_pieces_has_the_same_shingles(piece, monkeypatch):
     records = [
         record("1", "ann", words(1) + words(2)),
         record("2", "ben", words(2) + words(1)),
         record("3", "cem", "x"),
     ]
-    whole = find_overlap(records, least=1e-9)
-    monkeypatch.setattr(overlap, "BLOCK", block)
-    assert find_overlap(records, least=1e-9) == whole
+    entire = find_overlap(records, least=1e-9)
+    monkeypatch.setattr(overlap, "PIECE", piece)
+    assert find_overlap(records, least=1e-9) == entire
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from(PIECES), max_size=4)), max_size=8))
@@ -98,11 +118,62 @@ def test_half_a_copy_is_half_shared_and_own_words_are_not():
     assert [item.id for item in find_overlap(records, least=0.9).records] == ["1"]
 
 
-def test_one_word_in_every_few_changed_is_told_from_a_copy():
+def every(step: int, text: str) -> str:
+    return " ".join("qqqqq" if n % step == 0 else word for n, word in enumerate(text.split()))
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        str.upper,
+        lambda text: text.translate(str.maketrans("aceij", "асеіј")),
+        lambda text: text.upper().translate(str.maketrans("ABCEH", "АВСЕН")),
+        lambda text: text.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)}),
+        lambda text: "".join(f"{c}\u0301" if c in "aei" else c for c in text),
+        "\u200b".join,
+        lambda text: " ".join(f"{word}7" if n % 4 == 0 else f"12{word}" for n, word in enumerate(text.split())),
+        lambda text: text.translate(str.maketrans("aei", "431")),
+        lambda text: every(10, text),
+        lambda text: " ".join(text.split()[60:] + text.split()[:60]),
+    ],
+    ids=["case", "Cyrillic", "Cyrillic capitals", "full width", "accents", "zero width", "digits", "leetspeak",
+         "words replaced", "halves exchanged"],
+)  # fmt: skip
+def test_a_disguised_copy_is_found(disguise):
+    text = words(1, 120)
+    assert disguise(text) != text
+    texts = {"ann": text, "ben": disguise(text), "cem": words(2, 120)}
+    found = find_overlap([record(str(n + 1), who, said) for n, (who, said) in enumerate(texts.items())])
+    assert [(item.id, item.other) for item in found.records] == [("1", "ben"), ("2", "ann")]
+    assert found.providers[1].shared > 0.9
+    assert found.providers[2].shared == 0
+
+
+def test_too_many_words_replaced_are_another_text():
     text = words(1, 400)
-    changed = " ".join("q" if n % 30 == 0 else word for n, word in enumerate(text.split()))
-    _, ben = find_overlap([record("1", "ann", text), record("2", "ben", changed)]).providers
-    assert 0.6 < ben.shared < 0.9
+    _, ben = find_overlap([record("1", "ann", text), record("2", "ben", every(4, text))]).providers
+    assert ben.shared < 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("The 12 ships, 1st of 3.", "the12shipsstof3"),
+        ("v2.5 of layer2", "v5oflayer"),
+        ("ПОЛЕ и поле", "пoлeипoлe"),
+        ("ﬁne Straße CO₂", "finestrasseco"),
+        ("한국어 日本語", "한국어日本語"),
+        ("\u202eabc\u200d\u00ad d", "abcd"),
+    ],
+)
+def test_folding_keeps_what_a_reader_tells_apart(text, plain):
+    assert unicodedata.normalize("NFC", folded(text)) == plain
+
+
+def test_one_common_phrase_makes_no_copy_of_a_short_text():
+    phrase = "i am sorry but i cannot help"
+    records = [record("1", "ann", f"{phrase} {words(1, 6)}"), record("2", "ben", f"{phrase} {words(2, 6)}")]
+    assert all(item.shared < 0.3 for item in find_overlap(records).providers)
 
 
 def test_answers_of_chats_are_compared_and_questions_are_not():
@@ -131,7 +202,7 @@ def test_those_who_share_a_record_are_no_others_to_each_other():
 def test_a_sample_tells_much_the_same_and_finds_copies_for_sure():
     records = [record(f"{who}{n}", who, words(100 * k + n, 150)) for k, who in enumerate("abc") for n in range(40)]
     records += [record(f"copy{n}", "c", words(n, 150)) for n in range(20)]  # of what a has
-    whole, sampled = find_overlap(records), find_overlap(records, kept=5000)
+    whole, sampled = find_overlap(records), find_overlap(records, kept=10_000)
     assert whole.sampled == 1
     assert 1 / 64 < sampled.sampled < 1 / 8
     for item, rough in zip(whole.providers, sampled.providers, strict=True):
