@@ -105,8 +105,8 @@ def test_by_sums_the_period_is_one_output_that_has_them(items):
         sum(micro for micro, _ in whole),
         GROUPS,
         added,
-        tie_key='2026-01\0{"alpha":1.0,"basis":"period","beta":1.0,"damping":null,"gamma":0.0,"measure":"influence",'
-        '"negative":"net","noise_floor":1.0}',
+        tie_key='2026-01\0{"alpha":1.0,"basis":"period","beta":1.0,"damping":null,"echo":16,"gamma":0.0,'
+        '"measure":"influence","negative":"net","noise_floor":1.0,"repeats":1,"user_cap_micro":1000000000}',
     )
     assert total(PERIOD_POLICIES[1], whole) == {group: micro for group, micro in one if micro}
 

@@ -114,7 +114,7 @@ def test_killed_again_and_again_it_still_ends_with_the_same_bytes(small, data, t
 
     assert _in_a_process(build, tmp_path / "whole")
     lives = 1
-    while not _in_a_process(build, tmp_path / "killed", 16 + lives % 3):
+    while not _in_a_process(build, tmp_path / "killed", 32 + lives % 3):
         lives += 1
         assert lives < 200, "it does not go on where it was killed"
     assert lives > 2
