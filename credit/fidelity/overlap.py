@@ -258,7 +258,7 @@ class _Sketch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _SharedShingles:
     """Shingles of a record that were found: with anybody, and with each provider. Whole blocks count whole."""
 
     total: int
@@ -276,10 +276,10 @@ class _Blocks:
         self._lengths[-1] = count - self._size * (number - 1)
         self._least = np.maximum(DENSE * self._lengths, LEAST / scale)
 
-    def found(self, places: Ints, providers: Ints) -> _Found:
+    def found(self, places: Ints, providers: Ints) -> _SharedShingles:
         """Count the shingles at `places`, each found with one of `providers`."""
         if not len(places):
-            return _Found(0, {})
+            return _SharedShingles(0, {})
         blocks = np.minimum(places // self._size, len(self._lengths) - 1)
         keys, counts = np.unique(providers * len(self._lengths) + blocks, return_counts=True)
         provider, block = np.divmod(keys, len(self._lengths))
@@ -289,7 +289,7 @@ class _Blocks:
         dense = np.zeros(len(self._lengths), bool)
         dense[block[whole]] = True
         total = int(self._lengths[dense].sum()) + len(np.unique(places[~dense[blocks]]))
-        return _Found(total, {int(who): int(by_provider[who]) for who in np.flatnonzero(by_provider)})
+        return _SharedShingles(total, {int(who): int(by_provider[who]) for who in np.flatnonzero(by_provider)})
 
 
 def _summary(name: str, tally: _Tally, names: list[str]) -> ProviderOverlap:
