@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from credit.errors import InputError
-
-
-def objects(owner: Mapping[str, object], name: str) -> list[dict[str, object]]:
-    """Return a field that is a list of objects; empty where it is missing.
-
-    Raises:
-        InputError: it is something else.
-    """
-    items = owner.get(name)
-    if items is None:
-        return []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InputError(f"`{name}` must be a list of objects")
-    return items
+from credit.ingest.json_documents import objects_in
 
 
 def attributes_of(owner: Mapping[str, object]) -> dict[str, object]:
@@ -27,7 +13,7 @@ def attributes_of(owner: Mapping[str, object]) -> dict[str, object]:
     Raises:
         InputError: they are malformed.
     """
-    return {str(item.get("key")): plain(item.get("value")) for item in objects(owner, "attributes")}
+    return {str(item.get("key")): plain(item.get("value")) for item in objects_in(owner, "attributes")}
 
 
 def plain(value: object) -> object:
@@ -40,9 +26,9 @@ def plain(value: object) -> object:
         return None
     ((kind, content),) = value.items()
     if kind == "arrayValue":
-        return [plain(item) for item in objects(content, "values")] if isinstance(content, dict) else None
+        return [plain(item) for item in objects_in(content, "values")] if isinstance(content, dict) else None
     if kind == "kvlistValue":
-        pairs = objects(content, "values") if isinstance(content, dict) else []
+        pairs = objects_in(content, "values") if isinstance(content, dict) else []
         return {str(pair.get("key")): plain(pair.get("value")) for pair in pairs}
     return content
 
@@ -101,9 +87,7 @@ def spans_of(document: Mapping[str, object]) -> Iterator[dict[str, object]]:
     Raises:
         InputError: it is malformed.
     """
-    for resource in objects(document, "resourceSpans"):
-        for scope in objects(resource, "scopeSpans"):
-            yield from objects(scope, "spans")
+    return _in_scopes(document, "resourceSpans", "scopeSpans", "spans")
 
 
 def log_records_of(document: Mapping[str, object]) -> Iterator[dict[str, object]]:
@@ -112,6 +96,10 @@ def log_records_of(document: Mapping[str, object]) -> Iterator[dict[str, object]
     Raises:
         InputError: it is malformed.
     """
-    for resource in objects(document, "resourceLogs"):
-        for scope in objects(resource, "scopeLogs"):
-            yield from objects(scope, "logRecords")
+    return _in_scopes(document, "resourceLogs", "scopeLogs", "logRecords")
+
+
+def _in_scopes(document: Mapping[str, object], resources: str, scopes: str, items: str) -> Iterator[dict[str, object]]:
+    for resource in objects_in(document, resources):
+        for scope in objects_in(resource, scopes):
+            yield from objects_in(scope, items)

@@ -18,7 +18,7 @@ from decimal import Decimal
 
 from credit.errors import InputError
 from credit.ingest.calls import CALLED_A_TOOL, EMPTY, ONLY_THOUGHT, REFUSED, Answer, Asked, Said, Unusable
-from credit.ingest.fields import FieldError, storable
+from credit.ingest.fields import FieldError, storable, turns_of
 from credit.ingest.json_documents import parse_json
 from credit.records import THOUGHT_MARKS, Message
 from credit.storage import canonical_json
@@ -74,15 +74,8 @@ def messages_of(value: object) -> tuple[Message, ...]:
     Raises:
         FieldError: it is something else, or a message holds more than text and tools.
     """
-    if isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except InputError as error:
-            raise FieldError(str(error)) from error
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise FieldError("must be a list of objects with role and content")
     messages: list[Message] = []
-    for number, item in enumerate(value):
+    for number, item in enumerate(turns_of(value)):
         try:
             messages += _turns(plain_message(item))
         except FieldError as error:

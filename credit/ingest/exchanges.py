@@ -324,20 +324,6 @@ def text_in(record: Record, name: str) -> str:
     return value
 
 
-def objects_in(record: Record, name: str) -> list[dict[str, object]]:
-    """Return a field that is a list of objects; empty where it is missing.
-
-    Raises:
-        InputError: it is something else.
-    """
-    value = record.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise InputError(f"`{name}` must be a list of objects")
-    return value
-
-
 def index_of(piece: Record) -> int:
     """Return the index of the choice, candidate or block that a piece of a stream belongs to."""
     index = piece.get("index", 0)

@@ -251,8 +251,8 @@ def text_of(content: object) -> str:
     return "".join(texts)
 
 
-def messages_of(value: object) -> tuple[Message, ...]:
-    """Return chat messages from a list of `{role, content}`, or from the JSON text of one (CSV, Parquet)."""
+def turns_of(value: object) -> list[dict[str, object]]:
+    """Return the objects of a chat, from a list of them or its JSON text (CSV, Parquet)."""
     if isinstance(value, str):
         try:
             value = parse_json(value)
@@ -260,8 +260,13 @@ def messages_of(value: object) -> tuple[Message, ...]:
             raise FieldError(str(error)) from error
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise FieldError("must be a list of objects with role and content")
+    return value
+
+
+def messages_of(value: object) -> tuple[Message, ...]:
+    """Return chat messages from a list of `{role, content}`, or from the JSON text of one."""
     messages = []
-    for number, item in enumerate(value):
+    for number, item in enumerate(turns_of(value)):
         role = item.get("role")
         if not isinstance(role, str) or not role or _CONTROL.search(role):
             raise FieldError(f"{number}: `role` must be a name, like user")
@@ -350,7 +355,6 @@ ProviderKey = Annotated[str, AfterValidator(_provider)]
 Collection = Annotated[str, AfterValidator(_collection)]
 WeightMicro = Annotated[int, PlainValidator(weight_micro)]
 Timestamp = Annotated[datetime, PlainValidator(timestamp)]
-UnixSeconds = Annotated[datetime, PlainValidator(unix_seconds)]
 UnixNanos = Annotated[datetime, PlainValidator(unix_nanos)]
 UnixTime = Annotated[datetime, PlainValidator(unix_time)]
 Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]

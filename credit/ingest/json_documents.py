@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -217,3 +217,17 @@ class _Objects:
                 size = self._held()
             if self._held() > self._limit or not self._more():
                 return None
+
+
+def objects_in(record: Mapping[str, object], name: str) -> list[dict[str, object]]:
+    """Return a field that is a list of objects; empty where it is missing.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = record.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InputError(f"`{name}` must be a list of objects")
+    return value

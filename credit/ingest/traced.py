@@ -6,8 +6,9 @@ from credit.errors import InputError
 from credit.ingest.apis import api_of, openai_chat, read_exchange
 from credit.ingest.calls import Answer, read_part
 from credit.ingest.conversations import answer_of, asked_of, decoded, plain_message, said
-from credit.ingest.exchanges import Exchange, objects_in
+from credit.ingest.exchanges import Exchange
 from credit.ingest.fields import FieldError
+from credit.ingest.json_documents import objects_in
 
 
 def read_traced(given: object, output: object, names: tuple[str, str]) -> Exchange:

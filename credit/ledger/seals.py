@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, Table, exists, func, select
 
 from credit.ledger import schema
 from credit.ledger.actor import actor_of
@@ -177,25 +177,17 @@ def _rows_inside(conn: Connection, table_name: str, number: int) -> Iterator[Row
 
 def last_seal(table: Table) -> Any:
     """Return the content hash in the last seal of each row, as a column of a query over the table."""
-    return (
-        select(seal.c.row_sha256)
-        .where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
-        .order_by(seal.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
+    return _of_last_seal(table, seal.c.row_sha256)
 
 
 def last_actor(table: Table) -> Any:
     """Return the actor in the last seal of each row, as a column `actor` of a query over the table."""
-    return (
-        select(seal.c.actor)
-        .where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
-        .order_by(seal.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-        .label("actor")
-    )
+    return _of_last_seal(table, seal.c.actor).label("actor")
+
+
+def _of_last_seal(table: Table, column: ColumnElement[str]) -> ScalarSelect[str]:
+    of_row = select(column).where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
+    return of_row.order_by(seal.c.id.desc()).limit(1).scalar_subquery()
 
 
 def lost_rows(table: Table) -> Select[Any]:

@@ -160,8 +160,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         raise
     except Exception as error:
         # The folder decides where transformers fails: a configuration with a text for a number is a TypeError.
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise ValuationError(f"{path} cannot be loaded as a causal language model: {reason}") from error
+        raise ValuationError(f"{path} cannot be loaded as a causal language model: {_reason(error)}") from error
     return LanguageModel(path, module, tokenizer, fingerprint_model(path), tokenizer_sha256)
 
 
@@ -185,9 +184,13 @@ def load_encoder(path: Path, max_length: int | None = None) -> Encoder:
     except CreditError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise ValuationError(f"the tokenizer of {path} cannot be loaded: {reason}") from error
+        raise ValuationError(f"the tokenizer of {path} cannot be loaded: {_reason(error)}") from error
     return Encoder(tokenizer, max_length or _window_length(_positions(config)))
+
+
+def _reason(error: Exception) -> str:
+    """Return the start of an error's text in one line."""
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 def _tokenizer_folder(path: Path, base: Path) -> Path:

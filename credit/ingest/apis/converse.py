@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from credit.errors import InputError
 from credit.ingest.calls import Asked
 from credit.ingest.conversations import answer_of, asked_of_request
-from credit.ingest.exchanges import Exchange, Record, objects_in
+from credit.ingest.exchanges import Exchange, Record
 from credit.ingest.fields import FieldError
+from credit.ingest.json_documents import objects_in
 
 SOURCE = "bedrock"
 NAME = "Bedrock Converse"

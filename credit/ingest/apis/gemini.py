@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from credit.errors import InputError
 from credit.ingest.calls import REFUSED, Answer, Asked, Unusable
 from credit.ingest.conversations import answer_of, asked_of_request
-from credit.ingest.exchanges import Exchange, Record, answers_by_index, index_of, moment_of, objects_in, text_in
+from credit.ingest.exchanges import Exchange, Record, answers_by_index, index_of, moment_of, text_in
 from credit.ingest.fields import FieldError
+from credit.ingest.json_documents import objects_in
 
 SOURCE = "gemini"
 NAME = "Gemini"

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from credit.errors import InputError
 from credit.ingest.calls import Answer, Unusable
 from credit.ingest.conversations import answer_of
-from credit.ingest.exchanges import Exchange, Record, answers_by_index, asked_in, index_of, objects_in
+from credit.ingest.exchanges import Exchange, Record, answers_by_index, asked_in, index_of
 from credit.ingest.fields import Identifier, InputModel, Name, UnixTime, validate
+from credit.ingest.json_documents import objects_in
 
 SOURCE = "openai"
 NAME = "OpenAI chat"

@@ -11,8 +11,9 @@ from credit.errors import InputError
 from credit.ingest.apis import openai_chat
 from credit.ingest.calls import Answer, Asked, Unusable
 from credit.ingest.conversations import said
-from credit.ingest.exchanges import Exchange, Record, answers_by_index, index_of, objects_in
+from credit.ingest.exchanges import Exchange, Record, answers_by_index, index_of
 from credit.ingest.fields import FieldError, Identifier, InputModel, Name, UnixTime, storable, validate
+from credit.ingest.json_documents import objects_in
 
 SOURCE = openai_chat.SOURCE
 NAME = "OpenAI completions"

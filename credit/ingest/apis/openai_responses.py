@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from credit.errors import InputError
 from credit.ingest.calls import FAILED, Answer, Asked, Unusable
 from credit.ingest.conversations import answer_of, asked_of_request
-from credit.ingest.exchanges import Exchange, Record, moment_of, objects_in, text_in
+from credit.ingest.exchanges import Exchange, Record, moment_of, text_in
 from credit.ingest.fields import FieldError, Identifier, InputModel, Name, validate
+from credit.ingest.json_documents import objects_in
 from credit.records import Message
 
 SOURCE = "openai"

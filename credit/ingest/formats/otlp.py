@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from credit.errors import InputError
-from credit.ingest.attributes import attributes_of, log_records_of, nested, objects, plain, spans_of
+from credit.ingest.attributes import attributes_of, log_records_of, nested, plain, spans_of
 from credit.ingest.calls import Answer, Asked, Entry, Skipped, SpanEntry, Unusable, read_part, user_of
 from credit.ingest.conversations import answer_of, asked_of, asked_of_request, decoded
 from credit.ingest.exchanges import Beside, Exchange, calls_of
 from credit.ingest.fields import FieldError, span_id, unix_nanos
 from credit.ingest.formats import langfuse, openinference
-from credit.ingest.json_documents import parse_json
+from credit.ingest.json_documents import objects_in, parse_json
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
 from credit.records import CallIdentity
 
@@ -111,7 +111,7 @@ def _content_of_span(record: Mapping[str, object], attributes: Mapping[str, obje
     asked, answered = nested(attributes, "gen_ai.prompt"), nested(attributes, "gen_ai.completion")
     messages: list[object] = []
     choices: list[object] = []
-    for event in objects(record, "events"):
+    for event in objects_in(record, "events"):
         name, said = str(event.get("name")), attributes_of(event)
         if name == _DETAILS:
             return said
