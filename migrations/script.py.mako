@@ -1,13 +1,11 @@
 """${message}
 
-The SQL lies beside this file, frozen as that of 0001 is.
+The SQL lies beside this file, in the words of SQLite.
 """
 
 from __future__ import annotations
 
-from alembic import op
-
-from credit.ledger.frozen_sql import run_frozen_sql
+from alembic import context
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -16,8 +14,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_frozen_sql(op.get_bind(), __file__, revision)
-
-
-def downgrade() -> None:
-    raise NotImplementedError("the ledger only goes forward; restore a backup instead")
+    context.config.attributes["run_sql_beside"](__file__)

@@ -7,7 +7,7 @@ can be made up for them; they keep their hashes. Triggers refuse every later row
 
 from __future__ import annotations
 
-from alembic import op
+from alembic import context
 
 revision = "0002"
 down_revision = "0001"
@@ -16,7 +16,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    text = "TEXT" if op.get_bind().dialect.name == "sqlite" else 'TEXT COLLATE "C"'
-    for table in ("ledger_txn", "seal"):
-        check = f"CONSTRAINT ck_{table}_actor CHECK (length(actor) BETWEEN 1 AND 128)"
-        op.execute(f"ALTER TABLE {table} ADD COLUMN actor {text} {check}")
+    context.config.attributes["run_sql_beside"](__file__)

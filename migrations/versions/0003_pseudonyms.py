@@ -7,7 +7,7 @@ nullable: outputs that are there have neither, and keep their hashes.
 
 from __future__ import annotations
 
-from alembic import op
+from alembic import context
 
 revision = "0003"
 down_revision = "0002"
@@ -16,7 +16,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    text = "TEXT" if op.get_bind().dialect.name == "sqlite" else 'TEXT COLLATE "C"'
-    for column in ("user_hmac", "text_hmac"):
-        check = f"CONSTRAINT ck_output_{column} CHECK (length({column}) = 41)"
-        op.execute(f"ALTER TABLE output ADD COLUMN {column} {text} {check}")
+    context.config.attributes["run_sql_beside"](__file__)

@@ -26,3 +26,4 @@ CREATE TABLE span_link (
 ) STRICT;
 CREATE INDEX ix_span_link_ingest_file_id ON span_link (ingest_file_id);
 CREATE INDEX ix_span_link_trace_parent_span_is_call ON span_link (trace, parent, span, is_call);
+ALTER TABLE output ADD COLUMN line INTEGER;

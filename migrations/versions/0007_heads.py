@@ -7,9 +7,7 @@ before all transactions, where no later row can come between them, and keep thei
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from alembic import op
+from alembic import context
 
 revision = "0007"
 down_revision = "0006"
@@ -18,12 +16,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    sqlite = connection.dialect.name == "sqlite"
-    for statement in Path(__file__).with_suffix(".sql").read_text("utf-8").split(";\n")[:-1]:
-        said = statement
-        if not sqlite:
-            for ours, theirs in ((") STRICT", ")"), (" INTEGER", " BIGINT"), (" TEXT", ' TEXT COLLATE "C"')):
-                said = said.replace(ours, theirs)
-        # Without parameters, so that the driver reads no % as a placeholder.
-        connection.exec_driver_sql(said, execution_options={"no_parameters": True})
+    context.config.attributes["run_sql_beside"](__file__)
