@@ -70,7 +70,13 @@ DISGUISES: dict[str, Callable[[str, random.Random], str]] = {
     "full-width letters": lambda text, rng: text.translate(_FULL),
     "accents on every vowel": lambda text, rng: re.sub("[aeiou]", lambda m: m[0] + "\u0301", text),
     "zero-width space in every word": _by_word(lambda n, word, rng: word[:2] + "\u200b" + word[2:]),
+    "Hangul filler in every word": _by_word(lambda n, word, rng: word[:2] + "\u3164" + word[2:]),
     "a digit glued to every fourth word": _by_word(lambda n, word, rng: word + "7" if n % 4 == 0 else word),
+    "a digit inside every fourth word": _by_word(
+        lambda n, word, rng: word[:2] + "7" + word[2:] if n % 4 == 0 else word
+    ),
+    "a letter glued to every fourth word": _by_word(lambda n, word, rng: word + "q" if n % 4 == 0 else word),
+    "ASCII twins (I for l, rn for m)": lambda text, rng: text.replace("l", "I").replace("m", "rn"),
     "leetspeak (o e a s t)": lambda text, rng: text.translate(_LEET),
     "blanks inside words": _by_word(lambda n, word, rng: " ".join(word)),
     "every tenth word replaced": _replaced(10),

@@ -12,6 +12,8 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
+from credit.text import invisible_character
+
 _TWINS = Path(__file__).with_name("confusables.txt")
 _IGNORED = re.compile(r"[\W_]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -26,10 +28,10 @@ class _Table(dict[int, str | None]):
     """Replacements of characters by code point; those of marks and invisible characters are found when met."""
 
     def __missing__(self, code: int) -> str | None:
-        # Mn, Me: marks; Cf: no width; Cc but blanks: never printed.
-        category = unicodedata.category(chr(code))
-        gone = category in {"Mn", "Me", "Cf"} or (category == "Cc" and not chr(code).isspace())
-        self[code] = None if gone else chr(code)
+        character = chr(code)
+        # Mn, Me: marks; Cf: no width. Others that nobody sees, such as Hangul fillers, are letters to Unicode.
+        gone = unicodedata.category(character) in {"Mn", "Me", "Cf"} or invisible_character(character)
+        self[code] = None if gone and not character.isspace() else character
         return self[code]
 
 

@@ -131,13 +131,14 @@ def every(step: int, text: str) -> str:
         lambda text: text.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)}),
         lambda text: "".join(f"{c}\u0301" if c in "aei" else c for c in text),
         "\u200b".join,
+        "\u3164".join,
         lambda text: " ".join(f"{word}7" if n % 4 == 0 else f"12{word}" for n, word in enumerate(text.split())),
         lambda text: text.translate(str.maketrans("aei", "431")),
         lambda text: every(10, text),
         lambda text: " ".join(text.split()[60:] + text.split()[:60]),
     ],
-    ids=["case", "Cyrillic", "Cyrillic capitals", "full width", "accents", "zero width", "digits", "leetspeak",
-         "words replaced", "halves exchanged"],
+    ids=["case", "Cyrillic", "Cyrillic capitals", "full width", "accents", "zero width", "fillers", "digits",
+         "leetspeak", "words replaced", "halves exchanged"],
 )  # fmt: skip
 def test_a_disguised_copy_is_found(disguise):
     text = words(1, 120)
