@@ -90,8 +90,9 @@ def _add(
             micro = credited if less is None else credited * less.counted_micro // less.output.weight_micro
             if micro:
                 user, prompt = said[number]
-                for cause, name in (("user", user), ("prompt", prompt), ("day", day)):
-                    counts = sums[cause].setdefault(name, [0, 0])  # type: ignore[index]  # the three causes
+                named: dict[Cause, str] = {"user": user, "prompt": prompt, "day": day}
+                for cause, name in named.items():
+                    counts = sums[cause].setdefault(name, [0, 0])
                     counts[0] += 1
                     counts[1] += micro
 
