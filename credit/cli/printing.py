@@ -90,9 +90,10 @@ def ingested(report: IngestReport, accepted: str, known: str) -> str:
     if report.told:
         lines.append(f"{report.told} of the known are calls that another span, logger or moment told of")
     if report.lookalikes:
+        alike = counted(report.lookalikes, "output")
         lines.append(
-            f"{report.lookalikes} look like calls of another log: the same model and text, seconds apart, and no id in"
-            " common; log each call by one of them"
+            f"{alike} as in another log: the same model and text, seconds apart, and no id in common; log each call by"
+            " one of them"
         )
     if report.unfinished:
         lines.append(f"{counted(report.unfinished, 'unfinished record')} at the end, for the next run")
