@@ -184,7 +184,25 @@ def training_options(provider: str = "--provider") -> Callable[[Callable[..., R]
     return decorate
 
 
-device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+def _read_parts(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Return a device as typed, and in place of a JSON file its text: workers may run in other folders."""
+    if not value.endswith(".json"):
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{value} cannot be read: {error}") from error
+
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_read_parts,
+    metavar="DEVICE|spread|JSON",
+    help="cpu, cuda, cuda:1, ... A model in parts: spread over GPUs, memory and disk, or the place of each as JSON "
+    'or in a FILE.json: {"model.layers.0": "disk", "": "cpu"}.',
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["auto", "fp32", "bf16", "fp64"]),

@@ -23,6 +23,7 @@ from credit.storage import canonical_json
 from credit.valuation.batches import make_batch
 from credit.valuation.language_model import load_model, without_progress_bars
 from credit.valuation.losses import sequence_losses
+from credit.valuation.placement import check_whole
 from credit.valuation.tokens import Window
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Recipe:
         if self.scratch:
             anew: Any = AutoModelForCausalLM  # untyped in transformers
             config = AutoConfig.from_pretrained(str(self.start), local_files_only=True, trust_remote_code=False)
-            module = anew.from_config(config, trust_remote_code=False).to(model.device)
+            # No folder chooses the code that runs its experts: it could be one from a hub.
+            module = anew.from_config(config, trust_remote_code=False, experts_implementation=None).to(model.device)
         encoder = model.encoder(self.max_length)
         examples = [example for record in records for example in encoder.training(record)]
         generator = torch.Generator().manual_seed(seed)
@@ -135,6 +137,9 @@ class FineTuning:
         batch_size: examples in a step.
         max_length: tokens of a sequence.
         device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ValuationError: `device` places a model in parts.
     """
 
     base: Path
@@ -145,6 +150,9 @@ class FineTuning:
     batch_size: int = 8
     max_length: int = 128
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_whole(self.device)
 
     def train(self, records: Sequence[TrainingRecord], seed: int, out: Path) -> None:
         """Train on records and save model (or adapter) and tokenizer.

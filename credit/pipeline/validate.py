@@ -22,6 +22,7 @@ from credit.pipeline.index import read_indexed, register
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, IndexManifest, LanguageModel, load_model, read_manifest
+from credit.valuation.placement import check_whole
 from credit.valuation.task import ExampleEncoder
 
 SCRATCH_LEARNING_RATE = 3e-3
@@ -85,6 +86,8 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
         InvalidRequestError: the recipe makes no sense.
         LockHeldError: another validation is at work in the same folder.
     """
+    if request.quick:
+        check_whole(request.device)  # it steps away from each provider's data in place
     index = AttributionIndex.open(request.index)
     path = request.model or Path(index.manifest.model_path)
     model = index.load_model(path, dtype="fp32", device=request.device)

@@ -18,8 +18,9 @@ Reading order:
 
 1. `influence`: the whole method as functions on tensors. `projection`, `curvature`, `gradients`: its parts in detail.
 2. `task`, `language_model`, `module_task`: the model and its loss. `model_folder`, `eligibility`: refusals of models.
-   `tokens`, `chats`, `losses`: windows, chat templates and losses of text.
-3. `layers`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their gradients.
+   `placement`: models larger than a device. `tokens`, `chats`, `losses`: windows, chat templates and losses of text.
+3. `layers`, `experts`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their
+   gradients.
 4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
 5. `build`, `change`, `writer`, `resume_state`: an index is built, changed and resumed by one writer. `requirements`,
    `probe`: its time, memory and disk, before it starts. `revise`: updates and withdrawals.

@@ -20,7 +20,7 @@ Legend: N examples, D = S·R numbers in a layer's projected gradient, L layers o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -161,8 +161,13 @@ class Curvature:
         return precondition(gradients, self.factors[layer]) if self.factors else gradients
 
 
-def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, damping: float) -> Curvature:
+def make_curvature(
+    curvature: str, sums: Mapping[str, Tensor], examples: int, damping: float, experts: Collection[str] = ()
+) -> Curvature:
     """Return the curvature of the sums over `examples` examples; λ = damping × the mean eigenvalue of each layer.
+
+    A layer among `experts` that no example reached has rows of zeros. Nothing is divided by its curvature then but
+    products with zero, and it has the identity.
 
     Raises:
         ValuationError: a layer had no gradient, or M + λI has no factor. There is no fallback: a score without its
@@ -173,7 +178,13 @@ def make_curvature(curvature: str, sums: Mapping[str, Tensor], examples: int, da
     if damping <= 0:
         raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
     factor = _cholesky if curvature == "fisher" else _damped
-    return Curvature({name: factor(name, total / examples, damping) for name, total in sums.items()})
+
+    def of_layer(name: str, total: Tensor) -> Tensor:
+        if name in experts and not total.any():
+            return torch.ones_like(total) if total.dim() == 1 else torch.eye(*total.shape).to(total)
+        return factor(name, total / examples, damping)
+
+    return Curvature({name: of_layer(name, total) for name, total in sums.items()})
 
 
 def _damped(name: str, mean: Tensor, damping: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
 from credit.valuation.layers import layer_shape
+from credit.valuation.placement import main_device
 
 SEAM = "value it through the Python seam, credit.valuation.ModuleTask, with the loss that it was trained with"
 
@@ -91,7 +92,7 @@ def check_model(folder: object, module: nn.Module, dtype: torch.dtype) -> None:
         ValuationError: an earlier prediction moves with a later token, or a quantised layer passes no gradient.
     """
     embeddings: Any = module.get_input_embeddings()  # type: ignore[operator]  # every transformers model has them
-    vocabulary, device = embeddings.weight.shape[0], embeddings.weight.device
+    vocabulary, device = embeddings.weight.shape[0], main_device(module)
     # Spread over the vocabulary; never its first tokens, which pad, begin and end texts.
     ids = torch.arange(1, _TOKENS + 1, device=device) * vocabulary // (_TOKENS + 2)
     other = ids.clone()

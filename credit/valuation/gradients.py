@@ -76,7 +76,8 @@ def cut_gradient(x: Tensor, dy: Tensor, p_out: Side, cut: WindowCut) -> Tensor:
     if cut.cells is None:
         return by_cell
     total = by_cell.new_zeros(cut.examples, *by_cell.shape[1:])
-    return total.index_add_(0, cut.owner, by_cell.index_select(0, cut.cells))
+    device = by_cell.device  # a layer's own, of a model on several
+    return total.index_add_(0, cut.owner.to(device), by_cell.index_select(0, cut.cells.to(device)))
 
 
 def _cells(values: Tensor, length: int) -> Tensor:

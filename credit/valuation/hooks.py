@@ -6,6 +6,7 @@ Legend: N windows of a batch, M examples, T positions, I and O widths of a layer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -16,18 +17,21 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
+from credit.valuation.experts import ExpertLinear, Routing, experts_one_by_one
 from credit.valuation.gradients import WindowCut, cut_gradient
 from credit.valuation.influence import project, projected_gradient
 from credit.valuation.layers import how_to_leave_out
+from credit.valuation.placement import OffloadedWeights, compute_device, main_device
 from credit.valuation.projection import LayerProjection, without_copies
 
 Sink = Callable[[Tensor], None]
-"""Takes a layer's output gradients δ (N, T, O)."""
+"""Takes a layer's output gradients δ (N, T, O), or those of an expert's tokens (K, O)."""
 
-Observer = Callable[[Sequence[str], Tensor], Sequence[Sink]]
+Observer = Callable[[Sequence[str], Tensor, Routing | None], Sequence[Sink]]
 """Takes the names of layers with the same inputs x (N, T, I), and returns the sink of each one's output gradients.
 
 Such layers follow each other: those of an attention's queries, keys and values, for example. Each is named once.
+With a routing, the layer is an expert's: its inputs (K, I) and output gradients (K, O) are those of its K tokens alone.
 """
 
 
@@ -73,6 +77,9 @@ class ModelTap:
             else keeps x.
         flat: True to take inputs (N, I) for examples of one position, T = 1. Inputs of more than three dimensions
             always have more positions.
+
+    Attributes:
+        offloaded: the weights of offloaded parts, for what autograd saves in a pass.
     """
 
     def __init__(
@@ -83,24 +90,29 @@ class ModelTap:
         self._observe = observe
         self._least_dimensions = 2 if flat else 3
         self._handles: list[RemovableHandle] = []
-        self._flags: list[tuple[nn.Parameter, bool]] = []
+        self._flags: list[tuple[nn.Module, str, bool]] = []
         self._modes: list[tuple[nn.Module, bool]] = []
         self._batch = 0
         self._inputs: Tensor | None = None
+        self._routing: Routing | None = None
         self._uses: list[_Use] = []
         self._anchor = torch.empty(0)
+        self._changes = ExitStack()
+        self.offloaded = OffloadedWeights(model)
 
     def __enter__(self) -> Self:
-        self._flags = [(p, p.requires_grad) for p in self._model.parameters()]
+        # By name: a weight that comes back from disk for a pass is a parameter of its own.
+        parts = list(self._model.modules())
+        self._flags = [(m, name, p.requires_grad) for m in parts for name, p in m.named_parameters(recurse=False)]
         # Of each module: `model.train()` would also thaw those that their owner keeps in evaluation mode.
-        self._modes = [(m, m.training) for m in self._model.modules()]
-        device = next(self._model.parameters()).device
+        self._modes = [(m, m.training) for m in parts]
         # With every parameter frozen, autograd would record nothing: one input must want a gradient.
-        self._anchor = torch.zeros((), device=device, requires_grad=True)
+        self._anchor = torch.zeros((), device=main_device(self._model), requires_grad=True)
         try:
-            for parameter, _ in self._flags:
-                parameter.requires_grad_(False)
+            self._model.requires_grad_(False)
             self._model.eval()
+            self._changes.enter_context(self.offloaded)
+            self._changes.enter_context(experts_one_by_one(self._layers.values()))
             for name, module in self._layers.items():
                 self._handles.append(module.register_forward_hook(self._hook(name), with_kwargs=True))
         except BaseException:
@@ -126,7 +138,8 @@ class ModelTap:
         self._batch = batch_size
         try:
             with torch.enable_grad():
-                value = loss()
+                with self.offloaded.saving():
+                    value = loss()
                 if value.dim():
                     shape = tuple(value.shape)
                     raise ValuationError(f"the loss has shape {shape}; it must be the sum over the examples")
@@ -134,14 +147,14 @@ class ModelTap:
             self._anchor.grad = None
         finally:
             self._batch = 0
-            self._inputs, self._uses = None, []
+            self._inputs, self._routing, self._uses = None, None, []
 
-    def _see(self, layer: str, inputs: Tensor) -> _Use:
+    def _see(self, layer: str, inputs: Tensor, routing: Routing | None) -> _Use:
         """Note a layer's inputs, which may be those of the layers just before."""
         # By identity: query, key and value read the same tensor. A layer in use again starts anew.
         if inputs is not self._inputs or any(use.layer == layer for use in self._uses):
             self._observe_seen()
-            self._inputs = inputs
+            self._inputs, self._routing = inputs, routing
         use = _Use(layer)
         self._uses.append(use)
         return use
@@ -151,43 +164,53 @@ class ModelTap:
 
         They are unchanged, since a model that changes a layer's inputs in place cannot be trained.
         """
-        inputs, uses = self._inputs, self._uses
-        self._inputs, self._uses = None, []
+        inputs, routing, uses = self._inputs, self._routing, self._uses
+        self._inputs, self._routing, self._uses = None, None, []
         if inputs is None:
             return
-        sinks = self._observe([use.layer for use in uses], _by_position(inputs.detach()))
+        inputs = inputs.detach() if routing else _by_position(inputs.detach())
+        sinks = self._observe([use.layer for use in uses], inputs, routing)
         for use, sink in zip(uses, sinks, strict=True):
             use.sink = sink
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> Tensor | None:
+        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], y: Tensor) -> Tensor | None:
             # Passes without a gradient (generation, a probe) are nobody's examples.
             if not (self._batch and torch.is_grad_enabled()):
                 return None
-            x = [*args, *named.values()][0]  # a linear layer takes one input, by place or by name
-            if x.dim() < self._least_dimensions or x.shape[0] != self._batch:
+            # A linear layer takes one input, by place or by name. It may come from the device of the layer before.
+            x = [*args, *named.values()][0].to(y.device)
+            routing = self._routing_of(*args[1:]) if isinstance(module, ExpertLinear) else None
+            apart = x.dim() >= self._least_dimensions and x.shape[0] == self._batch
+            if not (routing or apart):
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
                     f"its examples cannot be told apart; {how_to_leave_out(name)}"
                 )
-            use = self._see(name, x)
+            use = self._see(name, x, routing)
 
             def backward(dy: Tensor) -> None:
                 self._observe_seen()
                 assert use.sink is not None  # noqa: S101  # all uses have been observed
-                use.sink(_by_position(dy))
+                use.sink(dy if routing else _by_position(dy))
 
             tapped: Tensor = _Tap.apply(y, self._anchor, backward)  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
             return tapped
 
         return hook
 
+    def _routing_of(self, tokens: Tensor, all_tokens: int) -> Routing | None:
+        """Return the places of an expert's tokens; None unless its block has those of a batch window by window."""
+        positions, rest = divmod(all_tokens, self._batch)
+        return None if rest else Routing(tokens, self._batch, positions)
+
     def _restore(self) -> None:
+        self._changes.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        for parameter, flag in self._flags:
-            parameter.requires_grad_(flag)
+        for part, name, flag in self._flags:
+            part.get_parameter(name).requires_grad_(flag)
         for module, mode in self._modes:
             module.training = mode
         self._flags, self._modes = [], []
@@ -196,11 +219,6 @@ class ModelTap:
 def _by_position(values: Tensor) -> Tensor:
     """Return values with one dimension of positions: (N, I) or (N, ..., I) -> (N, T, I)."""
     return values.unsqueeze(1) if values.dim() == 2 else values.flatten(1, -2)
-
-
-def _device_of(module: nn.Module, model: nn.Module) -> torch.device:
-    """Return the device of a layer's parameters, or of its model's where it keeps none."""
-    return next(chain(module.parameters(), model.parameters())).device
 
 
 def _dtype_of(module: nn.Module, model: nn.Module) -> torch.dtype:
@@ -223,10 +241,11 @@ class GradientTap(ModelTap):
         super().__init__(model, layers, self._project, flat=flat)
         self._projections = without_copies(
             {
-                name: projections[name].to(_device_of(module, model), _dtype_of(module, model))
+                name: projections[name].to(compute_device(module, model), _dtype_of(module, model))
                 for name, module in layers.items()
             }
         )
+        self._home = main_device(model)
         self._stacked: dict[tuple[int, ...], Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._cut: WindowCut | None = None
@@ -251,17 +270,18 @@ class GradientTap(ModelTap):
         for name in self._projections:
             if name not in sums:
                 raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
-        return sums
+        return {name: gradient.to(self._home) for name, gradient in sums.items()}
 
-    def _project(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
+    def _project(self, layers: Sequence[str], x: Tensor, routing: Routing | None) -> list[Sink]:
         cut = self._cut
-        if cut and x.shape[1] != cut.width:
+        positions = routing.positions if routing else x.shape[1]
+        if cut and positions != cut.width:
             raise ValuationError(
-                f"layer {layers[0]} sees {x.shape[1]} positions where the model reads {cut.width} tokens: parts of a "
+                f"layer {layers[0]} sees {positions} positions where the model reads {cut.width} tokens: parts of a "
                 "text cannot be told apart there; leave the layer out, or do not cut windows (--example-length none)"
             )
         projected = self._project_inputs(x, [self._projections[layer].p_in for layer in layers])
-        return [self._sink(layer, px, cut) for layer, px in zip(layers, projected, strict=True)]
+        return [self._sink(layer, px, cut, routing) for layer, px in zip(layers, projected, strict=True)]
 
     def _project_inputs(self, x: Tensor, sides: Sequence[Tensor | None]) -> list[Tensor]:
         """Project inputs for all layers that share them in one product, to read them once."""
@@ -275,11 +295,16 @@ class GradientTap(ModelTap):
             projected = dict(zip(key, project(x, self._stacked[key]).split_with_sizes(ranks, -1), strict=True))
         return [x if side is None else projected[id(side)] for side in sides]
 
-    def _sink(self, layer: str, px: Tensor, cut: WindowCut | None) -> Sink:
+    def _sink(self, layer: str, px: Tensor, cut: WindowCut | None, routing: Routing | None) -> Sink:
         p_out = self._projections[layer].p_out
+        if routing:  # spread once projected: an expert has few of a batch's tokens, and R is less than I
+            px = routing.spread(px)
 
         def sink(dy: Tensor) -> None:
-            gradient = projected_gradient(px, dy, None, p_out) if cut is None else cut_gradient(px, dy, p_out, cut)
+            side = p_out
+            if routing:
+                dy, side = routing.spread(project(dy, p_out)), None
+            gradient = projected_gradient(px, dy, None, side) if cut is None else cut_gradient(px, dy, side, cut)
             # The gradient of a layer with several uses in one pass is the sum over its uses.
             before = self._sums.get(layer)
             self._sums[layer] = gradient if before is None else before + gradient

@@ -22,7 +22,7 @@ from credit.valuation.gradients import RowSums
 from credit.valuation.hooks import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, influence, summarise
 from credit.valuation.language_model import LanguageModel, load_model
-from credit.valuation.layers import choose_layers
+from credit.valuation.layers import experts_of, known_layers
 from credit.valuation.manifest import (
     PROJECTIONS_FILE,
     IndexManifest,
@@ -281,9 +281,8 @@ class AttributionIndex:
 
     def tap(self, model: Task) -> GradientTap:
         """Return the context that yields the model's gradients in this index's layers and projections."""
-        layers = choose_layers(model.module, ("*",))
-        watched = {layer.name: layers.watched[layer.name] for layer in self.manifest.layers}
-        return GradientTap(model.module, watched, self.projections, flat=model.flat_inputs)
+        layers = known_layers(model.module, self.manifest.layers)
+        return GradientTap(model.module, layers.watched, self.projections, flat=model.flat_inputs)
 
     def output_length(self, model: Task) -> int:
         """Return the most tokens of an output's window: the model's context.
@@ -362,7 +361,9 @@ class AttributionIndex:
                 self._curvature = Curvature(factors)
             else:
                 sums = StoredTensors(self._file(self.manifest.statistic), device)
-                self._curvature = make_curvature(settings.curvature, sums, self.manifest.examples, self.damping)
+                self._curvature = make_curvature(
+                    settings.curvature, sums, self.manifest.examples, self.damping, experts_of(self.manifest.layers)
+                )
         return self._curvature
 
 

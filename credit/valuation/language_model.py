@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from credit.valuation.batches import PaddedBatch, make_batch
 from credit.valuation.eligibility import check_adapter_weights, check_model, check_weights
 from credit.valuation.losses import sequence_losses
 from credit.valuation.model_folder import ADAPTER_WEIGHTS, TOKENIZER_FILES, adapter_base, check_folder
+from credit.valuation.placement import Placement, disjoint_parts, main_device, offload_folder, read_placement
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import TEMPLATE_DATE, Encoder, Window
 
@@ -53,8 +54,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model's parameters."""
-        return next(self.module.parameters()).device
+        """Device of the model's inputs and losses, where the gradients of all layers meet."""
+        return main_device(self.module)
 
     @property
     def positions(self) -> int | None:
@@ -132,7 +133,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     Args:
         path: folder with config.json or adapter_config.json, *.safetensors and the tokenizer's files.
         dtype: `fp32`, `bf16`, `fp64`, or `auto`: bf16 on a GPU, fp32 on a CPU.
-        device: `cpu`, `cuda`, `cuda:1`..., or `auto`.
+        device: `cpu`, `cuda`, `cuda:1`..., or `auto`; or the places of a model's parts, see `placement`.
 
     Raises:
         ValuationError: the folder is no usable model (the message names the file), its model cannot be valued (see
@@ -146,15 +147,20 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
         check_folder(path, adapter=True)
     has_tokenizer = _tokenizer_folder(path, base)
     tokenizer_sha256 = fingerprint_tokenizer(has_tokenizer)
-    chosen = _device(device)
+    placement = read_placement(device)
+    if placement.device is None and path != base:
+        raise ValuationError(
+            f"{path} is an adapter, and a model in parts takes none; merge it into its base (merge_and_unload()), and "
+            "save that with save_pretrained()"
+        )
     if dtype == "auto":
-        dtype = "bf16" if chosen.type == "cuda" else "fp32"
+        dtype = "bf16" if placement.uses_gpu else "fp32"
     if dtype not in DTYPES:
         raise ValuationError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     try:
         with without_progress_bars():
             tokenizer = _load_tokenizer(has_tokenizer)
-            module = _load(base, path, DTYPES[dtype]).to(chosen).eval()
+            module = _load(base, path, DTYPES[dtype], placement).eval()
             check_model(path, module, DTYPES[dtype])
     except CreditError:
         raise
@@ -211,21 +217,37 @@ def _window_length(positions: int | None) -> int:
     return min(positions or _DEFAULT_MAX_LENGTH, _DEFAULT_MAX_LENGTH)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValuationError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
+def _load(base: Path, path: Path, dtype: torch.dtype, placement: Placement) -> nn.Module:
+    """Load a model, with its adapter if `path` is one, and put it where the placement says."""
+    if placement.device is None:
+        return _load_in_parts(base, dtype, placement)
+    module = _load_base(base, dtype)
+    return (module if path == base else _adapted(module, path, dtype)).to(placement.device)
 
 
-def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
+def _load_in_parts(base: Path, dtype: torch.dtype, placement: Placement) -> nn.Module:
+    parts = placement.parts
+    if isinstance(parts, Mapping):
+        config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):  # names of the parts, and no numbers
+            without_weights: Any = AutoModelForCausalLM
+            parts = disjoint_parts(parts, without_weights.from_config(config, experts_implementation=None))
+    with offload_folder() as (folder, keep):
+        module = _load_base(base, dtype, parts, folder)
+        keep(module)
+    return module
+
+
+def _load_base(
+    base: Path, dtype: torch.dtype, parts: Mapping[str, str | int] | str | None = None, folder: Path | None = None
+) -> nn.Module:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(base),
         dtype=dtype,
+        device_map=parts,
+        offload_folder=folder,
+        # Given in any case: a folder may ask for a kernel from a hub. torch's kernel for all experts knows no float64.
+        experts_implementation="eager" if dtype == torch.float64 else None,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -234,8 +256,10 @@ def _load(base: Path, path: Path, dtype: torch.dtype) -> nn.Module:
     module: nn.Module
     module, report = loaded
     check_weights(base, module, report["missing_keys"], report["unexpected_keys"])
-    if path == base:
-        return module
+    return module
+
+
+def _adapted(module: nn.Module, path: Path, dtype: torch.dtype) -> nn.Module:
     try:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:

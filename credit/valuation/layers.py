@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -11,6 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from credit.errors import ValuationError
+from credit.valuation.experts import ExpertLinear, expert_layers, expert_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,14 @@ class LayerShape:
         out_width: O.
         is_head: True if its outputs have one entry for each token of the vocabulary: the output head, or the outer half
             of an adapter on it.
+        is_expert: True for a layer of one expert: a pass, or all training data, may send no token to it.
     """
 
     name: str
     in_width: int
     out_width: int
     is_head: bool = False
+    is_expert: bool = False
 
     @property
     def dense_widths(self) -> tuple[int, ...]:
@@ -59,8 +63,15 @@ class LayerChoice:
         return frozenset(shape.name for shape in self.shapes if shape.is_head)
 
 
+def experts_of(shapes: Iterable[LayerShape]) -> frozenset[str]:
+    """Return the names of the layers of experts."""
+    return frozenset(shape.name for shape in shapes if shape.is_expert)
+
+
 def layer_shape(name: str, module: nn.Module) -> LayerShape | None:
     """Return the shape of a linear layer that can be watched; None for any other module."""
+    if isinstance(module, ExpertLinear):
+        return LayerShape(name, module.in_features, module.out_features, is_expert=True)
     if isinstance(module, nn.Linear):
         return LayerShape(name, module.in_features, module.out_features)
     if isinstance(module, Conv1D):  # GPT-2's linear layer stores its weight as (in, out)
@@ -74,29 +85,43 @@ def choose_layers(model: nn.Module, patterns: Sequence[str] = ()) -> LayerChoice
     Without patterns, the head alone: it predicts retraining best by far in every case of the laboratory
     (reports/fidelity), and needs no backward pass below it. A model without a head is watched in all its linear layers.
     Patterns are those of a shell and match the whole name. `!pattern` leaves layers out; if there are only such
-    patterns, all other layers are in, the head too.
+    patterns, all other layers are in, the head too. An expert's layer is named `layers.0.mlp.experts.3.down_proj`.
 
     Raises:
         ValuationError: no layer is left, or a pattern matches no linear layer.
     """
     replaced = _replaced(model)
-    linear = {
-        name: shape
-        for name, module in model.named_modules()
-        if (shape := layer_shape(name, module)) and name not in replaced
-    }
+    modules = _linear_modules(model, replaced)
+    linear = {name: shape for name, module in modules.items() if (shape := layer_shape(name, module))}
     _check_patterns(linear, patterns)
     heads = _heads(model, linear)
     watched: dict[str, nn.Module] = {}
     shapes: list[LayerShape] = []
     for name, shape in linear.items():
         if _allowed(name, patterns) if patterns else name in (heads[:1] or linear):
-            watched[name] = model.get_submodule(name)
+            watched[name] = modules[name]
             shapes.append(replace(shape, is_head=name in heads))
     if not watched:
         raise ValuationError(f"no linear layer of {type(model).__name__} is left to watch; choose others with --layers")
     skipped = _skipped(model, watched, replaced, by_default=not patterns)
     return LayerChoice(watched, tuple(shapes), skipped)
+
+
+def known_layers(model: nn.Module, shapes: Sequence[LayerShape]) -> LayerChoice:
+    """Return the layers of an index in its model, whatever its patterns would choose today."""
+    modules = _linear_modules(model, _replaced(model))
+    return LayerChoice({shape.name: modules[shape.name] for shape in shapes}, tuple(shapes), ())
+
+
+def _linear_modules(model: nn.Module, replaced: Collection[str]) -> dict[str, nn.Module]:
+    """Return all linear layers by name, in the order of the model's modules; those of experts as `ExpertLinear`."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if name not in replaced:
+            found |= {f"{name}.{inside}": layer for inside, layer in expert_layers(module)}
+            if layer_shape(name, module):
+                found[name] = module
+    return found
 
 
 def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
@@ -110,7 +135,7 @@ def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
     if head is None:
         return []
     inside = {id(module) for module in head.modules()}
-    found = [shape for name, shape in linear.items() if id(model.get_submodule(name)) in inside]
+    found = [s for name, s in linear.items() if not s.is_expert and id(model.get_submodule(name)) in inside]
     # An adapter on the head has two layers inside; the outer one is as wide as the vocabulary.
     vocabulary = max((shape.out_width for shape in found), default=0)
     wide = [shape for shape in found if shape.out_width == vocabulary]
@@ -136,21 +161,37 @@ def _skipped(
     model: nn.Module, watched: Mapping[str, nn.Module], replaced: Collection[str], *, by_default: bool
 ) -> tuple[SkippedLayer, ...]:
     """Return the unwatched modules. Tied parameters count once: as watched, or at their first module."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    counted = {id(parameter) for module in watched.values() for parameter in module.parameters(recurse=False)}
+    sources = _offloaded_copies(model)
+
+    def identity(parameter: nn.Parameter) -> int:
+        return sources.get(id(parameter), id(parameter))
+
+    total = sum({identity(parameter): parameter.numel() for parameter in model.parameters()}.values())
+    counted = {identity(parameter) for module in watched.values() for parameter in module.parameters(recurse=False)}
+    of_experts = Counter[int]()
+    for module in watched.values():
+        if isinstance(module, ExpertLinear):
+            of_experts[id(module.block)] += module.in_features * module.out_features
     skipped = []
     for name, module in model.named_modules():
-        own = [p for p in module.parameters(recurse=False) if id(p) not in counted]
-        size = sum(p.numel() for p in own)
+        own = [p for p in module.parameters(recurse=False) if identity(p) not in counted]
+        size = sum(p.numel() for p in own) - of_experts[id(module)]
         if size and name not in watched:
             reason = f"{type(module).__name__} is not a linear layer"
-            if layer_shape(name, module):
+            if layer_shape(name, module) or expert_parts(module):
                 reason = "not the output head (--layers '*' watches all)" if by_default else "left out by --layers"
             if name in replaced:
                 reason = "an adapter has put another in its place"
             skipped.append(SkippedLayer(name, reason, size / total))
-        counted.update(id(p) for p in own)
+        counted.update(identity(p) for p in own)
     return tuple(skipped)
+
+
+def _offloaded_copies(model: nn.Module) -> dict[int, int]:
+    """Return the identity of the source of each tied parameter, where either is offloaded: they are two then."""
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", {})
+    pairs = [(model.get_parameter(name), model.get_parameter(source)) for name, source in tied.items()]
+    return {id(parameter): id(source) for parameter, source in pairs if parameter.is_meta or source.is_meta}
 
 
 def _check_patterns(linear: Mapping[str, LayerShape], patterns: Sequence[str]) -> None:

@@ -241,7 +241,11 @@ class IndexManifest:
         return json.dumps(body, indent=1, sort_keys=True) + "\n"
 
     def _content(self) -> dict[str, Any]:
-        return asdict(self) | {"format_version": FORMAT_VERSION, "settings": _settings_content(self.settings)}
+        return asdict(self) | {
+            "format_version": FORMAT_VERSION,
+            "settings": _settings_content(self.settings),
+            "layers": [_layer_content(layer) for layer in self.layers],
+        }
 
     def encoder(self, model: Task) -> ExampleEncoder:
         """Return the encoder that the index's training data was read with."""
@@ -253,6 +257,14 @@ def _settings_content(settings: IndexSettings) -> dict[str, Any]:
     content = asdict(settings)
     if settings.template_date == TEMPLATE_DATE:
         del content["template_date"]
+    return content
+
+
+def _layer_content(layer: LayerShape) -> dict[str, Any]:
+    """Return a layer by field, as `_settings_content` does: `is_expert` came later."""
+    content = asdict(layer)
+    if not layer.is_expert:
+        del content["is_expert"]
     return content
 
 

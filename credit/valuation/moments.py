@@ -21,9 +21,10 @@ from credit.valuation.batches import (
     release_memory,
     tokens_in_batch,
 )
+from credit.valuation.experts import Routing
 from credit.valuation.gradients import add_grams, mirror
 from credit.valuation.hooks import ModelTap, Sink
-from credit.valuation.layers import LayerChoice, LayerShape, how_to_leave_out
+from credit.valuation.layers import LayerChoice, LayerShape, experts_of, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import (
     LayerMoments,
@@ -65,7 +66,9 @@ def make_projections(
         progress=(lambda done, total: progress("moments", done, total)) if progress else None,
     )
     projections = _fit(settings, shapes, rank, moments)
-    return rotated_to_eigenbasis(projections, moments) if settings.curvature == "ekfac" else projections
+    if settings.curvature == "ekfac":
+        return rotated_to_eigenbasis(projections, moments, experts_of(shapes))
+    return projections
 
 
 def _fit(
@@ -172,9 +175,12 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
     """Return the places of examples in windows with a non-finite input or gradient in a watched layer."""
     totals: list[Tensor] = []
 
-    def observe(layers: Sequence[str], x: Tensor) -> list[Sink]:
-        totals.append(x.sum((1, 2)))
-        return [lambda dy: totals.append(dy.sum((1, 2)))] * len(layers)
+    def observe(layers: Sequence[str], x: Tensor, routing: Routing | None) -> list[Sink]:
+        def add(values: Tensor) -> None:
+            totals.append((routing.spread(values) if routing else values).sum((1, 2)).to(device_of(task)))
+
+        add(x)
+        return [add] * len(layers)
 
     bad: list[int] = []
     windows = by_window(sample)
@@ -202,11 +208,16 @@ class _MomentSums:
         self.real: Tensor | None = None
         self._heads = heads
 
-    def observe(self, layers: Sequence[str], x: Tensor) -> list[Sink]:
+    def observe(self, layers: Sequence[str], x: Tensor, routing: Routing | None) -> list[Sink]:
         """Add the inputs of layers, and return the sink of each one's output gradients."""
         # Padding has inputs as any token has; counted, it would bend the fit towards itself.
-        padded = self.real is not None and x.shape[:2] == self.real.shape
-        rows = x[self.real] if padded else x.flatten(0, 1)
+        real = None if self.real is None else self.real.to(x.device)
+        if real is not None and routing:
+            rows = x[real.flatten()[routing.places]]
+        elif real is not None and x.shape[:2] == real.shape:
+            rows = x[real]
+        else:
+            rows = x.flatten(0, -2)
         for layer in layers:
             self.rows[layer] = self.rows.get(layer, 0) + len(rows)
         for total in self._sums_of(layers, rows):
@@ -214,7 +225,7 @@ class _MomentSums:
         return [partial(self._add_outputs, layer) for layer in layers]
 
     def _add_outputs(self, layer: str, dy: Tensor) -> None:
-        rows = dy.flatten(0, 1)  # padding has no gradient: its δ δᵀ adds nothing
+        rows = dy.flatten(0, -2)  # padding has no gradient: its δ δᵀ adds nothing
         is_head = layer in self._heads
         if layer not in self.b:
             self.b[layer] = _zeros(rows, 1 if is_head else 2)
@@ -237,9 +248,9 @@ class _MomentSums:
         rows = self.rows
         # Layers can share a sum of inputs: each is divided once.
         for name, total in {id(total): (name, total) for name, total in self.a.items()}.values():
-            mirror(total).div_(rows[name])
+            mirror(total).div_(max(1, rows[name]))  # the sample may reach an expert with no token
         for name, total in self.b.items():
-            (mirror(total) if total.dim() == 2 else total).div_(rows[name])
+            (mirror(total) if total.dim() == 2 else total).div_(max(1, rows[name]))
         return {name: LayerMoments(self.a[name], self.b[name]) for name in rows}
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.moments import sum_moments
+from credit.valuation.placement import OffloadedWeights, Reference
 from credit.valuation.projection import (
     LayerProjection,
     LayerRank,
@@ -125,12 +127,17 @@ def probe(
     stand_ins = stand_in_projections(layers, ranks, keeps_identities=not settings.fits_projections)
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
 
-        def gradients(batch: Sequence[WindowExamples]) -> None:
+        def gradients(batch: Sequence[WindowExamples], counting: AbstractContextManager[object] | None = None) -> None:
             made = task.batch([window.window for window in batch])
-            tap.collect(made.loss, made.size, make_cut(batch, examples, device))
 
-        with _SavedBytes(task) as saved:
-            gradients(typical[:1])
+            def loss() -> Tensor:
+                with counting or nullcontext():
+                    return made.loss()
+
+            tap.collect(loss, made.size, make_cut(batch, examples, device))
+
+        saved = _SavedBytes(task, tap.offloaded)
+        gradients(typical[:1], saved)
         gradient, tried = _seconds_per_token(gradients, typical, device)
     widest = max(window.size for window in windows)
     full = max(tokens_per_batch, widest) / typical[0].size
@@ -303,21 +310,22 @@ class _SavedBytes:
     before it. A language model's own loss takes less: the logits, while their gradient is made.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, offloaded: OffloadedWeights) -> None:
+        self._offloaded = offloaded
         self._known = {parameter.untyped_storage().data_ptr() for parameter in task.module.parameters()}
         self._sizes: dict[int, int] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, offloaded.unpack)
 
     @property
     def bytes(self) -> int:
         """Bytes for the passes inside."""
         return sum(self._sizes.values()) + 2 * max(self._sizes.values(), default=0)
 
-    def _count(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._known:
+    def _count(self, tensor: Tensor) -> Tensor | Reference:
+        storage, kept = tensor.untyped_storage(), self._offloaded.pack(tensor)
+        if kept is tensor and storage.data_ptr() not in self._known:
             self._sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return kept
 
     def __enter__(self) -> _SavedBytes:
         self._hooks.__enter__()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -227,7 +227,7 @@ def pca_projections(
 ) -> dict[str, LayerProjection]:
     """Return projections to the top eigenvectors of each side's second moment. A side no wider keeps its full width.
 
-    The output side of a head is hashed.
+    The output side of a head is hashed. The sides of an expert without a token in the sample are drawn from the seed.
     """
 
     def side(moment: Tensor, rank: int) -> Tensor | None:
@@ -238,23 +238,31 @@ def pca_projections(
         return vectors.to(moment.dtype)
 
     p_in = lru_cache(maxsize=1)(side)  # layers with the same inputs follow each other
-    return {
+    drawn = random_projections(tuple(s for s in shapes if s.is_expert and _idle(moments[s.name])), rank=rank, seed=seed)
+    return drawn | {
         shape.name: LayerProjection(
             p_in(moments[shape.name].a, input_side.rank),
             vocabulary_hashing(output_side) if shape.is_head else side(moments[shape.name].b, output_side.rank),
         )
         for shape in shapes
+        if shape.name not in drawn
         for input_side, output_side in [_sides(shape, rank, seed)]
     }
 
 
+def _idle(moments: LayerMoments) -> bool:
+    """Return True if no token of the sample reached a layer, or none of its loss came back."""
+    return not (moments.a.any() and moments.b.any())
+
+
 def rotated_to_eigenbasis(
-    projections: Mapping[str, LayerProjection], moments: Mapping[str, LayerMoments]
+    projections: Mapping[str, LayerProjection], moments: Mapping[str, LayerMoments], experts: Collection[str] = ()
 ) -> dict[str, LayerProjection]:
     """Rotate projections so that the projected factors P A Pᵀ and P B Pᵀ become diagonal.
 
     Gradients then come out in the Kronecker eigenbasis, in which EK-FAC takes the curvature for diagonal (George et al.
-    2018, arXiv:1806.03884). The rotation changes no inner product.
+    2018, arXiv:1806.03884). The rotation changes no inner product. Layers among `experts` without a token in the sample
+    keep their projections.
     """
 
     def side(projection: Tensor | None, moment: Tensor) -> Tensor:
@@ -272,7 +280,9 @@ def rotated_to_eigenbasis(
 
     p_in = lru_cache(maxsize=1)(side)
     return {
-        name: LayerProjection(p_in(p.p_in, moments[name].a), p_out(p.p_out, moments[name].b))
+        name: p
+        if name in experts and _idle(moments[name])
+        else LayerProjection(p_in(p.p_in, moments[name].a), p_out(p.p_out, moments[name].b))
         for name, p in projections.items()
     }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from credit.records import Share
+from credit.valuation.placement import main_device
 
 
 class Tagged(Protocol):
@@ -127,8 +128,8 @@ class Task(Protocol):
 
 
 def device_of(task: Task) -> torch.device:
-    """Return the device of a task's parameters."""
-    return next(task.module.parameters()).device
+    """Return the device of a task's batches and losses, where the gradients of all layers meet."""
+    return main_device(task.module)
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:

@@ -33,7 +33,7 @@ from credit.valuation.examples import (
 )
 from credit.valuation.gradients import Gradients, RowSums
 from credit.valuation.hooks import GradientTap
-from credit.valuation.layers import choose_layers
+from credit.valuation.layers import experts_of, known_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, MemberIndex, versioned
 from credit.valuation.moments import choose_sample, make_projections
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
@@ -108,7 +108,7 @@ class IndexWriter:
         self._examples = change.examples
         self._version = len(before.history) + (0 if change.is_build else 1)
         self.state = self._first_state()
-        self._layers = choose_layers(task.module, settings.layers)
+        self._layers = known_layers(task.module, before.layers)
         self._widths = projected_widths(resolve_ranks(self._layers.shapes, settings.rank, settings.ranks))
         self.plan = plan_change(change, before, folder, sum(self._widths.values()))
         self._projections: dict[str, LayerProjection] = {}
@@ -274,7 +274,8 @@ class IndexWriter:
         sums = StoredTensors(self.folder / self.state.sums, self._device)
         examples = len(self.change.members) - len(self.state.excluded)
         self._statistic = make_statistic("none")  # frees its memory for the factors; the sums are on disk
-        self._curvature = make_curvature(self.settings.curvature, sums, examples, self.settings.damping)
+        experts = experts_of(self.before.layers)
+        self._curvature = make_curvature(self.settings.curvature, sums, examples, self.settings.damping, experts)
         self._weighting = Weighting(self.settings.weighting, self._curvature)
 
     def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
@@ -455,7 +456,8 @@ def complete_index(
     if curvature is None:
         # A layer at a time: all sums may be as large as all factors.
         sums = StoredTensors(folder / draft.statistic, device)
-        curvature = make_curvature(draft.settings.curvature, sums, draft.examples, draft.settings.damping)
+        settings = draft.settings
+        curvature = make_curvature(settings.curvature, sums, draft.examples, settings.damping, experts_of(draft.layers))
     if draft.settings.curvature == "fisher":  # the others are quick to make again from the sums
         name = versioned("factors.safetensors", version)
         files[name] = save_tensors(folder / name, curvature.factors)

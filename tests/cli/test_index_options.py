@@ -93,6 +93,17 @@ def test_further_checkpoints_are_folders_with_weights(run, tmp_path):
     assert [member["manifest"] for member in manifest["checkpoints"]] == ["manifest.v1.json"]
 
 
+def test_a_model_in_parts_gives_the_same_index(run, tmp_path):
+    whole = json.loads(run("--json").stdout)
+    parts = tmp_path / "parts.json"
+    parts.write_text('{"model": "cpu", "model.layers": "disk", "lm_head": "disk"}')
+    for number, device in enumerate((str(parts), parts.read_text())):
+        out = ("--out", str(tmp_path / f"index-{number}"))
+        assert json.loads(run("--device", device, *out, "--json").stdout)["fingerprint"] == whole["fingerprint"]
+    assert "cannot be read" in run("--device", str(tmp_path / "gone.json"), code=EXIT_USAGE).stderr
+    assert "names 'nowhere'" in run("--device", '{"nowhere": "cpu", "": "disk"}', code=EXIT_FAILED).stderr
+
+
 def test_time_memory_and_disk_are_said_before_the_build(run):
     said = run().stderr
     assert re.search(

@@ -8,6 +8,7 @@ The same sums as on a CPU, the same bytes at every build, no layer that waits fo
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.tokens import cut_window
 from tests.models import HIDDEN, hidden_settings, records, save_tiny_model, sentence
 from tests.valuation.conftest import FOLDED, SINGLE, make_output
+from tests.valuation.engine import example_gradients
 from tests.valuation.faults import stopped_often
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -59,6 +61,20 @@ def gpu(folder: Path) -> LanguageModel:
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def test_a_model_in_parts_on_a_gpu_a_cpu_and_a_disk_has_the_gradients_of_the_whole(folder, gpu, data):
+    parts = {"model": 0, "model.layers.0": "cpu", "model.layers.1": "disk", "lm_head": "cpu"}
+    placed = load_model(folder, dtype="fp64", device=json.dumps(parts))
+    assert placed.device == gpu.device
+    windows = [window for record in data[:6] for window in gpu.encoder(64).training(record)]
+    found = []
+    for model in (gpu, placed):
+        layers = choose_layers(model.module, ("*",))
+        projections = random_projections(layers.shapes, rank=3, seed=1)
+        with GradientTap(model.module, layers.watched, projections) as tap:
+            found.append(example_gradients(model, tap, windows))
+    assert all(torch.equal(found[1][name], rows) for name, rows in found[0].items())
 
 
 @EACH
