@@ -205,7 +205,7 @@ device_option = click.option(
 )
 dtype_option = click.option(
     "--dtype",
-    type=click.Choice(["auto", "fp32", "bf16", "fp64"]),
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "fp64"]),
     default="auto",
     show_default=True,
     help="Number format of the model.",

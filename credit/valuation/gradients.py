@@ -22,6 +22,17 @@ Stack = tuple[tuple[str, ...], Tensor]
 PANEL_COLUMNS = {"cpu": 256, "cuda": 1024}
 """Columns of a product. Narrower panels compute less below the diagonal, wider ones are faster products."""
 
+_LOSS_SCALE = 2.0**8
+"""Factor of a loss in float16, which ends at 6e-8: a loss's gradients in the logits are at most 1, and mostly far less.
+
+A power of two changes no digit, and with a constant an example's gradient depends on the example alone.
+"""
+
+
+def loss_scale(dtype: torch.dtype) -> float:
+    """Return the factor of losses whose backward pass is in a dtype; gradients are divided by it in float32."""
+    return _LOSS_SCALE if dtype == torch.float16 else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class WindowCut:

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
 from credit.valuation.experts import ExpertLinear, Routing, experts_one_by_one
-from credit.valuation.gradients import WindowCut, cut_gradient
+from credit.valuation.gradients import WindowCut, cut_gradient, loss_scale
 from credit.valuation.influence import project, projected_gradient
 from credit.valuation.layers import how_to_leave_out
 from credit.valuation.placement import OffloadedWeights, compute_device, main_device
@@ -98,6 +98,7 @@ class ModelTap:
         self._uses: list[_Use] = []
         self._anchor = torch.empty(0)
         self._changes = ExitStack()
+        self._scale = loss_scale(_dtype_of(model, model))
         self.offloaded = OffloadedWeights(model)
 
     def __enter__(self) -> Self:
@@ -143,7 +144,7 @@ class ModelTap:
                 if value.dim():
                     shape = tuple(value.shape)
                     raise ValuationError(f"the loss has shape {shape}; it must be the sum over the examples")
-                value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+                value.backward(torch.full_like(value, self._scale))  # type: ignore[no-untyped-call]  # untyped in torch
             self._anchor.grad = None
         finally:
             self._batch = 0
@@ -192,6 +193,8 @@ class ModelTap:
             def backward(dy: Tensor) -> None:
                 self._observe_seen()
                 assert use.sink is not None  # noqa: S101  # all uses have been observed
+                if self._scale != 1:
+                    dy = dy.float() / self._scale
                 use.sink(dy if routing else _by_position(dy))
 
             tapped: Tensor = _Tap.apply(y, self._anchor, backward)  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped

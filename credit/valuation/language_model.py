@@ -32,7 +32,7 @@ _NO_LIMIT = 10**9
 """Tokenizers without a limit give a number far beyond this one."""
 _LONGEST_REASON = 600
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
 
     Args:
         path: folder with config.json or adapter_config.json, *.safetensors and the tokenizer's files.
-        dtype: `fp32`, `bf16`, `fp64`, or `auto`: bf16 on a GPU, fp32 on a CPU.
+        dtype: `fp32`, `bf16`, `fp16`, `fp64`, or `auto`: bf16 on a GPU, fp32 on a CPU.
         device: `cpu`, `cuda`, `cuda:1`..., or `auto`; or the places of a model's parts, see `placement`.
 
     Raises:

@@ -5,6 +5,7 @@ Legend: N windows, T positions, P = N·T positions of a batch, V tokens of the v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from credit.valuation.batches import IGNORED
+from credit.valuation.gradients import loss_scale
 from credit.valuation.task import upload
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**26}
@@ -43,6 +45,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
+        ctx.scale = loss_scale(logits.dtype)
         losses = torch.zeros(len(tokens), dtype=dtype, device=logits.device)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         predicts = (tokens != IGNORED).cpu().numpy()
@@ -54,9 +57,11 @@ class _CrossEntropy(torch.autograd.Function):
             own = log_p.gather(1, own_tokens[used])
             losses[used] = -own.squeeze(1)
             if kept is not None:
+                if ctx.scale != 1:  # before it is rounded: float16 would lose the least probable tokens
+                    log_p += math.log(ctx.scale)
                 torch.exp(log_p, out=kept)
                 # p - 1 of the token itself: subtracted in full precision, then rounded to the logits' dtype.
-                kept.scatter_(1, own_tokens[used], own.expm1_().to(kept.dtype))
+                kept.scatter_(1, own_tokens[used], own.expm1_().mul_(ctx.scale).to(kept.dtype))
         ignored = upload(torch.from_numpy(np.flatnonzero(~predicts)), logits.device)
         # A chunk reaches from its first predicting position to its last; between them some predict nothing.
         losses.index_fill_(0, ignored, 0)
@@ -67,9 +72,9 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         (gradient,), (scale,) = ctx.saved_tensors, upstream
-        if (scale == 1).all():  # the sum of all losses
+        if (scale == ctx.scale).all():  # the sum of all losses, as a tap scales it
             return gradient, None
-        return gradient * scale.to(gradient.dtype)[:, None], None
+        return gradient * (scale / ctx.scale).to(gradient.dtype)[:, None], None
 
 
 def _chunks(predicts: NDArray[np.bool_], logits: Tensor) -> Iterator[slice]:

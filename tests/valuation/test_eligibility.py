@@ -153,4 +153,4 @@ def test_a_model_quantised_by_torch_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_causal_model_is_valued_in_every_dtype(tmp_path, kind):
     folder = save_tiny_model(tmp_path / "model", kind)
-    assert all(load_model(folder, dtype=dtype, device="cpu") for dtype in ("bf16", "fp32", "fp64"))
+    assert all(load_model(folder, dtype=dtype, device="cpu") for dtype in ("bf16", "fp16", "fp32", "fp64"))

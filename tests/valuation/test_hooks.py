@@ -10,11 +10,11 @@ from credit.errors import ValuationError
 from credit.records import TrainingRecord
 from credit.valuation.batches import make_batch
 from credit.valuation.hooks import GradientTap
-from credit.valuation.language_model import LanguageModel
+from credit.valuation.language_model import LanguageModel, load_model
 from credit.valuation.layers import choose_layers
 from credit.valuation.projection import random_projections
 from credit.valuation.tokens import Encoder, Window
-from tests.models import EVERY, HIDDEN
+from tests.models import EVERY, HIDDEN, save_tiny_model
 from tests.valuation import oracle
 from tests.valuation.engine import example_gradients
 
@@ -42,6 +42,34 @@ def test_padded_batch_gradients_equal_autograd_one_example_at_a_time(model, data
             torch.testing.assert_close(
                 ours[name][row], gradient, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+@pytest.mark.parametrize("patterns", [HIDDEN, ()], ids=["hidden", "head"])
+def test_float16_is_as_near_to_float64_as_its_rounding_allows(tmp_path, data, patterns):
+    folder = save_tiny_model(tmp_path / "model")
+    half = load_model(folder, dtype="fp16", device="cpu")
+    exact = load_model(folder, dtype="fp64", device="cpu")
+    exact.module.load_state_dict(half.module.state_dict())  # the same weights, and exact sums
+    layers = choose_layers(half.module, patterns)
+    projections = random_projections(layers.shapes, rank=3, seed=1)
+    found = []
+    for model in (half, exact):
+        watched = choose_layers(model.module, patterns).watched
+        with GradientTap(model.module, watched, projections) as tap:
+            found.append(example_gradients(model, tap, _examples(model, data)[:5]))
+    for name, rows in found[0].items():
+        assert rows.dtype == torch.float32
+        error = (rows.double() - found[1][name]).norm() / found[1][name].norm()
+        assert error < 5e-3, f"{name}: {error}"
+
+
+def test_gradients_too_small_for_float16_are_kept_by_the_scale_of_the_loss():
+    layer = nn.Linear(4, 2, dtype=torch.float16)
+    projections = random_projections(choose_layers(nn.Sequential(layer)).shapes, rank=4, seed=0)
+    x = torch.ones(1, 3, 4, dtype=torch.float16)
+    with GradientTap(nn.Sequential(layer), {"0": layer}, projections) as tap:
+        ours = tap.collect(lambda: layer(x).float().sum() * 2.0**-26, 1)["0"]
+    torch.testing.assert_close(ours, torch.full((1, 2, 4), 3 * 2.0**-26))
 
 
 def test_flags_hooks_and_modes_are_restored_also_when_the_loss_fails(model):

@@ -32,8 +32,8 @@ def test_what_is_no_model_is_refused_with_the_remedy(folder, tmp_path):
         load_model(tmp_path / "nothing")
     with pytest.raises(ValuationError, match=r"no config\.json"):
         load_model(tmp_path)
-    with pytest.raises(ValuationError, match="dtype 'fp16' is unknown; choose one of auto, fp32, bf16, fp64"):
-        load_model(folder, dtype="fp16")
+    with pytest.raises(ValuationError, match="dtype 'fp8' is unknown; choose one of auto, fp32, bf16, fp16, fp64"):
+        load_model(folder, dtype="fp8")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValuationError, match="pickled weights are never loaded"):
         load_model(folder)

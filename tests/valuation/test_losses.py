@@ -67,6 +67,19 @@ def test_what_stands_where_nothing_is_predicted_does_not_matter(junk):
     assert not gradients[0][0, [0, 3, 4]].any()
 
 
+def test_float16_keeps_the_gradients_of_improbable_tokens():
+    logits = torch.linspace(0, 20, 4000).half().expand(1, 5, -1).clone()  # probabilities down to 1e-11
+    labels = torch.full((1, 5), 3999)
+    exact, rounded = logits.double().requires_grad_(), logits.clone().requires_grad_()
+    sequence_losses(exact, labels).sum().backward()
+    (sequence_losses(rounded, labels) * 256.0).sum().backward()  # as a tap scales the loss
+    ours, truth = rounded.grad.double() / 256, exact.grad
+    large = truth.abs() > 2e-7
+    assert float(large.double().mean()) > 0.3
+    torch.testing.assert_close(ours[large], truth[large], rtol=2e-3, atol=0)
+    assert bool((ours[truth.abs() > 1e-9] != 0).all()), "below 6e-8, where float16 ends"
+
+
 def test_low_precision_is_rounded_once_at_the_end():
     logits = torch.randn(3, 40, 50).bfloat16()
     labels = torch.randint(50, (3, 40))
