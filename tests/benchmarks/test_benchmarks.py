@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import index_speed, opening, valuing_cost
+from benchmarks import in_parts, index_speed, opening, valuing_cost
 from benchmarks.models import MODELS, save_model
 from benchmarks.rivals.ours import Ours
 from benchmarks.rivals.run import Floor, measure
@@ -46,6 +46,16 @@ def test_valuing_cost_prints_all_of_its_tables(capsys):
 def test_opening_runs_in_a_process_of_its_own(capsys):
     opening.main(["--quick"])
     assert "| 4, 3, fp32 |" in capsys.readouterr().out
+
+
+def test_a_model_on_disk_and_in_memory_are_measured_on_the_same_batch(tmp_path, capsys):
+    in_parts.save(tmp_path, quick=True)
+    found = []
+    for place in ("in memory", "on disk"):
+        in_parts.run(tmp_path, "all layers", place)
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["sum"] == found[1]["sum"] != 0
+    assert min(each["peak"] for each in found) > 0
 
 
 def test_a_synthetic_index_is_one_that_the_engine_opens(tmp_path):
