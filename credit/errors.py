@@ -9,6 +9,7 @@
     ├── LedgerError               1  the ledger refuses
     │   ├── IdempotencyError      1  the same key with another content
     │   └── PeriodClosedError     1  a posting into a closed period
+    ├── EngineError               1  workers that die, or a cluster that is gone
     ├── IntegrityError            4  stored data was changed
     └── LockHeldError            11  another run is at work
 
@@ -64,6 +65,10 @@ class IdempotencyError(LedgerError):
 
 class PeriodClosedError(LedgerError):
     """A posting into a closed period."""
+
+
+class EngineError(CreditError):
+    """Workers that die or cannot be reached; what they have finished is kept."""
 
 
 class IntegrityError(CreditError):
