@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fidelity.cases import Case
+from credit.engines import EngineChoice
 from credit.fidelity.metrics import Floats
 from credit.fidelity.retraining import Counterfactual, Laboratory, plan
 from credit.valuation import LanguageModel, load_model
@@ -38,7 +39,7 @@ def retrain(case: Case, work: Path, workers: int = 1) -> Truth:
     providers = sorted({record.group.provider for record in case.records})
     outcomes = laboratory.outcomes(
         plan(providers, halves=case.size.halves, seeds=case.size.seeds),
-        workers=workers,
+        engine=EngineChoice(workers=workers).engine(),
         progress=lambda done, total: print(f"\r{case.name}: retrainings {done}/{total}", end="", file=sys.stderr),
     )
     print(file=sys.stderr)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from credit.cli.options import FILE, device_option, dtype_option, ledger_options, models_option, policy_options
+from credit.cli.options import (
+    FILE,
+    device_option,
+    dtype_option,
+    engine_options,
+    ledger_options,
+    models_option,
+    policy_options,
+)
 from credit.cli.printing import progress_bar, say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from credit.engines import EngineChoice
     from credit.pipeline.workspace import Workspace
 
 
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--chunk", type=click.IntRange(min=1), default=256, show_default=True, help="Outputs posted in one step.")
 @dtype_option
 @device_option
+@engine_options("Chunks valued at a time, each by a worker with a model of its own.")
 @click.option(
     "--retain",
     envvar="CREDIT_RETAIN_DAYS",
@@ -51,6 +62,7 @@ def compute(
     chunk: int,
     dtype: str,
     device: str,
+    engine: EngineChoice,
     retain: int | None,
 ) -> None:
     """Value the pending outputs, and post their credits.
@@ -65,8 +77,13 @@ def compute(
     Parts of an output that repeat its prompt are not paid for (--echo 16). A close leaves out what one user repeats on
     a day (--repeats 1), or has beyond a day's limit (--user-cap 1000).
 
+    One worker uses all cores by itself, or one GPU. More are worth it on several GPUs, on machines with many cores, and
+    in a cluster. The numbers are the same. Workers only value; this process alone writes to the ledger.
+
     \b
     Example: credit compute
+             credit compute --engine local --workers 4
+             credit compute --engine ray --address auto
     """
     from credit.accounting.amounts import amount_text
     from credit.accounting.credits import Policy
@@ -82,9 +99,10 @@ def compute(
         dtype=dtype,
         device=device,
         chunk=chunk,
+        engine=engine,
     )
-    with progress_bar("valuing", "outputs") as update:
-        report = run(workspace, settings, update)
+    with progress_bar("valuing", "outputs") as bar:
+        report = run(workspace, replace(settings, engine=engine.watched(bar.workers)), bar)
     warn(*report.shortened, *(f"not valued: {reason}" for reason in report.refused))
     done = (
         f"{counted(report.valued, 'output')} valued, {amount_text(report.credit_micro, CREDIT)} credits posted,"

@@ -334,3 +334,32 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
         return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)
 
     return with_policy
+
+
+def engine_options(workers: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add the options of the engine, and pass them on as one `engine`; `workers` is the help of `--workers`."""
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @click.option(
+            "--engine",
+            "name",
+            type=click.Choice(["local", "ray"]),
+            help="Workers are processes of this machine, or actors of a Ray cluster.  [default: local]",
+        )
+        @click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help=f"{workers}  [default: 1; with --engine, as many as there is room for]",
+        )
+        @click.option("--address", metavar="HOST:PORT", help="Head of the Ray cluster.  [default: this machine's]")
+        @functools.wraps(command)
+        def with_engine(
+            name: Literal["local", "ray"] | None, workers: int | None, address: str | None, *args: Any, **kwargs: Any
+        ) -> R:
+            from credit.engines import EngineChoice
+
+            return command(*args, engine=EngineChoice(name, workers, address), **kwargs)
+
+        return with_engine
+
+    return decorate

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ import click
 from credit.text import counted, printable_lines
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from credit.ledger.journal import Posted
     from credit.pipeline.ingest import IngestReport
 
@@ -134,9 +136,28 @@ def aligned(rows: Sequence[Sequence[str]], right: int | None = None) -> list[str
     ]
 
 
+class ProgressBar:
+    """Bar of a task on a terminal."""
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress, self._description = progress, description
+        self._task = progress.add_task(description, total=None, rate="")
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much is done, and of how much."""
+        # None until rich has seen two updates.
+        speed = self._progress.tasks[0].speed
+        self._progress.update(self._task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+    def workers(self, ready: int, wanted: int) -> None:
+        """Show how many workers there are, and how many are still to come."""
+        count = counted(ready, "worker") if ready == wanted else f"{ready} of {counted(wanted, 'worker')}"
+        self._progress.update(self._task, description=f"{self._description}, {count}")
+
+
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal's standard error, and nothing elsewhere; yield `update(done, total)`."""
+def progress_bar(description: str, unit: str) -> Iterator[ProgressBar]:
+    """Show a progress bar on a terminal's standard error, and nothing elsewhere; yield it to call (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -151,11 +172,4 @@ def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], N
     # On a terminal, other output appears above the bar; in a pipe or file it stays where it belongs.
     shown, above = console.is_terminal, sys.stdout.isatty()
     with Progress(*columns, console=console, disable=not shown, transient=True, redirect_stdout=above) as progress:
-        task = progress.add_task(description, total=None, rate="")
-
-        def update(done: int, total: int) -> None:
-            # None until rich has seen two updates.
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
-
-        yield update
+        yield ProgressBar(progress, description)

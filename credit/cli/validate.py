@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from credit.cli.options import FILE, device_option, ledger_options, training_options
+from credit.cli.options import FILE, device_option, engine_options, ledger_options, training_options
 from credit.cli.printing import is_json, progress_bar, say, terminal_width, wrapped
 from credit.text import counted
 
 if TYPE_CHECKING:
+    from credit.engines import EngineChoice
     from credit.fidelity.certificate import Certificate
     from credit.fidelity.metrics import Estimate
     from credit.ingest.training_source import TrainingSource
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--outputs", type=click.IntRange(min=1), default=64, show_default=True, help="Logged outputs to compare.")
 @click.option("--halves", type=click.IntRange(min=4), default=8, show_default=True, help="Random halves of providers.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Retrainings per provider.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Retrainings at a time.")
+@engine_options("Retrainings at a time.")
 @click.option("--work", type=FILE, help="Folder of the retrainings.  [default: validation/ in the data folder]")
 @click.option("--model", type=FILE, help="New place of the model, if moved.")
 @device_option
@@ -64,7 +66,7 @@ def validate(
     outputs: int,
     halves: int,
     seeds: int,
-    workers: int,
+    engine: EngineChoice,
     work: Path | None,
     model: Path | None,
     device: str,
@@ -93,6 +95,7 @@ def validate(
 
     \b
     Example: credit validate my-index train.jsonl --epochs 4 --workers 4
+             credit validate my-index train.jsonl --engine ray --address auto
              credit validate my-index train.jsonl --finetune base-model --lora 16 --steps 500
              PYTHONPATH=. credit validate my-index train.jsonl --trainer my_recipe:train
     """
@@ -118,13 +121,13 @@ def validate(
         outputs=outputs,
         halves=halves,
         seeds=seeds,
-        workers=workers,
+        engine=engine,
         model=model,
         device=device,
         source=source,
     )
-    with progress_bar("validating", "steps" if quick else "models") as update:
-        certificate = validate_index(workspace, request, update)
+    with progress_bar("validating", "steps" if quick else "models") as bar:
+        certificate = validate_index(workspace, replace(request, engine=engine.watched(bar.workers)), bar)
     click.echo(certificate.to_json() if is_json() else "\n".join(_lines(certificate)))
 
 

@@ -1,38 +1,30 @@
 """Retraining: models trained on some providers' data, each once, and the log-likelihood of the outputs under them.
 
-Several train at a time in worker processes, each with its share of the cores. They end with the process that started
-them.
+Each retraining is a task for a worker of an engine. Its result is kept in a folder, and not made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from credit.engines import Engine, InProcess
 from credit.errors import InvalidRequestError, MismatchError, ValuationError
 from credit.fidelity.recipes import Trainer
 from credit.records import PPM, LoggedOutput, TrainingRecord
 from credit.storage import canonical_json, make_folder, only_one, parse_object, write_whole
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.language_model import LanguageModel, load_model
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""
@@ -47,6 +39,9 @@ class Counterfactual:
     kind: Literal["full", "leave-out", "half"]
     providers: frozenset[str]
     seed: int
+
+    def __str__(self) -> str:
+        return f"the retraining on {', '.join(sorted(self.providers))} with seed {self.seed}"
 
 
 def plan(providers: Sequence[str], *, halves: int, seeds: int, seed: int = 0) -> list[Counterfactual]:
@@ -133,6 +128,11 @@ class Laboratory:
         self._inputs = [recipe, max_length, _digest(records), _digest(outputs)]
         make_folder(folder)
 
+    def open(self) -> Callable[[Counterfactual], NDArray[np.float64]]:
+        """Return the function that retrains: a laboratory is the job of a worker."""
+        make_folder(self.folder)  # of a worker's own machine, where it is on no disk in common
+        return self.outcome
+
     def outcome(self, run: Counterfactual) -> NDArray[np.float64]:
         """Return the log-likelihoods of the outputs (Q,) after a retraining, and retrain if there is no result yet."""
         path = self._path(run)
@@ -143,25 +143,34 @@ class Laboratory:
         shutil.rmtree(model, ignore_errors=True)
         self.trainer([record for record in self.records if drawn_owner(record) in run.providers], run.seed, model)
         values = log_likelihoods(load_model(model, dtype="fp32"), self.outputs, self._max_length)
-        body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
         # The result before the model goes: a kill in between costs disk, not a training.
-        write_whole(path, json.dumps(body).encode())
+        self._keep(run, values)
         shutil.rmtree(model)
         return values
+
+    def _keep(self, run: Counterfactual, values: NDArray[np.float64]) -> None:
+        body = {"providers": sorted(run.providers), "seed": run.seed, "log_likelihood": values.tolist()}
+        write_whole(self._path(run), json.dumps(body).encode())
 
     def outcomes(
         self,
         runs: Sequence[Counterfactual],
         *,
-        workers: int = 1,
+        engine: Engine | None = None,
         progress: Progress | None = None,
     ) -> dict[Counterfactual, NDArray[np.float64]]:
-        """Return the log-likelihoods of the outputs (Q,) after each of many retrainings, `workers` at a time.
+        """Return the log-likelihoods of the outputs (Q,) after each of many retrainings.
 
         Killed at any moment and called again, it resumes: finished retrainings are kept.
 
+        Args:
+            runs: the retrainings.
+            engine: its workers retrain, one model each at a time; None for this process.
+            progress: called with the number of retrainings done, and of all.
+
         Raises:
             LockHeldError: another validation is at work in the same folder.
+            EngineError: workers died, or cannot be reached.
         """
         held = f"another validation is at work in {self.folder}; wait for it to end"
         with only_one(self.folder / ".lock", held):
@@ -170,8 +179,10 @@ class Laboratory:
             done = len(runs) - len(missing)
             if progress:
                 progress(done, len(runs))
-            made = map_in_processes(self.outcome, missing, workers) if workers > 1 else map(self.outcome, missing)
-            for number, _ in enumerate(made, start=done + 1):
+            made = (engine or InProcess()).run(self, missing) if missing else ()
+            for number, (position, values) in enumerate(made, start=done + 1):
+                if not self._path(missing[position]).is_file():  # made on a machine without this folder
+                    self._keep(missing[position], values)
                 if progress:
                     progress(number, len(runs))
             return {run: self.outcome(run) for run in runs}
@@ -203,59 +214,3 @@ def _digest(records: Sequence[TrainingRecord] | Sequence[LoggedOutput]) -> str:
         content = {name: value for name, value in asdict(record).items() if name != "splits" or value}
         hasher.update(json.dumps(content, sort_keys=True, default=str).encode())
     return hasher.hexdigest()
-
-
-def map_in_processes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """Yield the results of a function as they come.
-
-    Processes are spawned, not forked: threads and GPU contexts do not survive a fork. The first error cancels the items
-    that have not begun, and is raised.
-
-    Args:
-        function: called with each item in one of the processes; must be picklable.
-        items: arguments, one for each call.
-        workers: processes at a time, at least 1.
-    """
-    count = min(workers, len(items))
-    if not count:
-        return
-    threads = max(1, (os.cpu_count() or 1) // count)
-    context = multiprocessing.get_context("spawn")
-    # The function goes to each process once, not with each item: it may carry all the training data.
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(threads, function))
-    try:
-        for future in as_completed([pool.submit(_call, item) for item in items]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_function: Callable[[Any], Any] | None = None
-"""Function of this worker process."""
-
-
-def _call(item: Any) -> Any:
-    if _function is None:
-        raise RuntimeError("a worker was called before it was started")
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it died before the watching thread had its turn
-        os._exit(1)
-    return _function(item)
-
-
-def _start(threads: int, function: Callable[[Any], Any]) -> None:
-    global _function  # noqa: PLW0603  # a process of a pool has no other place for it
-    _function = function
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process at once when its parent is gone, for whatever reason.
-
-    Otherwise a worker would wait for work for ever, or train on into a folder that the next run takes for its own.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

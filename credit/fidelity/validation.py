@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from credit.accounting.credits import Policy
+from credit.engines import Engine
 from credit.errors import InputError
 from credit.fidelity.certificate import (
     CALIBRATED,
@@ -69,7 +70,7 @@ def validate(
     halves: int = 8,
     seeds: int = 1,
     controls: Sequence[str] = (),
-    workers: int = 1,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Certificate:
     """Retrain without each provider and on random halves of them, and compare with the measures.
@@ -84,7 +85,7 @@ def validate(
         halves: random halves of the providers, each trained twice.
         seeds: retrainings of the full data and without each provider.
         controls: providers in the index whose data the model was never trained on; no retraining sees it.
-        workers: retrainings at a time.
+        engine: retrains; None for this process.
         progress: called after each retraining.
 
     Raises:
@@ -93,7 +94,7 @@ def validate(
     everybody = check_data(index, records, outputs, controls)
     providers = [name for name in everybody if name not in controls]
     runs = plan(providers, halves=halves, seeds=seeds)
-    evidence = Evidence(providers, laboratory.outcomes(runs, workers=workers, progress=progress))
+    evidence = Evidence(providers, laboratory.outcomes(runs, engine=engine, progress=progress))
     features = features_of(index, model, outputs, everybody)
     trained = [everybody.index(name) for name in providers]
     measures = only(all_measures(index, model, records, outputs, features, everybody), trained)

@@ -1,13 +1,17 @@
 """Values pending outputs and posts their credits.
 
-The way of an output: `_encodable` reads it from the ledger and tokenises it, `_valued_chunks` asks the index for its
-influence, `_scored` turns that into credits, and `_post_chunk` writes them to a score book and to the journal.
+The way of an output: `_encodable` reads it from the ledger and tokenises it, `_valued_chunks` lets the workers of an
+engine value it with others (`valuing`), `_scored` turns its influence into credits, and `_post_chunk` writes them to a
+score book and to the journal. Chunks are valued in any order and posted in theirs, so that books and journal do not
+depend on the workers. The ledger is locked for others only while a chunk is posted.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -17,7 +21,8 @@ from sqlalchemy import Connection
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
-from credit.errors import InputError, MismatchError, ValuationError
+from credit.engines import EngineChoice, Workers
+from credit.errors import InputError
 from credit.fidelity.certificate import read_certificate
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
@@ -28,6 +33,7 @@ from credit.ledger.periods import open_period_for
 from credit.ledger.score_books import Score, WrittenBook, ensure_run, register_book, write_book
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.pipeline.index import check_providers, open_registered, register
+from credit.pipeline.valuing import Valued, Valuing, as_paid, engine_for
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group, LoggedOutput
 from credit.storage import canonical_json
@@ -39,9 +45,6 @@ DEFAULT_CHUNK = 256
 
 Progress = Callable[[int, int], None]
 """Called with the number of outputs done, and of all."""
-
-_Value = Callable[[Sequence[StoredOutput], list[int]], Valuation]
-"""Values outputs; the list receives the positions of those without a finite value, which get no row."""
 
 _NON_FINITE = "its gradient or influence is not a finite number; try --dtype fp32"
 
@@ -58,6 +61,7 @@ class ComputeSettings:
         dtype: number format of the model, or `auto`.
         device: `cpu`, `cuda`, ... or `auto`.
         chunk: outputs valued and posted in one step.
+        engine: values the chunks.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -67,6 +71,7 @@ class ComputeSettings:
     dtype: str = "auto"
     device: str = "auto"
     chunk: int = DEFAULT_CHUNK
+    engine: EngineChoice = field(default_factory=EngineChoice)
 
 
 @dataclass(slots=True)
@@ -128,22 +133,15 @@ def _compute_index(
     with ledger.read() as conn:
         check_providers(conn, index)
     policy = _calibrated(index, settings)
-    model = index.load_model(*settings.model_paths, dtype=settings.dtype, device=settings.device)
-    encoder = model.encoder(index.output_length(model))
-
-    def value(chunk: Sequence[StoredOutput], non_finite: list[int]) -> Valuation:
-        outputs = [as_paid(stored.output, policy) for stored in chunk]
-        return index.value(model, outputs, echo=policy.echo, noise_floor=policy.noise_floor, non_finite=non_finite)
-
-    for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, value, report):
-        _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, encoder, report)
-        if progress:
-            progress(report.valued + len(report.refused), total)
-
-
-def as_paid(output: LoggedOutput, policy: Policy) -> LoggedOutput:
-    """Return an output with the completion that a policy pays for."""
-    return output.with_thoughts_in_completion if policy.thoughts == "paid" else output
+    job = Valuing(registered, policy, tuple(settings.model_paths), settings.dtype, settings.device)
+    engine = engine_for(settings.engine, settings.device, Path(index.manifest.model_path))
+    # At most as many workers as chunks: each loads the model.
+    with engine.start(job, most=-(-total // settings.chunk)) as workers:
+        encoder = index.load_encoder(*settings.model_paths)
+        for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, workers, report):
+            _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, encoder, report)
+            if progress:
+                progress(report.valued + len(report.refused), total)
 
 
 def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
@@ -159,37 +157,43 @@ def _valued_chunks(
     model: str,
     size: int,
     encoder: Encoder,
-    value: _Value,
+    workers: Workers[Sequence[LoggedOutput], Valued],
     report: ComputeReport,
 ) -> Iterator[tuple[list[StoredOutput], Valuation]]:
     """Yield the pending outputs of a model in chunks, with their values; one without a value holds up no other.
 
     Only outputs with a value count for the size. The others stay pending: counted, they would shift the borders of the
-    chunks, and so books and postings, of a run that resumes a killed one.
+    chunks, and so books and postings, of a run that resumes a killed one. A chunk with one of them is therefore filled
+    up from the next one, and what workers made of later chunks is dropped.
     """
     waiting = _encodable(ledger, model, size, encoder, report)
-    chunk: list[StoredOutput] = []
+    again: deque[StoredOutput] = deque()
     while True:
+        given: deque[list[StoredOutput]] = deque()
+        with closing(workers.in_order(_chunks(again, waiting, size, given))) as results:
+            for valued in results:
+                chunk = given.popleft()
+                if valued.valuation is not None and not valued.non_finite:
+                    yield chunk, valued.valuation
+                    continue
+                left = _with_value(chunk, valued, workers, report)
+                again.extendleft(reversed([*left, *(stored for later in given for stored in later)]))
+                break
+            else:
+                return
+
+
+def _chunks(
+    again: deque[StoredOutput], waiting: Iterator[StoredOutput], size: int, given: deque[list[StoredOutput]]
+) -> Iterator[list[LoggedOutput]]:
+    """Yield chunks of outputs, first those to value again, and note in `given` what each consists of."""
+    while True:
+        chunk = [again.popleft() for _ in range(min(size, len(again)))]
         chunk += islice(waiting, size - len(chunk))
         if not chunk:
             return
-        non_finite: list[int] = []
-        try:
-            valuation = value(chunk, non_finite)
-        except MismatchError:
-            raise
-        except ValuationError:
-            left = list(_one_by_one(chunk, value, report))
-            if len(left) == len(chunk):
-                raise  # it is not an output's fault, and would come again
-            chunk = left
-            continue
-        if non_finite:
-            report.refused += [f"{chunk[position].output.name}: {_NON_FINITE}" for position in non_finite]
-            chunk = [stored for position, stored in enumerate(chunk) if position not in non_finite]
-            continue
-        yield chunk, valuation
-        chunk = []
+        given.append(chunk)
+        yield [stored.output for stored in chunk]
 
 
 def _encodable(
@@ -214,15 +218,26 @@ def _encodable(
                 yield stored
 
 
-def _one_by_one(chunk: Sequence[StoredOutput], value: _Value, report: ComputeReport) -> Iterator[StoredOutput]:
-    """Yield the outputs of a chunk with a value by itself; refuse the others by name."""
-    for stored in chunk:
-        try:
-            value([stored], [])
-        except ValuationError as error:
-            report.refused.append(f"{stored.output.name}: {error}")
-        else:
-            yield stored
+def _with_value(
+    chunk: Sequence[StoredOutput],
+    valued: Valued,
+    workers: Workers[Sequence[LoggedOutput], Valued],
+    report: ComputeReport,
+) -> list[StoredOutput]:
+    """Return the outputs of a chunk that have a value; refuse the others by name.
+
+    Raises:
+        ValuationError: no output has one, so it is not their fault and would come again.
+    """
+    if valued.error is None:
+        report.refused += [f"{chunk[position].output.name}: {_NON_FINITE}" for position in valued.non_finite]
+        return [stored for position, stored in enumerate(chunk) if position not in valued.non_finite]
+    singles = list(workers.in_order([[stored.output] for stored in chunk]))
+    if all(single.error is not None for single in singles):
+        raise valued.error
+    pairs = list(zip(chunk, singles, strict=True))
+    report.refused += [f"{stored.output.name}: {one.error}" for stored, one in pairs if one.error is not None]
+    return [stored for stored, one in pairs if one.error is None]
 
 
 def _post_chunk(

@@ -196,8 +196,9 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         MismatchError, IntegrityError: as opening an index does.
     """
     # Models take seconds to import, and a restatement by policy needs none.
-    from credit.pipeline.compute import DEFAULT_CHUNK, as_paid, echo_of_weight, paid_measures
+    from credit.pipeline.compute import DEFAULT_CHUNK, echo_of_weight, paid_measures
     from credit.pipeline.index import check_providers
+    from credit.pipeline.valuing import as_paid
     from credit.valuation import AttributionIndex
 
     index = AttributionIndex.open(folder, damping=changes.get("damping"))

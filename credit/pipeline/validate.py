@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
+from credit.engines import EngineChoice
 from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.certificate import Certificate, CertificateKind, read_certificate
 from credit.fidelity.recipes import FineTuning, Recipe, Trainer, load_trainer, trainer_fingerprint
@@ -19,6 +20,7 @@ from credit.ledger.indexes import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.unvalued import unvalued_outputs
 from credit.pipeline.index import read_indexed, register
+from credit.pipeline.valuing import engine_for
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, IndexManifest, LanguageModel, load_model, read_manifest
@@ -44,7 +46,7 @@ class ValidationRequest:
         outputs: number of outputs to draw from the ledger.
         halves: number of random halves of the providers.
         seeds: retrainings per provider.
-        workers: retrainings at a time.
+        engine: retrains.
         source: how to read training data in another form.
     """
 
@@ -62,7 +64,7 @@ class ValidationRequest:
     outputs: int = 64
     halves: int = 8
     seeds: int = 1
-    workers: int = 1
+    engine: EngineChoice = field(default_factory=EngineChoice)
     model: Path | None = None
     device: str = "auto"
     source: TrainingSource = AS_IT_IS
@@ -147,7 +149,7 @@ def _by_retraining(
         halves=request.halves,
         seeds=request.seeds,
         controls=request.controls,
-        workers=request.workers,
+        engine=engine_for(request.engine, request.device, path),
         progress=progress,
     )
 

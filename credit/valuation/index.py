@@ -21,7 +21,7 @@ from credit.valuation.curvature import Curvature, Weighting, make_curvature
 from credit.valuation.gradients import RowSums
 from credit.valuation.hooks import GradientTap
 from credit.valuation.influence import GroupRows, Valuation, influence, summarise
-from credit.valuation.language_model import LanguageModel, load_model
+from credit.valuation.language_model import LanguageModel, fingerprint_tokenizer_of, load_model, load_output_encoder
 from credit.valuation.layers import experts_of, known_layers
 from credit.valuation.manifest import (
     PROJECTIONS_FILE,
@@ -35,6 +35,7 @@ from credit.valuation.projection import gradient_widths, projections_from_tensor
 from credit.valuation.rows import RowShares
 from credit.valuation.shards import StoredTensors, read_rows
 from credit.valuation.task import Task, device_of
+from credit.valuation.tokens import Encoder
 
 
 class AttributionIndex:
@@ -136,6 +137,24 @@ class AttributionIndex:
         self.add_models(*others)
         self.check_model(model)
         return model
+
+    def load_encoder(self, *moved: Path) -> Encoder:
+        """Load the encoder of outputs, as the index's model has it, without the weights of the model.
+
+        Args:
+            moved: new folders of moved models, in any order.
+
+        Raises:
+            ValuationError: the model is gone from its folder.
+            MismatchError: no folder has the tokenizer of the index.
+        """
+        places = [folder for folder in (*moved, Path(self.manifest.model_path)) if folder.is_dir()]
+        if not places:
+            raise _model_is_gone(self.folder, self.manifest)
+        for place in places:
+            if fingerprint_tokenizer_of(place) == self.manifest.tokenizer_sha256:
+                return load_output_encoder(place, self.manifest.max_length)
+        raise MismatchError(f"{places[0]} has another tokenizer than the one {self.folder} was built with")
 
     def load_checkpoints(self, *moved: Path, dtype: str = "auto", device: str = "auto") -> list[LanguageModel]:
         """Load the language models of the further checkpoints alone; see `load_model`."""
@@ -395,12 +414,16 @@ def _load_models(
             continue
         place = Path(manifest.model_path)
         if not place.is_dir():
-            raise ValuationError(
-                f"{place}, a model that {folder} was built with, is not there any more; say where it was moved with "
-                "--model DIR, once for each model that moved"
-            )
+            raise _model_is_gone(folder, manifest)
         model = load_model(place, dtype=dtype, device=device)
         if model.model_sha256 != manifest.model_sha256:
             raise MismatchError(f"{model.location} is not the model that {folder} was built with; it has changed")
         found[manifest.model_sha256] = model
     return [found[manifest.model_sha256] for manifest in manifests]
+
+
+def _model_is_gone(folder: Path, manifest: IndexManifest) -> ValuationError:
+    return ValuationError(
+        f"{manifest.model_path}, a model that {folder} was built with, is not there any more; say where it was moved "
+        "with --model DIR, once for each model that moved"
+    )

@@ -65,8 +65,7 @@ class LanguageModel:
     @property
     def context_length(self) -> int:
         """Tokens with which an output is read: the model's positions. The tokenizer's limit stands in for them."""
-        limit = self.positions or int(self.tokenizer.model_max_length)
-        return limit if limit < _NO_LIMIT else _DEFAULT_MAX_LENGTH
+        return _context_length(self.positions, self.tokenizer)
 
     @property
     def max_length(self) -> int:
@@ -180,6 +179,31 @@ def load_encoder(path: Path, max_length: int | None = None) -> Encoder:
     Raises:
         ValuationError: the folder is no usable model.
     """
+    positions, tokenizer = _without_weights(path)
+    return Encoder(tokenizer, max_length or _window_length(positions))
+
+
+def load_output_encoder(path: Path, at_least: int) -> Encoder:
+    """Load the encoder of outputs without the model's weights: its windows have the model's context, or `at_least`.
+
+    Raises:
+        ValuationError: the folder is no usable model.
+    """
+    positions, tokenizer = _without_weights(path)
+    return Encoder(tokenizer, max(at_least, _context_length(positions, tokenizer)))
+
+
+def fingerprint_tokenizer_of(path: Path) -> str:
+    """Return the SHA-256 over the tokenizer's files of a model, or of the base of an adapter that has none.
+
+    Raises:
+        ValuationError: there are no such files.
+    """
+    return fingerprint_tokenizer(_tokenizer_folder(path, adapter_base(path)))
+
+
+def _without_weights(path: Path) -> tuple[int | None, Any]:
+    """Return the number of a model's positions, and its tokenizer."""
     if not path.is_dir():
         raise ValuationError(f"{path} is not a folder; give a model saved with save_pretrained()")
     base = adapter_base(path)
@@ -191,7 +215,7 @@ def load_encoder(path: Path, max_length: int | None = None) -> Encoder:
         raise
     except Exception as error:
         raise ValuationError(f"the tokenizer of {path} cannot be loaded: {_reason(error)}") from error
-    return Encoder(tokenizer, max_length or _window_length(_positions(config)))
+    return _positions(config), tokenizer
 
 
 def _reason(error: Exception) -> str:
@@ -211,6 +235,11 @@ def _load_tokenizer(folder: Path) -> Any:
 def _positions(config: Any) -> int | None:
     text = config.get_text_config(decoder=True)  # a model of images and text keeps its numbers apart
     return next((int(value) for name in _POSITIONS if (value := getattr(text, name, None))), None)
+
+
+def _context_length(positions: int | None, tokenizer: Any) -> int:
+    limit = positions or int(tokenizer.model_max_length)
+    return limit if limit < _NO_LIMIT else _DEFAULT_MAX_LENGTH
 
 
 def _window_length(positions: int | None) -> int:

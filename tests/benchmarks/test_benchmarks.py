@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import in_parts, index_speed, opening, valuing_cost
+from benchmarks import engines, in_parts, index_speed, opening, valuing_cost
 from benchmarks.models import MODELS, save_model
 from benchmarks.rivals.ours import Ours
 from benchmarks.rivals.run import Floor, measure
 from benchmarks.rivals.task import Task
 from benchmarks.side_by_side import write_task
 from benchmarks.synthetic import write_index
+from credit.engines import EngineChoice
 from credit.valuation import AttributionIndex, load_model
 
 
@@ -76,3 +77,10 @@ def test_this_project_does_the_task_that_the_others_are_given(tmp_path, curvatur
     assert scores.shape == (2, 6)
     assert scores.argmax(1).tolist() == [0, 1]  # half of each output is the training sequence of its number
     assert json.loads(json.dumps(result))["stored"] > 0
+
+
+def test_engines_are_measured_by_the_time_of_their_processes(tmp_path):
+    engines.prepare(tmp_path, engines.QUICK)
+    found = engines.run(tmp_path, EngineChoice())
+    assert found["cpu"] > 0
+    assert len(found["digest"]) == 64

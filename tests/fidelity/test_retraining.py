@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from credit.engines.local import LocalEngine
 from credit.errors import LockHeldError, MismatchError
 from credit.fidelity.recipes import load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, plan
@@ -28,7 +29,7 @@ def laboratory(folder: Path) -> Laboratory:
 
 
 def killed(folder: Path) -> None:
-    laboratory(folder).outcomes(RUNS, workers=2)
+    laboratory(folder).outcomes(RUNS, engine=LocalEngine(2))
 
 
 def test_killed_and_called_again_nothing_is_trained_twice_and_the_outcome_is_the_same(tmp_path, monkeypatch):
