@@ -46,7 +46,7 @@ class Sizes:
     model: str = "gpt2"
     rank: int = 16
     chunks: int = 8
-    outputs: int = 16
+    outputs: int = 8
     length: int = 256
     groups: int = 25
     empty: int = 2_000
