@@ -57,6 +57,7 @@ REGISTRIES = {
     "check of `verify`": "credit.ledger.verify:CHECKS",
     "action that needs two people": "credit.approval.actions:ACTIONS",
     "kind of account": "credit.ledger.accounts:AccountKind",
+    "engine": "credit.engines.choice:ENGINES",
 }
 """For each thing that people add, the registry that everything else reads: its module and its name."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from credit.cli.printing import ask_for_json, warn
+from credit.engines.choice import ENGINES
 from credit.records import WAITING_DAYS, is_period
 
 R = TypeVar("R")
@@ -343,7 +344,7 @@ def engine_options(workers: str) -> Callable[[Callable[..., R]], Callable[..., R
         @click.option(
             "--engine",
             "name",
-            type=click.Choice(["local", "ray"]),
+            type=click.Choice(ENGINES),
             help="Workers are processes of this machine, or actors of a Ray cluster.  [default: local]",
         )
         @click.option(

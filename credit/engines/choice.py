@@ -10,6 +10,7 @@ from credit.engines.engine import Engine, InProcess, Watch, ignore_workers
 from credit.errors import InvalidRequestError
 
 ENGINES = ("local", "ray")
+"""Names of engines, beside this process."""
 
 
 @dataclass(frozen=True, slots=True)
