@@ -25,7 +25,7 @@ PROCESSES: SpawnContext = multiprocessing.get_context("spawn")
 """How processes start. A forked one would inherit threads and GPU contexts, which do not work there."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE = 5.0
-"""Seconds in which an idle worker must end by itself."""
+"""Seconds in which a worker must end that is asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,9 @@ class _Processes(Crew[T, R]):
     def close(self) -> None:
         """End the workers, also those at work."""
         atexit.unregister(self.close)
-        for worker, (process, pipe) in self._processes.items():
+        for process, pipe in self._processes.values():
             pipe.close()
-            if worker not in self._free:
-                process.terminate()
+            process.terminate()  # idle ones too: they keep nothing
         for process, _ in self._processes.values():
             process.join(_PATIENCE)
             if process.is_alive():
