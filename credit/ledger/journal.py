@@ -98,6 +98,8 @@ class HashedFields(NamedTuple):
 _ENTRY_COLUMNS = ("txn_id", "line_no", "entry_count", "account_id", "commodity", "amount")
 _HEADER_COLUMNS = ("id", *HashedFields._fields, "hash")
 
+_LAST = select(ledger_txn.c.seq, ledger_txn.c.hash).order_by(ledger_txn.c.seq.desc()).limit(1)
+
 _quoted = json.encoder.encode_basestring_ascii
 
 
@@ -289,8 +291,7 @@ def ensure_period(conn: Connection, name: str, *, now: datetime) -> None:
 
 def chain_head(conn: Connection) -> tuple[int, str]:
     """Return seq and hash of the last transaction, or 0 and 64 zeros."""
-    query = select(ledger_txn.c.seq, ledger_txn.c.hash).order_by(ledger_txn.c.seq.desc()).limit(1)
-    row = conn.execute(query).one_or_none()
+    row = conn.execute(_LAST).one_or_none()
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, Table, exists, func, select
@@ -88,6 +89,8 @@ _INSIDE: Mapping[str, tuple[tuple[Select[Any], ColumnElement[int]], ...]] = {
 }
 """Rows sealed with a row of another table: queries, whose first column is their order, and the column that refers."""
 
+_LAST_TRANSACTION = select(func.coalesce(func.max(ledger_txn.c.seq), 0))
+_LAST_SEAL = select(seal.c.id, seal.c.hash).order_by(seal.c.id.desc()).limit(1)
 _SEAL_COLUMNS = ("id", "table_name", "row_id", "row_sha256", "prev_hash", "hash", "actor", "after_seq")
 
 
@@ -109,7 +112,7 @@ def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any
     """Seal rows of a table, in order."""
     number, prev = seal_head(conn)  # safe: one writer at a time
     actor = actor_of(conn)
-    after = int(conn.execute(select(func.coalesce(func.max(ledger_txn.c.seq), 0))).scalar_one())
+    after = int(conn.execute(_LAST_TRANSACTION).scalar_one())
     seals: list[tuple[object, ...]] = []
     for row in rows:
         number += 1
@@ -122,7 +125,7 @@ def seal_rows(conn: Connection, table_name: str, rows: Iterable[Mapping[Any, Any
 
 def seal_head(conn: Connection) -> tuple[int, str]:
     """Return number and hash of the last seal, or 0 and 64 zeros."""
-    row = conn.execute(select(seal.c.id, seal.c.hash).order_by(seal.c.id.desc()).limit(1)).one_or_none()
+    row = conn.execute(_LAST_SEAL).one_or_none()
     return (0, GENESIS) if row is None else (row.id, row.hash)
 
 
@@ -185,11 +188,13 @@ def last_actor(table: Table) -> Any:
     return _of_last_seal(table, seal.c.actor).label("actor")
 
 
+@cache
 def _of_last_seal(table: Table, column: ColumnElement[str]) -> ScalarSelect[str]:
     of_row = select(column).where(seal.c.table_name == table.name, seal.c.row_id == table.c.id)
     return of_row.order_by(seal.c.id.desc()).limit(1).scalar_subquery()
 
 
+@cache
 def lost_rows(table: Table) -> Select[Any]:
     """Return the query for the numbers of lost rows: sealed, gone, and not erased personal data."""
     gone = ~exists().where(table.c.id == seal.c.row_id)
@@ -200,6 +205,7 @@ def lost_rows(table: Table) -> Select[Any]:
     return select(seal.c.row_id).where(seal.c.table_name == table.name, gone).distinct().order_by(seal.c.row_id)
 
 
+@cache
 def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
     """Return the condition for erased versions of personal details: an erasure follows them on record."""
     # The event of a version outlives the version, and has its id.
@@ -208,6 +214,7 @@ def erased(version: ColumnElement[int]) -> ColumnElement[bool]:
     return exists().where(made.c.id == version, later)
 
 
+@cache
 def erased_proposal(number: ColumnElement[int]) -> ColumnElement[bool]:
     """Return the condition for proposals with erased details: an erasure of the provider's was sealed after them."""
     made, last = seal.alias(), seal.alias()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
+    Insert,
+    Select,
     Table,
     Text,
     bindparam,
@@ -32,7 +35,12 @@ _ROWS = 50
 
 def next_id(conn: Connection, table: Table) -> int:
     """Return the next free id of `table`; safe because `Ledger.write` lets in one writer at a time."""
-    return int(conn.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()) + 1
+    return int(conn.execute(_last_id(table)).scalar_one()) + 1
+
+
+@cache
+def _last_id(table: Table) -> Select[int]:
+    return select(func.coalesce(func.max(table.c.id), 0))
 
 
 def exact_sum(column: ColumnElement[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:
@@ -90,11 +98,17 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Se
                 result = conn.exec_driver_sql(many, tuple(chain.from_iterable(rows[start : start + size])))
                 _check_stored(result, table, size)
         return
+    values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+    stored = conn.execute(_insert_arrays(table, tuple(columns)), values, execution_options=_COUNTED)
+    _check_stored(stored, table, len(rows))
+
+
+@cache
+def _insert_arrays(table: Table, columns: tuple[str, ...]) -> Insert:
+    """Return PostgreSQL's insert of rows from one array for each column."""
     big, text = ARRAY(BigInteger()), ARRAY(Text())
     arrays = [bindparam(name, type_=big if table.c[name].type.python_type is int else text) for name in columns]
     # Ordered, because the triggers want transactions in the order of the chain.
     given = func.unnest(*arrays).table_valued(*columns, with_ordinality="place").render_derived("given")
     query = select(*(given.c[name] for name in columns)).order_by(given.c.place)
-    values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
-    stored = conn.execute(insert(table).from_select(list(columns), query), values, execution_options=_COUNTED)
-    _check_stored(stored, table, len(rows))
+    return insert(table).from_select(list(columns), query)

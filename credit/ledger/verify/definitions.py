@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -82,6 +83,13 @@ FROM pg_class c WHERE c.relnamespace = {space} AND c.relrowsecurity
 """
 """The same for objects that make PostgreSQL hide or rewrite rows; `credit` makes none."""
 
+_COLUMNS = {
+    "sqlite": "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'",
+    "postgresql": "SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+    " WHERE c.relnamespace = current_schema()::regnamespace AND a.attnum > 0 AND NOT a.attisdropped",
+}
+"""Queries for the tables that are there, with their columns."""
+
 _LEDGER = "current_schema()::regnamespace"
 
 
@@ -137,7 +145,7 @@ def definitions(conn: Connection) -> dict[str, str]:
 def expected_definitions(conn: Connection) -> dict[str, str]:
     """Return the definitions of the schema, in the words of the engine that `conn` is on."""
     if conn.dialect.name == "sqlite":
-        return _taken_apart(_statements())
+        return _expected_on_sqlite()
     found: dict[str, str] = {}
     for table in metadata.sorted_tables:
         found[f"table {table.name}"] = "table"
@@ -199,6 +207,11 @@ def _select(conn: Connection, query: str, space: str) -> dict[str, str]:
     return {name: definition for table, name, definition in made if table in metadata.tables}
 
 
+@cache
+def _expected_on_sqlite() -> dict[str, str]:
+    return _taken_apart(_statements())
+
+
 def _statements() -> Iterator[str]:
     """Yield SQLite's statement for every table and index of the schema."""
     for table in metadata.sorted_tables:
@@ -244,9 +257,8 @@ def _parts(body: str) -> Iterator[str]:
 
 def is_readable(conn: Connection) -> bool:
     """Return True if every table and column of the schema is there for other checks to read."""
-    found = definitions(conn)
-    names = {f"column {table.name}.{column.name}" for table in metadata.sorted_tables for column in table.columns}
-    return names <= found.keys()
+    found = {(table, column) for table, column in conn.execute(text(_COLUMNS[conn.dialect.name]))}
+    return {(table.name, column.name) for table in metadata.sorted_tables for column in table.columns} <= found
 
 
 def check_storage(conn: Connection) -> Iterator[Problem]:
@@ -267,6 +279,7 @@ def check_references(conn: Connection) -> Iterator[Problem]:
                 yield Problem(place, f"refers to a row of {key.referred_table.name} that is missing")
 
 
+@cache
 def _first_dangling(table: Table, key: ForeignKeyConstraint) -> Select[Any]:
     """Return the query for the primary key of the first row with a dangling reference."""
     target = key.referred_table.alias("target")
