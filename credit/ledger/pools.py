@@ -39,25 +39,15 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAllocation:
-    """An allocation to be recorded: a provider's share of a pool, for `credit_micro` of `total_credit_micro`."""
-
-    pool_id: int
-    provider: str
-    credit_micro: int
-    total_credit_micro: int
-    amount_minor: int
-    txn_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Allocation:
-    """A recorded share of a pool for a provider, in minor units of the pool's currency."""
+    """A provider's share of a pool, for `credit_micro` of `total_credit_micro`, in minor units of its currency.
+
+    `txn_id` is None for a share of zero.
+    """
 
     period: str
     pool_id: int
     provider: str
-    currency: str
     credit_micro: int
     total_credit_micro: int
     amount_minor: int
@@ -142,17 +132,16 @@ def standing_pools(conn: Connection, name: str) -> list[Pool]:
     return [item for item in pools(conn, name) if item.id not in undone]
 
 
-def add_allocations(conn: Connection, name: str, items: Sequence[NewAllocation]) -> None:
-    """Record the allocations of a period's pools."""
-    add_records(conn, allocation, items, period_id=name)
+def add_allocations(conn: Connection, items: Sequence[Allocation]) -> None:
+    """Record the allocations of a pool."""
+    add_records(conn, allocation, items)
 
 
 def allocations(conn: Connection, name: str) -> list[Allocation]:
     """Return the allocations of a period, by pool and provider's key."""
     rows = conn.execute(
-        select(allocation, PROVIDER, pool.c.currency)
-        .join_from(allocation, provider, provider.c.id == allocation.c.provider_id)
-        .join(pool, pool.c.id == allocation.c.pool_id)
+        select(allocation, PROVIDER)
+        .join_from(allocation, provider)
         .where(allocation.c.period_id == name)
         .order_by(allocation.c.pool_id, provider.c.key)
     )

@@ -16,7 +16,7 @@ from credit.ledger.accounts import AccountKind
 from credit.ledger.balances import ProviderCurrency
 from credit.ledger.holds import HoldEvent
 from credit.ledger.journal import Entry, Posting, post
-from credit.ledger.pools import NewAllocation, Pool, add_allocations
+from credit.ledger.pools import Allocation, Pool, add_allocations
 from credit.ledger.transaction_kinds import AllocationDetails, TransactionKind
 from credit.ledger.values import last_day
 from credit.records import HOUSE, Group, Provider, Terms
@@ -136,9 +136,9 @@ def post_allocations(
         shares = [item.share for item in earnings]
         add_allocations(
             conn,
-            period,
             [
-                NewAllocation(
+                Allocation(
+                    period,
                     pool.id,
                     share.provider,
                     share.credit_micro,

@@ -102,13 +102,14 @@ def _pool_steps(
 
     `held` is the micro-credits of each of its collections that was on hold.
     """
-    provider_key, currency = at
+    _, currency = at
     named = {item.id: item for item in pools(conn, period)}
     steps, earned = [], Earned(0, {})
     for item in allocations(conn, period):
-        if item.provider != provider_key or item.currency != currency:
+        pool = named[item.pool_id]
+        if (item.provider, pool.currency) != at:
             continue
-        steps.append(_share_step(named[item.pool_id], item))
+        steps.append(_share_step(pool, item))
         own = provider_part(item.amount_minor, terms.rate_ppm)
         if terms.rate_ppm != PPM:
             whole, house = format_amount(item.amount_minor, currency), format_percent(PPM - terms.rate_ppm)

@@ -146,9 +146,8 @@ def close(conn: Connection, name: str) -> None:
         txn_id = journal.post(conn, posting, now=NOW).txn_id
         pools.add_allocations(
             conn,
-            name,
             [
-                pools.NewAllocation(item.id, key, credited[key], sum(credited.values()), amount, txn_id)
+                pools.Allocation(name, item.id, key, credited[key], sum(credited.values()), amount, txn_id)
                 for key, amount in shares.items()
             ],
         )
