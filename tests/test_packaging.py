@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -33,3 +35,15 @@ def test_the_lock_holds_every_dependency_as_the_constraints_have_it():
 def test_every_line_of_the_lock_has_a_hash():
     for block in re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip()):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block.partition("\n")[0]
+
+
+WITHOUT_MODELS = ("accounting", "approval", "ingest", "ledger", "payments", "reporting")
+
+
+def test_accounting_reports_and_payments_start_without_torch():
+    """The contracts on imports miss it: to import a module runs the `__init__` of its package first."""
+    files = [path for name in WITHOUT_MODELS for path in (ROOT / "credit" / name).rglob("*.py")]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    program = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout == "False\n"

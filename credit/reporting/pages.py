@@ -15,6 +15,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 from sqlalchemy import Connection
@@ -22,7 +23,6 @@ from sqlalchemy import Connection
 from credit.accounting.amounts import format_percent
 from credit.accounting.credits import Policy
 from credit.accounting.statement_lines import STATEMENT_LINES
-from credit.fidelity.data_check import DataCheck
 from credit.ledger.indexes import indexes
 from credit.ledger.outputs import pending_count
 from credit.ledger.periods import Period, existing_period
@@ -37,6 +37,9 @@ from credit.reporting.signatures import LedgerProof
 from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
 from credit.resources import resource
 from credit.text import printable
+
+if TYPE_CHECKING:
+    from credit.fidelity.data_check import DataCheck  # it loads torch, which no other page needs
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August",
