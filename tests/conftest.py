@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import settings
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.util import LRUCache
 
 from credit.ledger import database
 from credit.ledger.database import Ledger, upgrade
@@ -33,13 +36,14 @@ SYNCHRONOUS = database.SYNCHRONOUS
 LONGEST_FIRST = (
     "tests/test_demo.py",
     "tests/fidelity/test_laboratory.py",
-    "tests/ledger/test_verify.py",
+    "tests/valuation/test_kill.py",
     "tests/valuation/test_trained_model.py",
     "tests/fidelity/test_damage.py",
     "tests/pipeline/test_state_machine.py",
+    "tests/ledger/test_tamper.py",
+    "tests/ledger/test_verify.py",
+    "tests/pipeline/test_compute.py",
     "tests/pipeline/test_permuted.py",
-    "tests/pipeline/test_altered_index.py",
-    "tests/valuation/test_kill.py",
     "tests/payments/test_kill.py",
 )
 """Files of half a minute and more, longest first: workers take whole files, and one left for the end runs alone."""
@@ -60,27 +64,67 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def statements_are_compiled_once() -> Iterator[None]:
+    """Let every engine of one kind compile with the same dialect into the same cache.
+
+    A command opens one engine and compiles each statement once. Tests open thousands in a process, and compiling would
+    take them longer than running.
+    """
+    shared: dict[str, tuple[Dialect, LRUCache[Any, Any]]] = {}
+
+    def share(conn: Connection) -> None:
+        dialect, compiled = shared.setdefault(conn.dialect.name, (conn.dialect, LRUCache(5000)))
+        conn.dialect = dialect
+        conn.execution_options(compiled_cache=compiled)
+
+    event.listen(Engine, "engine_connect", share)
+    yield
+    event.remove(Engine, "engine_connect", share)
+
+
+Fill = Callable[[Connection], None]
+"""Writes something into an empty ledger; a function of a module, so that every test names the same one."""
+
+
+def fill_ledger(url: str, fill: Fill) -> None:
+    """Fill the ledger at `url`, in one transaction."""
+    with Ledger.open(url) as opened, opened.write() as conn:
+        fill(conn)
+
+
+def _name(url: str) -> str:
+    return url.rpartition("?")[0].rpartition("/")[2]
+
+
 class PostgresServer:
     """A running server, and databases on it that are copies of a migrated template."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._numbers = count(1)
+        self._filled: dict[Fill, str] = {}
         # Autovacuum would visit hundreds of small databases, each with a process of its own.
         settings = [f"ALTER SYSTEM SET {name} = off" for name in ("fsync", "full_page_writes", "autovacuum")]
         self._execute(f"CREATE DATABASE {_TEMPLATE}", *settings, "SELECT pg_reload_conf()")
         upgrade(self._url(_TEMPLATE), now=CREATED)
 
-    def create(self, *, migrated: bool) -> str:
-        """Create a database and return its URL."""
+    def create(self, *, migrated: bool, copy_of: str = _TEMPLATE) -> str:
+        """Create a database, empty or a copy of another one, and return its URL."""
         name = f"credit_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE if migrated else 'template0'}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {copy_of if migrated else 'template0'} STRATEGY FILE_COPY")
         return self._url(name)
+
+    def create_filled(self, fill: Fill) -> str:
+        """Create a copy of a ledger that `fill` has filled once, and return its URL."""
+        if fill not in self._filled:
+            self._filled[fill] = self.create(migrated=True)
+            fill_ledger(self._filled[fill], fill)
+        return self.create(migrated=True, copy_of=_name(self._filled[fill]))
 
     def drop(self, url: str) -> None:
         """Drop the database at `url`, whoever is still connected to it."""
-        name = url.rpartition("?")[0].rpartition("/")[2]
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        self._execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
 
     def _url(self, name: str) -> str:
         return self._uri.replace("/postgres?", f"/{name}?", 1)
@@ -115,6 +159,22 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def sqlite_filled(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fill], Path]:
+    """A function that returns a SQLite ledger which another function has filled once, to be copied and never used."""
+    filled: dict[Fill, Path] = {}
+
+    def find(fill: Fill) -> Path:
+        if fill not in filled:
+            path = tmp_path_factory.mktemp("filled") / "credit.db"
+            shutil.copyfile(sqlite_template, path)
+            fill_ledger(f"sqlite:///{path}", fill)
+            filled[fill] = path
+        return filled[fill]
+
+    return find
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     """The name of the engine, for tests that run on both."""
@@ -125,15 +185,21 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 def shared_database(
     engine_name: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., str]]:
-    """A function that returns the URL of a fresh database that lives as long as the test module."""
+    """A function that returns the URL of a fresh database that lives as long as the test module.
+
+    `holding`: the function that has filled the ledger. It runs once; every database is a copy of what it made.
+    """
     made: list[str] = []
 
-    def create(*, migrated: bool = True) -> str:
+    def create(*, migrated: bool = True, holding: Fill | None = None) -> str:
         if engine_name == "postgresql":
-            made.append(request.getfixturevalue("postgres").create(migrated=migrated))
+            server: PostgresServer = request.getfixturevalue("postgres")
+            made.append(server.create_filled(holding) if holding else server.create(migrated=migrated))
             return made[-1]
         path = tmp_path_factory.mktemp("ledger") / "credit.db"
-        if migrated:
+        if holding:
+            shutil.copyfile(request.getfixturevalue("sqlite_filled")(holding), path)
+        elif migrated:
             shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
 

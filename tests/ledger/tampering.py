@@ -9,6 +9,11 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from credit.ledger import triggers
+from credit.ledger.verify import CHECKS
+from credit.ledger.verify.definitions import check_definitions
+
+CHECKS_OF_ROWS = tuple(check for check in CHECKS if check is not check_definitions)
+"""Every check but that of tables and triggers: where triggers are off, it would name them."""
 
 INSERT_ENTRY = (
     "INSERT INTO ledger_entry (txn_id, line_no, entry_count, account_id, commodity, amount)"
@@ -39,3 +44,11 @@ def unguarded(url: str, *, undo: bool = False) -> Iterator[Connection]:
                 for definition in made.values():
                     conn.exec_driver_sql(definition)
         conn.rollback() if undo else conn.commit()
+
+
+@contextmanager
+def undone(conn: Connection) -> Iterator[Connection]:
+    """Context in a transaction; whatever happens in it is undone at its end."""
+    with conn.begin_nested() as savepoint:
+        yield conn
+        savepoint.rollback()

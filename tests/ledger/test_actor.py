@@ -83,11 +83,9 @@ COPIES = {ledger_txn: (NEXT_ENTRIES, NEXT_TRANSACTION), seal: (NEXT_SEAL,)}
 
 
 @pytest.mark.parametrize("table", COPIES, ids=str)
-def test_the_database_refuses_what_names_no_actor(ledger, table):
-    with ledger.write() as conn:
-        samples.populate(conn)
+def test_the_database_refuses_what_names_no_actor(populated, table):
     with pytest.raises(LedgerError, match="it names no actor"):
-        run(ledger, *COPIES[table])
+        run(populated, *COPIES[table])
 
 
 def run(ledger: Ledger, *statements: str) -> None:
@@ -96,10 +94,8 @@ def run(ledger: Ledger, *statements: str) -> None:
             conn.execute(text(statement))
 
 
-def test_an_actor_that_was_taken_out_is_named_even_with_a_new_hash(ledger, database_url):
-    with ledger.write() as conn:
-        samples.populate(conn)
-    with unguarded(database_url, undo=True) as conn:
+def test_an_actor_that_was_taken_out_is_named_even_with_a_new_hash(populated_url):
+    with unguarded(populated_url, undo=True) as conn:
         last = conn.execute(select(ledger_txn).order_by(ledger_txn.c.seq.desc()).limit(1)).one()
         header = HashedFields(*(getattr(last, name) for name in HashedFields._fields))._replace(actor=None)
         lines = [(line.account, line.commodity, line.amount) for line in journal.entries_of(conn, last.id)]

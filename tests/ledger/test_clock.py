@@ -54,10 +54,9 @@ def test_what_was_known_at_a_moment_never_changes_however_the_clock_is_set(modul
     assert chain == sorted(chain)
 
 
-def test_a_clock_that_lost_count_records_nothing(ledger):
+def test_a_clock_that_lost_count_records_nothing(populated):
     """One wrong moment would stay ahead of all that follows."""
-    with ledger.write() as conn:
-        samples.populate(conn)
+    with populated.read() as conn:
         last = clock.last_recorded(conn)
     assert last is not None
     wrong, right = last + timedelta(days=3654), last + timedelta(days=3653)
@@ -67,12 +66,12 @@ def test_a_clock_that_lost_count_records_nothing(ledger):
         payouts.next_batch,
     )
     for act in acts:
-        with pytest.raises(LedgerError, match=r"clock says 2036-.*set it right"), ledger.write() as conn:
+        with pytest.raises(LedgerError, match=r"clock says 2036-.*set it right"), populated.write() as conn:
             act(conn, wrong)
-    with ledger.write() as conn:
+    with populated.write() as conn:
         for act in acts:
             act(conn, right)
-    assert verify(ledger, None).problems == ()
+    assert verify(populated, None).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -93,29 +92,25 @@ def test_a_ledger_says_by_how_much_its_clock_is_ahead(ledger, ahead, said):
     assert (said in notice) if said else not notice
 
 
-def test_what_is_recorded_beside_a_transaction_has_its_moment(ledger):
+def test_what_is_recorded_beside_a_transaction_has_its_moment(populated):
     """Unvalued outputs, batches and results, after the clock was set back by a day."""
-    with ledger.write() as conn:
-        samples.populate(conn)
     earlier = NOW - timedelta(days=1)
-    with ledger.write() as conn:
+    with populated.write() as conn:
         unvalued.restore(conn, "log:out-3", "a mistake", now=earlier)
         unvalued.unvalue(conn, "log:out-3", "no mistake", now=earlier)
-    with ledger.write() as conn:
+    with populated.write() as conn:
         (batch,) = payouts.batches(conn)
         results = [
             payouts.BankResult(item.payout.id, "failed", "", "closed") for item in payouts.batch_items(conn, batch)
         ]
         payouts.record_results(conn, batch, results, now=earlier)
-    assert verify(ledger, None).problems == ()
+    assert verify(populated, None).problems == ()
 
 
 @pytest.mark.parametrize("earlier", [timedelta(microseconds=1), timedelta(days=400)])
-def test_a_transaction_that_is_recorded_before_the_last_one_is_found(ledger, database_url, earlier):
+def test_a_transaction_that_is_recorded_before_the_last_one_is_found(populated_url, earlier):
     """With a hash that is right, as a version that did not look at the order would have written it."""
-    with ledger.write() as conn:
-        samples.populate(conn)
-    with unguarded(database_url, undo=True) as conn:
+    with unguarded(populated_url, undo=True) as conn:
         *_, before, last = conn.execute(select(ledger_txn).order_by(ledger_txn.c.seq)).all()
         moment = utc_text(utc_moment(before.recorded_at) - earlier)
         header = HashedFields(*(getattr(last, name) for name in HashedFields._fields))._replace(recorded_at=moment)

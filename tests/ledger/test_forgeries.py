@@ -14,13 +14,12 @@ from sqlalchemy import Connection
 from credit.ledger import heads, holds, journal, personal_data, seals, signing_keys, statements
 from credit.ledger.actor import OPTION
 from credit.ledger.database import Ledger
-from credit.ledger.verify import CHECKS, check_all, verify
-from credit.ledger.verify.definitions import check_definitions
+from credit.ledger.verify import check_all, verify
 from credit.ledger.verify.heads import UNKNOWN, check_outside_heads
 from credit.proofs import Head
 from tests.ledger import samples
 from tests.ledger.forgeries import BANK, FORGERIES, rehash
-from tests.ledger.tampering import unguarded
+from tests.ledger.tampering import CHECKS_OF_ROWS, unguarded
 
 SECURITY = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
 RESTORED = "an older backup restored"
@@ -50,8 +49,7 @@ def kept(shared_database: Callable[..., str]) -> Iterator[Kept]:
 
 def found_alone(conn: Connection) -> list[str]:
     """What the checks find without a head; the triggers are off here, and not judged."""
-    checks = [check for check in CHECKS if check is not check_definitions]
-    return [str(problem) for problem in check_all(conn, checks)]
+    return [str(problem) for problem in check_all(conn, CHECKS_OF_ROWS)]
 
 
 @pytest.mark.parametrize("name", FORGERIES)
@@ -108,13 +106,12 @@ def test_a_restored_backup_that_went_on_is_found(kept):
     assert "is not what the ledger holds" in problem.message
 
 
-def test_the_whole_verification_says_what_it_cannot_know(database_url):
-    with Ledger.open(database_url) as ledger:
+def test_the_whole_verification_says_what_it_cannot_know(populated_url):
+    with Ledger.open(populated_url) as ledger:
         with ledger.write() as conn:
-            samples.populate(conn)
             signed = heads.sign_head(conn, samples.KEY, now=samples.NOW)
         assert verify(ledger, None, outside=[signed]).unknown == ""
-        with unguarded(database_url) as conn:
+        with unguarded(populated_url) as conn:
             FORGERIES["terms dated back"](conn)
             rehash(conn)
         report = verify(ledger, None)

@@ -72,16 +72,14 @@ def test_a_closed_periods_rates_stay_as_they_were(conn):
     fx.give_rate(conn, given(date(2026, 10, 1)), now=NOW)
 
 
-def test_the_database_refuses_a_rate_for_a_closed_period_or_out_of_order(ledger):
-    with ledger.write() as conn:
-        samples.populate(conn)
+def test_the_database_refuses_a_rate_for_a_closed_period_or_out_of_order(populated):
     columns = "id, on_day, base, quote, version, coefficient, digits, source, created_at"
     late = text(
         f"INSERT INTO fx_rate ({columns}) VALUES (9, :day, 'EUR', 'USD', :version, 1, 0, 's',"
         " '2026-10-05T00\\:00\\:00.000000Z')"
     )
     for day, version, message in (("2026-09-30", 1, "the period is closed"), ("2026-10-02", 5, "next version")):
-        with pytest.raises(LedgerError, match=message), ledger.write() as conn:
+        with pytest.raises(LedgerError, match=message), populated.write() as conn:
             conn.execute(late, {"day": day, "version": version})
-    with ledger.read() as conn:
+    with populated.read() as conn:
         assert len(fx.rates_of_period(conn, OCTOBER)) == 1

@@ -15,7 +15,7 @@ from credit.ledger.verify.chains import check_seals
 from credit.ledger.verify.heads import check_signed_heads, check_signing_keys
 from credit.proofs import leaf_hash, read_heads
 from tests.ledger import samples
-from tests.ledger.tampering import unguarded
+from tests.ledger.tampering import undone, unguarded
 
 NOW, KEY, NEXT = samples.NOW, samples.KEY, samples.NEXT_KEY
 
@@ -62,40 +62,35 @@ def test_an_entry_is_named_by_its_place(conn):
     assert heads.entry_at(conn, size) == "hold 1"
 
 
-def test_a_seal_that_skips_back_in_the_order_is_refused_and_named(database_url, ledger):
-    with ledger.write() as conn:
-        samples.populate(conn)
+def test_a_seal_that_skips_back_in_the_order_is_refused_and_named(populated, populated_url):
     copied = (
         "INSERT INTO seal SELECT id + 1, table_name, row_id, row_sha256, hash, '{}', actor, {} FROM seal"
         " WHERE id = (SELECT max(id) FROM seal)"
     )
     for after in ("NULL", "0", "99"):
-        with pytest.raises((DBAPIError, LedgerError), match="names the last transaction"), ledger.write() as conn:
+        with pytest.raises((DBAPIError, LedgerError), match="names the last transaction"), populated.write() as conn:
             conn.exec_driver_sql(copied.format("9" * 64, after))
-    with unguarded(database_url, undo=True) as conn:
+    with unguarded(populated_url, undo=True) as conn:
         conn.exec_driver_sql("UPDATE seal SET after_seq = NULL WHERE id = (SELECT max(id) FROM seal)")
         assert [problem.message for problem in check_seals(conn)] == [
             "is not what was written: its fields do not have its hash"
         ]
 
 
-def test_a_recorded_head_that_the_rows_do_not_have_is_named(database_url, ledger):
-    with ledger.write() as conn:
-        samples.populate(conn)
-        signed = heads.signed_heads(conn)[-1]
+def test_a_recorded_head_that_the_rows_do_not_have_is_named(raw):
+    signed = heads.signed_heads(raw)[-1]
     other = str(signed.note).replace(f"\n{signed.size}\n", f"\n{signed.size - 1}\n")
     for change, said in (
         ({"note": "none"}, "its text is no signed head"),
         ({"size": signed.size - 1}, "its columns are not those of its text"),
         ({"note": other, "size": signed.size - 1}, "was not signed with a key"),
     ):
-        with unguarded(database_url, undo=True) as conn:
+        with undone(raw):
             for name, value in change.items():
-                conn.execute(text(f"UPDATE head SET {name} = :value"), {"value": value})
-            assert [said in problem.message for problem in check_signed_heads(conn)] == [True]
-    with unguarded(database_url, undo=True) as conn:
-        conn.exec_driver_sql(f"UPDATE seal SET hash = '{'7' * 64}' WHERE id = 2")
-        assert "are not what was signed" in next(check_signed_heads(conn)).message
+                raw.execute(text(f"UPDATE head SET {name} = :value"), {"value": value})
+            assert [said in problem.message for problem in check_signed_heads(raw)] == [True]
+    raw.exec_driver_sql(f"UPDATE seal SET hash = '{'7' * 64}' WHERE id = 2")
+    assert "are not what was signed" in next(check_signed_heads(raw)).message
 
 
 def test_signing_needs_the_active_key_and_repeats_itself(conn):
@@ -128,12 +123,11 @@ def test_a_name_that_a_note_cannot_have_is_refused(conn, name):
         signing_keys.enter_key(conn, KEY.public_key(), now=NOW, origin=name)
 
 
-def test_a_rotation_that_the_old_key_did_not_sign_is_named(database_url, ledger):
-    with ledger.write() as conn:
-        samples.populate(conn)
+def test_a_rotation_that_the_old_key_did_not_sign_is_named(populated, populated_url):
+    with populated.write() as conn:
         signing_keys.rotate_key(conn, KEY, NEXT.public_key(), now=NOW)
         assert list(check_signing_keys(conn)) == []
-    with unguarded(database_url, undo=True) as conn:
+    with unguarded(populated_url, undo=True) as conn:
         conn.exec_driver_sql("UPDATE signing_key SET succession = 'AAAA' WHERE id = 2")
         (problem,) = check_signing_keys(conn)
     assert "was not named by the key before it" in problem.message

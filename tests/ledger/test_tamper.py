@@ -31,9 +31,7 @@ from credit.ledger.verify import CHECKS, chains, check_all, outputs, verify
 from credit.ledger.verify.chains import check_sealed_rows, check_seals
 from credit.ledger.verify.statements import check_heads
 from tests.ledger import samples
-from tests.ledger.tampering import unguarded
-
-Kept = tuple[Ledger, str]
+from tests.ledger.tampering import undone, unguarded
 
 ELSEWHERE = {
     ledger_txn.name: ("transaction ", "entry "),
@@ -56,18 +54,25 @@ OTHER = {
 """Other texts of the same form."""
 
 
+def more(conn: Connection) -> None:
+    """Write something into every table, and a statement that names the last seal."""
+    samples.populate(conn)
+    for currency in ("EUR", "USD"):
+        holds.place_hold(conn, "bell", currency, f"a question of {currency}", now=samples.NOW)
+    _, head = seals.seal_head(conn)
+    statements.add_statements(conn, samples.OCTOBER, [("bell", f'{{"seal_head":"{head}"}}')], now=samples.NOW)
+
+
 @pytest.fixture(scope="module")
-def kept(shared_database: Callable[..., str]) -> Iterator[Kept]:
-    """A ledger with something in every table; nothing that its tests do stays."""
-    url = shared_database()
-    with Ledger.open(url) as opened:
-        with opened.write() as conn:
-            samples.populate(conn)
-            for currency in ("EUR", "USD"):
-                holds.place_hold(conn, "bell", currency, f"a question of {currency}", now=samples.NOW)
-            _, head = seals.seal_head(conn)
-            statements.add_statements(conn, samples.OCTOBER, [("bell", f'{{"seal_head":"{head}"}}')], now=samples.NOW)
-        yield opened, url
+def behind(shared_database: Callable[..., str]) -> Iterator[Connection]:
+    with unguarded(shared_database(holding=more), undo=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kept(shared_database: Callable[..., str]) -> Iterator[Ledger]:
+    with Ledger.open(shared_database(holding=more)) as opened:
+        yield opened
 
 
 def places(conn: Connection) -> list[str]:
@@ -115,10 +120,9 @@ def taken(conn: Connection, update: TextClause, values: dict[str, object]) -> bo
 
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
-def test_a_change_of_any_column_is_found(kept, engine_name, table):
-    _, url = kept
+def test_a_change_of_any_column_is_found(behind, engine_name, table):
     for column in table.columns:
-        with unguarded(url, undo=True) as conn:
+        with undone(behind) as conn:
             place = change(conn, table, column)
             if place is None:  # only where a CHECK ties the column to another one
                 assert engine_name == "postgresql", column
@@ -130,71 +134,58 @@ def test_a_change_of_any_column_is_found(kept, engine_name, table):
 
 
 @pytest.mark.parametrize("table", seals.SEALED, ids=str)
-def test_a_row_that_was_deleted_is_named(kept, table):
-    _, url = kept
-    with unguarded(url, undo=True) as conn:
-        number = conn.execute(select(table.c.id).order_by(table.c.id.desc()).limit(1)).scalar_one()
-        conn.execute(text(f"DELETE FROM {table.name} WHERE id = :id"), {"id": number})
-        assert f"{table.name} {number}" in places(conn)
+def test_a_row_that_was_deleted_is_named(raw, table):
+    number = raw.execute(select(table.c.id).order_by(table.c.id.desc()).limit(1)).scalar_one()
+    raw.execute(text(f"DELETE FROM {table.name} WHERE id = :id"), {"id": number})
+    assert f"{table.name} {number}" in places(raw)
 
 
-def test_a_row_that_was_inserted_is_named(kept):
-    _, url = kept
-    with unguarded(url, undo=True) as conn:
-        conn.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at, collection"
-                          " FROM hold WHERE id = 1"))  # fmt: skip
-        assert places(conn) == ["hold 9"]
+def test_a_row_that_was_inserted_is_named(raw):
+    raw.execute(text("INSERT INTO hold SELECT 9, provider_id, currency, 'release', reason, created_at, collection"
+                      " FROM hold WHERE id = 1"))  # fmt: skip
+    assert places(raw) == ["hold 9"]
 
 
-def test_rows_that_changed_places_are_named(kept):
-    _, url = kept
-    with unguarded(url, undo=True) as conn:
-        for old, new in ((2, 99), (3, 2), (99, 3)):
-            conn.execute(text("UPDATE hold SET id = :new WHERE id = :old"), {"old": old, "new": new})
-        assert places(conn) == ["hold 2", "hold 3"]
+def test_rows_that_changed_places_are_named(raw):
+    for old, new in ((2, 99), (3, 2), (99, 3)):
+        raw.execute(text("UPDATE hold SET id = :new WHERE id = :old"), {"old": old, "new": new})
+    assert places(raw) == ["hold 2", "hold 3"]
 
 
-def test_seals_that_changed_places_are_named(kept):
-    _, url = kept
-    with unguarded(url, undo=True) as conn:
-        for old, new in ((2, 9999), (3, 2), (9999, 3)):
-            conn.execute(text("UPDATE seal SET id = :new WHERE id = :old"), {"old": old, "new": new})
-        assert places(conn)[0] == "seal 2"
+def test_seals_that_changed_places_are_named(raw):
+    for old, new in ((2, 9999), (3, 2), (9999, 3)):
+        raw.execute(text("UPDATE seal SET id = :new WHERE id = :old"), {"old": old, "new": new})
+    assert places(raw)[0] == "seal 2"
 
 
-def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept):
+def test_a_tail_that_was_cut_off_with_its_seals_is_found(kept, raw):
     """By a statement that was written after it, and by whoever kept the head that `credit verify` printed."""
-    ledger, url = kept
-    head = verify(ledger, None).seal_head
-    with unguarded(url, undo=True) as conn:
-        for statement in (
-            "DELETE FROM seal WHERE table_name = 'statement' AND row_id = 2",
-            "DELETE FROM hold WHERE id = 4",
-            "DELETE FROM seal WHERE table_name = 'hold' AND row_id = 4",
-        ):
-            conn.execute(text(statement))
-        found = places(conn)
-        assert not seals.has_seal(conn, head)
-    assert found == ["statement 2", "statement 2"]
+    head = verify(kept, None).seal_head
+    assert seals.has_seal(raw, head)
+    for statement in (
+        "DELETE FROM seal WHERE table_name = 'statement' AND row_id = 2",
+        "DELETE FROM hold WHERE id = 4",
+        "DELETE FROM seal WHERE table_name = 'hold' AND row_id = 4",
+    ):
+        raw.execute(text(statement))
+    assert not seals.has_seal(raw, head)
+    assert places(raw) == ["statement 2", "statement 2"]
 
 
 def test_a_kept_head_of_the_seals_is_looked_for(kept):
-    ledger, _ = kept
-    report = verify(ledger, None)
+    report = verify(kept, None)
     assert report.problems == ()
-    assert verify(ledger, None, heads=[report.seal_head, report.chain_head]).problems == ()
-    (problem,) = verify(ledger, None, heads=["7" * 64]).problems
+    assert verify(kept, None, heads=[report.seal_head, report.chain_head]).problems == ()
+    (problem,) = verify(kept, None, heads=["7" * 64]).problems
     assert problem.place == "chain"
 
 
-def test_a_text_that_cannot_be_read_does_not_hide_its_place(kept):
+def test_a_text_that_cannot_be_read_does_not_hide_its_place(raw):
     """A value that is no day, moment or JSON any more stops a check at most; the row is named before that."""
-    _, url = kept
-    with unguarded(url, undo=True) as conn:
-        conn.execute(text("UPDATE contract_term SET valid_from = '2026-02-31'"))
-        conn.execute(text("UPDATE statement SET body_json = 'none' WHERE id = 1"))
-        conn.execute(text("UPDATE period SET closed_at = '2026-99-99T00:00:00.000000Z' WHERE closed_at IS NOT NULL"))
-        found = check_all(conn, CHECKS[CHECKS.index(check_sealed_rows) :])
+    raw.execute(text("UPDATE contract_term SET valid_from = '2026-02-31'"))
+    raw.execute(text("UPDATE statement SET body_json = 'none' WHERE id = 1"))
+    raw.execute(text("UPDATE period SET closed_at = '2026-99-99T00:00:00.000000Z' WHERE closed_at IS NOT NULL"))
+    found = check_all(raw, CHECKS[CHECKS.index(check_sealed_rows) :])
     assert {"contract_term 1", "statement 1"} < {problem.place for problem in found}
     assert found[0].message.startswith("is not what was written")
     assert any("cannot go on" in problem.message for problem in found)

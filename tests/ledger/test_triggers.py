@@ -42,9 +42,7 @@ LINE = {"line": 1, "count": 2, "account": 1, "commodity": "CREDIT", "amount": 1}
 @pytest.fixture(scope="module")
 def populated(shared_database: Callable[..., str]) -> Iterator[Ledger]:
     """A ledger with something in every table; its tests write nothing that stays."""
-    with Ledger.open(shared_database()) as opened:
-        with opened.write() as conn:
-            samples.populate(conn)
+    with Ledger.open(shared_database(holding=samples.populate)) as opened:
         yield opened
 
 

@@ -98,9 +98,7 @@ ROW = "INSERT INTO unvalued VALUES (9, {}, '{}', 'x', 1, '2026-10-05T12:30:00.00
         ("INSERT INTO valuation VALUES (3, 1, 1)", "an unvalued output cannot be valued"),
     ],
 )
-def test_the_database_keeps_the_rules_by_itself(ledger, statement, message):
-    with ledger.write() as conn:
-        samples.populate(conn)
-    with pytest.raises(LedgerError, match=message), ledger.write() as conn:
+def test_the_database_keeps_the_rules_by_itself(populated, statement, message):
+    with pytest.raises(LedgerError, match=message), populated.write() as conn:
         conn.execute(text(statement))
-    assert verify(ledger, None).problems == ()
+    assert verify(populated, None).problems == ()

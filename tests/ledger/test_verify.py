@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from credit.errors import IntegrityError
@@ -15,30 +15,26 @@ from credit.ledger import journal, statements
 from credit.ledger.database import Ledger
 from credit.ledger.schema import ledger_entry, ledger_txn
 from credit.ledger.values import GENESIS
-from credit.ledger.verify import CHECKS, check_all, verify
+from credit.ledger.verify import check_all, verify
 from credit.ledger.verify.definitions import check_definitions
 from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
-from tests.ledger.tampering import unguarded
+from tests.ledger.tampering import CHECKS_OF_ROWS, unguarded
 
 Tamper = Callable[..., None]
-CHECKS_OF_ROWS = tuple(check for check in CHECKS if check is not check_definitions)
 
 
 @pytest.fixture
-def ledger(database_url: str) -> Iterator[Ledger]:
-    with Ledger.open(database_url) as opened:
-        with opened.write() as conn:
-            samples.populate(conn)
-        yield opened
+def database_url(populated_url: str) -> str:
+    return populated_url
 
 
 @pytest.fixture
 def tamper(ledger: Ledger, database_url: str) -> Tamper:
-    def change(*statements: str, **values: object) -> None:
+    def change(*statements: str) -> None:
         with unguarded(database_url) as conn:
             for statement in statements:
-                conn.execute(text(statement), values)
+                conn.execute(text(statement))
 
     return change
 
@@ -47,10 +43,14 @@ def places(ledger: Ledger) -> list[str]:
     return [problem.place for problem in verify(ledger, None).problems]
 
 
-def places_of_rows(ledger: Ledger) -> list[str]:
+def places_of_rows(conn: Connection) -> list[str]:
     """Places by every check but that of tables and triggers, which no changed row moves and which takes longest."""
-    with ledger.read() as conn:
-        return [problem.place for problem in check_all(conn, CHECKS_OF_ROWS)]
+    return [problem.place for problem in check_all(conn, CHECKS_OF_ROWS)]
+
+
+def places_of_definitions(conn: Connection) -> list[str]:
+    """Places by the check of tables and triggers alone."""
+    return [problem.place for problem in check_all(conn, [check_definitions])]
 
 
 def test_an_untouched_ledger_has_no_problems(ledger, tmp_path):
@@ -61,20 +61,10 @@ def test_an_untouched_ledger_has_no_problems(ledger, tmp_path):
     assert report.checked["score_book files"] == 1
 
 
-def test_an_empty_ledger_has_no_problems(database_url):
-    with Ledger.open(database_url) as empty:
+def test_an_empty_ledger_has_no_problems(shared_database):
+    with Ledger.open(shared_database()) as empty:
         report = verify(empty, None)
     assert (report.problems, report.chain_seq, report.chain_head) == ((), 0, GENESIS)
-
-
-@pytest.fixture(scope="module")
-def kept(shared_database: Callable[..., str]) -> Iterator[tuple[Ledger, str]]:
-    """A ledger whose tests put back what they changed."""
-    url = shared_database()
-    with Ledger.open(url) as opened:
-        with opened.write() as conn:
-            samples.populate(conn)
-        yield opened, url
 
 
 HEADER_CHANGES = {
@@ -101,60 +91,44 @@ KEPT_BY_CHECKS = {"id", "seq", "line_no", "entry_count"}
 """Columns that PostgreSQL does not let even a superuser change alone, because a CHECK cannot be switched off."""
 
 
-def changed(url: str, table: str, column: str, value: str, where: str) -> str:
-    """Change a column behind the ledger's back; return the SQL value that it had."""
-    with unguarded(url) as conn:
-        old = conn.exec_driver_sql(f"SELECT {column} FROM {table} WHERE {where}").scalar()
-        conn.exec_driver_sql(f"UPDATE {table} SET {column} = {value} WHERE {where}")
-    return "NULL" if old is None else repr(old)
+def change(conn: Connection, table: str, column: str, value: str, where: str) -> None:
+    conn.exec_driver_sql(f"UPDATE {table} SET {column} = {value} WHERE {where}")
 
 
-def first_in_chain(ledger: Ledger) -> str:
-    return next(place for place in places_of_rows(ledger) if place.startswith(("transaction", "entry")))
+def first_in_chain(conn: Connection) -> str:
+    return next(place for place in places_of_rows(conn) if place.startswith(("transaction", "entry")))
+
+
+def test_what_the_changes_are_made_to_has_no_problems(raw):
+    assert places_of_rows(raw) == []
 
 
 @pytest.mark.parametrize("column", ledger_txn.c.keys())
-def test_a_changed_header_is_found(kept, engine_name, column):
-    ledger, url = kept
+def test_a_changed_header_is_found(raw, engine_name, column):
     if engine_name == "postgresql" and column in KEPT_BY_CHECKS - {"entry_count"}:
         with pytest.raises(DBAPIError, match="ck_ledger_txn_id_is_seq"):
-            changed(url, "ledger_txn", column, "3000", "idempotency_key = 'oct again'")
+            change(raw, "ledger_txn", column, "3000", "id = 4")
         return
-    where = "idempotency_key = 'oct again'" if column != "idempotency_key" else "id = 4"
-    old = changed(url, "ledger_txn", column, HEADER_CHANGES.get(column, "'tampered'"), where)
-    try:
-        assert first_in_chain(ledger) == ("entry 4/1" if column == "seq" else "transaction 4")
-    finally:
-        changed(url, "ledger_txn", column, old, where if column != "idempotency_key" else "id = 4")
-    assert places_of_rows(ledger) == []
+    change(raw, "ledger_txn", column, HEADER_CHANGES.get(column, "'tampered'"), "id = 4")
+    assert first_in_chain(raw) == ("entry 4/1" if column == "seq" else "transaction 4")
 
 
 @pytest.mark.parametrize("column", ledger_entry.c.keys())
-def test_a_changed_entry_is_found(kept, engine_name, column):
-    ledger, url = kept
+def test_a_changed_entry_is_found(raw, engine_name, column):
     where = "commodity = 'CREDIT' AND amount = 5"
     if engine_name == "postgresql" and column == "line_no":
         with pytest.raises(DBAPIError, match="ck_ledger_entry_line_no"):
-            changed(url, "ledger_entry", column, "7", where)
+            change(raw, "ledger_entry", column, "7", where)
         return
-    with ledger.read() as conn:
-        line = conn.exec_driver_sql(f"SELECT txn_id, account_id FROM ledger_entry WHERE {where}").one()
-    assert line.txn_id == 4
-    old = changed(url, "ledger_entry", column, ENTRY_CHANGES[column], where)
-    back = {"commodity": "commodity = 'USD' AND amount = 5", "amount": f"txn_id = 4 AND account_id = {line.account_id}"}
-    try:
-        assert first_in_chain(ledger) == "transaction 4"
-    finally:
-        changed(url, "ledger_entry", column, old, back.get(column, where))
-    assert places_of_rows(ledger) == []
+    assert raw.exec_driver_sql(f"SELECT txn_id FROM ledger_entry WHERE {where}").scalar_one() == 4
+    change(raw, "ledger_entry", column, ENTRY_CHANGES[column], where)
+    assert first_in_chain(raw) == "transaction 4"
 
 
-def test_amounts_that_still_balance_are_found(ledger, tamper):
-    tamper(
-        "UPDATE ledger_entry SET amount = amount + 1 WHERE txn_id = 4 AND line_no = 2",
-        "UPDATE ledger_entry SET amount = amount - 1 WHERE txn_id = 4 AND line_no = 3",
-    )
-    assert places(ledger) == ["transaction 4"]
+def test_amounts_that_still_balance_are_found(raw):
+    change(raw, "ledger_entry", "amount", "amount + 1", "txn_id = 4 AND line_no = 2")
+    change(raw, "ledger_entry", "amount", "amount - 1", "txn_id = 4 AND line_no = 3")
+    assert places_of_rows(raw) == ["transaction 4"]
 
 
 @pytest.mark.parametrize(
@@ -194,9 +168,10 @@ def test_amounts_that_still_balance_are_found(ledger, tamper):
         (["DELETE FROM ledger_entry WHERE txn_id > 7", "DELETE FROM ledger_txn WHERE id > 7"], "pool 2"),
     ],
 )
-def test_tampering_is_found_and_the_place_is_named(ledger, tamper, statements, place):
-    tamper(*statements)
-    assert any(found.startswith(place) for found in places_of_rows(ledger))
+def test_tampering_is_found_and_the_place_is_named(raw, statements, place):
+    for statement in statements:
+        raw.exec_driver_sql(statement)
+    assert any(found.startswith(place) for found in places_of_rows(raw))
 
 
 PAYMENT_CHANGES = {
@@ -213,19 +188,14 @@ PAYMENT_CHANGES = {
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in PAYMENT_CHANGES.items() for column in columns]
 )
-def test_a_changed_payout_batch_or_event_is_found(kept, engine_name, table, column):
-    ledger, url = kept
+def test_a_changed_payout_batch_or_event_is_found(raw, engine_name, table, column):
     value = PAYMENT_CHANGES[table][column]
     if engine_name == "postgresql" and (table, column) == ("payout_event", "status"):
         with pytest.raises(DBAPIError, match="ck_payout_event_details"):
-            changed(url, table, column, value, "true")
+            change(raw, table, column, value, "true")
         return
-    old = changed(url, table, column, value, "true")
-    try:
-        assert any(place.startswith("payout") for place in places_of_rows(ledger))
-    finally:
-        changed(url, table, column, old, "true")
-    assert places_of_rows(ledger) == []
+    change(raw, table, column, value, "true")
+    assert any(place.startswith("payout") for place in places_of_rows(raw))
 
 
 CLOSE_CHANGES = {
@@ -243,25 +213,21 @@ CLOSE_CHANGES = {
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, columns in CLOSE_CHANGES.items() for column in columns]
 )
-def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(kept, engine_name, table, column):
-    ledger, url = kept
+def test_a_changed_pool_share_reserve_or_unvalued_output_is_found(raw, engine_name, table, column):
     value = CLOSE_CHANGES[table][column]
     if engine_name == "postgresql" and column in {"gross_minor", "deductions_minor", "net_minor"}:
         with pytest.raises(DBAPIError, match="ck_pool_net"):
-            changed(url, table, column, value, "id = 1")
+            change(raw, table, column, value, "id = 1")
         return
-    old = changed(url, table, column, value, "id = 1")
-    try:
-        assert any(place.startswith((table, "pool")) for place in places_of_rows(ledger)), places_of_rows(ledger)
-    finally:
-        changed(url, table, column, old, "id = 1")
-    assert places_of_rows(ledger) == []
+    change(raw, table, column, value, "id = 1")
+    found = places_of_rows(raw)
+    assert any(place.startswith((table, "pool")) for place in found), found
 
 
-def test_shares_that_exchange_a_unit_are_found(ledger, tamper):
+def test_shares_that_exchange_a_unit_are_found(raw):
     """They sum to the pool still, and each is a rounding of its exact share; the journal's lines say who got it."""
-    tamper("UPDATE allocation SET amount_minor = 101 - amount_minor")
-    assert {place.split(" (")[0] for place in places(ledger)} == {"allocation 1", "allocation 2"}
+    change(raw, "allocation", "amount_minor", "101 - amount_minor", "true")
+    assert {place.split(" (")[0] for place in places_of_rows(raw)} == {"allocation 1", "allocation 2"}
 
 
 def statement_at_head(ledger: Ledger) -> str:
@@ -303,14 +269,11 @@ def test_a_tail_that_was_cut_off_is_found_by_the_payouts_in_it(ledger, tamper):
     assert others[0].startswith("payout_batch 1")
 
 
-def test_entries_that_changed_places_are_found(ledger, tamper):
+def test_entries_that_changed_places_are_found(raw):
     """Two transactions that both balance, with as many lines each, exchange their entries."""
-    tamper(
-        "UPDATE ledger_entry SET txn_id = 99 WHERE txn_id = 1",
-        "UPDATE ledger_entry SET txn_id = 1 WHERE txn_id = 4",
-        "UPDATE ledger_entry SET txn_id = 4 WHERE txn_id = 99",
-    )
-    assert places_of_rows(ledger)[:2] == ["transaction 1", "transaction 4"]
+    for old, new in ((1, 99), (4, 1), (99, 4)):
+        change(raw, "ledger_entry", "txn_id", str(new), f"txn_id = {old}")
+    assert places_of_rows(raw)[:2] == ["transaction 1", "transaction 4"]
 
 
 def test_every_post_moves_the_head(ledger):
@@ -372,12 +335,10 @@ WEAKENED = {
 
 @ON_POSTGRESQL
 @pytest.mark.parametrize("place", WEAKENED)
-def test_what_postgresql_keeps_in_another_way_is_named(ledger, database_url, place):
-    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as conn:
-        conn.exec_driver_sql(WEAKENED[place])
-    engine.dispose()
-    assert place in places(ledger)
+def test_what_postgresql_keeps_in_another_way_is_named(raw, place):
+    assert places_of_definitions(raw) == []
+    raw.exec_driver_sql(WEAKENED[place])
+    assert place in places_of_definitions(raw)
 
 
 REWRITTEN = {
@@ -397,7 +358,8 @@ def test_what_sqlite_keeps_in_another_way_is_named(ledger, database_url, place):
         connection.execute("PRAGMA writable_schema = ON")
         change = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ?"
         assert connection.execute(change, (old, new, table)).rowcount == 1
-    assert place in places(ledger)
+    with ledger.read() as conn:
+        assert place in places_of_definitions(conn)
 
 
 @ON_SQLITE
@@ -413,7 +375,8 @@ def test_what_sqlite_keeps_in_another_way_is_named(ledger, database_url, place):
 def test_a_lost_or_added_object_of_sqlite_is_named(ledger, database_url, place, statement):
     with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute(statement)
-    assert place in places(ledger)
+    with ledger.read() as conn:
+        assert place in places_of_definitions(conn)
 
 
 def test_an_index_of_the_keepers_own_is_no_problem(ledger, database_url):
