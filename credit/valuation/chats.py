@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,8 +25,11 @@ ChatMessage = dict[str, object]
 TEMPLATE_SECONDS = 5.0
 """Computing time for the chat template of one conversation, at most. A template is a program of the model's maker."""
 
+TEMPLATE_BYTES = 512 * 1024 * 1024
+"""Memory for it, at most."""
+
 TEMPLATE_STOPS = 10
-"""Conversations in a row that a template does not finish in time. It gets no more after them."""
+"""Conversations in a row that a template does not finish within these limits. It gets no more after them."""
 
 TEMPLATE_GROWTH = 100
 """Most characters that a template makes of each one of the messages, which count as 1000 more than they have."""
@@ -43,7 +48,7 @@ _SET_BY_US = ("conversation", "tokenize", "add_generation_prompt", "chat_templat
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer: a program of the model's maker, with bounded time and text."""
+    """The chat template of a tokenizer: a program of the model's maker, with bounded time, memory and text."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -61,17 +66,18 @@ class ChatTemplate:
             generate: end with the beginning of an answer.
 
         Raises:
-            InputError: there is no template, or it refuses the messages, takes too long or writes too much.
+            InputError: there is no template, or it refuses the messages, takes too long or too much memory, or writes
+                too much.
         """
         if not getattr(self._tokenizer, "chat_template", None):
             raise InputError("the model has no chat template; give prompt and completion instead of messages")
         if self._stops >= TEMPLATE_STOPS:
             raise InputError(
-                f"the model's chat template was not done in time for {TEMPLATE_STOPS} conversations in a row; give "
-                "prompt and completion instead, or another template"
+                f"the model's chat template was not done within its limits for {TEMPLATE_STOPS} conversations in a "
+                "row; give prompt and completion instead, or another template"
             )
         try:
-            with _bounded_time(TEMPLATE_SECONDS):
+            with _bounded_time(TEMPLATE_SECONDS), _bounded_memory(TEMPLATE_BYTES):
                 template: str = self._tokenizer.get_chat_template(tools=given.get("tools"))
                 dated = "strftime_now" in template
                 text: str = self._tokenizer.apply_chat_template(
@@ -87,6 +93,12 @@ class ChatTemplate:
             raise InputError(
                 f"the model's chat template is not done after {TEMPLATE_SECONDS:g} seconds; give prompt and completion "
                 "instead, or another template"
+            ) from None
+        except MemoryError:
+            self._stops += 1
+            raise InputError(
+                f"the model's chat template takes more than {TEMPLATE_BYTES >> 20} MiB of memory; give prompt and "
+                "completion instead, or another template"
             ) from None
         except ImportError:  # a library of the templates is missing: no chat's fault
             raise
@@ -189,3 +201,25 @@ def _bounded_time(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, remaining, interval)
         signal.signal(signal.SIGVTALRM, handler)
+
+
+@contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """Context in which this process gets at most `size` bytes more than it has; MemoryError refuses the rest.
+
+    It does so in the main thread alone, on Linux. The system keeps the limit: one step of a template can make a text
+    of any length.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [held + size, *(limit for limit in (before, most) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))

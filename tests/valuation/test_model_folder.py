@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -140,6 +142,23 @@ def test_a_template_that_does_not_end_is_stopped(folder, monkeypatch, template):
     chat = (Message("user", "now"), Message("assistant", "la"))
     with pytest.raises(InputError, match=r"record r7: the model's chat template is not done after 0\.2 seconds"):
         list(model.encoder(64).training(TrainingRecord("r7", Group("anna"), messages=chat)))
+
+
+TEXTS = "{% set n = namespace(all='aa') %}{% for a in range(99) %}{% set n.all = n.all ~ n.all %}{% endfor %}"
+LISTS = "{% set n = namespace(all=[[]]) %}{% for a in range(99) %}{% set n.all = n.all * 9999 %}{% endfor %}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit no memory")
+@pytest.mark.parametrize("template", ["{{ 'a' * 10 ** 10 }}", "{{ '%10000000000d' % 1 }}", TEXTS, LISTS])
+def test_a_template_gets_no_more_memory_than_its_limit(folder, monkeypatch, template):
+    monkeypatch.setattr(chats, "TEMPLATE_BYTES", 64 << 20)
+    model = load_model(folder)
+    model.tokenizer.chat_template = template
+    chat = (Message("user", "now"), Message("assistant", "la"))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(InputError, match="record r7: the model's chat template takes more than 64 MiB of memory"):
+        list(model.encoder(64).training(TrainingRecord("r7", Group("anna"), messages=chat)))
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_a_template_that_makes_too_much_text_is_refused(folder):

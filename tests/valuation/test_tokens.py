@@ -146,7 +146,7 @@ def test_a_template_that_never_ends_is_given_up_after_some_conversations(monkeyp
     )
     assert [member.id for member in found.members] == ["t"]
     assert ["is not done after" in reason for reason in reasons] == [True, True, False, False]
-    assert "not done in time for 2 conversations in a row" in reasons[-1]
+    assert "not done within its limits for 2 conversations in a row" in reasons[-1]
 
 
 def test_a_record_that_cannot_be_encoded_or_predicts_nothing_is_told_and_left_out():
