@@ -2,8 +2,9 @@
 
 Reading order:
 
-1. Files: `streams` hashes one as it is read, `lines` and `json_documents` cut it, `files` gives it as rows; `fields`
-   checks their values. `quarantine` keeps the bad records.
+1. Files: `streams` hashes one as it is read, `lines` and `json_documents` cut it, `tables` decodes Parquet and Arrow in
+   a process of limited memory (`table_process`, by the row groups of `parquet_footer`), and `files` gives all of them
+   as rows; `fields` checks their values. `quarantine` keeps the bad records.
 2. Logs: every format in `formats` reads `calls`, with texts from `conversations`, from `exchanges` of requests and
    responses by the APIs in `apis`, and from tracers (`traced`, `attributes`). `spans` and `batch_requests` put calls
    together from pieces. `outputs` turns calls into outputs, with `pseudonyms` of users.

@@ -15,8 +15,11 @@ import polars as pl
 
 from credit.errors import InputError
 from credit.ingest.json_documents import is_in_lines, parse_json_object, read_documents
-from credit.ingest.lines import LINE_LIMIT, Line, check_file, read_lines
+from credit.ingest.lines import LINE_LIMIT, MOST_VALUES, Line, check_file, read_lines
+from credit.ingest.parquet_footer import MAGIC
 from credit.ingest.streams import Reading, read_head
+from credit.ingest.table_process import ARROW, PARQUET
+from credit.ingest.tables import LongRow, TableFile, saved_shards
 from credit.records import CallIdentity, Place, Quarantined
 from credit.text import counted, printable
 
@@ -62,12 +65,8 @@ Row = Parsed[dict[str, object]]
 _SHOWN_FIELDS, _SHOWN_NAME = 20, 80
 """Fields that are named, and characters of a name: a record can have 300 000 keys."""
 
-_PARQUET_MAGIC = b"PAR1"
 COMPRESSED = (".gz", ".zst")
 """Endings of the names of compressed files; their first bytes tell which they are."""
-_BATCH_ROWS = 1024
-
-
 _KINDS = (".jsonl", ".ndjson", ".json", ".log", ".csv", ".tsv", ".parquet")
 _ENDINGS = tuple(kind + ending for kind in _KINDS for ending in ("", *COMPRESSED))
 """Names of files in a folder that can be logs."""
@@ -105,13 +104,13 @@ def _rows(path: Path, known: Collection[str], ignored: Counter[str], reading: Re
     check_file(path, may_be_empty=reading.may_be_empty)
     if path.stat().st_size == 0:
         return
-    if read_head(path, 4) == _PARQUET_MAGIC:
+    if read_head(path, 4) == MAGIC:
         before = path.stat()
         reading.hash_whole()
         if reading.growing and not _has_footer(path):
             reading.unfinished = 1
             return
-        yield from _parquet(path, known, ignored, reading)
+        yield from _table(path, PARQUET, reading.name, known, ignored)
         after = path.stat()
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise InputError(f"{path} changed while it was read; run this again")
@@ -130,14 +129,14 @@ def _rows(path: Path, known: Collection[str], ignored: Counter[str], reading: Re
 
 def _has_footer(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(-len(_PARQUET_MAGIC), 2)
-        return file.read() == _PARQUET_MAGIC
+        file.seek(-len(MAGIC), 2)
+        return file.read() == MAGIC
 
 
 def check_input(path: Path, *, may_be_empty: bool = False) -> None:
     """Raise InputError for an input that is unusable at first sight."""
     if path.is_dir():
-        _arrow_files(path)
+        saved_shards(path)
     else:
         check_file(path, may_be_empty=may_be_empty)
 
@@ -315,17 +314,21 @@ class _LineFeed:
         self._lines = lines
 
     def __iter__(self) -> Iterator[str]:
-        size = 0
+        size = commas = 0
         for line in self._lines:
             if not self.taken:
-                self.begin, size = line.number, 0
+                self.begin, size, commas = line.number, 0, 0
             size += len(line.raw)
             self.taken.append(line.raw)
             if size > LINE_LIMIT:
                 raise csv.Error(f"a row is longer than {LINE_LIMIT} bytes (an open quote?); the rest is not read")
-            problem = line.problem
+            if commas > MOST_VALUES:
+                raise csv.Error(f"a row holds more than {MOST_VALUES} commas (an open quote?); the rest is not read")
+            more = line.raw.count(b",")
+            commas += more
+            problem = line.problem or (f"the line holds more than {MOST_VALUES} commas" if more > MOST_VALUES else "")
             try:
-                # Only the head of an over-long line is here. A quote in it must not swallow the lines after it.
+                # A quote in an over-long line, of which only the head is here, must not swallow the lines after it.
                 text = "" if problem else line.content.decode()
             except UnicodeDecodeError as error:
                 problem = f"byte 0x{line.content[error.start]:02x} is not UTF-8; write the file as UTF-8"
@@ -360,73 +363,31 @@ def _header(path: Path, reader: Iterator[list[str]], lines: _LineFeed, reading: 
     return header
 
 
-def _parquet(path: Path, known: Collection[str], ignored: Counter[str], reading: Reading) -> Iterator[Row]:
-    try:
-        names = list(pl.read_parquet_schema(path))
-        columns = _used_columns(path, names, known)
+def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row | Quarantined]:
+    for path in saved_shards(folder):
+        yield from _table(path, ARROW, str(path), known, ignored)
+
+
+def _table(
+    path: Path, kind: str, name: str, known: Collection[str], ignored: Counter[str]
+) -> Iterator[Row | Quarantined]:
+    """Yield the rows of a Parquet file or Arrow stream."""
+    with TableFile(path, kind, known) as table:
+        columns = [column for column in table.names if column in known]
+        if not columns:
+            raise InputError(f"{path} has none of the columns that are read; found {', '.join(table.names)[:500]}")
         height = 0
-        for frame in pl.scan_parquet(path).select(columns).collect_batches(chunk_size=_BATCH_ROWS):
-            yield from _frame_rows(reading.name, frame, height)
-            height += frame.height
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} is not a whole Parquet file: {error}; write it again") from error
-    ignored.update({name: height for name in names if height and name not in columns})
-
-
-def _saved_dataset(folder: Path, known: Collection[str], ignored: Counter[str]) -> Iterator[Row]:
-    for path in _arrow_files(folder):
-        try:
-            names = pl.read_ipc_stream(path, n_rows=0).columns
-            columns = _used_columns(path, names, known)
-            # Streams have no index of their batches, so a shard is read whole, but only in the columns used.
-            frame = pl.read_ipc_stream(path, columns=columns)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{path} is not a whole Arrow stream: {error}; save the data set again") from error
-        yield from _frame_rows(str(path), frame, 0)
-        ignored.update({name: frame.height for name in names if frame.height and name not in columns})
-
-
-def _arrow_files(folder: Path) -> list[Path]:
-    """Return the shards of a data set in the layout of `save_to_disk`, in order."""
-    splits = folder / "dataset_dict.json"
-    if splits.is_file():
-        names = _json_file(splits).get("splits")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{splits} does not list its splits; save the data set again")
-        if len(names) != 1:
-            raise InputError(
-                f"{folder} holds the splits {', '.join(names)}; name those that the model was trained on, "
-                f"like {folder / (names or ['train'])[0]}"
-            )
-        return _arrow_files(folder / names[0])
-    state = folder / "state.json"
-    if not state.is_file():
-        raise InputError(f"{folder} is a folder, but not a data set saved with save_to_disk; name the files in it")
-    listed = _json_file(state).get("_data_files")
-    files = [item.get("filename") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
-    if not files or not all(isinstance(name, str) and Path(name).name == name for name in files):
-        raise InputError(f"{state} does not list its data files; save the data set again")
-    paths = [folder / str(name) for name in files]
-    for path in paths:
-        check_file(path)
-    return paths
-
-
-def _json_file(path: Path) -> dict[str, object]:
-    try:
-        return parse_json_object(path.read_bytes())
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        for piece in table.pieces():
+            if isinstance(piece, LongRow):
+                height += 1
+                yield Quarantined(Place(name, height), piece.problem, b"")
+            else:
+                yield from _frame_rows(name, piece, height)
+                height += piece.height
+    ignored.update({column: height for column in table.names if height and column not in columns})
 
 
 def _frame_rows(name: str, frame: pl.DataFrame, before: int) -> Iterator[Row]:
     for number, row in enumerate(frame.iter_rows(named=True), before + 1):
         raw = json.dumps(row, ensure_ascii=False, default=str).encode()
         yield Parsed({column: cell for column, cell in row.items() if cell is not None}, Place(name, number), raw)
-
-
-def _used_columns(path: Path, names: list[str], known: Collection[str]) -> list[str]:
-    columns = [name for name in names if name in known]
-    if not columns:
-        raise InputError(f"{path} has none of the columns that are read; found {', '.join(names)[:500]}")
-    return columns

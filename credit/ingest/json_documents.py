@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from credit.errors import InputError
-from credit.ingest.lines import LINE_LIMIT, Line, without_bom
+from credit.ingest.lines import LINE_LIMIT, MOST_VALUES, Line, without_bom
 from credit.ingest.streams import DAMAGES, Reading
 
 PIECE = 1 << 20
@@ -36,6 +36,8 @@ def parse_json_object(raw: bytes) -> dict[str, object]:
         raise InputError(
             f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8; write the file as UTF-8"
         ) from error
+    if len(raw) > MOST_VALUES and raw.count(b",") > MOST_VALUES:
+        raise InputError(f"the record holds more than {MOST_VALUES} values; write it as several")
     value = parse_json(text)
     if isinstance(value, list):
         raise InputError("a record must be a JSON object in one line: {...}; make lines of a list: jq -c '.[]'")

@@ -15,6 +15,9 @@ from credit.ingest.streams import DAMAGES, Reading
 LINE_LIMIT = 64 * 1024 * 1024
 """Bytes of the longest line that is read. A longer one is a mistake and would fill the memory."""
 
+MOST_VALUES = 2_000_000
+"""Most commas in a record of JSON or CSV: each value takes some 100 bytes of memory, however short it is."""
+
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 1024
 

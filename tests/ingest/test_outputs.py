@@ -407,6 +407,22 @@ def test_a_csv_line_over_the_limit_swallows_no_other(tmp_path, monkeypatch):
     assert bad.error == "the line is 5002 bytes long; the limit is 2000"
 
 
+def test_a_record_of_too_many_values_is_quarantined_and_its_neighbours_are_read(tmp_path, monkeypatch):
+    for module in ("files", "json_documents"):
+        monkeypatch.setattr(f"credit.ingest.{module}.MOST_VALUES", 500)
+    table = write(tmp_path, HEADER, ROW, b"," * 501, ROW, b'"\n",' * 502, name="outputs.csv")
+    good, wide, also_good, many = OutputReader(table)
+    assert isinstance(good, Parsed)
+    assert isinstance(also_good, Parsed)
+    assert wide.error == "the line holds more than 500 commas"
+    assert many.error == "malformed CSV: a row holds more than 500 commas (an open quote?); the rest is not read"
+    lines = write(tmp_path, OWN, b'{"messages": [' + b"{}," * 501 + b"{}]}", OWN)
+    good, wide, also_good = OutputReader(lines)
+    assert isinstance(good, Parsed)
+    assert isinstance(also_good, Parsed)
+    assert wide.error == "the record holds more than 500 values; write it as several"
+
+
 def test_a_csv_cell_longer_than_the_csv_modules_own_limit_is_read(tmp_path):
     path = write(tmp_path, HEADER, ROW + b"x" * 200_000, name="outputs.csv")
     assert len(outputs(path)[0].completion) == 200_001
