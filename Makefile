@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format samples lock sbom clean
+.PHONY: demo test fuzz lint format samples lock sbom clean
 
 demo: $(VENV)/.installed
 	$(BIN)/credit demo
@@ -10,6 +10,11 @@ demo: $(VENV)/.installed
 # With bytecode, even where the environment keeps none: tests start some hundred processes, and each would compile again.
 test: $(VENV)/.installed
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Hours of hostile input, where the suite takes seconds: make fuzz FUZZ=100000
+FUZZ ?= 2000
+fuzz: $(VENV)/.installed
+	CREDIT_FUZZ=$(FUZZ) $(BIN)/pytest tests/ingest tests/pipeline/test_ingest_outputs.py -k "damaged or spoilt or mixed or nothing_that_stands"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

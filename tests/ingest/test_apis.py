@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from credit.ingest.files import Parsed
 from credit.ingest.outputs import OutputReader
 from credit.records import LoggedOutput, Message, Quarantined
-from tests.ingest.spoiling import spoilt
+from tests.ingest.spoiling import fuzz, spoilt
 
 AT = "2025-11-01T00:00:00Z"
 SECONDS = 1761955200
@@ -365,7 +365,7 @@ EVERY = [record for record, *_ in (*READ.values(), *READ_PROMPTS.values(), *KEPT
 
 
 @given(spoilt(EVERY))
-@settings(max_examples=150)
+@settings(max_examples=fuzz(150))
 def test_every_record_is_read_skipped_or_quarantined_and_none_is_lost(tmp_path_factory, found):
     path = tmp_path_factory.getbasetemp() / "spoilt.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in found))

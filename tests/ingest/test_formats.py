@@ -10,18 +10,17 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from credit.errors import InputError
 from credit.ingest.batch_requests import read_batch_requests
 from credit.ingest.files import Parsed
 from credit.ingest.formats import FORMATS, format_of
-from credit.ingest.json_documents import parse_json
 from credit.ingest.outputs import OutputLimits, OutputReader
 from credit.records import MICRO, LoggedOutput, Message, Quarantined
-from tests.ingest.spoiling import spoilt
+from tests.ingest.sample_logs import LOGS, asked, records
+from tests.ingest.spoiling import fuzz, spoilt
 
-LOGS = Path(__file__).parent / "logs"
 ASKED = (Message("system", "Be brief."), Message("user", "How lay the harbour?"))
 PARTS = (Message("user", "How lay the harbour?"),)
 MADE = datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)
@@ -99,18 +98,6 @@ EXPECTED = {
 
 def reader(path: Path, *others: Path) -> OutputReader:
     return OutputReader(path, requests=read_batch_requests(others), occurred_at=TOLD, limits=AT_ANY_TIME)
-
-
-def asked(name: str) -> list[Path]:
-    """The files with the requests of a batch, for its results."""
-    batch, mark, _ = name.partition("-batch")
-    return sorted(LOGS.glob(f"{batch}-batch*")) if mark else []
-
-
-def records(name: str) -> list[dict[str, object]]:
-    text = (LOGS / name).read_text()
-    found = parse_json(text) if name.endswith(".json") else [parse_json(line) for line in text.splitlines()]
-    return found if isinstance(found, list) else [found]
 
 
 def outputs(items: Iterator[Parsed[LoggedOutput] | Quarantined]) -> list[LoggedOutput]:
@@ -267,12 +254,15 @@ def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_fa
     requests = read_batch_requests(asked(name))
     path = tmp_path_factory.mktemp("spoilt") / "log.jsonl"
 
+    @settings(max_examples=fuzz(100))
     @given(spoilt(records(name)))
     def check(found: Any) -> None:
         lines = [json.dumps(record) for record in found]
         path.write_text("".join(line + "\n" for line in lines))
         reading = OutputReader(path, requests=requests, occurred_at=TOLD)
-        for item in reading:
+        items = list(reading)
+        assert len(items) + sum(reading.skipped.values()) == reading.read >= len(found)
+        for item in items:
             assert 1 <= item.place.line <= len(lines)
             if isinstance(item, Quarantined):
                 assert item.error
@@ -280,7 +270,6 @@ def test_nothing_that_stands_in_a_log_stops_it_from_being_read(name, tmp_path_fa
             else:
                 assert item.record.completion.strip()
                 json.dumps([item.record.external_id, item.record.completion], ensure_ascii=False).encode()
-        assert sum(reading.skipped.values()) >= 0
 
     check()
 

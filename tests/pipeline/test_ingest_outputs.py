@@ -27,6 +27,9 @@ from credit.pipeline.ingest import IngestReport
 from credit.pipeline.ingest_outputs import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.storage import sha256_file
+from tests.ingest.sample_logs import NAMES
+from tests.ingest.sample_logs import records as sample_records
+from tests.ingest.spoiling import fuzz, spoilt
 from tests.ledger import samples
 from tests.ledger.samples import MODEL, NOW
 
@@ -193,6 +196,73 @@ def test_split_shuffled_doubled_and_interleaved_files_over_several_runs_give_the
     with place.open() as ledger, ledger.read() as conn:
         found = sorted(item.output.completion for item in pending_outputs(conn, MODEL, 0, 100))
     assert found == sorted([*(f"T{number}" for number in (0, 2, 4)), *(f"T{number}" for number in range(10, 14))])
+
+
+SAMPLES = [name for name in NAMES if "batch" not in name and "events" not in name]
+"""Logs whose records stand alone. Events and results of batches need others, in their file."""
+
+
+def said(place: Workspace) -> list[tuple[object, ...]]:
+    with place.open() as ledger, ledger.read() as conn:
+        outputs = [item.output for item in pending_outputs(conn, MODEL, 0, 1000)]
+    return sorted((output.completion, str(output.messages), output.model) for output in outputs)
+
+
+@settings(max_examples=fuzz(3))
+@given(data=st.data())
+def test_logs_of_any_formats_split_shuffled_doubled_and_mixed_give_the_outputs_of_one_file_and_twice_is_once(
+    tmp_path_factory, shared_database, data
+):
+    names = data.draw(st.lists(st.sampled_from(SAMPLES), min_size=1, max_size=3, unique=True))
+    once = [json.dumps(item, default=float) for name in names for item in sample_records(name)]
+    told = data.draw(st.permutations(once + data.draw(st.lists(st.sampled_from(once), max_size=6))))
+    files = data.draw(st.lists(st.integers(0, 2), min_size=len(told), max_size=len(told)))
+    found = []
+    for parts in (
+        [once],
+        [[item for item, file in zip(told, files, strict=True) if file == number] for number in range(3)],
+    ):
+        folder = tmp_path_factory.mktemp("mixed")
+        url = shared_database()
+        with Ledger.open(url) as ledger, ledger.write() as conn:
+            samples.add_index(conn)
+            add_alias(conn, "my-llm", MODEL, now=NOW)
+        place = Workspace(url, folder / "credit-data")
+        for run in range(2):
+            for number, part in enumerate(parts):
+                path = folder / f"{run}-{number}.jsonl"
+                path.write_text("".join(f"{item}\n" for item in part))
+                report = ingest_outputs(place, path)
+                kept = report.accepted + report.duplicates + report.quarantined
+                assert report.read == kept + sum(report.skipped.values())
+                assert report.quarantined == 0
+                assert run == 0 or not report.accepted
+        found.append(said(place))
+    assert found[0] == found[1]
+
+
+@settings(max_examples=fuzz(3))
+@given(data=st.data())
+def test_spoilt_records_of_any_format_are_all_accounted_for_and_known_the_second_time(
+    tmp_path_factory, shared_database, data
+):
+    name = data.draw(st.sampled_from(SAMPLES))
+    records = data.draw(spoilt(sample_records(name)))
+    folder = tmp_path_factory.mktemp("spoilt")
+    url = shared_database()
+    with Ledger.open(url) as ledger, ledger.write() as conn:
+        samples.add_index(conn)
+        add_alias(conn, "*", MODEL, now=NOW)
+    place = Workspace(url, folder / "credit-data")
+    path = folder / "log.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in records))
+    first = ingest_outputs(place, path, complete=True)
+    again = ingest_outputs(place, path, complete=True, reread=True)
+    assert (first.read, again.accepted, again.quarantined) == (again.read, 0, first.quarantined)
+    assert first.read == first.accepted + first.duplicates + first.quarantined + sum(first.skipped.values())
+    assert again.quarantined_before == again.quarantined
+    with place.open() as ledger:
+        assert verify(ledger, None).problems == ()
 
 
 def readings(workspace: Workspace) -> list[tuple[object, ...]]:
