@@ -73,6 +73,24 @@ GEMINI = {
 }  # fmt: skip
 CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "Why rain?"}]}]}
 CONVERSE = {"output": {"message": {"role": "assistant", "content": [{"text": "Hills."}]}}, "stopReason": "end_turn"}
+CONVERSE_EVENTS = [
+    {"messageStart": {"role": "assistant"}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "Clo"}}}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"reasoningContent": {"text": "uds."}}}},
+    {"contentBlockStop": {"contentBlockIndex": 0}},
+    {"contentBlockDelta": {"contentBlockIndex": 1, "delta": {"text": "Hil"}}},
+    {"contentBlockDelta": {"contentBlockIndex": 1, "delta": {"text": "ls."}}},
+    {"contentBlockStop": {"contentBlockIndex": 1}},
+    {"messageStop": {"stopReason": "end_turn"}},
+    {"metadata": {"usage": {"outputTokens": 3}}},
+]
+CALLING_EVENTS = [
+    CONVERSE_EVENTS[0],
+    {"contentBlockStart": {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "c1", "name": "sky"}}}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"at":'}}}},
+    {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '"sea"}'}}}},
+    {"messageStop": {"stopReason": "tool_use"}},
+]
 LLAMA = {"content": "Hills.", "prompt": "Why rain?", "model": "m", "stop": True, "tokens_predicted": 3}
 TEXTS = {**HEAD, "id": "cmpl-1", "object": "text_completion"}
 
@@ -120,6 +138,7 @@ READ = {
         "gemini", ""
     ),
     "converse": (both({"messages": [{"role": "user", "content": [{"text": "Why rain?"}]}]}, CONVERSE), "bedrock", ""),
+    "converse streamed": (both(CHAT, CONVERSE_EVENTS), "bedrock", THOUGHT),
 }  # fmt: skip
 READ_PROMPTS = {
     "completions": (both({"prompt": "Why rain?"}, {**TEXTS, "choices": [{"index": 0, "text": "Hills."}]}), "openai"),
@@ -246,6 +265,7 @@ def test_a_history_of_tools_is_one_context_in_whatever_shape(tmp_path, name):
         (both({"input": "a"}, {"object": "list", "data": [{"embedding": [0.1]}]}), "embeddings hold no generated text"),
         (both({"input": "a"}, {"results": [{"flagged": False}]}), "moderations hold no generated text"),
         (both(CONTENTS, {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}), "the model refused"),
+        (both(CHAT, CALLING_EVENTS), "the answer is a call of a tool"),
         (both(CHAT, {"error": {"message": "overloaded"}}), "the call failed"),
         (both(CHAT, chat(DONE), status_code=500), "the call failed"),
         ({"request_id": "r1", "request": CHAT}, "requests, which belong to their responses"),
@@ -272,6 +292,8 @@ def test_what_can_hold_no_text_is_skipped_with_the_reason(tmp_path, record, reas
         ),
         (both(CHAT, sse(delta(content="Hil"), delta(content="ls."))), "OpenAI chat: the stream ends before its answer"),
         (both(CHAT, sse(*ANTHROPIC_EVENTS[:-1])), "Anthropic messages: the stream ends before its answer"),
+        (both(CHAT, CONVERSE_EVENTS[:-2]), "Bedrock Converse: the stream ends before its answer"),
+        (both(CHAT, CONVERSE_EVENTS[:1]), "Bedrock Converse: the stream ends before its answer"),
         (
             {"request": CHAT, "response": {k: v for k, v in ANTHROPIC.items() if k != "x"}},
             "Anthropic messages: the log does",
@@ -316,6 +338,27 @@ def run(**fields: object) -> dict[str, object]:
     return {**ids, "inputs": asked, "outputs": said, "extra": extra, **fields}
 
 
+def helicone(given: object, answer: object, **more: object) -> dict[str, object]:
+    sides = {"request_body": given, "response_body": answer, "response_status": 200, "request_model": "m"}
+    return {"request_id": "a1", "request_created_at": "2025-11-01T00:00:00.000Z", **sides, **more}
+
+
+def woven(op: str, given: object, answer: object, **more: object) -> dict[str, object]:
+    """A call of Weave, with its name as in the service."""
+    ids = {"id": "a1", "trace_id": "a0", "parent_id": None, "op_name": f"weave:///shop/answers/op/{op}:Zqu0"}
+    return {**ids, "started_at": AT, "inputs": given, "output": answer, "exception": None, "attributes": {}, **more}
+
+
+def passed(given: object, answer: object) -> dict[str, object]:
+    """A payload of LiteLLM of a call that it passed through."""
+    asked = [{"role": "user", "content": json.dumps(given)}]
+    call = {"id": "a1", "call_type": "pass_through_endpoint", "startTime": SECONDS, "model": "m"}
+    return {**call, "messages": asked, "response": {"response": json.dumps(answer)}}
+
+
+OWN_SERVER = {"attributes": {"weave": {"kind": "llm"}}}
+
+
 def vertex(given: object, answer: object) -> dict[str, object]:
     return {"logging_time": "2025-11-01 00:00:00 UTC", "full_request": given, "full_response": answer, "model": "m"}
 
@@ -324,6 +367,15 @@ KEPT = {
     "bedrock, anthropic": (bedrock(CHAT, ANTHROPIC), "bedrock:r1"),
     "bedrock, anthropic streamed": (bedrock(CHAT, ANTHROPIC_EVENTS), "bedrock:r1"),
     "bedrock, converse": (bedrock(CHAT, CONVERSE), "bedrock:r1"),
+    "bedrock, converse streamed": (bedrock(CHAT, CONVERSE_EVENTS), "bedrock:r1"),
+    "helicone, openai": (helicone(CHAT, chat(DONE)), "helicone:a1"),
+    "helicone, anthropic streamed": (helicone(CHAT, {"streamed_data": ANTHROPIC_EVENTS}), "helicone:a1"),
+    "helicone, a page": ({"data": [helicone(CHAT, chat(DONE))], "error": None}, "helicone:a1"),
+    "weave, openai": (woven("openai.chat.completions.create", CHAT, chat(DONE)), "weave:a1"),
+    "weave, anthropic": (woven("anthropic.Messages.create", CHAT, ANTHROPIC), "weave:a1"),
+    "weave, a response from an own function": (woven("ask", CHAT, chat(DONE)), "weave:a1"),
+    "weave, own server": (woven("ask", {"model": "m", **CHAT}, "Hills.", **OWN_SERVER), "weave:a1"),
+    "litellm, passed through": (passed(CHAT, chat(DONE)), "litellm:a1"),
     "vertex, gemini": (vertex(CONTENTS, GEMINI), "vertex:g1"),
     "vertex, anthropic in JSON texts": (vertex(json.dumps(CHAT), json.dumps(ANTHROPIC)), "vertex:msg_1"),
     "langsmith, langchain": (run(), "langsmith:a1"),
@@ -347,6 +399,17 @@ def test_a_loggers_requests_and_responses_are_read_by_the_same_apis(tmp_path, na
         (bedrock({"inputText": "a"}, {"embedding": [0.1]}), "embeddings hold no generated text", ""),
         (bedrock(CHAT, ANTHROPIC, errorCode="ThrottlingException"), "the call failed", ""),
         (bedrock(CHAT, None), "", "Bedrock: `output.outputBodyJson` is missing"),
+        (helicone(CHAT, {}, response_status=500), "the call failed", ""),
+        (helicone(CHAT, {}, response_status=-3), "the call failed", ""),
+        (helicone({"input": "a"}, {"data": [{"embedding": [0.1]}]}), "embeddings hold no generated text", ""),
+        (helicone({}, {}), "", "Helicone: `request_body` is missing; export it with --include-body"),
+        (helicone(CHAT, {"generated": "a"}), "", "Helicone: the response holds generated"),
+        (woven("openai.embeddings.create", {"input": "a"}, {}), "spans that are no call of a model", ""),
+        (woven("ask", CHAT, "Hills."), "spans that are no call of a model", ""),
+        (woven("openai.chat.completions.create", CHAT, None, exception="no"), "the call failed", ""),
+        (woven("openai.chat.completions.create", CHAT, None), "", "Weave: `output` is missing; the call had not ended"),
+        (woven("litellm.completion", CHAT, [1]), "", "Weave: `output` must be a text, a message, or a list"),
+        (passed({"inputs": "a"}, chat(DONE)), "", "LiteLLM: `messages` hold no request of a known API"),
         (run(run_type="chain"), "spans that are no call of a model", ""),
         (run(error="no"), "the call failed", ""),
         (run(run_type="song"), "", "LangSmith: `run_type` is 'song', which is not known"),

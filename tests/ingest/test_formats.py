@@ -34,6 +34,7 @@ FAILED, CALLED, REFUSED, EMPTY, OTHER = (
     "the answer is empty",
     "spans that are no call of a model",
 )
+ASKED_PLAINLY, RAW = (PARTS, "It lay still."), ((), "It lay still.")
 TOLD = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
 AT_ANY_TIME = OutputLimits(max_days_ahead=36_500)
 
@@ -49,6 +50,19 @@ EXPECTED = {
         "LiteLLM",
         [PLAIN, FIRST, SECOND, PLAIN, TALKED, PLAIN, ((), "It")],
         {FAILED: 1, CALLED: 1, REFUSED: 1, EMPTY: 1, "calls that generate no text": 1},
+        [],
+    ),
+    # Chat completions, messages, Responses and two passed-through calls of LiteLLM's proxy, by callback and spend logs.
+    **dict.fromkeys(
+        ("litellm-proxy.jsonl", "litellm-spend.jsonl"),
+        ("LiteLLM", [PLAIN, FIRST, SECOND, *[PLAIN] * 6], {CALLED: 2}, []),
+    ),
+    "ollama.jsonl": ("Ollama", [*[PLAIN] * 3, ASKED_PLAINLY, PLAIN, RAW, ASKED_PLAINLY], {CALLED: 3}, []),
+    # By OpenAI's client, and the last two by LangChain.
+    "langsmith.jsonl": (
+        "LangSmith",
+        [PLAIN, FIRST, SECOND, PLAIN, TALKED, *[PLAIN] * 3],
+        {FAILED: 1, CALLED: 2, REFUSED: 1, EMPTY: 1, OTHER: 1},
         [],
     ),
     "otel-genai.jsonl": (
@@ -87,8 +101,12 @@ EXPECTED = {
         {FAILED: 1, CALLED: 1, OTHER: 1, EMPTY: 2},
         [],
     ),
-    "mlflow.json": (
-        "MLflow",
+    **dict.fromkeys(
+        ("mlflow.json", "mlflow2.json"),
+        ("MLflow", [PLAIN, FIRST, SECOND, PLAIN, TALKED], {FAILED: 1, CALLED: 1, REFUSED: 1, OTHER: 1, EMPTY: 1}, []),
+    ),
+    "weave.jsonl": (
+        "Weave",
         [PLAIN, FIRST, SECOND, PLAIN, TALKED],
         {FAILED: 1, CALLED: 1, REFUSED: 1, OTHER: 1, EMPTY: 1},
         [],
@@ -116,7 +134,7 @@ def test_a_log_is_read_as_what_was_asked_and_answered(name):
     assert found.notices == ()
     assert len({output.external_id for output in logged}) == len(logged)
     for output in logged:
-        assert (output.model, output.weight_micro) == ("my-llm", MICRO)
+        assert (output.model.rpartition("/")[2], output.weight_micro) == ("my-llm", MICRO)
         assert output.occurred_at == TOLD if "anthropic" in name else MADE[0] < output.occurred_at < MADE[1]
         assert output.occurred_at.tzinfo is UTC
     assert all(format_of(record).name == title for record in records(name))
@@ -146,6 +164,33 @@ def test_an_observation_is_the_same_from_wherever_it_comes(tmp_path):
     frame.with_columns(pl.col("start_time").str.to_datetime()).write_parquet(tmp_path / "export.parquet")
     others += [outputs(reader(tmp_path / name)) for name in ("export.csv", "export.parquet")]
     assert others == [page] * 4
+
+
+@pytest.mark.parametrize("version", ["mlflow", "mlflow2"])
+def test_a_trace_is_the_same_as_json_as_an_artifact_and_as_a_row_of_the_data_frame(version, tmp_path):
+    frame = pl.read_parquet(LOGS / f"{version}.parquet")
+    frame.write_csv(tmp_path / "frame.csv")
+    frame.drop("trace").write_csv(tmp_path / "spans.csv")
+    frame.drop("spans").write_parquet(tmp_path / "trace.parquet")
+    listed = [{**row, "spans": json.loads(row["spans"])} for row in frame.drop("trace").iter_rows(named=True)]
+    (tmp_path / "frame.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    traces, *others = (outputs(reader(LOGS / f"{version}{end}")) for end in (".json", "-artifact.jsonl", ".parquet"))
+    others += [outputs(reader(tmp_path / name)) for name in ("frame.csv", "spans.csv", "trace.parquet", "frame.jsonl")]
+    assert traces
+    told = [(output.name, output.occurred_at, output.identity) for output in traces]
+    for found in others:
+        assert found == traces
+        assert [(output.name, output.occurred_at, output.identity) for output in found] == told
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("langsmith.jsonl", "langsmith.parquet"), ("litellm-proxy.jsonl", "litellm-spend.jsonl")],
+)
+def test_a_call_is_the_same_from_both_logs_of_one_logger(one, other):
+    first, second = (outputs(reader(LOGS / name)) for name in (one, other))
+    assert first == second
+    assert [output.identity for output in first] == [output.identity for output in second]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -80,9 +80,8 @@ def read_sides(api: ModelApi, sides: Sides) -> Sequence[Exchange]:
 
 def _is_piece(response: Record) -> bool:
     kind, written = response.get("type"), response.get("object")
-    return (isinstance(written, str) and written.endswith(".chunk")) or (
-        isinstance(kind, str) and (kind.startswith("response.") or kind == "message_start")
-    )
+    begun = isinstance(kind, str) and (kind.startswith("response.") or kind == "message_start")
+    return begun or "messageStart" in response or (isinstance(written, str) and written.endswith(".chunk"))
 
 
 def read_exchange(request: Record, response: Record) -> tuple[ModelApi, Sequence[Exchange]]:

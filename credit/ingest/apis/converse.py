@@ -1,5 +1,6 @@
 """Bedrock's Converse, one API for all of its models. Responses hold neither id nor time nor model.
 
+A stream is a list of events, each an object of one field: `messageStart`, `contentBlockDelta`, ..., `messageStop`.
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
@@ -21,9 +22,10 @@ FIELDS = frozenset({"output", "stopReason", "usage", "metrics", "messages", "sys
 
 
 def matches(response: Record) -> bool:
-    """Return True for a response."""
+    """Return True for a response, and for the first event of a streamed one."""
     output = response.get("output")
-    return isinstance(output, dict) and isinstance(output.get("message"), dict) and "stopReason" in response
+    whole = isinstance(output, dict) and isinstance(output.get("message"), dict) and "stopReason" in response
+    return whole or isinstance(response.get("messageStart"), dict)
 
 
 def read(request: Record, response: Record) -> Sequence[Exchange]:
@@ -65,6 +67,30 @@ def joined(pieces: Sequence[Record]) -> Record:
     Raises:
         InputError: the stream ends before its answer does.
     """
-    if len(pieces) == 1:
+    if len(pieces) == 1 and "messageStart" not in pieces[0]:
         return pieces[0]
-    raise InputError("the events of a Converse stream cannot be put together; log the whole response")
+    blocks: dict[int, dict[str, object]] = {}
+    for event in pieces:
+        for kind, inner in event.items():
+            if kind == "messageStop" and isinstance(inner, dict):
+                message = {"role": "assistant", "content": [block for _, block in sorted(blocks.items()) if block]}
+                return {"output": {"message": message}, "stopReason": inner.get("stopReason")}
+            if kind in ("contentBlockStart", "contentBlockDelta") and isinstance(inner, dict):
+                index = inner.get("contentBlockIndex")
+                block = blocks.setdefault(index if isinstance(index, int) else 0, {})
+                _extend(block, inner.get("start", inner.get("delta")))
+    raise InputError("the stream ends before its answer does; what the model wrote after that is not known")
+
+
+def _extend(block: dict[str, object], delta: object) -> None:
+    """Add a piece to a block of content: text, thoughts or a call of a tool, whose input comes as JSON in pieces."""
+    if not isinstance(delta, dict):
+        return
+    if isinstance(delta.get("text"), str):
+        block["text"] = f"{block.get('text') or ''}{delta['text']}"
+    for name in ("reasoningContent", "toolUse"):
+        piece, whole = delta.get(name), block.get(name)
+        if isinstance(piece, dict):
+            known = whole if isinstance(whole, dict) else {}
+            texts = {key: f"{known.get(key) or ''}{piece[key]}" for key in ("text", "input") if key in piece}
+            block[name] = {**known, **piece, **texts}

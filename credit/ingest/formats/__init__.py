@@ -16,6 +16,7 @@ from credit.ingest.calls import Entry, SpanEntry
 from credit.ingest.formats import (
     anthropic_batch,
     bedrock,
+    helicone,
     langfuse,
     langsmith,
     litellm,
@@ -26,6 +27,7 @@ from credit.ingest.formats import (
     own,
     pairs,
     vertex,
+    weave,
 )
 from credit.ingest.spans import LogContext
 from credit.records import OWN_SOURCE
@@ -84,7 +86,9 @@ FORMATS = (
     LogFormat("bedrock", "Bedrock", "schemaType of ModelInvocationLog", bedrock),
     LogFormat("vertex", "Vertex AI", "full_response, logging_time", vertex),
     LogFormat("langsmith", "LangSmith", "run_type, start_time", langsmith),
-    LogFormat("mlflow", "MLflow", "info, data", mlflow),
+    LogFormat("mlflow", "MLflow", "info and data, or spans", mlflow),
+    LogFormat("helicone", "Helicone", "request_id, request_created_at", helicone),
+    LogFormat("weave", "Weave", "op_name, started_at", weave),
     LogFormat(langfuse.SOURCE, "Langfuse", "type, traceId, startTime", langfuse),
     *(LogFormat(api.SOURCE, api.NAME, api.RECOGNISED_BY, pairs.PairReader(api), names_unread=True) for api in APIS),
     OWN,

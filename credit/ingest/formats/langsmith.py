@@ -58,7 +58,7 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
     parameters = extra.get("invocation_params")
     models = {**(parameters if isinstance(parameters, dict) else {}), **named}
     model = next((str(models[name]) for name in _MODELS if isinstance(models.get(name), str)), context.model)
-    identity = span.identity(response=exchange.id)
+    identity = span.identity(response=exchange.id or _response_id(outputs))
     user = user_of(named, "user_id", "user")
     return calls_of([exchange], Beside(span.id, model, _started(record), identity, first=True, user=user), "")
 
@@ -88,6 +88,17 @@ def _answered(outputs: Mapping[str, object]) -> object:
         ]
     output = outputs.get("output")
     return output if isinstance(output, dict | str) and len(outputs) == 1 else outputs
+
+
+def _response_id(outputs: Mapping[str, object]) -> str:
+    """Return the id of the response that LangChain keeps with the first message; empty: none."""
+    found: object = outputs.get("generations")
+    for step in (0, 0, "message", "kwargs", "response_metadata", "id"):
+        if isinstance(found, list) and isinstance(step, int):
+            found = found[step] if found else None
+        else:
+            found = found.get(step) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _started(record: Mapping[str, object]) -> datetime:

@@ -8,11 +8,11 @@ https://docs.litellm.ai/docs/proxy/logging_spec, https://docs.litellm.ai/docs/pr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from credit.errors import InputError
-from credit.ingest.apis import api_of, unknown_response
+from credit.ingest.apis import api_of, openai_completions, unknown_response
 from credit.ingest.calls import FAILED, Call, Entry, Said, Skipped, user_of
 from credit.ingest.exchanges import Beside, calls_of, moment_of, pieces_of, without_text
 from credit.ingest.fields import FieldError
@@ -62,7 +62,7 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
     response = _response(record, kind)
     if skipped := without_text(response):
         return [skipped]
-    exchange = read_traced(_request(record, kind), response, ("messages", "response"))
+    exchange = read_traced(_request(record, kind, response), response, ("messages", "response"))
     model, number = record.get("model"), record.get("id", record.get("request_id"))
     beside = Beside(
         id=number if isinstance(number, str) else "",
@@ -81,9 +81,9 @@ def read(record: Mapping[str, object], context: LogContext) -> list[Entry]:
 
 def _response(record: Mapping[str, object], kind: str) -> Mapping[str, object]:
     value = record.get("response")
-    if isinstance(value, dict) and value.keys() == {"response"}:
-        value = value["response"]  # of a pass-through
-    pieces = pieces_of(value) if isinstance(value, str) else [value] if isinstance(value, dict) else []
+    pieces = _pieces(value)
+    if pieces and pieces[0].keys() == {"response"}:
+        pieces = _pieces(pieces[0]["response"])  # of a pass-through
     if not pieces or not pieces[0]:
         if value == _REDACTED:
             raise InputError(_redacted())
@@ -95,13 +95,17 @@ def _response(record: Mapping[str, object], kind: str) -> Mapping[str, object]:
     return pieces[0]
 
 
-def _request(record: Mapping[str, object], kind: str) -> object:
+def _pieces(value: object) -> Sequence[Mapping[str, object]]:
+    return pieces_of(value) if isinstance(value, str) else [value] if isinstance(value, dict) else []
+
+
+def _request(record: Mapping[str, object], kind: str, response: Mapping[str, object]) -> object:
     """Return the question: the request of the proxy's client if it is there, else `messages`."""
     request = record.get("proxy_server_request")
     found = pieces_of(request) if isinstance(request, str) else [request]
     whole = found[0] if found and isinstance(found[0], dict) else {}
     whole = body if isinstance(body := whole.get("body"), dict) else whole
-    if any(whole.get(name) for name in ("messages", "input", "prompt", "contents")):
+    if _is_request(whole):
         return whole
     messages, given = record.get("messages"), record.get("model_parameters")
     if not messages:
@@ -109,10 +113,20 @@ def _request(record: Mapping[str, object], kind: str) -> object:
             f"`messages` is empty in a call of type {kind[:60]!r}; spend logs keep it with store_prompts_in_spend_logs"
         )
     beside = {name: given[name] for name in _BESIDE if given.get(name)} if isinstance(given, dict) else {}
-    # A prompt stands there as the message of a user.
+    # A prompt stands there as the message of a user; so does the whole request of a pass-through, as JSON.
     listed = messages if isinstance(messages, list) else [messages]
     prompts = [item.get("content") if isinstance(item, dict) else item for item in listed]
-    return {**beside, "messages": messages, "input": messages, "prompt": prompts}
+    if kind.endswith("pass_through_endpoint") and len(prompts) == 1 and (found := pieces_of(prompts[0])):
+        if not _is_request(found[0]):
+            raise InputError("`messages` hold no request of a known API")
+        return found[0]
+    if openai_completions.matches(response):
+        return {**beside, "prompt": prompts}
+    return {**beside, "messages": messages, "input": messages}
+
+
+def _is_request(value: Mapping[str, object]) -> bool:
+    return any(value.get(name) for name in ("messages", "input", "prompt", "contents"))
 
 
 def _started(value: object) -> datetime:

@@ -1,14 +1,14 @@
-"""Traces of MLflow 3, as `Trace.to_json` and `Trace.to_dict` write them.
+"""Traces of MLflow 2 and 3: `Trace.to_json`, the artifacts `traces.json`, and rows of the DataFrame of `search_traces`.
 
-A span's attributes are JSON in texts. A span of type CHAT_MODEL or LLM is a call of a model.
+A span's attributes are JSON in texts. A span of type CHAT_MODEL or LLM is a call of a model. Each form names trace and
+span alike, so a call is the same from each.
 https://mlflow.org/docs/latest/genai/tracing/
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from pydantic import Field
+from dataclasses import dataclass
 
 from credit.errors import InputError
 from credit.ingest.calls import Call, Entry, Skipped, SpanEntry, user_of
@@ -17,35 +17,44 @@ from credit.ingest.json_documents import parse_json
 from credit.ingest.spans import LogContext, LoggedSpan, read_spans
 from credit.ingest.traced import read_traced
 
-FIELDS = frozenset({"info", "data"})
+_ABOUT = ("trace_metadata", "request_metadata")
+"""Names of a trace's metadata in version 3 and in version 2."""
+_IDS = ("trace_id", "request_id")
+FIELDS = frozenset({"info", "data", "spans", "trace", *_IDS, *_ABOUT})
 
 _CALLS = ("CHAT_MODEL", "LLM")
+_FAILED = ("STATUS_CODE_ERROR", "ERROR")
+_TRACE = "mlflow.traceRequestId"
+_MODELS = ("mlflow.llm.model", "model")
 
 
-class _TraceInfo(InputModel):
-    trace_id: Name
-    trace_metadata: object = None
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """A trace in any of the forms: its id (empty: its spans name it), its user as logged, and its spans."""
 
-
-class _TraceData(InputModel):
+    id: str
+    user: str
     spans: list[dict[str, object]]
-
-
-class _MlflowTrace(InputModel):
-    info: _TraceInfo
-    data: _TraceData
 
 
 class _MlflowSpan(InputModel):
     span_id: Identifier
-    started: UnixNanos = Field(alias="start_time_unix_nano")
-    model: Name = Field(alias="mlflow.llm.model")
+    name: Name
+    started: UnixNanos
+    model: Name
 
 
 def matches(record: Mapping[str, object]) -> bool:
-    """Return True if a record is a trace."""
+    """Return True if a record is a trace, an artifact of one, or a row of the DataFrame."""
     info = record.get("info")
-    return isinstance(info, dict) and "trace_id" in info and isinstance(record.get("data"), dict)
+    if isinstance(info, dict):
+        return any(name in info for name in _IDS) and isinstance(record.get("data"), dict)
+    if any(name in record for name in _IDS):
+        return "trace" in record or ("spans" in record and any(name in record for name in _ABOUT))
+    spans = record.get("spans")
+    first = spans[0] if isinstance(spans, list) and spans else None
+    attributes = first.get("attributes") if isinstance(first, dict) else None
+    return isinstance(attributes, dict) and _TRACE in attributes
 
 
 def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | SpanEntry]:
@@ -54,35 +63,82 @@ def read(record: Mapping[str, object], context: LogContext) -> Sequence[Entry | 
     Raises:
         InputError: the trace is malformed.
     """
-    trace = validate(_MlflowTrace, record)
-    name, metadata, start = trace.info.trace_id, trace.info.trace_metadata, "start_time_unix_nano"
-    user = user_of(metadata, "mlflow.trace.user") if isinstance(metadata, dict) else ""
-    found = read_spans(trace.data.spans, lambda span: _read_span(name, user, span, context), start, context.spans)
+    trace = _trace(record)
+    start = "start_time_unix_nano" if any("start_time_unix_nano" in span for span in trace.spans) else "start_time"
+    found = read_spans(trace.spans, lambda span: _read_span(trace, span, start, context), start, context.spans)
     return found or [Skipped("traces without spans")]
 
 
-def _read_span(trace: str, user: str, record: Mapping[str, object], context: LogContext) -> Entry:
-    attributes, status = record.get("attributes"), record.get("status")
+def _trace(record: Mapping[str, object]) -> _Trace:
+    info, data = record.get("info"), record.get("data")
+    if isinstance(info, dict) and isinstance(data, dict):
+        return _Trace(_id(info), _user(info), _spans(data))
+    whole = _decoded(record.get("trace"))
+    if isinstance(whole, dict) and isinstance(whole.get("info"), dict):
+        return _trace(whole)
+    return _Trace(_id(record), _user(record), _spans(record))
+
+
+def _id(info: Mapping[str, object]) -> str:
+    return next((str(info[name]) for name in _IDS if isinstance(info.get(name), str)), "")
+
+
+def _user(info: Mapping[str, object]) -> str:
+    metadata = _decoded(next((info[name] for name in _ABOUT if info.get(name)), None))
+    return user_of(metadata, "mlflow.trace.user") if isinstance(metadata, dict) else ""
+
+
+def _spans(holder: Mapping[str, object]) -> list[dict[str, object]]:
+    spans = _decoded(holder.get("spans"))
+    if not isinstance(spans, list):
+        raise InputError("`spans` is missing")
+    found = [_decoded(span) for span in spans]
+    if not all(isinstance(span, dict) for span in found):
+        raise InputError("`spans` must be a list of objects")
+    return [span for span in found if isinstance(span, dict)]
+
+
+def _decoded(value: object) -> object:
+    """Return a value from its JSON text, as tables have it; any other as it is."""
+    try:
+        return parse_json(value) if isinstance(value, str) else value
+    except InputError:
+        return value
+
+
+def _read_span(trace: _Trace, record: Mapping[str, object], start: str, context: LogContext) -> Entry:
+    attributes, ids = record.get("attributes"), record.get("context")
     if not isinstance(attributes, dict):
         raise InputError("`attributes` is missing")
-    output = _value(attributes, "mlflow.spanOutputs")
+    output, ids = _value(attributes, "mlflow.spanOutputs"), ids if isinstance(ids, dict) else record
     span = LoggedSpan(
-        trace,
-        span_id(record.get("span_id")),
-        span_id(record.get("parent_span_id")),
+        trace.id or str(_value(attributes, _TRACE) or ""),
+        span_id(ids.get("span_id")),
+        span_id(record.get("parent_span_id", record.get("parent_id"))),
         is_call=_value(attributes, "mlflow.spanType") in _CALLS,
-        failed=isinstance(status, dict) and status.get("code") in ("STATUS_CODE_ERROR", "ERROR"),
+        failed=_has_failed(record),
         answered=output is not None,
     )
     if skipped := context.spans.reason_to_skip(span):
         return skipped
     if output is None:
         raise InputError("`mlflow.spanOutputs` is missing; the call had not ended")
-    fields = validate(_MlflowSpan, {**record, "mlflow.llm.model": _value(attributes, "mlflow.llm.model")})
-    exchange = read_traced(_value(attributes, "mlflow.spanInputs"), output, ("mlflow.spanInputs", "mlflow.spanOutputs"))
-    identity = span.identity(response=exchange.id)
-    call = f"{trace}:{span.id}"
-    return Call(call, fields.started, fields.model, exchange.answers, exchange.asked, identity=identity, user=user)
+    asked = _value(attributes, "mlflow.spanInputs")
+    exchange = read_traced(asked, output, ("mlflow.spanInputs", "mlflow.spanOutputs"))
+    sources = ({name: _value(attributes, name) for name in _MODELS}, output, asked)
+    models = (source.get(name) for source in sources if isinstance(source, dict) for name in _MODELS)
+    model = next((name for name in models if isinstance(name, str) and name), context.model)
+    if not model:
+        raise InputError("the log does not name the model; give it: --model-name NAME")
+    found = {"span_id": ids.get("span_id"), "name": f"{span.trace}:{span.id}", "started": record.get(start)}
+    fields = validate(_MlflowSpan, {**found, "model": model})
+    identity, answers, asked_for = span.identity(response=exchange.id), exchange.answers, exchange.asked
+    return Call(fields.name, fields.started, fields.model, answers, asked_for, identity=identity, user=trace.user)
+
+
+def _has_failed(record: Mapping[str, object]) -> bool:
+    status = record.get("status")
+    return (status.get("code") if isinstance(status, dict) else record.get("status_code")) in _FAILED
 
 
 def _value(attributes: Mapping[str, object], name: str) -> object:

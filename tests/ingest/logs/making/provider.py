@@ -1,4 +1,4 @@
-"""A model provider on the loopback interface: answers as OpenAI's and Anthropic's APIs do, always the same.
+"""A model provider on the loopback interface: answers as OpenAI's, Anthropic's and Ollama's APIs do, always the same.
 
 What the last message begins with says what happens: `tool` calls a tool, `talk` says something and calls one, `refuse`
 refuses, `null` has no content, `fail` is an error of the server; anything else is answered with a text. What is posted
@@ -67,6 +67,56 @@ def _message(asked: str, number: int) -> dict:
     return {**head, "content": parts, "stop_reason": reason, "stop_sequence": None, "usage": usage}
 
 
+def _response(request: dict, number: int) -> dict:
+    """Return OpenAI's response to a request whose input is a text or messages."""
+    given = request["input"]
+    asked = given if isinstance(given, str) else given[-1]["content"]
+    message = {"id": f"msg_{number:04d}", "type": "message", "role": "assistant", "status": "completed"}
+    items: list[dict] = [{"id": f"rs_{number:04d}", "type": "reasoning", "summary": []}]
+    if asked.startswith("tool"):
+        call = {"type": "function_call", "id": f"fc_{number:04d}", "call_id": "call_1", "status": "completed"}
+        items.append({**call, "name": "weather", "arguments": '{"city": "Bergen"}'})
+    else:
+        items.append({**message, "content": [{"type": "output_text", "text": "It lay still.", "annotations": []}]})
+    head = {"id": f"resp_{number:04d}", "object": "response", "created_at": CREATED + number, "status": "completed"}
+    kept = {"instructions": request.get("instructions"), "tools": request.get("tools", []), "tool_choice": "auto"}
+    none = {"error": None, "incomplete_details": None, "metadata": {}, "parallel_tool_calls": True}
+    usage = {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14}
+    usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    return {**head, **none, **kept, "model": request["model"], "output": items, "temperature": 1.0, "usage": usage}
+
+
+def _ollama(request: dict) -> list[dict]:
+    """Return the pieces of Ollama's answer to a chat or a prompt."""
+    asked = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
+    said: list[dict] = [{"content": "It lay"}, {"content": " still."}]
+    if asked.startswith("tool"):
+        said = [{"content": "", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Bergen"}}}]}]
+    elif request.get("think"):
+        said = [{"content": "", "thinking": "Hm."}, *said]
+    head = {"model": MODEL, "created_at": "2026-11-01T09:00:00.123456789Z"}
+    spent = {"total_duration": 9_000_000, "load_duration": 1_000, "prompt_eval_count": 9, "prompt_eval_duration": 1_000}
+    end = {"done": True, "done_reason": "stop", **spent, "eval_count": 5, "eval_duration": 8_000}
+    if "messages" in request:
+        pieces = [{**head, "message": {"role": "assistant", **piece}, "done": False} for piece in said]
+        return [*pieces, {**head, "message": {"role": "assistant", "content": ""}, **end}]
+    texts = [{"response": piece.get("content", ""), **({"thinking": piece["thinking"]} if "thinking" in piece else {})}
+             for piece in said]  # fmt: skip
+    return [*({**head, **text, "done": False} for text in texts), {**head, "response": "", **end}]
+
+
+def _whole(pieces: list[dict]) -> dict:
+    """Return what Ollama answers where it does not stream."""
+    found, message = pieces[-1], {}
+    for piece in pieces:
+        for name, value in (piece.get("message") or piece).items():
+            if name in ("content", "response", "thinking"):
+                message[name] = message.get(name, "") + value
+            elif name == "tool_calls":
+                message[name] = value
+    return found | ({"message": {"role": "assistant", **message}} if "message" in found else message)
+
+
 def _stream() -> bytes:
     number = next(_numbers)
     head = {"id": f"chatcmpl-{number:04d}", "object": "chat.completion.chunk", "created": CREATED + number}
@@ -125,6 +175,13 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 status, found = answer(request, anthropic=self.path.endswith("/messages"))
                 self._send(found, status)
+        elif self.path.endswith("/responses"):
+            self._send(_response(json.loads(body), next(_numbers)))
+        elif self.path.endswith(("/api/chat", "/api/generate")):
+            request = json.loads(body)
+            pieces = _ollama(request)
+            lines = "".join(json.dumps(piece) + "\n" for piece in pieces).encode()
+            self._send(lines if request.get("stream") else _whole(pieces), kind="application/x-ndjson")
         else:
             posted.append((self.path, body))
             self._send({})
