@@ -20,12 +20,12 @@ class Command:
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
 
-    def run(self, *arguments: str, typed: str | None = None) -> Result:
+    def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
         """Run a command with a standard input, and return its result, whatever the exit code."""
         environment = {"CREDIT_DATABASE_URL": self.url, "CREDIT_DATA_DIR": str(self.folder)}
         return CliRunner(env=environment).invoke(cli, arguments, input=typed, catch_exceptions=False)
 
-    def __call__(self, line: str, *more: str, code: int = 0, typed: str | None = None) -> str:
+    def __call__(self, line: str, *more: str, code: int = 0, typed: str | bytes | None = None) -> str:
         """Run a line, followed by arguments that may hold spaces, and return everything printed."""
         arguments = [*shlex.split(line.replace("FOLDER", str(self.folder))), *more]
         result = self.run(*arguments, typed=typed)

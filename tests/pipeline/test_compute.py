@@ -11,12 +11,13 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +29,7 @@ from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO, LoggedOutput
 from credit.valuation import AttributionIndex
+from tests.models import sentence
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, Site, output_row
 
 CHUNK = 4
@@ -236,6 +238,38 @@ def test_a_chat_that_the_models_template_refuses_is_named_and_the_others_are_val
     refused = site.run("compute", code=EXIT_PARTIAL)
     assert "not valued: o100: the model's chat template refuses these messages (no system, please)" in refused.stderr
     assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
+
+
+def test_thoughts_are_context_or_paid_for_by_policy_and_statements_say_which(new_site, tmp_path):
+    thoughts, answer = sentence(41, 12), sentence(42, 6)
+    row = output_row(102, thoughts=thoughts, completion=answer)
+    # The same call of a server without a parser, and one without thoughts.
+    rows = [row, row | {"id": "o104", "thoughts": None, "completion": f"<think>{thoughts}</think>{answer}"}]
+    rows.append(output_row(100))
+    effects, said = {}, {}
+    for policy in ("context", "paid"):
+        site = new_site(policy)
+        site.log("thoughts.jsonl", rows)
+        site.run("compute", "--thoughts", policy)
+        books = pl.concat(pl.read_parquet(io.BytesIO(book)) for book in site.books().values())
+        names = {row["id"]: row["external_id"] for row in site.named("output")}
+        effects[policy] = {names[number]: effect for number, effect in _effects(books)}
+        site.run("pool", "add", FIRST, "100.00", "EUR")
+        site.close(FIRST)
+        site.run("export", FIRST, "--out", tmp_path / f"{policy}-export")
+        said[policy] = (tmp_path / f"{policy}-export" / "ann" / "statement.html").read_text()
+    context, paid = effects["context"], effects["paid"]
+    assert context["o100"] == paid["o100"]
+    assert context["o102"] != paid["o102"]
+    assert (context["o102"], paid["o102"]) == (context["o104"], paid["o104"]), "however they were logged"
+    assert "thoughts before an answer are context, and not paid for" in said["context"]
+    assert "thoughts are paid for with its answer" in said["paid"]
+
+
+def _effects(books: pl.DataFrame) -> Iterator[tuple[int, list[tuple[object, ...]]]]:
+    """Yield each output with its effects by provider and collection."""
+    for (number,), rows in books.group_by("output_id"):
+        yield number, sorted(rows.select("provider", "collection", "effect").iter_rows())
 
 
 def test_an_output_longer_than_the_models_context_is_valued_and_named(site):

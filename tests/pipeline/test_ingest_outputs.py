@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from credit.errors import InputError, LedgerError
 from credit.ingest.files import expand_inputs
+from credit.ingest.outputs import OutputLimits
 from credit.ingest.streams import STILL_SECONDS, zstd
 from credit.ledger.aliases import add_alias
 from credit.ledger.database import Ledger
@@ -27,11 +28,14 @@ from credit.pipeline.ingest import IngestReport
 from credit.pipeline.ingest_outputs import ingest_outputs
 from credit.pipeline.workspace import Workspace
 from credit.storage import sha256_file
-from tests.ingest.sample_logs import NAMES
+from tests.cli.helpers import Command
+from tests.ingest.sample_logs import LOGS, NAMES
 from tests.ingest.sample_logs import records as sample_records
 from tests.ingest.spoiling import fuzz, spoilt
 from tests.ledger import samples
 from tests.ledger.samples import MODEL, NOW
+
+AT_ANY_TIME = OutputLimits(max_days_ahead=36_500)
 
 
 @pytest.fixture
@@ -318,6 +322,101 @@ def test_an_alias_lets_in_what_waited_for_it_and_is_the_same_output_by_either_na
     assert (second.duplicates, second.quarantined) == (2, 0)
     with workspace.open() as ledger:
         assert verify(ledger, None).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("write", "pack", "count"),
+    [(lines, bytes, 2500), (lines, gzip.compress, 40), (lines, zstd.compress, 40), (documents, bytes, 40)],
+)
+def test_standard_input_is_a_log_of_any_size_and_a_second_time_known(workspace, write, pack, count):
+    credit = Command(workspace.database, workspace.data_dir)
+    assert "1 read = 1 logged" in credit("ingest-outputs -", typed=pack(write(0)))
+    many = pack(write(*range(count)))  # 2500 are more than any buffer holds
+    first = credit("ingest-outputs -", typed=many)
+    assert first.startswith("standard input: ")
+    assert f"{count} read = {count - 1} logged + 1 known already + 0 quarantined + 0 skipped" in first
+    assert f"{count} read = 0 logged + {count} known already" in credit("ingest-outputs -", typed=many)
+    assert len(ids(workspace)) == count
+
+
+def test_standard_input_has_ended_so_half_a_record_at_its_end_is_quarantined(workspace):
+    credit = Command(workspace.database, workspace.data_dir)
+    cut = credit("ingest-outputs -", typed=lines(1, 2)[:-20], code=3)
+    assert "standard input:2: malformed JSON" in cut
+    assert "2 read = 1 logged + 0 known already + 1 quarantined" in cut
+    assert credit("ingest-outputs -", typed=b"").startswith("standard input: 0 logged")
+
+
+def chat(number: int, text: str, ident: str | None = None) -> dict[str, object]:
+    message = {"role": "assistant", "content": text}
+    head = {"id": ident or f"chatcmpl-{number}", "object": "chat.completion", "created": 1788336000, "model": MODEL}
+    return {**head, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def proxied(number: int, text: str, response: object = None) -> dict[str, object]:
+    """A line of a logging proxy; without another response that of a server whose responses have no id."""
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "How?"}]}
+    plain = {"model": MODEL, "created_at": "2026-09-02T08:00:00Z", "done": True, "message": {"content": text}}
+    return {"request_id": f"r{number}", "request": asked, "response": response or plain}
+
+
+def paid_for(number: int, text: str, at: float = 1788336000) -> dict[str, object]:
+    """A payload of LiteLLM, which gives the response an id of its own."""
+    call = {"id": f"litellm-{number}", "litellm_call_id": f"r{number}", "call_type": "acompletion", "startTime": at}
+    asked = [{"role": "user", "content": "How?"}]
+    return {**call, "model": MODEL, "messages": asked, "response": chat(number, text, f"litellm-{number}")}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_two_loggers_of_one_call_that_share_the_id_of_the_request_are_one_output(workspace, tmp_path, backwards):
+    logs = [("proxy.jsonl", proxied(1, "It lay still.")), ("litellm.jsonl", paid_for(1, "It lay still."))]
+    for name, record in reversed(logs) if backwards else logs:
+        (tmp_path / name).write_text(json.dumps(record) + "\n")
+    found = [ingest_outputs(workspace, tmp_path / name) for name, _ in (reversed(logs) if backwards else logs)]
+    assert [(report.accepted, report.duplicates, report.told) for report in found] == [(1, 0, 0), (0, 1, 1)]
+    assert len(ids(workspace)) == 1
+    (tmp_path / "other.jsonl").write_text(json.dumps(paid_for(1, "It lay on its side.") | {"id": "litellm-9"}) + "\n")
+    other = ingest_outputs(workspace, tmp_path / "other.jsonl")
+    assert (other.accepted, other.quarantined) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "expected"), [(4, "It lay still.", 1), (6, "It lay still.", 0), (4, "A", 0)]
+)
+def test_calls_of_two_loggers_without_an_id_in_common_are_counted_where_they_look_alike(
+    workspace, tmp_path, seconds, text, expected
+):
+    (tmp_path / "proxy.jsonl").write_text(
+        "".join(json.dumps(proxied(number, "It lay still.")) + "\n" for number in (1, 2))
+    )
+    assert ingest_outputs(workspace, tmp_path / "proxy.jsonl").lookalikes == 0, "two calls of one log are two"
+    (tmp_path / "litellm.jsonl").write_text(json.dumps(paid_for(7, text, 1788336000 + seconds)) + "\n")
+    credit = Command(workspace.database, workspace.data_dir)
+    said = credit(f"ingest-outputs {tmp_path / 'litellm.jsonl'}")
+    assert ("1 output as in another log: the same model and text, seconds apart" in said) == bool(expected)
+    assert len(ids(workspace)) == 3
+    again = ingest_outputs(workspace, tmp_path / "litellm.jsonl", reread=True)
+    assert (again.lookalikes, again.duplicates) == (0, 1)
+
+
+TWINS = [
+    ("mlflow.json", "mlflow.parquet", "mlflow-artifact.jsonl"),
+    ("mlflow2.parquet", "mlflow2-artifact.jsonl", "mlflow2.json"),
+    ("litellm-spend.jsonl", "litellm-proxy.jsonl"),
+    ("langsmith.parquet", "langsmith.jsonl"),
+]
+
+
+@pytest.mark.parametrize("names", TWINS, ids=[names[0] for names in TWINS])
+def test_a_loggers_other_forms_of_its_log_tell_of_the_same_outputs(workspace, names):
+    with workspace.open() as ledger, ledger.write() as conn:
+        add_alias(conn, "*my-llm", MODEL, now=NOW)
+    first, *others = (ingest_outputs(workspace, LOGS / name, limits=AT_ANY_TIME) for name in names)
+    assert first.accepted
+    assert not first.quarantined
+    for report in others:
+        assert (report.accepted, report.quarantined, report.doubled) == (0, 0, 0)
+        assert report.duplicates == first.accepted
 
 
 def test_folders_and_patterns_name_their_logs_once(tmp_path):
