@@ -282,7 +282,8 @@ class Message:
 class TrainingRecord:
     """One record of training data, of the group that contributed it or of several groups with shares.
 
-    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`. A record of
+    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`, with
+    `template` as in a `LoggedOutput`. A record of
     one group has a `group` and no `splits`, also where it was given as a split; a record of several has no `group`.
 
     Raises:
@@ -295,6 +296,7 @@ class TrainingRecord:
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
     splits: tuple[Share, ...] = ()
+    template: str = ""
 
     def __post_init__(self) -> None:
         if (self.group is None) == (not self.splits):

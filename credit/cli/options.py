@@ -141,8 +141,9 @@ def training_options(provider: str = "--provider") -> Callable[[Callable[..., R]
         @click.option(provider, "data_provider", metavar="KEY", help="Provider of the records in DATA that name none.")
         @click.option(
             "--provider-from",
-            metavar="FIELD|path",
-            help="Take the provider from this field (metadata.source), or from the first part of the file's path.",
+            metavar="FIELD|path|croissant",
+            help="Take the provider from this field (metadata.source), from the first part of the file's path, or from"
+            " the creator in a croissant.json beside the file.",
         )
         @click.option(
             "--provider-map",

@@ -9,6 +9,7 @@ Reading order:
    responses by the APIs in `apis`, and from tracers (`traced`, `attributes`). `spans` and `batch_requests` put calls
    together from pieces. `outputs` turns calls into outputs, with `pseudonyms` of users.
 3. Training data: `training_files` by `training_forms`, each record with its provider (`training_source`) and what it
-   declares about its use (`declarations`); `training` reads them all.
+   declares about its use (`declarations`), in its fields or in metadata beside it (`croissant`); `training` reads
+   them all.
 4. Tables: `providers`, `rates`.
 """

@@ -333,6 +333,23 @@ def template_of(request: Mapping[str, object]) -> str:
     return plain_json(found) if found else ""
 
 
+def tools_of(value: object) -> list[object]:
+    """Return the descriptions of tools, from a list of them, whole or each as JSON text (CSV, Parquet).
+
+    Raises:
+        FieldError: it is something else.
+    """
+    try:
+        found = parse_json(value or "[]") if isinstance(value, str) else value
+        listed = found if isinstance(found, list) else [None]
+        tools = [parse_json(tool) if isinstance(tool, str) else tool for tool in listed]
+    except InputError as error:
+        raise FieldError(str(error)) from error
+    if not all(isinstance(tool, dict) for tool in tools):
+        raise FieldError("must be a list of tools, each an object")
+    return tools
+
+
 def _tool(tool: object) -> object:
     """Return the description of a tool in the shape of chat completions."""
     if not isinstance(tool, dict) or isinstance(tool.get("function"), dict) or "name" not in tool:

@@ -1,5 +1,7 @@
 """Declarations in training data about its use: licences, reservations of text and data mining, robots' rules, RSL.
 
+A row makes them in its fields, and its data set in metadata beside it (`croissant`).
+
 They are counted and named, and decide nothing: a declaration can be outdated, or answered by a contract.
 """
 
@@ -7,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from credit.ingest.croissant import PROHIBITION
 from credit.ingest.files import Row
 from credit.records import TrainingRecord
 
@@ -31,6 +34,9 @@ _FORBIDS = re.compile(
     re.IGNORECASE,
 )
 """Words that forbid training: noai (DeviantArt), train-ai=n (aipref), RSL 1.0, robots.txt, and plain English."""
+
+_TRAINING = re.compile(r"train|mining|\btdm\b|\bai\b|machine.?learning", re.IGNORECASE)
+"""Actions in a policy that are training, or include it."""
 
 _TRUE = frozenset({"1", "true", "yes", "y", "reserved"})
 _FALSE = frozenset({"0", "false", "no", "n", "notallowed", "not_allowed", "disallowed", "disallow", "forbidden"})
@@ -65,10 +71,18 @@ class Declarations:
         for counts in (self.licences, self.forbidding, self.places, self.providers):
             counts.clear()
 
-    def note(self, row: Row, record: TrainingRecord) -> None:
-        """Count the declarations of a row; `record` says whose it is."""
+    def note(self, row: Row, record: TrainingRecord, of_data: Iterable[tuple[str, str]] = ()) -> None:
+        """Count the declarations of a row.
+
+        Args:
+            row: the row.
+            record: says whose it is.
+            of_data: declarations of its data set, as name and text; a licence holds where the row names none.
+        """
         forbids = set()
-        for name, value in _declared(row.record):
+        declared = list(_declared(row.record))
+        licensed = any(name in _LICENCES and value for name, value in declared)
+        for name, value in (*declared, *(item for item in of_data if not licensed or item[0] not in _LICENCES)):
             for text in _texts(value):
                 if name in _LICENCES:
                     self._count(self.licences, text)
@@ -107,4 +121,6 @@ def _is_forbidding(name: str, text: str) -> bool:
         return word in _TRUE
     if name in _PERMISSIONS:
         return word in _FALSE
+    if name == PROHIBITION:
+        return _TRAINING.search(text) is not None
     return name in _RULES | _LICENCES and _FORBIDS.search(text) is not None

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Pla
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.json_documents import parse_json
-from credit.records import PPM, Message, is_collection, is_provider_key
+from credit.records import PPM, is_collection, is_provider_key
 from credit.text import invisible_character
 
 _NAME_LIMIT = 512
@@ -236,21 +236,6 @@ def _plausible(moment: datetime) -> datetime:
     return moment
 
 
-def text_of(content: object) -> str:
-    """Return the text of a message's content: a text, or text parts, joined."""
-    if isinstance(content, str):
-        return storable(content)
-    if not isinstance(content, list):
-        raise FieldError("must be a text or a list of text parts")
-    texts = []
-    for part in content:
-        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-        if not isinstance(text, str):
-            raise FieldError("holds a part that is not text; only text can be valued")
-        texts.append(storable(text))
-    return "".join(texts)
-
-
 def turns_of(value: object) -> list[dict[str, object]]:
     """Return the objects of a chat, from a list of them or its JSON text (CSV, Parquet)."""
     if isinstance(value, str):
@@ -261,22 +246,6 @@ def turns_of(value: object) -> list[dict[str, object]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise FieldError("must be a list of objects with role and content")
     return value
-
-
-def messages_of(value: object) -> tuple[Message, ...]:
-    """Return chat messages from a list of `{role, content}`, or from the JSON text of one."""
-    messages = []
-    for number, item in enumerate(turns_of(value)):
-        role = item.get("role")
-        if not isinstance(role, str) or not role or _CONTROL.search(role):
-            raise FieldError(f"{number}: `role` must be a name, like user")
-        if item.get("tool_calls") or item.get("function_call"):
-            raise FieldError(f"{number}: calls of tools are not supported yet")
-        try:
-            messages.append(Message(storable(role), text_of(item.get("content"))))
-        except FieldError as error:
-            raise FieldError(f"{number}: `content` {error}") from error
-    return tuple(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +326,6 @@ WeightMicro = Annotated[int, PlainValidator(weight_micro)]
 Timestamp = Annotated[datetime, PlainValidator(timestamp)]
 UnixNanos = Annotated[datetime, PlainValidator(unix_nanos)]
 UnixTime = Annotated[datetime, PlainValidator(unix_time)]
-Messages = Annotated[tuple[Message, ...], PlainValidator(messages_of)]
 Splits = Annotated[tuple[Split, ...], PlainValidator(splits_of)]
 
 

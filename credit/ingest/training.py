@@ -9,17 +9,31 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import PlainValidator
 
 from credit.errors import InputError, InvalidRequestError, NothingToPredictError
 from credit.ingest import fields as kinds
+from credit.ingest.conversations import messages_of, template_of, tools_of
+from credit.ingest.croissant import Croissant, Croissants
 from credit.ingest.declarations import Declarations
-from credit.ingest.fields import InputModel, digest, validate
+from credit.ingest.fields import FieldError, InputModel, digest, validate
 from credit.ingest.files import Row, notices_of_ignored
 from credit.ingest.training_files import TrainingFile, check_training_input, rows_of, training_files
 from credit.ingest.training_forms import FOREIGN_FIELDS, Formed, formed_records
-from credit.ingest.training_source import AS_IT_IS, PATH, ProviderRule, TrainingSource, lookup
-from credit.records import DEFAULT_COLLECTION, HOUSE, Group, Place, Quarantined, Share, TrainingRecord, agreed_shares
+from credit.ingest.training_source import AS_IT_IS, CROISSANT, PATH, ProviderRule, TrainingSource, lookup
+from credit.records import (
+    DEFAULT_COLLECTION,
+    HOUSE,
+    Group,
+    Message,
+    Place,
+    Quarantined,
+    Share,
+    TrainingRecord,
+    agreed_shares,
+)
 from credit.text import counted
 
 _EXAMPLES = 5
@@ -33,7 +47,9 @@ class _TrainingFields(InputModel):
     text: kinds.FilledText | None = None
     prompt: kinds.Text | None = None
     completion: kinds.FilledText | None = None
-    messages: kinds.Messages | None = None
+    messages: Annotated[tuple[Message, ...], PlainValidator(messages_of)] | None = None
+    tools: Annotated[list[object], PlainValidator(tools_of)] | None = None
+    chat_template_kwargs: dict[str, object] | None = None
     collection: kinds.Collection = DEFAULT_COLLECTION
     splits: kinds.Splits | None = None
 
@@ -70,12 +86,12 @@ class TrainingReader:
     """Tagged training records of files; iterating again starts again, and counts again.
 
     Each record has `id`, `provider` and one of `text`, `prompt` with `completion`, and `messages`; optionally
-    `collection`. Forms of other tools are read too (`training_forms`). A record of several providers has `splits` in
-    place of `provider`: fractions that sum to 1, as in `[{"provider": "ann", "share": 0.7}, {"provider": "bob",
-    "share": 0.3, "collection": "x"}]` or "1/3". A notice names all other fields, such as `license`: terms live in the
-    ledger (`credit providers terms`). Ids are unique over all files. A record without one is named by a hash of its
-    provider and content, which moving or sorting the files does not change. A second record with an id is left out if
-    it is the same, and quarantined if it differs.
+    `collection`, and for the chat template `tools` and `chat_template_kwargs`. Forms of other tools are read too
+    (`training_forms`). A record of several providers has `splits` in place of `provider`: fractions that sum to 1, as
+    in `[{"provider": "ann", "share": 0.7}, {"provider": "bob", "share": 0.3, "collection": "x"}]` or "1/3". A notice
+    names all other fields, such as `license`: terms live in the ledger (`credit providers terms`). Ids are unique over
+    all files. A record without one is named by a hash of its provider and content, which moving or sorting the files
+    does not change. A second record with an id is left out if it is the same, and quarantined if it differs.
 
     Args:
         paths: files (JSON, CSV, Parquet, texts), folders written by `save_to_disk`, and folders of all these, read in
@@ -110,6 +126,8 @@ class TrainingReader:
         if self._source.provider_from is not None:
             self._rule = ProviderRule(self._source.provider_from, self._source.provider_map)
         self._declarations = declarations
+        needs_cards = declarations is not None or self._source.provider_from == CROISSANT
+        self._cards = Croissants() if needs_cards else None
         named = {*self._names.values(), *([self._rule.name] if self._rule else [])}
         self._own = frozenset(named | {name.partition(".")[0] for name in named})
         self._known_providers = known_providers
@@ -200,17 +218,18 @@ class TrainingReader:
         """Yield all good records with their rows, repeats too."""
         known = self._own | set(FOREIGN_FIELDS) | (self._declarations.columns if self._declarations else set())
         for file in chain.from_iterable(training_files(path, self._skipped) for path in self._paths):
+            card = self._cards.of(file.path, file.name.count("/")) if self._cards else None
             for row in rows_of(file, self._names, known, self._ignored):
                 if isinstance(row, Quarantined):
                     self._quarantine(row)
                     continue
                 try:
-                    made = list(self._made(row, file))
+                    made = list(self._made(row, file, card))
                 except InputError as error:
                     self._quarantine(row.quarantined(str(error)))
                     continue
                 if self._declarations is not None:
-                    self._declarations.note(row, made[0])
+                    self._declarations.note(row, made[0], card.declared if card else ())
                 yield from ((row, record) for record in made)
 
     def _is_new(self, record: TrainingRecord, place: Place, seen: SeenRecords) -> bool:
@@ -257,13 +276,16 @@ class TrainingReader:
         else:
             self._on_quarantined(item)
 
-    def _made(self, row: Row, file: TrainingFile) -> Iterator[TrainingRecord]:
+    def _made(self, row: Row, file: TrainingFile, card: Croissant | None) -> Iterator[TrainingRecord]:
         """Yield the records of a row."""
         found = {name: lookup(row.record, theirs) for name, theirs in self._names.items()}
         own = {name: value for name, value in found.items() if value is not None}
         if self._rule is not None:
-            of_file = self._rule.name == PATH
-            group = self._rule.group(file.name if of_file else lookup(row.record, self._rule.name))
+            if self._rule.name == CROISSANT:
+                group = self._rule.group_of_creators(card)
+            else:
+                of_file = self._rule.name == PATH
+                group = self._rule.group(file.name if of_file else lookup(row.record, self._rule.name))
             own["provider"] = group.provider
             if group.collection != DEFAULT_COLLECTION:
                 own["collection"] = group.collection
@@ -311,11 +333,21 @@ def _training_record(fields: _TrainingFields, shares: tuple[Share, ...]) -> Trai
     if sum(forms) != 1 or (fields.prompt is None) != (fields.completion is None):
         raise InputError("exactly one is needed of `text`, `prompt` with `completion`, and `messages`")
     if fields.messages is not None:
-        if not any(message.role == "assistant" and message.content.strip() for message in fields.messages):
+        if not any(message.role == "assistant" and _says(message) for message in fields.messages):
             raise InputError("`messages` hold no answer: a message with the role assistant and some content")
-        return TrainingRecord(fields.id or "", None, messages=fields.messages, splits=splits)
+        try:
+            given = {"tools": fields.tools, "chat_template_kwargs": fields.chat_template_kwargs}
+            template = template_of(given)
+        except FieldError as error:
+            raise InputError(str(error)) from error
+        return TrainingRecord(fields.id or "", None, messages=fields.messages, splits=splits, template=template)
     said = fields.text or fields.completion or ""
     return TrainingRecord(fields.id or "", None, said, fields.prompt, splits=splits)
+
+
+def _says(message: Message) -> bool:
+    """Return True for a message with a text or a call of a tool: a model learns either."""
+    return bool(message.content.strip()) or '"tool_calls"' in message.extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +424,10 @@ def _identity(record: TrainingRecord) -> bytes:
 
 
 def _content(record: TrainingRecord) -> bytes:
-    turns = (part for message in record.messages for part in (message.role, message.content))
+    turns = [part for message in record.messages for part in (message.role, message.content)]
     kind = "chat" if record.messages else "text" if record.prompt is None else "prompt"
+    # Records without tools keep the ids that they had before there were any.
+    more = [record.template, *(message.extra for message in record.messages)]
+    if any(more):
+        kind, turns = "chat with tools", [*turns, *more]
     return digest(kind, record.prompt or "", record.completion, *turns)

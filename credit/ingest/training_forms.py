@@ -150,8 +150,20 @@ def _turns(name: str, value: object) -> list[Values]:
         if "role" in item or "from" not in item:
             turns.append(item)
             continue
+        if item["from"] == "function_call":
+            turns.append({"role": "assistant", "content": "", "tool_calls": _called(name, number, item.get("value"))})
+            continue
         role = _ROLES.get(str(item["from"]))
         if role is None:
             raise InputError(f"`{name}` {number}: {item['from']!r} is no known speaker; known are {', '.join(_ROLES)}")
         turns.append({"role": role, "content": item.get("value")})
     return turns
+
+
+def _called(name: str, number: int, value: object) -> list[object]:
+    """Return the calls of tools in a turn of ShareGPT's form: `{name, arguments}`, or a list of them, as JSON."""
+    found = parse_json(value) if isinstance(value, str) else value
+    calls = found if isinstance(found, list) else [found]
+    if not all(isinstance(call, dict) and call.get("name") for call in calls):
+        raise InputError(f"`{name}` {number}: a function_call must be the JSON of name and arguments")
+    return calls

@@ -10,12 +10,15 @@ from typing import Literal
 
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest import fields as kinds
+from credit.ingest.croissant import FILES, Croissant
 from credit.ingest.fields import InputModel, validate
 from credit.ingest.files import Row, read_table
 from credit.records import DEFAULT_COLLECTION, Group, is_provider_key
 
 PATH = "path"
 """Value of `provider_from` that stands for the place of the file."""
+CROISSANT = "croissant"
+"""Value of `provider_from` that stands for the creator in the metadata beside the file."""
 REST = "*"
 """Value in a map that stands for everything without a line of its own."""
 
@@ -33,7 +36,8 @@ class TrainingSource:
     Attributes:
         fields: our names of fields → the names in the files; `a.b` is the field `b` inside `a`.
         provider: provider of every record that names none.
-        provider_from: field whose value tells the provider (`metadata.source`), or `path`, the place of the file.
+        provider_from: field whose value tells the provider (`metadata.source`), or `path`, the place of the file, or
+            `croissant`, the creator that a `croissant.json` beside the file names.
         provider_map: CSV file with the columns value and provider, and optionally collection.
         preference: of preference pairs, the `chosen` answers alone were trained on, or `both`.
         instructions: form in which records with an instruction were trained on: a `chat` by the model's template, or
@@ -104,17 +108,20 @@ class ProviderRule:
             if self._groups.setdefault(value, group) != group:
                 raise InputError(f"{item.place}: the value {value!r} stands there twice, with another provider")
 
-    def group(self, value: object) -> Group:
-        """Return the group that a value stands for.
+    def group(self, *values: object) -> Group:
+        """Return the group that a value stands for, or one of several names of the same.
 
         Raises:
             InputError: there is none; the message names the value and the remedy.
         """
-        if not isinstance(value, str) or not value.strip():
+        texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+        if not texts:
             raise InputError(f"`{self.name}` is missing, which tells the provider")
-        value = value.strip()
+        value = texts[0]
         if self._path is not None:
-            found = next((self._groups[key] for key in _keys(value) if key in self._groups), None)
+            # What stands for everything else comes after all names.
+            keys = [*(key for text in texts for key in _keys(text) if key != REST), REST]
+            found = next((self._groups[key] for key in keys if key in self._groups), None)
             if found is None:
                 raise InputError(f"`{self.name}` {value[:_SHOWN]!r} has no line in {self._path}; add it, or one of *")
             return found
@@ -125,6 +132,22 @@ class ProviderRule:
                 "--provider-map FILE"
             )
         return Group(key)
+
+    def group_of_creators(self, card: Croissant | None) -> Group:
+        """Return the group that the creators of a data set stand for.
+
+        Raises:
+            InputError: there is no metadata, no creator in it, or they stand for several providers.
+        """
+        if card is None:
+            raise InputError(f"no {FILES[0]} lies beside the file or in a folder above it, to tell the creator")
+        if not card.creators:
+            raise InputError(f"{card.path} names no `creator`")
+        groups = {self.group(*names) for names in card.creators}
+        if len(groups) > 1:
+            named = ", ".join(names[-1][:_SHOWN] for names in card.creators)
+            raise InputError(f"{card.path} names creators of several providers ({named}); give records `splits`")
+        return groups.pop()
 
 
 def _map_line(row: Row) -> tuple[str, Group]:

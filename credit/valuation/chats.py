@@ -125,13 +125,13 @@ def template_messages(messages: Sequence[Message]) -> list[ChatMessage]:
     return [{**_fields(message.extra), "role": message.role, "content": message.content} for message in messages]
 
 
-def template_arguments(output: LoggedOutput) -> dict[str, object]:
-    """Return the template's further input beside the messages of an output, such as `tools`.
+def template_arguments(template: str) -> dict[str, object]:
+    """Return the template's further input beside the messages of an output or record, such as `tools`.
 
     Raises:
         InputError: they are no JSON object.
     """
-    return {name: value for name, value in _fields(output.template).items() if name not in _SET_BY_US}
+    return {name: value for name, value in _fields(template).items() if name not in _SET_BY_US}
 
 
 def _fields(text: str) -> dict[str, object]:

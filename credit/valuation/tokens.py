@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -295,7 +295,7 @@ class Encoder:
         """Return the text that the model saw when it began the answer: the prompt or chat, and its thoughts."""
         if not output.messages:
             return with_thoughts(output.prompt, output, "", None) if output.thoughts else output.prompt
-        chat, given = template_messages(output.messages), template_arguments(output)
+        chat, given = template_messages(output.messages), template_arguments(output.template)
         prompt = self._template.render(chat, output.occurred_at, given, generate=True)
         if not output.thoughts:
             return prompt
@@ -323,7 +323,8 @@ class Encoder:
                 raise InputError(f"record {record.id}: a chat without an assistant's message teaches nothing")
             for turn in turns:
                 with _named(f"record {record.id}"):
-                    prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1])
+                    given = template_arguments(record.template)
+                    prompt, closing = self._chat(record.messages[:turn], record.messages[: turn + 1], given)
                 name = record.id if len(turns) == 1 else f"{record.id}@{turn}"
                 predicted, before = self._continuation(prompt, closing)
                 said = record.messages[turn].content
@@ -388,10 +389,12 @@ class Encoder:
         shift = len(turn.before)
         return [(max(low - shift, 0), max(high - shift, 0)) for low, high in encoded["offset_mapping"][size:]]
 
-    def _chat(self, before: Sequence[Message], after: Sequence[Message]) -> tuple[str, str]:
+    def _chat(
+        self, before: Sequence[Message], after: Sequence[Message], given: Mapping[str, object]
+    ) -> tuple[str, str]:
         """Return the text of a chat up to the assistant's turn, and the text of that turn."""
-        prompt = self._template.render(template_messages(before), self._today, {}, generate=True)
-        whole = self._template.render(template_messages(after), self._today, {}, generate=False)
+        prompt = self._template.render(template_messages(before), self._today, given, generate=True)
+        whole = self._template.render(template_messages(after), self._today, given, generate=False)
         if not whole.startswith(prompt):
             raise InputError(
                 "the chat template does not continue its own generation prompt; "

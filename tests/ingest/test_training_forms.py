@@ -247,6 +247,164 @@ def test_large_corpora_are_read_by_naming_where_things_are(tmp_path):
             assert record.completion in {"a b", "c d", "e f", "g h"}
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CALL = '{"tool_calls":[{"function":{"arguments":{"at":"sea"},"name":"weather"},"type":"function"}]}'
+CALLED = (
+    Message("user", "Rain?"),
+    Message("assistant", "", CALL),
+    Message("tool", "wet"),
+    Message("assistant", "Yes."),
+)
+WITH_TOOLS = {
+    "chat": {
+        "messages": [
+            {"role": "user", "content": "Rain?"},
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"type": "function", "function": {"name": "weather", "arguments": '{"at": "sea"}'}},
+            ]},
+            {"role": "tool", "content": "wet"},
+            {"role": "assistant", "content": "Yes."},
+        ],
+        "tools": [WEATHER],
+    },
+    "ShareGPT": {
+        "conversations": [
+            {"from": "human", "value": "Rain?"},
+            {"from": "function_call", "value": '{"name": "weather", "arguments": {"at": "sea"}}'},
+            {"from": "observation", "value": "wet"},
+            {"from": "gpt", "value": "Yes."},
+        ],
+        "tools": json.dumps([WEATHER["function"]]),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", WITH_TOOLS)
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_calls_of_tools_and_their_definitions_are_what_the_template_gets(tmp_path, form, kind):
+    row = {"id": "1", **WITH_TOOLS[form]}
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        pl.DataFrame([{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}]).write_csv(path)
+    else:
+        _write(path, row)
+    (record,), reader = _read(path, provider="ann")
+    assert not reader.quarantined
+    assert record.messages == CALLED
+    assert json.loads(record.template) == {"tools": [WEATHER]}
+    assert not any("is not used" in notice for notice in reader.notices)
+
+
+def test_other_tools_make_another_record_and_none_leave_the_id_as_it_was(tmp_path):
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    given = ({}, {"tools": []}, {"tools": [WEATHER]}, {"chat_template_kwargs": {"enable_thinking": True}})
+    records, reader = _read(_write(tmp_path / "a.jsonl", *(chat | more for more in given)), provider="ann")
+    assert len({record.id for record in records}) == 3
+    assert records[0].id == "content-000239afa499aad2a56b33233d4076da"
+    assert reader.counts.duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"tools": "{"}, "`tools` malformed JSON"),
+        ({"tools": ["weather"]}, "`tools` malformed JSON"),
+        ({"tools": {"name": "x"}}, "`tools` must be a list of tools"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "`chat_template_kwargs` sets tokenize, which cannot be"),
+    ],
+)
+def test_what_the_template_cannot_get_is_quarantined(tmp_path, more, error):
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], **more}
+    records, reader = _read(_write(tmp_path / "a.jsonl", row), provider="ann")
+    assert not records
+    assert error in reader.quarantined[0].error
+
+
+CARD = {
+    "@context": {"@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
+    "@type": "sc:Dataset",
+    "conformsTo": "http://mlcommons.org/croissant/1.1",
+    "name": "Harbours",
+    "license": "https://creativecommons.org/licenses/by/4.0/",
+    "creator": {"@type": "Organization", "name": "Alder Press", "url": "https://www.alder.example/about"},
+}
+
+
+def _card(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "croissant.json").write_text(json.dumps(CARD | changes))
+
+
+def test_the_creator_in_a_croissant_beside_the_data_tells_the_provider(tmp_path):
+    corpus = tmp_path / "corpus"
+    _card(corpus / "alder")
+    _card(corpus, creator=[{"@type": "Person", "name": "Ben"}])
+    row = {"text": "a b"}
+    for place in ("alder/deep/1.jsonl", "alder/2.jsonl", "3.jsonl"):
+        _write(corpus / place, row | {"text": place})
+    rules = _map(tmp_path / "map.csv", "alder.example,alder-press,", "Ben,ben,songs", "*,rest,")
+    records, reader = _read(corpus, provider_from="croissant", provider_map=rules)
+    assert {record.completion: record.group for record in records} == {
+        "alder/deep/1.jsonl": Group("alder-press"),
+        "alder/2.jsonl": Group("alder-press"),
+        "3.jsonl": Group("ben", "songs"),
+    }
+    assert not reader.quarantined
+    (alone,), _ = _read(corpus / "alder" / "2.jsonl", provider_from="croissant", provider_map=rules)
+    assert alone.group == Group("alder-press")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"creator": None}, "names no `creator`"),
+        ({"creator": [{"name": "Ann"}, {"name": "Ben"}]}, "names creators of several providers (Ann, Ben)"),
+        ({"creator": "Zoe"}, "`croissant` 'Zoe' has no line in"),
+        (None, "no croissant.json lies beside the file or in a folder above it"),
+    ],
+)
+def test_a_creator_who_is_nobodys_is_named_and_not_guessed(tmp_path, changes, error):
+    if changes is not None:
+        _card(tmp_path / "corpus", **changes)
+    _write(tmp_path / "corpus" / "1.jsonl", {"text": "a b"})
+    rules = _map(tmp_path / "map.csv", "Ann,ann,", "Ben,ben,")
+    _, reader = _read(tmp_path / "corpus", provider_from="croissant", provider_map=rules)
+    assert error in reader.quarantined[0].error
+
+
+@pytest.mark.parametrize(("text", "error"), [("{", "malformed JSON"), ('{"@type": "Person"}', "describes no data set")])
+def test_a_croissant_that_cannot_be_read_is_named_where_it_is_needed(tmp_path, text, error):
+    path = _write(tmp_path / "corpus" / "1.jsonl", TEXT)
+    (path.parent / "croissant.json").write_text(text)
+    assert len(_read(path.parent)[0]) == 1
+    with pytest.raises(InputError, match=f"croissant.json: .*{error}.*; mend it, or take it away"):
+        _read(path.parent, provider_from="croissant")
+
+
+@pytest.mark.parametrize(
+    ("changes", "licence", "forbids"),
+    [
+        ({}, "https://creativecommons.org/licenses/by/4.0/", False),
+        ({"license": [{"@type": "CreativeWork", "name": "no AI training"}]}, "no AI training", True),
+        ({"license": None, "sc:license": "CC0"}, "CC0", False),
+        ({"usageInfo": {"@type": "DefinedTerm", "name": "not used for AI training"}}, None, True),
+        ({"usageInfo": {"odrl:prohibition": [{"odrl:action": {"@id": "odrl:train"}}]}}, None, True),
+        ({"usageInfo": {"odrl:prohibition": [{"odrl:action": "odrl:sell"}]}}, None, False),
+    ],
+)  # fmt: skip
+def test_a_croissants_licence_and_conditions_hold_for_rows_that_name_none(tmp_path, changes, licence, forbids):
+    _card(tmp_path / "corpus", **{name: value for name, value in changes.items() if value is not None})
+    if "sc:license" in changes:
+        card = json.loads((tmp_path / "corpus" / "croissant.json").read_text())
+        del card["license"]
+        (tmp_path / "corpus" / "croissant.json").write_text(json.dumps(card))
+    _write(tmp_path / "corpus" / "1.jsonl", TEXT, TEXT | {"id": "2", "text": "c d", "license": "MIT"})
+    found = Declarations()
+    assert len(list(TrainingReader([tmp_path / "corpus"], declarations=found))) == 2
+    assert found.licences == {licence or CARD["license"]: 1, "MIT": 1}
+    assert bool(found.forbidding) == forbids
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=7))
 def test_fractions_are_held_to_the_part_per_million_and_sum_to_one(parts):
     whole = sum(parts)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from credit.errors import InputError
-from credit.records import LoggedOutput, Message
+from credit.records import Group, LoggedOutput, Message, TrainingRecord
 from credit.valuation.tokens import Encoder
 from tests.models import tiny_tokenizer
 from tests.valuation.conftest import make_output
@@ -72,6 +72,19 @@ def test_tools_and_their_results_are_rendered_by_the_template():
     chat = (*ASKED, called, Message("tool", "rain", '{"tool_call_id":"c1"}'))
     output = replace(thought("on a mat", ""), messages=chat, template='{"tools":[{"function":{"name":"hills"}}]}')
     assert read(TOOLS, output) == ("[hills]<user>the cat<assistant>(hills:har)<tool>rain<assistant>", "on a mat")
+
+
+def test_a_chat_that_was_trained_on_with_tools_has_them_in_its_context_and_learns_its_calls():
+    called = Message("assistant", "", '{"tool_calls":[{"function":{"arguments":{"city":"har"},"name":"hills"}}]}')
+    chat = (*ASKED, called, Message("tool", "rain"), Message("assistant", "on a mat"))
+    record = TrainingRecord("r", Group("ann"), messages=chat, template='{"tools":[{"function":{"name":"hills"}}]}')
+    tokenizer = tiny_tokenizer(bos=False)
+    tokenizer.chat_template = TOOLS
+    call, answer = Encoder(tokenizer, 128).training(record)
+    assert tokenizer.decode(call.tokens[: call.start]) == "[hills]<user>the cat<assistant>"
+    assert tokenizer.decode(call.said) == "(hills:har)"
+    assert tokenizer.decode(answer.tokens[: answer.start]).endswith("<tool>rain<assistant>")
+    assert tokenizer.decode(answer.said) == "on a mat"
 
 
 @pytest.mark.parametrize("template", ["{", "[]", '"x"'])
