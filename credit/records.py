@@ -340,6 +340,8 @@ class LoggedOutput:
 
     `thoughts` are the model's words to itself before the completion; the model saw it, and nobody is paid for it.
     `template` is a JSON object with the further input of the chat template, such as `tools`; empty: nothing.
+    `prompt_ids` are the tokens that the model saw before it wrote, and `completion_ids` those that it wrote, thoughts
+    too, where the log has them; empty: it has the text alone.
     """
 
     source: str
@@ -352,6 +354,8 @@ class LoggedOutput:
     weight_micro: int = MICRO
     thoughts: str = ""
     template: str = ""
+    prompt_ids: tuple[int, ...] = field(default=(), kw_only=True)
+    completion_ids: tuple[int, ...] = field(default=(), kw_only=True)
     identity: CallIdentity = field(default=CallIdentity(), compare=False)
     user: str = field(default="", kw_only=True)
     text: str = field(default="", kw_only=True, compare=False)
@@ -364,11 +368,12 @@ class LoggedOutput:
 
     @property
     def with_thoughts_in_completion(self) -> LoggedOutput:
-        """The same output with its thoughts, between marks, at the head of the completion."""
+        """The same output with its thoughts, between marks, at the head of the completion; as text alone."""
         if not self.thoughts:
             return self
         opening, closing = THOUGHT_MARKS[0]
-        return replace(self, completion=f"{opening}\n{self.thoughts}\n{closing}\n\n{self.completion}", thoughts="")
+        said = f"{opening}\n{self.thoughts}\n{closing}\n\n{self.completion}"
+        return replace(self, completion=said, thoughts="", prompt_ids=(), completion_ids=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 
 It needs nothing but Python. A line holds the request, the response (of a stream its text), the status and the time. It
 is written after the client has its answer, whole or not at all; a call that its client broke off is not logged.
+`--token-ids` asks a vLLM server for the ids of tokens too; the client gets them as well.
 """
 
 import argparse
@@ -23,7 +24,7 @@ LOCK = threading.Lock()
 class LoggingProxy(BaseHTTPRequestHandler):
     """Handler of requests: passes each on to the server, and logs those of POST."""
 
-    server_url, log = "", Path()
+    server_url, log, token_ids = "", Path(), False
 
     def do_GET(self) -> None:
         """Pass on, and log nothing."""
@@ -32,7 +33,7 @@ class LoggingProxy(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Pass on a call, and log it once it is answered."""
         begun = datetime.now(UTC)
-        request = self.rfile.read(int(self.headers.get("content-length", 0)))
+        request = self.asking(self.rfile.read(int(self.headers.get("content-length", 0))))
         status, response = self.pass_on(request)
         try:
             asked = json.loads(request)
@@ -43,6 +44,15 @@ class LoggingProxy(BaseHTTPRequestHandler):
         line = json.dumps({**call, "path": self.path, "status": status, "request": asked, "response": answered})
         with LOCK, self.log.open("a") as file:
             file.write(line + "\n")
+
+    def asking(self, request: bytes) -> bytes:
+        """Return a request, of a completion one that asks for the ids of its tokens."""
+        if not self.token_ids or not self.path.endswith("/completions"):
+            return request
+        try:
+            return json.dumps({**json.loads(request), "return_token_ids": True}).encode()
+        except (ValueError, TypeError):
+            return request  # the server says what is wrong with it
 
     def pass_on(self, body: bytes) -> tuple[int, bytes]:
         """Send a request to the server and its response to the client, piece by piece; return status and body."""
@@ -65,9 +75,9 @@ class LoggingProxy(BaseHTTPRequestHandler):
         return response.status, b"".join(pieces)
 
 
-def serve(server: str, port: int, log: Path) -> ThreadingHTTPServer:
+def serve(server: str, port: int, log: Path, *, token_ids: bool = False) -> ThreadingHTTPServer:
     """Return the proxy of a server, ready to serve; it writes to `log`."""
-    handler = type("Handler", (LoggingProxy,), {"server_url": server, "log": log})
+    handler = type("Handler", (LoggingProxy,), {"server_url": server, "log": log, "token_ids": token_ids})
     return ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
@@ -76,5 +86,6 @@ if __name__ == "__main__":
     options.add_argument("--server", required=True)
     options.add_argument("--port", type=int, default=8080)
     options.add_argument("--log", type=Path, default=Path("calls.jsonl"))
+    options.add_argument("--token-ids", action="store_true")
     given = options.parse_args()
-    serve(given.server, given.port, given.log).serve_forever()
+    serve(given.server, given.port, given.log, token_ids=given.token_ids).serve_forever()

@@ -77,8 +77,9 @@ def ingest_outputs(
 
     Own format (JSON, CSV, Parquet): id, occurred_at (with time zone), model, prompt or messages, completion; optional
     thoughts, weight, source, user. Other formats are recognised record by record: requests and responses of OpenAI's
-    and Anthropic's APIs, Ollama, llama.cpp, SGLang and Gemini; batches (give requests and results in one call);
-    LiteLLM, OpenTelemetry, OpenInference, Langfuse, MLflow. docs/logs.md describes each.
+    and Anthropic's APIs, Ollama, llama.cpp, SGLang, Gemini and Converse; batches (give requests and results in one
+    call); LiteLLM, OpenTelemetry, OpenInference, Langfuse, LangSmith, MLflow, Helicone, Weave, Bedrock, Vertex AI.
+    docs/logs.md describes each.
 
     Thoughts of a model are context of its answer: the answer alone is paid for.
 

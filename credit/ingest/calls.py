@@ -41,10 +41,12 @@ REFUSED = Skipped("the model refused")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer: the text, and the model's thoughts before it, as far as the log has them."""
+    """An answer: the text, and as far as the log has them the model's thoughts before it and the ids of all tokens."""
 
     text: str
     thoughts: str = ""
+    # Calls without an id are named by a hash of what this shows of itself, and keep their names.
+    ids: tuple[int, ...] = field(default=(), repr=False)
 
 
 Answer = Said | Unusable | Skipped
@@ -52,11 +54,15 @@ Answer = Said | Unusable | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Context of a call: a plain prompt or messages, and what the chat template got beside them, as JSON."""
+    """Context of a call: a plain prompt or messages, and what the chat template got beside them, as JSON.
+
+    `ids` are the tokens that the model saw, where the log has them; they can stand there without a text.
+    """
 
     prompt: str = ""
     messages: tuple[Message, ...] = ()
     template: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class Call:
                 weight_micro=self.weight_micro,
                 thoughts=answer.thoughts,
                 template=self.asked.template,
+                prompt_ids=self.asked.ids,
+                completion_ids=answer.ids,
                 identity=replace(self.identity, choice=index) if index else self.identity,
             )
             found.append(output)

@@ -38,6 +38,7 @@ BESIDE = frozenset(
 """Fields beside request and response that are read."""
 
 _LEAST_FAILURE = 400
+_LARGEST_VOCABULARY = 1 << 31
 _DATA = re.compile(r"^data:[ \t]*(\{.*\})[ \t]*$", re.MULTILINE)
 _UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
 _YEAR_10000 = 253_402_300_800
@@ -275,6 +276,8 @@ def _id_of_content(moment: datetime, model: str, exchange: Exchange) -> str:
     texts: list[str] = [moment.isoformat(), model, asked.prompt, asked.template]
     texts += [text for turn in asked.messages for text in (turn.role, turn.content, turn.extra)]
     texts += [str(answer) for answer in exchange.answers.values()]
+    if asked.ids and not (asked.prompt or asked.messages):
+        texts.append(str(asked.ids))
     return f"content-{digest(*texts).hex()}"
 
 
@@ -322,6 +325,20 @@ def text_in(record: Record, name: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"`{name}` must be a text")
     return value
+
+
+def ids_in(record: Record, name: str) -> tuple[int, ...]:
+    """Return a field with token ids; empty where it is missing.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = record.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item < _LARGEST_VOCABULARY for item in value):
+        raise InputError(f"`{name}` must be a list of token ids")
+    return tuple(value)
 
 
 def index_of(piece: Record) -> int:

@@ -36,7 +36,10 @@ class PseudonymKey:
     def text(self, output: LoggedOutput) -> str:
         """Return the pseudonym of an output's text: model, prompt and completion, without regard to blanks."""
         turns = [(turn.role, _folded(turn.content)) for turn in output.messages]
-        return self._of("credit.text.1", output.model, _folded(output.prompt), turns, _folded(output.completion))
+        asked: list[object] = [_folded(output.prompt), turns]
+        if output.prompt_ids and not (output.prompt or turns):
+            asked.append(output.prompt_ids)
+        return self._of("credit.text.1", output.model, *asked, _folded(output.completion))
 
     def output(self, name: str) -> str:
         """Return the pseudonym of an output for its providers."""

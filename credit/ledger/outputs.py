@@ -52,12 +52,13 @@ def content_sha256(item: LoggedOutput) -> str:
 def output_context(item: LoggedOutput) -> object:
     """Return what the model saw beside the prompt: its messages, as lists of role and content.
 
-    An object with the messages stands for them where there is more: thoughts, or what the chat template got beside
-    the messages. So they are kept, hashed and deleted with the messages, and older outputs keep their hash.
+    An object with the messages stands for them where there is more: thoughts, what the chat template got beside the
+    messages, or token ids. So they are kept, hashed and deleted with the messages, and older outputs keep their hash.
     """
     turns = [(turn.role, turn.content, *([turn.extra] if turn.extra else [])) for turn in item.messages]
     more = {"thoughts": item.thoughts, "template": item.template}
-    said = {name: text for name, text in more.items() if text}
+    ids = {"prompt_ids": item.prompt_ids, "completion_ids": item.completion_ids}
+    said: dict[str, object] = {name: value for name, value in (more | ids).items() if value}
     return {"messages": turns, **said} if said else turns
 
 
@@ -197,6 +198,8 @@ def _to_stored(row: Row[tuple[object, ...]]) -> StoredOutput:
         text=row.text_hmac or "",
         thoughts=more.get("thoughts", ""),
         template=more.get("template", ""),
+        prompt_ids=tuple(more.get("prompt_ids", ())),
+        completion_ids=tuple(more.get("completion_ids", ())),
         salt=row.salt or "",
     )
     return StoredOutput(row.id, item, row.purge_id is not None)

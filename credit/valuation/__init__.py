@@ -18,7 +18,8 @@ Reading order:
 
 1. `influence`: the whole method as functions on tensors. `projection`, `curvature`, `gradients`: its parts in detail.
 2. `task`, `language_model`, `module_task`: the model and its loss. `model_folder`, `eligibility`: refusals of models.
-   `placement`: models larger than a device. `tokens`, `chats`, `losses`: windows, chat templates and losses of text.
+   `placement`: models larger than a device. `tokens`, `logged_tokens`, `chats`, `losses`: windows, tokens in logs, chat
+   templates and losses of text.
 3. `layers`, `experts`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their
    gradients.
 4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.

@@ -23,6 +23,7 @@ from credit.valuation.chats import (
     with_thoughts,
     without_open_mark,
 )
+from credit.valuation.logged_tokens import answer_range
 
 TEMPLATE_DATE = "2024-07-26"
 """Date that a chat template takes for today in training data, unless told otherwise: the one in Llama's own templates.
@@ -275,18 +276,43 @@ class Encoder:
         Tokens that repeat at least `echo` tokens in a row of the prompt are marked; 0 marks none. What repeats the
         model's own thoughts is no echo.
         """
+        found = answer_range(self._tokenizer, output.completion_ids, output.completion)
         with _named(output.name):
-            before = self._before(output)
-        context = self._context(output, before)
-        predicted, _ = self._continuation(before, without_open_mark(before, output.completion))
+            context, predicted = self._logged(output, found)
         windows = list(self._windows(output.external_id, context, predicted, overlap=self._max_length // 2))
         if not windows:
             raise InputError(f"{output.name}: there is no token to predict")
         if echo:
-            unthought = replace(output, thoughts="")
-            prompt = self._context(output, self._before(unthought)) if output.thoughts else context
+            unthought = replace(output, thoughts="", completion_ids=())
+            prompt = self._logged(unthought, None)[0] if output.thoughts else context
             windows = _marked(windows, echo_of(prompt, predicted, echo))
-        return OutputReading(windows, self._shortage(context, predicted, windows))
+        remarks = [self._shortage(context, predicted, windows)]
+        if output.completion_ids and found is None:
+            remarks.append("has token ids that do not spell its text with the model's tokenizer: valued by its text")
+        return OutputReading(windows, "; ".join(filter(None, remarks)))
+
+    def _logged(self, output: LoggedOutput, answer: tuple[int, int] | None) -> tuple[list[int], list[int]]:
+        """Return the tokens before an answer and its own: those in the log, or else those of its texts.
+
+        Args:
+            output: the output.
+            answer: place of the answer among the tokens that the model wrote; None: they are not known.
+        """
+        saw = [*output.prompt_ids] if answer or not output.completion_ids else []
+        if saw and max(saw) >= len(self._tokenizer):
+            saw = []
+        if output.prompt_ids and not (saw or output.prompt or output.messages):
+            raise InputError("the log has its prompt as token ids alone, and they are not of the model's tokenizer")
+        if saw and answer:
+            begin, end = answer
+            return [*saw, *output.completion_ids[:begin]], [*output.completion_ids[begin:end]]
+        if saw and not output.thoughts:
+            before = str(self._tokenizer.decode(saw))
+            return saw, self._continuation(before, without_open_mark(before, output.completion))[0]
+        before = self._before(output)
+        predicted = [*output.completion_ids[slice(*answer)]] if answer else []
+        text = without_open_mark(before, output.completion)
+        return self._context(output, before), predicted or self._continuation(before, text)[0]
 
     def _context(self, output: LoggedOutput, before: str) -> list[int]:
         return self._encode(before) if output.messages else [*self._prefix, *self._encode(before)]
@@ -294,7 +320,8 @@ class Encoder:
     def _before(self, output: LoggedOutput) -> str:
         """Return the text that the model saw when it began the answer: the prompt or chat, and its thoughts."""
         if not output.messages:
-            return with_thoughts(output.prompt, output, "", None) if output.thoughts else output.prompt
+            prompt = output.prompt or str(self._tokenizer.decode(output.prompt_ids, skip_special_tokens=True))
+            return with_thoughts(prompt, output, "", None) if output.thoughts else prompt
         chat, given = template_messages(output.messages), template_arguments(output.template)
         prompt = self._template.render(chat, output.occurred_at, given, generate=True)
         if not output.thoughts:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from credit.ingest.batch_requests import read_batch_requests
 from credit.ingest.files import Parsed
 from credit.ingest.outputs import OutputReader
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.records import LoggedOutput, Message, Quarantined
 from tests.ingest.spoiling import fuzz, spoilt
 
@@ -195,6 +197,67 @@ def test_each_prompt_of_a_completion_is_a_call(tmp_path):
     }
 
 
+def with_ids(choice: dict[str, object], **more: object) -> dict[str, object]:
+    return {"index": 0, "finish_reason": "stop", "token_ids": [7, 8], **choice, **more}
+
+
+WITH_IDS = {
+    "chat": both(CHAT, {**chat(DONE), "prompt_token_ids": [1, 2], "choices": [with_ids({"message": DONE})]}),
+    "chat streamed": both(
+        CHAT,
+        [
+            {**CHUNK, "prompt_token_ids": [1, 2], "choices": [{"index": 0, "delta": {"role": "assistant"}}]},
+            {**CHUNK, "choices": [{"index": 0, "delta": {"content": "Hil"}, "token_ids": [7]}]},
+            {**CHUNK, "choices": [with_ids({"delta": {"content": "ls."}}, token_ids=[8])]},
+        ],
+    ),
+    "completions": both(
+        {"prompt": "Why rain?"}, {**TEXTS, "choices": [with_ids({"text": "Hills."}, prompt_token_ids=[1, 2])]}
+    ),
+    "completions streamed": both(
+        {"prompt": "Why rain?"},
+        [
+            {**TEXTS, "choices": [{"index": 0, "text": "Hil", "token_ids": [7], "prompt_token_ids": [1, 2]}]},
+            {**TEXTS, "choices": [{"index": 0, "text": "ls.", "token_ids": [8], "finish_reason": "stop"}]},
+        ],
+    ),
+    "completions of tokens": both({"prompt": [1, 2]}, {**TEXTS, "choices": [with_ids({"text": "Hills."})]}),
+    "llama.cpp": both({"prompt": [1, 2]}, {**LLAMA, "prompt": "Why rain?", "tokens": [7, 8]}),
+    "sglang": both(
+        {"input_ids": [1, 2]},
+        {"text": "Hills.", "output_ids": [7, 8], "meta_info": {"id": "s1", "finish_reason": {"type": "stop"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_IDS)
+def test_token_ids_that_a_server_returns_are_kept_beside_the_text(tmp_path, name):
+    (output,), bad, reader = read(tmp_path, WITH_IDS[name])
+    assert (bad, reader.notices) == ([], ())
+    assert output.completion == "Hills."
+    assert (output.prompt_ids, output.completion_ids) == ((1, 2), (7, 8))
+    assert bool(output.prompt or output.messages) == (name not in ("completions of tokens", "sglang"))
+
+
+def test_each_prompt_of_tokens_is_a_call_and_no_two_of_them_are_one_question(tmp_path):
+    choices = [{"index": n, "text": "Hills."} for n in (0, 1)]
+    outputs, _, _ = read(tmp_path, both({"prompt": [[1, 2], [3]]}, {**TEXTS, "choices": choices}))
+    assert [output.prompt_ids for output in outputs] == [(1, 2), (3,)]
+    key = PseudonymKey(b"k" * 32)
+    assert len({key.text(output) for output in outputs}) == 2
+    alone = [both({"prompt": [number]}, {**LLAMA, "prompt": None}, request_id=None) for number in (1, 2)]
+    unnamed, _, _ = read(tmp_path, *alone)
+    assert len({output.external_id for output in unnamed}) == 2
+
+
+def test_a_call_without_an_id_keeps_the_name_that_its_content_gave_it(tmp_path):
+    (output,), _, _ = read(tmp_path, {**both({"prompt": "Why rain?"}, LLAMA), "request_id": None})
+    (with_tokens,), _, _ = read(
+        tmp_path, {**both({"prompt": "Why rain?"}, {**LLAMA, "tokens": [7]}), "request_id": None}
+    )
+    assert output.external_id == with_tokens.external_id == "content-bf78c645abde3bf57386a4366073109d"
+
+
 TURNS = (
     Message("user", "Why rain?"),
     Message(
@@ -287,8 +350,16 @@ def test_what_can_hold_no_text_is_skipped_with_the_reason(tmp_path, record, reas
             "OpenAI Responses: the request has a `prev",
         ),
         (
-            both({"prompt": [1, 2]}, {**TEXTS, "choices": [{"text": "A"}]}),
-            "OpenAI completions: `prompt` must be a text",
+            both({"prompt": [1, "a", [2]]}, {**TEXTS, "choices": [{"text": "A"}]}),
+            "OpenAI completions: `prompt` must be a text, token ids, or a list of those",
+        ),
+        (
+            both({"prompt": [1], "echo": True}, {**TEXTS, "choices": [{"text": "A"}]}),
+            "OpenAI completions: the request has `echo`, and its prompt is token ids",
+        ),
+        (
+            both(CHAT, {**chat(DONE), "prompt_token_ids": ["a"]}),
+            "OpenAI chat: `prompt_token_ids` must be a list of token ids",
         ),
         (both(CHAT, sse(delta(content="Hil"), delta(content="ls."))), "OpenAI chat: the stream ends before its answer"),
         (both(CHAT, sse(*ANTHROPIC_EVENTS[:-1])), "Anthropic messages: the stream ends before its answer"),
@@ -422,6 +493,50 @@ def test_what_a_logger_kept_without_a_text_is_skipped_or_named(tmp_path, record,
     assert not outputs
     assert list(reader.skipped) == ([skipped] if skipped else [])
     assert [item.startswith(error) for item in bad] == ([True] if error else [])
+
+
+@pytest.mark.parametrize("name", ["timestamp", "time", "created_at", "start_time"])
+@pytest.mark.parametrize("moment", [AT, "2025-11-01T01:00:00+01:00", *(SECONDS * 1000**power for power in range(4))])
+def test_a_time_beside_is_read_in_any_unit_under_any_name(tmp_path, name, moment):
+    (output,), bad, _ = read(tmp_path, {"request": CHAT, "response": ANTHROPIC, name: moment})
+    assert not bad
+    assert f"{output.occurred_at:%Y-%m-%dT%H:%M:%SZ}" == AT
+
+
+@pytest.mark.parametrize("sides", [("request", "response"), ("input", "output"), ("request_body", "response_body")])
+@pytest.mark.parametrize("dressed", [lambda side: side, lambda side: {"status": 200, "body": side}, json.dumps])
+def test_sides_stand_bare_or_in_a_body_or_as_json(tmp_path, sides, dressed):
+    (output,), bad, _ = read(tmp_path, dict(zip(sides, map(dressed, (CHAT, chat(DONE))), strict=True)))
+    assert not bad
+    assert (output.messages, output.completion) == ((Message("user", "Why rain?"),), "Hills.")
+
+
+def test_requests_on_lines_of_their_own_are_joined_if_the_file_begins_with_one(tmp_path):
+    lines = [{"request_id": "r1", "request": {"model": "m", **CHAT}}, {"request_id": "r1", "response": chat(DONE)}]
+    for order, expected in ((lines, 1), (lines[::-1], 0)):
+        path = tmp_path / "log.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in order))
+        items = list(OutputReader(path, requests=read_batch_requests([path])))
+        assert [item.record.completion for item in items if isinstance(item, Parsed)] == ["Hills."] * expected
+        assert [item.error for item in items if isinstance(item, Quarantined)] == [
+            "OpenAI chat: the request's `messages` are missing; log the request beside the response"
+        ] * (1 - expected)
+
+
+@pytest.mark.parametrize("name", ["template", "suffix", "context"])
+def test_what_ollama_put_before_a_prompt_and_did_not_log_cannot_be_repeated(tmp_path, name):
+    record = both({"prompt": "Why rain?", name: "x"}, {**OLLAMA, "response": "Hills."})
+    _, bad, _ = read(tmp_path, record)
+    assert bad == [f"Ollama: the request has a `{name}`: what the model saw cannot be repeated from the log"]
+
+
+def test_a_prompt_and_its_generation_in_bedrocks_log_are_read_whole_or_in_pieces(tmp_path):
+    whole = bedrock({"prompt": "Why rain?"}, {"generation": "Hills.", "stop_reason": "stop"})
+    pieces = bedrock({"prompt": "Why rain?"}, [{"generation": "Hil"}, {"generation": "ls."}])
+    for record in (whole, pieces):
+        (output,), bad, _ = read(tmp_path, record)
+        assert not bad
+        assert (output.prompt, output.completion) == ("Why rain?", "Hills.")
 
 
 EVERY = [record for record, *_ in (*READ.values(), *READ_PROMPTS.values(), *KEPT.values())] + list(USED.values())

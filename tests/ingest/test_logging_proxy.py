@@ -11,6 +11,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from credit.ingest.files import Parsed
 from credit.ingest.outputs import OutputReader
 
@@ -38,7 +40,8 @@ class FakeServer(BaseHTTPRequestHandler):
             body += "data: [DONE]\n\n"
         else:
             choice = {"index": 0, "message": MESSAGE, "finish_reason": "stop"}
-            body = json.dumps({**HEAD, "object": "chat.completion", "choices": [choice]})
+            seen = {"prompt_token_ids": [1, 2]} if request.get("return_token_ids") else {}
+            body = json.dumps({**HEAD, **seen, "object": "chat.completion", "choices": [choice]})
         self.send_response(500 if request.get("fail") else 200)
         self.send_header("content-type", kind)
         self.end_headers()
@@ -56,12 +59,13 @@ def serving(server: ThreadingHTTPServer) -> Iterator[str]:
         server.server_close()
 
 
-def test_calls_pass_through_the_proxy_and_its_log_is_read(tmp_path, capfd):
+@pytest.mark.parametrize("token_ids", [False, True])
+def test_calls_pass_through_the_proxy_and_its_log_is_read(tmp_path, token_ids):
     log = tmp_path / "calls.jsonl"
     answered = []
     with (
         serving(ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)) as server,
-        serving(PROXY["serve"](f"http://{server}", 0, log)) as proxy,
+        serving(PROXY["serve"](f"http://{server}", 0, log, token_ids=token_ids)) as proxy,
     ):
         for more in ({}, {"stream": True}, {"fail": True}):
             connection = HTTPConnection(proxy, timeout=10)
@@ -76,3 +80,4 @@ def test_calls_pass_through_the_proxy_and_its_log_is_read(tmp_path, capfd):
     assert said == {(f"openai:chatcmpl-{n}", "How lay the harbour?", "It lay still.") for n in (1, 2)}
     assert reader.skipped == {"the call failed": 1}
     assert all(output.identity.request for output in outputs)
+    assert {output.prompt_ids for output in outputs} == ({(), (1, 2)} if token_ids else {()})

@@ -23,7 +23,8 @@ def test_outputs_come_back_as_they_were_logged(conn):
     samples.add_index(conn)
     chat = (Message("system", "a\nb"), Message("user", '"ü" \N{PARTY POPPER}'))
     items = [logged(1), logged(2, prompt="", messages=chat), logged(3, source="", weight_micro=0)]
-    assert samples.add_outputs(conn, items) == [A, A, A]
+    items += [logged(4, prompt_ids=(1, 2), completion_ids=(3,)), logged(5, prompt="", prompt_ids=(4,), thoughts="t")]
+    assert samples.add_outputs(conn, items) == [A] * 5
     assert [(item.id, item.output) for item in pending(conn)] == list(enumerate(items, start=1))
 
 
@@ -59,6 +60,8 @@ def test_a_file_given_twice_adds_nothing(conn):
         {"completion": "x"},
         {"prompt": "x"},
         {"prompt": "", "messages": (Message("user", "prompt 1"),)},
+        {"prompt_ids": (1,)},
+        {"completion_ids": (1,)},
         {"weight_micro": 1},
         {"occurred_at": datetime(2026, 9, 2, 8, 0, 0, 1, tzinfo=UTC)},
         {"model": "x"},

@@ -7,11 +7,12 @@ https://github.com/ggml-org/llama.cpp/tree/master/tools/server
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from credit.errors import InputError
-from credit.ingest.calls import Asked
+from credit.ingest.calls import Asked, Said
 from credit.ingest.conversations import said
-from credit.ingest.exchanges import Exchange, Record, text_in
+from credit.ingest.exchanges import Exchange, Record, ids_in, text_in
 from credit.ingest.fields import FieldError, storable
 
 SOURCE = "llama.cpp"
@@ -39,15 +40,19 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
     """
     if response.get("stop") is not True:
         raise InputError("`stop` is not true: this is a piece of an answer; log the whole")
-    prompt = request.get("prompt", response.get("prompt"))
-    if not isinstance(prompt, str):
-        raise InputError("`prompt` is missing, or no text; log the request beside the response")
+    given, shown = request.get("prompt"), response.get("prompt")
+    prompt = given if isinstance(given, str) else shown
+    ids = ids_in(request, "prompt") if isinstance(given, list) else ()
+    if not (isinstance(prompt, str) or ids):
+        raise InputError("`prompt` is missing, or neither text nor tokens; log the request beside the response")
     try:
-        asked = Asked(storable(prompt))
+        asked = Asked(storable(prompt) if isinstance(prompt, str) else "", ids=ids)
     except FieldError as error:
         raise InputError(f"`prompt` {error}") from error
-    model = text_in(response, "model") or text_in(request, "model")
-    return [Exchange({0: said(response["content"])}, asked, model=model)]
+    model, answer = text_in(response, "model") or text_in(request, "model"), said(response["content"])
+    if isinstance(answer, Said):
+        answer = replace(answer, ids=ids_in(response, "tokens"))
+    return [Exchange({0: answer}, asked, model=model)]
 
 
 def joined(pieces: Sequence[Record]) -> Record:
@@ -59,4 +64,6 @@ def joined(pieces: Sequence[Record]) -> Record:
     last = pieces[-1]
     if last.get("stop") is not True:
         raise InputError("the stream ends before its answer does; what the model wrote after that is not known")
-    return {**last, "content": "".join(text for piece in pieces if isinstance(text := piece.get("content"), str))}
+    tokens = [token for piece in pieces if isinstance(found := piece.get("tokens"), list) for token in found]
+    content = "".join(text for piece in pieces if isinstance(text := piece.get("content"), str))
+    return {**last, "content": content, "tokens": tokens}

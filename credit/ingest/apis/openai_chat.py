@@ -1,16 +1,18 @@
 """OpenAI's chat completions, as vLLM, SGLang, llama.cpp, Ollama and most gateways serve them too.
 
+vLLM adds the ids of tokens where the request has `return_token_ids`.
 https://platform.openai.com/docs/api-reference/chat/object
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from credit.errors import InputError
-from credit.ingest.calls import Answer, Unusable
+from credit.ingest.calls import Answer, Said, Unusable
 from credit.ingest.conversations import answer_of
-from credit.ingest.exchanges import Exchange, Record, answers_by_index, asked_in, index_of
+from credit.ingest.exchanges import Exchange, Record, answers_by_index, asked_in, ids_in, index_of
 from credit.ingest.fields import Identifier, InputModel, Name, UnixTime, validate
 from credit.ingest.json_documents import objects_in
 
@@ -20,7 +22,7 @@ RECOGNISED_BY = "choices with a message"
 FIELDS = frozenset(
     {
         *("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "metadata"),
-        *("messages", "tools", "tool_choice", "chat_template_kwargs"),
+        *("messages", "tools", "tool_choice", "chat_template_kwargs", "prompt_token_ids"),
     }
 )
 
@@ -56,6 +58,7 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
         raise InputError(f"the response is a {str(kind)[:60]!r}; only whole chat.completion objects can be read")
     asked = asked_in(request)
     fields = validate(_ChatCompletion, response)
+    asked = replace(asked, ids=ids_in(response, "prompt_token_ids"))
     return [Exchange(answers_of_choices(fields.choices), asked, fields.id, fields.model, fields.created)]
 
 
@@ -72,7 +75,16 @@ def _answer(choice: Mapping[str, object]) -> Answer:
     message = choice.get("message")
     if isinstance(message, dict) and "content" not in message and choice.get("finish_reason") is None:
         return Unusable("`message` has no `content`")
-    return answer_of(message)
+    return with_ids(answer_of(message), choice)
+
+
+def with_ids(answer: Answer, choice: Mapping[str, object]) -> Answer:
+    """Return an answer with the token ids of its choice, if it has some.
+
+    Raises:
+        InputError: they are no list of ids.
+    """
+    return replace(answer, ids=ids_in(choice, "token_ids")) if isinstance(answer, Said) else answer
 
 
 def joined(pieces: Sequence[Record]) -> Record:
@@ -91,6 +103,7 @@ def joined(pieces: Sequence[Record]) -> Record:
             message = choice["message"]
             if isinstance(delta, dict) and isinstance(message, dict):
                 _extend(message, delta)
+            extend_ids(choice, item)
             if item.get("finish_reason") is not None:
                 choice["finish_reason"] = item["finish_reason"]
     if not all("finish_reason" in choice for choice in choices.values()):
@@ -99,11 +112,19 @@ def joined(pieces: Sequence[Record]) -> Record:
     return {**head_of_stream(pieces), "object": "chat.completion", "choices": listed}
 
 
+def extend_ids(choice: dict[str, object], piece: Mapping[str, object]) -> None:
+    """Add the token ids of a stream's piece to its choice."""
+    before, more = choice.get("token_ids"), piece.get("token_ids")
+    if isinstance(more, list):
+        choice["token_ids"] = [*(before if isinstance(before, list) else []), *more]
+
+
 def head_of_stream(pieces: Iterable[Record]) -> dict[str, object]:
-    """Return id, time and model of a stream; some servers leave them out of the first piece or the last."""
+    """Return id, time, model and prompt tokens of a stream; some servers leave them out of its first piece or last."""
     found: dict[str, object] = {}
     for piece in pieces:
-        found |= {name: piece[name] for name in ("id", "created", "model") if piece.get(name) and name not in found}
+        names = ("id", "created", "model", "prompt_token_ids")
+        found |= {name: piece[name] for name in names if piece.get(name) and name not in found}
     return found
 
 

@@ -1,17 +1,19 @@
 """Text completions in the shape of OpenAI's older API, which model servers still serve: a prompt and what follows it.
 
+A prompt can be given as token ids. vLLM adds those of prompt and text where the request has `return_token_ids`.
 https://platform.openai.com/docs/api-reference/completions
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from credit.errors import InputError
 from credit.ingest.apis import openai_chat
 from credit.ingest.calls import Answer, Asked, Unusable
 from credit.ingest.conversations import said
-from credit.ingest.exchanges import Exchange, Record, answers_by_index, index_of
+from credit.ingest.exchanges import Exchange, Record, answers_by_index, ids_in, index_of
 from credit.ingest.fields import FieldError, Identifier, InputModel, Name, UnixTime, storable, validate
 from credit.ingest.json_documents import objects_in
 
@@ -44,28 +46,40 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
     if request.get("suffix"):
         raise InputError("the request has a `suffix`: the model saw more than its prompt")
     echo = bool(request.get("echo"))
-    answers = answers_by_index([(item.get("index"), _answer(item, prompts, echo)) for item in fields.choices])
+    if echo and any(asked.ids for asked in prompts):
+        raise InputError("the request has `echo`, and its prompt is token ids: where the answer begins is not known")
+    texts = [asked.prompt for asked in prompts]
+    answers = answers_by_index([(item.get("index"), _answer(item, texts, echo)) for item in fields.choices])
+    ids = {index: ids_in(item, "prompt_token_ids") for index, item in zip(answers, fields.choices, strict=True)}
+
+    def seen(prompt: Asked, index: int) -> Asked:
+        return replace(prompt, ids=ids[index] or prompt.ids)
+
     if len(prompts) == 1:
-        return [Exchange(answers, Asked(prompts[0]), fields.id, fields.model, fields.created)]
+        return [Exchange(answers, seen(prompts[0], min(answers)), fields.id, fields.model, fields.created)]
     each, rest = divmod(len(answers), len(prompts))
     if rest or max(answers) >= len(answers):
         raise InputError(f"{len(prompts)} prompts have {len(answers)} choices; which belongs to which is not known")
     return [
-        Exchange({index: answer}, Asked(prompts[index // each]), fields.id, fields.model, fields.created)
+        Exchange({index: answer}, seen(prompts[index // each], index), fields.id, fields.model, fields.created)
         for index, answer in sorted(answers.items())
     ]
 
 
-def _prompts(request: Record) -> list[str]:
+def _prompts(request: Record) -> list[Asked]:
+    """Return the prompts of a request: texts, or lists of token ids."""
     prompt = request.get("prompt")
     if prompt is None:
         raise InputError("the request's `prompt` is missing; log the request beside the response")
-    listed = prompt if isinstance(prompt, list) else [prompt]
-    texts = [item for item in listed if isinstance(item, str)]
-    if not listed or len(texts) < len(listed):
-        raise InputError("`prompt` must be a text; token ids cannot be read: log the text")
+    is_one = not isinstance(prompt, list) or (bool(prompt) and all(type(item) is int for item in prompt))
+    listed = [prompt] if is_one else prompt
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, str | list) for item in listed):
+        raise InputError("`prompt` must be a text, token ids, or a list of those")
     try:
-        return [storable(item) for item in texts]
+        return [
+            Asked(storable(item)) if isinstance(item, str) else Asked(ids=ids_in({"prompt": item}, "prompt"))
+            for item in listed
+        ]
     except FieldError as error:
         raise InputError(f"`prompt` {error}") from error
 
@@ -78,8 +92,9 @@ def _answer(choice: Mapping[str, object], prompts: Sequence[str], echo: bool) ->
         repeated = next((prompt for prompt in prompts if text.startswith(prompt)), None)
         if repeated is None or len(prompts) > 1:
             return Unusable("the request has `echo`, and the text does not begin with its prompt")
-        text = text[len(repeated) :]
-    return said(text)
+        # The ids of the text are then those of the prompt too.
+        return said(text[len(repeated) :])
+    return openai_chat.with_ids(said(text), choice)
 
 
 def joined(pieces: Sequence[Record]) -> Record:
@@ -93,6 +108,9 @@ def joined(pieces: Sequence[Record]) -> Record:
         for item in objects_in(piece, "choices"):
             choice = choices.setdefault(index_of(item), {"text": ""})
             choice["text"] = f"{choice['text']}{item['text'] if isinstance(item.get('text'), str) else ''}"
+            openai_chat.extend_ids(choice, item)
+            if item.get("prompt_token_ids"):
+                choice.setdefault("prompt_token_ids", item["prompt_token_ids"])
             if item.get("finish_reason") is not None:
                 choice["finish_reason"] = item["finish_reason"]
     if not all("finish_reason" in choice for choice in choices.values()):

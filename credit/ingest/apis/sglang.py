@@ -7,17 +7,18 @@ https://docs.sglang.ai/basic_usage/native_api.html
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from credit.errors import InputError
-from credit.ingest.calls import Asked
+from credit.ingest.calls import Asked, Said
 from credit.ingest.conversations import said
-from credit.ingest.exchanges import Exchange, Record, text_in
+from credit.ingest.exchanges import Exchange, Record, ids_in, text_in
 from credit.ingest.fields import FieldError, storable
 
 SOURCE = "sglang"
 NAME = "SGLang"
 RECOGNISED_BY = "text, meta_info"
-FIELDS = frozenset({"text", "meta_info", "output_ids", "index", "sampling_params", "model"})
+FIELDS = frozenset({"text", "meta_info", "output_ids", "input_ids", "index", "sampling_params", "model"})
 
 
 def matches(response: Record) -> bool:
@@ -34,15 +35,17 @@ def read(request: Record, response: Record) -> Sequence[Exchange]:
     meta = response["meta_info"]
     if not isinstance(meta, dict) or meta.get("finish_reason") is None:
         raise InputError("`meta_info.finish_reason` is missing: this is a piece of an answer; log the whole")
-    text = request.get("text", request.get("prompt"))
-    if request is response or not isinstance(text, str):
+    text, ids = request.get("text", request.get("prompt")), ids_in(request, "input_ids")
+    if request is response or not (isinstance(text, str) or ids):
         raise InputError("the request's `text` is missing, or no text; log the request beside the response")
     try:
-        asked = Asked(storable(text))
+        asked = Asked(storable(text) if isinstance(text, str) else "", ids=ids)
     except FieldError as error:
         raise InputError(f"`text` {error}") from error
-    model = text_in(request, "model") or text_in(response, "model")
-    return [Exchange({0: said(response.get("text"))}, asked, text_in(meta, "id"), model)]
+    model, answer = text_in(request, "model") or text_in(response, "model"), said(response.get("text"))
+    if isinstance(answer, Said):
+        answer = replace(answer, ids=ids_in(response, "output_ids"))
+    return [Exchange({0: answer}, asked, text_in(meta, "id"), model)]
 
 
 def joined(pieces: Sequence[Record]) -> Record:
