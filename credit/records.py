@@ -282,8 +282,8 @@ class Message:
 class TrainingRecord:
     """One record of training data, of the group that contributed it or of several groups with shares.
 
-    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, or `messages`, with
-    `template` as in a `LoggedOutput`. A record of
+    Exactly one form is filled: `completion` alone (plain text), `prompt` and `completion`, `messages` with `template`
+    as in a `LoggedOutput`, or `completion_ids`, the tokens that were learnt, after those of `prompt_ids`. A record of
     one group has a `group` and no `splits`, also where it was given as a split; a record of several has no `group`.
 
     Raises:
@@ -297,6 +297,8 @@ class TrainingRecord:
     messages: tuple[Message, ...] = ()
     splits: tuple[Share, ...] = ()
     template: str = ""
+    prompt_ids: tuple[int, ...] = field(default=(), kw_only=True)
+    completion_ids: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if (self.group is None) == (not self.splits):

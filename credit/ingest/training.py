@@ -41,6 +41,15 @@ _NAMELESS = "content-"
 """Start of the ids that are hashes."""
 
 
+def _token_ids(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 1 << 31 for item in value):
+        raise FieldError("must be a list of token ids")
+    return tuple(value)
+
+
+TokenIds = Annotated[tuple[int, ...], PlainValidator(_token_ids)]
+
+
 class _TrainingFields(InputModel):
     id: kinds.Identifier | None = None
     provider: kinds.ProviderKey | None = None
@@ -50,6 +59,8 @@ class _TrainingFields(InputModel):
     messages: Annotated[tuple[Message, ...], PlainValidator(messages_of)] | None = None
     tools: Annotated[list[object], PlainValidator(tools_of)] | None = None
     chat_template_kwargs: dict[str, object] | None = None
+    prompt_ids: TokenIds = ()
+    completion_ids: TokenIds | None = None
     collection: kinds.Collection = DEFAULT_COLLECTION
     splits: kinds.Splits | None = None
 
@@ -329,9 +340,12 @@ def _training_record(fields: _TrainingFields, shares: tuple[Share, ...]) -> Trai
         splits = agreed_shares(shares)
     except InputError as error:
         raise InputError(f"`splits`: {error}") from error
-    forms = [fields.text is not None, fields.completion is not None, fields.messages is not None]
+    forms = [form is not None for form in (fields.text, fields.completion, fields.messages, fields.completion_ids)]
     if sum(forms) != 1 or (fields.prompt is None) != (fields.completion is None):
-        raise InputError("exactly one is needed of `text`, `prompt` with `completion`, and `messages`")
+        raise InputError("exactly one is needed of `text`, `prompt` with `completion`, `messages`, and token ids")
+    if fields.completion_ids is not None:
+        ids, seen = fields.completion_ids, fields.prompt_ids
+        return TrainingRecord(fields.id or "", None, splits=splits, prompt_ids=seen, completion_ids=ids)
     if fields.messages is not None:
         if not any(message.role == "assistant" and _says(message) for message in fields.messages):
             raise InputError("`messages` hold no answer: a message with the role assistant and some content")
@@ -426,6 +440,8 @@ def _identity(record: TrainingRecord) -> bytes:
 def _content(record: TrainingRecord) -> bytes:
     turns = [part for message in record.messages for part in (message.role, message.content)]
     kind = "chat" if record.messages else "text" if record.prompt is None else "prompt"
+    if record.completion_ids:
+        return digest("tokens", str(record.prompt_ids), str(record.completion_ids))
     # Records without tools keep the ids that they had before there were any.
     more = [record.template, *(message.extra for message in record.messages)]
     if any(more):

@@ -5,19 +5,27 @@ TRL            prompt and completion as lists of messages
 ShareGPT       conversations of {from, value}
 preference     prompt and chosen (and rejected), as texts or messages
 Alpaca         instruction, input, output
+tokens         input_ids, with labels, and with the borders of documents where several were packed into one sequence
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from credit.errors import InputError
 from credit.ingest.json_documents import parse_json
 from credit.ingest.training_source import TrainingSource
 
-FOREIGN_FIELDS = ("conversations", "chosen", "rejected", "instruction", "input", "output", "system")
+_LENGTHS = ("seq_lengths", "sequence_lengths", "document_lengths")
+_NUMBERS = ("document_ids", "sequence_ids")
+_TOKENS = frozenset({"input_ids", "labels", "attention_mask", "position_ids", *_LENGTHS, *_NUMBERS})
+FOREIGN_FIELDS = ("conversations", "chosen", "rejected", "instruction", "input", "output", "system", *sorted(_TOKENS))
 """Fields of other tools' forms. They are read in records without one of credit's own forms."""
+
+_CONTEXT = -100
+"""Label of a token that is not learnt, in PyTorch's losses."""
 
 _ROLES = {
     "human": "user", "user": "user",
@@ -68,7 +76,7 @@ def formed_records(own: Values, record: Mapping[str, object], source: TrainingSo
     if _is_turns(own.get("prompt")) and _is_turns(own.get("completion")):
         values = base | {"messages": [*_turns("prompt", own["prompt"]), *_turns("completion", own["completion"])]}
         yield Formed(values, frozenset(), "chats as prompt and completion")
-    elif own.keys() & {"text", "completion", "messages"}:
+    elif own.keys() & {"text", "completion", "messages", "completion_ids"}:
         yield Formed(own, frozenset())
     elif record.get("chosen") is not None:
         yield from _preference(base, own.get("prompt"), record, source)
@@ -78,8 +86,82 @@ def formed_records(own: Values, record: Mapping[str, object], source: TrainingSo
     elif record.get("instruction") is not None and record.get("output") is not None:
         used = frozenset({"instruction", "input", "output", "system"})
         yield Formed(base | _instruction(record, source), used, "Alpaca's form")
+    elif record.get("input_ids") is not None:
+        yield from _tokens(base, record)
     else:
         yield Formed(own, frozenset())
+
+
+def _tokens(base: Values, record: Mapping[str, object]) -> Iterator[Formed]:
+    """Yield each stretch of tokens that was learnt, after those before it in its document.
+
+    Tokens whose label is -100 are context. Tokens that the attention mask leaves out are padding.
+
+    Raises:
+        InputError: a column is no list of whole numbers, or is not as long as the tokens.
+    """
+    ids = _whole_numbers(record, "input_ids")
+    labels = _whole_numbers(record, "labels", len(ids)) or ids
+    mask = _whole_numbers(record, "attention_mask", len(ids)) or [1] * len(ids)
+    documents = _documents(record, mask)
+    owners = base.get("provider")
+    if isinstance(owners, list) and len(owners) != len(documents):
+        raise InputError(f"`provider` lists {len(owners)} providers, and `input_ids` hold {len(documents)} documents")
+    found = False
+    for number, document in enumerate(documents):
+        own = base | ({"provider": owners[number]} if isinstance(owners, list) else {})
+        places = [at for at in document if mask[at]]
+        tokens = [ids[at] for at in places]
+        for turn, (begin, end) in enumerate(_learnt([labels[at] for at in places])):
+            found = True
+            values = {"prompt_ids": tokens[:begin], "completion_ids": tokens[begin:end]}
+            suffix = (f"!{number}" if len(documents) > 1 else "") + (f"@{turn}" if turn else "")
+            yield Formed(own | values, _TOKENS, "token ids", suffix=suffix)
+    if not found:
+        raise InputError("`input_ids` hold no token that is learnt: all are masked, or their labels are -100")
+
+
+def _documents(record: Mapping[str, object], mask: Sequence[int]) -> list[range]:
+    """Return the places of each document of a packed sequence, as lengths, numbers or positions tell; else one."""
+    size = len(mask)
+    if name := next((name for name in _LENGTHS if record.get(name) is not None), None):
+        lengths = _whole_numbers(record, name)
+        if sum(lengths) != size or min(lengths, default=0) < 0:
+            raise InputError(f"`{name}` sum to {sum(lengths)}, and `input_ids` has {size} tokens")
+        starts = [0, *accumulate(lengths)][:-1]
+    else:
+        numbers = next((found for name in _NUMBERS if (found := _whole_numbers(record, name, size))), [])
+        if not numbers and max(mask, default=0) > 1:
+            numbers = list(mask)
+        positions = [] if numbers else _whole_numbers(record, "position_ids", size)
+        borders = (at for at in range(1, size) if numbers and numbers[at] != numbers[at - 1])
+        starts = [0, *borders, *(at for at in range(1, size) if positions and positions[at] == 0)]
+    spans = [range(begin, end) for begin, end in pairwise([*starts, size])]
+    return [places for places in spans if any(mask[at] for at in places)]
+
+
+def _learnt(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the beginning and end of each stretch without the label of context."""
+    begin = None
+    for at, label in enumerate([*labels, _CONTEXT]):
+        if label == _CONTEXT and begin is not None:
+            yield begin, at
+            begin = None
+        elif label != _CONTEXT and begin is None:
+            begin = at
+
+
+def _whole_numbers(record: Mapping[str, object], name: str, size: int | None = None) -> list[int]:
+    value = record.get(name)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = parse_json(value)
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise InputError(f"`{name}` must be a list of whole numbers")
+    if size is not None and len(value) != size:
+        raise InputError(f"`{name}` has {len(value)} numbers, and `input_ids` {size}")
+    return value
 
 
 def _preference(base: Values, prompt: object, record: Mapping[str, object], source: TrainingSource) -> Iterator[Formed]:

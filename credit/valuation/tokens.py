@@ -252,13 +252,14 @@ class Encoder:
             length: predicted tokens of an example, at most; None leaves windows whole.
         """
         for turn in self._turns(record):
-            spans = self._spans(turn)
+            spans = [] if record.completion_ids else self._spans(turn)
             at = 0 if turn.context else 1
             for window in self._windows(turn.name, turn.context, turn.predicted, overlap=1):
                 for example in [window] if length is None else cut_window(window, length):
                     first = 0 if at <= 1 and not turn.context else at
                     at += example.predicted
-                    yield example.id, _quotation(turn, spans[first:at])
+                    decoded = str(self._tokenizer.decode(turn.predicted[first:at])) if record.completion_ids else ""
+                    yield example.id, decoded or _quotation(turn, spans[first:at])
 
     def output(self, output: LoggedOutput, echo: int = 0) -> list[Window]:
         """Return the windows of a logged output: its completion's tokens, given its prompt; `echo` as in `read_output`.
@@ -356,6 +357,13 @@ class Encoder:
                 predicted, before = self._continuation(prompt, closing)
                 said = record.messages[turn].content
                 yield _Turn(name, self._encode(prompt), predicted, closing, said.strip(), before)
+        elif record.completion_ids:
+            if (largest := max((*record.prompt_ids, *record.completion_ids))) >= len(self._tokenizer):
+                raise InputError(
+                    f"record {record.id}: the token id {largest} is beyond the model's vocabulary of"
+                    f" {len(self._tokenizer)}; was it tokenised for another model?"
+                )
+            yield _Turn(record.id, [*record.prompt_ids], [*record.completion_ids], "", "")
         else:
             prompt, text = record.prompt or "", record.completion
             context = [*self._prefix, *self._encode(prompt)]

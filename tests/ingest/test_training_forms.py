@@ -320,6 +320,57 @@ def test_what_the_template_cannot_get_is_quarantined(tmp_path, more, error):
     assert error in reader.quarantined[0].error
 
 
+PACKED = {"input_ids": [0, 5, 6, 0, 7, 8, 9]}
+BORDERS = {
+    "lengths": {"seq_lengths": [3, 4]},
+    "numbers": {"document_ids": [0, 0, 0, 1, 1, 1, 1]},
+    "positions": {"position_ids": [0, 1, 2, 0, 1, 2, 3]},
+    "attention masks": {"attention_mask": [1, 1, 1, 2, 2, 2, 2]},
+}
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_documents_of_a_packed_sequence_are_records_of_their_own(tmp_path, border, kind):
+    row = {"id": "p", "provider": ["ann", "ben"], **PACKED, **BORDERS[border]}
+    path = tmp_path / f"a.{kind}"
+    pl.DataFrame([row]).write_parquet(path) if kind == "parquet" else _write(path, row)
+    records, reader = _read(path)
+    assert not reader.quarantined
+    assert [(r.id, r.group.provider, r.prompt_ids, r.completion_ids) for r in records] == [
+        ("p!0", "ann", (), (0, 5, 6)),
+        ("p!1", "ben", (), (0, 7, 8, 9)),
+    ]
+    assert not any("is not used" in notice for notice in reader.notices)
+
+
+def test_tokens_with_the_label_of_context_are_context_and_padding_is_nothing(tmp_path):
+    labels = {"labels": [-100, -100, 6, -100, 7, -100, -100], "attention_mask": [1, 1, 1, 1, 1, 1, 0]}
+    records, _ = _read(_write(tmp_path / "a.jsonl", {"id": "p", **PACKED, **labels}), provider="ann")
+    assert [(r.id, r.prompt_ids, r.completion_ids) for r in records] == [
+        ("p", (0, 5), (6,)),
+        ("p@1", (0, 5, 6, 0), (7,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"labels": [1]}, "`labels` has 1 numbers, and `input_ids` 7"),
+        ({"labels": [-100] * 7}, "`input_ids` hold no token that is learnt"),
+        ({"seq_lengths": [3, 3]}, "`seq_lengths` sum to 6, and `input_ids` has 7 tokens"),
+        ({"provider": ["ann", "ben"]}, "`provider` lists 2 providers, and `input_ids` hold 1 documents"),
+        ({"input_ids": [1, -1]}, "`completion_ids` must be a list of token ids"),
+        ({"input_ids": "a"}, "malformed JSON"),
+    ],
+)
+def test_token_ids_that_do_not_fit_together_are_quarantined(tmp_path, more, error):
+    row = {"id": "p", "provider": "ann", **PACKED, **more}
+    records, reader = _read(_write(tmp_path / "a.jsonl", row))
+    assert not records
+    assert error in reader.quarantined[0].error
+
+
 CARD = {
     "@context": {"@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/"},
     "@type": "sc:Dataset",

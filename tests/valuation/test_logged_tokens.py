@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError
-from credit.records import LoggedOutput, Message
+from credit.records import Group, LoggedOutput, Message, TrainingRecord
 from credit.valuation.logged_tokens import answer_range
 from credit.valuation.tokens import Encoder, OutputReading
 from tests.models import tiny_tokenizer
@@ -83,6 +83,20 @@ def test_a_prompt_of_ids_alone_is_the_context_and_must_be_of_the_models_vocabula
 def test_paid_thoughts_are_valued_by_their_text():
     output = logged(letters("Q"), letters("<think>a</think>b"), "b", thoughts="a").with_thoughts_in_completion
     assert TOKENIZER.decode(read(output)[1]) == "<think>\na\n</think>\n\nb"
+
+
+def test_training_data_in_tokens_is_learnt_token_by_token_and_quoted_decoded():
+    encoder = Encoder(TOKENIZER, 128)
+    text = TrainingRecord("r", Group("ann"), "the cat on a mat")
+    tokens = replace(text, completion="", completion_ids=(TOKENIZER.bos_token_id, *ids("the cat on a mat")))
+    (of_text,), (of_tokens,) = encoder.training(text), encoder.training(tokens)
+    assert of_tokens.tokens.tolist() == of_text.tokens.tolist()
+    after = replace(tokens, prompt_ids=tuple(ids("the cat")), completion_ids=tuple(letters("on a mat")))
+    (window,) = encoder.training(after)
+    assert (window.tokens[: window.start].tolist(), window.said.tolist()) == (ids("the cat"), letters("on a mat"))
+    assert list(encoder.quotations(after, None)) == [("r", "on a mat")]
+    with pytest.raises(InputError, match="record r: the token id 5000 is beyond the model's vocabulary of 320"):
+        list(encoder.training(replace(after, completion_ids=(5000,))))
 
 
 @given(
