@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import shlex
@@ -19,8 +18,7 @@ from sqlalchemy import Connection, Engine, event
 
 from credit.ledger import database
 from credit.ledger.database import Ledger
-
-_SPAWN = multiprocessing.get_context("spawn")
+from tests.processes import FORKS
 
 
 def run_command(url: str, line: str, said: Path, last_step: int | None, largest_file: int | None) -> None:
@@ -60,7 +58,7 @@ def run(
     url: str, line: str, said: Path, *, last_step: int | None = None, largest_file: int | None = None
 ) -> tuple[int | None, str]:
     """Run a command and return its exit code, negative for a signal, and everything it said."""
-    process = _SPAWN.Process(target=run_command, args=(url, line, said, last_step, largest_file))
+    process = FORKS.Process(target=run_command, args=(url, line, said, last_step, largest_file))
     process.start()
     process.join()
     return process.exitcode, said.read_text()
@@ -95,8 +93,8 @@ def hold_open(url: str, statement: str, pipe: Pipe) -> None:
 @contextmanager
 def held_open(url: str, statement: str) -> Iterator[None]:
     """Context in which another process keeps a transaction open."""
-    here, there = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=hold_open, args=(url, statement, there))
+    here, there = FORKS.Pipe()
+    process = FORKS.Process(target=hold_open, args=(url, statement, there))
     process.start()
     here.recv()
     yield

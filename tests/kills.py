@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+
+from tests.processes import FORKS
 
 
 def die() -> None:
@@ -71,7 +72,7 @@ def die_at_file(step: str, path: Path) -> None:
 
 def killed(function: Callable[..., None], *arguments: object) -> None:
     """Run a function in a process of its own, and see it killed."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process = FORKS.Process(target=function, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

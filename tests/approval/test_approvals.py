@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.queues import Queue
 
 import pytest
 from sqlalchemy import text
@@ -34,6 +34,7 @@ from tests.approval.people import NOW, OCTOBER, two_people, url_of
 from tests.kills import die, die_after, die_at_commit_of, die_before, killed
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
+from tests.processes import FORKS
 
 POOL = AddPool(OCTOBER, "EUR", 10_000, 0, "main")
 EACH = (
@@ -273,7 +274,7 @@ def test_a_kill_leaves_the_action_with_its_approval_or_neither(people, database_
     assert problems(anna) == []
 
 
-def racing_giver(url: str, name: str, results: multiprocessing.Queue[str]) -> None:
+def racing_giver(url: str, name: str, results: Queue[str]) -> None:
     with Ledger.open(url_of(url, name), actor=name) as ledger:
         try:
             give(ledger, 1, now=NOW)
@@ -287,9 +288,8 @@ def test_of_two_who_approve_at_once_one_does(people, database_url):
     require(anna, frozenset({"pool"}), now=NOW)
     proposed(anna, POOL)
     url_of(database_url, "cho")
-    spawn = multiprocessing.get_context("spawn")
-    results = spawn.Queue()
-    processes = [spawn.Process(target=racing_giver, args=(database_url, name, results)) for name in ("ben", "cho")]
+    results = FORKS.Queue()
+    processes = [FORKS.Process(target=racing_giver, args=(database_url, name, results)) for name in ("ben", "cho")]
     for process in processes:
         process.start()
     said = sorted(results.get(timeout=60) for _ in processes)

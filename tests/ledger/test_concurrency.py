@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.samples import NOW, OCTOBER, credit_posting
 from tests.ledger.tampering import INSERT_ENTRY
+from tests.processes import FORKS
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,7 @@ def post_many(url: str, name: str, count: int) -> None:
 
 
 def test_processes_that_post_at_once_make_one_chain(ledger, database_url):
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=post_many, args=(database_url, name, 15)) for name in ("a", "b", "c")]
+    workers = [FORKS.Process(target=post_many, args=(database_url, name, 15)) for name in ("a", "b", "c")]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import signal
 import sqlite3
+from multiprocessing.connection import Connection
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -16,6 +16,7 @@ from credit.ledger.schema import REVISIONS
 from credit.records import Provider
 from tests.conftest import ON_SQLITE, SYNCHRONOUS
 from tests.ledger.samples import NOW, undone
+from tests.processes import FORKS
 
 
 def rename_revision(url: str, revision: str) -> None:
@@ -170,16 +171,15 @@ def test_a_lock_is_held_once_and_freed(ledger):
         pass
 
 
-def hold(url: str, ready: multiprocessing.connection.Connection) -> None:
+def hold(url: str, ready: Connection) -> None:
     with Ledger.open(url) as other, other.exclusive("compute"):
         ready.send(True)
         ready.recv()
 
 
 def test_a_lock_is_freed_when_its_process_is_killed(ledger, database_url):
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=hold, args=(database_url, theirs))
+    ours, theirs = FORKS.Pipe()
+    process = FORKS.Process(target=hold, args=(database_url, theirs))
     process.start()
     assert ours.recv()
     with pytest.raises(LockHeldError), ledger.exclusive("compute"):

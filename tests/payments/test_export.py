@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from credit.payments.details import set_provider_details
 from credit.payments.export import ExportReport, ExportRequest, export_payments
 from credit.payments.results import confirm_payments
 from tests.payments.samples import IBANS, NOW, OWED, PAYER, SEPTEMBER
+from tests.processes import FORKS
 
 BRAZIL = "BR1800360305000010009795493C1"
 """An IBAN of a country that takes no part in SEPA."""
@@ -157,9 +157,8 @@ def worker(url: str, out: Path) -> None:
 
 
 def test_processes_that_export_at_once_write_one_batch(owing, database_url, tmp_path):
-    context = multiprocessing.get_context("spawn")
     paths = [tmp_path / f"out-{number}" for number in range(3)]
-    workers = [context.Process(target=worker, args=(database_url, path)) for path in paths]
+    workers = [FORKS.Process(target=worker, args=(database_url, path)) for path in paths]
     for item in workers:
         item.start()
     for item in workers:

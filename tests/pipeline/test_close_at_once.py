@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -17,8 +16,7 @@ from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
 from tests.pipeline.books_of_account import JANUARY, NOW, Account
-
-_SPAWN = multiprocessing.get_context("spawn")
+from tests.processes import FORKS
 
 Work = Callable[[str, Barrier, Connection], None]
 
@@ -75,11 +73,11 @@ def adjust(url: str, start: Barrier, done: Connection) -> None:
 
 def at_once(url: str, *works: Work) -> list[Any]:
     """Run each in a process of its own, started together; return what they sent."""
-    start = _SPAWN.Barrier(len(works))
+    start = FORKS.Barrier(len(works))
     running: list[tuple[BaseProcess, Connection]] = []
     for work in works:
-        ours, theirs = _SPAWN.Pipe(duplex=False)
-        process = _SPAWN.Process(target=work, args=(url, start, theirs))
+        ours, theirs = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=work, args=(url, start, theirs))
         process.start()
         theirs.close()
         running.append((process, ours))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -31,14 +30,11 @@ from credit.records import MICRO, LoggedOutput
 from credit.valuation import AttributionIndex
 from tests.models import sentence
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, Site, output_row
+from tests.processes import FORKS
 
 CHUNK = 4
 KILLS = {"sqlite": 10, "postgresql": 4}
 """Kills that must have landed between the first and the last step of a run."""
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.pipeline.test_compute", "transformers.models.llama.modeling_llama"])
-"""Each process is forked from one that has imported everything, so that kills land in the work, not in imports."""
 
 
 def _compute(environment: dict[str, str], ready: Connection) -> None:
@@ -52,8 +48,8 @@ def _compute(environment: dict[str, str], ready: Connection) -> None:
 
 def _start(site: Site) -> tuple[BaseProcess, float]:
     """Start a run; return it with the moment at which it began."""
-    ours, theirs = _FORKS.Pipe()
-    process = _FORKS.Process(target=_compute, args=(site.environment, theirs))
+    ours, theirs = FORKS.Pipe()
+    process = FORKS.Process(target=_compute, args=(site.environment, theirs))
     process.start()
     theirs.close()
     ours.recv()
@@ -116,8 +112,8 @@ def _compute_and_wait(url: str, data_dir: Path, channel: Connection) -> None:
 
 def test_of_two_runs_at_once_one_works_and_the_other_exits_11(make_on_engine):
     site = make_on_engine("site")
-    ours, theirs = _FORKS.Pipe()
-    first = _FORKS.Process(target=_compute_and_wait, args=(site.url, site.data_dir, theirs))
+    ours, theirs = FORKS.Pipe()
+    first = FORKS.Process(target=_compute_and_wait, args=(site.url, site.data_dir, theirs))
     first.start()
     theirs.close()  # so that a first run which dies ends our waiting for it
     assert ours.recv() == 30, "the first run has posted a chunk, holds the lock and waits for us"
