@@ -91,7 +91,8 @@ def ingest_outputs(
             return _report_unchanged(reading, before)
         if known and before:
             known.resume(reading, before)
-        with _quarantine(workspace, reading) as quarantine, ledger.write() as conn:
+        # The quarantine gets its name before the commit: a run killed in between reads the file again, and finds it.
+        with ledger.write() as conn, _quarantine(workspace, reading) as quarantine:
             if not new_key:
                 check_key(conn, key)
             run = _FileRun(conn, path, reader, quarantine, strict=strict)
