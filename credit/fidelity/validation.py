@@ -234,6 +234,7 @@ class Evidence:
         columns = np.stack([features[name] for name in FEATURES], axis=2)
         crossed = np.empty_like(self.fall)
         for fold in range(2):
+            # Fitted on half of the providers for the other half: no effect has seen its own retraining.
             tested = np.arange(len(self.providers)) % 2 == fold
             weights = fit_nonnegative(columns[:, ~tested].reshape(-1, 3), self.fall[:, ~tested].ravel())
             crossed[:, tested] = columns[:, tested] @ weights
@@ -325,6 +326,7 @@ def _stepped_away(model: LanguageModel, examples: Mapping[int, Sequence[Window]]
             for positions in plan_batches([len(example.tokens) for example in own], _BATCH_TOKENS):
                 batch = make_batch([own[p] for p in positions]).to(model.device)
                 (model.loss(batch) * ppm / tokens).backward()  # type: ignore[no-untyped-call]  # torch: untyped
+        # Uphill on their loss. Adam's first step moves every weight by STEP, whatever the gradient's size.
         torch.optim.Adam(parameters, lr=STEP, maximize=True).step()
         yield
     finally:

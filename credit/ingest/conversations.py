@@ -94,6 +94,7 @@ def _turns(item: Mapping[str, object]) -> list[Message]:
     content = item.get("parts") if "content" not in item else item["content"]
     calls = item.get("tool_calls")
     called = calls if isinstance(calls, list) else []
+    # Servers say null for the text of a message that only calls tools.
     if content is None and (called or item.get("function_call") or role == "tool"):
         content = ""
     try:
@@ -415,6 +416,7 @@ def said(text: object, thoughts: str = "", *, called: bool = False, refused: boo
         thoughts = storable("\n".join(filter(None, (thoughts.strip(), inner))))
     except FieldError as error:
         return Unusable(f"`content` {error}")
+    # The blank lines between thoughts and answer belong to neither.
     if thoughts:
         answer = answer.lstrip()
     if answer and not answer.isspace() and not refused:
@@ -439,6 +441,7 @@ def _without_thoughts(text: str) -> tuple[str, str]:
         end = text.find(closing, begin)
         if end >= 0 and (opened or opening not in text[:end]):
             return text[begin:end].strip(), text[end + len(closing) :].lstrip()
+        # Never closed: the model was stopped while it thought, and gave no answer.
         if opened:
             return text[begin:].strip(), ""
     return "", text

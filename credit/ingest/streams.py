@@ -74,6 +74,7 @@ class Reading:
             end: bytes of the part that was finished.
             lines: its lines.
         """
+        # All of it again: a log that was rotated or edited can have the old size.
         found = hashlib.sha256()
         with self.path.open("rb") as file:
             left = size
@@ -95,6 +96,7 @@ class Reading:
         if head.startswith(_UTF16_BOMS):
             raise InputError(f"{self.name} is UTF-16 (as PowerShell's > writes); write it as UTF-8")
         raw = _HashedFile(self.path, self._start, self)
+        # By content, not by name: rotated logs are often compressed under their old name.
         if head.startswith(_GZIP_MAGIC):
             self._kind = "gzip"
             return io.BufferedReader(_Inflated(raw, _Gzip, self), _PIECE)
@@ -161,6 +163,7 @@ class _Gzip:
     """A member of a gzip stream."""
 
     def __init__(self) -> None:
+        # 31 is 16 for gzip's header and 15 for the largest window.
         self._member = zlib.decompressobj(31)
 
     def read(self, given: bytes, size: int) -> tuple[bytes, bytes, bool]:
@@ -201,6 +204,7 @@ class _Inflated(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer."""
+        # A member can take input and give nothing yet; to return nothing would mean the end of the file.
         while True:
             ended = False
             if not self._input:

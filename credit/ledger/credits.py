@@ -127,6 +127,7 @@ def concentration(conn: Connection, period: str) -> Concentration | None:
             users[item.output.user] -= item.lost_micro
     total = sum(days.values())
     top = min(rows, key=lambda row: (-row.most, row.day, row.sha256))
+    # The heaviest output may be limited itself; no output decides more than the whole.
     most = min(top.most, total)
     heaviest = _output_of_weight(conn, top.most, top.day, top.sha256)
     return Concentration(
@@ -168,6 +169,7 @@ def _weights_by_book_and_day(period: str, *, by_user: bool = False) -> Select[An
     `by_user` does so by user as well, without outputs of unknown users. The books are those with credits in the period.
     They may hold outputs of other periods.
     """
+    # A key is `credits:HASH:DAY`: with both empty, all but its last colon stand before the hash. substr counts from 1.
     before = len(TransactionKind.CREDITS.key(score_book="", day="")) - 1
     books = select(func.substr(ledger_txn.c.idempotency_key, before + 1, 64)).where(
         ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS

@@ -38,6 +38,7 @@ ENTRIES_AT_ONCE = 20_000
 """Entries written at a time: bounds memory; more are no faster."""
 
 _KEYS_AT_ONCE = 500
+"""Keys in one query: a database takes a limited number of parameters, SQLite's older versions 999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ def post_all(conn: Connection, postings: Sequence[Posting], *, now: datetime) ->
     """
     for item in postings:
         _validate(item)
+    # Before any read: else another writer could post the same key, or take the next place in the chain.
     serialise_writers(conn)
     known = _posted_before(conn, [item.idempotency_key for item in postings])
     seq, prev = chain_head(conn)
@@ -393,6 +395,7 @@ def _validate(posting: Posting) -> None:
                 f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"
                 f" of at most {MAX_AMOUNT}"
             )
+        # Credits and money never meet in one account, so no sum of money can hold a credit.
         if (commodity == CREDIT) != key.startswith(IN_CREDITS):
             raise LedgerError(f"{where}: entry {number} puts {commodity} into {key}")
         sums[commodity] = sums.get(commodity, 0) + amount

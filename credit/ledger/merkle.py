@@ -42,6 +42,7 @@ class MerkleTree:
             if level == len(self._levels):
                 self._levels.append(bytearray())
             here = self._levels[level]
+            # Two children for each parent: what lies beyond in the level below has no parent yet.
             fresh = bytes(below[2 * len(here) :])
             for start in range(0, len(fresh) - 2 * _BYTES + 1, 2 * _BYTES):
                 here += node_hash(fresh[start : start + _BYTES], fresh[start + _BYTES : start + 2 * _BYTES])
@@ -95,6 +96,7 @@ class MerkleTree:
         if count == 0:
             return EMPTY_ROOT
         if count & (count - 1) == 0:
+            # A power of two at a multiple of itself is a complete subtree, and kept.
             place = start // count * _BYTES
             return bytes(self._levels[count.bit_length() - 1][place : place + _BYTES])
         middle = start + _split(count)

@@ -121,6 +121,7 @@ def read_book(folder: Path, sha256: str) -> pl.DataFrame:
         raise IntegrityError(
             f"score book {path} is missing; restore it from a backup, or name its folder with --data-dir"
         ) from error
+    # The bytes that are parsed below are those that were hashed: the file is read once.
     if hashlib.sha256(content).hexdigest() != sha256:
         raise IntegrityError(f"score book {path} is not the registered file; restore it from a backup")
     return pl.read_parquet(io.BytesIO(content))
@@ -279,6 +280,7 @@ def standing_scores(conn: Connection, books: Path, period: str) -> Iterator[tupl
 
 def standing_rows(book: PostedBook, rows: pl.DataFrame, undone: Collection[int]) -> pl.DataFrame:
     """Return the rows of a book without the days of reversed transactions."""
+    # A transaction holds the credits of one book on one day, so whole days are reversed.
     reversed_days = [day for day, txn_id in book.transactions.items() if txn_id in undone]
     return rows.filter(~pl.col("day").is_in(reversed_days))
 

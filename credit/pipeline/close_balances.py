@@ -92,6 +92,7 @@ def balance_inputs(
         terms: the agreed terms.
         standing: the holds in force at the close.
     """
+    # Not the calendar month before: months without a period are skipped, and their reserves fall due here.
     closed_before = max((item.id for item in periods(conn) if item.id < period), default=None)
     released: dict[ProviderCurrency, int] = {}
     for due in reserves(conn, after=closed_before, through=period):

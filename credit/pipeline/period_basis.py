@@ -66,6 +66,7 @@ def moved_credits(conn: Connection, books: Path | None, period: str) -> Moves:
         LedgerError: the score books are needed and not at hand.
         IntegrityError: a score book is missing or changed.
     """
+    # A month without such a policy or limit, the usual case, opens no score book.
     sums = any(Policy.from_json(method.policy_json).needs_period for method in credit_methods(conn, period))
     limited = limited_outputs(conn, period)
     if not sums and not limited:

@@ -177,6 +177,7 @@ def make_curvature(
         return Curvature()
     if damping <= 0:
         raise ValuationError(f"damping {damping} is not positive; the Fisher of few examples has no inverse")
+    # Relative to each layer: the gradients of layers differ by orders of magnitude, and no one λ suits all.
     factor = _cholesky if curvature == "fisher" else _damped
 
     def of_layer(name: str, total: Tensor) -> Tensor:

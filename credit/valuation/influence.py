@@ -174,12 +174,14 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
     mean = total / n
     deviation = s - mass * mean[:, group]
     squares = _by_group(deviation.square() / variances, rows)
+    # A group's mean is taken from the same folds, and costs one degree of freedom.
     freedom = folds - 1
     # Without a group of two rows there is no spread to pool. The noise is 0 then, and every pull counts.
     pooled = (squares.sum(1) / freedom.sum().clamp(min=1)).sqrt()
     sigma = (squares / freedom.clamp(min=1)).sqrt()
     noise = noise_floor * pooled
     of_sum = noise[:, None] * torch.bincount(group, weights=variances, minlength=rows.groups).sqrt()
+    # Soft: a group at the border of the noise gets little, so no share jumps when the noise moves a bit.
     excess = total.sign() * (total.abs() - of_sum).clamp(min=0.0)
     # A share counts if the whole example, s / mass, lies beyond the noise.
     exact = _by_group(torch.where(s > mass * noise[:, None], s, 0.0), rows)

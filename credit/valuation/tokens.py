@@ -69,6 +69,7 @@ class Window:
         """Return the SHA-256 of id, tokens and the border between context and prediction."""
         hasher = hashlib.sha256(self.id.encode())
         hasher.update(b"\0%d\0" % self.start)
+        # Little-endian on every machine: digests are compared between them.
         hasher.update(self.tokens.astype("<i4").tobytes())
         return hasher.digest()
 
@@ -183,6 +184,7 @@ def echo_of(prompt: Sequence[int], completion: Sequence[int], length: int) -> ND
     asked, said = (np.asarray(tokens, dtype=np.int32).tobytes() for tokens in (prompt, completion))
     size = 4 * length
     known = {asked[at : at + size] for at in range(0, len(asked) - size + 1, 4)}
+    # Whole tokens alone are compared: slices begin at multiples of 4 here and in `known`.
     found = np.zeros(len(completion), dtype=np.bool_)
     for place in range(len(completion) - length + 1):
         if said[4 * place : 4 * place + size] in known:
@@ -458,6 +460,7 @@ def _named(name: str) -> Iterator[None]:
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer puts before and after a text by default."""
+    # By an example: tokenizers tell their special tokens, but not where they put them.
     plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     dressed: list[int] = tokenizer("a")["input_ids"]
     for at in range(len(dressed) - len(plain) + 1):
