@@ -49,6 +49,7 @@ LIFE = (
     'fx add 2025-03-28 GBP USD 1.2941 --source "a bank"',
     "fx import ../inputs/rates.csv",
     "index ../inputs/tiny ../inputs/train.jsonl --out index --name tiny --rank 4",
+    "overlap ../inputs/train.jsonl --register index",
     "ingest-outputs ../inputs/outputs.jsonl",
     "ingest-outputs ../inputs/chats.jsonl",
     "compute --index index --basis period --negative net",
@@ -60,7 +61,7 @@ LIFE = (
     "pool add 2025-04 30.00 EUR",
     'issuer set "Example Labs" --address "1 Long Lane, London"',
     'hold place ann --collection books --reason "an heir disputes it"',
-    'close 2025-03 --unvalidated "a benchmark"',
+    'close 2025-03 --unvalidated "a benchmark" --unreviewed "a benchmark"',
     "export 2025-03 --out statements",
     SEPA,
     "pay confirm results.csv",
@@ -72,7 +73,7 @@ LIFE = (
     'restate 2025-03 --measure support --reason "as agreed"',
     'hold release ben --reason "settled"',
     'hold release ann --collection books --reason "settled"',
-    'close 2025-04 --unvalidated "a benchmark"',
+    'close 2025-04 --unvalidated "a benchmark" --unreviewed "a benchmark"',
     'providers erase ben --reason "asked to"',
 )
 """Every writing command, in an order in which each has something to do."""

@@ -21,12 +21,23 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy, output_credits
 from credit.fidelity.certificate import BM25, PLAIN, TOKEN_SHARE, Certificate, MethodScore
 from credit.fidelity.metrics import Estimate
+from credit.fidelity.overlap import BLOCK, DENSE, SHINGLE
+from credit.fidelity.reviews import (
+    LearnedText,
+    MembershipFindings,
+    MembershipReview,
+    MembershipSettings,
+    OverlapFindings,
+    OverlapReview,
+    OverlapSettings,
+    SharedText,
+)
 from credit.ingest.pseudonyms import PseudonymKey
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, signing_keys, terms
 from credit.ledger.accounts import AccountKind
 from credit.ledger.score_books import Score, write_book
-from credit.ledger.indexes import register_certificate
+from credit.ledger.indexes import register_certificate, register_review
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
 from credit.pipeline.close import close_period
@@ -100,6 +111,29 @@ CERTIFICATE = Certificate(
     calibration=None,
 )
 """A certificate as `credit validate` could write it for such an index."""
+REVIEWS = (
+    OverlapReview(
+        index=INDEX,
+        data=CERTIFICATE.data,
+        settings=OverlapSettings(least=0.8, shingle=SHINGLE, block=BLOCK, dense=DENSE, sampled=1.0),
+        findings=OverlapFindings(
+            providers=5,
+            records=1204,
+            copies=3,
+            copying=1,
+            repeats=0,
+            pairs=1,
+            heaviest=(SharedText("cedar-wire", "brook-journal", 0.004),),
+        ),
+    ),
+    MembershipReview(
+        index=INDEX,
+        data=CERTIFICATE.data,
+        settings=MembershipSettings(earlier="e1" * 32, max_length=None, tokens=50_000, below=0.7),
+        findings=MembershipFindings(providers=5, doubted=0, least=(LearnedText("dune-recipes", 0.91, 0.83, 0.99),)),
+    ),
+)
+"""Reviews as `credit overlap` and `credit membership` could record them."""
 
 
 def main(target: Path) -> None:
@@ -149,6 +183,8 @@ def build(ledger: Ledger, books: Path) -> None:
             now=NOW,
         )
         register_certificate(conn, INDEX, "retraining", CERTIFICATE.canonical, now=VALIDATED)
+        for made in REVIEWS:
+            register_review(conn, INDEX, made.kind, made.canonical, now=VALIDATED)
         signing_keys.enter_key(conn, KEY.public_key(), origin="example.com/credit", now=NOW)
     close_period(ledger, PERIOD, books=books, now=NOW)
 

@@ -220,7 +220,7 @@ def test_docstrings_and_comments_refer_to_what_is_there(path):
 def test_the_demos_commands_are_those_that_the_demo_types():
     (demo,) = re.findall(r"<!-- demo -->(.*?)<!-- /demo -->", README, re.DOTALL)
     typed = re.findall(r"^\$ credit (\S+)", demo, re.MULTILINE)
-    assert typed[:5] == ["init", "providers", "index", "ingest-outputs", "compute"]
+    assert typed[:7] == ["init", "providers", "index", "overlap", "membership", "ingest-outputs", "compute"]
     assert {"pool", "close", "report", "export"} <= set(typed)
 
 

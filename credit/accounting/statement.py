@@ -56,12 +56,31 @@ class ValidationCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewCheck:
+    """A review of an index's data, of a kind. `review` is its SHA-256; empty as the rest where there is none.
+
+    `reviewed_on` is the day of its registration. `result` says in words what was found; it names no provider.
+    """
+
+    index: str
+    kind: str
+    review: str = ""
+    reviewed_on: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
-    """The validation of a period as its statements tell it, in numbers and words, or the reason for paying without."""
+    """The validation of a period as its statements tell it, in numbers and words.
+
+    `unvalidated` is the reason for paying without a certificate, `unreviewed` that for paying without a review.
+    """
 
     checks: Sequence[ValidationCheck] = ()
     words: Sequence[str] = ()
     unvalidated: str = ""
+    reviews: Sequence[ReviewCheck] = ()
+    unreviewed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

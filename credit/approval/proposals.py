@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
+class ProposalView:
     """A proposal as its approver sees it.
 
     Attributes:
@@ -142,19 +142,19 @@ def refuse(ledger: Ledger, number: int, *, reason: str, now: datetime | None = N
         decide(conn, item, "refused", reason=reason, now=now or datetime.now(UTC))
 
 
-def review(ledger: Ledger, number: int, *, books: Path | None = None, now: datetime | None = None) -> Review:
+def view(ledger: Ledger, number: int, *, books: Path | None = None, now: datetime | None = None) -> ProposalView:
     """Return a proposal, and what it would do now; nothing of it stays."""
     with ledger.write(sorting=True) as conn:
         item, decision = find_proposal(conn, number)
         if decision is not None:
-            return Review(item, decision)
+            return ProposalView(item, decision)
         session = Session(conn, books, now or datetime.now(UTC))
         try:
             action, _, changed = _again(session, item)
         except CreditError as error:
-            return Review(item, None, (), str(error))
+            return ProposalView(item, None, (), str(error))
         told = action.personal()
-        return Review(item, None, tuple(item.summary.splitlines()), changed, told[1] if told else None)
+        return ProposalView(item, None, tuple(item.summary.splitlines()), changed, told[1] if told else None)
 
 
 def require(ledger: Ledger, names: frozenset[str], *, now: datetime | None = None) -> frozenset[str]:

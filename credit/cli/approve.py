@@ -13,7 +13,7 @@ from credit.errors import EXIT_PROPOSED
 
 if TYPE_CHECKING:
     from credit.approval.actions import Action
-    from credit.approval.proposals import Review
+    from credit.approval.proposals import ProposalView
     from credit.ledger.approvals import Approval, Proposal
     from credit.pipeline.workspace import Workspace
 
@@ -126,11 +126,11 @@ def show(workspace: Workspace, proposal: int) -> None:
     \b
     Example: credit approve show 7
     """
-    from credit.approval.proposals import review
+    from credit.approval.proposals import view
 
     with workspace.open() as ledger:
-        found = review(ledger, proposal, books=workspace.books)
-    say(found, *_review_lines(found))
+        found = view(ledger, proposal, books=workspace.books)
+    say(found, *_view_lines(found))
 
 
 @approve.command()
@@ -192,7 +192,7 @@ def _proposal_lines(item: Proposal, decision: Approval | None) -> Iterator[str]:
         yield f"    reason: {decision.reason}"
 
 
-def _review_lines(found: Review) -> Iterator[str]:
+def _view_lines(found: ProposalView) -> Iterator[str]:
     yield from _proposal_lines(found.proposal, found.decision)
     for name, value in sorted((found.personal or {}).items()):
         yield f"    {name.replace('_', ' ')}: {value or '(taken out)'}"

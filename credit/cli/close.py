@@ -54,6 +54,7 @@ _REASONS = 5
     help="Least LDS that the certificate must show, as a fraction of the noise ceiling.",
 )
 @click.option("--unvalidated", metavar="REASON", default="", help="Pay without such a certificate, for this reason.")
+@click.option("--unreviewed", metavar="REASON", default="", help="Pay without the reviews, for this reason.")
 @click.option(
     "--max-output-share",
     type=click.FloatRange(0, 1),
@@ -77,6 +78,7 @@ def close(
     leave_pending: bool,
     min_fidelity: float,
     unvalidated: str,
+    unreviewed: str,
     max_output_share: float,
     accept_concentration: str,
     dry_run: bool,
@@ -88,6 +90,9 @@ def close(
     Every index and policy behind the credits needs a certificate by retraining (credit validate) that reaches the
     minimum and beats token share and BM25. --unvalidated closes without one, and every statement prints its reason.
 
+    Every index also needs two reviews of its data as it is now: credit overlap and credit membership, each with
+    --register INDEX. The close shows what they found. --unreviewed closes without them, and statements say why.
+
     The output and the day that decide most of the credits are shown. If an output decides more than --max-output-share,
     the close is refused until somebody accepts it by name.
 
@@ -96,7 +101,7 @@ def close(
     \b
     Example: credit close 2026-10 --dry-run
              credit close 2026-10 --grace-days 5 --house escrow
-             credit close 2026-10 --unvalidated "trial run, agreed with all providers"
+             credit close 2026-10 --unvalidated "trial run, agreed with all" --unreviewed "trial run"
              credit close 2026-10 --accept-concentration "Eve Sommer: one contract pays most of this month"
     """
     from credit.approval.actions import Close
@@ -108,6 +113,7 @@ def close(
         leave_pending=leave_pending,
         min_fidelity=min_fidelity,
         unvalidated=unvalidated,
+        unreviewed=unreviewed,
         max_output_share=max_output_share,
         accepted_concentration=accept_concentration,
     )
@@ -123,13 +129,7 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
     """Yield the report: totals and exceptions first, then the tables, the outcome last."""
     from credit.reporting.tables import total_text
 
-    if report.policy.unvalidated:
-        yield f"not validated: {report.policy.unvalidated}"
-    for check in report.validation.checks if not report.policy.unvalidated else ():
-        yield (
-            f"index {check.index[:16]}: certificate {check.certificate[:16]}, {check.measure}, LDS {check.agreement}"
-            f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
-        )
+    yield from _validation(report)
     yield from _concentration(report)
     for pool, earnings in report.earnings:
         yield _pool_total(pool, earnings)
@@ -148,6 +148,24 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
         yield f"period {report.period} would be closed (dry run, nothing written)"
     else:
         yield f"period {report.period} is closed, {counted(report.statements, 'statement')} written"
+
+
+def _validation(report: CloseReport) -> Iterator[str]:
+    """Yield the certificates and reviews of the close, and the reasons for closing without."""
+    waived = [f"not validated: {report.policy.unvalidated}"] if report.policy.unvalidated else []
+    if report.policy.unreviewed:
+        missing = {item.kind: None for item in report.validation.reviews if not item.review}
+        waived.append(f"no review of {' and '.join(missing) or 'anything'}: {report.policy.unreviewed}")
+    if waived:
+        yield "; ".join(waived)
+    for check in report.validation.checks if not report.policy.unvalidated else ():
+        yield (
+            f"index {check.index[:16]}: certificate {check.certificate[:16]}, {check.measure}, LDS {check.agreement}"
+            f" of at most {check.ceiling} (token share {check.token_share}, BM25 {check.bm25})"
+        )
+    for item in report.validation.reviews:
+        if item.review:
+            yield f"index {item.index[:16]}: {item.kind} review {item.review[:16]}, {item.result}"
 
 
 def _concentration(report: CloseReport) -> Iterator[str]:

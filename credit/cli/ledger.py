@@ -16,7 +16,6 @@ from credit.errors import EXIT_INTEGRITY
 from credit.text import counted
 
 if TYPE_CHECKING:
-    from credit.ledger.payee_accounts import RedFlag
     from credit.pipeline.status import PeriodOverview
     from credit.pipeline.workspace import Workspace
     from credit.proofs import Head
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 _SHOWN = 5
-"""Red flags that a person reads."""
+"""Red flags, or missing reviews, that a person reads."""
 
 
 @click.command()
@@ -63,7 +62,9 @@ def status(workspace: Workspace, waiting_days: int) -> None:
         found = overview(conn, now=datetime.now(UTC), waiting_days=waiting_days)
     now = found.status
     say(
-        asdict(now) | {"next": found.next_steps, "clock": found.clock, "red_flags": found.red_flags},
+        asdict(now)
+        | {"next": found.next_steps, "clock": found.clock}
+        | {"red_flags": found.red_flags, "missing_reviews": found.missing_reviews},
         f"providers     {now.providers}",
         f"indexes       {now.indexes} of {counted(now.models, 'model')}",
         f"outputs       {sum(now.outputs.values())}, {now.pending} pending"
@@ -73,15 +74,17 @@ def status(workspace: Workspace, waiting_days: int) -> None:
         f"transactions  {now.transactions}, chain head {now.chain_head[:16]}",
         *map(_period_line, found.periods),
         *([f"clock         {found.clock}"] if found.clock else []),
-        *_held_back(found.red_flags),
+        *_some("held back", found.red_flags, "red flag"),
+        *_some("unreviewed", found.missing_reviews, "review"),
         *(f"next: {step}" for step in found.next_steps),
     )
 
 
-def _held_back(flags: Sequence[RedFlag]) -> Iterator[str]:
-    yield from (f"held back     {flag}" for flag in flags[:_SHOWN])
-    if len(flags) > _SHOWN:
-        yield f"held back     {counted(len(flags) - _SHOWN, 'red flag')} more; --json gives all"
+def _some(label: str, items: Sequence[object], noun: str) -> Iterator[str]:
+    """Yield a line for each item, and one that counts the rest."""
+    yield from (f"{label:<14}{item}" for item in items[:_SHOWN])
+    if len(items) > _SHOWN:
+        yield f"{label:<14}{counted(len(items) - _SHOWN, noun)} more; --json gives all"
 
 
 def _period_line(item: PeriodOverview) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from credit.cli.options import (
     CommandGroup,
     device_option,
     dtype_option,
-    json_option,
+    ledger_options,
     training_options,
     workspace_options,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from credit.fidelity.data_check import DataCheck
     from credit.fidelity.membership import Learned
     from credit.fidelity.overlap import Overlap
+    from credit.fidelity.reviews import IndexReview
     from credit.ingest.training import TrainingReader
     from credit.ingest.training_source import TrainingSource
     from credit.pipeline.workspace import Workspace
@@ -138,13 +140,28 @@ def _check_lines(found: DataCheck, width: int) -> Iterator[str]:
     yield from (*found.problems, *found.notices)
 
 
+register_option = click.option(
+    "--register", "index", type=FILE, metavar="INDEX", help="Record the result in the ledger as a review of INDEX."
+)
+
+
 @click.command()
 @click.argument("data", type=FILE, nargs=-1, required=True)
 @training_options()
 @click.option("--least", default=0.8, show_default=True, help="Shared fraction from which a record is named.")
 @click.option("--records", type=FILE, help="Write the named records to this file, as CSV.")
-@json_option
-def overlap(data: tuple[Path, ...], source: TrainingSource, least: float, records: Path | None) -> None:
+@register_option
+@click.option("--model", type=FILE, help="New place of the index's model, if moved; its tokenizer is read.")
+@ledger_options
+def overlap(
+    workspace: Workspace,
+    data: tuple[Path, ...],
+    source: TrainingSource,
+    least: float,
+    records: Path | None,
+    index: Path | None,
+    model: Path | None,
+) -> None:
     """Find text in DATA that several providers contributed: near-copies, padding with common text, repetition.
 
     Such text is paid to everybody who brings it, so look before an index is built. Leave it out of DATA where it is
@@ -156,19 +173,37 @@ def overlap(data: tuple[Path, ...], source: TrainingSource, least: float, record
     before    the same, counting only records of others that stand earlier in DATA
     repeated  fraction that repeats the provider's own text
 
+    A close asks for a review of every index that decides its credits: --register records it, with what was found. DATA
+    must then be the data that the index was built from.
+
     \b
     Example: credit overlap train.jsonl --least 0.5 --records near-copies.csv
+             credit overlap train.jsonl --register my-index
     """
     from credit.fidelity.overlap import find_overlap
     from credit.ingest.training import TrainingReader
+    from credit.pipeline.reviews import IndexedData, record_overlap
     from credit.storage import write_whole
 
-    reader = TrainingReader(data, source=source)
+    indexed = None if index is None else IndexedData(workspace, index, data, source, model=model)
+    reader = TrainingReader(data, source=source) if indexed is None else indexed.reader
     with progress_bar("comparing", "records") as update:
-        found = find_overlap(reader, least=least, progress=update)
+        found = find_overlap(reader if indexed is None else indexed, least=least, progress=update)
     if records is not None:
         write_whole(records, _overlap_csv(found).encode())
-    say(found, *_overlap_lines(found, least, records), exit_code=_warn_of_bad_records(reader))
+    review = None if indexed is None else record_overlap(indexed, found, least=least)
+    lines = [*_overlap_lines(found, least, records), *_review_lines(review)]
+    say(_with_review(asdict(found), review), *lines, exit_code=_warn_of_bad_records(reader))
+
+
+def _with_review(facts: Mapping[str, object], review: IndexReview | None) -> dict[str, object]:
+    """Add the recorded review to the facts of a command, if there is one."""
+    return {**facts, **({} if review is None else {"review": review.sha256, "index": review.index})}
+
+
+def _review_lines(review: IndexReview | None) -> Iterator[str]:
+    if review is not None:
+        yield f"\nrecorded for the index {review.index[:16]}: {review.kind} review {review.sha256[:16]}"
 
 
 def _warn_of_bad_records(reader: TrainingReader) -> int:
@@ -178,7 +213,7 @@ def _warn_of_bad_records(reader: TrainingReader) -> int:
 
 
 def _overlap_csv(found: Overlap) -> str:
-    from dataclasses import asdict, fields
+    from dataclasses import fields
 
     import polars as pl
 
@@ -226,8 +261,10 @@ def _overlap_lines(found: Overlap, least: float, records: Path | None) -> Iterat
 @dtype_option
 @device_option
 @training_options()
-@json_option
+@register_option
+@ledger_options
 def membership(
+    workspace: Workspace,
     model: Path,
     earlier: Path,
     data: tuple[Path, ...],
@@ -236,6 +273,7 @@ def membership(
     dtype: str,
     device: str,
     source: TrainingSource,
+    index: Path | None,
 ) -> None:
     """Find text in DATA that MODEL shows no sign of having learned since EARLIER.
 
@@ -255,22 +293,37 @@ def membership(
     Text learned as well as the others' is no proof of training: a large model that read everything once may keep no
     trace of it.
 
+    A close asks for a review of every index that decides its credits: --register records it, with what was found. MODEL
+    and DATA must then be those that the index was built from.
+
     \b
     Example: credit membership my-model my-model-checkpoints/step-500 train.jsonl
+             credit membership my-model my-model-checkpoints/step-500 train.jsonl --register my-index
     """
-    from dataclasses import asdict
     from functools import partial
 
     from credit.fidelity.membership import what_was_learned
     from credit.ingest.training import TrainingReader
+    from credit.pipeline.reviews import IndexedData, record_membership
     from credit.valuation import load_model
 
-    reader = TrainingReader(data, source=source)
+    indexed = None if index is None else IndexedData(workspace, index, data, source, model=model)
+    if indexed is not None:
+        indexed.check_model(model)  # before the passes, which can take long
+    reader = TrainingReader(data, source=source) if indexed is None else indexed.reader
     load = [partial(load_model, path, dtype=dtype, device=device) for path in (earlier, model)]
     with progress_bar("reading", "windows") as update:
-        found = what_was_learned(load, reader, max_length=max_length, tokens=tokens, progress=update)
+        found = what_was_learned(
+            load, reader if indexed is None else indexed, max_length=max_length, tokens=tokens, progress=update
+        )
+    review = (
+        None
+        if indexed is None
+        else record_membership(indexed, found, earlier=earlier, max_length=max_length, tokens=tokens)
+    )
     facts = [asdict(item) | {"learned": item.learned, "doubted": item.doubted} for item in found]
-    say({"providers": facts}, *_membership_lines(found), exit_code=_warn_of_bad_records(reader))
+    lines = [*_membership_lines(found), *_review_lines(review)]
+    say(_with_review({"providers": facts}, review), *lines, exit_code=_warn_of_bad_records(reader))
 
 
 def _membership_lines(found: Sequence[Learned]) -> Iterator[str]:

@@ -16,13 +16,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from credit import __version__
 from credit.demo.corpus import KILOBYTES, OWN, Corpus, SourceFile, collect
 from credit.errors import CreditError, InputError
 from credit.records import HOUSE, MICRO
 from credit.storage import make_folder
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 SEED = 7
 MODEL_NAME = "demo-lm"
@@ -32,6 +35,8 @@ POOLS = (("2026-01", "1000.00"), ("2026-02", "1500.00"))
 
 _UNVALIDATED = "demonstration: nobody is paid by it"
 _MARKER = "demo.json"
+_EARLIER = "model-earlier"
+"""Folder of the model as it was after a third of its training."""
 _PROMPTS_PER_FILE = 2
 _PROMPT_CHARACTERS = 320
 _CONTINUATION_CHARACTERS = 240
@@ -120,7 +125,7 @@ def _prepare(folder: Path, fingerprint: str) -> bool:
     if marker.is_file():
         kept = json.loads(marker.read_text()).get("trained") == fingerprint
         for path in folder.iterdir():
-            if path == marker or (kept and path.name in {"model", "logs", "origins.json"}):
+            if path == marker or (kept and path.name in {"model", _EARLIER, "logs", "origins.json"}):
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     make_folder(folder)
@@ -161,7 +166,10 @@ def _train(folder: Path, corpus: Corpus, say: Say, bar: Bar) -> None:
                 say(f"  step {step:>4}/{steps}  loss {loss:.2f} nats per token")
             update(step, steps)
 
-        model = training.train_model(texts, tokenizer, SEED, step_done)
+        def save_checkpoint(model: LlamaForCausalLM) -> None:
+            training.save(model, tokenizer, folder / _EARLIER)
+
+        model = training.train_model(texts, tokenizer, SEED, step_done, save_checkpoint)
     training.save(model, tokenizer, folder / "model")
     say("The model now continues prompts from files it has not seen ...")
     passages = list(_passages(corpus.held_back))
@@ -214,6 +222,8 @@ def _commands(folder: Path, say: Say) -> None:
     credit("init")
     credit("providers", "import", "providers.csv")
     credit("index", "model", "training-data.jsonl", "--out", "index", "--name", MODEL_NAME)
+    for command in (("overlap",), ("membership", "model", _EARLIER)):
+        credit(*command, "training-data.jsonl", "--register", "index")
     credit("ingest-outputs", *(f"logs/{period}.jsonl" for period, _ in POOLS))
     credit("compute")
     for period, amount in POOLS:

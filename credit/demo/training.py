@@ -49,8 +49,17 @@ def train_model(
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
     on_step: Callable[[int, int, float], None],
+    on_middle: Callable[[LlamaForCausalLM], None],
 ) -> LlamaForCausalLM:
-    """Train a small Llama from scratch and call `on_step(step, steps, loss)` after every step; loss in nats/token."""
+    """Train a small Llama from scratch.
+
+    Args:
+        texts: its training data.
+        tokenizer: its tokenizer.
+        seed: seed of the weights and of the order of the data.
+        on_step: gets step, steps and loss (nats per token) after every step.
+        on_middle: gets the model as it is after one pass over the data, of several.
+    """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -81,6 +90,8 @@ def train_model(
         optimizer.step()
         schedule.step()
         on_step(step, steps, float(loss.detach()))
+        if step == steps // _EPOCHS:
+            on_middle(model)
     model.train(False)
     return model
 

@@ -6,5 +6,5 @@ and of simple baselines. `validation` compares the two by the numbers in `metric
 
 `intervals` says how sure a share is. Three more looks at the data need no retraining: `data_check` tells what an index
 would take, `overlap` finds text of several providers, disguised too (`folding`), `membership` text that the model never
-learned.
+learned. `reviews` are the results of these two as the ledger keeps them.
 """

@@ -7,7 +7,7 @@ Read in this order:
 2. Writing: `actor`, `database` (opening, transactions, locks), `sql` (ids, exact sums, bulk inserts), `clock`,
    `journal` (posting, a chain of hashes, and the join that reads it), `seals` (a chain of hashes over all other rows),
    `rows` (records and rows), `scrubbing`.
-3. Records: `providers`, `indexes` (with certificates), `terms`, `holds`, `personal_data`, `fx`.
+3. Records: `providers`, `indexes` (with certificates and reviews), `terms`, `holds`, `personal_data`, `fx`.
 4. Outputs: `outputs`, `aliases` (names of models in logs), `admission` with `identities` and `lookalikes` (one call is
    one output), `file_readings`, `score_books`, `unvalued`, `purges`.
 5. A month: `periods`, `limits` (on users), `pools` (with allocations and reserves), `credits`, `statements`, `payouts`,

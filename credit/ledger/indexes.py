@@ -1,4 +1,4 @@
-"""Models, the attribution indexes registered under their names, and the certificates of their validations."""
+"""Models, the attribution indexes registered under their names, and the certificates and reviews of these."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
 
 from credit.errors import IntegrityError, LedgerError
 from credit.ledger.database import serialise_writers
 from credit.ledger.rows import read_row
-from credit.ledger.schema import attribution_index, certificate, index_location, model
+from credit.ledger.schema import attribution_index, certificate, index_location, model, review
 from credit.ledger.seals import add_rows
 from credit.ledger.sql import next_id
-from credit.ledger.values import utc_moment, utc_text
+from credit.ledger.values import utc_text
 from credit.records import MANIFEST
 
 CertificateKind = Literal["retraining", "quick"]
+ReviewKind = Literal["overlap", "membership"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,52 @@ def register_certificate(
     Raises:
         LedgerError: the ledger does not know the index.
     """
+    digest = _add_text(conn, certificate, index_fingerprint, kind, body_json, now)
+    return next(item for item in certificates(conn) if item.sha256 == digest)
+
+
+def certificates(conn: Connection) -> list[RegisteredCertificate]:
+    """Return every certificate in the order of registration."""
+    return [read_row(RegisteredCertificate, row) for row in conn.execute(_with_index(certificate))]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredReview:
+    """A registered review of an index's data; `body_json` is a `credit.fidelity.reviews.IndexReview`."""
+
+    id: int
+    index_fingerprint: str
+    kind: ReviewKind
+    sha256: str
+    body_json: str
+    registered_at: datetime
+
+
+def register_review(
+    conn: Connection, index_fingerprint: str, kind: ReviewKind, body_json: str, now: datetime
+) -> RegisteredReview:
+    """Register the review of an index; the same text again returns the first registration.
+
+    Raises:
+        LedgerError: the ledger does not know the index.
+    """
+    digest = _add_text(conn, review, index_fingerprint, kind, body_json, now)
+    return next(item for item in reviews(conn) if item.sha256 == digest)
+
+
+def reviews(conn: Connection) -> list[RegisteredReview]:
+    """Return every review in the order of registration."""
+    return [read_row(RegisteredReview, row) for row in conn.execute(_with_index(review))]
+
+
+def _with_index(table: Table) -> Select[Any]:
+    """Return the query for the texts about indexes in a table, each with the fingerprint of its index."""
+    query = select(table, attribution_index.c.fingerprint.label("index_fingerprint"))
+    return query.join_from(table, attribution_index).order_by(table.c.id)
+
+
+def _add_text(conn: Connection, table: Table, index_fingerprint: str, kind: str, body_json: str, now: datetime) -> str:
+    """Add a text about an index unless the table has it; return its SHA-256."""
     serialise_writers(conn)
     query = select(attribution_index.c.id).where(attribution_index.c.fingerprint == index_fingerprint)
     index_id = conn.execute(query).scalar()
@@ -167,20 +214,7 @@ def register_certificate(
             f"the ledger does not know the index {index_fingerprint[:16]}; register it: credit compute --index DIR"
         )
     digest = hashlib.sha256(body_json.encode()).hexdigest()
-    found = next((item for item in certificates(conn) if item.sha256 == digest), None)
-    if found is not None:
-        return found
-    number = next_id(conn, certificate)
-    row = {"id": number, "index_id": index_id, "kind": kind, "sha256": digest, "body_json": body_json}
-    add_rows(conn, certificate, [{**row, "registered_at": utc_text(now)}])
-    return RegisteredCertificate(number, index_fingerprint, kind, digest, body_json, utc_moment(utc_text(now)))
-
-
-def certificates(conn: Connection) -> list[RegisteredCertificate]:
-    """Return every certificate in the order of registration."""
-    rows = conn.execute(
-        select(certificate, attribution_index.c.fingerprint.label("index_fingerprint"))
-        .join_from(certificate, attribution_index)
-        .order_by(certificate.c.id)
-    )
-    return [read_row(RegisteredCertificate, row) for row in rows]
+    if conn.execute(select(table.c.id).where(table.c.sha256 == digest)).scalar() is None:
+        row = {"id": next_id(conn, table), "index_id": index_id, "kind": kind, "sha256": digest}
+        add_rows(conn, table, [{**row, "body_json": body_json, "registered_at": utc_text(now)}])
+    return digest

@@ -38,6 +38,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.attribution_index,
     schema.index_location,
     schema.certificate,
+    schema.review,
     schema.ingest_file,
     schema.call_identity,
     schema.span_link,

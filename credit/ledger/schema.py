@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 10))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 11))
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -282,7 +282,7 @@ red_flag_acceptance = table(
 )
 
 
-# Indexes and their certificates, logged outputs, and the score books with the values of outputs.
+# Indexes with their certificates and reviews, logged outputs, and the score books with the values of outputs.
 
 model = table("model", row_id(), word("name"), UniqueConstraint("name"))
 
@@ -310,6 +310,18 @@ certificate = table(
     row_id(),
     ref("index_id", "attribution_index.id"),
     one_of("kind", "retraining", "quick"),
+    sha256("sha256"),
+    text("body_json"),
+    moment("registered_at"),
+    UniqueConstraint("sha256"),
+    Index(None, "index_id"),
+)
+
+review = table(
+    "review",
+    row_id(),
+    ref("index_id", "attribution_index.id"),
+    one_of("kind", "overlap", "membership"),
     sha256("sha256"),
     text("body_json"),
     moment("registered_at"),

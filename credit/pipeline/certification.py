@@ -60,8 +60,7 @@ def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) 
         IntegrityError: a certificate differs from its registration.
     """
     registered = certificates(conn)
-    methods = sorted({*credit_methods(conn, period), *_restated_methods(conn, period)})
-    found = [_find(method, registered, minimum) for method in methods]
+    found = [_find(method, registered, minimum) for method in deciding_methods(conn, period)]
     bad = [item for item in found if item.faults]
     if bad and not unvalidated:
         models = {index.fingerprint: index.model for index in indexes(conn)}
@@ -73,6 +72,11 @@ def certify(conn: Connection, period: str, *, minimum: float, unvalidated: str) 
         raise LedgerError(f"all that {period} was computed with is validated; close it without --unvalidated")
     words = [sentence for item in found for sentence in _words(item)]
     return Validation(tuple(_check(item) for item in found), tuple(dict.fromkeys(words)), unvalidated)
+
+
+def deciding_methods(conn: Connection, period: str) -> list[CreditMethod]:
+    """Return the methods that decide the credits of a period, and what it pays for restated earlier ones; sorted."""
+    return sorted({*credit_methods(conn, period), *_restated_methods(conn, period)})
 
 
 def _restated_methods(conn: Connection, period: str) -> Iterator[CreditMethod]:

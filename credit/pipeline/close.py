@@ -1,8 +1,8 @@
 """The close of a period: it divides pools by credits, decides payouts, writes statements and freezes the period.
 
 One database transaction does all of it, in this order: `period_basis` moves credits by the sums of the period,
-`certification` checks the certificates, `close_pools` turns pools into earnings, and `close_balances` turns earnings
-into the lines of a balance.
+`certification` checks the certificates and `reviews` the reviews, `close_pools` turns pools into earnings, and
+`close_balances` turns earnings into the lines of a balance.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from credit.pipeline.certification import certify, share_certainties
 from credit.pipeline.close_balances import balance_inputs, post_lines, settle_all
 from credit.pipeline.close_pools import HousePolicy, divide, earned_in, post_allocations
 from credit.pipeline.period_basis import Moves, post_moves
+from credit.pipeline.reviews import with_reviews
 from credit.records import (
     MAX_OUTPUT_SHARE,
     MIN_FIDELITY,
@@ -80,6 +81,7 @@ class ClosePolicy:
         leave_pending: close in spite of pending outputs; a later period credits them.
         min_fidelity: the least LDS of a certificate, as a fraction of the noise ceiling.
         unvalidated: the reason for paying without such a certificate; empty where there is one.
+        unreviewed: the reason for paying without reviews of the data of each index; empty where there are all.
         max_output_share: the largest share of the credits that one output or one user may decide, of 20 outputs or
             more.
         accepted_concentration: the name of a person who accepts a larger share, with the reason: `NAME: reason`.
@@ -90,6 +92,7 @@ class ClosePolicy:
     leave_pending: bool = False
     min_fidelity: float = MIN_FIDELITY
     unvalidated: str = ""
+    unreviewed: str = ""
     max_output_share: float = MAX_OUTPUT_SHARE
     accepted_concentration: str = ""
 
@@ -100,8 +103,9 @@ class ClosePolicy:
             raise InvalidRequestError(f"a grace of {self.grace_days} days ends before the period; give 0 or more")
         if not 0 <= self.min_fidelity <= 1:
             raise InvalidRequestError(f"a fidelity of {self.min_fidelity} is not between 0 and 1, the noise ceiling")
-        if self.unvalidated != self.unvalidated.strip() or not self.unvalidated.isprintable():
-            raise InvalidRequestError("the reason for closing unvalidated is one line of text without outer spaces")
+        for name, reason in (("unvalidated", self.unvalidated), ("unreviewed", self.unreviewed)):
+            if reason != reason.strip() or not reason.isprintable():
+                raise InvalidRequestError(f"the reason for closing {name} is one line of text without outer spaces")
         if not 0 <= self.max_output_share <= 1:
             raise InvalidRequestError(f"a share of {self.max_output_share} is not between 0 and 1, the whole period")
         if self.accepted_concentration and not is_acceptance(self.accepted_concentration):
@@ -176,7 +180,8 @@ def close_period(
         InvalidRequestError: `period` is not a month YYYY-MM.
         PeriodClosedError: the period is closed already.
         LedgerError: the period (or its grace) is not over, an earlier one is open, outputs are pending, one output
-            decides too much, the index or policy is not validated, or there is no pool.
+            decides too much, the index or policy is not validated, the index's data was not reviewed, or there is no
+            pool.
         IntegrityError: somebody altered an index after its credits were posted.
     """
     rules, moment = policy or ClosePolicy(), now or datetime.now(UTC)
@@ -200,7 +205,8 @@ def close_in(conn: Connection, period: str, policy: ClosePolicy, books: Path | N
         grace = f", with {policy.grace_days} days of grace," if policy.grace_days else ""
         raise LedgerError(f"period {period}{grace} is not over; it can be closed from {over} (UTC) on")
     close_lock(conn, period, now=now)  # before any read: nobody may post into the period from here on
-    keep_erasable(conn, policy.unvalidated, "the reason")
+    for reason in (policy.unvalidated, policy.unreviewed):
+        keep_erasable(conn, reason, "the reason")
     keep_erasable(conn, policy.accepted_concentration, "the acceptance")
     pending = _check_ready(conn, period, policy)
     concentrated = _check_concentration(conn, period, policy)
@@ -270,7 +276,8 @@ def _settle(conn: Connection, period: str, policy: ClosePolicy, books: Path | No
             f"period {period} has credits but no pool; add one: credit pool add {period} AMOUNT CURRENCY "
             "(an amount of 0 if there is nothing to distribute)"
         )
-    validation = certify(conn, period, minimum=policy.min_fidelity, unvalidated=policy.unvalidated)
+    certified = certify(conn, period, minimum=policy.min_fidelity, unvalidated=policy.unvalidated)
+    validation = with_reviews(conn, period, certified, unreviewed=policy.unreviewed)
     certainties = {} if books is None else share_certainties(conn, books, period)
     known = {provider.key: provider for provider in providers(conn)}
     terms = terms_on(conn, last_day(period))

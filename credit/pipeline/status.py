@@ -18,6 +18,7 @@ from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.schema import attribution_index, model, output, provider, score_book
 from credit.ledger.unvalued import unvalued_outputs
 from credit.ledger.values import last_day
+from credit.pipeline.reviews import MissingReview, missing_reviews
 from credit.records import HOUSE, WAITING_DAYS
 
 
@@ -50,7 +51,8 @@ class PeriodOverview:
 class Overview:
     """Contents of a ledger, and the next commands.
 
-    `clock` says by how much the ledger's clock is ahead, if it is. `red_flags` would hold payouts back.
+    `clock` says by how much the ledger's clock is ahead, if it is. `red_flags` would hold payouts back, and
+    `missing_reviews` the close of an open period.
     """
 
     status: Status
@@ -58,6 +60,7 @@ class Overview:
     next_steps: tuple[str, ...]
     clock: str
     red_flags: tuple[RedFlag, ...]
+    missing_reviews: tuple[MissingReview, ...]
 
 
 def overview(conn: Connection, *, now: datetime, waiting_days: int = WAITING_DAYS) -> Overview:
@@ -71,7 +74,15 @@ def overview(conn: Connection, *, now: datetime, waiting_days: int = WAITING_DAY
         PeriodOverview(item, tuple(standing_pools(conn, item.id)), counts.get(item.id, {})) for item in found.periods
     )
     steps = tuple(_next_steps(conn, found, known, now))
-    return Overview(found, known, steps, notice_of_lead(conn, now), _red_flags(conn, known, now, waiting_days))
+    missing = [one for item in found.periods if item.status == "open" for one in missing_reviews(conn, item.id)]
+    return Overview(
+        status=found,
+        periods=known,
+        next_steps=steps,
+        clock=notice_of_lead(conn, now),
+        red_flags=_red_flags(conn, known, now, waiting_days),
+        missing_reviews=tuple(dict.fromkeys(missing)),
+    )
 
 
 def _red_flags(
@@ -120,6 +131,7 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
     if over is not None and last_day(over.period.id) < now.date():
         name = over.period.id
         paid = over.pools or not found.outputs.get(name)  # a month without outputs closes without a pool
+        yield from (item.command for item in missing_reviews(conn, name))
         yield f"credit close {name} --dry-run" if paid else f"credit pool add {name} AMOUNT CURRENCY"
     for item in periods:
         name = item.period.id

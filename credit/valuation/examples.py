@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from credit.errors import InputError, MismatchError, NothingToPredictError
 from credit.records import PPM, Group, Share
 from credit.storage import sha256_file, write_whole
-from credit.valuation.manifest import ExcludedExample
+from credit.valuation.manifest import ExcludedExample, IndexManifest
 from credit.valuation.rows import RowLayout
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
 
 EXAMPLES_FILE = "examples.jsonl"
 
 T = TypeVar("T")
+TaggedRecord = TypeVar("TaggedRecord", bound=Tagged)
 
 Unusable = Callable[[InputError], None]
 """Takes the error of a record without examples, which is left out. The record is the one that was read last."""
@@ -134,6 +135,36 @@ def usable_records(records: Iterable[T], encoder: ExampleEncoder) -> Iterator[T]
             continue
 
 
+def indexed_records(
+    records: Iterable[TaggedRecord], encoder: ExampleEncoder, folder: Path, manifest: IndexManifest, unusable: Unusable
+) -> Iterator[TaggedRecord]:
+    """Yield the records with examples, and compare all of these with the data of an index at the end.
+
+    Args:
+        records: training data, in any order.
+        encoder: the index's encoder.
+        folder: the index, for the message.
+        manifest: its manifest.
+        unusable: takes the errors of records without examples, as in `encode_training`.
+
+    Raises:
+        MismatchError: the data is not the index's; raised after the last record.
+    """
+    total = 0
+    for record in records:
+        try:
+            examples = _some_examples(record, encoder, manifest.settings.example_length)
+        except InputError as error:
+            unusable(error)
+            continue
+        total += sum(_hash_of_one(example, record.shares) for example in examples)
+        yield record
+    if _hex(total % _MODULUS) != manifest.data_sha256:
+        raise MismatchError(
+            f"this is not the data that {folder} was built from; give all of its files, read in the same way"
+        )
+
+
 def examples_of(record: Tagged, encoder: ExampleEncoder, length: int | None) -> Iterator[Any]:
     """Yield the examples of a record, of at most `length` predictions; None leaves windows whole."""
     for window in encoder.training(record):
@@ -149,11 +180,13 @@ def hash_of(members: Iterable[Member]) -> int:
     total = 0
     for member in members:
         assert member.example is not None  # noqa: S101  # only what joins or leaves is hashed, with its content
-        shares = member.shares
-        owners = str(shares[0].group) if len(shares) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in shares)
-        digest = hashlib.sha256(member.example.digest() + owners.encode()).digest()
-        total += int.from_bytes(digest, "big")
+        total += _hash_of_one(member.example, member.shares)
     return total % _MODULUS
+
+
+def _hash_of_one(example: AnyExample, shares: Sequence[Share]) -> int:
+    owners = str(shares[0].group) if len(shares) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in shares)
+    return int.from_bytes(hashlib.sha256(example.digest() + owners.encode()).digest(), "big")
 
 
 def changed_hash(before: str, change: int) -> str:

@@ -169,18 +169,19 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "auto") -> Lang
     return LanguageModel(path, module, tokenizer, fingerprint_model(path), tokenizer_sha256)
 
 
-def load_encoder(path: Path, max_length: int | None = None) -> Encoder:
+def load_encoder(path: Path, max_length: int | None = None, template_date: str = TEMPLATE_DATE) -> Encoder:
     """Load the encoder of a model without its weights, with windows as an index of the model would have.
 
     Args:
         path: folder of the model or adapter.
         max_length: most tokens of a window; None for the model's positions, at most 2048.
+        template_date: date that chat templates take for today.
 
     Raises:
         ValuationError: the folder is no usable model.
     """
     positions, tokenizer = _without_weights(path)
-    return Encoder(tokenizer, max_length or _window_length(positions))
+    return Encoder(tokenizer, max_length or _window_length(positions), template_date)
 
 
 def load_output_encoder(path: Path, at_least: int) -> Encoder:

@@ -21,7 +21,7 @@ from credit.approval.actions import (
     SetDetails,
     SwitchOff,
 )
-from credit.approval.proposals import give, perform, refuse, require, review
+from credit.approval.proposals import give, perform, refuse, require, view
 from credit.errors import InvalidRequestError, LedgerError
 from credit.ledger import approvals, journal, pools, terms
 from credit.ledger.approvals import Proposal, waiting
@@ -83,7 +83,7 @@ def test_an_action_that_needs_an_approval_is_done_by_it_once(people, action):
     assert require(anna, frozenset({action.name}), now=NOW) == {action.name}
     item = proposed(anna, action)
     assert proposed(anna, action) == item, "the same proposal again is the same"
-    assert review(ben, item.id, now=NOW).changed == ""
+    assert view(ben, item.id, now=NOW).changed == ""
     with anna.read() as conn:
         before = transactions(conn)
     with pytest.raises(LedgerError, match="anna proposed 1 and cannot approve it"):
@@ -124,7 +124,7 @@ def test_something_else_than_was_proposed_is_refused_and_named(people):
     item = proposed(anna, AmendTerms("ada", "EUR", {"fee_minor": 100}, "2026-10-01"))
     other = proposed(anna, AmendTerms("ada", "EUR", {"rate_ppm": 1}, "2026-09-01"))
     give(ben, other.id, now=NOW)  # changes what the first one amends
-    assert "would do something else now" in review(ben, item.id, now=NOW).changed
+    assert "would do something else now" in view(ben, item.id, now=NOW).changed
     with pytest.raises(LedgerError, match=r"not any more: version 1 .*; now: version 2 .*propose it again"):
         give(ben, item.id, now=NOW)
     taken = proposed(anna, POOL)
@@ -233,7 +233,7 @@ def test_personal_data_of_a_proposal_are_erased_with_the_others(people):
     require(anna, frozenset({"details"}), now=NOW)
     item = proposed(anna, SetDetails("ada", {"iban": "DE02120300000000202051"}))
     assert "DE02" not in item.arguments_json + item.summary
-    assert review(ben, item.id, now=NOW).personal == {"iban": "DE02120300000000202051"}
+    assert view(ben, item.id, now=NOW).personal == {"iban": "DE02120300000000202051"}
     with anna.write() as conn:
         assert erase_details(conn, "ada", reason="asked to", now=NOW) == 1
     anna.scrub()

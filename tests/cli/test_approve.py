@@ -84,7 +84,7 @@ def test_a_close_and_an_export_are_approved_and_the_file_is_written_after(people
     anna("providers details ann --legal-name Ann --iban DE02120300000000202051 --town Berlin --country DE")
     anna("adjust ann 7 EUR --period 2026-01 --reason gift")
     anna("approve require close payment-export")
-    close = ("close 2026-01 --unvalidated", "a test")
+    close = ("close 2026-01 --unreviewed none --unvalidated", "a test")
     assert "7.00 EUR payable to 1 provider" in anna(*close, code=5)
     anna("adjust ann 1 EUR --period 2026-01 --reason more")
     assert "not any more: 7.00 EUR payable" in ben("approve give 1", code=1)

@@ -33,7 +33,7 @@ def books(shared_database: Callable[..., str], tmp_path_factory: pytest.TempPath
     made("providers advance ben 5.00 EUR --paid-on 2026-02-01 --reference first")
     made("fx add 2026-02-10 EUR USD 1.1 --source 'a bank'")
     made(f"pool add {JANUARY} 100.00 EUR")
-    made(f"close {JANUARY} --unvalidated 'a test'")
+    made(f"close {JANUARY} --unvalidated 'a test' --unreviewed 'a test'")
     made(f"pool add {FEBRUARY} 100.00 EUR")
     made(f"pool add {MARCH} 100.00 EUR")
     made(f"pay export {JANUARY} --format csv --out FOLDER/paid.csv")
@@ -47,7 +47,7 @@ def books(shared_database: Callable[..., str], tmp_path_factory: pytest.TempPath
     return made
 
 
-CLOSE = ("--unvalidated", "a test")
+CLOSE = ("--unvalidated", "a test", "--unreviewed", "a test")
 REFUSED = {
     "a term that overlaps another": (
         "providers terms ann --currency EUR --from 2026-03-01 --to 2026-05-31 --rate 60%",

@@ -16,7 +16,7 @@ from tests.conftest import ON_SQLITE
 from tests.pipeline.scored import Scored, at, credit_outputs
 
 MANY = 300
-CLOSE = ("close 2026-01 --unvalidated", "a test")
+CLOSE = ("close 2026-01 --unreviewed none --unvalidated", "a test")
 
 
 @pytest.fixture(scope="module")

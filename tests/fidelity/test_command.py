@@ -13,7 +13,7 @@ from credit.cli.main import cli
 from credit.fidelity.recipes import Recipe
 from credit.ledger.credits import credit_methods
 from credit.ledger.database import Ledger
-from credit.ledger.indexes import certificates
+from credit.ledger.indexes import certificates, reviews
 from credit.records import LoggedOutput, TrainingRecord
 from tests.fidelity.authors import LEXICONS
 
@@ -27,6 +27,7 @@ def workspace(
 ) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     recipe.train(records, 0, folder / "model")
+    recipe.train(records, 0, folder / "middle", until=0.5)
     with (folder / "train.jsonl").open("w") as file:
         for record in records:
             file.write(
@@ -109,7 +110,22 @@ def test_a_validated_index_is_paid_by_its_calibration_and_a_changed_certificate_
     paid = scores["effect, calibrated" if better else "effect"]
     beaten = all(paid["leads"][name]["low"] > 0 for name in ("token share", "BM25"))
     enough = beaten and paid["lds"]["value"] >= 0.5 * certificate["ceiling"]["value"]
+    register = ("train.jsonl", "--register", "index")
+    assert "is not the model that" in run("membership", "middle", "model", *register, code=1)
+    if enough:
+        assert "nobody reviewed its data for overlap and membership: credit overlap DATA --register" in run(
+            "close", "2026-01", code=1
+        )
+    made = [
+        json.loads(run(*command, *register, "--json")) for command in (("overlap",), ("membership", "model", "middle"))
+    ]
+    assert "recorded for the index" in run("membership", "model", "middle", *register)
+    with Ledger.open("sqlite:///credit.db") as ledger, ledger.read() as conn:
+        assert [(item.kind, item.sha256) for item in reviews(conn)] == [
+            (kind, item["review"]) for kind, item in zip(("overlap", "membership"), made, strict=True)
+        ]
     printed = run("close", "2026-01", code=0 if enough else 1)
     assert f"certificate {certificate['sha256'][:16]}" in printed
+    assert ("4 providers with text that the model hardly learned" in printed) == enough
     assert ("is not enough" in printed) != enough
     run("verify")

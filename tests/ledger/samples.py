@@ -164,10 +164,18 @@ def add_certificate(conn: Connection, fingerprint: str = "f" * 64) -> indexes.Re
     return indexes.register_certificate(conn, fingerprint, "retraining", body, now=NOW)
 
 
+def add_review(
+    conn: Connection, kind: indexes.ReviewKind = "overlap", fingerprint: str = "f" * 64
+) -> indexes.RegisteredReview:
+    body = f'{{"index":"{fingerprint}","kind":"{kind}"}}'
+    return indexes.register_review(conn, fingerprint, kind, body, now=NOW)
+
+
 def populate(conn: Connection) -> None:
     """Put something into every table."""
     populate_first(conn)
     add_certificate(conn)
+    add_review(conn)
     agreed = Terms(minimum_payout_minor=100, reserve_ppm=50_000, reserve_release_periods=2)
     terms.agree(conn, "ada", "USD", agreed, date(2026, 10, 1), now=NOW)
     fx.give_rate(conn, GivenRate("EUR", "USD", date(2026, 10, 2), Rate(10842, 4), "ECB reference rate"), now=NOW)

@@ -1,4 +1,4 @@
-"""Certificates in the ledger: registered once, never changed, and missed when a statement names one that is gone."""
+"""Certificates and reviews: registered once, never changed, and missed when a statement names one that is gone."""
 
 from __future__ import annotations
 
@@ -31,18 +31,33 @@ def test_an_index_that_the_ledger_does_not_know_has_no_certificate(ledger):
         indexes.register_certificate(conn, "0" * 64, "quick", "{}", now=samples.NOW)
 
 
-def test_a_changed_and_a_vanished_certificate_are_found(populated, populated_url):
+def test_a_review_is_registered_once_and_read_back(ledger):
+    with ledger.write() as conn:
+        index = samples.add_index(conn)
+        first = samples.add_review(conn)
+        assert samples.add_review(conn) == first
+        other = samples.add_review(conn, "membership")
+        assert indexes.reviews(conn) == [first, other]
+        with pytest.raises(LedgerError, match="does not know the index"):
+            indexes.register_review(conn, "0" * 64, "overlap", "{}", now=samples.NOW)
+    assert (first.index_fingerprint, first.kind, first.registered_at) == (index.fingerprint, "overlap", samples.NOW)
+
+
+@pytest.mark.parametrize(
+    ("table", "listed", "other"), [("certificate", "checks", "quick"), ("review", "reviews", "membership")]
+)
+def test_a_changed_and_a_vanished_text_about_an_index_are_found(populated, populated_url, table, listed, other):
     with populated.write() as conn:
         samples.add_index(conn, fingerprint="d" * 64)
-        (made,) = indexes.certificates(conn)
-        body = {"validation": {"checks": [{"certificate": made.sha256}, {"certificate": ""}]}}
+        (made,) = indexes.certificates(conn) if table == "certificate" else indexes.reviews(conn)
+        body = {"validation": {listed: [{table: made.sha256}, {table: ""}]}}
         add_statements(conn, samples.OCTOBER, [("ada", json.dumps(body))], now=samples.NOW)
     assert verify(populated, None).problems == ()
     for change, place, message in (
-        ("UPDATE certificate SET body_json = body_json || ' '", "certificate 1", "does not have its stored hash"),
-        ("UPDATE certificate SET kind = 'quick'", "certificate 1", "of another kind"),
-        ("UPDATE certificate SET index_id = 2", "certificate 1", "about another index"),
-        ("DELETE FROM certificate", "statement 2", "certificate .* which is gone"),
+        (f"UPDATE {table} SET body_json = body_json || ' '", f"{table} 1", "does not have its stored hash"),
+        (f"UPDATE {table} SET kind = '{other}'", f"{table} 1", "of another kind"),
+        (f"UPDATE {table} SET index_id = 2", f"{table} 1", "about another index"),
+        (f"DELETE FROM {table}", "statement 2", f"{table} .* which is gone"),
     ):
         with unguarded(populated_url, undo=True) as conn:
             conn.execute(text(change))

@@ -27,7 +27,7 @@ class Account:
     ledger: Ledger
     number: int = field(default=0)
     books: Path | None = None
-    policy: Mapping[str, object] = field(default_factory=lambda: {"unvalidated": "a test"})
+    policy: Mapping[str, object] = field(default_factory=lambda: {"unvalidated": "a test", "unreviewed": "a test"})
 
     def start(self) -> Account:
         with self.ledger.write() as conn:

@@ -1,4 +1,4 @@
-"""Certificates with given numbers, without any retraining."""
+"""Certificates and reviews with given numbers, without any retraining."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from datetime import datetime
 from credit.accounting.credits import Policy
 from credit.fidelity.certificate import BM25, CALIBRATED, PLAIN, TOKEN_SHARE, Certificate, CertificateKind, MethodScore
 from credit.fidelity.metrics import Estimate
+from credit.fidelity.reviews import (
+    IndexReview,
+    LearnedText,
+    MembershipFindings,
+    MembershipReview,
+    MembershipSettings,
+    OverlapFindings,
+    OverlapReview,
+    OverlapSettings,
+    SharedText,
+)
 from credit.ledger.database import Ledger
-from credit.ledger.indexes import register_certificate
+from credit.ledger.indexes import register_certificate, register_review
 from tests.pipeline.books_of_account import NOW
 from tests.pipeline.scored import INDEX
 
@@ -63,6 +74,25 @@ def register(ledger: Ledger, made: Certificate, now: datetime = NOW) -> str:
     """Put a certificate into a ledger that knows its index; return its hash."""
     with ledger.write() as conn:
         return register_certificate(conn, made.index, made.kind, made.canonical, now=now).sha256
+
+
+def overlap_review(copies: int = 2, index: str = INDEX) -> OverlapReview:
+    """A review of 120 records of three providers."""
+    findings = OverlapFindings(3, 120, copies, 1 if copies else 0, 0, 1, (SharedText("ben", "ann", 0.125),))
+    return OverlapReview(index, "d" * 64, OverlapSettings(0.8, 24, 256, 0.25, 1.0), findings)
+
+
+def membership_review(doubted: int = 0, index: str = INDEX) -> MembershipReview:
+    """A review of three providers."""
+    findings = MembershipFindings(3, doubted, (LearnedText("ben", 0.4, 0.3, 0.5),))
+    return MembershipReview(index, "d" * 64, MembershipSettings("e" * 64, None, 50_000, 0.7), findings)
+
+
+def record(ledger: Ledger, *made: IndexReview, now: datetime = NOW) -> None:
+    """Put reviews into a ledger that knows their index."""
+    with ledger.write() as conn:
+        for item in made:
+            register_review(conn, item.index, item.kind, item.canonical, now=now)
 
 
 def _about(value: float) -> Estimate:

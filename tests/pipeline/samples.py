@@ -58,7 +58,7 @@ class Site:
 
     def close(self, period: str, *arguments: str, code: int = 0) -> Result:
         """Close a period that nobody validated: its model is random."""
-        return self.run("close", period, "--unvalidated", "a test", *arguments, code=code)
+        return self.run("close", period, "--unvalidated", "a test", "--unreviewed", "a test", *arguments, code=code)
 
     def json(self, *arguments: str | Path, code: int = 0) -> dict[str, object]:
         """Run a command with `--json` and return the object that it prints."""

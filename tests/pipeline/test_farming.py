@@ -98,7 +98,7 @@ def test_a_tenth_of_the_traffic_by_one_user_counts_up_to_the_cap(site):
     site.log("farmed.jsonl", flood)
     site.run("compute", "--user-cap", "1.5", "--chunk", "7")
     site.run("pool", "add", FIRST, "1000", "EUR")
-    said = site.json("close", FIRST, "--unvalidated", "a test")
+    said = site.json("close", FIRST, "--unvalidated", "a test", "--unreviewed", "a test")
     assert (said["uncounted"]["capped"], said["uncounted"]["repeats"]) == (5, 0)
     assert said["uncounted"]["total_micro"] == 5 * MICRO - 5 * (1_500_000 // 5)
 

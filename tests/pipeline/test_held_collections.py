@@ -297,7 +297,7 @@ def test_the_command_holds_lists_and_releases(account, database_url, tmp_path):
     assert (item["collection"], item["currency"], item["reason"]) == ("novels", None, WHY)
     account.pool(FEBRUARY, 100)
     account.credits(FEBRUARY, {"ann": 1})
-    said = invoke("close", FEBRUARY, "--dry-run", "--unvalidated", "a test")
+    said = invoke("close", FEBRUARY, "--dry-run", "--unvalidated", "a test", "--unreviewed", "a test")
     assert "on hold" not in said, "the held collection earned nothing"
     assert "released on" in invoke("hold", "release", *held, "settled")
     assert "collection 'poems'" in invoke("hold", "place", "ann", "--collection", "poems", "--reason", "x")

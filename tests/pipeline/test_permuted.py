@@ -132,7 +132,7 @@ def told(story: Story, url: str, folder: Path, order: Random | None) -> dict[tup
             ]
             for act in some(acts):
                 act()
-        policy = ClosePolicy(house=story.house, unvalidated="a test")
+        policy = ClosePolicy(house=story.house, unvalidated="a test", unreviewed="a test")
         for month in (JANUARY, FEBRUARY):
             close_period(ledger, month, policy, books=workspace.books, now=NOW)
         assert verify(ledger, workspace.books).problems == ()

@@ -202,7 +202,9 @@ class Accounting(FromLogToCredits, AfterTheClose):
         self.now += timedelta(minutes=1)
 
         def act(ledger: Ledger, dry_run: bool = False) -> Any:
-            by = ClosePolicy(house=house, unvalidated="a test", leave_pending=leave, max_output_share=1)
+            by = ClosePolicy(
+                house=house, unvalidated="a test", unreviewed="a test", leave_pending=leave, max_output_share=1
+            )
             return close_period(ledger, name, by, books=self.books.books, dry_run=dry_run, now=self.now)
 
         try:

@@ -30,7 +30,7 @@ ESSAYS = Group("ada", "essays")
 UNATTRIBUTED = Group("house", "unattributed")
 PROVIDERS = (Provider("ada", "Ada Press"), Provider("bell", "Bell & Sons"), Provider("own", "Own docs", "house"))
 
-UNVALIDATED = ClosePolicy(unvalidated="a test")
+UNVALIDATED = ClosePolicy(unvalidated="a test", unreviewed="a test")
 """These ledgers are about reports; what a close asks of certificates has tests of its own."""
 
 Scores = Mapping[Group, tuple[float, int]]

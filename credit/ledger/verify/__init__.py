@@ -6,7 +6,7 @@ A verification reads one snapshot, in bounded memory. The result is a `report`. 
 - `chains`: both chains are whole, transactions balance, and every row outside the journal matches its seal;
 - `outputs`: outputs, the counts of their files and score books, and unvalued outputs;
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
-- `statements`: statements and certificates have their hashes, and the heads in them are still in their chains;
+- `statements`: statements, certificates and reviews have their hashes, and the heads in them are still in their chains;
 - `heads`: signing keys, and the signed heads, which the rows must lead to;
 - `payouts`: payouts, batches and their events follow from the journal;
 - `approvals`: every action that needed a second person has one;
@@ -63,6 +63,7 @@ CHECKS: tuple[Check, ...] = (
     closes.check_held,
     statements.check_statements,
     statements.check_certificates,
+    statements.check_reviews,
     statements.check_heads,
     head_checks.check_signing_keys,
     head_checks.check_signed_heads,

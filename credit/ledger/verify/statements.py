@@ -1,15 +1,15 @@
-"""Checks of statements and certificates: each text has its hash, and the things it names are still there."""
+"""Checks of statements, certificates and reviews: each text has its hash, and what it names is still there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from credit.ledger.indexes import certificates
+from credit.ledger.indexes import RegisteredCertificate, RegisteredReview, certificates, reviews
 from credit.ledger.journal import in_chain
 from credit.ledger.schema import provider, statement
 from credit.ledger.seals import has_seal
@@ -32,10 +32,22 @@ def check_statements(conn: Connection) -> Iterator[Problem]:
 
 def check_certificates(conn: Connection) -> Iterator[Problem]:
     """Yield each altered certificate, and each statement made on a missing one."""
+    yield from _check_texts(conn, "certificate", "checks", certificates(conn))
+
+
+def check_reviews(conn: Connection) -> Iterator[Problem]:
+    """Yield each altered review of an index's data, and each statement made on a missing one."""
+    yield from _check_texts(conn, "review", "reviews", reviews(conn))
+
+
+def _check_texts(
+    conn: Connection, noun: str, named: str, items: Sequence[RegisteredCertificate] | Sequence[RegisteredReview]
+) -> Iterator[Problem]:
+    """Check texts about indexes, which statements list as `named` in their validation, each by its hash as `noun`."""
     known = set()
-    for item in certificates(conn):
+    for item in items:
         known.add(item.sha256)
-        place = f"certificate {item.id}"
+        place = f"{noun} {item.id}"
         if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
             yield Problem(place, "its text does not have its stored hash")
             continue
@@ -43,9 +55,9 @@ def check_certificates(conn: Connection) -> Iterator[Problem]:
         if (body.get("index"), body.get("kind")) != (item.index_fingerprint, item.kind):
             yield Problem(place, "is about another index, or of another kind, than its row says")
     for number, body in _readable_bodies(conn):
-        gone = sorted(set(_named_certificates(body)) - known)
+        gone = sorted(set(_named(body, named, noun)) - known)
         if gone:
-            yield Problem(f"statement {number}", f"was made on certificate {gone[0][:16]}, which is gone")
+            yield Problem(f"statement {number}", f"was made on {noun} {gone[0][:16]}, which is gone")
 
 
 def check_heads(conn: Connection) -> Iterator[Problem]:
@@ -71,9 +83,9 @@ def _readable_bodies(conn: Connection) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, body
 
 
-def _named_certificates(body: dict[str, Any]) -> Iterator[str]:
-    """Yield the hashes of a statement's certificates; none from a damaged list."""
+def _named(body: dict[str, Any], named: str, noun: str) -> Iterator[str]:
+    """Yield the hashes of a statement's certificates or reviews; none from an old statement or a damaged list."""
     try:
-        yield from [check["certificate"] for check in body["validation"]["checks"] if check["certificate"]]
+        yield from [check[noun] for check in body["validation"][named] if check[noun]]
     except (KeyError, TypeError):
         return
