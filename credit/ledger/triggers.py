@@ -1,6 +1,8 @@
 """Triggers for SQLite and PostgreSQL, made from one set of rules: see `credit.ledger.rules`.
 
-PostgreSQL's TRUNCATE fires no row triggers. There each table gets one more trigger, for TRUNCATE.
+PostgreSQL's TRUNCATE fires no row triggers. There each table gets one more trigger, for TRUNCATE. Its functions have a
+search path of their own: with that of the session, whoever may create objects in another schema could put tables and
+functions in front of those that the rules name.
 
 No revision creates triggers. An upgrade drops them all, migrates, and installs those of this module. So triggers are
 written once, and a revision is free to change tables. `credit verify` compares `installed` with `expected`.
@@ -14,6 +16,9 @@ from sqlalchemy import Connection, text
 
 from credit.ledger.rules import APPEND_ONLY, ERASABLE, IN_A_PERIOD, MUTABLE, REFUSED, Dialect, Event, Rule, rules
 from credit.ledger.schema import metadata
+
+_PATH = "'pg_catalog, ' || quote_ident(current_schema()) || ', pg_temp'"
+"""SQL for the search path of the functions. Where `pg_temp` is not named, temporary tables come first."""
 
 
 def _grouped(dialect: Dialect) -> dict[tuple[str, Event], list[Rule]]:
@@ -52,14 +57,17 @@ def _postgres_body(table: str, event: Event, checks: list[Rule]) -> str:
     return "\nBEGIN\n" + "\n".join(lines) + "\nEND\n"
 
 
-def _postgres_parts(table: str, event: str, body: str) -> tuple[str, str]:
-    """Return a trigger's function and the trigger, in the words of pg_get_triggerdef."""
+def _postgres_function(table: str, event: str, body: str, path: str) -> str:
+    """Return a trigger's function; it finds tables and functions by a search path of its own."""
+    head = f"CREATE OR REPLACE FUNCTION {table}_{event.lower()}() RETURNS trigger LANGUAGE plpgsql"
+    return f"{head} SET search_path = {path} AS $${body}$$"
+
+
+def _postgres_trigger(table: str, event: str) -> str:
+    """Return a trigger, in the words of pg_get_triggerdef."""
     name = f"{table}_{event.lower()}"
     each = "STATEMENT" if event == "TRUNCATE" else "ROW"
-    return (
-        f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
-        f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {name}()",
-    )
+    return f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {name}()"
 
 
 def _postgres_bodies() -> Iterator[tuple[str, str, str]]:
@@ -78,7 +86,7 @@ def dialect_of(conn: Connection) -> Dialect:
 def install(conn: Connection) -> None:
     """Create every trigger, in place of the present ones."""
     drop(conn)
-    for statement in _statements(dialect_of(conn)):
+    for statement in _statements(conn):
         # Without parameters, so that the driver takes a `%` in a statement as it is.
         conn.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
@@ -106,19 +114,24 @@ def drop(conn: Connection) -> None:
         conn.exec_driver_sql(f"DROP FUNCTION {function}")
 
 
-def _statements(dialect: Dialect) -> list[str]:
-    """Return the SQL of every trigger on `dialect`."""
-    if dialect == "sqlite":
-        return [_sqlite_trigger(table, event, checks) for (table, event), checks in _grouped(dialect).items()]
-    return [part for item in _postgres_bodies() for part in _postgres_parts(*item)]
+def _statements(conn: Connection) -> Iterator[str]:
+    """Yield the SQL of every trigger, as the connection's engine takes it."""
+    if dialect_of(conn) == "sqlite":
+        yield from expected("sqlite").values()
+        return
+    path = conn.execute(text(f"SELECT {_PATH}")).scalar_one()
+    for table, event, body in _postgres_bodies():
+        yield _postgres_function(table, event, body, path)
+        yield _postgres_trigger(table, event)
 
 
 def expected(dialect: Dialect) -> dict[str, str]:
     """Return the definition of every required trigger, by name."""
     if dialect == "sqlite":
-        return {sql.split()[2]: sql for sql in _statements(dialect)}
+        made = (_sqlite_trigger(table, event, checks) for (table, event), checks in _grouped(dialect).items())
+        return {sql.split()[2]: sql for sql in made}
     return {
-        f"{table}_{event.lower()}": f"{_postgres_parts(table, event, body)[1]}\n{body}"
+        f"{table}_{event.lower()}": f"{_postgres_trigger(table, event)}\n{body}"
         for table, event, body in _postgres_bodies()
     }
 
@@ -129,9 +142,10 @@ def installed(conn: Connection) -> dict[str, str]:
         sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
     else:
         sql = (
-            "SELECT tgname, pg_get_triggerdef(t.oid, true) || chr(10) || prosrc"
+            "SELECT tgname, pg_get_triggerdef(t.oid, true) || chr(10) || prosrc"  # noqa: S608 - a constant
             # A table's owner can switch a trigger off and leave its definition as it was.
             " || CASE tgenabled WHEN 'O' THEN '' ELSE ' (disabled)' END"
+            f" || CASE WHEN proconfig = ARRAY['search_path=' || {_PATH}] THEN '' ELSE ' (open search path)' END"
             " FROM pg_trigger t JOIN pg_proc p ON p.oid = tgfoid JOIN pg_class c ON c.oid = tgrelid"
             " WHERE NOT tgisinternal AND c.relnamespace = current_schema()::regnamespace ORDER BY tgname"
         )

@@ -21,7 +21,7 @@ from credit.ledger.verify import verify
 from credit.ledger.verify.definitions import check_definitions
 from credit.records import Provider
 from credit.resources import resource
-from tests.conftest import ON_SQLITE
+from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 
 RELEASED = Path(__file__).parent / "released"
@@ -97,6 +97,25 @@ def test_an_upgrade_puts_missing_triggers_back(database_url, engine_name):
     upgrade(database_url)
     with Ledger.open(database_url) as ledger, ledger.read() as conn:
         assert triggers.installed(conn) == triggers.expected(engine_name)
+
+
+@ON_POSTGRESQL
+def test_functions_without_a_search_path_of_their_own_are_named_and_an_upgrade_gives_them_one(database_url):
+    """Those of earlier releases had none, and whoever owns a function can take it away."""
+    made = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with made.begin() as conn:
+        conn.exec_driver_sql("ALTER FUNCTION pool_insert() RESET search_path")
+        conn.exec_driver_sql("ALTER FUNCTION hold_insert() SET search_path = public")
+    with Ledger.open(database_url) as ledger:
+        places = {problem.place for problem in verify(ledger, None).problems}
+        assert places == {"trigger pool_insert", "trigger hold_insert"}
+        upgrade(database_url)
+        assert verify(ledger, None).problems == ()
+    with made.begin() as conn:
+        found = conn.execute(text("SELECT DISTINCT proconfig FROM pg_proc p JOIN pg_trigger t ON tgfoid = p.oid"
+                                  " WHERE NOT tgisinternal")).scalars().all()  # fmt: skip
+    made.dispose()
+    assert found == [["search_path=pg_catalog, public, pg_temp"]]
 
 
 def next_release(url: str, migrations: Path) -> None:

@@ -12,7 +12,7 @@ from credit.errors import LedgerError, PeriodClosedError
 from credit.ledger import rules
 from credit.ledger.database import Ledger
 from credit.ledger.schema import metadata
-from tests.conftest import ON_SQLITE
+from tests.conftest import ON_POSTGRESQL, ON_SQLITE
 from tests.ledger import samples
 from tests.ledger.tampering import INSERT_ENTRY
 
@@ -326,3 +326,33 @@ def test_a_provider_may_be_renamed(populated):
 
 def test_every_table_is_guarded(populated):
     assert {table.name for table in (*ROW_TABLES, *rules.ERASABLE)} == set(metadata.tables)
+
+
+IN_FRONT = {
+    "a table of another schema": (
+        "CREATE SCHEMA theirs",
+        "CREATE TABLE theirs.hold AS SELECT * FROM hold WHERE false",
+        "SET LOCAL search_path = theirs, public",
+    ),
+    "a temporary table": ("CREATE TEMPORARY TABLE hold AS SELECT * FROM public.hold WHERE false",),
+    "a function of another schema": (
+        "CREATE SCHEMA theirs",
+        "CREATE FUNCTION theirs.substr(text, integer, integer) RETURNS text LANGUAGE sql AS $$ SELECT '9999-12' $$",
+        "SET LOCAL search_path = theirs, pg_catalog, public",
+    ),
+}
+AGAIN = "SELECT 99, provider_id, currency, 'hold', 'again', created_at, collection FROM public.hold WHERE id = 1"
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("way", IN_FRONT)
+def test_what_a_session_puts_in_front_of_the_ledgers_own_does_not_fool_the_rules(populated, way):
+    """Each would let a rule pass, if the rule looked by the search path of the session."""
+    if "function" in way:
+        closed = {"id": "99", "version": "version + 1", "valid_from": "'2026-09-01'", "supersedes": "1"}
+        columns = [closed.get(column.name, column.name) for column in metadata.tables["contract_term"].columns]
+        insert = f"INSERT INTO public.contract_term SELECT {', '.join(columns)} FROM public.contract_term WHERE id = 1"
+        refuse(populated, "new terms begin after the last closed one", *IN_FRONT[way], insert)
+    else:
+        insert = f"INSERT INTO public.hold (id, provider_id, currency, action, reason, created_at, collection) {AGAIN}"
+        refuse(populated, "a hold and its release take turns", *IN_FRONT[way], insert)
