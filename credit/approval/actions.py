@@ -18,9 +18,12 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from sqlalchemy import Connection, select
 
 from credit.accounting.amounts import format_amount
+from credit.accounting.fx import parse_rate
 from credit.ledger.approvals import record_rule
 from credit.ledger.corrections import adjust, pay_advance, transaction_in_words, undo
-from credit.ledger.guards import SWITCH_OFF
+from credit.ledger.fx import RecordedRate, give_rate
+from credit.ledger.guards import FX_RATE, SWITCH_OFF
+from credit.ledger.holds import HoldEvent, release_hold
 from credit.ledger.journal import Posted, chain_head
 from credit.ledger.payouts import batch_items
 from credit.ledger.personal_data import Details
@@ -31,6 +34,7 @@ from credit.payments.channels.channel import Payer
 from credit.payments.details import change_details
 from credit.payments.export import ExportReport, ExportRequest, export_in
 from credit.pipeline.close import ClosePolicy, CloseReport, close_in
+from credit.records import GivenRate
 from credit.text import counted
 
 R = TypeVar("R")
@@ -322,6 +326,44 @@ class ExportPayments(Action[ExportReport]):
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseHold(Action[HoldEvent]):
+    """The release of a hold on a provider, in a currency or all, or on a collection."""
+
+    name: ClassVar[str] = "hold-release"
+    provider: str
+    reason: str
+    currency: str | None = None
+    collection: str | None = None
+
+    def do(self, session: Session) -> Effect[HoldEvent]:
+        """Record the release."""
+        done = release_hold(
+            session.conn, self.provider, self.currency, self.reason, collection=self.collection, now=session.now
+        )
+        what = f"collection {self.collection}" if self.collection else self.currency or "all currencies"
+        return Effect(done, [asdict(self)], (f"release of the hold on {self.provider} ({what}): {self.reason}",))
+
+
+@dataclass(frozen=True, slots=True)
+class GiveRate(Action[RecordedRate]):
+    """An exchange rate of a day: one unit of `base` cost `rate` units of `quote`; day as ISO 8601, rate as decimal."""
+
+    name: ClassVar[str] = FX_RATE
+    base: str
+    quote: str
+    on: str
+    rate: str
+    source: str
+    supersede: bool = False
+
+    def do(self, session: Session) -> Effect[RecordedRate]:
+        """Record the rate."""
+        given = GivenRate(self.base, self.quote, date.fromisoformat(self.on), parse_rate(self.rate), self.source)
+        done = give_rate(session.conn, given, supersede=self.supersede, now=session.now)
+        return Effect(done, [asdict(self), done.version], (f"exchange rate: {given}",))
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchOff(Action[None]):
     """The end of a requirement: the action needs no second person any more."""
 
@@ -336,6 +378,18 @@ class SwitchOff(Action[None]):
 
 ACTIONS: Mapping[str, type[Action[Any]]] = {
     item.name: item
-    for item in (AddPool, AmendTerms, SetDetails, Adjust, PayAdvance, Reverse, Close, ExportPayments, SwitchOff)
+    for item in (
+        AddPool,
+        AmendTerms,
+        SetDetails,
+        Adjust,
+        PayAdvance,
+        Reverse,
+        Close,
+        ExportPayments,
+        ReleaseHold,
+        GiveRate,
+        SwitchOff,
+    )
 }
 """Every action by its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,13 +115,9 @@ def add_rate(
     \b
     Example: credit fx add 2026-01-30 EUR USD 1.0842 --source "ECB reference rate"
     """
-    from credit.accounting.fx import parse_rate
-    from credit.ledger.fx import give_rate
-    from credit.records import GivenRate
+    from credit.approval.actions import GiveRate
 
-    given = GivenRate(base, quote, day.date(), parse_rate(rate), source)
-    with workspace.open() as ledger, ledger.write() as conn:
-        item = give_rate(conn, given, supersede=supersede, now=datetime.now(UTC))
+    item = act(workspace, GiveRate(base, quote, day.date().isoformat(), rate, source, supersede))
     say(_rate_facts(item), _rate_line(item))
 
 

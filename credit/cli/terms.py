@@ -191,10 +191,9 @@ def release(workspace: Workspace, provider: str, currency: str | None, collectio
     Example: credit hold release anna-books --currency EUR --reason "settled"
              credit hold release anna-books --collection novels --reason "the estate withdrew"
     """
-    from credit.ledger.holds import release_hold
+    from credit.approval.actions import ReleaseHold
 
-    with workspace.open() as ledger, ledger.write() as conn:
-        done = release_hold(conn, provider, currency, reason, collection=collection, now=datetime.now(UTC))
+    done = act(workspace, ReleaseHold(provider, reason, currency, collection))
     say(done, _hold_line(done))
 
 

@@ -18,6 +18,7 @@ from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind
 
 SWITCH_OFF = "switch-off"
 """The action that takes a requirement back; it always needs an approval."""
+FX_RATE = "fx-rate"
 
 _MONTH = "CAST(replace(NEW.id, '-', '') AS BIGINT)"
 
@@ -46,6 +47,9 @@ GUARDS = (
     _posts("reversal", TransactionKind.REVERSAL),
     Guard("close", "period", _MONTH, "NEW.status = 'closed'", "UPDATE"),
     Guard("payment-export", "payout_batch"),
+    # A release lets money out. Holding it back must not wait for anybody.
+    Guard("hold-release", "hold", when="NEW.action = 'release'"),
+    Guard(FX_RATE, "fx_rate"),
     Guard(SWITCH_OFF, "approval_rule", when="NEW.required = 0"),
 )
 

@@ -12,12 +12,14 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import currency_digits, parse_amount
 from credit.accounting.fx import parse_rate
-from credit.errors import CreditError, InputError
+from credit.errors import CreditError, InputError, LedgerError
 from credit.ingest.files import Parsed, ReadResult
 from credit.ingest.providers import ProviderRow, read_providers
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.rates import RateRow, read_rates
+from credit.ledger.approvals import required_actions
 from credit.ledger.fx import give_rate, recorded_rates
+from credit.ledger.guards import FX_RATE
 from credit.ledger.providers import add_provider
 from credit.ledger.terms import agree, agreement_on, first_free_day
 from credit.pipeline.workspace import Workspace
@@ -92,7 +94,11 @@ def import_rates(workspace: Workspace, path: Path, *, supersede: bool = False, s
 
     Raises:
         InputError: the file as a whole cannot be used, or `strict` and a row is bad.
+        LedgerError: each rate needs the approval of a second person.
     """
+    with workspace.open() as ledger, ledger.read() as conn:
+        if FX_RATE in required_actions(conn):
+            raise LedgerError("rates need the approval of a second person; propose each by itself: credit fx add")
 
     def add(conn: Connection, row: RateRow) -> bool:
         for code in (row.base, row.quote):

@@ -16,14 +16,16 @@ from credit.approval.actions import (
     Adjust,
     AmendTerms,
     Effect,
+    GiveRate,
     PayAdvance,
+    ReleaseHold,
     Reverse,
     SetDetails,
     SwitchOff,
 )
 from credit.approval.proposals import give, perform, refuse, require, view
 from credit.errors import InvalidRequestError, LedgerError
-from credit.ledger import approvals, journal, pools, terms
+from credit.ledger import approvals, holds, journal, pools, terms
 from credit.ledger.approvals import Proposal, waiting
 from credit.ledger.database import Ledger
 from credit.ledger.guards import BY_ACTION, SWITCH_OFF
@@ -43,6 +45,7 @@ EACH = (
     SetDetails("ada", {"town": "London", "country": "GB"}),
     Adjust("ada", 500, "EUR", OCTOBER, "a gift"),
     PayAdvance("ada", 500, "EUR", "2026-10-01", "transfer-1"),
+    GiveRate("EUR", "USD", "2026-10-02", "1.0842", "a bank"),
 )
 People = tuple[Ledger, Ledger]
 
@@ -104,6 +107,22 @@ def test_a_reversal_needs_its_own_approval(people):
     require(anna, frozenset({"reversal"}), now=NOW)
     item = proposed(ben, Reverse(1, "entered twice"))
     give(anna, item.id, now=NOW)
+    assert problems(anna) == []
+
+
+def test_money_is_held_back_by_one_person_and_released_by_two(people):
+    anna, ben = people
+    require(anna, frozenset({"hold-release"}), now=NOW)
+    with anna.write() as conn:
+        holds.place_hold(conn, "ada", None, "a question", now=NOW)
+    with pytest.raises(LedgerError, match="hold-release needs the approval"), anna.write() as conn:
+        holds.release_hold(conn, "ada", None, "answered", now=NOW)
+    item = proposed(anna, ReleaseHold("ada", "answered"))
+    with ben.read() as conn:
+        assert len(holds.holds(conn)) == 1
+    give(ben, item.id, now=NOW)
+    with ben.read() as conn:
+        assert holds.holds(conn) == {}
     assert problems(anna) == []
 
 

@@ -43,6 +43,16 @@ def test_what_is_no_rate_is_refused_and_nothing_is_written(credit, line, said, c
     assert credit("fx list") == "no rates are given\n"
 
 
+def test_rates_that_need_two_people_are_proposed_one_by_one(credit, tmp_path):
+    (tmp_path / "rates.csv").write_text("day,base,quote,rate,source\n2026-01-30,EUR,USD,1.0842,ECB\n")
+    credit("approve require fx-rate")
+    assert "propose each by itself: credit fx add" in credit("fx import", str(tmp_path / "rates.csv"), code=1)
+    assert "proposed, not done: exchange rate: 1 EUR = 1.0842 USD" in credit(
+        "fx add 2026-01-30 EUR USD 1.0842 --source", ECB, code=5
+    )
+    assert credit("fx list") == "no rates are given\n"
+
+
 def test_rates_come_from_a_file_and_bad_rows_are_quarantined(credit, tmp_path):
     file = tmp_path / "rates.csv"
     rows = ["2026-01-30,EUR,USD,1.0842,ECB", "2026-01-30,EUR,USD,1.09,bank", "30.01.2026,EUR,GBP,0.8,ECB",
