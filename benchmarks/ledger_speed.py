@@ -219,7 +219,7 @@ def show(results: dict[str, Measured], name: str, found: Measured) -> None:
     print(f"| {name} | " + " | ".join(f"{value:,.1f} {unit}" for unit, value in found.items()) + " |", flush=True)
 
 
-def run(results: dict[str, Measured], engine: str, only: str | None, scale: int) -> None:
+def run(results: dict[str, Measured], engine: str, only: str | None, scale: int, purged: int) -> None:
     with databases(engine) as urls:
         if only in {None, "post"}:
             for lines, entries in ((2, 200_000), (10, 300_000), (100, 500_000)):
@@ -235,7 +235,7 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int)
                 show(results, f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
         if only in {None, "purge"}:
             url = next(urls)
-            log(url, 1_000_000 // scale)
+            log(url, purged // scale)
             show(results, f"{engine}: purge", alone(measure_purge, url))
             show(results, f"{engine}: verify afterwards", alone(measure_verify, url))
         if only in {None, "close"}:
@@ -249,6 +249,7 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work, to see that it runs")
+    parser.add_argument("--outputs", type=int, default=1_000_000, help="outputs of --only purge")
     parser.add_argument("--only", choices=["post", "verify", "close", "purge"])
     parser.add_argument("--engine", choices=["sqlite", "postgresql"])
     options = parser.parse_args()
@@ -258,7 +259,7 @@ def main() -> None:
     )
     results: dict[str, Measured] = {}
     for engine in [options.engine] if options.engine else ["sqlite", "postgresql"]:
-        run(results, engine, options.only, 20 if options.quick else 1)
+        run(results, engine, options.only, 20 if options.quick else 1, options.outputs)
     if not options.quick:
         from benchmarks.measure import environment, save_results  # here: its torch would count in every peak
 
