@@ -43,7 +43,7 @@ from credit.valuation.hooks import GradientTap
 from credit.valuation.language_model import DTYPES, LanguageModel
 from credit.valuation.layers import LayerChoice, choose_layers
 from credit.valuation.manifest import IndexSettings
-from credit.valuation.moments import make_projections, second_moments
+from credit.valuation.moments import fit_projections, second_moments
 from credit.valuation.projection import LayerProjection
 from credit.valuation.requirements import moment_bytes
 from credit.valuation.rows import RowShares
@@ -142,7 +142,10 @@ class Bench:
     def projections(self, kind: Kind) -> dict[str, LayerProjection]:
         """Return the projections of an index, fitted to one batch if at all: their values change no cost."""
         layers = choose_layers(self.model.module, kind.settings.layers)
-        return make_projections(self.model, layers, self.windows(), kind.settings, tokens_per_batch=10**9)
+        if not kind.settings.fits_projections:
+            return fit_projections(layers, kind.settings)
+        sums = second_moments(self.model, layers, self.windows(), tokens_per_batch=10**9)
+        return fit_projections(layers, kind.settings, sums.means())
 
 
 class IndexWork:

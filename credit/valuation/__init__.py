@@ -23,8 +23,9 @@ Reading order:
 3. `layers`, `experts`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their
    gradients.
 4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
-5. `build`, `change`, `writer`, `resume_state`: an index is built, changed and resumed by one writer. `requirements`,
-   `probe`: its time, memory and disk, before it starts. `revise`: updates and withdrawals.
+5. `build`, `change`, `writer`: one writer builds and changes an index. `units`, `unit_files`: its work, cut into pure
+   functions, and their results on disk. `requirements`, `probe`: its time, memory and disk, before it starts. `revise`:
+   updates and withdrawals.
 6. `index`, `explain`: an index is opened to value outputs, and to name the examples behind one.
 7. `trainer_callback`: an index at the end of a `transformers` training.
 """

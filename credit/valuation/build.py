@@ -24,9 +24,9 @@ from credit.valuation.manifest import (
 )
 from credit.valuation.projection import PROJECTIONS
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
-from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
+from credit.valuation.unit_files import WORK_FOLDER, delete_work
 from credit.valuation.writer import IndexWriter, RunOptions
 
 LOCK_FILE = ".lock"
@@ -254,7 +254,7 @@ def _build_one(
     _prepare_folder(out)
     with _locked(out):
         if (out / MANIFEST).is_file():
-            (out / STATE_FILE).unlink(missing_ok=True)  # left by a run that was killed right after its last rename
+            delete_work(out)  # left by a run that was killed right after its last rename
             return BuildResult(_same_index(out, empty.inputs, exclude=options.exclude), existed=True)
         writer = IndexWriter(model, out, empty, _build_of(data), options)
         check_needs(writer.needs, out, device_of(model))
@@ -375,5 +375,5 @@ def _check_folder(out: Path) -> None:
     if not out.is_dir():
         raise InputError(f"{out} is a file; --out must name a folder")
     content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
-    if content - {LOCK_FILE} and not content & {MANIFEST, STATE_FILE}:
+    if content - {LOCK_FILE} and not content & {MANIFEST, WORK_FOLDER}:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")

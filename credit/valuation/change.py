@@ -16,9 +16,19 @@ from credit.errors import ValuationError
 from credit.records import PPM
 from credit.valuation.examples import Member
 from credit.valuation.manifest import IndexManifest, IndexSettings, Revision
-from credit.valuation.rows import Destinations, RowLayout, Unit, lay_out_rows
+from credit.valuation.rows import Destinations, RowLayout, Unit, join_shards, lay_out_rows
 from credit.valuation.shards import plan_shards
 from credit.valuation.task import AnyExample
+
+UNIT_EXAMPLES = 8192
+"""Most examples of a unit, unless a single row has more, or the change has more than `MOST_UNITS` such units."""
+
+MOST_UNITS = 4096
+"""Units of a large change: beyond it, units grow with the data."""
+
+SUM_BYTES = 64 * 2**10
+"""Bytes of partial sums that an example pays for: a dense Fisher makes larger units, or its files would cost more than
+the gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,8 @@ class ChangePlan:
         layout: the new rows.
         moved: (R,): the new row of each old row; -1 if everything in it leaves.
         destinations: the new rows of the changing examples, which are added there or subtracted.
-        units: the new rows by shard, with the changing examples of each.
+        units: the new rows, cut into units of shards with the changing examples of each. They follow from the data and
+            the settings alone.
     """
 
     layout: RowLayout
@@ -85,7 +96,7 @@ class ChangePlan:
     units: tuple[Unit, ...]
 
 
-def plan_change(change: Change, before: IndexManifest, folder: Path, width: int) -> ChangePlan:
+def plan_change(change: Change, before: IndexManifest, folder: Path, width: int, statistic_bytes: int) -> ChangePlan:
     """Plan a change of an index.
 
     Args:
@@ -93,6 +104,7 @@ def plan_change(change: Change, before: IndexManifest, folder: Path, width: int)
         before: manifest of the index before the change; for a build, of an empty one.
         folder: folder of the index, for messages.
         width: numbers in a row.
+        statistic_bytes: bytes of the curvature's sums.
 
     Raises:
         ValuationError: the change cannot be made exactly.
@@ -103,8 +115,11 @@ def plan_change(change: Change, before: IndexManifest, folder: Path, width: int)
         destinations = layout.destinations(len(change.members) - len(change.changing))
     else:
         destinations = _subtractions(change.changing, moved, before.settings)
+    most = max(UNIT_EXAMPLES, -(-len(change.changing) // MOST_UNITS))
     stops = [group.stop for group in layout.groups]
-    return ChangePlan(layout, moved, destinations, tuple(destinations.units(plan_shards(stops, width))))
+    cuts = plan_shards(stops, width, destinations.per_row(len(layout.counts)), most)
+    units = join_shards(destinations.shards(cuts, most), statistic_bytes // SUM_BYTES)
+    return ChangePlan(layout, moved, destinations, tuple(units))
 
 
 def _moved_rows(change: Change, layout: RowLayout, before: IndexManifest, folder: Path) -> NDArray[np.int64]:

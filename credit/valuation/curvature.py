@@ -20,7 +20,7 @@ Legend: N examples, D = S·R numbers in a layer's projected gradient, L layers o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -53,16 +53,19 @@ class Statistic(Protocol):
         """Return the sum of every layer over all added gradients."""
         ...
 
-    def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from stored sums."""
-        ...
-
 
 def make_statistic(curvature: str) -> Statistic:
     """Return the empty sum for a curvature."""
     if curvature == "none":
         return NoStatistic()
     return FisherSum() if curvature == "fisher" else SquareSum()
+
+
+def statistic_bytes(curvature: str, widths: Iterable[int]) -> int:
+    """Return the bytes of the sums for layers of D numbers in a projected gradient, in a model of at most fp32."""
+    if curvature == "none":
+        return 0
+    return 4 * sum(width**2 for width in widths) if curvature == "fisher" else 8 * sum(widths)
 
 
 class NoStatistic:
@@ -77,9 +80,6 @@ class NoStatistic:
     def sums(self) -> dict[str, Tensor]:
         """Return nothing."""
         return {}
-
-    def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Do nothing."""
 
 
 class SquareSum:
@@ -103,10 +103,6 @@ class SquareSum:
         """Return Σ G² (D,) of every layer."""
         return dict(self._sums)
 
-    def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from stored sums."""
-        self._sums = dict(sums)
-
 
 class FisherSum:
     """Sum of vec(G) vec(G)ᵀ (D, D) for each layer, by blocks of gradients, in their dtype (fp32 or fp64)."""
@@ -129,11 +125,6 @@ class FisherSum:
         """Return Σ vec(G) vec(G)ᵀ (D, D) of every layer."""
         self.flush()
         return {name: mirror(total) for name, total in self._sums.items()}
-
-    def restore(self, sums: Mapping[str, Tensor]) -> None:
-        """Continue from stored sums."""
-        self._sums = dict(sums)
-        self._blocks, self._pending = {}, 0
 
     def flush(self) -> None:
         """Multiply and add the waiting gradients."""

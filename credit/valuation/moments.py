@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.batches import (
-    Progress,
     by_window,
     is_out_of_memory,
     not_finite,
@@ -24,12 +24,11 @@ from credit.valuation.batches import (
 from credit.valuation.experts import Routing
 from credit.valuation.gradients import add_grams, mirror
 from credit.valuation.hooks import ModelTap, Sink
-from credit.valuation.layers import LayerChoice, LayerShape, experts_of, how_to_leave_out
+from credit.valuation.layers import LayerChoice, experts_of, how_to_leave_out
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import (
     LayerMoments,
     LayerProjection,
-    Ranks,
     pca_projections,
     random_projections,
     resolve_ranks,
@@ -41,42 +40,27 @@ from credit.valuation.task import AnyExample, Task, device_of
 _SQUARED_AT_ONCE = 256
 """Positions of a head's outputs: the squares of all would be one more matrix of the logits' size."""
 
+_INPUTS, _OUTPUTS, _POSITIONS = "x|", "d|", "n|"
+"""Starts of the names of stored sums: of layers' inputs, of a layer's output gradients, of its positions."""
+_JOINT = "\n"
+"""Between the names of layers that share their inputs. No module's name has a line break."""
 
-def make_projections(
-    task: Task,
-    layers: LayerChoice,
-    examples: Sequence[AnyExample],
-    settings: IndexSettings,
-    *,
-    tokens_per_batch: int | None = None,
-    exclude: bool = False,
-    progress: Progress | None = None,
+
+def fit_projections(
+    layers: LayerChoice, settings: IndexSettings, moments: Mapping[str, LayerMoments] | None = None
 ) -> dict[str, LayerProjection]:
-    """Make the projections of a model's watched layers, by a pass over a sample if the settings fit them."""
+    """Make the projections of a model's watched layers, from the moments of a sample if the settings fit them."""
     shapes, seed = layers.shapes, settings.seed
     rank = resolve_ranks(shapes, settings.rank, settings.ranks)
-    if not settings.fits_projections:
+    if moments is None:
         return random_projections(shapes, rank=rank, seed=seed)
-    moments = second_moments(
-        task,
-        layers,
-        choose_sample(examples, settings.sample),
-        tokens_per_batch=tokens_per_batch,
-        exclude=exclude,
-        progress=(lambda done, total: progress("moments", done, total)) if progress else None,
-    )
-    projections = _fit(settings, shapes, rank, moments)
+    if settings.projection == "pca":
+        projections = pca_projections(shapes, moments, rank=rank, seed=seed)
+    else:
+        projections = random_projections(shapes, rank=rank, seed=seed)
     if settings.curvature == "ekfac":
         return rotated_to_eigenbasis(projections, moments, experts_of(shapes))
     return projections
-
-
-def _fit(
-    settings: IndexSettings, shapes: tuple[LayerShape, ...], rank: Ranks, moments: Mapping[str, LayerMoments]
-) -> dict[str, LayerProjection]:
-    if settings.projection == "pca":
-        return pca_projections(shapes, moments, rank=rank, seed=settings.seed)
-    return random_projections(shapes, rank=rank, seed=settings.seed)
 
 
 def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]:
@@ -91,6 +75,16 @@ def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]
     return chosen
 
 
+def sample_units(sample: Sequence[AnyExample], least: int) -> list[list[AnyExample]]:
+    """Cut a sample into units of `least` examples or a few more, between windows."""
+    units: list[list[AnyExample]] = []
+    for window in by_window(sample):
+        if not units or len(units[-1]) >= least:
+            units.append([])
+        units[-1] += [sample[place] for place in window.places]
+    return units
+
+
 def second_moments(
     task: Task,
     layers: LayerChoice,
@@ -98,9 +92,9 @@ def second_moments(
     *,
     tokens_per_batch: int | None,
     exclude: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, LayerMoments]:
-    """Return the second moments of every layer's inputs and output gradients over a sample, without padding.
+    progress: Callable[[int], None] | None = None,
+) -> MomentSums:
+    """Return the sums of second moments of every layer's inputs and output gradients over a sample, without padding.
 
     A batch too large for memory has been summed in part, so the pass starts again with batches of half the size. It
     also starts again without excluded examples.
@@ -110,24 +104,24 @@ def second_moments(
         layers: its watched layers.
         sample: the examples.
         tokens_per_batch: padded positions in a batch, at most; None for the device's default.
-        exclude: go on without examples with non-finite inputs or gradients.
-        progress: called with the positions done and in all after every batch.
+        exclude: go on without examples with non-finite inputs or gradients. If there are no others, the sums are empty.
+        progress: called with the positions of each batch.
 
     Raises:
         ValuationError: a single example does not fit into memory, or is not finite and `exclude` is False.
     """
     longest = max((window.size for window in by_window(sample)), default=0)
     budget = tokens_in_batch(tokens_per_batch, device_of(task))
-    while True:
+    while sample:
         try:
-            moments = sum_moments(task, layers, sample, budget, progress)
-            if all(bool(side.isfinite().all()) for moment in moments.values() for side in (moment.a, moment.b)):
-                return moments
+            sums = sum_moments(task, layers, sample, budget, progress)
+            if sums.are_finite():
+                return sums
             bad = _not_finite(task, layers, sample, budget)
             if bad and not exclude:
                 raise ValuationError(f"{not_finite(sample[bad[0]], task)}, or exclude it with --non-finite exclude")
-            if not bad or len(bad) == len(sample):
-                raise ValuationError(f"no second moments of {task.location} are finite; try --dtype fp32")
+            if not bad:
+                raise ValuationError(no_moments(task))
             excluded = set(bad)
             sample = [example for position, example in enumerate(sample) if position not in excluded]
             continue
@@ -143,6 +137,12 @@ def second_moments(
                 f"{device_of(task)} ({failure}); lower --max-length, or watch fewer layers with --layers"
             )
         budget //= 2
+    return MomentSums(layers.heads)
+
+
+def no_moments(task: Task) -> str:
+    """Return the message about a sample without finite moments, with a remedy."""
+    return f"no second moments of {task.location} are finite; try --dtype fp32"
 
 
 def sum_moments(
@@ -150,25 +150,22 @@ def sum_moments(
     layers: LayerChoice,
     sample: Sequence[AnyExample],
     tokens_per_batch: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, LayerMoments]:
+    progress: Callable[[int], None] | None = None,
+) -> MomentSums:
     """Make one pass of `second_moments`, without splitting batches, excluding examples or checking the sums."""
-    sums = _MomentSums(layers.heads)
+    sums = MomentSums(layers.heads)
     windows = [window.window for window in by_window(sample)]
-    total = sum(window.size for window in windows)
-    done = 0
     with ModelTap(task.module, layers.watched, sums.observe, flat=task.flat_inputs) as tap:
         for places in plan_batches([window.size for window in windows], tokens_per_batch):
             batch = task.batch([windows[place] for place in places])
             sums.real = batch.real
             tap.run(batch.loss, batch.size)
-            done += sum(windows[place].size for place in places)
             if progress:
-                progress(done, total)
+                progress(sum(windows[place].size for place in places))
     for name in layers.watched:
         if name not in sums.b:
             raise ValuationError(f"layer {name} took no part in the loss; {how_to_leave_out(name)}")
-    return sums.means()
+    return sums
 
 
 def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], tokens_per_batch: int) -> list[int]:
@@ -195,13 +192,13 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
     return sorted(bad)
 
 
-class _MomentSums:
+class MomentSums:
     """Sums over real positions of x xᵀ and δ δᵀ, or δ² of a head, in float32 or better, with the number of positions.
 
     Layers with the same inputs share one sum.
     """
 
-    def __init__(self, heads: Collection[str]) -> None:
+    def __init__(self, heads: Collection[str] = ()) -> None:
         self.a: dict[str, Tensor] = {}
         self.b: dict[str, Tensor] = {}
         self.rows: dict[str, int] = {}
@@ -242,6 +239,35 @@ class _MomentSums:
                 sums[key] = _zeros(rows, 2) if before is None else before.clone() if key in others else before
             self.a[layer] = sums[key]
         return list(sums.values())
+
+    def are_finite(self) -> bool:
+        """Return True if no sum holds a NaN or an infinity."""
+        return all(bool(total.isfinite().all()) for total in (*self.a.values(), *self.b.values()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums as stored tensors, which can be added to those of other samples by name."""
+        shared: dict[int, list[str]] = {}
+        for layer, total in self.a.items():
+            shared.setdefault(id(total), []).append(layer)
+        inputs = {_INPUTS + _JOINT.join(names): self.a[names[0]] for names in shared.values()}
+        outputs = {_OUTPUTS + layer: total for layer, total in self.b.items()}
+        return inputs | outputs | {_POSITIONS + layer: torch.tensor([count]) for layer, count in self.rows.items()}
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Tensor]) -> Self:
+        """Return the sums in stored tensors."""
+        sums = cls()
+        for key in stored:
+            kind, names = key[: len(_INPUTS)], key[len(_INPUTS) :].split(_JOINT)
+            value = stored[key]
+            for name in names:
+                if kind == _POSITIONS:
+                    sums.rows[name] = int(value)
+                else:
+                    # A layer can have shared its inputs with others in one sample, but not in the next.
+                    own = sums.a if kind == _INPUTS else sums.b
+                    own[name] = own[name] + value if name in own else value
+        return sums
 
     def means(self) -> dict[str, LayerMoments]:
         """Turn the sums into moments, in place: they may be the largest thing in a build's memory."""

@@ -14,12 +14,13 @@ import torch
 from credit.errors import ValuationError
 from credit.storage import nearest_folder, why_disk_is_full
 from credit.valuation.batches import by_window, tokens_in_batch
-from credit.valuation.curvature import BLOCK_ROWS
+from credit.valuation.curvature import BLOCK_ROWS, statistic_bytes
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.shards import scales_of
 from credit.valuation.task import AnyExample
+from credit.valuation.unit_files import WAITING_BYTES
 
 MEMINFO = Path("/proc/meminfo")
 """Linux's report of the memory of a machine."""
@@ -88,15 +89,16 @@ class Needs:
 
 
 def build_needs(
-    examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings, shard_bytes: int
+    examples: int, rows: int, shapes: Sequence[LayerShape], settings: IndexSettings, shard_bytes: int, units: int = 1
 ) -> Needs:
-    """Add up the requirements of an index of `examples` examples in `rows` rows, from shapes alone."""
+    """Add up the requirements of an index of `examples` examples, `rows` rows and `units` units, from shapes alone."""
     ranks = resolve_ranks(shapes, settings.rank, settings.ranks)
     widths = projected_widths(ranks).values()
     gradient = sum(widths)
-    squares = sum(width**2 for width in widths) * _FLOAT_BYTES
-    statistic = {"none": 0, "fisher": squares}.get(settings.curvature, 2 * gradient * _FLOAT_BYTES)
-    factors = squares if settings.curvature == "fisher" else 0
+    statistic = statistic_bytes(settings.curvature, widths)
+    # Of one unit, its own beside those of the index. Of several, some that wait and the merged ones, old and new.
+    sums = 2 * statistic if units == 1 else 3 * statistic + min(units * statistic, WAITING_BYTES)
+    factors = statistic if settings.curvature == "fisher" else 0
     sides = sum(_side_numbers(shape, ranks) for shape in shapes) * _FLOAT_BYTES
     scales = rows * sum(map(scales_of, widths)) * _SCALE_BYTES if settings.rows_dtype == "int8" else 0
     stored = rows * gradient * _ROW_BYTES[settings.rows_dtype] + scales
@@ -105,7 +107,7 @@ def build_needs(
     factorising = factors + (_FACTORISING * max(widths) ** 2 * _FLOAT_BYTES if factors else 0)
     return Needs(
         gradient=gradient,
-        disk_bytes=stored + rows * _COUNTED_BYTES + sides + 2 * statistic + factors + examples * _LISTED_BYTES,
+        disk_bytes=stored + rows * _COUNTED_BYTES + sides + sums + factors + examples * _LISTED_BYTES,
         fitting_bytes=sides + _fitting_bytes(shapes, settings.projection) if settings.fits_projections else 0,
         filling_bytes=sides + block + min(rows * gradient * _FLOAT_BYTES, shard_bytes),
         curvature_bytes=max(statistic, factorising),

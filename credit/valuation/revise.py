@@ -44,8 +44,8 @@ from credit.valuation.manifest import (
 )
 from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
-from credit.valuation.resume_state import STATE_FILE
 from credit.valuation.task import Tagged, Task, device_of
+from credit.valuation.unit_files import delete_work
 from credit.valuation.writer import IndexWriter, RunOptions
 
 
@@ -267,8 +267,9 @@ def _clear(index: AttributionIndex, manifest: str = MANIFEST) -> None:
     for member, (_, checkpoint) in zip(members, index.further, strict=True):
         _clear(checkpoint, member.manifest)
     kept = set(index.manifest.files) | {manifest, LOCK_FILE} | {member.folder for member in members}
+    delete_work(index.folder)
     for path in index.folder.iterdir():
-        written = is_index_file(path.name) or is_left_over(path.name) or path.name in {MANIFEST, STATE_FILE}
+        written = is_index_file(path.name) or is_left_over(path.name) or path.name == MANIFEST
         if written and path.name not in kept and path.is_file():
             path.unlink()
 

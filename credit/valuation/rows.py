@@ -119,16 +119,15 @@ class PlacedShares:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class ShardRows:
     """A shard's rows, `low` to `high`, and the examples with a share in them.
 
     Attributes:
         number: number of the shard.
         low: the first row.
-        high: the last row + 1. In a last unit without rows, `low`: its examples have no share in any row, but count in
-            the curvature.
+        high: the last row + 1. Without rows, `low`: its examples have no share in any row, but count in the curvature.
         members: positions of the examples.
-        new: positions of the examples that no earlier unit has; sums that count an example once add them here.
+        new: positions of the examples that no earlier shard has; sums that count an example once add them here.
     """
 
     number: int
@@ -138,9 +137,27 @@ class Unit:
     new: list[int]
 
     @property
-    def shard(self) -> str:
+    def file(self) -> str:
         """File of the rows."""
         return f"rows-{self.number:05d}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Consecutive shards that are filled together: rows and curvature depend on the unit's examples alone."""
+
+    number: int
+    shards: tuple[ShardRows, ...]
+
+    @property
+    def members(self) -> list[int]:
+        """Positions of its examples, each once, in the order of their rows."""
+        return list(dict.fromkeys(position for shard in self.shards for position in shard.members))
+
+    @property
+    def new(self) -> list[int]:
+        """Positions of the examples that no earlier unit has."""
+        return [position for shard in self.shards for position in shard.new]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +184,25 @@ class Destinations:
         inside = (row >= low) & (row < high)
         return RowShares(of[inside], row[inside] - low, self.share[slots[inside]])
 
-    def units(self, plan: Iterable[tuple[int, int]]) -> Iterator[Unit]:
-        """Yield the unit of each shard (first row, last row + 1) in order, with its examples in the order of rows."""
+    def per_row(self, rows: int) -> NDArray[np.int64]:
+        """Return the number of shares in each of the first rows: (rows,)."""
+        return np.bincount(self.row[self.row >= 0], minlength=rows)
+
+    def only(self, examples: Sequence[int]) -> Destinations:
+        """Return the destinations of some examples, which count from 0 then."""
+        lengths = np.diff(self.first)[examples]
+        first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        slots = np.arange(first[-1]) + np.repeat(self.first[:-1][examples] - first[:-1], lengths)
+        return Destinations(first, self.row[slots], self.share[slots])
+
+    def shards(self, plan: Iterable[tuple[int, int]], most_examples: int) -> Iterator[ShardRows]:
+        """Yield the rows (first row, last row + 1) of each shard in order, with their examples in the order of rows.
+
+        Examples without a row follow, `most_examples` at a time.
+        """
         owner = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
         nowhere = np.iinfo(np.int64).max
-        # The first of its rows decides in which unit an example is new.
+        # The first of its rows decides in which shard an example is new.
         lowest = np.minimum.reduceat(np.where(self.row < 0, nowhere, self.row), self.first[:-1])
         order = np.argsort(self.row, kind="stable")
         rows, owners = self.row[order], owner[order]
@@ -179,9 +210,27 @@ class Destinations:
         for number, (low, high) in enumerate(plan, start=1):
             first, last = np.searchsorted(rows, [low, high])
             members = list(dict.fromkeys(owners[first:last].tolist()))
-            yield Unit(number - 1, low, high, members, [position for position in members if lowest[position] >= low])
-        if rest := np.flatnonzero(lowest == nowhere).tolist():
-            yield Unit(number, high, high, rest, rest)
+            new = [position for position in members if lowest[position] >= low]
+            yield ShardRows(number - 1, low, high, members, new)
+        rest: list[int] = np.flatnonzero(lowest == nowhere).tolist()
+        for at in range(0, len(rest), most_examples):
+            part = rest[at : at + most_examples]
+            yield ShardRows(number, high, high, part, part)
+            number += 1
+
+
+def join_shards(shards: Iterable[ShardRows], least_examples: int) -> Iterator[Unit]:
+    """Yield units of consecutive shards, each with `least_examples` new examples or a few more; the last with fewer."""
+    number = examples = 0
+    joined: list[ShardRows] = []
+    for shard in shards:
+        joined.append(shard)
+        examples += len(shard.new)
+        if examples >= least_examples:
+            yield Unit(number, tuple(joined))
+            number, examples, joined = number + 1, 0, []
+    if joined:
+        yield Unit(number, tuple(joined))
 
 
 @dataclass(frozen=True, slots=True)

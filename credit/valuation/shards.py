@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -130,23 +132,37 @@ def read_rows(path: Path, layers: Sequence[str], device: torch.device) -> Iterat
             yield name, rows
 
 
-def plan_shards(stops: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
+def plan_shards(
+    stops: Sequence[int], width: int, shares: NDArray[np.int64] | None = None, most_shares: int = 0
+) -> Iterator[tuple[int, int]]:
     """Yield (first row, last row + 1) of each shard.
 
     A window's examples lie all over the rows of its group, and each shard with one of them reads the window. So a shard
-    ends where a group ends, unless the group is too large for one shard.
+    ends where a group ends, unless the group is too large for one shard. Rows of a large group are folds, dealt by a
+    hash of the examples' ids: to cut it between rows is to cut it by that hash.
 
     Args:
         stops: last row + 1 of each group, in order.
         width: numbers in a row.
+        shares: number of examples to add to each row.
+        most_shares: most of them in a shard; a single row may have more.
     """
     most = max(1, SHARD_BYTES // (4 * width))
+    total = None if shares is None else np.concatenate([[0], np.cumsum(shares)])
+
+    def fits(low: int) -> int:
+        """Return the last row + 1 of the longest shard from row `low` on."""
+        if total is None:
+            return low + most
+        return min(low + most, max(low + 1, int(np.searchsorted(total, total[low] + most_shares, side="right")) - 1))
+
     low = before = 0
     for stop in stops:
-        if stop - low > most and before > low:
+        if stop > fits(low) and before > low:
             yield low, before
             low = before
-        for cut in range(low + most, stop, most):
+        while fits(low) < stop:
+            cut = fits(low)
             yield low, cut
             low = cut
         before = stop

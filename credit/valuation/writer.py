@@ -1,4 +1,4 @@
-"""The writer of attribution indexes: it sums training examples' gradients into rows, shard by shard.
+"""The writer of attribution indexes: it plans the units of a change, has them run, and merges what they leave.
 
 Every index is written as a change of the index before. A build changes an empty index, which all examples join. New
 files lie beside the old ones. They count once the manifest is written: last, in one rename.
@@ -6,24 +6,20 @@ files lie beside the old ones. They count once the manifest is written: last, in
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.records import MANIFEST
-from credit.storage import sha256_file, write_whole
-from credit.valuation import resume_state, shards
-from credit.valuation.batches import Progress, gradient_batches, not_finite, tokens_in_batch
-from credit.valuation.change import Change, plan_change
-from credit.valuation.curvature import Curvature, Weighting, make_curvature, make_statistic, weighted
+from credit.storage import canonical_json, is_left_over, make_folder, sha256_file, write_whole
+from credit.valuation import shards, unit_files
+from credit.valuation.batches import Progress, tokens_in_batch
+from credit.valuation.change import SUM_BYTES, Change, plan_change
+from credit.valuation.curvature import Curvature, make_curvature, statistic_bytes
 from credit.valuation.examples import (
     EXAMPLES_FILE,
     IndexedExample,
@@ -31,31 +27,32 @@ from credit.valuation.examples import (
     listing,
     write_listing,
 )
-from credit.valuation.gradients import Gradients, RowSums
-from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import experts_of, known_layers
-from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, MemberIndex, versioned
-from credit.valuation.moments import choose_sample, make_projections
+from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, MemberIndex, is_index_file, versioned
+from credit.valuation.moments import MomentSums, choose_sample, fit_projections, no_moments, sample_units
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
-from credit.valuation.projection import (
-    LayerProjection,
-    projected_widths,
-    projections_from_tensors,
-    projections_to_tensors,
-    resolve_ranks,
+from credit.valuation.projection import projected_widths, projections_to_tensors, resolve_ranks
+from credit.valuation.requirements import Needs, build_needs, fit_batches, moment_bytes
+from credit.valuation.rows import RowCounts, RowLayout, ShardRows, Unit
+from credit.valuation.shards import StoredTensors, encode_rows, read_rows, save_tensors
+from credit.valuation.task import Task, device_of
+from credit.valuation.unit_files import UnitFolder, UnitRecord, delete_work, is_done, work_folder
+from credit.valuation.units import (
+    FACTORS_FILE,
+    SUMS_FILE,
+    GradientJob,
+    MomentJob,
+    UnitRun,
+    UnitTask,
+    UnitTasks,
+    run_units,
 )
-from credit.valuation.requirements import Needs, build_needs, fit_batches
-from credit.valuation.resume_state import ResumeState
-from credit.valuation.rows import RowCounts, RowLayout, RowShares, Unit
-from credit.valuation.shards import (
-    StoredTensors,
-    count_rows,
-    encode_rows,
-    keep_rows,
-    read_rows,
-    save_tensors,
-)
-from credit.valuation.task import AnyExample, Task, device_of
+
+FITTING_EXAMPLES = 512
+"""Least examples in a unit of the sample to fit projections to."""
+
+_MOMENTS, _CURVATURE, _ROWS = "moments", "curvature", "gradients"
+"""Names of the passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +76,11 @@ class RunOptions:
 class IndexWriter:
     """Writer of one change of one model's index. Nobody else may change the folder meanwhile.
 
-    It goes through units of consecutive rows. A unit's examples are summed into its rows and into the curvature, and
-    its rows become a shard. Weights of RelatIF need the whole curvature first: then a first pass sums the curvature,
-    and a second one fills the rows.
+    It has units run, each a pure function with its own files: see `units`. Up to three passes go over the data: over a
+    sample, to fit the projections; over all examples, to sum the curvature, if RelatIF weighs each by it; and over all
+    examples, to fill the rows and, without RelatIF, to sum the curvature.
 
-    A build saves its resume state now and then. An interrupted change of a finished index starts again.
+    The finished units of an interrupted build stay. An interrupted change of a finished index starts again.
 
     Args:
         task: the model.
@@ -94,7 +91,7 @@ class IndexWriter:
 
     Attributes:
         plan: the new rows, and the place of everything in them.
-        state: progress so far. A build saves it as its resume state.
+        excluded: ids of the examples left out so far.
 
     Raises:
         MismatchError: the folder holds an unfinished index of other inputs.
@@ -107,21 +104,20 @@ class IndexWriter:
         self._device = device_of(task)
         self._examples = change.examples
         self._version = len(before.history) + (0 if change.is_build else 1)
-        self.state = self._first_state()
         self._layers = known_layers(task.module, before.layers)
         self._widths = projected_widths(resolve_ranks(self._layers.shapes, settings.rank, settings.ranks))
-        self.plan = plan_change(change, before, folder, sum(self._widths.values()))
-        self._projections: dict[str, LayerProjection] = {}
-        self._statistic = make_statistic(settings.curvature)
+        sums = statistic_bytes(settings.curvature, self._widths.values())
+        self.plan = plan_change(change, before, folder, sum(self._widths.values()), sums)
         self._surveys = settings.weighs_by_curvature
+        self._work = work_folder(folder, self._identity())
+        self.excluded = frozenset(change.excluded_before)
         self._curvature: Curvature | None = None
-        self._weighting = Weighting(settings.weighting)
+        self._weighed = 0
 
-    def _first_state(self) -> ResumeState:
-        if self.change.is_build:
-            return ResumeState.open(self.folder, self.before.inputs.sha256)
-        projections = self.before.files[PROJECTIONS_FILE]
-        return ResumeState(self.before.inputs.sha256, projections, excluded=self.change.excluded_before)
+    def _identity(self) -> str:
+        """Return the identity of all units: that of the inputs, and of the cuts between the units."""
+        cuts = [[[shard.low, shard.high] for shard in unit.shards] for unit in self.plan.units]
+        return hashlib.sha256(canonical_json([self.before.inputs.sha256, cuts]).encode()).hexdigest()
 
     def final_layout(self) -> RowLayout:
         """Return the rows after the change, without excluded examples.
@@ -129,9 +125,9 @@ class IndexWriter:
         Raises:
             ValuationError: all examples are excluded.
         """
-        if len(self.state.excluded) == len(self.change.members):
+        if len(self.excluded) == len(self.change.members):
             raise ValuationError(f"no training example has a finite gradient in {self.task.location}; try --dtype fp32")
-        return self.change.lay_out(self.settings.rows_per_group, frozenset(self.state.excluded))
+        return self.change.lay_out(self.settings.rows_per_group, self.excluded)
 
     # Requirements
 
@@ -139,12 +135,8 @@ class IndexWriter:
     def needs(self) -> Needs:
         """Disk and memory for the change beyond the model, from shapes alone."""
         members, rows = len(self.change.members), len(self.plan.layout.counts)
-        needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES)
-        if not self.before.statistic:
-            return needs
-        # Three sums: before the change, of the changing examples, after the change.
-        sums = 3 * (self.folder / self.before.statistic).stat().st_size
-        return replace(needs, fitting_bytes=0, curvature_bytes=max(needs.curvature_bytes, sums))
+        needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES, len(self.plan.units))
+        return needs if self.change.is_build else replace(needs, fitting_bytes=0)
 
     def probed_needs(self) -> Needs:
         """Return `needs` with the memory of a batch and the time on this machine, by a short probe.
@@ -162,7 +154,7 @@ class IndexWriter:
             self._examples,
             self.settings,
             tokens_per_batch=tokens_in_batch(options.tokens_per_batch, self._device),
-            fitted=self.state.projections is not None,
+            fitted=self._is_fitted,
         )
         needs = replace(needs, seconds=(needs.seconds or 0.0) + found.seconds(work), batch_bytes=found.batch_bytes)
         budget, needs = fit_batches(needs, self._examples, options.tokens_per_batch, self._device)
@@ -170,18 +162,24 @@ class IndexWriter:
         return needs
 
     def _work_left(self) -> WorkLeft:
-        unread = [unit for unit in self.plan.units if unit.number >= self.state.surveyed] if self._surveys else []
-        empty = [unit for unit in self.plan.units if unit.shard not in self.state.shards]
-        fits = self.settings.fits_projections and self.state.projections is None
+        unread, empty = (
+            [unit for unit in self.plan.units if not is_done(unit.number, records)]
+            for records in (self._results(_CURVATURE).records(), self._results(_ROWS).records())
+        )
+        fits = self.settings.fits_projections and not self._is_fitted
         sample = choose_sample(self._examples, self.settings.sample) if fits else []
-        rows = sum(unit.high - unit.low for unit in empty)
+        rows = sum(shard.high - shard.low for unit in empty for shard in unit.shards)
         return WorkLeft(
             fitting=sum(example.size for example in sample),
-            passes=sum(self._tokens(unit.new) for unit in unread) + sum(self._tokens(unit.members) for unit in empty),
+            passes=sum(self._tokens(unit.new) for unit in unread if self._surveys) + sum(map(self._unit_tokens, empty)),
             summed=sum(len(unit.new) for unit in (unread if self._surveys else empty)),
             weighed=sum(len(unit.members) for unit in empty) if self._surveys else 0,
             stored=sum(self._old_sizes()) or self.needs.disk_bytes * rows // len(self.plan.layout.counts),
         )
+
+    @property
+    def _is_fitted(self) -> bool:
+        return (self.folder / PROJECTIONS_FILE).is_file()
 
     def _tokens(self, positions: Sequence[int]) -> int:
         return sum(self._examples[position].size for position in positions)
@@ -205,181 +203,137 @@ class IndexWriter:
     # Passes
 
     def run(self) -> None:
-        """Go through all units, except those that the resume state covers."""
+        """Run all units, except the finished ones of an interrupted build."""
         self._open()
-        layers = self._layers.watched
-        with GradientTap(self.task.module, layers, self._projections, flat=self.task.flat_inputs) as tap:
-            if self._surveys:
-                once = [replace(unit, members=unit.new) for unit in self.plan.units]
-                self._pass(once, lambda unit: unit.number < self.state.surveyed, partial(self._survey, tap))
-                self._weigh_by_curvature()
-            self._pass(self.plan.units, lambda unit: unit.shard in self.state.shards, partial(self._fill, tap))
+        if not self._is_fitted:
+            self._fit()
+        units = self.plan.units
+        if self._surveys:
+            self._save_sums(self._pass(_CURVATURE, [_counting_once(unit) for unit in units], sums=True))
+            self._weigh_by_curvature()
+            self._filled = self._pass(_ROWS, units, sums=False)
+        else:
+            self._filled = self._pass(_ROWS, units, sums=True)
+            self._save_sums(self._filled)
 
     def _open(self) -> None:
-        """Delete leftovers of an interrupted run, restore its sums, and make or read the projections."""
-        if self.change.is_build:
-            self.state.delete_leftovers(self.folder)
-            self.state.write(self.folder)  # marks the folder as that of an unfinished index
-        if self.state.sums is not None:
-            self._statistic.restore(load_file(self.folder / self.state.sums, device=str(self._device)))
-        path = self.folder / PROJECTIONS_FILE
-        if self.state.projections is None:
-            options = self.options
-            projections = make_projections(
-                self.task,
-                self._layers,
-                self._examples,
-                self.settings,
-                tokens_per_batch=options.tokens_per_batch,
-                exclude=options.exclude,
-                progress=options.progress,
-            )
-            digest = save_tensors(path, projections_to_tensors(projections))
-            self.state = replace(self.state, projections=digest)
-            self.state.write(self.folder)
-        # Read back even if just made: rows before and after an interruption must agree to the last bit.
-        self._projections = projections_from_tensors(tuple(self._layers.watched), load_file(path))
+        """Make the folder for the units, and delete what an interrupted run has left without a record."""
+        make_folder(self._work)
+        counts = {PROJECTIONS_FILE}
+        for phase in (_MOMENTS, _CURVATURE, _ROWS):
+            records = self._results(phase).records()
+            self._results(phase).delete_leftovers(records)
+            counts.update(name for record in records for name in record.shards)
+        for path in self.folder.iterdir() if self.change.is_build else ():
+            # Only files of ours: somebody may keep notes in the folder.
+            if is_left_over(path.name) or (is_index_file(path.name) and path.name not in counts):
+                path.unlink()
 
-    def _pass(
-        self, units: Sequence[Unit], is_done: Callable[[Unit], bool], work: Callable[[Unit, int, int], ResumeState]
-    ) -> None:
-        """Do the work of every unit unless it is done. Save the state now and then, and at the end.
+    def _results(self, phase: str) -> UnitFolder:
+        return UnitFolder(self._work, phase, self.folder)
 
-        `work` gets the unit, the tokens done before it, and the tokens of all units.
-        """
-        done, total = 0, sum(self._tokens(unit.members) for unit in units)
-        last = time.monotonic()
-        for unit in units:
-            if not is_done(unit):
-                self.state = work(unit, done, total)
-                self._statistic.flush()  # at every unit, saved or not: then saving changes no bit of the sums
-                # A change that is interrupted starts again: only a build saves as it goes.
-                due = self.change.is_build and time.monotonic() - last > resume_state.SAVE_SECONDS
-                if due or unit is units[-1]:
-                    self._save(unit.number)
-                    last = time.monotonic()
-            done += self._tokens(unit.members)
+    def _fit(self) -> None:
+        """Make the projections, from the second moments of a sample if the settings fit them."""
+        path, settings = self.folder / PROJECTIONS_FILE, self.settings
+        if not settings.fits_projections:
+            save_tensors(path, projections_to_tensors(fit_projections(self._layers, settings)))
+            return
+        sample = choose_sample(self._examples, settings.sample)
+        cut = sample_units(sample, max(FITTING_EXAMPLES, moment_bytes(self._layers.shapes) // SUM_BYTES))
+        tasks = [UnitTask(number, examples) for number, examples in enumerate(cut)]
+        results = self._results(_MOMENTS)
+        records = results.records()
+        left = [task for task in tasks if not is_done(task.number, records)]
+        total = sum(task.tokens for task in tasks)
+        clock = _Clock(self.options.progress, _MOMENTS, total, total - sum(task.tokens for task in left))
+        job = MomentJob(self._unit_run(results, clock), self._layers.shapes)
+        (record,) = results.merge(_run_all(job, left, results, records))
+        sums = MomentSums.restored(results.sums(record, self._device))
+        if not sums.b:
+            raise ValuationError(no_moments(self.task))
+        save_tensors(path, projections_to_tensors(fit_projections(self._layers, settings, sums.means())))
+        results.forget(record)
 
-    def _survey(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
-        """Add a unit's examples to the curvature alone."""
-        excluded: list[str] = []
-        for _, gradients in self._gradients(tap, unit, excluded, "curvature", done, total):
-            self._statistic.add(gradients)
-        return replace(self.state, surveyed=unit.number + 1, excluded=[*self.state.excluded, *excluded])
+    def _pass(self, phase: str, units: Sequence[Unit], *, sums: bool) -> UnitRecord:
+        """Run the units of a pass over the gradients that are left; return the record of all of them, merged."""
+        results = self._results(phase)
+        records = results.records()
+        # A unit can leave out a shared example that another has used. Their sums are merged once all units agree.
+        agree = not self.options.exclude or all(len(unit.members) == len(unit.new) for unit in units)
+        left = [unit for unit in units if not is_done(unit.number, records)]
+        total = sum(map(self._unit_tokens, units))
+        while True:
+            if left:
+                clock = _Clock(self.options.progress, phase, total, total - sum(map(self._unit_tokens, left)))
+                job = GradientJob(
+                    self._unit_run(results, clock),
+                    self.folder,
+                    self.before,
+                    self.plan.moved,
+                    self._version,
+                    sums=sums,
+                    weighed_examples=self._weighed if phase == _ROWS else 0,
+                )
+                records = _run_all(job, UnitTasks(left, self._unit_task), results, records, merges=agree)
+            self.excluded |= {name for record in records for name in record.excluded}
+            left = [] if agree else self._at_odds(units, results, records)
+            if not left:
+                (record,) = results.merge(records)
+                return record
+
+    def _at_odds(self, units: Sequence[Unit], results: UnitFolder, records: list[UnitRecord]) -> list[Unit]:
+        """Return the units that have used an excluded example; take their records out of `records`."""
+        left: list[Unit] = []
+        for record in list(records):
+            own = units[record.first : record.stop]
+            ids = {self._examples[position].id for unit in own for position in unit.members}
+            if ids & self.excluded != set(record.excluded):
+                left += own
+                records.remove(record)
+                results.forget(record)
+        return left
+
+    def _unit_run(self, results: UnitFolder, clock: _Clock) -> UnitRun:
+        options = self.options
+        return UnitRun(lambda: self.task, results, options.tokens_per_batch, options.exclude, clock.advance)
+
+    def _unit_tokens(self, unit: Unit) -> int:
+        return sum(self._tokens(shard.members) for shard in unit.shards)
+
+    def _unit_task(self, unit: Unit) -> UnitTask:
+        """Return a unit as a worker gets it: its examples with their rows, and those to leave out."""
+        members = unit.members
+        place = {position: at for at, position in enumerate(members)}
+        shards_of_it = tuple(
+            replace(shard, members=[place[p] for p in shard.members], new=[place[p] for p in shard.new])
+            for shard in unit.shards
+        )
+        examples = [self._examples[position] for position in members]
+        excluded = self.excluded & {example.id for example in examples} if self.excluded else frozenset()
+        return UnitTask(unit.number, examples, shards_of_it, self.plan.destinations.only(members), excluded)
+
+    def _save_sums(self, record: UnitRecord) -> None:
+        """Write the curvature's sums after the change: those before, plus or minus those of changing examples."""
+        change = self._results(_CURVATURE if self._surveys else _ROWS).sums(record)
+        if self.before.statistic:
+            # A layer after the other: three times all sums would be more than the rest of the change.
+            before = StoredTensors(self.folder / self.before.statistic, torch.device("cpu"))
+            changed, sign = frozenset(change), self.change.sign
+            sums = {name: before[name] + sign * change[name] if name in changed else before[name] for name in before}
+        else:
+            sums = dict(change)
+        self._sums_file = versioned(SUMS_FILE, self._version)
+        self._sums_digest = save_tensors(self.folder / self._sums_file, sums)
 
     def _weigh_by_curvature(self) -> None:
         """Make the curvature from the sums of the first pass, for the weights of the second."""
-        assert self.state.sums is not None  # noqa: S101  # the pass ended with its state saved
         self.final_layout()  # refuses an index of no example
-        sums = StoredTensors(self.folder / self.state.sums, self._device)
-        examples = len(self.change.members) - len(self.state.excluded)
-        self._statistic = make_statistic("none")  # frees its memory for the factors; the sums are on disk
-        experts = experts_of(self.before.layers)
-        self._curvature = make_curvature(self.settings.curvature, sums, examples, self.settings.damping, experts)
-        self._weighting = Weighting(self.settings.weighting, self._curvature)
-
-    def _fill(self, tap: GradientTap, unit: Unit, done: int, total: int) -> ResumeState:
-        """Sum old rows and examples into a unit's rows and write them. Sum the curvature, unless a pass did before."""
-        rows = RowSums(unit.high - unit.low)
-        occupied = self._copy_rows(unit, rows)
-        total_size = 0.0
-        excluded: list[str] = []
-        new = frozenset(unit.new)
-        for positions, gradients in self._gradients(tap, unit, excluded, "gradients", done, total):
-            sizes = self._weighting.sizes(gradients)
-            shares = self.plan.destinations.of(positions, unit.low, unit.high).on(self._device, len(positions))
-            rows.add(weighted(gradients, sizes), shares)
-            # A shared example has rows in several units, but counts once in the curvature and in the sizes.
-            once = [place for place, position in enumerate(positions) if position in new]
-            total_size += 0.0 if sizes is None else float(sizes[once].sum())
-            if not self._surveys and once:
-                self._statistic.add(gradients.rows(once))
-        state = replace(self.state, sizes=self.state.sizes + total_size, excluded=[*self.state.excluded, *excluded])
-        return self._store(unit, rows.layers, occupied, state)
-
-    def _copy_rows(self, unit: Unit, rows: RowSums) -> set[int]:
-        """Add old rows to those of a unit; return their places in the unit."""
-        occupied: set[int] = set()
-        stop = 0
-        for shard in self.before.shards:
-            path = self.folder / shard
-            start, stop = stop, stop + count_rows(path, self.before.layers[0].name)
-            target = self.plan.moved[start:stop]
-            inside = np.flatnonzero((target >= unit.low) & (target < unit.high))
-            if len(inside):
-                own = target[inside] - unit.low
-                occupied.update(own.tolist())
-                shares = RowShares(inside, own, np.ones(len(inside))).on(self._device, stop - start)
-                for name, values in read_rows(path, list(self._widths), self._device):
-                    rows.add_layer(name, values, shares)
-        return occupied
-
-    def _store(self, unit: Unit, sums: Mapping[str, Tensor], occupied: set[int], state: ResumeState) -> ResumeState:
-        """Write a unit's rows, except rows of excluded examples alone. They count once the state is saved.
-
-        Args:
-            unit: the unit.
-            sums: for each layer the rows (high - low, S·R).
-            occupied: places in the unit with something of the old index.
-            state: the state with the unit's examples, but without its shard.
-        """
-        if unit.low == unit.high:
-            return state
-        joined = self.plan.destinations.of(self._included(unit, state), unit.low, unit.high).row.tolist()
-        rows = keep_rows(sums, sorted(occupied.union(joined)), unit.high - unit.low, self._widths)
-        name = versioned(unit.shard, self._version)
-        digest = save_tensors(self.folder / name, encode_rows(rows, self.settings.rows_dtype))
-        return replace(state, shards={**state.shards, name: digest})
-
-    def _gradients(
-        self, tap: GradientTap, unit: Unit, excluded: list[str], phase: str, done: int, total: int
-    ) -> Iterator[tuple[list[int], Gradients]]:
-        """Yield the gradients of a unit's examples with their positions; `excluded` takes ids of non-finite ones."""
-        positions = self._included(unit, self.state)
-        examples = [self._examples[position] for position in positions]
-        bad: list[int] = []
-        for chosen, gradients in gradient_batches(
-            self.task, tap, examples, self.options.tokens_per_batch, excluded=bad
-        ):
-            self._check([examples[place] for place in bad])
-            yield [positions[place] for place in chosen], gradients
-            done += sum(examples[place].size for place in chosen)
-            if self.options.progress:
-                self.options.progress(phase, done, total)
-        self._check([examples[place] for place in bad])
-        excluded.extend(examples[place].id for place in sorted(bad))
-
-    def _check(self, bad: Sequence[AnyExample]) -> None:
-        """Refuse examples with non-finite gradients, unless the options exclude them."""
-        if bad and not self.options.exclude:
-            raise ValuationError(f"{not_finite(bad[0], self.task)}, or exclude it with --non-finite exclude")
-
-    def _included(self, unit: Unit, state: ResumeState) -> list[int]:
-        """Return the positions of a unit's examples, without excluded ones."""
-        excluded = frozenset(state.excluded)
-        return [position for position in unit.members if self._examples[position].id not in excluded]
-
-    def _save(self, number: int) -> None:
-        """Save the curvature's sums, then the state, after unit `number`."""
-        before = self.state.sums
-        if not (self._surveys and self.state.shards):  # a second pass adds nothing to the sums
-            name = "curvature.safetensors" if self._version else f"curvature-{number:05d}.safetensors"
-            name = versioned(name, self._version)
-            save_tensors(self.folder / name, self._sums())
-            self.state = replace(self.state, sums=name)
-        if self.change.is_build:
-            self.state.write(self.folder)
-        if before is not None and before != self.state.sums:
-            (self.folder / before).unlink()
-
-    def _sums(self) -> dict[str, Tensor]:
-        """Return the curvature's sums after the change: those before, plus or minus those of changing examples."""
-        change = self._statistic.sums()
-        if not self.before.statistic:
-            return change
-        before = load_file(self.folder / self.before.statistic, device=str(self._device))
-        sign = self.change.sign
-        return {layer: total + sign * change[layer] if change else total for layer, total in before.items()}
+        self._weighed = len(self.change.members) - len(self.excluded)
+        sums = StoredTensors(self.folder / self._sums_file, self._device)
+        settings, experts = self.settings, experts_of(self.before.layers)
+        self._curvature = make_curvature(settings.curvature, sums, self._weighed, settings.damping, experts)
+        if settings.curvature == "fisher":  # the others are quick to make again from the sums
+            save_tensors(self.folder / FACTORS_FILE, self._curvature.factors)
 
     # The end
 
@@ -390,37 +344,73 @@ class IndexWriter:
             checkpoints: the indexes of further checkpoints, already written.
             manifest_file: name of the manifest.
         """
-        state, before, change = self.state, self.before, self.change
-        assert state.sums is not None  # noqa: S101  # run() ended with its state saved
-        assert state.projections is not None  # noqa: S101  # written before the first pass
+        before, change, filled = self.before, self.change, self._filled
         layout = self.final_layout()
         draft = replace(
             before,
             data_sha256=change.data_sha256,
             groups=layout.groups,
-            shards=tuple(sorted(state.shards)),
-            statistic=state.sums,
-            sizes=before.sizes + change.sign * state.sizes,
-            excluded=excluded_examples(change.members, frozenset(state.excluded)),
+            shards=tuple(sorted(filled.shards)),
+            statistic=self._sums_file,
+            sizes=before.sizes + change.sign * filled.sizes,
+            excluded=excluded_examples(change.members, self.excluded),
             checkpoints=tuple(checkpoints),
             history=before.history + (() if change.revision is None else (change.revision,)),
         )
-        self._statistic = make_statistic("none")  # frees its memory for the factors; the sums are on disk
         others = [f"{member.folder}/{member.manifest}" for member in checkpoints]
         manifest = complete_index(
             self.folder,
             draft,
             counts=layout.counts,
             listed=listing(change.members, layout),
-            written={**state.shards, PROJECTIONS_FILE: state.projections}
-            | {name: sha256_file(self.folder / name) for name in (state.sums, *others)},
+            written={**filled.shards, self._sums_file: self._sums_digest}
+            | {name: sha256_file(self.folder / name) for name in (PROJECTIONS_FILE, *others)},
             device=self._device,
             curvature=self._curvature,
             manifest_file=manifest_file,
         )
-        if self.change.is_build:
-            state.delete(self.folder)
+        delete_work(self.folder)
+        for path in self.folder.iterdir():
+            if is_left_over(path.name):  # of a worker that died
+                path.unlink()
         return manifest
+
+
+class _Clock:
+    """Tokens done in a pass, reported after every batch."""
+
+    def __init__(self, report: Progress | None, phase: str, total: int, done: int) -> None:
+        self._report, self._phase, self._total, self._done = report, phase, total, done
+
+    def advance(self, tokens: int) -> None:
+        """Count the tokens of a batch. A unit that starts again counts them once more, and never beyond the total."""
+        self._done = min(self._done + tokens, self._total)
+        if self._report:
+            self._report(self._phase, self._done, self._total)
+
+
+def _counting_once(unit: Unit) -> Unit:
+    """Return a unit without rows, with the examples that no earlier unit has."""
+    new = unit.new
+    return Unit(unit.number, (ShardRows(0, 0, 0, new, new),))
+
+
+def _run_all(
+    job: MomentJob | GradientJob,
+    tasks: Sequence[UnitTask],
+    results: UnitFolder,
+    records: Sequence[UnitRecord],
+    *,
+    merges: bool = True,
+) -> list[UnitRecord]:
+    """Run units; return the records of all units in order, those before included, and merge sums meanwhile."""
+    found = list(records)
+    for _, record in run_units(job, tasks):
+        found.append(record)
+        found.sort(key=lambda own: own.first)
+        if merges:
+            found = results.merge(found, unit_files.WAITING_BYTES)
+    return found
 
 
 def complete_index(
@@ -459,7 +449,7 @@ def complete_index(
         settings = draft.settings
         curvature = make_curvature(settings.curvature, sums, draft.examples, settings.damping, experts_of(draft.layers))
     if draft.settings.curvature == "fisher":  # the others are quick to make again from the sums
-        name = versioned("factors.safetensors", version)
+        name = versioned(FACTORS_FILE, version)
         files[name] = save_tensors(folder / name, curvature.factors)
     name = versioned(EXAMPLES_FILE, version)
     files[name] = write_listing(folder / name, listed)

@@ -221,10 +221,10 @@ def test_a_dry_run_leaves_an_unfinished_build_as_it_is(run, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", stop)
         assert run(code=EXIT_FAILED).exception is not None
-    left = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
-    assert "build.json" in left
+    left = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    assert [path for path in left if path.name == "gradients-00000-00001.json"]
     assert "would be built" in run("--dry-run").stdout
-    assert {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()} == left
+    assert {path: path.read_bytes() for path in (tmp_path / "index").rglob("*") if path.is_file()} == left
 
 
 def test_a_chat_that_the_template_refuses_is_quarantined_with_its_place_and_the_rest_is_built(run, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from credit.records import Group, LoggedOutput, TrainingRecord
-from credit.valuation import requirements, resume_state, shards
+from credit.valuation import requirements, shards, unit_files
 from credit.valuation.language_model import LanguageModel, load_model
 from tests.models import records, save_tiny_model, sentence
 
@@ -44,13 +44,13 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set how large a shard may be, in bytes of float32, and how often a build saves its state, in seconds."""
+    """Set how large a shard may be, in bytes of float32, and how many bytes of partial sums wait to be merged."""
 
-    def limit(*, shard_bytes: int | None = None, save_seconds: float | None = None) -> None:
+    def limit(*, shard_bytes: int | None = None, waiting_bytes: int | None = None) -> None:
         if shard_bytes is not None:
             monkeypatch.setattr(shards, "SHARD_BYTES", shard_bytes)
-        if save_seconds is not None:
-            monkeypatch.setattr(resume_state, "SAVE_SECONDS", save_seconds)
+        if waiting_bytes is not None:
+            monkeypatch.setattr(unit_files, "WAITING_BYTES", waiting_bytes)
 
     return limit
 

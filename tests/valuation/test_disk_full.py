@@ -54,7 +54,7 @@ def _with_room_for(largest_file: int, work: Callable[[], object]) -> str | None:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in folder.iterdir()}
+    return {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room(
     model, data, tmp_path, settings, shard_bytes, write_limits
 ):
-    write_limits(shard_bytes=shard_bytes, save_seconds=0.0)
+    write_limits(shard_bytes=shard_bytes, waiting_bytes=0)
     whole, full = tmp_path / "whole", tmp_path / "full"
     build_index(model, data, whole, settings, name="tiny")
     failed_at = set()
@@ -95,7 +95,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
 
 
 def test_what_was_finished_is_not_done_again(model, data, tmp_path, write_limits):
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     manifest = AttributionIndex.open(tmp_path / "whole").manifest

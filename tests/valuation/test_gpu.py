@@ -105,7 +105,7 @@ def test_two_builds_and_two_valuations_are_the_same_to_the_last_bit(folder, data
 
 
 def test_a_build_stopped_anywhere_continues_to_the_same_bytes(gpu, data, tmp_path, write_limits):
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     build_index(gpu, data, tmp_path / "whole", KINDS["fisher"], name="tiny")
     _, steps = stopped_often(
         lambda stop: build_index(gpu, data, tmp_path / "stopped", KINDS["fisher"], name="tiny", progress=stop), most=100

@@ -121,7 +121,7 @@ def test_lower_precision_stays_close_to_float64(model, data, outputs, tmp_path, 
 
 
 def test_a_build_stopped_anywhere_continues_to_the_same_index(model, data, outputs, tmp_path, write_limits):
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     settings = hidden_settings(rank=3, rows_per_group=4)
     build_index(model, data, tmp_path / "whole", settings, name="tiny")
     whole = AttributionIndex.open(tmp_path / "whole")
@@ -211,13 +211,40 @@ def test_a_missing_file_and_an_altered_manifest_are_named(model, data, out):
         AttributionIndex.open(out)
 
 
-@pytest.mark.parametrize("state", ["", "[]", "{}", '{"inputs_sha256": 1, "more": 2}', "[" * 100_000])
-def test_a_damaged_resume_state_is_named_and_the_build_begins_anew_only_on_request(model, data, out, state):
-    out.mkdir()
-    (out / "build.json").write_text(state)
-    with pytest.raises(MismatchError, match=r"build\.json is damaged \(.*delete .*and build again"):
-        build_index(model, data, out, hidden_settings(rank=3), name="tiny")
-    assert (out / "build.json").read_text() == state
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"first": 1, "more": 2}', "[" * 100_000, None])
+def test_a_unit_with_a_damaged_record_or_altered_sums_is_done_again(model, data, tmp_path, write_limits, damage):
+    """None alters a byte of a unit's sums; anything else takes the place of its record."""
+    write_limits(shard_bytes=1)
+    settings = hidden_settings(rank=3, rows_per_group=4)
+    whole = build_index(model, data, tmp_path / "whole", settings, name="tiny").manifest
+
+    def stop(_phase: str, done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(model, data, tmp_path / "out", settings, name="tiny", progress=stop)
+    (record,) = (tmp_path / "out" / "build").glob("*/gradients-00001-00002.json")
+    sums = record.with_suffix(".safetensors")
+    if damage is None:
+        content = sums.read_bytes()
+        sums.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        record.write_text(damage)
+    assert build_index(model, data, tmp_path / "out", settings, name="tiny").manifest == whole
+    assert not (tmp_path / "out" / "build").exists()
+
+
+def test_an_unfinished_index_of_other_inputs_is_named_and_stays(model, data, out):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(model, data, out, hidden_settings(rank=3), name="tiny", progress=stop)
+    before = sorted(out.rglob("*"))
+    with pytest.raises(MismatchError, match="holds an unfinished index of another model, other data or other settings"):
+        build_index(model, data, out, hidden_settings(rank=2), name="tiny")
+    assert sorted(out.rglob("*")) == before
 
 
 def test_a_folder_that_is_no_index_is_refused(model, data, tmp_path):

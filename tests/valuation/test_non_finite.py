@@ -77,7 +77,7 @@ def test_the_first_is_named_with_the_remedy_and_the_build_can_go_on_from_there(m
 
 @pytest.mark.parametrize("weighting", ["none", "relatif"])
 def test_a_stopped_build_knows_again_what_it_left_out(model, data, outputs, tmp_path, write_limits, weighting):
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     settings = hidden_settings(rank=3, rows_per_group=5, weighting=weighting)
     steps = 0
 

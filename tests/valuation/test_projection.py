@@ -15,7 +15,7 @@ from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import LayerShape, choose_layers
-from credit.valuation.moments import choose_sample, make_projections, second_moments
+from credit.valuation.moments import choose_sample, second_moments
 from credit.valuation.projection import (
     LayerMoments,
     orthonormal_rows,
@@ -26,6 +26,7 @@ from credit.valuation.tokens import Encoder, Window
 from tests.models import EVERY, HIDDEN, hidden_settings
 from tests.valuation import oracle
 from tests.valuation.conftest import FOLDED
+from tests.valuation.engine import fitted
 
 
 def _examples(model: LanguageModel, data: Sequence[TrainingRecord]) -> list[Window]:
@@ -76,7 +77,7 @@ def test_random_rows_are_orthonormal_and_a_function_of_their_seed(rank, width, s
 def test_moments_equal_sums_over_single_examples_without_padding(model, data):
     layers = choose_layers(model.module, EVERY)
     examples = _examples(model, data)
-    together = second_moments(model, layers, examples, tokens_per_batch=100)
+    together = second_moments(model, layers, examples, tokens_per_batch=100).means()
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers.watched}
     deltas: dict[str, list[torch.Tensor]] = {name: [] for name in layers.watched}
     handles = []
@@ -115,13 +116,9 @@ def test_pca_keeps_the_top_eigenvectors_and_all_when_the_rank_is_the_width():
 def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outputs, out, projection, rank):
     layers = choose_layers(model.module, HIDDEN)
     examples = _examples(model, data)
-    moments = second_moments(model, layers, examples, tokens_per_batch=500)
-    plain = make_projections(
-        model,
-        layers,
-        examples,
-        hidden_settings(rank=rank, projection=projection, curvature="none", sample=10_000),
-        tokens_per_batch=500,
+    moments = second_moments(model, layers, examples, tokens_per_batch=500).means()
+    plain = fitted(
+        model, layers, examples, hidden_settings(rank=rank, projection=projection, curvature="none", sample=10_000)
     )
 
     def ekfac(name: str, train: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -145,7 +142,7 @@ def test_ekfac_equals_an_explicit_kronecker_eigen_computation(model, data, outpu
 def test_dense_fisher_of_fitted_projections_equals_the_dense_definition(model, data, outputs, out):
     settings = hidden_settings(rank=3, projection="pca", sample=10_000)
     layers = choose_layers(model.module, HIDDEN)
-    projections = make_projections(model, layers, _examples(model, data), settings, tokens_per_batch=500)
+    projections = fitted(model, layers, _examples(model, data), settings)
     names = list(layers.watched)
     encoder = Encoder(model.tokenizer, model.max_length)
 

@@ -231,13 +231,13 @@ class TestPasses:
         assert self._seconds(model, data, out, settings) == total
 
     def test_what_is_done_is_not_counted_again(self, model, data, out, write_limits):
-        write_limits(shard_bytes=1, save_seconds=0.0)
+        write_limits(shard_bytes=1, waiting_bytes=0)
         settings = hidden_settings(rank=3, rows_per_group=4)
         whole = self._seconds(model, data, out, settings, stop_at=100)
         assert whole - 130 < self._seconds(model, data, out, settings, stop_at=100) < whole - 70
 
     def test_what_is_stored_is_not_counted_again(self, model, data, out, monkeypatch, write_limits):
-        write_limits(shard_bytes=1, save_seconds=0.0)
+        write_limits(shard_bytes=1, waiting_bytes=0)
         asked: list[int] = []
         monkeypatch.setattr(writer_module, "storing_seconds", lambda _folder, size, _device: asked.append(size) or 0.0)
         settings = hidden_settings(rank=3, rows_per_group=4)

@@ -183,7 +183,7 @@ def test_an_index_of_segments_equals_itself_however_it_is_sharded_or_stopped(
 ):
     settings = hidden_settings(rank=3, rows_per_group=4, example_length=LENGTH, curvature=curvature)
     build_index(model, long_data, tmp_path / "one", settings, name="tiny")
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     _, steps = stopped_often(
         lambda stop: build_index(model, long_data, tmp_path / "many", settings, name="tiny", progress=stop),
         most=60,

@@ -16,7 +16,7 @@ from credit.valuation.hooks import GradientTap
 from credit.valuation.influence import project
 from credit.valuation.language_model import load_model
 from credit.valuation.layers import choose_layers
-from credit.valuation.moments import make_projections, second_moments
+from credit.valuation.moments import second_moments
 from credit.valuation.projection import (
     LayerProjection,
     Side,
@@ -27,6 +27,7 @@ from credit.valuation.projection import (
 )
 from credit.valuation.tokens import Encoder
 from tests.models import HIDDEN, hidden_settings, save_tiny_model
+from tests.valuation.engine import fitted
 
 READERS = ("q", "k", "v")
 USES = st.lists(st.tuples(st.sampled_from(READERS), st.integers(0, 1)), min_size=1, max_size=6)
@@ -66,7 +67,7 @@ def test_moments_are_those_of_every_use_of_each_layer(plans):
     module = Plans()
     task = ModuleTask(module, lambda m, x, number: m(x, plans[int(number)]))
     samples = _samples(plans)
-    moments = second_moments(task, choose_layers(module), samples, tokens_per_batch=1)
+    moments = second_moments(task, choose_layers(module), samples, tokens_per_batch=1).means()
     seen = {name: torch.cat([x.flatten(0, 1) for x in module.seen[name]]) for name in READERS}
     for name, x in seen.items():
         torch.testing.assert_close(moments[name].a, x.mT @ x / len(x))
@@ -98,7 +99,7 @@ def test_a_llama_projects_what_several_layers_see_once(tmp_path, monkeypatch, da
     encoder = Encoder(model.tokenizer, model.max_length)
     examples = [example for record in data for example in encoder.training(record)]
     settings = hidden_settings(rank=4, projection=projection, curvature=curvature)
-    made = make_projections(model, layers, examples, settings)
+    made = fitted(model, layers, examples, settings)
     stored = projections_from_tensors(tuple(made), projections_to_tensors(made))
     seen_alike = {"q": "attention", "k": "attention", "v": "attention", "gate": "mlp", "up": "mlp"}
 

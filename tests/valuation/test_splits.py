@@ -250,7 +250,7 @@ def test_explained_from_rows_and_from_data_every_group_has_its_share(model, shar
 def test_a_build_that_is_stopped_anywhere_counts_a_shared_record_once_all_the_same(
     model, shared, tmp_path, small_shards, write_limits, name
 ):
-    write_limits(save_seconds=0.0)
+    write_limits(waiting_bytes=0)
     whole = build_index(model, shared, tmp_path / "whole", SETTINGS[name], name="tiny")
     stopped, steps = stopped_often(
         lambda stop: build_index(model, shared, tmp_path / "stopped", SETTINGS[name], name="tiny", progress=stop),

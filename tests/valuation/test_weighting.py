@@ -121,7 +121,7 @@ def test_weights_tame_an_example_that_is_out_of_scale(weighting):
 
 
 def test_two_passes_that_are_stopped_anywhere_end_with_the_same_index(model, data, tmp_path, write_limits):
-    write_limits(shard_bytes=1, save_seconds=0.0)
+    write_limits(shard_bytes=1, waiting_bytes=0)
     settings = hidden_settings(rank=3, rows_per_group=4, weighting="relatif")
     phases: list[str] = []
     whole = build_index(
