@@ -47,10 +47,14 @@ def _changed(value: object, place: tuple, to: object) -> object:
     return copy
 
 
+def spoilt(records: Sequence[object]) -> st.SearchStrategy[list[object]]:
+    """A few of some records, with hostile values in place of one to three of theirs."""
+    return _spoilt(json.loads(json.dumps(records, default=float)))
+
+
 @st.composite
-def spoilt(draw: st.DrawFn, records: Sequence[object]) -> list[object]:
-    """Records in which one to three values are hostile ones."""
-    found = json.loads(json.dumps(records, default=float))
+def _spoilt(draw: st.DrawFn, records: Sequence[object]) -> list[object]:
+    found = draw(st.lists(st.sampled_from(records), min_size=1, max_size=3))
     for _ in range(draw(st.integers(1, 3))):
         found = _changed(found, draw(st.sampled_from(list(_places(found))[1:])), draw(HOSTILE))
     return found
