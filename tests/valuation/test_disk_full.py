@@ -57,6 +57,11 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
+def _stop_after_fitting(phase: str, *_: int) -> None:
+    if phase != "moments":
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("settings", "shard_bytes"),
     [
@@ -76,6 +81,7 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
     # A file that is larger by a byte is the first to fail; with room for next to nothing, the state of the build is.
     for limit in sorted({50, *(size - 1 for size in sizes)}):
         before = AttributionIndex.open(full).manifest if (full / "manifest.json").exists() else None
+        there = _sizes(full).keys()
         said = _with_room_for(limit, lambda: build_index(model, data, full, settings, name="tiny"))
         if before:
             assert said is None
@@ -84,10 +90,16 @@ def test_a_build_that_finds_the_disk_full_says_so_and_goes_on_when_there_is_room
         assert "cannot be written: files may not be as large as that here" in said
         assert "of disk in all" in said
         assert "the build resumes" in said
-        failed_at.add(said.split(" cannot be written")[0].rpartition("/")[2])
+        failed = said.split(" cannot be written")[0].rpartition("/")[2]
+        failed_at.add(failed)
+        if failed.startswith("moments-"):
+            # They are larger than all that comes after them: fit the projections where there is room.
+            with pytest.raises(KeyboardInterrupt):
+                build_index(model, data, full, settings, name="tiny", progress=_stop_after_fitting)
+            continue
         left = _sizes(full)
         assert not [name for name in left if name.endswith(".tmp")], "what cannot be used takes up room"
-        assert max(left.values()) <= limit
+        assert max((size for name, size in left.items() if name not in there), default=0) <= limit
     assert len(failed_at) > 2, f"the disk was full only at {failed_at}"
     build_index(model, data, full, settings, name="tiny")
     assert AttributionIndex.open(full).manifest == AttributionIndex.open(whole).manifest
