@@ -129,10 +129,7 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
         yield "credit compute"
     over = next((item for item in periods if item.period.status == "open"), None)
     if over is not None and last_day(over.period.id) < now.date():
-        name = over.period.id
-        paid = over.pools or not found.outputs.get(name)  # a month without outputs closes without a pool
-        yield from (item.command for item in missing_reviews(conn, name))
-        yield f"credit close {name} --dry-run" if paid else f"credit pool add {name} AMOUNT CURRENCY"
+        yield from _steps_to_close(conn, found, over)
     for item in periods:
         name = item.period.id
         if item.payouts.get("pending"):
@@ -142,6 +139,15 @@ def _next_steps(conn: Connection, found: Status, periods: tuple[PeriodOverview, 
             yield from _exports(conn, name, retry=True)
         if item.payouts.get("exported"):
             yield f"credit pay confirm FILE, with the bank's results of {name}"
+
+
+def _steps_to_close(conn: Connection, found: Status, over: PeriodOverview) -> Iterator[str]:
+    name = over.period.id
+    if not over.pools and found.outputs.get(name):  # a month without outputs closes without a pool
+        yield f"credit pool add {name} AMOUNT CURRENCY"
+        return
+    yield from (item.command for item in missing_reviews(conn, name))
+    yield f"credit close {name} --dry-run"
 
 
 def _exports(conn: Connection, period: str, *, retry: bool) -> Iterator[str]:

@@ -301,7 +301,12 @@ def test_status_names_the_commands_that_come_next(site):
     site.run("compute")
     assert steps() == [f"credit pool add {FIRST} AMOUNT CURRENCY"]
     site.run("pool", "add", FIRST, "100", "EUR")
-    assert steps() == [f"credit close {FIRST} --dry-run"]
+    review = f"--register {site.folder / 'index'}"
+    assert steps() == [
+        f"credit overlap DATA {review}",
+        f"credit membership MODEL EARLIER DATA {review}",
+        f"credit close {FIRST} --dry-run",
+    ]
     site.close(FIRST)
     send = [f"credit export {FIRST} --out DIR", f"credit pay export {FIRST} --out FILE"]
     assert steps() == [f"credit pool add {SECOND} AMOUNT CURRENCY", *send]
