@@ -84,7 +84,7 @@ def peaks(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
             mine = max(mine, held)
             childs = max([childs, *(_status(pid, "VmHWM") for pid in others)])
             both = max(both, sum(_status(pid, "VmRSS") for pid in (str(process.pid), *others)))
-        except (OSError, StopIteration):
+        except OSError:
             pass
         time.sleep(0.05)
     return mine // 1024, childs // 1024, both // 1024
@@ -92,7 +92,8 @@ def peaks(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
 
 def _status(pid: str, name: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    # A process that has just ended has no memory to tell of.
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def main() -> None:

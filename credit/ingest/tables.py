@@ -201,6 +201,8 @@ def saved_shards(folder: Path) -> list[Path]:
 
 
 def _json_file(path: Path) -> dict[str, object]:
+    if path.stat().st_size > LINE_LIMIT:
+        raise InputError(f"{path} is longer than {LINE_LIMIT} bytes; save the data set again")
     try:
         return parse_json_object(path.read_bytes())
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Small Parquet and Arrow files that stand for much more, made by hand where no library would write them."""
+"""Small files, most of them Parquet, that stand for much more, made by hand where no library would write them."""
 
 from __future__ import annotations
 
@@ -88,6 +88,12 @@ def arrow_zeros(path: Path) -> None:
     """An Arrow stream with a batch of 100 MB, compressed."""
     text = pl.Series("text", ["x" * 100_000_000])
     text.to_frame().write_ipc_stream(path, compression="zstd", compat_level=pl.CompatLevel.oldest())
+
+
+def line(path: Path) -> None:
+    """A line of 300 MB in JSON Lines, compressed to 10 kB."""
+    packer = zstd.ZstdCompressor()
+    path.write_bytes(b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(300)), packer.flush()]))
 
 
 BOMBS: dict[str, Callable[[Path], None]] = {

@@ -39,6 +39,7 @@ EXPECTED = {
     "lying_sizes": "",
     "many_rows": DAMAGED,
     "arrow_zeros": TO_DECODE,
+    "line": "",
 }
 
 READ_ALL = """
@@ -71,6 +72,8 @@ def test_a_file_of_any_content_is_read_or_refused_within_the_limit_of_memory(tmp
     folder = tmp_path / "saved"
     parquet_bombs.save(folder, parquet_bombs.arrow_zeros)
     paths["arrow_zeros"] = folder
+    paths["line"] = tmp_path / "line.jsonl.zst"
+    parquet_bombs.line(paths["line"])
     command = [sys.executable, "-c", READ_ALL, *map(str, paths.values())]
     environment = {**os.environ, MEMORY: str(LIMIT)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
@@ -81,8 +84,8 @@ def test_a_file_of_any_content_is_read_or_refused_within_the_limit_of_memory(tmp
         if TO_DECODE in found[str(path)]:
             assert f"if the file is right, raise the limit: {MEMORY}=256" in found[str(path)]
     assert "row group 1 (1025 rows, 1.9 MiB by the footer), from row 1 " in found[str(paths["repeated_beginnings"])]
-    # What Python, polars and one piece of records take by themselves is the rest.
-    assert mine < 200
+    # What Python, polars and the longest line, or one piece of records, take by themselves is the rest.
+    assert mine < 250
     assert childs < LIMIT + 150
 
 

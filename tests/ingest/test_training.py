@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit.errors import InputError, InvalidRequestError
+from credit.ingest.lines import LINE_LIMIT
 from credit.ingest.training import TrainingReader
 from credit.ingest.training_source import TrainingSource
 from credit.records import Group, Message, Place, Quarantined, Share, TrainingRecord
@@ -264,6 +266,8 @@ def test_rows_of_a_saved_dataset_are_named_by_shard_and_row(tmp_path):
         ("folder", "not a data set saved with save_to_disk"),
         ("shard gone", "data-00000-of-00001.arrow does not exist"),
         ("shard cut", "is not a whole Arrow stream"),
+        ("end cut", "is not a whole Arrow stream: it ends without the mark of its end; save the data set again"),
+        ("long", "state.json is longer than 67108864 bytes"),
         ("state", "state.json: malformed JSON"),
         ("listing", "does not list its data files"),
         ("escape", "does not list its data files"),
@@ -279,6 +283,10 @@ def test_a_folder_that_cannot_be_used_is_an_error_that_names_it(tmp_path, damage
             shard.unlink()
         case "shard cut":
             shard.write_bytes(shard.read_bytes()[:100])
+        case "end cut":
+            shard.write_bytes(shard.read_bytes()[:-8])
+        case "long":
+            os.truncate(state, LINE_LIMIT + 1)
         case "state":
             state.write_text("{")
         case "listing":
