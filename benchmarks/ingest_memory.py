@@ -1,7 +1,8 @@
 """Peak memory of `credit ingest-outputs` on a large file: `python -m benchmarks.ingest_memory [--gigabytes 5]`.
 
 A log of made-up calls is written and ingested into a fresh SQLite ledger by the command, in a process of its own. A
-Parquet file is decoded in a child of it, whose memory counts too: once alone, and once in the sum of both.
+Parquet file is decoded in a child of it, whose memory counts too: once alone, and once in the sum of both, where pages
+that they share count once (PSS).
 """
 
 from __future__ import annotations
@@ -83,15 +84,15 @@ def peaks(process: subprocess.Popen[bytes]) -> tuple[int, int, int]:
             others = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             mine = max(mine, held)
             childs = max([childs, *(_status(pid, "VmHWM") for pid in others)])
-            both = max(both, sum(_status(pid, "VmRSS") for pid in (str(process.pid), *others)))
+            both = max(both, sum(_status(pid, "Pss", "smaps_rollup") for pid in (str(process.pid), *others)))
         except OSError:
             pass
         time.sleep(0.05)
     return mine // 1024, childs // 1024, both // 1024
 
 
-def _status(pid: str, name: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+def _status(pid: str, name: str, file: str = "status") -> int:
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     # A process that has just ended has no memory to tell of.
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 

@@ -36,7 +36,7 @@ SLICE_SECONDS = 600
 EXPANSION = 1000
 """Most bytes that records may take in memory for each byte of their file, once they are beyond the limit of memory."""
 
-_DECODED, _SENT = 32 * MIB, 8 * MIB
+_DECODED, _SENT = 16 * MIB, 4 * MIB
 """Bytes of records that are decoded at a time, and sent at a time."""
 _MOST_ROWS, _FIRST_ROWS = 65_536, 1024
 _ROW, _CELL = 512, 64
