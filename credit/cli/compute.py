@@ -78,7 +78,8 @@ def compute(
     a day (--repeats 1), or has beyond a day's limit (--user-cap 1000).
 
     One worker uses all cores by itself, or one GPU. More are worth it on several GPUs, on machines with many cores, and
-    in a cluster. The numbers are the same. Workers only value; this process alone writes to the ledger.
+    in a cluster. The numbers are the same, to the byte with as many threads in each worker (OMP_NUM_THREADS). Workers
+    only value; this process alone writes to the ledger.
 
     \b
     Example: credit compute
