@@ -313,4 +313,5 @@ def _gradients(
     """Return the gradients of a batch's examples, in the order of its windows."""
     made = task.batch([window.window for window in batch])
     cut = make_cut(batch, examples, device_of(task))
-    return Gradients.of({name: rows.flatten(1) for name, rows in tap.collect(made.loss, made.size, cut).items()})
+    found = tap.collect(made.loss, made.size, cut, made.positions)
+    return Gradients.of({name: rows.flatten(1) for name, rows in found.items()})

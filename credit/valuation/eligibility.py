@@ -6,7 +6,7 @@ a layer passes no gradient, every number would be computed all the same, and wro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
+from credit.valuation.experts import expert_parts
 from credit.valuation.layers import layer_shape
 from credit.valuation.placement import main_device
 
@@ -32,6 +33,9 @@ _NOISE = 8
 
 _QUANTISED = ("qweight", "scales", "weight_scale")
 """Attributes of quantised layers that are no `nn.Linear`, as those of GPTQ."""
+
+_SAME = 0.1
+"""Most by which the inputs of one token may move, relative to the largest: those of two tokens differ by far more."""
 
 _NAMED = 3
 
@@ -98,7 +102,7 @@ def check_model(folder: object, module: nn.Module, dtype: torch.dtype) -> None:
     other = ids.clone()
     other[-1] = vocabulary - 1
     try:
-        with _observed(folder, module):
+        with _observed(folder, module), _in_order(folder, module):
             first, second = _logits(module, ids, other)
             alone, _ = _logits(module, ids, ids)
     except (RuntimeError, NotImplementedError):
@@ -117,6 +121,38 @@ def check_model(folder: object, module: nn.Module, dtype: torch.dtype) -> None:
 def _logits(module: nn.Module, *texts: Tensor) -> Tensor:
     logits: Tensor = module(input_ids=torch.stack(texts), use_cache=False).logits
     return logits.detach().double()
+
+
+@contextmanager
+def _in_order(folder: object, module: nn.Module) -> Iterator[None]:
+    """Context that checks layers with the tokens of both texts in one row: first those of one, then of the other.
+
+    The texts differ in the last token alone, so all others of both have the same inputs.
+    """
+
+    def check(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def compare(_part: nn.Module, args: tuple[Any, ...]) -> None:
+            x = args[0] if args else None
+            if not isinstance(x, Tensor) or x.dim() != 2 or len(x) != 2 * _TOKENS or not x.is_floating_point():
+                return
+            one, other = x.detach().float().view(2, _TOKENS, -1)[:, :-1]
+            if float((one - other).abs().max()) > _SAME * float(one.abs().max()):
+                raise ValuationError(
+                    f"{folder} mixes the tokens of its texts in the layer {name}: nothing tells whose they are; {SEAM}"
+                )
+
+        return compare
+
+    handles = [
+        part.register_forward_pre_hook(check(name))
+        for name, part in module.named_modules()
+        if layer_shape(name, part) or expert_parts(part)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -93,6 +93,7 @@ class ModelTap:
         self._flags: list[tuple[nn.Module, str, bool]] = []
         self._modes: list[tuple[nn.Module, bool]] = []
         self._batch = 0
+        self._positions: int | None = None
         self._inputs: Tensor | None = None
         self._routing: Routing | None = None
         self._uses: list[_Use] = []
@@ -126,17 +127,19 @@ class ModelTap:
     ) -> None:
         self._restore()
 
-    def run(self, loss: Callable[[], Tensor], batch_size: int) -> None:
+    def run(self, loss: Callable[[], Tensor], batch_size: int, positions: int | None = None) -> None:
         """Run one forward and one activation-only backward pass.
 
         Args:
             loss: runs the model on a batch and returns the sum over its windows of their losses (nats).
             batch_size: number of windows N in the batch.
+            positions: positions T of a window. A sequence model's layer may then see all tokens in one row, (N·T, I),
+                as inside a mixture of experts: window by window, which `eligibility` checks.
 
         Raises:
             ValuationError: the inputs of a watched layer are not one row of positions for each window.
         """
-        self._batch = batch_size
+        self._batch, self._positions = batch_size, positions
         try:
             with torch.enable_grad():
                 with self.offloaded.saving():
@@ -169,7 +172,7 @@ class ModelTap:
         self._inputs, self._routing, self._uses = None, None, []
         if inputs is None:
             return
-        inputs = inputs.detach() if routing else _by_position(inputs.detach())
+        inputs = inputs.detach() if routing else self._by_position(inputs.detach())
         sinks = self._observe([use.layer for use in uses], inputs, routing)
         for use, sink in zip(uses, sinks, strict=True):
             use.sink = sink
@@ -182,8 +185,7 @@ class ModelTap:
             # A linear layer takes one input, by place or by name. It may come from the device of the layer before.
             x = [*args, *named.values()][0].to(y.device)
             routing = self._routing_of(*args[1:]) if isinstance(module, ExpertLinear) else None
-            apart = x.dim() >= self._least_dimensions and x.shape[0] == self._batch
-            if not (routing or apart):
+            if not (routing or self._tells_apart(x)):
                 raise ValuationError(
                     f"layer {name} sees inputs of shape {tuple(x.shape)}, not ({self._batch}, tokens, width): "
                     f"its examples cannot be told apart; {how_to_leave_out(name)}"
@@ -195,12 +197,22 @@ class ModelTap:
                 assert use.sink is not None  # noqa: S101  # all uses have been observed
                 if self._scale != 1:
                     dy = dy.float() / self._scale
-                use.sink(dy if routing else _by_position(dy))
+                use.sink(dy if routing else self._by_position(dy))
 
             tapped: Tensor = _Tap.apply(y, self._anchor, backward)  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
             return tapped
 
         return hook
+
+    def _tells_apart(self, x: Tensor) -> bool:
+        """Return True for inputs (N, T, I) or with more positions, or all tokens of the batch in one row."""
+        if x.dim() >= self._least_dimensions and x.shape[0] == self._batch:
+            return True
+        return x.dim() == 2 < self._least_dimensions and x.shape[0] == self._batch * (self._positions or 0)
+
+    def _by_position(self, values: Tensor) -> Tensor:
+        """Return values with one dimension of positions: (N, I), (N·T, I) or (N, ..., I) -> (N, T, I)."""
+        return values.reshape(self._batch, -1, values.shape[-1])
 
     def _routing_of(self, tokens: Tensor, all_tokens: int) -> Routing | None:
         """Return the places of an expert's tokens; None unless its block has those of a batch window by window."""
@@ -217,11 +229,6 @@ class ModelTap:
         for module, mode in self._modes:
             module.training = mode
         self._flags, self._modes = [], []
-
-
-def _by_position(values: Tensor) -> Tensor:
-    """Return values with one dimension of positions: (N, I) or (N, ..., I) -> (N, T, I)."""
-    return values.unsqueeze(1) if values.dim() == 2 else values.flatten(1, -2)
 
 
 def _dtype_of(module: nn.Module, model: nn.Module) -> torch.dtype:
@@ -253,20 +260,27 @@ class GradientTap(ModelTap):
         self._sums: dict[str, Tensor] = {}
         self._cut: WindowCut | None = None
 
-    def collect(self, loss: Callable[[], Tensor], batch_size: int, cut: WindowCut | None = None) -> dict[str, Tensor]:
+    def collect(
+        self,
+        loss: Callable[[], Tensor],
+        batch_size: int,
+        cut: WindowCut | None = None,
+        positions: int | None = None,
+    ) -> dict[str, Tensor]:
         """Return the gradients (M, S, R) of each example's loss in the projected weights of every watched layer.
 
         Args:
             loss: runs the model on a batch and returns the sum over its windows of their losses (nats).
             batch_size: number of windows N in the batch.
             cut: the examples of the windows; without it each window is one, M = N.
+            positions: see `run`.
 
         Raises:
             ValuationError: a watched layer took no part in the loss, or its examples cannot be told apart.
         """
         self._cut = cut
         try:
-            self.run(loss, batch_size)
+            self.run(loss, batch_size, positions)
             sums = self._sums
         finally:
             self._sums = {}  # a failed pass leaves nothing for the next

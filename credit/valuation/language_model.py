@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
+from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
 from credit.errors import CreditError, InputError, ValuationError
-from credit.storage import canonical_json, sha256_file
+from credit.storage import canonical_json, parse_object, sha256_file
 from credit.valuation.batches import PaddedBatch, make_batch
 from credit.valuation.eligibility import check_adapter_weights, check_model, check_weights
 from credit.valuation.losses import sequence_losses
-from credit.valuation.model_folder import ADAPTER_WEIGHTS, TOKENIZER_FILES, adapter_base, check_folder
+from credit.valuation.model_folder import ADAPTER_WEIGHTS, TOKENIZER_FILES, adapter_base, check_folder, quantisation
 from credit.valuation.placement import Placement, disjoint_parts, main_device, offload_folder, read_placement
 from credit.valuation.task import LossBatch
 from credit.valuation.tokens import TEMPLATE_DATE, Encoder, Window
@@ -33,6 +34,10 @@ _NO_LIMIT = 10**9
 _LONGEST_REASON = 600
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+
+
+_UNPACKED: dict[str | None, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
+"""Quantisations read as the numbers that they stand for: transformers would run them by kernels from a hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +283,7 @@ def _load_base(
         offload_folder=folder,
         # Given in any case: a folder may ask for a kernel from a hub. torch's kernel for all experts knows no float64.
         experts_implementation="eager" if dtype == torch.float64 else None,
+        quantization_config=_unpacking(base),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -287,6 +293,12 @@ def _load_base(
     module, report = loaded
     check_weights(base, module, report["missing_keys"], report["unexpected_keys"])
     return module
+
+
+def _unpacking(base: Path) -> Any:
+    """Return the configuration that unpacks a model at loading, if it is packed for kernels from a hub; else None."""
+    method = quantisation(parse_object((base / "config.json").read_bytes()))
+    return _UNPACKED[method](dequantize=True) if method in _UNPACKED else None
 
 
 def _adapted(module: nn.Module, path: Path, dtype: torch.dtype) -> nn.Module:

@@ -6,7 +6,7 @@ Hugging Face cache may link to the blobs of its cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ TOKENIZER_FILES = (
 
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Implementations of attention that are part of transformers and torch. Others are downloaded, and run as they are."""
+
+_KERNELS_FROM_HUB = frozenset({"eetq", "fbgemm_fp8", "metal", "nvfp4"})
+"""Quantisations with kernels that are downloaded, and run as they are."""
 
 _CONFIG, _ADAPTER, _WEIGHTS_INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
 
@@ -95,12 +98,24 @@ def _check_config(path: Path) -> None:
     config = _read_object(path)
     if "transformers_weights" in config:
         raise ValuationError(f"{path} names its weights (transformers_weights); save the model with save_pretrained()")
+    if (method := quantisation(config)) in _KERNELS_FROM_HUB:
+        raise ValuationError(
+            f"{path} says that the model is quantised by {method}, whose code is not part of transformers; give it as "
+            "model.dequantize() and save_pretrained() leave it"
+        )
     for name in _attentions(config):
         if name not in ATTENTIONS:
             raise ValuationError(
                 f"{path} asks for the attention {name!r}, whose code is not part of transformers; take it out, or "
                 f"write one of {', '.join(ATTENTIONS)}"
             )
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """Return the method by which a configuration says that its model is quantised."""
+    found = config.get("quantization_config")
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    return method if isinstance(method, str) else None
 
 
 def _attentions(value: object) -> Iterator[object]:

@@ -159,7 +159,7 @@ def sum_moments(
         for places in plan_batches([window.size for window in windows], tokens_per_batch):
             batch = task.batch([windows[place] for place in places])
             sums.real = batch.real
-            tap.run(batch.loss, batch.size)
+            tap.run(batch.loss, batch.size, batch.positions)
             if progress:
                 progress(sum(windows[place].size for place in places))
     for name in layers.watched:
@@ -185,7 +185,7 @@ def _not_finite(task: Task, layers: LayerChoice, sample: Sequence[AnyExample], t
         for places in plan_batches([window.size for window in windows], tokens_per_batch):
             batch = task.batch([windows[place].window for place in places])
             totals.clear()
-            tap.run(batch.loss, batch.size)
+            tap.run(batch.loss, batch.size, batch.positions)
             finite = torch.stack(totals).isfinite().all(0).tolist()
             for place, good in zip(places, finite, strict=True):
                 bad += [] if good else windows[place].places

@@ -134,7 +134,7 @@ def probe(
                 with counting or nullcontext():
                     return made.loss()
 
-            tap.collect(loss, made.size, make_cut(batch, examples, device))
+            tap.collect(loss, made.size, make_cut(batch, examples, device), made.positions)
 
         saved = _SavedBytes(task, tap.offloaded)
         gradients(typical[:1], saved)

@@ -82,6 +82,11 @@ class LossBatch:
     loss: Callable[[], Tensor]
     real: Tensor | None = None
 
+    @property
+    def positions(self) -> int | None:
+        """Positions T of a window, padding included; None if the batch does not tell."""
+        return None if self.real is None else self.real.shape[1]
+
 
 class Task(Protocol):
     """A model and its loss, as the engine sees them.

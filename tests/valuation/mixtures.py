@@ -36,10 +36,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_mixture(folder: Path, family: str) -> Path:
+def save_mixture(folder: Path, family: str, **changes: object) -> Path:
     """Save a model of a family, with six experts in each block."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **(COMMON | FAMILIES[family]))
+    config = AutoConfig.for_model(family, **(COMMON | FAMILIES[family] | changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -86,6 +89,29 @@ def test_an_adapter_of_a_classifier_is_refused(tmp_path):
         load_model(tmp_path / "adapter", device="cpu")
 
 
+class InOneRow(nn.Module):
+    """A model whose head sees all tokens of a batch in one row: window by window, or the first of each window first."""
+
+    def __init__(self, *, by_window: bool) -> None:
+        super().__init__()
+        self.embeddings, self.head = nn.Embedding(320, 8), nn.Linear(8, 320)
+        self.by_window = by_window
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def forward(self, input_ids: torch.Tensor, **_kwargs: object) -> SimpleNamespace:
+        x = self.embeddings(input_ids if self.by_window else input_ids.mT)
+        y = self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return SimpleNamespace(logits=y if self.by_window else y.transpose(0, 1))
+
+
+def test_tokens_in_one_row_must_lie_window_by_window():
+    check_model("model", InOneRow(by_window=True), torch.float32)
+    with pytest.raises(ValuationError, match="mixes the tokens of its texts in the layer head"):
+        check_model("model", InOneRow(by_window=False), torch.float32)
+
+
 class Int8Linear(nn.Linear):
     """A linear layer as quantisation leaves it: integers and a scale, multiplied out in the inputs' dtype."""
 
@@ -148,6 +174,25 @@ def test_a_model_quantised_by_torch_is_refused(tmp_path):
     quantised = torch.ao.quantization.quantize_dynamic(model.module, {nn.Linear}, dtype=torch.qint8)
     with pytest.raises(ValuationError, match=r"is quantised, and its layer .* passes no gradient"):
         check_model("model", quantised, torch.float32)
+
+
+def test_a_model_in_float8_is_read_as_the_numbers_that_it_stands_for(tmp_path):
+    """As DeepSeek-V3 is published: transformers would run it by kernels from a hub."""
+    folder = save_tiny_model(tmp_path / "model")
+    config, file = folder / "config.json", folder / "model.safetensors"
+    weights, numbers = load_file(file), {}
+    for name in [name for name in weights if name.endswith("_proj.weight")]:
+        scale = weights[name].abs().max() / 448
+        weights[name] = (weights[name] / scale).to(torch.float8_e4m3fn)
+        weights[f"{name}_scale_inv"] = scale.view(1, 1)
+        numbers[name] = weights[name].float() * scale
+    save_file(weights, file, metadata={"format": "pt"})
+    packed = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": packed}))
+    model = load_model(folder, dtype="fp32", device="cpu")
+    assert len(numbers) == 14
+    for name, expected in numbers.items():
+        torch.testing.assert_close(model.module.get_parameter(name).float(), expected, rtol=2**-8, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

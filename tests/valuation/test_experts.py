@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -26,6 +27,8 @@ from tests.valuation.engine import example_gradients
 from tests.valuation.mixtures import COMMON, FAMILIES, save_mixture
 
 EXPERTS = ("*.experts.*",)
+MXFP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
+"""Numbers of the 16 codes of MXFP4."""
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +153,40 @@ def test_a_folder_does_not_choose_the_code_that_runs_its_experts(tmp_path):
     result = build_index(model, records({FOLDED: 2}), tmp_path / "index", IndexSettings(rank=2), name="tiny")
     assert [layer.name for layer in result.manifest.layers] == ["lm_head"]
     assert "is_expert" not in result.manifest.to_json(), "an index without experts keeps the fingerprint it had"
+
+
+def test_experts_packed_in_4_bits_are_read_as_the_numbers_that_they_stand_for(tmp_path):
+    """As gpt-oss is published, in MXFP4: transformers would run them by kernels from a hub."""
+    folder = save_mixture(tmp_path, "gpt_oss", hidden_size=32, intermediate_size=32)
+    config, file = folder / "config.json", folder / "model.safetensors"
+    weights, numbers = load_file(file), {}
+    for name in [name for name in weights if name.endswith("_proj") and "experts" in name]:
+        experts, wide, high = weights[name].shape
+        codes = torch.randint(0, 16, (experts, high, wide // 32, 32), dtype=torch.uint8)
+        scales = torch.randint(124, 128, (experts, high, wide // 32), dtype=torch.uint8)
+        weights[f"{name}_blocks"] = codes[..., 0::2] | codes[..., 1::2] << 4
+        weights[f"{name}_scales"] = scales
+        values = MXFP4[codes.long()] * torch.exp2(scales.double() - 127)[..., None]
+        numbers[name] = values.flatten(2).mT
+        del weights[name]
+    save_file(weights, file, metadata={"format": "pt"})
+    packed = {"quant_method": "mxfp4", "modules_to_not_convert": []}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": packed}))
+    model = load_model(folder, dtype="fp32", device="cpu")
+    layers = choose_layers(model.module, EXPERTS)
+    assert len(layers.watched) == 24
+    for name, layer in layers.watched.items():
+        fused = numbers[".".join(name.rsplit(f".{layer.number}.", 1))]
+        assert torch.equal(layer.weight, fused[layer.number].mT.float()), name
+
+
+@pytest.mark.parametrize("method", ["eetq", "nvfp4"])
+def test_a_quantisation_by_kernels_from_a_hub_is_refused(tmp_path, method):
+    config = save_mixture(tmp_path, "mixtral") / "config.json"
+    said = {"quantization_config": {"quant_method": method}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | said))
+    with pytest.raises(ValuationError, match=f"quantised by {method}, whose code is not part of transformers"):
+        load_model(tmp_path, device="cpu")
 
 
 def test_experts_with_a_computation_of_their_own_are_no_linear_layers(tmp_path):

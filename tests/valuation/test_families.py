@@ -48,7 +48,11 @@ FAMILIES = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
     "falcon": {},  # adds to the output of a layer in place
     "mixtral": {"num_key_value_heads": 1, "num_local_experts": 4, "num_experts_per_tok": 2},
+    # Its shared expert, with a gate, sees all tokens of a batch in one row.
+    "qwen2_moe": {"num_key_value_heads": 1, "num_experts": 4, "shared_expert_intermediate_size": 12},
 }
+MIXTURES = {"mixtral", "qwen2_moe"}
+"""Their experts themselves are in test_experts.py."""
 
 
 def _save(folder: Path, family: str, extra: Mapping[str, object]) -> LanguageModel:
@@ -65,7 +69,7 @@ def _save(folder: Path, family: str, extra: Mapping[str, object]) -> LanguageMod
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_of_every_family_equal_autograds(tmp_path, family):
     model = _save(tmp_path, family, FAMILIES[family])
-    layers = choose_layers(model.module, (*EVERY, "!*.experts.*") if family == "mixtral" else EVERY)
+    layers = choose_layers(model.module, (*EVERY, "!*.experts.*") if family in MIXTURES else EVERY)
     assert len(layers.watched) >= 9, f"{family}: {list(layers.watched)}"
     assert list(choose_layers(model.module).watched) == list(layers.heads), "the head is what is watched by default"
     projections = random_projections(layers.shapes, rank=3, seed=1)
