@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from credit.errors import ValuationError
-from credit.valuation.experts import expert_parts
-from credit.valuation.layers import layer_shape
+from credit.valuation.layers import layer_shape, linear_layers_and_blocks
 from credit.valuation.placement import main_device
 
 SEAM = "value it through the Python seam, credit.valuation.ModuleTask, with the loss that it was trained with"
@@ -143,11 +142,7 @@ def _in_order(folder: object, module: nn.Module) -> Iterator[None]:
 
         return compare
 
-    handles = [
-        part.register_forward_pre_hook(check(name))
-        for name, part in module.named_modules()
-        if layer_shape(name, part) or expert_parts(part)
-    ]
+    handles = [part.register_forward_pre_hook(check(name)) for name, part in linear_layers_and_blocks(module).items()]
     try:
         yield
     finally:

@@ -81,12 +81,16 @@ def expert_parts(module: nn.Module) -> tuple[str, ...]:
     return parts if whole else ()
 
 
-def expert_layers(block: nn.Module) -> Iterator[tuple[str, ExpertLinear]]:
-    """Yield the layers of a block's experts, with their names inside the block: `3.down_proj`."""
+def expert_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a model's blocks of experts by name."""
+    return {name: module for name, module in model.named_modules() if expert_parts(module)}
+
+
+def expert_layers(name: str, block: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a block's experts by their names in the model: the block's, then `3.down_proj`."""
     parts = expert_parts(block)
-    for number in range(len(getattr(block, parts[0])) if parts else 0):
-        for part in parts:
-            yield f"{number}.{part}", ExpertLinear(block, part, number)
+    numbers = range(len(getattr(block, parts[0])))
+    return {f"{name}.{number}.{part}": ExpertLinear(block, part, number) for number in numbers for part in parts}
 
 
 @contextmanager

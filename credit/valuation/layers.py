@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from credit.errors import ValuationError
-from credit.valuation.experts import ExpertLinear, expert_layers, expert_parts
+from credit.valuation.experts import ExpertLinear, expert_blocks, expert_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,16 @@ def known_layers(model: nn.Module, shapes: Sequence[LayerShape]) -> LayerChoice:
 def _linear_modules(model: nn.Module, replaced: Collection[str]) -> dict[str, nn.Module]:
     """Return all linear layers by name, in the order of the model's modules; those of experts as `ExpertLinear`."""
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in linear_layers_and_blocks(model).items():
         if name not in replaced:
-            found |= {f"{name}.{inside}": layer for inside, layer in expert_layers(module)}
-            if layer_shape(name, module):
-                found[name] = module
+            found |= {name: module} if layer_shape(name, module) else expert_layers(name, module)
     return found
+
+
+def linear_layers_and_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a model's linear layers and blocks of experts by name, in the order of its modules."""
+    blocks = expert_blocks(model)
+    return {name: module for name, module in model.named_modules() if name in blocks or layer_shape(name, module)}
 
 
 def _heads(model: nn.Module, linear: Mapping[str, LayerShape]) -> list[str]:
@@ -173,12 +177,13 @@ def _skipped(
         if isinstance(module, ExpertLinear):
             of_experts[id(module.block)] += module.in_features * module.out_features
     skipped = []
+    linear = linear_layers_and_blocks(model)
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if identity(p) not in counted]
         size = sum(p.numel() for p in own) - of_experts[id(module)]
         if size and name not in watched:
             reason = f"{type(module).__name__} is not a linear layer"
-            if layer_shape(name, module) or expert_parts(module):
+            if name in linear:
                 reason = "not the output head (--layers '*' watches all)" if by_default else "left out by --layers"
             if name in replaced:
                 reason = "an adapter has put another in its place"
