@@ -223,7 +223,7 @@ def render(ledger: Ledger, books: Path, target: Path, scratch: Path) -> None:
     """Write the reports of the month, and one provider's export."""
     with ledger.read() as conn:
         frames = {by: attribution(conn, books, PERIOD, by) for by in ("provider", "collection", "day", "output")}
-        page = attribution_page(conn, books, PERIOD)
+        page = attribution_page(conn, books, PERIOD, "collection")
         paid = payouts(conn, PERIOD)
     files = {f"attribution-by-{by}.csv": to_csv(frame) for by, frame in frames.items()}
     files["attribution-by-provider.json"] = to_json(frames["provider"])

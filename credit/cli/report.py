@@ -84,9 +84,11 @@ def attribution(
     """Show the earners of the credits of PERIOD (YYYY-MM).
 
     Influence, support and effect are in nats. CSV and JSON give credits in micro-credits: 1000000 is one credit.
+    A page by output lists the 200 with most credits; CSV and JSON have all.
 
     \b
     Example: credit report attribution 2026-10 --by output --format csv --out october.csv
+             credit report attribution 2026-10 --by collection --format html --out october.html
     """
     from credit.reporting.frames import attribution as frame
     from credit.reporting.pages import attribution_page
@@ -94,7 +96,7 @@ def attribution(
 
     with workspace.open() as ledger, ledger.read() as conn:
         if form == "html":
-            text = attribution_page(conn, workspace.books, period)
+            text = attribution_page(conn, workspace.books, period, by)
         else:
             text = render(frame(conn, workspace.books, period, by), form, width=table_width(out))
     deliver(text, out)

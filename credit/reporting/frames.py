@@ -48,6 +48,17 @@ _KEYS: dict[By, Key] = {"provider": BY_PROVIDER, "collection": BY_COLLECTION, "d
 OUTPUT_COLUMNS = ("output_id", "provider", "collection", *MEASURES, "credit_micro")
 """Columns of the attribution by output. `output_id` is the output's name in the log."""
 
+HEAVIEST_SCHEMA = {
+    "output_id": pl.String(),
+    "day": pl.String(),
+    "credit_micro": pl.Int64(),
+    "groups": pl.Int64(),
+    "provider": pl.String(),
+    "collection": pl.String(),
+    "group_micro": pl.Int64(),
+}
+"""Columns of `heaviest_outputs`."""
+
 MONEY_COLUMNS = tuple(line.name for line in STATEMENT_LINES)
 """Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of a statement."""
 
@@ -224,6 +235,28 @@ def _by_output(conn: Connection, books_folder: Path, period: str) -> pl.DataFram
         texts = dict.fromkeys(OUTPUT_COLUMNS[:3], pl.String())
         return pl.DataFrame(schema={**texts, **dict.fromkeys(MEASURES, pl.Float64()), "credit_micro": pl.Int64()})
     return pl.concat(parts).sort("output_id", "provider", "collection", maintain_order=True)
+
+
+def heaviest_outputs(conn: Connection, books_folder: Path, period: str, most: int) -> pl.DataFrame:
+    """Return the outputs of a period that distributed most credits, at most so many, the heaviest first.
+
+    Columns: `output_id` (the name in the log), `day`, `credit_micro`, `groups` (the number with credit), and of the
+    group with most of it `provider`, `collection` and `group_micro`. Only one book is in memory at a time.
+
+    Raises:
+        LedgerError, IntegrityError: as `attribution`.
+    """
+    credit, order = pl.col("credit_micro"), ["credit_micro", "provider", "collection"]
+    first = [pl.col(name).first() for name in ("provider", "collection")]
+    found = pl.DataFrame(schema=HEAVIEST_SCHEMA)
+    for rows in scores(conn, books_folder, period):
+        grouped = rows.sort(order, descending=[True, False, False]).group_by("name", "day", maintain_order=True)
+        sums = grouped.agg(
+            credit.sum(), (credit > 0).sum().cast(pl.Int64).alias("groups"), *first, credit.first().alias("group_micro")
+        )
+        found = pl.concat([found, sums.rename({"name": "output_id"})])
+        found = found.sort(["credit_micro", "output_id"], descending=[True, False]).head(most)
+    return found
 
 
 def _add_rows(sums: dict[tuple[str, ...], _Sum], key: Key, rows: pl.DataFrame) -> None:

@@ -15,7 +15,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from sqlalchemy import Connection
@@ -32,7 +32,16 @@ from credit.ledger.statements import Statement
 from credit.ledger.unvalued import unvalued_outputs
 from credit.records import HOUSE, UNATTRIBUTED
 from credit.reporting.charts import DailyChart, ShareBar, daily_chart, share_chart
-from credit.reporting.frames import BY_COLLECTION, BY_DAY_AND_PROVIDER, BY_PROVIDER, Totals, totals
+from credit.reporting.frames import (
+    BY_COLLECTION,
+    BY_DAY,
+    BY_DAY_AND_PROVIDER,
+    BY_PROVIDER,
+    By,
+    Totals,
+    heaviest_outputs,
+    totals,
+)
 from credit.reporting.signatures import LedgerProof
 from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
 from credit.resources import resource
@@ -48,9 +57,13 @@ _MONTHS = (
 """Spelled here, because the calendar's names change with the locale."""
 
 
+MOST_OUTPUTS = 200
+"""Outputs that the page lists, the heaviest first. A month can have millions; the CSV has all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """A line of the attribution table: a provider, or one of its collections. Measures are in nats.
+    """A line of the attribution table: a provider, one of its collections, or a day. Measures are in nats.
 
     `share_low` and `share_high` are the 90 % interval of the share (see `Totals`). `not_told_from` has the keys of
     providers with shares that cannot be told apart from this one.
@@ -64,9 +77,22 @@ class ReportLine:
     effect: float
     credit_micro: int
     share: float
-    share_low: float
-    share_high: float
+    share_low: float = 0.0
+    share_high: float = 0.0
     not_told_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """An output with its credits, the number of groups that got some, and the one that got most."""
+
+    name: str
+    day: str
+    credit_micro: int
+    groups: int
+    provider: str
+    collection: str
+    group_micro: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +118,12 @@ class AttributionView:
     """Everything on the attribution page.
 
     `pending` counts outputs of the month without a value so far, `unvalued` those that never get one. `alike` names
-    pairs of providers with shares that cannot be told apart. `covers_attribution` is as in `Totals`.
+    pairs of providers with shares that cannot be told apart. `covers_attribution` is as in `Totals`. `days` and
+    `heaviest` have lines where the page is by day or by output.
     """
 
     period: Period
+    by: By
     outputs: int
     pending: int
     unvalued: int
@@ -110,21 +138,25 @@ class AttributionView:
     methods: tuple[ValuationMethod, ...]
     shares: tuple[ShareBar, ...]
     daily: DailyChart
+    days: tuple[ReportLine, ...]
+    heaviest: tuple[OutputLine, ...]
 
 
-def attribution_page(conn: Connection, books_folder: Path, period: str) -> str:
+def attribution_page(conn: Connection, books_folder: Path, period: str, by: By = "provider") -> str:
     """Return the attribution report of a period, open or closed.
 
     Args:
         conn: from `Ledger.read`.
         books_folder: folder of the score books.
         period: the month, `YYYY-MM`.
+        by: the rows of its table; those of `collection` stand below their providers'. By `output`, the page lists the
+            `MOST_OUTPUTS` with most credits.
 
     Raises:
         LedgerError: the ledger has no such period.
         IntegrityError: a score book is missing or changed, or the ledger says something else.
     """
-    view = _attribution_view(conn, books_folder, period)
+    view = _attribution_view(conn, books_folder, period, by)
     return template("attribution.html.j2").render(view=view)
 
 
@@ -153,9 +185,10 @@ def readme_text(item: Statement, public_key: str = "", proof: LedgerProof | None
     return template("README.txt.j2").render(facts)
 
 
-def _attribution_view(conn: Connection, books_folder: Path, period: str) -> AttributionView:
+def _attribution_view(conn: Connection, books_folder: Path, period: str, by: By) -> AttributionView:
     found = existing_period(conn, period)
-    sums = totals(conn, books_folder, period, [BY_PROVIDER, BY_COLLECTION, BY_DAY_AND_PROVIDER])
+    days = [BY_DAY] if by == "day" else []
+    sums = totals(conn, books_folder, period, [BY_PROVIDER, BY_COLLECTION, BY_DAY_AND_PROVIDER, *days])
     known = providers(conn)
     names = {item.key: item.name for item in known}
     house = {item.key for item in known if item.kind == "house"}
@@ -168,8 +201,10 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
     by_day: dict[str, dict[str, int]] = {}
     for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
         by_day.setdefault(row["day"], {})[row["provider"]] = row["credit_micro"]
+    heaviest = heaviest_outputs(conn, books_folder, period, MOST_OUTPUTS) if by == "output" else None
     return AttributionView(
         period=found,
+        by=by,
         outputs=sums.outputs,
         pending=pending_count(conn, since=period, through=period),
         unvalued=len(unvalued_outputs(conn, period)),
@@ -186,7 +221,17 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str) -> Attr
         methods=_methods(conn, period),
         shares=share_chart(credited, names, house, intervals),
         daily=daily_chart(by_day, names, house, period),
+        days=tuple(_day_line(row) for key in days for row in sums.frames[key].iter_rows(named=True)),
+        heaviest=tuple(
+            OutputLine(row.pop("output_id"), provider=names[row.pop("provider")], **row)
+            for row in (heaviest.to_dicts() if heaviest is not None else ())
+        ),
     )
+
+
+def _day_line(row: dict[str, Any]) -> ReportLine:
+    day = row.pop("day")
+    return ReportLine(name=day, key=day, **row)
 
 
 def _lines(sums: Totals, names: Mapping[str, str], house: Collection[str]) -> tuple[ProviderLines, ...]:

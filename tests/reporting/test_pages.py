@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from credit.errors import LedgerError
@@ -15,18 +16,24 @@ from credit.ledger.corrections import adjust, pay_advance
 from credit.ledger.database import Ledger
 from credit.payments.details import set_provider_details
 from credit.records import Group, Provider, Terms
-from credit.reporting.frames import latest_statements
-from credit.reporting.pages import attribution_page, readme_text, statement_page
+from credit.reporting.frames import By, latest_statements
+from credit.reporting.frames import attribution as attribution_frame
+from credit.reporting.pages import MOST_OUTPUTS, attribution_page, readme_text, statement_page
 from tests.reporting import ledgers
-from tests.reporting.ledgers import ADA, BELL, OCTOBER, Valued, at
+from tests.reporting.ledgers import ADA, BELL, ESSAYS, OCTOBER, Valued, at
 from tests.reporting.reading import Page
 
 HOSTILE = "<script>alert(1)</script>\"'>&\u202e"
 
 
-def attribution(ledger: Ledger, books: Path, period: str = OCTOBER) -> str:
+def attribution(ledger: Ledger, books: Path, period: str = OCTOBER, by: By = "provider") -> str:
     with ledger.read() as conn:
-        return attribution_page(conn, books, period)
+        return attribution_page(conn, books, period, by)
+
+
+def table_of(page: str, title: str) -> str:
+    """Return the text of the page's table with this title."""
+    return Page(page).text.partition(title)[2].partition("How it was computed")[0]
 
 
 def statement(ledger: Ledger, provider: str) -> tuple[str, str]:
@@ -76,6 +83,43 @@ def test_the_attribution_page_shows_the_ledgers_numbers(month, books):
     assert "effect = influence beyond its noise + support; negative values earn nothing" in text
     assert "corrections" not in text
     assert "What the numbers do not mean" in text
+
+
+@pytest.mark.parametrize(
+    ("by", "title", "names"),
+    [
+        ("provider", "By provider", ["Ada Press", "Bell & Sons", "Own docs"]),
+        ("collection", "By provider and collection", ["essays", "novels", "manuals"]),
+        ("day", "By day", ["2026-10-03", "2026-10-20", "2026-10-31"]),
+        ("output", "By output", ["o-1", "o-2", "=o", "openai:chat-1"]),
+    ],
+)
+def test_the_attribution_page_has_the_rows_that_were_asked_for(month, books, by: By, title: str, names: list[str]):
+    page = attribution(month, books, by=by)
+    assert title in Page(page).labels
+    table = table_of(page, title)
+    assert [name for name in names if name in table] == names
+    with month.read() as conn:
+        frame = attribution_frame(conn, books, OCTOBER, by)
+    rows = frame.group_by("output_id").agg(pl.col("credit_micro").sum()) if by == "output" else frame
+    for micro in rows["credit_micro"]:
+        assert f"{micro / 1_000_000:.6f}" in table
+    assert ("essays" in table) == (by == "collection")
+
+
+def test_the_attribution_page_by_output_names_the_leader_and_is_bounded(ledger, books):
+    ledgers.add(ledger)
+    small = [Valued(f"small-{n:03d}", at(10, 2), {ADA: (1.0, 1_000_000)}) for n in range(MOST_OUTPUTS)]
+    ledgers.value(ledger, books, small)
+    ledgers.value(ledger, books, [Valued("heavy", at(10, 3), {BELL: (2.0, 6_000_000), ESSAYS: (1.0, 2_000_000)})])
+    page = attribution(ledger, books, by="output")
+    seen = Page(page).seen
+    heavy = seen[seen.index("heavy") : seen.index("small-000")]
+    assert heavy == ["heavy", "2026-10-03", "8.000000", "2", "Bell & Sons", "75.00 %"]
+    table = table_of(page, "By output")
+    assert table.count("small-") == MOST_OUTPUTS - 1
+    assert "These are the 200 outputs with most credits, of 201." in table
+    assert "credit report attribution 2026-10 --by output --format csv" in table
 
 
 def test_an_interval_can_be_seen_on_its_bar_in_the_light_and_in_the_dark(month, books):
