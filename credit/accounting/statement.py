@@ -10,6 +10,7 @@ import rfc8785
 
 from credit.accounting.amounts import format_amount, format_amounts
 from credit.accounting.apportion import Earning
+from credit.accounting.comparison import History, compared, year_to_date
 from credit.accounting.fx import exact_text
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.accounting.waterfall import HeldCollection, Waterfall
@@ -132,6 +133,7 @@ class StatementInput:
         issuer: name, address and legal text of the issuer, or empty.
         account_changes: changes of the account that the provider is paid to, since its last statement.
         uncounted: what the limits on users left out; None: nothing.
+        history: what the provider was told before.
     """
 
     provider: str
@@ -153,6 +155,7 @@ class StatementInput:
     issuer: Mapping[str, str] = field(default_factory=dict)
     account_changes: Sequence[AccountChange] = ()
     uncounted: Uncounted | None = None
+    history: History = field(default_factory=History)
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -198,6 +201,10 @@ def statement_json(facts: StatementInput) -> str:
         "validation": asdict(facts.validation),
         "meaning": MEANING,
     }
+    if facts.history.before is not None:
+        body["compared"] = compared(facts.history.before, body)
+    if facts.history.year:
+        body["year_to_date"] = year_to_date(facts.history, body)
     # Canonical, so that the SHA-256 of the text is the identity of the statement.
     return rfc8785.dumps(body).decode()
 

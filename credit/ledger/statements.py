@@ -7,14 +7,14 @@ name, address and legal text on them, in versions too; each counts until the nex
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, func, select
 
-from credit.errors import LedgerError
+from credit.errors import IntegrityError, LedgerError
 from credit.ledger.clock import after_closes
 from credit.ledger.database import serialise_writers
 from credit.ledger.personal_data import keep_erasable
@@ -97,6 +97,39 @@ def statements(conn: Connection, name: str) -> list[Statement]:
     query = select(statement, PROVIDER).join_from(statement, provider).where(statement.c.period_id == name)
     rows = conn.execute(query.order_by(provider.c.key, statement.c.version))
     return [read_row(Statement, row) for row in rows]
+
+
+def earlier_statements(conn: Connection, name: str) -> Iterator[Statement]:
+    """Yield the last version of each statement of the period before, and of earlier ones of the same calendar year.
+
+    They come by period.
+
+    Raises:
+        IntegrityError: a statement does not have its stored SHA-256.
+    """
+    last = select(func.max(statement.c.period_id)).where(statement.c.period_id < name).scalar_subquery()
+    of_year = (statement.c.period_id >= f"{name[:4]}-01") & (statement.c.period_id < name)
+    newest = (
+        select(statement.c.period_id, statement.c.provider_id, func.max(statement.c.version).label("version"))
+        .where(of_year | (statement.c.period_id == last))
+        .group_by(statement.c.period_id, statement.c.provider_id)
+        .subquery()
+    )
+    same = [statement.c[column] == newest.c[column] for column in ("period_id", "provider_id", "version")]
+    query = select(statement, PROVIDER).join_from(statement, newest, and_(*same)).join(provider)
+    ordered = query.order_by(statement.c.period_id, statement.c.provider_id)
+    with conn.execute(ordered, execution_options={"yield_per": STATEMENTS_AT_ONCE}) as rows:
+        for row in rows:
+            item = read_row(Statement, row)
+            refuse_altered(item)
+            yield item
+
+
+def refuse_altered(item: Statement) -> None:
+    """Raise IntegrityError for a statement that does not have its stored SHA-256."""
+    if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
+        where = f"statement {item.version} of {item.provider} for {item.period}"
+        raise IntegrityError(f"{where} is not what was stored; run credit verify")
 
 
 @dataclass(frozen=True, slots=True)

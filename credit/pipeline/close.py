@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from credit.accounting.amounts import format_percent
 from credit.accounting.apportion import Earning
+from credit.accounting.comparison import History
 from credit.accounting.statement import (
     Certainty,
     PoolShare,
@@ -42,7 +43,7 @@ from credit.ledger.personal_data import keep_erasable
 from credit.ledger.pools import Pool, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.seals import seal_head
-from credit.ledger.statements import add_statements, issuers
+from credit.ledger.statements import add_statements, earlier_statements, issuers
 from credit.ledger.terms import terms_on
 from credit.ledger.unvalued import unvalued_outputs
 from credit.ledger.values import first_day, following, last_day
@@ -324,6 +325,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
     for line in facts.corrected:
         corrected.setdefault(line.provider, []).append(line)
     methods = credit_methods(conn, facts.period)
+    histories = _histories(conn, facts.period)
     accounts = account_changes(conn)
     # Before the statements are written: each then names a head that it cannot change itself.
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
@@ -353,5 +355,23 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             issuer=issued_by,
             account_changes=accounts.get(key, ()),
             uncounted=_uncounted(facts.moves, key),
+            history=histories.get(key, History()),
         )
         yield key, statement_json(statement)
+
+
+def _histories(conn: Connection, period: str) -> dict[str, History]:
+    """Return what each provider was told before a period."""
+    found, before = dict[str, History](), ""
+    for item in earlier_statements(conn, period):
+        history = found.setdefault(item.provider, History())
+        body = json.loads(item.body_json)
+        if item.period[:4] == period[:4]:
+            history.add(body)
+        # They come by period: whoever got none for the last is compared with nothing.
+        if item.period > before:
+            before = item.period
+            for other in found.values():
+                other.before = None
+        history.before = body
+    return found

@@ -8,7 +8,6 @@ belongs to no single output: rows by output do not show it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from credit.ledger.payouts import payouts as all_payouts
 from credit.ledger.periods import existing_period
 from credit.ledger.providers import providers
 from credit.ledger.score_books import MEASURES, book_scores, scores, standing_rows
-from credit.ledger.statements import Statement
+from credit.ledger.statements import Statement, refuse_altered
 from credit.ledger.statements import statements as all_statements
 from credit.ledger.transactions import reversed_transactions
 
@@ -205,10 +204,7 @@ def latest_statements(conn: Connection, period: str) -> list[Statement]:
         raise LedgerError(f"period {period} is open, it has no statements yet; close it first: credit close {period}")
     latest = {item.provider: item for item in all_statements(conn, period)}
     for item in latest.values():
-        if hashlib.sha256(item.body_json.encode()).hexdigest() != item.sha256:
-            raise IntegrityError(
-                f"statement {item.version} of {item.provider} for {period} is not what was stored; run credit verify"
-            )
+        refuse_altered(item)
     return list(latest.values())
 
 

@@ -83,7 +83,7 @@ class ReportLine:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputLine:
+class HeavyOutput:
     """An output with its credits, the number of groups that got some, and the one that got most."""
 
     name: str
@@ -139,7 +139,7 @@ class AttributionView:
     shares: tuple[ShareBar, ...]
     daily: DailyChart
     days: tuple[ReportLine, ...]
-    heaviest: tuple[OutputLine, ...]
+    heaviest: tuple[HeavyOutput, ...]
 
 
 def attribution_page(conn: Connection, books_folder: Path, period: str, by: By = "provider") -> str:
@@ -223,7 +223,7 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str, by: By)
         daily=daily_chart(by_day, names, house, period),
         days=tuple(_day_line(row) for key in days for row in sums.frames[key].iter_rows(named=True)),
         heaviest=tuple(
-            OutputLine(row.pop("output_id"), provider=names[row.pop("provider")], **row)
+            HeavyOutput(row.pop("output_id"), provider=names[row.pop("provider")], **row)
             for row in (heaviest.to_dicts() if heaviest is not None else ())
         ),
     )
@@ -282,6 +282,7 @@ def _environment() -> jinja2.Environment:
         "nats": lambda nats: _minus(nats_text(nats)),
         "plain": printable,
         "share": lambda share: _minus(share_text(share)),
+        "signed": lambda amount: ("" if amount.startswith("-") else "+") + _amount_text(amount),
     }
     return environment
 

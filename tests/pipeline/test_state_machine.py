@@ -255,6 +255,12 @@ class Accounting(FromLogToCredits, AfterTheClose):
                 balance = parse_amount(row["balance"], row["currency"])
                 assert balance == self.model.balances[f"money:held:{line}", row["currency"]]
                 assert bool(row["reason"]) == (line in self.model.held_lines)
+            for part in body.get("compared", {"balances": []})["balances"]:
+                then, changes = part["before"], [*part["pools"], *part["lines"]]
+                moved = [parse_amount(each["change"], part["currency"], allow_negative=True) for each in changes]
+                assert parse_amount(then, part["currency"]) + sum(moved) == parse_amount(
+                    part["payable"], part["currency"]
+                )
             unvalued = [output for output in self.model.outputs if (output.state, output.month) == ("unvalued", month)]
             assert body["credits"].get("outputs_unvalued", 0) == len(unvalued)
         for rows in self.read(lambda conn: payouts.payouts(conn, name)):
