@@ -134,6 +134,7 @@ class StatementInput:
         account_changes: changes of the account that the provider is paid to, since its last statement.
         uncounted: what the limits on users left out; None: nothing.
         history: what the provider was told before.
+        releases: reserves that are still held, in minor units: by currency, then by the period that releases them.
     """
 
     provider: str
@@ -156,6 +157,7 @@ class StatementInput:
     account_changes: Sequence[AccountChange] = ()
     uncounted: Uncounted | None = None
     history: History = field(default_factory=History)
+    releases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def statement_json(facts: StatementInput) -> str:
@@ -189,7 +191,10 @@ def statement_json(facts: StatementInput) -> str:
             **({"uncounted": _uncounted(facts.uncounted)} if facts.uncounted else {}),
         },
         "pools": [_pool(share) for share in facts.shares],
-        "balances": [_balance(fall, facts.terms.get(fall.currency, Terms())) for fall in facts.waterfalls],
+        "balances": [
+            _balance(fall, facts.terms.get(fall.currency, Terms()), facts.releases.get(fall.currency, {}))
+            for fall in facts.waterfalls
+        ],
         "corrections": [_correction(line) for line in facts.corrections],
         **({"on_hold": on_hold} if on_hold else {}),
         **({"account_changes": changes} if changes else {}),
@@ -241,8 +246,8 @@ def _pool(share: PoolShare) -> dict[str, Any]:
     }
 
 
-def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
-    """Return the lines of a balance, with the agreed rate of each line that has one."""
+def _balance(fall: Waterfall, terms: Terms, releases: Mapping[str, int]) -> dict[str, Any]:
+    """Return the lines of a balance, with the agreed rate of each line that has one, and the reserves to come."""
     lines = fall.amounts
     rest = {"reserve_balance": fall.reserve_balance_minor, "advance_balance": fall.advance_balance_minor}
     rates = {line.rate: getattr(terms, line.rate) for line in STATEMENT_LINES if line.rate and lines[line.name]}
@@ -252,6 +257,7 @@ def _balance(fall: Waterfall, terms: Terms) -> dict[str, Any]:
         "reason": fall.reason,
         **format_amounts(lines | rest, fall.currency),
         **rates,
+        **({"reserve_releases": format_amounts(dict(sorted(releases.items())), fall.currency)} if releases else {}),
     }
 
 

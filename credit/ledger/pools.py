@@ -166,14 +166,15 @@ def add_reserves(conn: Connection, items: Sequence[Reserve]) -> None:
     add_records(conn, reserve, items)
 
 
-def reserves(conn: Connection, *, after: str | None, through: str) -> list[Reserve]:
-    """Return the reserves due after one period and up to another, by provider, currency and period."""
-    query = (
-        select(reserve, PROVIDER)
-        .join_from(reserve, provider)
-        .where(reserve.c.release_period <= through)
-        .order_by(provider.c.key, reserve.c.currency, reserve.c.period_id)
-    )
+def reserves(conn: Connection, *, after: str | None, through: str | None = None) -> list[Reserve]:
+    """Return the reserves due after one period and up to another, by provider, currency and period.
+
+    None: from the first, or up to the last.
+    """
+    query = select(reserve, PROVIDER).join_from(reserve, provider)
+    query = query.order_by(provider.c.key, reserve.c.currency, reserve.c.period_id)
+    if through is not None:
+        query = query.where(reserve.c.release_period <= through)
     if after is not None:
         query = query.where(reserve.c.release_period > after)
     return [read_row(Reserve, row) for row in conn.execute(query)]

@@ -40,7 +40,7 @@ from credit.ledger.outputs import pending_count, pending_names
 from credit.ledger.payee_accounts import account_changes
 from credit.ledger.periods import close_lock, mark_closed, unclosed_before
 from credit.ledger.personal_data import keep_erasable
-from credit.ledger.pools import Pool, standing_pools
+from credit.ledger.pools import Pool, reserves, standing_pools
 from credit.ledger.providers import providers
 from credit.ledger.seals import seal_head
 from credit.ledger.statements import add_statements, earlier_statements, issuers
@@ -326,6 +326,10 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
         corrected.setdefault(line.provider, []).append(line)
     methods = credit_methods(conn, facts.period)
     histories = _histories(conn, facts.period)
+    releases: dict[str, dict[str, dict[str, int]]] = {}
+    for kept in reserves(conn, after=facts.period):
+        of_period = releases.setdefault(kept.provider, {}).setdefault(kept.currency, {})
+        of_period[kept.release_period] = of_period.get(kept.release_period, 0) + kept.amount_minor
     accounts = account_changes(conn)
     # Before the statements are written: each then names a head that it cannot change itself.
     (_, head), (_, sealed) = chain_head(conn), seal_head(conn)
@@ -356,6 +360,7 @@ def _statements(conn: Connection, facts: _Facts) -> Iterator[tuple[str, str]]:
             account_changes=accounts.get(key, ()),
             uncounted=_uncounted(facts.moves, key),
             history=histories.get(key, History()),
+            releases=releases.get(key, {}),
         )
         yield key, statement_json(statement)
 

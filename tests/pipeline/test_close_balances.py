@@ -92,6 +92,7 @@ def test_every_line_moves_its_own_account(account):
         "fees": "0.25",
         "payable": f"{(owed - withheld - 25) / 100:.2f}",
         "reserve_balance": f"{held / 100:.2f}",
+        "reserve_releases": {MARCH: f"{held / 100:.2f}"},
         "advance_balance": f"{(2_000 - recouped) / 100:.2f}",
     }
     assert verified(account)
@@ -102,6 +103,8 @@ def test_a_reserve_is_released_on_time_and_once(account):
     for period in (JANUARY, FEBRUARY):
         account.month(period, 1_000, {"ann": 1})
     assert account.balance("money:reserve:ann") == 200
+    (told,) = account.statement(FEBRUARY, "ann")["balances"]
+    assert told["reserve_releases"] == {"2026-03": "1.00", "2026-04": "1.00"}
     assert "reserve_released" not in balance(account, FEBRUARY)
     account.month(MARCH, 0, {"ann": 1})
     assert balance(account, MARCH)["reserve_released"] == balance(account, MARCH)["payable"] == "1.00"

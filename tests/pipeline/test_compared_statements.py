@@ -89,6 +89,22 @@ def test_lines_that_are_taken_and_carried_are_told_in_the_words_of_the_statement
     assert "Carried forward to the next period: less for you" in text
 
 
+def test_a_statement_says_when_a_reserve_is_released(account):
+    account.agree("ann", reserve_ppm=100_000, reserve_release_periods=2)
+    account.month(JANUARY, 1_000, {"ann": 1})
+    once = page(account, JANUARY).text
+    assert "Held in reserve after this period: EUR 1.00, released with the statement of March 2026." in once
+    account.month(FEBRUARY, 2_000, {"ann": 1})
+    twice = page(account, FEBRUARY).text
+    assert "EUR 3.00, released with the statement of March 2026 (1.00), April 2026 (2.00)." in twice
+
+
+def test_texts_in_no_collection_are_called_so_and_not_default(account):
+    account.month(JANUARY, 1_000, {"ann": 1})
+    assert "All your texts" in page(account, JANUARY).seen
+    assert "default" not in page(account, JANUARY).seen
+
+
 def test_an_altered_statement_is_no_ground_for_the_next(account, database_url):
     account.month(JANUARY, 1_000, {"ann": 1})
     account.credits(FEBRUARY, {"ann": 1})
