@@ -20,6 +20,8 @@ R = TypeVar("R")
 
 _FILE_WIDTH = 160
 """Characters in a line of a table that goes to a file."""
+_PRINTED_ROWS = 40
+"""Rows of a table that is printed: about a screen."""
 
 
 def report_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -84,7 +86,8 @@ def attribution(
     """Show the earners of the credits of PERIOD (YYYY-MM).
 
     Influence, support and effect are in nats. CSV and JSON give credits in micro-credits: 1000000 is one credit.
-    A page by output lists the 200 with most credits; CSV and JSON have all.
+    The rank is the first and last place that a share can have, nine times in ten. A printed table has the 40 rows
+    with most credits, and a page by output the 200 outputs; --out, CSV and JSON have all.
 
     \b
     Example: credit report attribution 2026-10 --by output --format csv --out october.csv
@@ -98,7 +101,7 @@ def attribution(
         if form == "html":
             text = attribution_page(conn, workspace.books, period, by)
         else:
-            text = render(frame(conn, workspace.books, period, by), form, width=table_width(out))
+            text = render(frame(conn, workspace.books, period, by), form, width=table_width(out), most=table_rows(out))
     deliver(text, out)
 
 
@@ -109,6 +112,8 @@ def attribution(
 def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "json"], out: Path | None) -> None:
     """Show the payout of every provider for PERIOD (YYYY-MM), or the reason why nothing is paid.
 
+    A printed table has 40 rows, first those with a reason; --out, CSV and JSON have all.
+
     \b
     Example: credit report payouts 2026-10 --format csv --out payouts.csv
     """
@@ -116,7 +121,7 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
     from credit.reporting.tables import render
 
     with workspace.open() as ledger, ledger.read() as conn:
-        text = render(frame(conn, period), form, width=table_width(out))
+        text = render(frame(conn, period), form, width=table_width(out), most=table_rows(out))
     deliver(text, out)
 
 
@@ -163,6 +168,11 @@ def causes(
 def table_width(out: Path | None) -> int:
     """Return the characters in a line of a table that is printed or goes to a file."""
     return _FILE_WIDTH if out else terminal_width()
+
+
+def table_rows(out: Path | None) -> int | None:
+    """Return the most rows of a table that is printed; one in a file has all."""
+    return None if out else _PRINTED_ROWS
 
 
 def deliver(text: str, out: Path | None) -> None:

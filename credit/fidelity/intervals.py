@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from credit.accounting.credits import ECHO, UNEARNED, Policy
@@ -25,6 +26,7 @@ _QUANTILES = np.array([NormalDist().inv_cdf((number + 0.5) / REPLICATES) for num
 """Quantiles of the normal distribution, one for each replicate."""
 
 Key = tuple[str, ...]
+Mask = npt.NDArray[np.bool_]
 
 _ALONE = Policy()
 _GROUP = ("provider", "collection")
@@ -89,18 +91,33 @@ class ShareBootstrap:
         Two shares differ if the 90 % interval of their difference excludes zero. The difference is taken within each
         replicate. Shares of one whole move against each other: they can differ for sure though intervals overlap.
         """
-        credited = self._credits()
-        keys = list(credited)
-        if self.outputs < FEWEST:
-            return {key: sorted(set(keys) - {key}) for key in keys}
-        drawn = self._shares(credited) if keys else np.empty((0, 0))
+        return {
+            key: sorted(other for other, apart in zip(keys, above | below, strict=True) if other != key and not apart)
+            for key, keys, above, below in self._told_apart()
+        }
+
+    def ranks(self, among: Collection[Key]) -> dict[Key, tuple[int, int]]:
+        """Return the first and last rank that each credited key can have, of those in `among`; 1 is the largest share.
+
+        So many others lie above it for sure, and below it, as `alike` tells them apart. Whoever is told apart from all
+        has one rank.
+        """
         found = {}
+        for key, keys, above, below in self._told_apart(among):
+            found[key] = (1 + int(above.sum()), len(keys) - int(below.sum()))
+        return found
+
+    def _told_apart(self, among: Collection[Key] | None = None) -> Iterator[tuple[Key, list[Key], Mask, Mask]]:
+        """Yield every credited key with all of them, those that have more for sure, and those that have less."""
+        credited = self._credits()
+        keys = [key for key in credited if among is None or key in among]
+        shares = self._shares(credited) if keys else np.empty((0, 0))
+        drawn = shares[[among is None or key in among for key in credited]]
         for key, own in zip(keys, drawn, strict=True):
             # Zero lies below the 5 % quantile of a difference if more than 95 % of the replicates are positive.
-            above, below = (own > drawn).mean(axis=1), (own < drawn).mean(axis=1)
-            told = np.maximum(above, below) > _HIGH
-            found[key] = sorted(other for other, apart in zip(keys, told, strict=True) if other != key and not apart)
-        return found
+            above, below = (drawn > own).mean(axis=1) > _HIGH, (drawn < own).mean(axis=1) > _HIGH
+            enough = self.outputs >= FEWEST
+            yield key, keys, above & enough, below & enough
 
     def _credits(self) -> dict[Key, Floats]:
         """Return the credits of every key in every replicate, without keys that have none at all."""

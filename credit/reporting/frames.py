@@ -9,7 +9,7 @@ belongs to no single output: rows by output do not show it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ class Totals:
         credit_micro: all credits of the period, from the ledger.
         corrections_micro: the part of them that corrections posted, and not outputs.
         frames: for each key, its columns, then outputs, influence, support, effect, credit_micro and share. Keys
-            without a day also have share_low and share_high, and the provider alone not_told_from.
+            without a day also have share_low and share_high, and the provider alone rank_low and rank_high.
         covers_attribution: True if these intervals also cover the error of the estimate, as validation of every index
             and policy of the period found it; False if they cover the choice of outputs alone.
     """
@@ -106,8 +106,8 @@ def attribution(conn: Connection, books_folder: Path, period: str, by: By) -> pl
 
     By provider and collection also `share_low` and `share_high`, the 90 % interval of the share. It is over the choice
     of outputs. Where each output pays alone and retraining has validated every index and policy of the period, it is
-    over the error of the estimate as well. By provider also `not_told_from`, the keys of providers with shares that
-    cannot be told apart from its own.
+    over the error of the estimate as well. By provider also `rank_low` and `rank_high`, the first and last place among
+    the providers that it can have: shares between cannot be told apart. The house has no place.
 
     Args:
         conn: from `Ledger.read`.
@@ -159,8 +159,9 @@ def totals(conn: Connection, books_folder: Path, period: str, keys: Sequence[Key
         _add_entries(sums[key], key, posted)
     total = sum(row.credit_micro for row in posted)
     frames = {key: _to_frame(key, sums[key], total) for key in keys}
+    ranked = {(item.key,) for item in providers(conn) if item.kind == "provider"}
     for key, bootstrap in bootstraps.items():
-        frames[key] = _with_intervals(key, frames[key], bootstrap)
+        frames[key] = _with_intervals(key, frames[key], bootstrap, ranked)
     return Totals(outputs, total, total - booked, frames, error is not None)
 
 
@@ -273,7 +274,7 @@ def _add_entries(sums: dict[tuple[str, ...], _Sum], key: Key, posted: Sequence[C
         sums.setdefault(tuple(values[name] for name in key), _Sum()).credit_micro += row.credit_micro
 
 
-def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) -> pl.DataFrame:
+def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap, ranked: Collection[Key]) -> pl.DataFrame:
     intervals = bootstrap.intervals()
     found = [intervals.get(row, (0.0, 0.0)) for row in frame.select(key).iter_rows()]
     frame = frame.with_columns(
@@ -282,9 +283,12 @@ def _with_intervals(key: Key, frame: pl.DataFrame, bootstrap: ShareBootstrap) ->
     )
     if key != BY_PROVIDER:
         return frame
-    alike = bootstrap.alike()
-    texts = [" ".join(other for (other,) in alike.get((own,), ())) for own in frame["provider"]]
-    return frame.with_columns(pl.Series("not_told_from", texts, dtype=pl.String))
+    ranks = bootstrap.ranks(ranked)
+    places = [ranks.get((own,), (None, None)) for own in frame["provider"]]
+    return frame.with_columns(
+        pl.Series("rank_low", [low for low, _ in places], dtype=pl.Int64),
+        pl.Series("rank_high", [high for _, high in places], dtype=pl.Int64),
+    )
 
 
 def _to_frame(key: Key, sums: Mapping[tuple[str, ...], _Sum], total: int) -> pl.DataFrame:

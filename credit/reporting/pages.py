@@ -43,7 +43,7 @@ from credit.reporting.frames import (
     totals,
 )
 from credit.reporting.signatures import LedgerProof
-from credit.reporting.tables import alike_pairs, credits_text, nats_text, share_text
+from credit.reporting.tables import credits_text, nats_text, rank_text, share_text
 from credit.resources import resource
 from credit.text import printable
 
@@ -65,8 +65,8 @@ MOST_OUTPUTS = 200
 class ReportLine:
     """A line of the attribution table: a provider, one of its collections, or a day. Measures are in nats.
 
-    `share_low` and `share_high` are the 90 % interval of the share (see `Totals`). `not_told_from` has the keys of
-    providers with shares that cannot be told apart from this one.
+    `share_low` and `share_high` are the 90 % interval of the share (see `Totals`), `rank_low` and `rank_high` the
+    places among the providers that it can have.
     """
 
     name: str
@@ -79,7 +79,13 @@ class ReportLine:
     share: float
     share_low: float = 0.0
     share_high: float = 0.0
-    not_told_from: str = ""
+    rank_low: int | None = None
+    rank_high: int | None = None
+
+    @property
+    def rank(self) -> str:
+        """The places as text."""
+        return rank_text(self.rank_low, self.rank_high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +123,8 @@ class ValuationMethod:
 class AttributionView:
     """Everything on the attribution page.
 
-    `pending` counts outputs of the month without a value so far, `unvalued` those that never get one. `alike` names
-    pairs of providers with shares that cannot be told apart. `covers_attribution` is as in `Totals`. `days` and
-    `heaviest` have lines where the page is by day or by output.
+    `pending` counts outputs of the month without a value so far, `unvalued` those that never get one.
+    `covers_attribution` is as in `Totals`. `days` and `heaviest` have lines where the page is by day or by output.
     """
 
     period: Period
@@ -133,7 +138,6 @@ class AttributionView:
     house_share: float
     unattributed_share: float
     providers: tuple[ProviderLines, ...]
-    alike: tuple[tuple[str, tuple[str, ...]], ...]
     covers_attribution: bool
     methods: tuple[ValuationMethod, ...]
     shares: tuple[ShareBar, ...]
@@ -193,9 +197,6 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str, by: By)
     names = {item.key: item.name for item in known}
     house = {item.key for item in known if item.kind == "house"}
     lines = _lines(sums, names, house)
-    pairs = alike_pairs(
-        {item.head.key: item.head.share for item in lines}, {item.head.key: item.head.not_told_from for item in lines}
-    )
     credited = {item.head.key: item.head.credit_micro for item in lines}
     intervals = {item.head.key: (item.head.share_low, item.head.share_high) for item in lines}
     by_day: dict[str, dict[str, int]] = {}
@@ -216,7 +217,6 @@ def _attribution_view(conn: Connection, books_folder: Path, period: str, by: By)
             part.share for item in lines for part in item.collections if (part.key, part.name) == (HOUSE, UNATTRIBUTED)
         ),
         providers=lines,
-        alike=tuple((names[key], tuple(names[other] for other in others)) for key, others in pairs),
         covers_attribution=sums.covers_attribution,
         methods=_methods(conn, period),
         shares=share_chart(credited, names, house, intervals),

@@ -17,7 +17,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -47,7 +47,7 @@ _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHEN_USED = frozenset(line.name for line in STATEMENT_LINES if not line.always)
 """Columns that a table leaves out where they hold only zeros."""
 
-_ALIKE = "not_told_from"
+_RANK = ("rank_low", "rank_high")
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
 _BELOW = "reason"
 _SPARE = frozenset({"name", "influence", "support"})
@@ -73,13 +73,20 @@ class Column:
     spare: bool = False
 
 
-def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -> str:  # noqa: A002 - as the option is called
+def render(
+    frame: pl.DataFrame,
+    format: Format,  # noqa: A002 - as the option is called
+    *,
+    width: int = DEFAULT_WIDTH,
+    most: int | None = None,
+) -> str:
     """Return a report's frame as text.
 
     Args:
         frame: from `credit.reporting.frames`.
         format: `table`, `csv` or `json`.
         width: characters in a line of a table.
+        most: rows of a table, as `to_table` chooses them; None: all.
 
     Raises:
         InvalidRequestError: there is no such format.
@@ -89,7 +96,7 @@ def render(frame: pl.DataFrame, format: Format, *, width: int = DEFAULT_WIDTH) -
     if format == "json":
         return to_json(frame)
     if format == "table":
-        return to_table(frame, width=width)
+        return to_table(frame, width=width, most=most)
     raise InvalidRequestError(f"format {format!r}: it must be one of {', '.join(get_args(Format))}")
 
 
@@ -110,15 +117,21 @@ def to_json(frame: pl.DataFrame) -> str:
     return "[\n" + ",\n".join(rows) + "\n]\n" if rows else "[]\n"
 
 
-def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
+def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH, most: int | None = None) -> str:
     """Return a frame as a table for people: credits and percent, nats to three digits, numbers aligned right.
 
     Statement lines that are zero for every provider are left out. The reason why nothing is paid stands below a
-    provider's line. Totals of payouts, and the shares that cannot be told apart, stand below the table.
+    provider's line. Totals of payouts stand below the table.
+
+    Args:
+        frame: from `credit.reporting.frames`.
+        width: characters in a line.
+        most: rows; of a larger frame, those that matter most. None: all.
     """
+    frame, rest = _most_important(frame, most)
     columns = []
     for name in frame.columns:
-        if name in {_ALIKE, _BELOW}:
+        if name in {*_RANK, _BELOW}:
             continue
         if name in _WHEN_USED and not any(character in "123456789" for cell in frame[name] for character in cell):
             continue
@@ -126,8 +139,10 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH) -> str:
         heading = _HEADINGS.get(name, name.replace("_", " "))
         cells = [_shown(name)(value) for value in frame[name]]
         columns.append(Column(heading, cells, number, spare=name in _SPARE and "provider" in frame.columns))
+    if set(_RANK) <= set(frame.columns):
+        columns.append(Column("rank", [rank_text(*places) for places in frame.select(_RANK).iter_rows()]))
     notes = [_shown(_BELOW)(value) for value in frame[_BELOW]] if _BELOW in frame.columns else []
-    return fitted(columns, width, notes) + _totals_text(frame, width) + _alike_text(frame, width)
+    return fitted(columns, width, notes) + _rest_text(rest, width) + _totals_text(pl.concat([frame, rest]), width)
 
 
 def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> str:
@@ -156,20 +171,11 @@ def total_text(currency: str, payable_minor: Sequence[int], carried_minor: int) 
     return f"{payable}, {format_amount(carried_minor, currency)} carried forward"
 
 
-def alike_pairs(shares: Mapping[str, float], alike: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Return the pairs of providers with shares too close to tell apart; each pair stands at the larger share.
-
-    Args:
-        shares: by provider.
-        alike: by provider, the keys of all that it cannot be told apart from, with spaces between.
-    """
-    order = sorted(shares, key=lambda key: (-shares[key], key))
-    found = []
-    for place, key in enumerate(order):
-        others = [other for other in order[place + 1 :] if other in alike[key].split()]
-        if others:
-            found.append((key, others))
-    return found
+def rank_text(low: int | None, high: int | None) -> str:
+    """Return the places that a share can have among all: one, or the first and last."""
+    if low is None or high is None:
+        return ""
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def credits_text(credit_micro: int) -> str:
@@ -211,6 +217,31 @@ def _is_money(cells: pl.Series) -> bool:
     return cells.name in MONEY_COLUMNS and all(_PLAIN_NUMBER.fullmatch(cell) for cell in cells)
 
 
+def _most_important(frame: pl.DataFrame, most: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows of a frame that a table shows, and the others; all of a frame that is small stay in order.
+
+    Of attribution, those with most credits come first. Of payouts, those with a reason why nothing is paid, then the
+    largest.
+    """
+    if most is None or frame.height <= most:
+        return frame, frame.clear()
+    if "payable" in frame.columns:
+        order = [pl.col("reason") == "", -pl.col("payable").cast(pl.Float64)]
+        frame = frame.sort(order, maintain_order=True)
+    elif "credit_micro" in frame.columns:
+        frame = frame.sort("credit_micro", descending=True, maintain_order=True)
+    return frame.head(most), frame.slice(most)
+
+
+def _rest_text(rest: pl.DataFrame, width: int) -> str:
+    """Say how much a table leaves out, and where all of it is."""
+    if rest.is_empty():
+        return ""
+    part = f" with {credits_text(int(rest['credit_micro'].sum()))} credits" if "credit_micro" in rest.columns else ""
+    text = f"... and {counted(rest.height, 'row')} more{part}; --out FILE or --format csv gives all"
+    return "\n".join(_wrapped(text, width, _INDENT, "")) + "\n"
+
+
 def _totals_text(frame: pl.DataFrame, width: int) -> str:
     """Return the totals of payouts, a line for each currency; nothing for a frame of something else."""
     if not {"currency", "payable", "carried_forward"} <= set(frame.columns) or frame.is_empty():
@@ -224,17 +255,6 @@ def _totals_text(frame: pl.DataFrame, width: int) -> str:
         )
         lines += _wrapped(total_text(currency, payable, sum(carried)), width, _INDENT, "")
     return "\n" + "\n".join(lines) + "\n"
-
-
-def _alike_text(frame: pl.DataFrame, width: int) -> str:
-    if _ALIKE not in frame.columns:
-        return ""
-    shares, alike = (dict(frame.select("provider", name).iter_rows()) for name in ("share", _ALIKE))
-    pairs = [f"{key} from {', '.join(others)}" for key, others in alike_pairs(shares, alike)]
-    if not pairs:
-        return ""
-    text = f"Shares that cannot be told apart on these outputs: {'; '.join(pairs)}."
-    return "\n" + textwrap.fill(text, width, break_on_hyphens=False, break_long_words=False) + "\n"
 
 
 def _table(columns: Sequence[Column], padding: PaddingDimensions) -> list[str]:

@@ -86,6 +86,33 @@ def test_few_outputs_and_equal_ones_tell_nobody_apart():
     assert _alike({}) == {}
 
 
+def _ranks(outputs: dict[str, dict[str, int]], among: str = "abc") -> dict[str, tuple[int, int]]:
+    bootstrap = ShareBootstrap(["provider"])
+    bootstrap.add(_rows(outputs))
+    return {key: places for (key,), places in bootstrap.ranks({(name,) for name in among}).items()}
+
+
+def test_a_rank_is_as_wide_as_the_shares_that_cannot_be_told_apart():
+    equal = {f"o{i}": {"a": 2, "b": 2, "c": 5} for i in range(20)}
+    assert _ranks(equal) == {"a": (2, 3), "b": (2, 3), "c": (1, 1)}
+    assert _ranks(equal, "ab") == {"a": (1, 2), "b": (1, 2)}, "the others have no place"
+    assert _ranks({f"o{i}": {"a": 3, "b": 2, "c": 1} for i in range(10)}) == {"a": (1, 1), "b": (2, 2), "c": (3, 3)}
+    assert _ranks({f"o{i}": {"a": 3, "b": 2, "c": 1} for i in range(9)}) == dict.fromkeys("abc", (1, 3))
+    assert _ranks({}) == {}
+
+
+def test_a_rank_holds_the_true_place_nine_times_in_ten():
+    """True shares fall evenly; each trial draws outputs anew, and a place is right if it lies in its rank."""
+    rng = np.random.default_rng(8)
+    pulls, trials, held = np.array([1.6, 1.3, 1.0, 0.8]), 120, 0
+    for trial in range(trials):
+        parts = rng.dirichlet(pulls, size=60)
+        rows = (1e6 * parts).astype(int).tolist()
+        found = _ranks({f"{trial}-{i}": dict(zip("abcd", row, strict=True)) for i, row in enumerate(rows)}, "abcd")
+        held += sum(low <= place <= high for place, (low, high) in enumerate((found[name] for name in "abcd"), start=1))
+    assert held / (4 * trials) >= 0.9
+
+
 def test_a_book_of_many_outputs_is_drawn_as_many_small_ones_are():
     outputs = {f"o{i}": {"a": 1000 + i % 7, "b": 900 + i % 13} for i in range(2500)}
     names = list(outputs)

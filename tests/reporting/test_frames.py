@@ -68,7 +68,7 @@ def test_credits_of_every_report_sum_to_the_ledger(month, books, by):
 def test_a_provider_counts_each_credited_output_once(month, books):
     frame = report(month, books, "provider")
     measured = ["outputs", "influence", "support", "effect", "credit_micro", "share", "share_low", "share_high"]
-    assert frame.columns == ["provider", "name", *measured, "not_told_from"]
+    assert frame.columns == ["provider", "name", *measured, "rank_low", "rank_high"]
     assert (frame["share_low"] <= frame["share"]).all()
     assert (frame["share"] <= frame["share_high"]).all()
     assert frame.select("provider", "name", "outputs", "credit_micro").rows() == [

@@ -153,19 +153,38 @@ def test_numbers_are_worded_without_losing_their_meaning():
     ]  # fmt: skip
 
 
-def test_shares_that_cannot_be_told_apart_stand_below_the_table_each_pair_once():
+def test_a_rank_is_one_place_or_the_first_and_last_and_nothing_for_the_house():
     shown = pl.DataFrame(
-        {
-            "provider": ["a", "b", "c", "d"],
-            "share": [0.1, 0.4, 0.3, 0.2],
-            "not_told_from": ["d", "c", "b d", "a c"],
-        }
+        {"provider": ["a", "b", "house"], "share": [0.1, 0.4, 0.5], "rank_low": [2, 1, None], "rank_high": [3, 1, None]}
     )
-    table = to_table(shown)
-    assert "not told from" not in table
-    assert table.endswith("\nShares that cannot be told apart on these outputs: b from c; c from d; d from a.\n")
-    assert "apart" not in to_table(shown.with_columns(not_told_from=pl.lit("")))
-    assert read(to_csv(shown))[0] == ["provider", "share", "not_told_from"]
+    lines = [line.split() for line in to_table(shown).splitlines()]
+    assert [lines[0], *lines[2:]] == [
+        ["provider", "share", "rank"],
+        ["a", "10.00", "%", "2", "to", "3"],
+        ["b", "40.00", "%", "1"],
+        ["house", "50.00", "%"],
+    ]
+    assert read(to_csv(shown))[1] == ["a", "0.1", "2", "3"]
+
+
+def test_a_printed_table_has_the_rows_that_matter_and_says_what_it_leaves_out():
+    rows = [(f"p{number:03d}", number / 4950, number * 1_000_000) for number in range(100)]
+    frame = pl.DataFrame(rows, schema=["provider", "share", "credit_micro"], orient="row")
+    lines = to_table(frame, most=3).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["p099", "p098", "p097"]
+    assert lines[5] == "... and 97 rows more with 4,656.000000 credits; --out FILE or --format csv gives all"
+    assert [line.split()[0] for line in to_table(frame, most=100).splitlines()[2:]] == [row[0] for row in rows]
+
+
+def test_a_printed_table_of_payouts_begins_with_exceptions_and_its_totals_are_of_all():
+    rows = [(f"p{n:02d}", f"P{n}", "EUR", "1.00", "0.00", f"{n}.00", "0.00", "pending", "") for n in range(1, 31)]
+    held = ("p99", "Held", "EUR", "1.00", "0.00", "0.00", "7.00", "carried", "the provider is on hold: a dispute")
+    paid = pl.DataFrame([*rows, held], schema=PAID.schema, orient="row")
+    lines = to_table(paid, width=120, most=3).splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith(" p") and "EUR" in line]
+    assert shown == ["p99", "p30", "p29"]
+    assert "... and 28 rows more; --out FILE or --format csv gives all" in lines
+    assert lines[-1] == "465.00 EUR payable to 30 providers, 7.00 carried forward"
 
 
 def test_attribution_stays_a_table_in_a_terminal_of_80_columns_and_goes_without_no_more_than_it_must():
