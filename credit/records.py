@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from credit.errors import InputError, InvalidRequestError
 
@@ -153,8 +153,7 @@ class CallIdentity:
     choice: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The place of a record: a file and its 1-based line (or row)."""
 
     file: str

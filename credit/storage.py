@@ -26,6 +26,9 @@ canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_n
 Everything hashed is written by it, except statements: these follow RFC 8785, so that programs of others can check them.
 """
 
+quoted = json.encoder.encode_basestring_ascii
+"""A text as canonical JSON. Where arrays are hashed by the million, they are put together by hand from such texts."""
+
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 

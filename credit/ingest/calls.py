@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from credit.errors import InputError
 from credit.ingest.fields import FieldError
+from credit.ingest.pseudonyms import PseudonymKey
 from credit.records import MICRO, CallIdentity, LoggedOutput, Message
 
 T = TypeVar("T")
@@ -92,9 +93,15 @@ class Call:
     identity: CallIdentity = field(default=CallIdentity(), kw_only=True)
     user: str = field(default="", kw_only=True)
 
-    def outputs(self, source: str) -> list[LoggedOutput | Unusable | Skipped]:
-        """Return one output for each answer; of several, the id ends in the answer's index: `chatcmpl-1#0`."""
+    def outputs(self, source: str, key: PseudonymKey | None = None) -> list[LoggedOutput | Unusable | Skipped]:
+        """Return one output for each answer; of several, the id ends in the answer's index: `chatcmpl-1#0`.
+
+        Args:
+            source: scope of the ids.
+            key: makes the pseudonyms of users and texts; without it, outputs have none.
+        """
         found: list[LoggedOutput | Unusable | Skipped] = []
+        asked, user = self.asked, key.user(self.user) if key else ""
         for index, answer in self.answers.items():
             if isinstance(answer, Skipped):
                 found.append(answer)
@@ -102,20 +109,24 @@ class Call:
             if isinstance(answer, Unusable):
                 found.append(Unusable(f"choice {index}: {answer.reason}"))
                 continue
+            name = self.id if len(self.answers) == 1 else f"{self.id}#{index}"
             output = LoggedOutput(
                 source=source,
-                external_id=self.id if len(self.answers) == 1 else f"{self.id}#{index}",
+                external_id=name,
                 occurred_at=self.occurred_at,
                 model=self.model,
                 completion=answer.text,
-                prompt=self.asked.prompt,
-                messages=self.asked.messages,
+                prompt=asked.prompt,
+                messages=asked.messages,
                 weight_micro=self.weight_micro,
                 thoughts=answer.thoughts,
-                template=self.asked.template,
-                prompt_ids=self.asked.ids,
+                template=asked.template,
+                prompt_ids=asked.ids,
                 completion_ids=answer.ids,
                 identity=replace(self.identity, choice=index) if index else self.identity,
+                user=user,
+                text=key.text(self.model, asked.prompt, asked.messages, answer.text, asked.ids) if key else "",
+                salt=key.salt(source, name) if key else "",
             )
             found.append(output)
         return found

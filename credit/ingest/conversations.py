@@ -101,6 +101,16 @@ def _turns(item: Mapping[str, object]) -> list[Message]:
         parts = _parts(content)
     except FieldError as error:
         raise FieldError(f"`content` {error}") from error
+    if len(item) == 2 and isinstance(item.get("content"), str):  # the common case: a text, and nothing beside it
+        return [_message(role, parts.text, {})]
+    extra = _extra(item, called, parts)
+    turns = [_message("tool", text, {"tool_call_id": number} if number else {}) for number, text in parts.results]
+    without = not parts.text and "tool_calls" not in extra
+    return turns if turns and without else [*turns, _message(role, parts.text, extra)]
+
+
+def _extra(item: Mapping[str, object], called: Sequence[object], parts: _Parts) -> dict[str, object]:
+    """Return the other fields of a message for the chat template."""
     functions = [*map(_tool_call, called), *parts.calls]
     if not functions and isinstance(item.get("function_call"), dict):
         functions = [_tool_call(item["function_call"])]
@@ -112,8 +122,7 @@ def _turns(item: Mapping[str, object]) -> list[Message]:
             extra[name] = item[name]
     if isinstance(item.get("tool_name"), str):
         extra["name"] = item["tool_name"]
-    turns = [_message("tool", text, {"tool_call_id": number} if number else {}) for number, text in parts.results]
-    return turns if turns and not parts.text and not functions else [*turns, _message(role, parts.text, extra)]
+    return extra
 
 
 def plain_message(item: Mapping[str, object]) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias
@@ -176,9 +176,9 @@ def has_failed(record: Record) -> bool:
     """Return True if a record says beside request and response that the call failed."""
     if any(record.get(name) for name in FAILURES):
         return True
-    statuses = (record.get(name) for name in STATUSES)
-    nested = (side.get("status_code") for name in RESPONSES if isinstance(side := record.get(name), dict))
-    return any(isinstance(code, int) and code >= _LEAST_FAILURE for code in (*statuses, *nested))
+    codes = [record[name] for name in STATUSES if name in record]
+    codes += [side.get("status_code") for name in RESPONSES if isinstance(side := record.get(name), dict)]
+    return any(isinstance(code, int) and code >= _LEAST_FAILURE for code in codes)
 
 
 def time_beside(record: Record) -> datetime | None:
@@ -260,13 +260,15 @@ def calls_of(exchanges: Sequence[Exchange], beside: Beside, source: str) -> list
             raise InputError("the log does not name the model; give it: --model-name NAME")
         name = ours.id or theirs.id or _id_of_content(moment, model, exchange)
         number = f"#{min(exchange.answers)}" if len(exchanges) > 1 else ""
-        identity = replace(beside.identity, response=beside.identity.response or exchange.id)
+        known = beside.identity
+        response = known.response or exchange.id
+        identity = CallIdentity(known.trace, known.span, known.parent, response, known.request, known.choice)
         try:
             name, model = check_name(name + number), check_name(model)
         except FieldError as error:
             raise InputError(f"id or model {error}") from error
-        call = Call(name, moment, model, exchange.answers, exchange.asked, source=source, identity=identity)
-        found.append(replace(call, user=beside.user))
+        answers, asked = exchange.answers, exchange.asked
+        found.append(Call(name, moment, model, answers, asked, source=source, identity=identity, user=beside.user))
     return found
 
 

@@ -85,6 +85,8 @@ def filled(text: str) -> str:
 
 def check_name(text: str) -> str:
     """Return a text that can name something: one line, not too long; raise FieldError for any other."""
+    if text and len(text) <= _NAME_LIMIT and text.isascii() and text.isprintable() and not text.isspace():
+        return text  # the common case, without a call
     if len(text) > _NAME_LIMIT:
         raise FieldError(f"has {len(text)} characters; {_NAME_LIMIT} is the most")
     if _CONTROL.search(text):

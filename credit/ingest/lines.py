@@ -22,7 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each line of a log: a frozen one takes as long to make as the line to read
 class Line:
     """A line without its ending (LF or CRLF), and its 1-based number. A `problem` makes it unusable.
 

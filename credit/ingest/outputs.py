@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -140,36 +140,36 @@ class OutputReader:
 
     def __iter__(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
         self._restart()
-        for item in self._items():
-            self._yielded += 1
-            yield item
+        for found in self._found():
+            self._yielded += len(found)
+            yield from found
 
-    def _items(self) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
+    def _found(self) -> Iterator[Sequence[Parsed[LoggedOutput] | Quarantined]]:
+        """Yield the outputs and quarantined records of each row."""
         known = frozenset(self._names.values()) if self._names else KNOWN_FIELDS
         for row in read_rows(self._path, known, self._ignored, self._reading):
             if isinstance(row, Quarantined):
-                yield row
+                yield [row]
                 continue
             log, record = self._format(row.record)
             if log is None:
-                yield row.quarantined(_UNKNOWN)
+                yield [row.quarantined(_UNKNOWN)]
                 continue
             self.spans.last = None
             try:
                 entries = log.reader.read(record, self._context) or [_NOTHING]
             except InputError as error:
                 met = self.spans.last
-                yield row.quarantined(f"{log.name}: {error}", met.identity() if met else None)
+                yield [row.quarantined(f"{log.name}: {error}", met.identity() if met else None)]
                 continue
             except RecursionError:  # the JSON parser takes deeper nesting than a walk through its result
-                yield row.quarantined(f"{log.name}: is nested too deeply")
+                yield [row.quarantined(f"{log.name}: is nested too deeply")]
                 continue
-            if self._names is None:
+            if self._names is None and (unread := record.keys() - log.reader.FIELDS):
                 # Logs of other software hold scores of fields that nobody meant for us; these stay unmentioned.
-                unread = record.keys() - log.reader.FIELDS
                 self._ignored.update(unread if log.names_unread else unread & _MEANT_FOR_CREDIT)
             for entry in entries:
-                yield from self._outputs(entry, row, log)
+                yield self._outputs(entry, row, log)
 
     def _format(self, record: Record) -> tuple[LogFormat | None, Record]:
         """Return the format of a record, and the record by the format's own names of fields."""
@@ -178,27 +178,25 @@ class OutputReader:
         self._ignored.update(record.keys() - self._names.values())
         return OWN, {ours: record[theirs] for ours, theirs in self._names.items() if theirs in record}
 
-    def _outputs(
-        self, item: Entry | SpanEntry, row: Row, log: LogFormat
-    ) -> Iterator[Parsed[LoggedOutput] | Quarantined]:
-        """Yield the outputs of an entry; count what is skipped."""
+    def _outputs(self, item: Entry | SpanEntry, row: Row, log: LogFormat) -> list[Parsed[LoggedOutput] | Quarantined]:
+        """Return the outputs of an entry; count what is skipped."""
         entry, span = (item.entry, item.identity) if isinstance(item, SpanEntry) else (item, None)
-        found = entry.outputs(self._source or entry.source or log.source) if isinstance(entry, Call) else [entry]
-        for output in found:
-            if isinstance(output, Unusable):
-                yield Quarantined(row.place, f"{log.name}: {output.reason}", _bytes_of(item, row), span)
-            elif isinstance(output, Skipped):
+        made: Sequence[LoggedOutput | Unusable | Skipped] = (
+            entry.outputs(self._source or entry.source or log.source, self._key) if isinstance(entry, Call) else [entry]
+        )
+        found: list[Parsed[LoggedOutput] | Quarantined] = []
+        for output in made:
+            if isinstance(output, Skipped):
                 self._skipped[output.reason] += 1
+                continue
+            raw = _bytes_of(item, row)
+            if isinstance(output, Unusable):
+                found.append(Quarantined(row.place, f"{log.name}: {output.reason}", raw, span))
             elif problem := self._limits.problem(output, datetime.now(UTC)):
-                yield Quarantined(row.place, f"{log.name}: {problem}", _bytes_of(item, row), output.identity)
+                found.append(Quarantined(row.place, f"{log.name}: {problem}", raw, output.identity))
             else:
-                yield Parsed(self._with_pseudonyms(output, entry), row.place, _bytes_of(item, row))
-
-    def _with_pseudonyms(self, output: LoggedOutput, entry: Entry) -> LoggedOutput:
-        if self._key is None or not isinstance(entry, Call):
-            return output
-        key = self._key
-        return replace(output, user=key.user(entry.user), text=key.text(output), salt=key.salt(output))
+                found.append(Parsed(output, row.place, raw))
+        return found
 
 
 def _weight_text(weight_micro: int) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from credit.errors import InputError
-from credit.records import LoggedOutput
-from credit.storage import canonical_json, create_file, make_folder, name_beside
+from credit.records import Message
+from credit.storage import canonical_json, create_file, make_folder, name_beside, quoted
 
 _BYTES = 32
 _DIGITS = 32
@@ -31,26 +32,29 @@ class PseudonymKey:
 
     def user(self, name: str) -> str:
         """Return the pseudonym of a user's id; empty for an empty one."""
-        return self._of("credit.user.1", name) if name else ""
+        return self._of("credit.user.1", quoted(name)) if name else ""
 
-    def text(self, output: LoggedOutput) -> str:
+    def text(
+        self, model: str, prompt: str, messages: Sequence[Message], completion: str, prompt_ids: Sequence[int] = ()
+    ) -> str:
         """Return the pseudonym of an output's text: model, prompt and completion, without regard to blanks."""
-        turns = [(turn.role, _folded(turn.content)) for turn in output.messages]
-        asked: list[object] = [_folded(output.prompt), turns]
-        if output.prompt_ids and not (output.prompt or turns):
-            asked.append(output.prompt_ids)
-        return self._of("credit.text.1", output.model, *asked, _folded(output.completion))
+        turns = ",".join([f"[{quoted(turn.role)},{quoted(_folded(turn.content))}]" for turn in messages])
+        said = f"{quoted(_folded(prompt))},[{turns}]"
+        if prompt_ids and not (prompt or turns):
+            said += f",{canonical_json(prompt_ids)}"
+        return self._of("credit.text.1", f"{quoted(model)},{said},{quoted(_folded(completion))}")
 
     def output(self, name: str) -> str:
         """Return the pseudonym of an output for its providers."""
-        return self._of("credit.output.1", name)
+        return self._of("credit.output.1", quoted(name))
 
-    def salt(self, output: LoggedOutput) -> str:
+    def salt(self, source: str, external_id: str) -> str:
         """Return the salt of an output's content hash: without the key, nobody can make it again after a purge."""
-        return self._of("credit.salt.1", output.source, output.external_id)
+        return self._of("credit.salt.1", f"{quoted(source)},{quoted(external_id)}")
 
-    def _of(self, *parts: object) -> str:
-        digest = hmac.new(self._secret, canonical_json(parts).encode(), hashlib.sha256).hexdigest()
+    def _of(self, kind: str, parts: str) -> str:
+        """Return the pseudonym of parts in canonical JSON, with commas between them."""
+        digest = hmac.digest(self._secret, f'["{kind}",{parts}]'.encode(), "sha256").hex()
         return f"{self.id}-{digest[:_DIGITS]}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -17,15 +18,13 @@ from credit.ledger import identities
 from credit.ledger.aliases import ModelNames
 from credit.ledger.database import serialise_writers
 from credit.ledger.identities import Key, Rival, Span, keys_of
-from credit.ledger.outputs import content_sha256, output_context
+from credit.ledger.outputs import content_sha256, context_json
 from credit.ledger.schema import ingest_file, output
 from credit.ledger.seals import add_rows
-from credit.ledger.sql import insert_rows, next_id
+from credit.ledger.sql import among, load_rows, next_id
 from credit.ledger.values import MAX_AMOUNT, is_storable, utc_text
 from credit.records import CallIdentity, LoggedOutput, SpanLink
-from credit.storage import canonical_json
 
-_BATCH = 500
 _COLUMNS = (
     "id", "source", "external_id", "model_id", "ingest_file_id", "occurred_at", "prompt", "messages_json",
     "completion", "weight_micro", "content_sha256", "user_hmac", "text_hmac", "line", "salt",
@@ -89,6 +88,8 @@ def add_spans(conn: Connection, links: Iterable[SpanLink], ingest_file_id: int, 
     """Record spans, before the outputs in them. Return problems: outputs that turn out to be one call."""
     serialise_writers(conn)
     new = [(link.trace, link.span) for link in identities.add_links(conn, links, ingest_file_id) if not link.is_call]
+    if not new:
+        return []
     around = identities.spans_around(conn, new)
     above = identities.outputs_known_by(conn, (("span", *span, 0) for spans in around.values() for span in spans))
     if not above:
@@ -129,13 +130,17 @@ def add_outputs(
 
 def holders(conn: Connection, calls: Sequence[CallIdentity]) -> list[bool]:
     """Return for each span whether it holds another call. `add_spans` knows the spans."""
+    if not calls:
+        return []
     spans = [(call.trace, call.span) for call in calls]
     within = identities.calls_within(conn, identities.spans_around(conn, spans))
     return [span in within for span in spans]
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+_ACCEPTED, _DUPLICATE = Added(Verdict.ACCEPTED), Added(Verdict.DUPLICATE)
+
+
+class _Named(NamedTuple):
     """An output under the name that its logger gave it: content hash and pseudonyms."""
 
     id: int
@@ -161,6 +166,35 @@ class _Named:
         return any(content_sha256(one) == self.digest for one in alike)
 
 
+@dataclass(slots=True)
+class _Candidate:
+    """A record that can be stored, with what is compared with the ledger.
+
+    Attributes:
+        item: the record; its model is the one with the index.
+        line: its line in the file; None: unknown.
+        context: its context in JSON.
+        digest: the hash of its content.
+        keys: ids by which other records may tell of it.
+        span: its place among spans.
+    """
+
+    item: LoggedOutput
+    line: int | None
+    context: str
+    digest: str
+    keys: list[Key]
+    span: Span
+
+    @classmethod
+    def of(cls, item: LoggedOutput, line: int | None) -> _Candidate:
+        """Return a record as a candidate."""
+        context, identity = context_json(item), item.identity
+        return cls(
+            item, line, context, content_sha256(item, context), keys_of(identity), (identity.trace, identity.span)
+        )
+
+
 class _Batch:
     """Records judged together."""
 
@@ -168,23 +202,25 @@ class _Batch:
         self, conn: Connection, items: Sequence[LoggedOutput], ingest_file_id: int, file: str, lines: Sequence[int]
     ) -> None:
         self._models = ModelNames(conn)
-        # An alias ends here: an output is of the model with the index, whatever its log called it.
-        items = [_of_model(item, self._models) for item in items]
-        self._conn, self._items, self._file_id, self._file, self._lines = conn, items, ingest_file_id, file, lines
+        self._conn, self._count, self._file_id, self._file = conn, len(items), ingest_file_id, file
         # Only storable records can be looked up: PostgreSQL refuses NUL in a parameter too.
-        self._digests = {n: content_sha256(item) for n, item in enumerate(items) if _is_storable(item)}
-        self._keys = {n: keys_of(items[n].identity) for n in self._digests}
-        self._named = _named(conn, [items[n] for n in self._digests])
+        # An alias ends here: an output is of the model with the index, whatever its log called it.
+        self._candidates = {
+            n: _Candidate.of(_of_model(item, self._models), lines[n] if lines else None)
+            for n, item in enumerate(items)
+            if _is_storable(item)
+        }
+        self._named = _named(conn, [made.item for made in self._candidates.values()])
         self._around: dict[Span, list[Span]] = {}
         self._within: dict[Span, set[Span]] = {}
         self._known: dict[Key, int] = {}
         self._find_calls()
-        changed = {
-            first.id
-            for n, digest in self._digests.items()
-            if (first := self._named.get((items[n].source, items[n].external_id))) and not first.says(items[n], digest)
-        }
-        self._rivals = identities.rivals(conn, changed.union(self._known.values()), file)
+        named = (
+            (made, self._named.get((made.item.source, made.item.external_id))) for made in self._candidates.values()
+        )
+        changed = {first.id for made, first in named if first and not first.says(made.item, made.digest)}
+        told = changed.union(self._known.values())
+        self._rivals = identities.rivals(conn, told, file) if told else {}
         asked = {number for key, number in self._known.items() if key[0] == "request"}
         self._responses = identities.responses_of(conn, asked) if asked else {}
         self._next = next_id(conn, output)
@@ -193,85 +229,83 @@ class _Batch:
 
     def _find_calls(self) -> None:
         """Look up the spans around and within those of the batch, and the outputs that any identity names."""
-        keys = [key for some in self._keys.values() for key in some]
-        spans = {_span(self._items[n]) for n in self._digests if self._items[n].identity.span}
+        candidates = self._candidates.values()
+        spans = {made.span for made in candidates if made.item.identity.span}
         if spans:
             self._around = identities.spans_around(self._conn, spans)
             self._within = identities.calls_within(self._conn, self._around)
             self._inherit()
-            keys = [key for some in self._keys.values() for key in some]
-            keys += [("span", *span, 0) for some in (*self._around.values(), *self._within.values()) for span in some]
+        keys = [key for made in candidates for key in made.keys]
+        keys += [("span", *span, 0) for some in (*self._around.values(), *self._within.values()) for span in some]
         if keys:
             self._known = identities.outputs_known_by(self._conn, keys)
 
     def _inherit(self) -> None:
         """Give a call the ids of the spans that hold it alone: a third logger may know it by those."""
-        calls = {(_span(self._items[n]), self._items[n].identity.choice): n for n in self._digests}
-        for n in self._digests:
-            item = self._items[n]
-            within = self._within.get(_span(item), ())
-            inner = calls.get((next(iter(within)), item.identity.choice)) if len(within) == 1 else None
-            if inner is None or self._items[inner].completion != item.completion:
+        calls = {(made.span, made.item.identity.choice): made for made in self._candidates.values()}
+        for made in self._candidates.values():
+            within = self._within.get(made.span, ())
+            inner = calls.get((next(iter(within)), made.item.identity.choice)) if len(within) == 1 else None
+            if inner is None or inner.item.completion != made.item.completion:
                 continue
-            kinds = {key[0] for key in self._keys[inner]}
-            self._keys[inner] += [key for key in self._keys[n] if key[0] not in kinds]
+            kinds = {key[0] for key in inner.keys}
+            inner.keys += [key for key in made.keys if key[0] not in kinds]
 
     def add(self) -> list[Added]:
         """Judge all records, store the accepted ones, and return the verdicts."""
-        verdicts = [Added(Verdict.UNSTORABLE)] * len(self._items)
-        for n in sorted(self._digests, key=lambda n: _span(self._items[n]) in self._within):
-            verdicts[n] = self._judge(n)
-        insert_rows(self._conn, output, _COLUMNS, self._rows)
+        verdicts = [Added(Verdict.UNSTORABLE)] * self._count
+        for n, made in sorted(self._candidates.items(), key=lambda item: item[1].span in self._within):
+            verdicts[n] = self._judge(made)
+        load_rows(self._conn, output, _COLUMNS, self._rows)
         identities.add_identities(self._conn, self._new, self._file_id)
         return verdicts
 
-    def _judge(self, n: int) -> Added:
-        item = self._items[n]
+    def _judge(self, made: _Candidate) -> Added:
+        item = made.item
         first = self._named.get((item.source, item.external_id))
-        if first is not None and first.says(item, self._digests[n]):
-            self._note(n, first.id)
-            return Added(Verdict.DUPLICATE)
-        if _span(item) in self._within:
-            return self._judge_holder(n)
+        if first is not None and first.says(item, made.digest):
+            self._note(made, first.id)
+            return _DUPLICATE
+        if made.span in self._within:
+            return self._judge_holder(made)
         if first is not None:
-            return self._judge_named(n, self._rivals[first.id])
-        if rivals := self._rivals_of(n):
-            return self._judge_told(n, rivals)
+            return self._judge_named(made, self._rivals[first.id])
+        if rivals := self._rivals_of(made):
+            return self._judge_told(made, rivals)
         if item.model not in self._models.ids:
             return Added(Verdict.UNKNOWN_MODEL, self._models.remedy(item.model))
-        return self._accept(n)
+        return self._accept(made)
 
-    def _judge_named(self, n: int, rival: Rival) -> Added:
+    def _judge_named(self, made: _Candidate, rival: Rival) -> Added:
         """Judge a record of another content than the output of its name; logs may note another moment of one call."""
-        item = self._items[n]
-        if self._keys[n] and rival.model == item.model and _says_the_same(rival, item):
-            self._note(n, rival.id)
+        item = made.item
+        if made.keys and rival.model == item.model and _says_the_same(rival, item):
+            self._note(made, rival.id)
             return Added(Verdict.TOLD)
         return Added(
             Verdict.CONFLICT,
             f"output {item.name!r} is in the ledger with another content ({rival.place}); give it another id",
         )
 
-    def _judge_holder(self, n: int) -> Added:
+    def _judge_holder(self, made: _Candidate) -> Added:
         """Judge a span that holds calls: these tell of it, unless it tells of another output."""
-        item = self._items[n]
-        keys = [("span", *span, item.identity.choice) for span in sorted(self._within[_span(item)])]
+        keys = [("span", *span, made.item.identity.choice) for span in sorted(self._within[made.span])]
         inner = [self._rivals[self._known[key]] for key in keys if key in self._known]
-        own = [rival for rival in self._rivals_of(n) if rival not in inner]
+        own = [rival for rival in self._rivals_of(made) if rival not in inner]
         if own and any(not rival.unvalued for rival in inner):
             return Added(Verdict.CONFLICT, _doubled([*own, *inner]))
-        if len(keys) == len(inner) == 1 and _says_the_same(inner[0], item):
-            self._note(n, inner[0].id)
+        if len(keys) == len(inner) == 1 and _says_the_same(inner[0], made.item):
+            self._note(made, inner[0].id)
         return Added(Verdict.HOLDS)
 
-    def _judge_told(self, n: int, rivals: list[Rival]) -> Added:
+    def _judge_told(self, made: _Candidate, rivals: list[Rival]) -> Added:
         if len(rivals) > 1:
             return Added(Verdict.CONFLICT, _doubled(rivals))
         (rival,) = rivals
-        if _says_the_same(rival, self._items[n]):
-            self._note(n, rival.id)
+        if _says_the_same(rival, made.item):
+            self._note(made, rival.id)
             return Added(Verdict.TOLD)
-        if any(rival.id == self._known.get(key) for key in self._keys[n]):
+        if any(rival.id == self._known.get(key) for key in made.keys):
             return Added(Verdict.CONFLICT, f"the call is in the ledger with another text, as output {rival}")
         return Added(
             Verdict.CONFLICT,
@@ -279,47 +313,44 @@ class _Batch:
             f" instead: credit outputs unvalue {rival.name} --reason ..., then read this file again",
         )
 
-    def _rivals_of(self, n: int) -> list[Rival]:
+    def _rivals_of(self, made: _Candidate) -> list[Rival]:
         """Return the outputs that a record tells of once more, by its ids or by a span around its own."""
         found: dict[int, Rival] = {}
-        for key in self._keys[n]:
+        for key in made.keys:
             number = self._known.get(key)
             if number is None:
                 continue
             # Gateways give one request id to several calls, whose responses then differ.
             response = self._responses.get(number, "") if key[0] == "request" else ""
-            if not response or self._items[n].identity.response in {"", response}:
+            if not response or made.item.identity.response in {"", response}:
                 found[number] = self._rivals[number]
-        for span in self._around.get(_span(self._items[n]), ()):
-            number = self._known.get(("span", *span, self._items[n].identity.choice))
+        for span in self._around.get(made.span, ()):
+            number = self._known.get(("span", *span, made.item.identity.choice))
             # A person who takes out the output of an outer span lets in those within.
             if number is not None and not self._rivals[number].unvalued:
                 found[number] = self._rivals[number]
         live = [rival for rival in found.values() if not rival.unvalued]
         return live or list(found.values())[:1]
 
-    def _accept(self, n: int) -> Added:
-        item, number, digest = self._items[n], self._next, self._digests[n]
+    def _accept(self, made: _Candidate) -> Added:
+        item, number = made.item, self._next
         self._next += 1
-        line = self._lines[n] if self._lines else None
-        context = output_context(item)
-        turns = canonical_json(context) if context else None
         self._rows.append((
             number, item.source, item.external_id, self._models.ids[item.model], self._file_id,
-            utc_text(item.occurred_at), item.prompt, turns, item.completion, item.weight_micro, digest,
-            item.user or None, item.text or None, line, item.salt or None,
+            utc_text(item.occurred_at), item.prompt, None if made.context == "[]" else made.context, item.completion,
+            item.weight_micro, made.digest, item.user or None, item.text or None, made.line, item.salt or None,
         ))  # fmt: skip
-        named = _Named(number, digest, item.user, item.text, item.salt, purged=False)
+        named = _Named(number, made.digest, item.user, item.text, item.salt, purged=False)
         self._named[item.source, item.external_id] = named
-        place = identities.place_of(self._file, line)
+        place = identities.place_of(self._file, made.line)
         self._rivals[number] = Rival(number, item.name, place, item.model, item.completion, item.weight_micro)
         self._responses[number] = item.identity.response
-        self._note(n, number)
-        return Added(Verdict.ACCEPTED)
+        self._note(made, number)
+        return _ACCEPTED
 
-    def _note(self, n: int, number: int) -> None:
+    def _note(self, made: _Candidate, number: int) -> None:
         """Note the ids of a record as those of an output."""
-        for key in self._keys[n]:
+        for key in made.keys:
             if key not in self._known:
                 self._known[key] = number
                 self._new.append((key, number))
@@ -328,10 +359,6 @@ class _Batch:
 def _of_model(item: LoggedOutput, names: ModelNames) -> LoggedOutput:
     found = names.model_of(item.model)
     return item if found is None or found == item.model else replace(item, model=found)
-
-
-def _span(item: LoggedOutput) -> Span:
-    return (item.identity.trace, item.identity.span)
 
 
 def _says_the_same(rival: Rival, item: LoggedOutput) -> bool:
@@ -357,16 +384,12 @@ def _is_storable(item: LoggedOutput) -> bool:
 
 def _named(conn: Connection, items: Sequence[LoggedOutput]) -> dict[tuple[str, str], _Named]:
     """Return the outputs of the ledger that have the names of these."""
-    wanted: dict[str, list[str]] = {}
-    for item in items:
-        wanted.setdefault(item.source, []).append(item.external_id)
-    found: dict[tuple[str, str], _Named] = {}
-    for source, ids in wanted.items():
-        for start in range(0, len(ids), _BATCH):
-            columns = (output.c.id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac)
-            query = select(output.c.external_id, *columns, output.c.salt, output.c.purge_id).where(
-                output.c.source == source, output.c.external_id.in_(ids[start : start + _BATCH])
-            )
-            for name, number, digest, user, text, salt, purge in conn.execute(query):
-                found[source, name] = _Named(number, digest, user or "", text or "", salt or "", purge is not None)
-    return found
+    key = (output.c.source, output.c.external_id)
+    said = (output.c.id, output.c.content_sha256, output.c.user_hmac, output.c.text_hmac, output.c.salt)
+    query = among(
+        conn, select(*key, *said, output.c.purge_id), key, {(item.source, item.external_id) for item in items}
+    )
+    return {
+        (source, name): _Named(number, digest, user or "", text or "", salt or "", purge is not None)
+        for source, name, number, digest, user, text, salt, purge in conn.execute(query)
+    }

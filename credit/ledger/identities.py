@@ -10,19 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, ScalarSelect, Select, exists, or_, select, values
-from sqlalchemy import column as named
+from sqlalchemy import Connection, ScalarSelect, exists, or_, select
 
 from credit.ledger.schema import call_identity, ingest_file, model, output, span_link, unvalued
-from credit.ledger.sql import insert_rows, next_id
+from credit.ledger.sql import among, load_rows, next_id
 from credit.records import CallIdentity, SpanLink, output_name
-
-T = TypeVar("T")
-
-_BATCH = 500
 
 Key = tuple[str, str, str, int]
 """Kind, scope, value and choice of an identity, as `call_identity` keeps them."""
@@ -30,8 +24,7 @@ Span = tuple[str, str]
 """Trace and span."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rival:
+class Rival(NamedTuple):
     """An output that a record may tell of once more.
 
     Attributes:
@@ -71,47 +64,43 @@ def keys_of(identity: CallIdentity) -> list[Key]:
 def outputs_known_by(conn: Connection, keys: Iterable[Key]) -> dict[Key, int]:
     """Return the ids of the outputs with these identities."""
     columns = (call_identity.c.kind, call_identity.c.scope, call_identity.c.value, call_identity.c.choice)
-    found: dict[Key, int] = {}
-    for some in _batches(dict.fromkeys(keys)):
-        query = _among(select(*columns, call_identity.c.output_id), columns, some)
-        found.update({(kind, scope, name, choice): number for kind, scope, name, choice, number in conn.execute(query)})
-    return found
+    query = among(conn, select(*columns, call_identity.c.output_id), columns, dict.fromkeys(keys))
+    return {(kind, scope, name, choice): number for kind, scope, name, choice, number in conn.execute(query)}
 
 
 def add_identities(conn: Connection, found: Sequence[tuple[Key, int]], ingest_file_id: int) -> None:
     """Record identities of outputs, none of which the ledger knows."""
+    if not found:
+        return
     first = next_id(conn, call_identity)
     rows = [(number, *key, output_id, ingest_file_id) for number, (key, output_id) in enumerate(found, first)]
     columns = ("id", "kind", "scope", "value", "choice", "output_id", "ingest_file_id")
-    insert_rows(conn, call_identity, columns, rows)
+    load_rows(conn, call_identity, columns, rows)
 
 
 def responses_of(conn: Connection, ids: Iterable[int]) -> dict[int, str]:
     """Return the response ids of outputs, where they are known."""
-    found: dict[int, str] = {}
-    for some in _batches(ids):
-        query = select(call_identity.c.output_id, call_identity.c.value)
-        rows = conn.execute(query.where(call_identity.c.kind == "response", call_identity.c.output_id.in_(some)))
-        found.update({number: value for number, value in rows})
-    return found
+    query = select(call_identity.c.output_id, call_identity.c.value).where(call_identity.c.kind == "response")
+    rows = conn.execute(among(conn, query, [call_identity.c.output_id], [(number,) for number in ids]))
+    return {number: value for number, value in rows}
 
 
 def rivals(conn: Connection, ids: Iterable[int], file: str = "") -> dict[int, Rival]:
     """Return outputs by id, as rivals; `file` is the name of the one being read, which has no row yet."""
+    names = ("id", "source", "external_id", "line", "completion", "purge_id", "weight_micro")
+    columns = [output.c[name] for name in names]
+    query = (
+        select(*columns, model.c.name.label("model"), ingest_file.c.name.label("file"), _last_act().label("act"))
+        .join_from(output, model)
+        .outerjoin(ingest_file, ingest_file.c.id == output.c.ingest_file_id)
+    )
     found: dict[int, Rival] = {}
-    for some in _batches(dict.fromkeys(ids)):
-        query = (
-            select(output, model.c.name.label("model"), ingest_file.c.name.label("file"), _last_act().label("act"))
-            .join_from(output, model)
-            .outerjoin(ingest_file, ingest_file.c.id == output.c.ingest_file_id)
-            .where(output.c.id.in_(some))
-        )
-        for row in conn.execute(query):
-            name = output_name(row.source, row.external_id)
-            place = place_of(row.file or file, row.line)
-            taken_out = row.act == "unvalued"
-            said = row.completion if row.purge_id is None else None
-            found[row.id] = Rival(row.id, name, place, row.model, said, row.weight_micro, taken_out)
+    for row in conn.execute(among(conn, query, [output.c.id], [(number,) for number in set(ids)])):
+        name = output_name(row.source, row.external_id)
+        place = place_of(row.file or file, row.line)
+        taken_out = row.act == "unvalued"
+        said = row.completion if row.purge_id is None else None
+        found[row.id] = Rival(row.id, name, place, row.model, said, row.weight_micro, taken_out)
     return found
 
 
@@ -135,15 +124,15 @@ def add_links(conn: Connection, links: Iterable[SpanLink], ingest_file_id: int) 
     wanted = {
         (link.trace, link.span, link.parent, int(link.is_call)): link for link in links if link.trace and link.span
     }
-    known: set[tuple[str, str, str, int]] = set()
+    if not wanted:
+        return []
     columns = (span_link.c.trace, span_link.c.span, span_link.c.parent, span_link.c.is_call)
-    for some in _batches(dict.fromkeys((trace, span) for trace, span, _, _ in wanted)):
-        query = _among(select(*columns), columns[:2], some)
-        known.update((trace, span, parent, is_call) for trace, span, parent, is_call in conn.execute(query))
+    query = among(conn, select(*columns), columns[:2], {(trace, span) for trace, span, _, _ in wanted})
+    known = {(trace, span, parent, is_call) for trace, span, parent, is_call in conn.execute(query)}
     new = [key for key in wanted if key not in known]
     first = next_id(conn, span_link)
     rows = [(number, *key, ingest_file_id) for number, key in enumerate(new, first)]
-    insert_rows(conn, span_link, ("id", "trace", "span", "parent", "is_call", "ingest_file_id"), rows)
+    load_rows(conn, span_link, ("id", "trace", "span", "parent", "is_call", "ingest_file_id"), rows)
     return [wanted[key] for key in new]
 
 
@@ -155,12 +144,11 @@ def spans_around(conn: Connection, spans: Iterable[Span]) -> dict[Span, list[Spa
     ahead = wanted
     while ahead:
         above: dict[Span, None] = {}
-        for some in _batches(ahead):
-            columns = (span_link.c.trace, span_link.c.span, span_link.c.parent)
-            query = _among(select(*columns), columns[:2], some).where(span_link.c.parent != "")
-            for trace, span, parent in conn.execute(query):
-                parents.setdefault((trace, span), (trace, parent))
-                above[trace, parent] = None
+        columns = (span_link.c.trace, span_link.c.span, span_link.c.parent)
+        query = among(conn, select(*columns), columns[:2], ahead).where(span_link.c.parent != "")
+        for trace, span, parent in conn.execute(query.order_by(span_link.c.id)):
+            parents.setdefault((trace, span), (trace, parent))
+            above[trace, parent] = None
         ahead = [span for span in above if span not in met]
         met.update(ahead)
     return {span: list(_climb(span, parents)) for span in wanted}
@@ -189,35 +177,21 @@ def calls_within(conn: Connection, around: dict[Span, list[Span]]) -> dict[Span,
     met: dict[Span, set[Span]] = defaultdict(set)
     while ahead:
         below: dict[Span, set[Span]] = defaultdict(set)
-        for some in _batches(ahead):
-            columns = (span_link.c.trace, span_link.c.parent, span_link.c.span, span_link.c.is_call)
-            for trace, parent, span, is_call in conn.execute(_among(select(*columns), columns[:2], some)):
-                here = (trace, span)
-                holders = {
-                    top
-                    for top in ahead[trace, parent] - met[here]
-                    if top != here and (here not in around[top] or here < top)
-                }
-                met[here] |= holders
-                for top in holders if is_call else ():
-                    found[top].add(here)
-                if holders:
-                    below[here] |= holders
+        columns = (span_link.c.trace, span_link.c.parent, span_link.c.span, span_link.c.is_call)
+        for trace, parent, span, is_call in conn.execute(among(conn, select(*columns), columns[:2], ahead)):
+            here = (trace, span)
+            holders = {
+                top
+                for top in ahead[trace, parent] - met[here]
+                if top != here and (here not in around[top] or here < top)
+            }
+            met[here] |= holders
+            for top in holders if is_call else ():
+                found[top].add(here)
+            if holders:
+                below[here] |= holders
         ahead = below
     return dict(found)
-
-
-def _among(query: Select[Any], columns: Sequence[Column[Any]], keys: Sequence[tuple[object, ...]]) -> Select[Any]:
-    """Restrict a query to rows that have one of these keys in some columns."""
-    # A join, because SQLite scans the whole table for a row of several columns IN a list.
-    wanted = values(*(named(item.name, item.type) for item in columns), name="given").data(list(keys)).cte()
-    return query.where(*(item == wanted.c[item.name] for item in columns))
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    listed = list(items)
-    for start in range(0, len(listed), _BATCH):
-        yield listed[start : start + _BATCH]
 
 
 def has_told(conn: Connection, ingest_file_id: int) -> bool:

@@ -6,7 +6,6 @@ Python checks a posting first, so messages name it. The database has the last wo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,7 +25,7 @@ from credit.ledger.sql import exact_sum, insert_rows, join_sum, next_id
 from credit.ledger.transaction_kinds import ReversalDetails, TransactionDetails, TransactionKind
 from credit.ledger.values import GENESIS, MAX_AMOUNT, check_period, is_currency, is_storable, utc_text
 from credit.records import CREDIT
-from credit.storage import canonical_json
+from credit.storage import canonical_json, quoted
 
 ENCODING = "credit.ledger.1"
 """First element of the hashed text: the name of this encoding, so that no other can be taken for it."""
@@ -101,8 +100,6 @@ _HEADER_COLUMNS = ("id", *HashedFields._fields, "hash")
 
 _LAST = select(ledger_txn.c.seq, ledger_txn.c.hash).order_by(ledger_txn.c.seq.desc()).limit(1)
 
-_quoted = json.encoder.encode_basestring_ascii
-
 
 def chain_hash(header: HashedFields, entries: Iterable[tuple[str, str, int]]) -> str:
     """Return the hash of a transaction: SHA-256 of a JSON array of its fields and of its entries in order.
@@ -123,11 +120,11 @@ def input_sha256(posting: Posting) -> str:
 
 
 def _entries_json(entries: Iterable[tuple[str, str, int]]) -> str:
-    return "[" + ",".join([f"[{_quoted(key)},{_quoted(unit)},{amount}]" for key, unit, amount in entries]) + "]"
+    return "[" + ",".join([f"[{quoted(key)},{quoted(unit)},{amount}]" for key, unit, amount in entries]) + "]"
 
 
 def _lines_json(entries: Iterable[Entry]) -> str:
-    lines = [f"[{_quoted(line.account)},{_quoted(line.commodity)},{line.amount}]" for line in entries]
+    lines = [f"[{quoted(line.account)},{quoted(line.commodity)},{line.amount}]" for line in entries]
     return "[" + ",".join(lines) + "]"
 
 
@@ -137,18 +134,18 @@ def _details_json(posting: Posting) -> str:
 
 def _chain_hash(header: HashedFields, entries_json: str) -> str:
     prev, seq, count, kind, period_id, key, digest, effective, recorded, undone, memo, details, actor = header
-    texts = ",".join(map(_quoted, (kind, period_id, key, digest, effective, recorded)))
+    texts = ",".join(map(quoted, (kind, period_id, key, digest, effective, recorded)))
     # Without an actor in the older encoding: transactions from before actors keep their hashes.
-    encoding, by = (ENCODING, "") if actor is None else (WITH_ACTOR, f"{_quoted(actor)},")
-    tail = f"{'null' if undone is None else undone},{_quoted(memo)},{_quoted(details)},{by}{entries_json}"
-    content = f'["{encoding}",{_quoted(prev)},{seq},{count},{texts},{tail}]'
+    encoding, by = (ENCODING, "") if actor is None else (WITH_ACTOR, f"{quoted(actor)},")
+    tail = f"{'null' if undone is None else undone},{quoted(memo)},{quoted(details)},{by}{entries_json}"
+    content = f'["{encoding}",{quoted(prev)},{seq},{count},{texts},{tail}]'
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _input_sha256(posting: Posting, entries_json: str, details_json: str) -> str:
     content = (
-        f'["{ENCODING}",{_quoted(posting.kind)},{_quoted(posting.period)},"{posting.effective_on.isoformat()}",'
-        f"{entries_json},{_quoted(posting.memo)},{details_json},"
+        f'["{ENCODING}",{quoted(posting.kind)},{quoted(posting.period)},"{posting.effective_on.isoformat()}",'
+        f"{entries_json},{quoted(posting.memo)},{details_json},"
         f"{'null' if posting.reverses is None else posting.reverses}]"
     )
     return hashlib.sha256(content.encode()).hexdigest()

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 from credit.ledger.schema import compute_run, model, output, score_book, unvalued, valuation
 from credit.ledger.values import month_bounds, utc_moment, utc_text
 from credit.records import OWN_SOURCE, LoggedOutput, Message, output_name
-from credit.storage import canonical_json
+from credit.storage import canonical_json, quoted
 
 _BATCH = 500
 
@@ -27,39 +27,40 @@ class StoredOutput:
     purged: bool = False
 
 
-def content_sha256(item: LoggedOutput) -> str:
-    """Return the SHA-256 of an output, its identity included.
+def content_sha256(item: LoggedOutput, context: str = "") -> str:
+    """Return the SHA-256 of an output, its identity included: of a JSON array of its fields.
 
     Empty pseudonyms and salts are left out: an output from before them keeps its hash.
+
+    Args:
+        item: the output.
+        context: its `context_json`, if that is at hand.
     """
     keyed = (("user", item.user), ("text", item.text), ("salt", item.salt))
-    pseudonyms = [[name, value] for name, value in keyed if value]
-    fields = (
-        "credit.output.1",
-        item.source,
-        item.external_id,
-        utc_text(item.occurred_at),
-        item.model,
-        item.prompt,
-        output_context(item),
-        item.completion,
-        item.weight_micro,
-        *pseudonyms,
-    )
-    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+    pseudonyms = "".join([f',["{name}",{quoted(value)}]' for name, value in keyed if value])
+    named = f'{quoted(item.source)},{quoted(item.external_id)},"{utc_text(item.occurred_at)}",{quoted(item.model)}'
+    said = f"{quoted(item.prompt)},{context or context_json(item)},{quoted(item.completion)}"
+    whole = f'["credit.output.1",{named},{said},{item.weight_micro}{pseudonyms}]'
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def output_context(item: LoggedOutput) -> object:
-    """Return what the model saw beside the prompt: its messages, as lists of role and content.
+def context_json(item: LoggedOutput) -> str:
+    """Return the canonical JSON of what the model saw beside the prompt: its messages, as lists of role and content.
 
     An object with the messages stands for them where there is more: thoughts, what the chat template got beside the
     messages, or token ids. So they are kept, hashed and deleted with the messages, and older outputs keep their hash.
     """
-    turns = [(turn.role, turn.content, *([turn.extra] if turn.extra else [])) for turn in item.messages]
-    more = {"thoughts": item.thoughts, "template": item.template}
-    ids = {"prompt_ids": item.prompt_ids, "completion_ids": item.completion_ids}
-    said: dict[str, object] = {name: value for name, value in (more | ids).items() if value}
-    return {"messages": turns, **said} if said else turns
+    turns = ",".join([
+        f"[{quoted(turn.role)},{quoted(turn.content)}{f',{quoted(turn.extra)}' if turn.extra else ''}]"
+        for turn in item.messages
+    ])  # fmt: skip
+    if not (item.thoughts or item.template or item.prompt_ids or item.completion_ids):
+        return f"[{turns}]"
+    ids = (("completion_ids", item.completion_ids), ("prompt_ids", item.prompt_ids))
+    listed = {name: canonical_json(numbers) for name, numbers in ids if numbers}
+    texts = (("template", item.template), ("thoughts", item.thoughts))
+    said = {"messages": f"[{turns}]", **listed, **{name: quoted(text) for name, text in texts if text}}
+    return "{" + ",".join([f'"{name}":{said[name]}' for name in sorted(said)]) + "}"
 
 
 def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int) -> list[StoredOutput]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
+    Column,
     ColumnElement,
     Connection,
-    CursorResult,
     Insert,
     Select,
     Table,
@@ -23,8 +24,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 
 from credit.errors import IntegrityError
+from credit.storage import canonical_json
 
 _COUNTED = {"preserve_rowcount": True}
 """Option without which SQLAlchemy forgets how many rows an insert stored."""
@@ -56,15 +59,15 @@ def join_sum(high: int, low: int) -> int:
     return (int(high) << 32) + int(low)
 
 
-def _check_stored(result: CursorResult[Any], table: Table, count: int) -> None:
+def _check_stored(stored: int, table: Table, count: int) -> None:
     """Check that an insert stored all its rows.
 
     Raises:
         IntegrityError: the database stored others or none, as a PostgreSQL rule on the table makes it do.
     """
-    if result.rowcount != count:
+    if stored != count:
         raise IntegrityError(
-            f"the database took {count} rows for {table.name} and stored {result.rowcount}: something rewrites what is"
+            f"the database took {count} rows for {table.name} and stored {stored}: something rewrites what is"
             " written, such as a rule on the table; find it: credit verify"
         )
 
@@ -77,7 +80,34 @@ def insert_records(conn: Connection, table: Table, rows: Sequence[Mapping[str, o
     """
     if rows:
         result = conn.execute(insert(table), [dict(row) for row in rows], execution_options=_COUNTED)
-        _check_stored(result, table, len(rows))
+        _check_stored(result.rowcount, table, len(rows))
+
+
+def among(
+    conn: Connection, query: Select[Any], columns: Sequence[Column[Any]], keys: Iterable[tuple[object, ...]]
+) -> Select[Any]:
+    """Restrict a query to rows that have one of these keys, of any number, in some columns.
+
+    The keys come as one parameter, or one for each column, so the statement is always the same and compiled once.
+    """
+    listed = list(keys)
+    # A join, because SQLite scans the whole table for a row of several columns IN a list.
+    if conn.dialect.name == "sqlite":
+        rows = func.json_each(canonical_json(listed)).table_valued("value", name="given")
+        found = [
+            func.json_extract(rows.c.value, literal_column(f"'$[{place}]'", Text())) for place in range(len(columns))
+        ]
+        return query.where(*(column == cell for column, cell in zip(columns, found, strict=True)))
+    cells: list[list[object]] = [list(some) for some in zip(*listed, strict=True)] or [[] for _ in columns]
+    arrays = [_array(column, f"keys_{column.name}", some) for column, some in zip(columns, cells, strict=True)]
+    given = func.unnest(*arrays).table_valued(*(column.name for column in columns)).render_derived("given")
+    return query.where(*(column == given.c[column.name] for column in columns))
+
+
+def _array(column: Column[Any], name: str, cells: list[object] | None = None) -> BindParameter[Any]:
+    """Return a parameter for PostgreSQL with cells of a column; None: they are given when the statement runs."""
+    kind: ARRAY[Any] = ARRAY(BigInteger()) if column.type.python_type is int else ARRAY(Text())
+    return bindparam(name, type_=kind) if cells is None else bindparam(name, cells, type_=kind)
 
 
 def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
@@ -96,19 +126,40 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Se
             many = f"INSERT INTO {into} VALUES {', '.join([one] * size)}"  # noqa: S608 - the schema's own names
             for start in range(low, high, size):
                 result = conn.exec_driver_sql(many, tuple(chain.from_iterable(rows[start : start + size])))
-                _check_stored(result, table, size)
+                _check_stored(result.rowcount, table, size)
         return
     values = dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
     stored = conn.execute(_insert_arrays(table, tuple(columns)), values, execution_options=_COUNTED)
-    _check_stored(stored, table, len(rows))
+    _check_stored(stored.rowcount, table, len(rows))
 
 
 @cache
 def _insert_arrays(table: Table, columns: tuple[str, ...]) -> Insert:
     """Return PostgreSQL's insert of rows from one array for each column."""
-    big, text = ARRAY(BigInteger()), ARRAY(Text())
-    arrays = [bindparam(name, type_=big if table.c[name].type.python_type is int else text) for name in columns]
+    arrays = [_array(table.c[name], name) for name in columns]
     # Ordered, because the triggers want transactions in the order of the chain.
     given = func.unnest(*arrays).table_valued(*columns, with_ordinality="place").render_derived("given")
     query = select(*(given.c[name] for name in columns)).order_by(given.c.place)
     return insert(table).from_select(list(columns), query)
+
+
+def load_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert the rows of a batch of a file, as `insert_rows`; on PostgreSQL by COPY, under the same rules and keys.
+
+    COPY needs no statement for the rows and no array of them.
+    """
+    if conn.dialect.name == "sqlite" or not rows:
+        insert_rows(conn, table, columns, rows)
+        return
+    connection: Any = conn.connection.driver_connection
+    statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN"
+    refused = conn.dialect.loaded_dbapi.Error
+    try:
+        with connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            stored = int(cursor.rowcount)
+    except refused as error:  # as SQLAlchemy raises the errors of its own statements
+        raise DBAPIError.instance(statement, None, error, refused, dialect=conn.dialect) from error
+    _check_stored(stored, table, len(rows))

@@ -18,7 +18,7 @@ def utc_text(moment: datetime) -> str:
     """Return an aware moment as `YYYY-MM-DDTHH:MM:SS.ffffffZ`; ValueError when it has no time zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; the ledger keeps UTC")
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def utc_moment(text: str) -> datetime:
@@ -78,6 +78,8 @@ def is_storable(*texts: str) -> bool:
     text = " ".join(texts)
     if "\x00" in text:
         return False
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -244,7 +244,8 @@ def test_each_prompt_of_tokens_is_a_call_and_no_two_of_them_are_one_question(tmp
     outputs, _, _ = read(tmp_path, both({"prompt": [[1, 2], [3]]}, {**TEXTS, "choices": choices}))
     assert [output.prompt_ids for output in outputs] == [(1, 2), (3,)]
     key = PseudonymKey(b"k" * 32)
-    assert len({key.text(output) for output in outputs}) == 2
+    said = [(output.model, output.prompt, output.messages, output.completion, output.prompt_ids) for output in outputs]
+    assert len({key.text(*one) for one in said}) == 2
     alone = [both({"prompt": [number]}, {**LLAMA, "prompt": None}, request_id=None) for number in (1, 2)]
     unnamed, _, _ = read(tmp_path, *alone)
     assert len({output.external_id for output in unnamed}) == 2

@@ -15,10 +15,15 @@ from credit.ingest.files import Parsed
 from credit.ingest.outputs import OutputReader
 from credit.ingest.pseudonyms import PseudonymKey, key_id, own_key, read_key
 from credit.records import LoggedOutput, Message
+from credit.storage import canonical_json
 
 KEY = PseudonymKey(bytes(range(32)))
 MOMENT = datetime(2026, 10, 5, tzinfo=UTC)
 SAID = LoggedOutput("own", "a", MOMENT, "m", "An  answer.\n", "A question")
+
+
+def text_of(output: LoggedOutput, key: PseudonymKey = KEY) -> str:
+    return key.text(output.model, output.prompt, output.messages, output.completion)
 
 
 def test_a_pseudonym_is_a_keyed_hash_with_the_id_of_its_key():
@@ -28,16 +33,30 @@ def test_a_pseudonym_is_a_keyed_hash_with_the_id_of_its_key():
     assert KEY.user("") == ""
 
 
+@pytest.mark.parametrize("text", ['a "b"\n ü \ud800', ""], ids=["any", "none"])
+def test_what_is_hashed_is_what_the_general_encoder_would_write(text):
+    def hashed(*parts: object) -> str:
+        said = hmac.new(bytes(range(32)), canonical_json(parts).encode(), hashlib.sha256).hexdigest()
+        return f"{KEY.id}-{said[:32]}"
+
+    plain = " ".join(text.split())
+    chat = (Message(text, text), Message("b", text))
+    turns = [(text, plain), ("b", plain)]
+    assert KEY.text(text, text, chat, text) == hashed("credit.text.1", text, plain, turns, plain)
+    assert KEY.salt(text, text) == hashed("credit.salt.1", text, text)
+    assert KEY.output(text) == hashed("credit.output.1", text)
+
+
 def test_another_key_gives_another_pseudonym():
     other = PseudonymKey(bytes(32))
     assert other.id != KEY.id
     assert other.user("ada") != KEY.user("ada")
-    assert other.text(SAID) != KEY.text(SAID)
+    assert text_of(SAID, other) != text_of(SAID)
 
 
 def test_the_same_call_logged_again_has_the_same_text_whatever_its_id_time_and_blanks():
     again = LoggedOutput("other", "b", datetime(2026, 10, 6, tzinfo=UTC), "m", " An answer.", "A\tquestion", user="x")
-    assert KEY.text(again) == KEY.text(SAID)
+    assert text_of(again) == text_of(SAID)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +71,7 @@ def test_the_same_call_logged_again_has_the_same_text_whatever_its_id_time_and_b
     ids=["model", "case", "prompt", "chat", "border"],
 )
 def test_another_call_has_another_text(other):
-    assert KEY.text(other) != KEY.text(SAID)
+    assert text_of(other) != text_of(SAID)
 
 
 def test_a_key_is_drawn_once_for_its_owner_alone(tmp_path):
@@ -145,7 +164,7 @@ LITELLM = {"id": "c1", "call_type": "acompletion", "startTime": 1761955140.5, "m
 def test_the_user_of_every_format_is_known_by_a_pseudonym(tmp_path, record):
     (found,) = read(tmp_path, record, key=KEY)
     assert found.user == KEY.user("ada")
-    assert found.text == KEY.text(found)
+    assert found.text == text_of(found)
     (unkeyed,) = read(tmp_path, record)
     assert (unkeyed.user, unkeyed.text) == ("", "")
 

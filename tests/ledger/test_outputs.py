@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Connection
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DatabaseError
 
 from credit.errors import LedgerError
 from credit.ledger import admission, outputs, score_books
 from credit.ledger.admission import Verdict
+from credit.ledger.schema import call_identity, output
+from credit.ledger.sql import among, load_rows
+from credit.ledger.values import utc_text
 from credit.records import LoggedOutput, Message
+from credit.storage import canonical_json
 from tests.ledger import samples
 from tests.ledger.samples import MODEL, NOW, logged
 
@@ -111,6 +119,34 @@ def test_text_moved_from_one_field_to_the_next_is_another_content():
     assert outputs.content_sha256(left) != outputs.content_sha256(right)
 
 
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=6)
+IDS = st.lists(st.integers(0), max_size=2).map(tuple)
+
+
+@given(
+    st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
+    st.lists(st.builds(Message, TEXTS, TEXTS, TEXTS), max_size=3),
+    st.integers(),
+    st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
+    st.tuples(IDS, IDS),
+)
+def test_the_content_is_hashed_as_the_general_encoder_would_write_it(said, messages, weight, more, ids):
+    source, name, model, completion, prompt = said
+    thoughts, template, user, text, salt = more
+    item = LoggedOutput(
+        source, name, NOW, model, completion, prompt, tuple(messages), weight, thoughts, template,
+        user=user, text=text, salt=salt, prompt_ids=ids[0], completion_ids=ids[1],
+    )  # fmt: skip
+    turns = [(turn.role, turn.content, *([turn.extra] if turn.extra else [])) for turn in messages]
+    told = (("thoughts", thoughts), ("template", template), ("prompt_ids", ids[0]), ("completion_ids", ids[1]))
+    beside = {name: value for name, value in told if value}
+    context = {"messages": turns, **beside} if beside else turns
+    keyed = [[kind, value] for kind, value in (("user", user), ("text", text), ("salt", salt)) if value]
+    fields = ("credit.output.1", source, name, utc_text(NOW), model, prompt, context, completion, weight, *keyed)
+    assert outputs.context_json(item) == canonical_json(context)
+    assert outputs.content_sha256(item) == hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
 def test_the_same_moment_in_another_time_zone_is_the_same_content():
     there = logged(1).occurred_at.astimezone(timezone(timedelta(hours=9)))
     assert outputs.content_sha256(logged(1, occurred_at=there)) == outputs.content_sha256(logged(1))
@@ -119,6 +155,25 @@ def test_the_same_moment_in_another_time_zone_is_the_same_content():
 def test_a_moment_without_a_time_zone_is_refused():
     with pytest.raises(ValueError, match="no time zone"):
         outputs.content_sha256(logged(1, occurred_at=NOW.replace(tzinfo=None)))
+
+
+def test_rows_of_a_batch_are_under_the_rules_of_the_database(conn):
+    samples.add_index(conn)
+    columns = ("id", "kind", "scope", "value", "choice", "output_id", "ingest_file_id")
+    samples.add_outputs(conn, [logged(1)])
+    load_rows(conn, call_identity, columns, [(1, "response", "", 'a\tb\\N\n"ü"', 0, 1, 1)])
+    assert conn.execute(select(call_identity.c.value)).scalar() == 'a\tb\\N\n"ü"'
+    with pytest.raises(DatabaseError, match=r"exists already|duplicate key"):
+        load_rows(conn, call_identity, columns, [(1, "response", "", "b", 0, 1, 1)])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3000])
+def test_rows_are_found_by_any_number_of_keys(conn, count):
+    samples.add_index(conn)
+    samples.add_outputs(conn, [logged(1), logged(2)])
+    keys = [("log", f"out-{number}") for number in range(count)]
+    query = among(conn, select(output.c.external_id), (output.c.source, output.c.external_id), keys)
+    assert set(conn.execute(query).scalars()) == {name for _, name in keys} & {"out-1", "out-2"}
 
 
 def test_outputs_without_their_file_cannot_be_committed(ledger):

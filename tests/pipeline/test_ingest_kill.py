@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_at_any_step_and_run_again_logs_what_one_run_does(p
 
 
 def dying_run(url: str, folder: Path, path: Path) -> None:
-    die_at_commit_of("output")
+    die_at_commit_of("ingest_file")  # after its outputs, which PostgreSQL gets by COPY, unseen by SQLAlchemy
     ingest_outputs(Workspace(url, folder), path, complete=True)
 
 

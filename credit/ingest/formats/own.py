@@ -45,7 +45,9 @@ def read(record: Mapping[str, object], _context: LogContext) -> list[Entry]:
         InputError: the record cannot be used.
     """
     # JSON and Parquet spell an absent value None; a field that is needed is then missing.
-    fields = validate(_OwnRecord, {name: value for name, value in record.items() if value is not None})
+    if None in record.values():
+        record = {name: value for name, value in record.items() if value is not None}
+    fields = validate(_OwnRecord, record)
     if fields.prompt and fields.messages:
         raise InputError("`prompt` and `messages` are both given; which of them the model saw would be a guess")
     answer = said(fields.completion, fields.thoughts or "")
