@@ -230,7 +230,7 @@ def test_logs_of_any_formats_split_shuffled_doubled_and_mixed_give_the_outputs_o
         url = shared_database()
         with Ledger.open(url) as ledger, ledger.write() as conn:
             samples.add_index(conn)
-            add_alias(conn, "my-llm", MODEL, now=NOW)
+            add_alias(conn, "*", MODEL, now=NOW)
         place = Workspace(url, folder / "credit-data")
         for run in range(2):
             for number, part in enumerate(parts):
