@@ -10,6 +10,7 @@
     │   ├── IdempotencyError      1  the same key with another content
     │   └── PeriodClosedError     1  a posting into a closed period
     ├── EngineError               1  workers that die, or a cluster that is gone
+    ├── IncompleteError           3  parts of a build that are missing or spoiled
     ├── IntegrityError            4  stored data was changed
     └── LockHeldError            11  another run is at work
 
@@ -69,6 +70,12 @@ class PeriodClosedError(LedgerError):
 
 class EngineError(CreditError):
     """Workers that die or cannot be reached; what they have finished is kept."""
+
+
+class IncompleteError(CreditError):
+    """Missing or spoiled parts of a build; the message names them."""
+
+    exit_code = EXIT_PARTIAL
 
 
 class IntegrityError(CreditError):

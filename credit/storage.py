@@ -135,6 +135,15 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def one_after_the_other(lock: Path) -> Iterator[None]:
+    """Context for one process at a time; the others wait. The operating system frees the lock of a killed process."""
+    from filelock import FileLock
+
+    with FileLock(lock, mode=FILE_MODE):
+        yield
+
+
+@contextmanager
 def only_one(lock: Path, held: str) -> Iterator[None]:
     """Context for one process at a time. The operating system frees the lock of a killed process.
 

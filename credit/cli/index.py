@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from credit.cli.options import FILE, device_option, dtype_option, ledger_options, training_options
+from credit.cli.options import FILE, device_option, dtype_option, engine_options, ledger_options, training_options
 from credit.cli.printing import progress_bar, say, warn
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
@@ -17,6 +18,7 @@ from credit.text import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from credit.engines import EngineChoice, Slice
     from credit.ingest.training_source import TrainingSource
     from credit.pipeline.index import IndexReport, IndexRequest
     from credit.pipeline.workspace import Workspace
@@ -114,6 +116,9 @@ class _NumberOrWord(click.ParamType[int | str]):
 )
 @dtype_option
 @device_option
+@engine_options("Units of the data at a time, each by a worker with a model of its own.")
+@click.option("--slice", "part", metavar="I/N", help="Do a slice of the work, without a coordinator, in a job array.")
+@click.option("--merge", is_flag=True, help="Make the index of what all slices have done.")
 @training_options()
 @click.option("--register/--no-register", default=True, show_default=True, help="Enter the index in the ledger.")
 @click.option("--update", is_flag=True, help="Add DATA to the existing index; known data is skipped.")
@@ -152,6 +157,9 @@ def index(
     template_date: str,
     dtype: str,
     device: str,
+    engine: EngineChoice,
+    part: str | None,
+    merge: bool,
     source: TrainingSource,
     register: bool,
     update: bool,
@@ -170,13 +178,21 @@ def index(
     The command first estimates time, memory and disk from a batch or two, and refuses what cannot fit. Repeated after
     an interruption, it resumes the build; a finished index it leaves alone.
 
+    The work is cut into units, and --engine says who does them. The index is the same, to the byte with as many threads
+    in each worker (OMP_NUM_THREADS). In a job array, each job does a --slice in the same --out, in any order and again
+    if need be, and a last one does --merge. That names what is missing or spoiled, and exits with 3.
+
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm --dry-run
              credit index models/my-llm train.jsonl --out my-index --name my-llm
+             credit index models/my-llm train.jsonl --out my-index --engine ray --address auto
+             credit index models/my-llm train.jsonl --out my-index --slice 2/8
+             credit index models/my-llm train.jsonl --out my-index --merge
              credit index models/my-llm new.jsonl --out my-index --update
     """
     if update and withdraw is not None:
         raise click.UsageError("--update and --withdraw are two runs")
+    from credit.engines import Slice
     from credit.pipeline.index import IndexRequest
     from credit.valuation import IndexSettings
 
@@ -213,9 +229,14 @@ def index(
         update=update,
         withdraw=withdraw,
         given=_given(ctx),
+        engine=engine,
+        part=None if part is None else Slice.read(part),
+        merge=merge,
     )
     if dry_run:
         _say_plan(workspace, request)
+    elif request.part is not None:
+        _slice(workspace, request, request.part)
     else:
         _build(workspace, request)
 
@@ -224,15 +245,28 @@ def _build(workspace: Workspace, request: IndexRequest) -> None:
     """Build or change the index, with its needs before and its progress meanwhile, and print it."""
     from credit.pipeline.index import index_training_data
 
-    with progress_bar("indexing", "tokens") as advance:
+    with progress_bar("indexing", "tokens") as bar:
         report = index_training_data(
             workspace,
-            request,
-            lambda _phase, done, total: advance(done, total),
+            replace(request, engine=request.engine.watched(bar.workers)),
+            lambda _phase, done, total: bar(done, total),
             lambda needs: warn(f"the index needs {needs}"),
         )
     warn(*report.notices, *report.problems)
     _say_report(request, report)
+
+
+def _slice(workspace: Workspace, request: IndexRequest, part: Slice) -> None:
+    """Do a slice of the work, and print it."""
+    from credit.pipeline.index import index_slice
+
+    with progress_bar(f"slice {part}", "tokens") as bar:
+        watched = replace(request, engine=request.engine.watched(bar.workers))
+        report = index_slice(workspace, watched, part, lambda _phase, done, total: bar(done, total))
+    warn(*report.notices, *report.problems)
+    facts = {"out": request.out, "slice": str(part), "units": report.units}
+    done = f"{request.out}: slice {part} is done, {counted(report.units, 'unit')}"
+    say(facts, f"{done}; once all slices are, give the same command --merge instead")
 
 
 def _say_report(request: IndexRequest, report: IndexReport) -> None:

@@ -344,7 +344,7 @@ def engine_options(workers: str) -> Callable[[Callable[..., R]], Callable[..., R
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @click.option(
             "--engine",
-            "name",
+            "engine_name",
             type=click.Choice(ENGINES),
             help="Workers are processes of this machine, or actors of a Ray cluster.  [default: local]",
         )
@@ -356,11 +356,15 @@ def engine_options(workers: str) -> Callable[[Callable[..., R]], Callable[..., R
         @click.option("--address", metavar="HOST:PORT", help="Head of the Ray cluster.  [default: this machine's]")
         @functools.wraps(command)
         def with_engine(
-            name: Literal["local", "ray"] | None, workers: int | None, address: str | None, *args: Any, **kwargs: Any
+            engine_name: Literal["local", "ray"] | None,
+            workers: int | None,
+            address: str | None,
+            *args: Any,
+            **kwargs: Any,
         ) -> R:
             from credit.engines import EngineChoice
 
-            return command(*args, engine=EngineChoice(name, workers, address), **kwargs)
+            return command(*args, engine=EngineChoice(engine_name, workers, address), **kwargs)
 
         return with_engine
 

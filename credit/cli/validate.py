@@ -14,10 +14,11 @@ from credit.cli.printing import is_json, progress_bar, say, terminal_width, wrap
 from credit.text import counted
 
 if TYPE_CHECKING:
-    from credit.engines import EngineChoice
+    from credit.engines import EngineChoice, Slice
     from credit.fidelity.certificate import Certificate
     from credit.fidelity.metrics import Estimate
     from credit.ingest.training_source import TrainingSource
+    from credit.pipeline.validate import ValidationRequest
     from credit.pipeline.workspace import Workspace
 
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--halves", type=click.IntRange(min=4), default=8, show_default=True, help="Random halves of providers.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Retrainings per provider.")
 @engine_options("Retrainings at a time.")
+@click.option("--slice", "part", metavar="I/N", help="Make a slice of the retrainings only, in a job array.")
 @click.option("--work", type=FILE, help="Folder of the retrainings.  [default: validation/ in the data folder]")
 @click.option("--model", type=FILE, help="New place of the model, if moved.")
 @device_option
@@ -67,6 +69,7 @@ def validate(
     halves: int,
     seeds: int,
     engine: EngineChoice,
+    part: str | None,
     work: Path | None,
     model: Path | None,
     device: str,
@@ -78,7 +81,7 @@ def validate(
     and compares it with the predictions of INDEX and of simpler measures, which INDEX must beat. DATA is the data of
     INDEX. The certificate, with the calibration of effect to nats, goes into INDEX and into the ledger: close requires
     it, and compute uses the calibration if it predicts better than plain effect. Retrainings are kept: after an
-    interruption, the next run resumes.
+    interruption, the next run resumes. In a job array, each job makes a --slice of them in one --work.
 
     Models are trained anew with the configuration of INDEX's model, or with --finetune by the Hugging Face Trainer.
     Your own recipe is a function in a module that Python can import, such as
@@ -99,6 +102,7 @@ def validate(
              credit validate my-index train.jsonl --finetune base-model --lora 16 --steps 500
              PYTHONPATH=. credit validate my-index train.jsonl --trainer my_recipe:train
     """
+    from credit.engines import Slice
     from credit.pipeline.validate import ValidationRequest, validate_index
 
     if only_register:
@@ -126,9 +130,23 @@ def validate(
         device=device,
         source=source,
     )
+    if part is not None:
+        _slice(workspace, replace(request, engine=engine), Slice.read(part))
+        return
     with progress_bar("validating", "steps" if quick else "models") as bar:
         certificate = validate_index(workspace, replace(request, engine=engine.watched(bar.workers)), bar)
     click.echo(certificate.to_json() if is_json() else "\n".join(_lines(certificate)))
+
+
+def _slice(workspace: Workspace, request: ValidationRequest, part: Slice) -> None:
+    """Make a slice of the retrainings, and print it."""
+    from credit.pipeline.validate import validate_slice
+
+    with progress_bar(f"slice {part}", "models") as bar:
+        made = validate_slice(workspace, replace(request, engine=request.engine.watched(bar.workers)), part, bar)
+    done = f"slice {part} is done, {counted(made, 'retraining')}"
+    facts = {"slice": str(part), "retrainings": made}
+    say(facts, f"{done}; once all slices are, give the same command without --slice")
 
 
 def _register(workspace: Workspace, index: Path) -> None:

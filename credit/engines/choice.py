@@ -33,6 +33,11 @@ class EngineChoice:
         if self.address is not None and self.name != "ray":
             raise InvalidRequestError("--address names a Ray cluster; give it with --engine ray")
 
+    @property
+    def is_here(self) -> bool:
+        """True for one worker, in this process."""
+        return self.name is None and self.workers in {None, 1}
+
     def watched(self, watch: Watch) -> EngineChoice:
         """Return the choice with a watcher of the workers."""
         return replace(self, watch=watch)
@@ -50,7 +55,7 @@ class EngineChoice:
 
             address, wants = self.address or "auto", None if on_gpu is None else float(on_gpu)
             return RayEngine(self.workers, address, gpus=wants, memory_each=memory_each, watch=self.watch)
-        if self.name is None and self.workers in {None, 1}:
+        if self.is_here:
             return InProcess()
         from credit.engines.local import LocalEngine
 

@@ -101,7 +101,8 @@ class _Processes(Crew[T, R]):
 
     def _hear(self) -> list[Report]:
         workers = {pipe: worker for worker, (_, pipe) in self._processes.items()}
-        return [self._report(workers[pipe], pipe) for pipe in wait(list(workers)) if isinstance(pipe, Connection)]
+        ready = wait(list(workers))
+        return [self._report(worker, pipe) for pipe, worker in workers.items() if pipe in ready]
 
     def _report(self, worker: int, pipe: Connection) -> Report:
         try:

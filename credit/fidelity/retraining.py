@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from credit.engines import Engine, InProcess
+from credit.engines import Engine, InProcess, Slice
 from credit.errors import InvalidRequestError, MismatchError, ValuationError
 from credit.fidelity.recipes import Trainer
 from credit.records import PPM, LoggedOutput, TrainingRecord
@@ -30,6 +30,7 @@ Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""
 
 _MEASURE_TOKENS = 4096
+_SLICE_LOCK = ".slice-{}-of-{}.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,20 +173,50 @@ class Laboratory:
             LockHeldError: another validation is at work in the same folder.
             EngineError: workers died, or cannot be reached.
         """
-        held = f"another validation is at work in {self.folder}; wait for it to end"
-        with only_one(self.folder / ".lock", held):
+        with only_one(self.folder / ".lock", self._at_work):
+            for lock in self.folder.glob(_SLICE_LOCK.format("*", "*")):
+                with only_one(lock, self._at_work):
+                    pass
             # A half can be the complement of another one: the same retraining may be asked for twice.
-            missing = list({self._path(run): run for run in runs if not self._path(run).is_file()}.values())
-            done = len(runs) - len(missing)
-            if progress:
-                progress(done, len(runs))
-            made = (engine or InProcess()).run(self, missing) if missing else ()
-            for number, (position, values) in enumerate(made, start=done + 1):
-                if not self._path(missing[position]).is_file():  # made on a machine without this folder
-                    self._keep(missing[position], values)
-                if progress:
-                    progress(number, len(runs))
+            self._make(list({self._path(run): run for run in runs}.values()), engine, progress)
             return {run: self.outcome(run) for run in runs}
+
+    def make_slice(
+        self,
+        runs: Sequence[Counterfactual],
+        part: Slice,
+        *,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Make a slice of many retrainings, and return its number of them. `outcomes` makes what is missing then.
+
+        Raises:
+            LockHeldError: another process is at work on this slice.
+            EngineError: workers died, or cannot be reached.
+        """
+        with only_one(self.folder / _SLICE_LOCK.format(part.number, part.count), self._at_work):
+            distinct = {self._path(run): run for run in runs}.values()
+            own = [run for number, run in enumerate(distinct) if number in part]
+            self._make(own, engine, progress)
+            return len(own)
+
+    @property
+    def _at_work(self) -> str:
+        return f"another validation is at work in {self.folder}; wait for it to end"
+
+    def _make(self, runs: Sequence[Counterfactual], engine: Engine | None, progress: Progress | None) -> None:
+        """Make those of some retrainings that have no result yet."""
+        missing = [run for run in runs if not self._path(run).is_file()]
+        done = len(runs) - len(missing)
+        if progress:
+            progress(done, len(runs))
+        made = (engine or InProcess()).run(self, missing) if missing else ()
+        for number, (position, values) in enumerate(made, start=done + 1):
+            if not self._path(missing[position]).is_file():  # made on a machine without this folder
+                self._keep(missing[position], values)
+            if progress:
+                progress(number, len(runs))
 
     def _path(self, run: Counterfactual) -> Path:
         key = hashlib.sha256(canonical_json([*self._inputs, sorted(run.providers), run.seed]).encode()).hexdigest()

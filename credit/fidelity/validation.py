@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from credit.accounting.credits import Policy
-from credit.engines import Engine
+from credit.engines import Engine, Slice
 from credit.errors import InputError
 from credit.fidelity.certificate import (
     CALIBRATED,
@@ -57,6 +57,30 @@ STEP = 1e-4
 """Distance that every weight moves in a quick validation. Ten times as far gave the same where it was tried."""
 
 _BATCH_TOKENS = 4096
+
+
+def retrain_slice(
+    index: AttributionIndex,
+    records: Sequence[TrainingRecord],
+    outputs: Sequence[LoggedOutput],
+    laboratory: Laboratory,
+    part: Slice,
+    *,
+    halves: int = 8,
+    seeds: int = 1,
+    controls: Sequence[str] = (),
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Make a slice of the retrainings of `validate`, and return their number. Slices run on machines of any number.
+
+    Raises:
+        InputError: there are no outputs, or the data differs from the index's.
+        LockHeldError: another process is at work on this slice.
+    """
+    everybody = check_data(index, records, outputs, controls)
+    runs = plan([name for name in everybody if name not in controls], halves=halves, seeds=seeds)
+    return laboratory.make_slice(runs, part, engine=engine, progress=progress)
 
 
 def validate(

@@ -32,8 +32,9 @@ from credit.ledger.outputs import StoredOutput, pending_count, pending_outputs
 from credit.ledger.periods import open_period_for
 from credit.ledger.score_books import Score, WrittenBook, ensure_run, register_book, write_book
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
+from credit.pipeline.engine import engine_for
 from credit.pipeline.index import check_providers, open_registered, register
-from credit.pipeline.valuing import Valued, Valuing, as_paid, engine_for
+from credit.pipeline.valuing import Valued, Valuing, as_paid
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group, LoggedOutput
 from credit.storage import canonical_json
@@ -133,7 +134,8 @@ def _compute_index(
     with ledger.read() as conn:
         check_providers(conn, index)
     policy = _calibrated(index, settings)
-    job = Valuing(registered, policy, tuple(settings.model_paths), settings.dtype, settings.device)
+    models = tuple(path.resolve() for path in settings.model_paths)  # workers may have another working directory
+    job = Valuing(registered, policy, models, settings.dtype, settings.device)
     engine = engine_for(settings.engine, settings.device, Path(index.manifest.model_path))
     # At most as many workers as chunks: each loads the model.
     with engine.start(job, most=-(-total // settings.chunk)) as workers:

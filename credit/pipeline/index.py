@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from credit.engines import EngineChoice, Slice
 from credit.errors import InputError, InvalidRequestError, LedgerError, MismatchError, ValuationError
 from credit.ingest.quarantine import QuarantineFile, QuarantineSummary
 from credit.ingest.training import TrainingCounts, TrainingReader
@@ -22,6 +23,7 @@ from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, register_index
 from credit.ledger.providers import providers
+from credit.pipeline.engine import engine_for
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (
@@ -37,6 +39,7 @@ from credit.valuation import (
     plan_index,
     read_manifest,
 )
+from credit.valuation.build import build_slice
 from credit.valuation.examples import Unusable, usable_records
 from credit.valuation.requirements import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
@@ -65,6 +68,9 @@ class IndexRequest:
         update: add `data` to the existing index.
         withdraw: provider to take out of the existing index; its data must be in `data`.
         given: fields of `settings` that the caller chose. A change refuses them if the index has others.
+        engine: does the gradients.
+        part: the slice of `index_slice`.
+        merge: only finish what slices have done.
     """
 
     model: Path
@@ -82,6 +88,26 @@ class IndexRequest:
     update: bool = False
     withdraw: str | None = None
     given: Collection[str] = ()
+    engine: EngineChoice = field(default_factory=EngineChoice)
+    part: Slice | None = None
+    merge: bool = False
+
+    def __post_init__(self) -> None:
+        changes = self.update or self.withdraw is not None
+        if self.part is not None and self.merge:
+            raise InvalidRequestError("--slice and --merge are two runs: first every slice, then one that merges")
+        if (self.part is not None or self.merge) and (changes or self.checkpoints):
+            raise InvalidRequestError(
+                "--slice and --merge build the index of one model; run --update, --withdraw and --checkpoint on it "
+                "afterwards"
+            )
+        if changes and not self.engine.is_here:
+            raise InvalidRequestError("--update and --withdraw read new data alone, in this process, without --engine")
+
+    @property
+    def load(self) -> Callable[[], LanguageModel]:
+        """Loader of the model, for this process and for workers."""
+        return partial(load_model, self.model.resolve(), dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +118,16 @@ class IndexReport:
     existed: bool
     quarantined: int
     quarantine_file: Path | None
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReport:
+    """Finished slice of a build: its number of units, and the `problems` of records to quarantine."""
+
+    part: Slice
+    units: int
     problems: tuple[str, ...]
     notices: tuple[str, ...]
 
@@ -139,6 +175,34 @@ def index_training_data(
         problems.lines(),
         reader.notices,
     )
+
+
+def index_slice(
+    workspace: Workspace, request: IndexRequest, part: Slice, progress: Progress | None = None
+) -> SliceReport:
+    """Do a slice of the work of `index_training_data`. Nothing enters the ledger, and nothing the quarantine.
+
+    Raises:
+        LedgerError, InputError, ValuationError: as `index_training_data`.
+        LockHeldError: another process is at work on this slice.
+    """
+    reader, problems, _ = _reader(workspace, request, quarantines=False)
+    model = load_model(request.model, dtype=request.dtype, device=request.device)
+    with _with_reasons(problems):
+        units = build_slice(
+            model,
+            reader,
+            request.out,
+            request.settings,
+            name=request.name,
+            part=part,
+            exclude_non_finite=request.exclude_non_finite,
+            unusable=reader.leave_out,
+            progress=progress,
+            engine=engine_for(request.engine, request.device, request.model),
+            load=request.load,
+        )
+    return SliceReport(part, units, problems.lines(), reader.notices)
 
 
 def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan:
@@ -286,11 +350,14 @@ def _build(
             request.out,
             request.settings,
             name=request.name,
-            checkpoints=[Checkpoint(partial(load, path), weight) for path, weight in request.checkpoints],
+            checkpoints=[Checkpoint(partial(load, path.resolve()), weight) for path, weight in request.checkpoints],
             exclude_non_finite=request.exclude_non_finite,
             unusable=unusable,
             progress=progress,
             announce=announce,
+            engine=engine_for(request.engine, request.device, request.model),
+            load=request.load,
+            merge=request.merge,
         )
     others, before = _checkpoints_of(request), read_manifest(request.out)
     if request.withdraw is not None:

@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from credit.engines import EngineChoice
+from credit.engines import EngineChoice, Slice
 from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.certificate import Certificate, CertificateKind, read_certificate
 from credit.fidelity.recipes import FineTuning, Recipe, Trainer, load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, Progress
-from credit.fidelity.validation import validate, validate_quickly, write_certificate
+from credit.fidelity.validation import retrain_slice, validate, validate_quickly, write_certificate
 from credit.ingest.training_source import AS_IT_IS, TrainingSource
 from credit.ledger.indexes import register_certificate
 from credit.ledger.outputs import output_names, outputs_by_id
 from credit.ledger.unvalued import unvalued_outputs
+from credit.pipeline.engine import engine_for
 from credit.pipeline.index import read_indexed, register
-from credit.pipeline.valuing import engine_for
 from credit.pipeline.workspace import Workspace
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, IndexManifest, LanguageModel, load_model, read_manifest
@@ -90,18 +90,42 @@ def validate_index(workspace: Workspace, request: ValidationRequest, progress: P
     """
     if request.quick:
         check_whole(request.device)  # it steps away from each provider's data in place
-    index = AttributionIndex.open(request.index)
-    path = request.model or Path(index.manifest.model_path)
-    model = index.load_model(path, dtype="fp32", device=request.device)
-    records = read_indexed(workspace, request.data, request.source, index.manifest.encoder(model))
-    outputs = _outputs(workspace, index.manifest, model, request.outputs)
+    case = _open(workspace, request)
+    index, model, records, outputs = case.index, case.model, case.records, case.outputs
     if request.quick:
         made = validate_quickly(index, model, records, outputs, controls=request.controls, progress=progress)
     else:
-        made = _by_retraining(request, index, model, path, records, outputs, progress)
+        made = _by_retraining(request, case, progress)
     write_certificate(request.index, made)
     _register(workspace, request.index, [made])
     return made
+
+
+def validate_slice(
+    workspace: Workspace, request: ValidationRequest, part: Slice, progress: Progress | None = None
+) -> int:
+    """Make a slice of the retrainings of `validate_index` in `request.work`, and return their number.
+
+    Raises:
+        InputError, InvalidRequestError: as `validate_index`.
+        LockHeldError: another process is at work on this slice.
+    """
+    if request.quick:
+        raise InvalidRequestError("--quick retrains nothing, so there is nothing to slice")
+    case = _open(workspace, request)
+    laboratory, _ = _laboratory(request, case)
+    return retrain_slice(
+        case.index,
+        case.records,
+        case.outputs,
+        laboratory,
+        part,
+        halves=request.halves,
+        seeds=request.seeds,
+        controls=request.controls,
+        engine=engine_for(request.engine, request.device, case.path),
+        progress=progress,
+    )
 
 
 def register_certificates(workspace: Workspace, folder: Path) -> list[Certificate]:
@@ -128,28 +152,46 @@ def _register(workspace: Workspace, folder: Path, made: Sequence[Certificate]) -
                 register_certificate(conn, item.index, item.kind, item.canonical, now=datetime.now(UTC))
 
 
-def _by_retraining(
-    request: ValidationRequest,
-    index: AttributionIndex,
-    model: LanguageModel,
-    path: Path,
-    records: Sequence[TrainingRecord],
-    outputs: Sequence[LoggedOutput],
-    progress: Progress | None,
-) -> Certificate:
-    trainer, recipe = _recipe(request, path, index.manifest.max_length)
-    laboratory = Laboratory(request.work, records, outputs, trainer, recipe, index.output_length(model))
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Index to validate, its model with its place, its data, and outputs of the model."""
+
+    index: AttributionIndex
+    path: Path
+    model: LanguageModel
+    records: list[TrainingRecord]
+    outputs: list[LoggedOutput]
+
+
+def _open(workspace: Workspace, request: ValidationRequest) -> _Case:
+    index = AttributionIndex.open(request.index)
+    path = request.model or Path(index.manifest.model_path)
+    model = index.load_model(path, dtype="fp32", device=request.device)
+    records = read_indexed(workspace, request.data, request.source, index.manifest.encoder(model))
+    outputs = _outputs(workspace, index.manifest, model, request.outputs)
+    return _Case(index, path, model, records, outputs)
+
+
+def _laboratory(request: ValidationRequest, case: _Case) -> tuple[Laboratory, str]:
+    """Return the laboratory for the retrainings, and the fingerprint of their recipe."""
+    trainer, recipe = _recipe(request, case.path, case.index.manifest.max_length)
+    length = case.index.output_length(case.model)
+    return Laboratory(request.work.resolve(), case.records, case.outputs, trainer, recipe, length), recipe
+
+
+def _by_retraining(request: ValidationRequest, case: _Case, progress: Progress | None) -> Certificate:
+    laboratory, recipe = _laboratory(request, case)
     return validate(
-        index,
-        model,
-        records,
-        outputs,
+        case.index,
+        case.model,
+        case.records,
+        case.outputs,
         laboratory,
         recipe=recipe,
         halves=request.halves,
         seeds=request.seeds,
         controls=request.controls,
-        engine=engine_for(request.engine, request.device, path),
+        engine=engine_for(request.engine, request.device, case.path),
         progress=progress,
     )
 
@@ -183,7 +225,7 @@ def _recipe(request: ValidationRequest, model: Path, max_length: int) -> tuple[T
         return trainer, trainer_fingerprint(request.trainer, trainer)
     if request.base is not None:
         tuning = FineTuning(
-            base=request.base,
+            base=request.base.resolve(),
             lora=request.lora,
             epochs=request.epochs,
             steps=request.steps,
@@ -193,7 +235,7 @@ def _recipe(request: ValidationRequest, model: Path, max_length: int) -> tuple[T
         )
         return tuning.train, tuning.fingerprint(load_model(request.base).model_sha256)
     recipe = Recipe(
-        start=model,
+        start=model.resolve(),
         epochs=request.epochs,
         steps=request.steps,
         learning_rate=request.learning_rate or SCRATCH_LEARNING_RATE,

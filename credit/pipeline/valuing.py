@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from credit.accounting.credits import Policy
-from credit.engines import Engine, EngineChoice
 from credit.errors import MismatchError, ValuationError
 from credit.ledger.indexes import RegisteredIndex
 from credit.pipeline.index import open_registered
 from credit.records import LoggedOutput
 from credit.valuation import AttributionIndex, LanguageModel, Valuation
-
-_PROGRAM = 1 << 30
-"""Memory of a worker beside its model, roughly, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +75,3 @@ class Valuing:
 def as_paid(output: LoggedOutput, policy: Policy) -> LoggedOutput:
     """Return an output with the completion that a policy pays for."""
     return output.with_thoughts_in_completion if policy.thoughts == "paid" else output
-
-
-def engine_for(choice: EngineChoice, device: str, model: Path) -> Engine:
-    """Make the chosen engine for work with a model.
-
-    Args:
-        choice: the engine.
-        device: of the work. With `auto` and `cuda`, each worker has a GPU of its own, as far as there are any.
-        model: folder of the model. Its size tells how many workers fit into memory.
-    """
-    import torch
-
-    gpus: list[str] = []
-    if device in {"auto", "cuda"}:
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
-    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    # A model in bf16 has twice the size in fp32.
-    return choice.engine(gpus=gpus, memory_each=2 * weights + _PROGRAM, on_gpu=False if device == "cpu" else None)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from credit.errors import InputError, MismatchError, ValuationError
+from credit.engines import Engine, Slice
+from credit.errors import IncompleteError, InputError, MismatchError, ValuationError
 from credit.records import MANIFEST
 from credit.storage import is_left_over, make_folder, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
@@ -28,6 +29,9 @@ from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.unit_files import WORK_FOLDER, delete_work
 from credit.valuation.writer import IndexWriter, RunOptions
+
+_SHOWN = 20
+"""Units named in an error, at most."""
 
 LOCK_FILE = ".lock"
 """File in an index's folder, locked by the process that builds or changes the index."""
@@ -90,6 +94,9 @@ def build_index(
     unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
+    engine: Engine | None = None,
+    load: Callable[[], Task] | None = None,
+    merge: bool = False,
 ) -> BuildResult:
     """Build the attribution index of a model's training data in the folder `out`.
 
@@ -109,18 +116,22 @@ def build_index(
         unusable: takes the errors of records without examples; see `examples.encode_training`.
         progress: called after every batch.
         announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
+        engine: its workers do the gradients; None for this process. They leave the same bytes.
+        load: loads the model in a worker of another process; must be known to `pickle`. Checkpoints have their own.
+        merge: only finish what slices have done (`build_slice`).
 
     Raises:
         MismatchError: `out` holds an index of other inputs, finished or not.
         ValuationError: the index does not fit into memory or on the disk, or a gradient is not finite.
         LockHeldError: another build is at work in `out`.
+        IncompleteError: `merge`, and units are missing or spoiled; the message names them.
     """
     check_settings(settings)
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
     data = _encode(model, records, settings, unusable)
-    options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
-    result = _build_one(model, data, out, settings, name, options)
+    options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce, engine, load)
+    result = _build_one(model, data, out, settings, name, options, merge=merge)
     manifest = result.manifest
     known = len(manifest.checkpoints)
     for checkpoint in checkpoints:
@@ -131,6 +142,59 @@ def build_index(
             "each once, or choose another --out"
         )
     return BuildResult(manifest, existed=result.existed and known == len(checkpoints))
+
+
+def build_slice(
+    model: Task,
+    records: Iterable[Tagged],
+    out: Path,
+    settings: IndexSettings,
+    *,
+    name: str,
+    part: Slice,
+    tokens_per_batch: int | None = None,
+    exclude_non_finite: bool = False,
+    unusable: Unusable | None = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+    load: Callable[[], Task] | None = None,
+) -> int:
+    """Do a slice of the units of `build_index`, in a folder for all slices; return the number of its units.
+
+    Slices run in any order, at once or one after the other, on any machines, and again after an interruption. When
+    all are done, `build_index(..., merge=True)` makes the index of them.
+
+    Args:
+        model: see `build_index`, as for all others but the slice.
+        records: all training data, not only that of the slice.
+        out: a folder on a disk in common.
+        settings: see `build_index`.
+        name: see `build_index`.
+        part: the slice.
+        tokens_per_batch: see `build_index`.
+        exclude_non_finite: see `build_index`.
+        unusable: see `build_index`.
+        progress: called with the tokens of this slice.
+        engine: see `build_index`.
+        load: see `build_index`.
+
+    Raises:
+        MismatchError: `out` holds an index of other inputs, finished or not.
+        ValuationError: the weighting needs all data twice, or a gradient is not finite.
+        LockHeldError: another process is at work on this slice.
+    """
+    check_settings(settings)
+    data = _encode(model, records, settings, unusable)
+    empty = _empty_index(model, data, settings, name)
+    _prepare_folder(out)
+    if (out / MANIFEST).is_file():
+        _same_index(out, empty.inputs, exclude=exclude_non_finite)
+        return 0
+    options = RunOptions(tokens_per_batch, exclude_non_finite, progress, engine=engine, load=load)
+    writer = IndexWriter(model, out, empty, _build_of(data), options)
+    check_needs(writer.needs, out, device_of(model))
+    with room_on_disk(out, writer.needs.disk_bytes, "the slice resumes"):
+        return writer.run_slice(part)
 
 
 def plan_index(
@@ -229,7 +293,8 @@ def _add(
             return manifest
     settings = replace(manifest.settings, max_length=manifest.max_length)
     inside = f"checkpoint-{len(manifest.checkpoints) + 1}"
-    built = _build_one(model, data, folder / inside, settings, manifest.name, options).manifest
+    own = replace(options, load=checkpoint.load)
+    built = _build_one(model, data, folder / inside, settings, manifest.name, own).manifest
     if (built.data_sha256, built.groups) != (manifest.data_sha256, manifest.groups):
         raise MismatchError(
             f"{folder / inside} has other data or other rows than {folder}: give the data that the index was built "
@@ -247,7 +312,14 @@ def _add(
 
 
 def _build_one(
-    model: Task, data: TrainingData, out: Path, settings: IndexSettings, name: str, options: RunOptions
+    model: Task,
+    data: TrainingData,
+    out: Path,
+    settings: IndexSettings,
+    name: str,
+    options: RunOptions,
+    *,
+    merge: bool = False,
 ) -> BuildResult:
     """Build the index of one model."""
     empty = _empty_index(model, data, settings, name)
@@ -257,8 +329,10 @@ def _build_one(
             delete_work(out)  # left by a run that was killed right after its last rename
             return BuildResult(_same_index(out, empty.inputs, exclude=options.exclude), existed=True)
         writer = IndexWriter(model, out, empty, _build_of(data), options)
+        if merge and (problems := writer.problems()):
+            raise _incomplete(out, problems)
         check_needs(writer.needs, out, device_of(model))
-        if options.announce:
+        if options.announce and not merge:
             probed = writer.probed_needs()
             check_needs(probed, out, device_of(model))
             options.announce(probed)
@@ -266,6 +340,13 @@ def _build_one(
             writer.run()
             manifest = writer.finish()
         return BuildResult(manifest, existed=False)
+
+
+def _incomplete(out: Path, problems: Sequence[str]) -> IncompleteError:
+    listed = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
+    return IncompleteError(
+        f"{out}: {listed}. Of N slices, unit U is in slice (U mod N) + 1: run those again with --slice, then --merge"
+    )
 
 
 def _build_of(data: TrainingData) -> Change:

@@ -50,10 +50,12 @@ class UnitRecord:
         shards: written files of rows, with their SHA-256.
         excluded: ids of the units' examples that were left out, because their gradients are not finite.
         sizes: sum of the sizes of the units' examples, see `curvature.Weighting`.
+        build: identity of everything that decides the units of this pass.
     """
 
     first: int
     stop: int
+    build: str
     sums: str
     shards: Mapping[str, str]
     excluded: tuple[str, ...] = ()
@@ -77,11 +79,13 @@ class UnitFolder:
         folder: folder of the records and the partial sums.
         phase: name of the pass, with which the names of its files begin.
         index: folder of the index, with the shards.
+        build: identity of everything that decides the units of this pass. Units of another one do not count.
     """
 
     folder: Path
     phase: str
     index: Path
+    build: str
 
     def sums(self, record: UnitRecord, device: torch.device = _CPU) -> StoredTensors:
         """Return the partial sums of a record, to be read one at a time."""
@@ -104,7 +108,7 @@ class UnitFolder:
     ) -> UnitRecord:
         """Write the partial sums of consecutive units, then their record: from now on they are done."""
         digest = save_tensors(self._path(units.start, units.stop, "safetensors"), sums)
-        record = UnitRecord(units.start, units.stop, digest, shards, tuple(excluded), sizes)
+        record = UnitRecord(units.start, units.stop, self.build, digest, shards, tuple(excluded), sizes)
         write_whole(self._path(units.start, units.stop, "json"), json.dumps(asdict(record)).encode())
         return record
 
@@ -127,9 +131,29 @@ class UnitFolder:
 
     def _is_whole(self, record: UnitRecord) -> bool:
         """Return True if all files of a unit are there. A shard is compared with its digest at its first use."""
+        if record.build != self.build:
+            return False
         sums = self._sums_file(record)
         there = sums.is_file() and all((self.index / name).is_file() for name in record.shards)
         return there and sha256_file(sums) == record.sums
+
+    def problem(self, unit: int) -> str | None:
+        """Say in words why a unit does not count; None if all of its files are as they were written."""
+        path = self._path(unit, unit + 1, "json")
+        if not path.is_file():
+            return "is missing"
+        record = UnitRecord.read(path)
+        if record is None:
+            return f"is damaged: {path.name}"
+        if record.build != self.build:
+            return f"is of another build: {path.name}"
+        shards = {self.index / name: digest for name, digest in record.shards.items()}
+        for file, digest in {self._sums_file(record): record.sums, **shards}.items():
+            if not file.is_file():
+                return f"lacks {file.name}"
+            if sha256_file(file) != digest:
+                return f"is damaged: {file.name}"
+        return None
 
     def merge(self, records: Sequence[UnitRecord], least_bytes: int = 0) -> list[UnitRecord]:
         """Merge the first units, as far as none is missing, once sums of `least_bytes` or of many units wait for it.

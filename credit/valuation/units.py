@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from credit.errors import ValuationError
+from credit.engines import Engine
+from credit.errors import MismatchError, ValuationError
 from credit.valuation.batches import gradient_batches, not_finite
 from credit.valuation.curvature import Curvature, Weighting, make_curvature, make_statistic, weighted
 from credit.valuation.gradients import Gradients, RowSums
@@ -59,6 +60,9 @@ class UnitTask:
     destinations: Destinations | None = None
     excluded: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        return f"unit {self.number} of the build"
+
     @property
     def tokens(self) -> int:
         """Positions of its examples, each time that a shard reads it."""
@@ -92,6 +96,7 @@ class UnitRun:
 
     Attributes:
         load: returns the model: loads it from its folder, or has it already.
+        model_sha256: the model's identity.
         results: the folder of the finished units.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         exclude: leave out examples with non-finite gradients; otherwise the first is an error.
@@ -99,10 +104,22 @@ class UnitRun:
     """
 
     load: Callable[[], Task]
+    model_sha256: str
     results: UnitFolder
     tokens_per_batch: int | None = None
     exclude: bool = False
     advance: Callable[[int], None] | None = None
+
+    def loaded(self) -> Task:
+        """Return the model of a worker.
+
+        Raises:
+            MismatchError: it is another one.
+        """
+        task = self.load()
+        if task.model_sha256 != self.model_sha256:
+            raise MismatchError(f"{task.location} has changed since the build began, or is another model here")
+        return task
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +132,7 @@ class MomentJob:
     def open(self) -> Callable[[UnitTask], UnitRecord]:
         """Load the model, and return the work of a unit."""
         run = self.run
-        task = run.load()
+        task = run.loaded()
         layers = known_layers(task.module, self.layers)
 
         def work(unit: UnitTask) -> UnitRecord:
@@ -156,7 +173,7 @@ class GradientJob:
 
     def open(self) -> Callable[[UnitTask], UnitRecord]:
         """Load the model and read the projections, and return the work of a unit."""
-        task = self.run.load()
+        task = self.run.loaded()
         settings = self.before.settings
         choice = known_layers(task.module, self.before.layers)
         layers = choice.watched
@@ -286,8 +303,8 @@ class _GradientWork:
             raise ValuationError(f"{not_finite(bad[0], self.task)}, or exclude it with --non-finite exclude")
 
 
-def run_units(job: MomentJob | GradientJob, tasks: Sequence[UnitTask]) -> Iterator[tuple[int, UnitRecord]]:
-    """Run units in this process; yield the position of each task with its record."""
-    work = job.open()
-    for position, task in enumerate(tasks):
-        yield position, work(task)
+def run_units(
+    job: MomentJob | GradientJob, tasks: Sequence[UnitTask], engine: Engine
+) -> Iterator[tuple[int, UnitRecord]]:
+    """Run units by an engine; yield the position of each task with its record, in any order."""
+    yield from engine.run(job, tasks)

@@ -7,15 +7,24 @@ files lie beside the old ones. They count once the manifest is written: last, in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from credit.errors import ValuationError
+from credit.engines import Engine, InProcess, Slice
+from credit.errors import InvalidRequestError, ValuationError
 from credit.records import MANIFEST
-from credit.storage import canonical_json, is_left_over, make_folder, sha256_file, write_whole
+from credit.storage import (
+    canonical_json,
+    is_left_over,
+    make_folder,
+    one_after_the_other,
+    only_one,
+    sha256_file,
+    write_whole,
+)
 from credit.valuation import shards, unit_files
 from credit.valuation.batches import Progress, tokens_in_batch
 from credit.valuation.change import SUM_BYTES, Change, plan_change
@@ -51,6 +60,8 @@ from credit.valuation.units import (
 FITTING_EXAMPLES = 512
 """Least examples in a unit of the sample to fit projections to."""
 
+_SLICE_LOCK = "slice-{}-of-{}.lock"
+
 _MOMENTS, _CURVATURE, _ROWS = "moments", "curvature", "gradients"
 """Names of the passes."""
 
@@ -65,12 +76,16 @@ class RunOptions:
             error.
         progress: called after every batch.
         announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
+        engine: runs the units; None for this process.
+        load: loads the model in another process of the engine.
     """
 
     tokens_per_batch: int | None = None
     exclude: bool = False
     progress: Progress | None = None
     announce: Callable[[Needs], None] | None = None
+    engine: Engine | None = None
+    load: Callable[[], Task] | None = None
 
 
 class IndexWriter:
@@ -109,7 +124,8 @@ class IndexWriter:
         sums = statistic_bytes(settings.curvature, self._widths.values())
         self.plan = plan_change(change, before, folder, sum(self._widths.values()), sums)
         self._surveys = settings.weighs_by_curvature
-        self._work = work_folder(folder, self._identity())
+        self._build = self._identity()
+        self._work = work_folder(folder, self._build)
         self.excluded = frozenset(change.excluded_before)
         self._curvature: Curvature | None = None
         self._weighed = 0
@@ -216,9 +232,49 @@ class IndexWriter:
             self._filled = self._pass(_ROWS, units, sums=True)
             self._save_sums(self._filled)
 
-    def _open(self) -> None:
-        """Make the folder for the units, and delete what an interrupted run has left without a record."""
+    def run_slice(self, part: Slice) -> int:
+        """Run the units of a slice, and return their number. Others may run other slices in the same folder.
+
+        Raises:
+            LockHeldError: another process runs this slice.
+            ValuationError: weights by curvature need the units of all slices twice.
+        """
+        if self._surveys:
+            raise ValuationError("weighting relatif reads all data twice, which slices cannot; use --engine instead")
         make_folder(self._work)
+        with only_one(self._work / _SLICE_LOCK.format(part.number, part.count), self._at_work(f"slice {part}")):
+            with one_after_the_other(self._work / "fitting.lock"):
+                if not self._is_fitted:
+                    self._fit()
+            results = self._results(_ROWS)
+            own = [unit for unit in self.plan.units if unit.number in part]
+            left = [unit for unit in own if results.problem(unit.number)]
+            for _ in self._gradient_units(_ROWS, left, own, sums=True):
+                pass
+            return len(own)
+
+    def problems(self) -> list[str]:
+        """Return the units that do not count, with the reason in words."""
+        if not self._is_fitted:
+            return [f"unit {unit.number} is missing" for unit in self.plan.units]
+        results = self._results(_ROWS)
+        merged = [record for record in results.records() if record.stop - record.first > 1]
+        numbers = [unit.number for unit in self.plan.units if not is_done(unit.number, merged)]
+        return [f"unit {number} {why}" for number in numbers if (why := results.problem(number))]
+
+    def _at_work(self, what: str) -> str:
+        return f"{what} is at work in {self.folder}; wait for it to end"
+
+    def _open(self) -> None:
+        """Make the folder for the units, and delete what an interrupted run has left without a record.
+
+        Raises:
+            LockHeldError: a slice is at work.
+        """
+        make_folder(self._work)
+        for lock in self._work.glob(_SLICE_LOCK.format("*", "*")):
+            with only_one(lock, self._at_work("a slice")):
+                pass
         counts = {PROJECTIONS_FILE}
         for phase in (_MOMENTS, _CURVATURE, _ROWS):
             records = self._results(phase).records()
@@ -230,7 +286,12 @@ class IndexWriter:
                 path.unlink()
 
     def _results(self, phase: str) -> UnitFolder:
-        return UnitFolder(self._work, phase, self.folder)
+        build = self._build
+        if phase != _MOMENTS and self._is_fitted:
+            # Other machines may round projections otherwise, and rows fit together only if they have the same.
+            build = f"{build} {sha256_file(self.folder / PROJECTIONS_FILE)}"
+        # Whole paths: workers may have another working directory.
+        return UnitFolder(self._work.resolve(), phase, self.folder.resolve(), build)
 
     def _fit(self) -> None:
         """Make the projections, from the second moments of a sample if the settings fit them."""
@@ -247,7 +308,9 @@ class IndexWriter:
         total = sum(task.tokens for task in tasks)
         clock = _Clock(self.options.progress, _MOMENTS, total, total - sum(task.tokens for task in left))
         job = MomentJob(self._unit_run(results, clock), self._layers.shapes)
-        (record,) = results.merge(_run_all(job, left, results, records))
+        for _, record in self._run_units(job, left, clock, [task.tokens for task in left]):
+            records = results.merge(sorted([*records, record], key=lambda own: own.first), unit_files.WAITING_BYTES)
+        (record,) = results.merge(records)
         sums = MomentSums.restored(results.sums(record, self._device))
         if not sums.b:
             raise ValuationError(no_moments(self.task))
@@ -261,25 +324,45 @@ class IndexWriter:
         # A unit can leave out a shared example that another has used. Their sums are merged once all units agree.
         agree = not self.options.exclude or all(len(unit.members) == len(unit.new) for unit in units)
         left = [unit for unit in units if not is_done(unit.number, records)]
-        total = sum(map(self._unit_tokens, units))
         while True:
-            if left:
-                clock = _Clock(self.options.progress, phase, total, total - sum(map(self._unit_tokens, left)))
-                job = GradientJob(
-                    self._unit_run(results, clock),
-                    self.folder,
-                    self.before,
-                    self.plan.moved,
-                    self._version,
-                    sums=sums,
-                    weighed_examples=self._weighed if phase == _ROWS else 0,
-                )
-                records = _run_all(job, UnitTasks(left, self._unit_task), results, records, merges=agree)
+            for _, record in self._gradient_units(phase, left, units, sums=sums):
+                records = sorted([*records, record], key=lambda own: own.first)
+                if agree:
+                    records = results.merge(records, unit_files.WAITING_BYTES)
             self.excluded |= {name for record in records for name in record.excluded}
             left = [] if agree else self._at_odds(units, results, records)
             if not left:
                 (record,) = results.merge(records)
                 return record
+
+    def _gradient_units(
+        self, phase: str, left: Sequence[Unit], units: Sequence[Unit], *, sums: bool
+    ) -> Iterator[tuple[int, UnitRecord]]:
+        """Run units over the gradients, those `left` of `units`; yield the position of each with its record."""
+        if not left:
+            return
+        sizes = list(map(self._unit_tokens, left))
+        total = sum(map(self._unit_tokens, units))
+        clock = _Clock(self.options.progress, phase, total, total - sum(sizes))
+        job = GradientJob(
+            self._unit_run(self._results(phase), clock),
+            self.folder.resolve(),
+            self.before,
+            self.plan.moved,
+            self._version,
+            sums=sums,
+            weighed_examples=self._weighed if phase == _ROWS else 0,
+        )
+        yield from self._run_units(job, UnitTasks(left, self._unit_task), clock, sizes)
+
+    def _run_units(
+        self, job: MomentJob | GradientJob, tasks: Sequence[UnitTask], clock: _Clock, sizes: Sequence[int]
+    ) -> Iterator[tuple[int, UnitRecord]]:
+        """Run units of some tokens each by the engine."""
+        for position, record in run_units(job, tasks, self._engine):
+            if not self._is_here:
+                clock.advance(sizes[position])
+            yield position, record
 
     def _at_odds(self, units: Sequence[Unit], results: UnitFolder, records: list[UnitRecord]) -> list[Unit]:
         """Return the units that have used an excluded example; take their records out of `records`."""
@@ -294,8 +377,29 @@ class IndexWriter:
         return left
 
     def _unit_run(self, results: UnitFolder, clock: _Clock) -> UnitRun:
+        """Return how workers run units. Other processes load the model themselves, and tell of finished units alone."""
         options = self.options
-        return UnitRun(lambda: self.task, results, options.tokens_per_batch, options.exclude, clock.advance)
+        here = UnitRun(
+            lambda: self.task,
+            self.task.model_sha256,
+            results,
+            options.tokens_per_batch,
+            options.exclude,
+            clock.advance,
+        )
+        if self._is_here:
+            return here
+        if options.load is None:
+            raise InvalidRequestError("workers in other processes load the model themselves: give `load` to the build")
+        return replace(here, load=options.load, advance=None)
+
+    @property
+    def _engine(self) -> Engine:
+        return self.options.engine or InProcess()
+
+    @property
+    def _is_here(self) -> bool:
+        return isinstance(self._engine, InProcess)
 
     def _unit_tokens(self, unit: Unit) -> int:
         return sum(self._tokens(shard.members) for shard in unit.shards)
@@ -393,24 +497,6 @@ def _counting_once(unit: Unit) -> Unit:
     """Return a unit without rows, with the examples that no earlier unit has."""
     new = unit.new
     return Unit(unit.number, (ShardRows(0, 0, 0, new, new),))
-
-
-def _run_all(
-    job: MomentJob | GradientJob,
-    tasks: Sequence[UnitTask],
-    results: UnitFolder,
-    records: Sequence[UnitRecord],
-    *,
-    merges: bool = True,
-) -> list[UnitRecord]:
-    """Run units; return the records of all units in order, those before included, and merge sums meanwhile."""
-    found = list(records)
-    for _, record in run_units(job, tasks):
-        found.append(record)
-        found.sort(key=lambda own: own.first)
-        if merges:
-            found = results.merge(found, unit_files.WAITING_BYTES)
-    return found
 
 
 def complete_index(

@@ -11,13 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from credit.engines import Engine, EngineChoice, InProcess
+from credit.engines import Engine, EngineChoice, InProcess, local
 from credit.engines.local import LocalEngine
 from credit.errors import EngineError, InvalidRequestError
 from tests.engines.jobs import Deadly, Failing, Squares, Stillborn, Threads, Unopenable, Waiting
 
 TASKS = range(7)
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.engines.jobs"])
 SQUARES = {number: number * number for number in TASKS}
+
+
+@pytest.fixture(autouse=True)
+def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start workers quickly, unless a test says `spawn`: a spawned one imports pytest."""
+    if getattr(request, "param", None) != "spawn":
+        monkeypatch.setattr(local, "PROCESSES", _FORKS)
 
 
 def _alive(process: int) -> bool:
@@ -42,6 +51,7 @@ def _gone(processes: list[int]) -> bool:
     return not any(map(_alive, processes))
 
 
+@pytest.mark.parametrize("start", ["spawn"], indirect=True)
 @pytest.mark.parametrize("engine", [InProcess(), LocalEngine(1), LocalEngine(3)], ids=["here", "one", "three"])
 def test_every_task_has_its_result_once_in_any_order(engine: Engine, tmp_path):
     results = list(engine.run(Squares(tmp_path), TASKS))
@@ -118,12 +128,13 @@ def test_a_run_that_is_closed_early_ends_its_workers_at_work(tmp_path):
 
 
 def _parent(folder: Path) -> None:
+    local.PROCESSES = _FORKS
     list(LocalEngine(2).run(Waiting(folder), TASKS))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_parent_that_is_killed_or_interrupted_leaves_no_worker_behind(tmp_path, how):
-    parent = multiprocessing.get_context("spawn").Process(target=_parent, args=(tmp_path,))
+    parent = _FORKS.Process(target=_parent, args=(tmp_path,))
     parent.start()
     processes = _begun(tmp_path, 2)
     os.kill(parent.pid, how)
@@ -131,6 +142,7 @@ def test_a_parent_that_is_killed_or_interrupted_leaves_no_worker_behind(tmp_path
     assert _gone(processes)
 
 
+@pytest.mark.parametrize("start", ["spawn"], indirect=True)
 def test_workers_share_the_cores_and_each_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr("credit.engines.local.cores", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from credit.engines import Slice
 from credit.engines.local import LocalEngine
 from credit.errors import LockHeldError, MismatchError
 from credit.fidelity.recipes import load_trainer, trainer_fingerprint
 from credit.fidelity.retraining import Laboratory, plan
 from credit.records import Group, LoggedOutput
+from credit.storage import only_one
 from tests.fidelity import trainers
 from tests.ledger.samples import logged
 from tests.models import records
@@ -26,6 +28,22 @@ RUNS = plan(["a", "b", "c", "d"], halves=2, seeds=1)
 def laboratory(folder: Path) -> Laboratory:
     outputs: list[LoggedOutput] = [logged(1), logged(2)]
     return Laboratory(folder, records(PROVIDERS), outputs, load_trainer("tests.fidelity.trainers:train"), "test", 64)
+
+
+def test_slices_make_each_retraining_once_and_the_whole_makes_the_rest(tmp_path, monkeypatch):
+    log = tmp_path / "trainings"
+    log.touch()
+    monkeypatch.setenv(trainers.LOG, str(log))
+    folder = tmp_path / "runs"
+    made = [laboratory(folder).make_slice(RUNS, Slice(number, 3)) for number in (3, 1, 3)]
+    assert len(log.read_text().splitlines()) == made[0] + made[1]
+    with only_one(folder / ".slice-2-of-3.lock", ""):
+        with pytest.raises(LockHeldError):
+            laboratory(folder).make_slice(RUNS, Slice(2, 3))
+        with pytest.raises(LockHeldError):
+            laboratory(folder).outcomes(RUNS)
+    outcomes = laboratory(folder).outcomes(RUNS)
+    assert len(log.read_text().splitlines()) == len(outcomes) == len(RUNS)
 
 
 def killed(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -105,6 +106,27 @@ def test_outputs_without_a_value_shift_the_borders_as_with_one_worker(new_site, 
         sites.append(site)
     assert sites[0].books() == sites[1].books()
     assert sites[0].tables() == sites[1].tables()
+
+
+def test_an_index_by_workers_or_by_slices_is_that_of_this_process(site, inputs, tmp_path):
+    def build(name: str, *options: str, code: int = 0) -> Result:
+        out = ("--out", tmp_path / name, "--name", MODEL, "--rank", "2")
+        return site.run("index", inputs / MODEL, inputs / "train.jsonl", *out, *options, code=code)
+
+    build("whole")
+    build("by-workers", "--engine", "local", "--workers", "1")
+    assert "slice 2/2 is done, 0 units" in build("by-slices", "--slice", "2/2").output
+    assert "unit 0 is missing" in build("by-slices", "--merge", code=EXIT_PARTIAL).stderr
+    assert "slice 1/2 is done, 1 unit" in build("by-slices", "--slice", "1/2").output
+    assert "built" in build("by-slices", "--merge").output
+    whole, *others = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("whole", "by-workers", "by-slices")
+    )
+    assert others == [whole, whole]
+    assert len(site.named("attribution_index")) == 2, "the same index was registered three times, a slice never"
+    assert "two runs" in build("no", "--slice", "1/2", "--merge", code=EXIT_USAGE).stderr
+    assert "without --engine" in build("whole", "--update", "--workers", "2", code=EXIT_USAGE).stderr
 
 
 def test_an_error_of_a_worker_is_the_commands(site, tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import given
 from safetensors.torch import load_file
 from torch import Tensor
 
+from credit.engines import Engine
 from credit.records import PPM, Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, change, read_manifest, units, writer
 from credit.valuation.batches import gradient_batches
@@ -61,7 +62,7 @@ def test_order_repetition_and_merges_of_units_change_no_byte(model, data, tmp_pa
     rng = random.Random(kind)
     seen: list[int] = []
 
-    def shuffled(job: Job, tasks: Sequence[UnitTask]) -> Iterator[tuple[int, UnitRecord]]:
+    def shuffled(job: Job, tasks: Sequence[UnitTask], _engine: Engine) -> Iterator[tuple[int, UnitRecord]]:
         """Do units in any order, some of them twice, as workers do that came back from the dead."""
         work = job.open()
         order = rng.sample(range(len(tasks)), len(tasks))
@@ -124,7 +125,7 @@ def test_large_groups_are_cut_between_rows_and_shards_are_joined(model, data, tm
     assert cut.groups == alone.groups
     phases: list[int] = []
     monkeypatch.setattr(change, "SUM_BYTES", 1)  # now a unit must have as many examples as there are bytes of sums
-    monkeypatch.setattr(writer, "run_units", lambda job, tasks: phases.append(len(tasks)) or run_units(job, tasks))
+    monkeypatch.setattr(writer, "run_units", lambda *given: phases.append(len(given[1])) or run_units(*given))
     joined = build_index(model, data, tmp_path / "joined", SETTINGS["fisher"], name="tiny").manifest
     assert phases == [1]
     assert {name: cut.files[name] for name in cut.shards} == {name: joined.files[name] for name in joined.shards}
@@ -160,7 +161,7 @@ def test_every_row_is_in_one_shard_and_every_shard_in_one_unit(groups, most_rows
 @given(st.lists(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=2), min_size=1, max_size=9), st.data())
 def test_sums_do_not_depend_on_which_of_them_were_merged_before(tmp_path_factory, values, draw):
     folder = tmp_path_factory.mktemp("units")
-    results = UnitFolder(folder, "gradients", folder)
+    results = UnitFolder(folder, "gradients", folder, "a build")
     parts = [{"l": torch.tensor(value)} for value in values]
     records: list[UnitRecord] = []
     for number in draw.draw(st.permutations(range(len(parts)))):
