@@ -77,9 +77,9 @@ def compute(
     Parts of an output that repeat its prompt are not paid for (--echo 16). A close leaves out what one user repeats on
     a day (--repeats 1), or has beyond a day's limit (--user-cap 1000).
 
-    One worker uses all cores by itself, or one GPU. More are worth it on several GPUs, on machines with many cores, and
-    in a cluster. The numbers are the same, to the byte with as many threads in each worker (OMP_NUM_THREADS). Workers
-    only value; this process alone writes to the ledger.
+    Without --engine, this process values with all cores, or one GPU. A worker has one thread, or as many as
+    OMP_NUM_THREADS says: then neither their number nor the engine changes a byte. Workers only value; this process
+    alone writes to the ledger.
 
     \b
     Example: credit compute

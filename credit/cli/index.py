@@ -178,9 +178,10 @@ def index(
     The command first estimates time, memory and disk from a batch or two, and refuses what cannot fit. Repeated after
     an interruption, it resumes the build; a finished index it leaves alone.
 
-    The work is cut into units, and --engine says who does them. The index is the same, to the byte with as many threads
-    in each worker (OMP_NUM_THREADS). In a job array, each job does a --slice in the same --out, in any order and again
-    if need be, and a last one does --merge. That names what is missing or spoiled, and exits with 3.
+    The work is cut into units, and --engine says who does them. A worker has one thread, or as many as OMP_NUM_THREADS
+    says: then neither their number nor the engine changes a byte. In a job array, each job does a --slice in the same
+    --out, in any order and again if need be, and a last one does --merge. That names what is missing or spoiled, and
+    exits with 3.
 
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm --dry-run

@@ -1,4 +1,8 @@
-"""Engine of one machine: worker processes, one a GPU, or several that share the cores."""
+"""Engine of one machine: worker processes, one a GPU, or one a core.
+
+A worker has one thread, as one of Ray has, unless OMP_NUM_THREADS says otherwise. So the bytes of its results depend
+neither on the number of workers nor on the engine: a matrix product on two threads rounds otherwise than on one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,6 @@ from credit.engines.engine import Engine, Job, R, T, Watch, Workers, ignore_work
 
 PROCESSES: SpawnContext = multiprocessing.get_context("spawn")
 """How processes start. A forked one would inherit threads and GPU contexts, which do not work there."""
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE = 5.0
 """Seconds in which a worker must end that is asked to."""
 
@@ -34,7 +37,7 @@ class LocalEngine(Engine):
 
     Attributes:
         workers: processes; None for one a GPU, or one a core as far as memory allows.
-        gpus: names of the GPUs for CUDA_VISIBLE_DEVICES. Workers share them in turn; none: workers share the cores.
+        gpus: names of the GPUs for CUDA_VISIBLE_DEVICES. Workers share them in turn.
         memory_each: bytes for a worker; 0 if unknown.
         watch: hears of workers coming and going.
     """
@@ -76,7 +79,6 @@ class _Processes(Crew[T, R]):
         super().__init__(range(count), watch)
         # Pickled once. Each process reads it after it has set its threads, which torch looks at when it is imported.
         self._job = pickle.dumps(job)
-        self._threads = max(1, cores() // count)
         self._gpus = gpus
         self._processes: dict[int, tuple[BaseProcess, Connection]] = {}
         atexit.register(self.close)  # before multiprocessing waits for its processes, for ever
@@ -85,7 +87,7 @@ class _Processes(Crew[T, R]):
 
     def _replace(self, worker: int) -> None:
         ours, theirs = PROCESSES.Pipe()
-        arguments = (worker, theirs, self._job, self._threads, self._gpu(worker))
+        arguments = (worker, theirs, self._job, self._gpu(worker))
         process = PROCESSES.Process(target=_serve, args=arguments, name=f"credit-worker-{worker}")
         process.start()
         theirs.close()
@@ -138,11 +140,11 @@ def _cause(code: int | None) -> str:
     return f"exited with code {code}"
 
 
-def _serve(worker: int, pipe: Connection, job: bytes, threads: int, gpu: str | None) -> None:
+def _serve(worker: int, pipe: Connection, job: bytes, gpu: str | None) -> None:
     """Run a worker: open the job, then do tasks until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _limit_threads(threads)
+    _set_threads()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     opened = outcome(worker, "ready", _open, job)
@@ -173,14 +175,14 @@ def _pickled(report: Report) -> bytes:
         return pickle.dumps(Report(report.worker, "failed", TypeError(why)))
 
 
-def _limit_threads(threads: int) -> None:
-    """Share the cores: a worker takes no more threads than its part, or than it was allowed before."""
-    for name in _THREADS:
-        given = os.environ.get(name, "")
-        os.environ[name] = str(min(threads, int(given)) if given.isdigit() and int(given) else threads)
+def _set_threads() -> None:
+    """Take one thread, or as many as the user says."""
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # torch takes the larger of both where both are set, and OMP_NUM_THREADS for both where one is.
+    os.environ.setdefault("MKL_NUM_THREADS", threads)
     # A program that imports torch at its top has done so by now, with as many threads as there are cores.
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(int(os.environ[_THREADS[0]]))
+    if (torch := sys.modules.get("torch")) is not None and threads.isdigit() and int(threads):
+        torch.set_num_threads(int(threads))
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -106,7 +107,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Threads:
-    """Job that tells how many threads its worker was given, and which GPU."""
+    """Job that tells how many threads its worker takes in a matrix product, and which GPU it was given."""
 
-    def open(self) -> Callable[[int], tuple[str, str]]:
-        return lambda _: (os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    def open(self) -> Callable[[int], tuple[int, str]]:
+        import torch
+
+        said = torch.__config__.parallel_info()
+        (mkl,) = re.findall(r"mkl_get_max_threads\(\) : (\d+)", said)
+        return lambda _: (max(torch.get_num_threads(), int(mkl)), os.environ.get("CUDA_VISIBLE_DEVICES", ""))

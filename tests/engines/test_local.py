@@ -143,12 +143,16 @@ def test_a_parent_that_is_killed_or_interrupted_leaves_no_worker_behind(tmp_path
 
 
 @pytest.mark.parametrize("start", ["spawn"], indirect=True)
-def test_workers_share_the_cores_and_each_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr("credit.engines.local.cores", lambda: 6)
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+@pytest.mark.parametrize(("omp", "threads"), [(None, 1), ("2", 2)])
+def test_a_worker_has_one_thread_or_as_many_as_the_user_says_and_a_gpu_of_its_own(monkeypatch, omp, threads):
+    """On other threads a matrix product rounds its last bits otherwise, and money moves by the engine."""
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
     with LocalEngine(gpus=("GPU-a", "GPU-b")).start(Threads()) as workers:
         told = {result for _, result in workers.run(range(40))}
-    assert {threads for threads, _ in told} == {"3"}
+    assert {number for number, _ in told} == {threads}
     assert {gpu for _, gpu in told} <= {"GPU-a", "GPU-b"}
 
 
