@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -222,6 +223,12 @@ def test_the_demos_commands_are_those_that_the_demo_types():
     typed = re.findall(r"^\$ credit (\S+)", demo, re.MULTILINE)
     assert typed[:7] == ["init", "providers", "index", "overlap", "membership", "ingest-outputs", "compute"]
     assert {"pool", "close", "report", "export"} <= set(typed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_no_row_of_a_table_stands_twice(page):
+    cells = [line.split("|")[1].strip() for line in PAGES[page].splitlines() if line.startswith("| `")]
+    assert [cell for cell, count in Counter(cells).items() if count > 1] == []
 
 
 def test_no_two_classes_have_one_name():
