@@ -22,7 +22,7 @@ Reading order:
    templates and losses of text.
 3. `layers`, `experts`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their
    gradients.
-4. `examples`, `rows`, `shards`, `manifest`: the data, and an index on disk.
+4. `examples`, `example_store`, `rows`, `shards`, `manifest`: the data, in files, and an index on disk.
 5. `build`, `change`, `writer`: one writer builds and changes an index. `units`, `unit_files`: its work, cut into pure
    functions, and their results on disk. `requirements`, `probe`: its time, memory and disk, before it starts. `revise`:
    updates and withdrawals.

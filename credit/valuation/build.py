@@ -10,11 +10,11 @@ from pathlib import Path
 from credit.engines import Engine, Slice
 from credit.errors import IncompleteError, InputError, MismatchError, ValuationError
 from credit.records import MANIFEST
-from credit.storage import is_left_over, make_folder, only_one, sha256_file, write_whole
+from credit.storage import is_left_over, make_folder, nearest_folder, only_one, sha256_file, write_whole
 from credit.valuation.batches import Progress
 from credit.valuation.change import Change
 from credit.valuation.curvature import CURVATURES, WEIGHTINGS
-from credit.valuation.examples import TrainingData, Unusable, encode_training
+from credit.valuation.examples import TrainingData, Unusable, columns_of, encode_training
 from credit.valuation.layers import choose_layers
 from credit.valuation.manifest import (
     IndexInputs,
@@ -129,7 +129,7 @@ def build_index(
     check_settings(settings)
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
-    data = _encode(model, records, settings, unusable)
+    data = _encode(model, records, out, settings, unusable)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce, engine, load)
     result = _build_one(model, data, out, settings, name, options, merge=merge)
     manifest = result.manifest
@@ -184,7 +184,7 @@ def build_slice(
         LockHeldError: another process is at work on this slice.
     """
     check_settings(settings)
-    data = _encode(model, records, settings, unusable)
+    data = _encode(model, records, out, settings, unusable)
     empty = _empty_index(model, data, settings, name)
     _prepare_folder(out)
     if (out / MANIFEST).is_file():
@@ -212,7 +212,7 @@ def plan_index(
         MismatchError, ValuationError: see `build_index`, as far as it is known before the work.
     """
     check_settings(settings)
-    data = _encode(model, records, settings, unusable)
+    data = _encode(model, records, out, settings, unusable)
     empty = _empty_index(model, data, settings, "")
     _check_folder(out)
     writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
@@ -224,7 +224,7 @@ def plan_index(
         check_needs(writer.needs, out, device_of(model))
         needs = writer.probed_needs()
         check_needs(needs, out, device_of(model))
-    tokens = sum(member.tokens for member in data.members)
+    tokens = int(columns_of(data.members).tokens.sum())
     layout = writer.plan.layout
     return BuildPlan(len(data.members), tokens, len(layout.groups), len(layout.counts), needs, existed)
 
@@ -261,15 +261,18 @@ def add_checkpoint(
     _check_weight(checkpoint)
     manifest = read_manifest(folder)
     model = checkpoint.load()
-    data = encode_training(records, manifest.encoder(model), manifest.settings.example_length, unusable)
+    length = manifest.settings.example_length
+    data = encode_training(records, manifest.encoder(model), length, unusable, folder=folder)
     loaded = Checkpoint(lambda: model, checkpoint.weight)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce)
     return _add(folder, manifest, loaded, data, options)
 
 
-def _encode(model: Task, records: Iterable[Tagged], settings: IndexSettings, unusable: Unusable | None) -> TrainingData:
+def _encode(
+    model: Task, records: Iterable[Tagged], out: Path, settings: IndexSettings, unusable: Unusable | None
+) -> TrainingData:
     encoder = model.encoder(settings.max_length or model.max_length, settings.template_date)
-    return encode_training(records, encoder, settings.example_length, unusable)
+    return encode_training(records, encoder, settings.example_length, unusable, folder=nearest_folder(out))
 
 
 def _check_weight(checkpoint: Checkpoint) -> None:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from credit.errors import ValuationError
 from credit.records import PPM
-from credit.valuation.examples import Member
+from credit.valuation.example_store import Examples, HeldExamples
+from credit.valuation.examples import Member, StoredMembers, columns_of
 from credit.valuation.manifest import IndexManifest, IndexSettings, Revision
 from credit.valuation.rows import Destinations, RowLayout, Unit, join_shards, lay_out_rows
 from credit.valuation.shards import plan_shards
-from credit.valuation.task import AnyExample
 
 UNIT_EXAMPLES = 8192
 """Most examples of a unit, unless a single row has more, or the change has more than `MOST_UNITS` such units."""
@@ -58,24 +58,20 @@ class Change:
         return -1 if self.revision is not None and self.revision.action == "withdraw" else 1
 
     @property
-    def examples(self) -> list[AnyExample]:
+    def examples(self) -> Examples:
         """Content of the joining or leaving examples, in the order of `changing`."""
-        return [member.example for member in self.changing if member.example is not None]
+        if isinstance(self.changing, StoredMembers):
+            return self.changing.store
+        return HeldExamples([member.example for member in self.changing if member.example is not None])
 
     @property
     def excluded_before(self) -> list[str]:
         """Ids of the examples that the index has excluded so far."""
-        return [member.id for member in self.members if member.is_excluded]
+        return [] if self.is_build else [member.id for member in self.members if member.is_excluded]
 
     def lay_out(self, rows_per_group: int | None, excluded: Collection[str]) -> RowLayout:
         """Return the rows after the change, without the examples `excluded`; see `lay_out_rows`."""
-        return lay_out_rows(
-            [member.id for member in self.members],
-            [member.shares for member in self.members],
-            [member.tokens for member in self.members],
-            rows_per_group,
-            excluded,
-        )
+        return lay_out_rows(columns_of(self.members), rows_per_group, excluded)
 
 
 @dataclass(frozen=True, slots=True)

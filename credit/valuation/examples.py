@@ -7,15 +7,20 @@ import json
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
+
+import numpy as np
 
 from credit.errors import InputError, MismatchError, NothingToPredictError
 from credit.records import PPM, Group, Share
-from credit.storage import sha256_file, write_whole
+from credit.storage import sha256_file, written_whole
+from credit.valuation.example_store import StoredExamples
 from credit.valuation.manifest import ExcludedExample, IndexManifest
-from credit.valuation.rows import RowLayout
+from credit.valuation.rows import ExampleColumns, RowLayout
 from credit.valuation.task import AnyExample, ExampleEncoder, Tagged, short_digest
+from credit.valuation.tokens import Segment, Window
 
 EXAMPLES_FILE = "examples.jsonl"
 
@@ -76,10 +81,49 @@ class IndexedExample:
     ppm: int = PPM
 
 
+class StoredMembers(Sequence[Member]):
+    """Members of a build, each made from the store of its examples when it is asked for."""
+
+    def __init__(self, store: StoredExamples) -> None:
+        self.store = store
+        self.columns = ExampleColumns(store.keys, store.predicted, store.kinds, store.kind, store.id_of)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @overload
+    def __getitem__(self, at: int) -> Member: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Member]: ...
+    def __getitem__(self, at: int | slice) -> Member | list[Member]:
+        if isinstance(at, slice):
+            return [self[position] for position in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        (example,) = self.store.take([at])
+        shares = self.store.kinds[self.columns.kind[at]]
+        return Member(example.id, shares, example.predicted, self.store.digest_of(at), example=example)
+
+
+def columns_of(members: Sequence[Member]) -> ExampleColumns:
+    """Return the columns of members, from which their rows follow."""
+    if isinstance(members, StoredMembers):
+        return members.columns
+    ids = [member.id for member in members]
+    return ExampleColumns.of(ids, [member.shares for member in members], [member.tokens for member in members])
+
+
 def encode_training(
-    records: Iterable[Tagged], encoder: ExampleEncoder, length: int | None = None, unusable: Unusable | None = None
+    records: Iterable[Tagged],
+    encoder: ExampleEncoder,
+    length: int | None = None,
+    unusable: Unusable | None = None,
+    *,
+    folder: Path | None = None,
 ) -> TrainingData:
     """Turn training records into examples of at most `length` predictions; None leaves windows whole.
+
+    Texts are tokenised into files: memory holds no more than a few numbers of each example.
 
     Args:
         records: the training data.
@@ -87,13 +131,15 @@ def encode_training(
         length: predictions of an example, at most.
         unusable: takes the errors of records the encoder refuses, or with nothing to predict. Without it, a
             refused record is an error, and a Python warning counts the others.
+        folder: folder of the disk for the files; None for the system's temporary one.
 
     Raises:
         InputError: there is nothing to index, or two examples have the same id.
+        ValuationError: the disk is full.
     """
-    members: list[Member] = []
-    seen: set[str] = set()
-    empty = 0
+    held: list[Member] = []
+    store = StoredExamples(folder)
+    total = empty = 0
     for record in records:
         try:
             examples = _some_examples(record, encoder, length)
@@ -105,17 +151,22 @@ def encode_training(
             else:
                 raise
             continue
+        shares = record.shares
         for example in examples:
-            if example.id in seen:
-                raise InputError(f"two training examples have the id {example.id!r}; ids must be unique")
-            seen.add(example.id)
-            digest = short_digest(example)
-            members.append(Member(example.id, record.shares, example.predicted, digest, example=example))
+            digest = example.digest()
+            total += _hash(digest, shares)
+            if isinstance(example, Window | Segment):
+                store.add(example, shares, digest)
+            else:
+                held.append(Member(example.id, shares, example.predicted, digest[:8].hex(), example=example))
     if empty:
         warnings.warn(f"records without a token to predict, which are left out: {empty}", stacklevel=2)
+    members: Sequence[Member] = held or StoredMembers(store)
     if not members:
         raise InputError("the training data holds no record that can be indexed")
-    return TrainingData(members, _hex(hash_of(members)))
+    if repeated := columns_of(members).repeated_id():
+        raise InputError(f"two training examples have the id {repeated!r}; ids must be unique")
+    return TrainingData(members, _hex(total % _MODULUS))
 
 
 def _some_examples(record: Tagged, encoder: ExampleEncoder, length: int | None) -> list[Any]:
@@ -157,7 +208,7 @@ def indexed_records(
         except InputError as error:
             unusable(error)
             continue
-        total += sum(_hash_of_one(example, record.shares) for example in examples)
+        total += sum(_hash(example.digest(), record.shares) for example in examples)
         yield record
     if _hex(total % _MODULUS) != manifest.data_sha256:
         raise MismatchError(
@@ -180,13 +231,14 @@ def hash_of(members: Iterable[Member]) -> int:
     total = 0
     for member in members:
         assert member.example is not None  # noqa: S101  # only what joins or leaves is hashed, with its content
-        total += _hash_of_one(member.example, member.shares)
+        total += _hash(member.example.digest(), member.shares)
     return total % _MODULUS
 
 
-def _hash_of_one(example: AnyExample, shares: Sequence[Share]) -> int:
+def _hash(digest: bytes, shares: Sequence[Share]) -> int:
+    """Return the hash of an example with its shares."""
     owners = str(shares[0].group) if len(shares) == 1 else "\n".join(f"{s.group}={s.ppm}" for s in shares)
-    return int.from_bytes(hashlib.sha256(example.digest() + owners.encode()).digest(), "big")
+    return int.from_bytes(hashlib.sha256(digest + owners.encode()).digest(), "big")
 
 
 def changed_hash(before: str, change: int) -> str:
@@ -206,25 +258,43 @@ def read_listing(path: Path) -> Iterator[IndexedExample]:
 
 
 def write_listing(path: Path, listed: Iterable[IndexedExample]) -> str:
-    """Write the listing of an index in the order of its rows; return the file's SHA-256."""
-    lines = [
-        json.dumps([item.id, item.row, item.tokens, item.digest, *([] if item.ppm == PPM else [item.ppm])])
-        for item in sorted(listed, key=lambda item: (item.row, item.id))
-    ]
-    write_whole(path, ("\n".join(lines) + "\n").encode())
-    return sha256_file(path)
+    """Write the listing of an index, given in the order of its rows and then of ids; return the file's SHA-256."""
+    with written_whole(path) as beside:
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            for item in listed:
+                share = [] if item.ppm == PPM else [item.ppm]
+                file.write(json.dumps([item.id, item.row, item.tokens, item.digest, *share]) + "\n")
+        return sha256_file(beside)
 
 
-def listing(members: Iterable[Member], layout: RowLayout) -> Iterator[IndexedExample]:
-    """Yield the entries of members, given in the order of the layout's examples."""
-    for number, member in enumerate(members):
-        for row, share in zip(layout.rows_of(number), member.shares, strict=True):
-            if row >= 0:
-                yield IndexedExample(member.id, int(row), member.tokens, member.digest, share.ppm)
+def listing(members: Sequence[Member], layout: RowLayout) -> Iterator[IndexedExample]:
+    """Yield the entries of members, given in the order of the layout's examples, by row and then by id."""
+    order = np.argsort(layout.row_of, kind="stable")
+    rows = layout.row_of[order]
+    owner = np.repeat(np.arange(len(members)), np.diff(layout.first))
+    for low, high in pairwise([*np.flatnonzero(np.diff(rows, prepend=-2)).tolist(), len(rows)]):
+        if rows[low] < 0:
+            continue
+        own = [
+            IndexedExample(name, int(rows[low]), tokens, digest, int(layout.ppm[slot]))
+            for slot in order[low:high].tolist()
+            for name, tokens, digest in [_entry(members, int(owner[slot]))]
+        ]
+        yield from sorted(own, key=lambda item: item.id)
+
+
+def _entry(members: Sequence[Member], at: int) -> tuple[str, int, str]:
+    """Return id, predicted tokens and digest of a member, without reading its tokens."""
+    if isinstance(members, StoredMembers):
+        return members.store.id_of(at), int(members.columns.tokens[at]), members.store.digest_of(at)
+    member = members[at]
+    return member.id, member.tokens, member.digest
 
 
 def excluded_examples(members: Iterable[Member], excluded: Collection[str]) -> tuple[ExcludedExample, ...]:
     """Return the members whose ids are in `excluded`, as a manifest lists them."""
+    if not excluded:
+        return ()
     return tuple(ExcludedExample(own.id, own.shares, own.digest) for own in members if own.id in excluded)
 
 

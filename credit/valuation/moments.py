@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from credit.valuation.batches import (
     release_memory,
     tokens_in_batch,
 )
+from credit.valuation.example_store import Examples
 from credit.valuation.experts import Routing
 from credit.valuation.gradients import add_grams, mirror
 from credit.valuation.hooks import ModelTap, Sink
@@ -34,7 +36,6 @@ from credit.valuation.projection import (
     resolve_ranks,
     rotated_to_eigenbasis,
 )
-from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample, Task, device_of
 
 _SQUARED_AT_ONCE = 256
@@ -63,16 +64,12 @@ def fit_projections(
     return projections
 
 
-def choose_sample(examples: Sequence[AnyExample], size: int) -> list[AnyExample]:
+def choose_sample(examples: Examples, size: int) -> list[AnyExample]:
     """Choose at most `size` examples, in whole windows, or one window. The order of the data does not matter."""
-    windows = by_window(examples)
-    chosen: list[AnyExample] = []
     # By a hash of the id, not by a draw: the same sample for any order of the data.
-    for window in sorted(windows, key=lambda own: (fold_key(f"sample/{own.window.id}"), own.window.id)):
-        if chosen and len(chosen) + len(window.places) > size:
-            break
-        chosen += [examples[place] for place in window.places]
-    return chosen
+    order = np.argsort(examples.window_keys("sample/"), kind="stable")
+    within = int(np.searchsorted(np.cumsum(examples.window_counts[order]), size, side="right"))
+    return examples.of_windows(order[: max(1, within)].tolist())
 
 
 def sample_units(sample: Sequence[AnyExample], least: int) -> list[list[AnyExample]]:

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from credit.storage import nearest_folder
 from credit.valuation.batches import WindowExamples, by_window, is_out_of_memory, make_cut, release_memory
 from credit.valuation.curvature import BLOCK_ROWS, make_curvature, make_statistic
+from credit.valuation.example_store import Examples
 from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import LayerChoice, LayerShape
 from credit.valuation.manifest import IndexSettings
@@ -98,7 +100,7 @@ class Probe:
 def probe(
     task: Task,
     layers: LayerChoice,
-    examples: Sequence[AnyExample],
+    examples: Examples,
     settings: IndexSettings,
     *,
     tokens_per_batch: int,
@@ -121,8 +123,8 @@ def probe(
         ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
     """
     ranks = resolve_ranks(layers.shapes, settings.rank, settings.ranks)
-    windows = by_window(examples)
-    typical = _typical(windows, tokens_per_batch)
+    tried_examples = _typical(examples, tokens_per_batch)
+    typical = by_window(tried_examples)
     device = device_of(task)
     stand_ins = stand_in_projections(layers, ranks, keeps_identities=not settings.fits_projections)
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
@@ -134,14 +136,13 @@ def probe(
                 with counting or nullcontext():
                     return made.loss()
 
-            tap.collect(loss, made.size, make_cut(batch, examples, device), made.positions)
+            tap.collect(loss, made.size, make_cut(batch, tried_examples, device), made.positions)
 
         saved = _SavedBytes(task, tap.offloaded)
         gradients(typical[:1], saved)
         gradient, tried = _seconds_per_token(gradients, typical, device)
-    widest = max(window.size for window in windows)
-    full = max(tokens_per_batch, widest) / typical[0].size
-    everything = sum(window.size for window in windows) / typical[0].size
+    full = max(tokens_per_batch, int(examples.window_sizes.max())) / typical[0].size
+    everything = int(examples.window_sizes.sum()) / typical[0].size
     widths = list(projected_widths(ranks).values())
     sampled = [window.window for window in tried] if settings.fits_projections and not fitted else []
     return Probe(
@@ -154,18 +155,15 @@ def probe(
     )
 
 
-def _typical(windows: Sequence[WindowExamples], tokens_per_batch: int) -> list[WindowExamples]:
-    """Return a batch of windows of typical length: the median over all tokens, and its shorter neighbours."""
-    ordered = sorted(windows, key=lambda window: (window.size, window.window.id))
-    sizes = [window.size for window in ordered]
-    total = sum(sizes)
-    middle = passed = 0
-    while passed + sizes[middle] < total / 2:
-        passed += sizes[middle]
-        middle += 1
-    size = sizes[middle]
+def _typical(examples: Examples, tokens_per_batch: int) -> list[AnyExample]:
+    """Return the examples of a batch of windows of typical length: the median over all tokens, and shorter ones."""
+    order = np.argsort(examples.window_sizes, kind="stable")
+    passed = np.cumsum(examples.window_sizes[order])
+    total = int(passed[-1])
+    middle = int(np.searchsorted(passed, total / 2))
+    size = int(examples.window_sizes[order[middle]])
     count = max(1, min(tokens_per_batch // size, total // size // _SHARE))
-    return ordered[max(0, middle - count + 1) : middle + 1][::-1]
+    return examples.of_windows(order[max(0, middle - count + 1) : middle + 1][::-1].tolist())
 
 
 def _seconds_per_token(

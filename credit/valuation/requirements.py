@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from credit.errors import ValuationError
 from credit.storage import nearest_folder, why_disk_is_full
-from credit.valuation.batches import by_window, tokens_in_batch
+from credit.valuation.batches import tokens_in_batch
 from credit.valuation.curvature import BLOCK_ROWS, statistic_bytes
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import LayerRank, projected_widths, resolve_ranks
 from credit.valuation.shards import scales_of
-from credit.valuation.task import AnyExample
 from credit.valuation.unit_files import WAITING_BYTES
 
 MEMINFO = Path("/proc/meminfo")
@@ -161,13 +162,13 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
 
 
 def fit_batches(
-    needs: Needs, examples: Sequence[AnyExample], tokens_per_batch: int | None, device: torch.device
+    needs: Needs, sizes: NDArray[np.int64], tokens_per_batch: int | None, device: torch.device
 ) -> tuple[int | None, Needs]:
     """Make batches small enough for the available memory, but not smaller than the longest window.
 
     Args:
         needs: requirements with the largest batch that `tokens_per_batch` and the data allow.
-        examples: the data.
+        sizes: positions of each window of the data.
         tokens_per_batch: padded tokens in a batch, at most; None for 4096, on a GPU 16384.
         device: device of the work.
 
@@ -177,9 +178,8 @@ def fit_batches(
     available = available_memory(device)
     if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
         return tokens_per_batch, needs
-    sizes = [window.size for window in by_window(examples)]
-    longest = max(sizes)
-    full = min(max(tokens_in_batch(tokens_per_batch, device), longest), sum(sizes))
+    longest = int(sizes.max())
+    full = min(max(tokens_in_batch(tokens_per_batch, device), longest), int(sizes.sum()))
     room = max(0, available - (needs.memory_bytes - needs.batch_bytes))
     tokens = max(longest, int(_USED * full * room / needs.batch_bytes))
     return tokens, replace(needs, batch_bytes=round(needs.batch_bytes * tokens / full))

@@ -6,7 +6,7 @@ The gradient of a shared example is added to a row of each of its groups, times 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -133,8 +133,8 @@ class ShardRows:
     number: int
     low: int
     high: int
-    members: list[int]
-    new: list[int]
+    members: NDArray[np.int64]
+    new: NDArray[np.int64]
 
     @property
     def file(self) -> str:
@@ -150,14 +150,20 @@ class Unit:
     shards: tuple[ShardRows, ...]
 
     @property
-    def members(self) -> list[int]:
+    def members(self) -> NDArray[np.int64]:
         """Positions of its examples, each once, in the order of their rows."""
-        return list(dict.fromkeys(position for shard in self.shards for position in shard.members))
+        return _once(np.concatenate([shard.members for shard in self.shards]))
 
     @property
-    def new(self) -> list[int]:
+    def new(self) -> NDArray[np.int64]:
         """Positions of the examples that no earlier unit has."""
-        return [position for shard in self.shards for position in shard.new]
+        return np.concatenate([shard.new for shard in self.shards])
+
+
+def _once(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return positions in their order, each where it comes first."""
+    _, first = np.unique(positions, return_index=True)
+    return positions if len(first) == len(positions) else positions[np.sort(first)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +180,7 @@ class Destinations:
     row: NDArray[np.int64]
     share: NDArray[np.float64]
 
-    def of(self, examples: Sequence[int], low: int, high: int) -> RowShares:
+    def of(self, examples: Sequence[int] | NDArray[np.int64], low: int, high: int) -> RowShares:
         """Return the shares of a batch of examples in the rows from `low` to `high`, which count from 0."""
         starts, stops = self.first[:-1][examples], self.first[1:][examples]
         lengths = stops - starts
@@ -188,7 +194,7 @@ class Destinations:
         """Return the number of shares in each of the first rows: (rows,)."""
         return np.bincount(self.row[self.row >= 0], minlength=rows)
 
-    def only(self, examples: Sequence[int]) -> Destinations:
+    def only(self, examples: Sequence[int] | NDArray[np.int64]) -> Destinations:
         """Return the destinations of some examples, which count from 0 then."""
         lengths = np.diff(self.first)[examples]
         first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -209,10 +215,10 @@ class Destinations:
         number = high = 0
         for number, (low, high) in enumerate(plan, start=1):
             first, last = np.searchsorted(rows, [low, high])
-            members = list(dict.fromkeys(owners[first:last].tolist()))
-            new = [position for position in members if lowest[position] >= low]
-            yield ShardRows(number - 1, low, high, members, new)
-        rest: list[int] = np.flatnonzero(lowest == nowhere).tolist()
+            members = _once(owners[first:last])
+            new = members[lowest[members] >= low]
+            yield ShardRows(number - 1, low, high, members, members if len(new) == len(members) else new)
+        rest = np.flatnonzero(lowest == nowhere)
         for at in range(0, len(rest), most_examples):
             part = rest[at : at + most_examples]
             yield ShardRows(number, high, high, part, part)
@@ -266,13 +272,51 @@ def fold_key(example_id: str) -> int:
     return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "big")
 
 
-def lay_out_rows(
-    ids: Sequence[str],
-    shares: Sequence[tuple[Share, ...]],
-    tokens: Sequence[int],
-    rows_per_group: int | None,
-    excluded: Collection[str] = (),
-) -> RowLayout:
+@dataclass(frozen=True, slots=True)
+class ExampleColumns:
+    """Columns of N examples, from which their rows follow.
+
+    Attributes:
+        keys: (N,): `fold_key` of each id.
+        tokens: (N,): predicted tokens.
+        kinds: the different shares of examples.
+        kind: (N,): the number of each example's shares in `kinds`.
+        id_of: returns the id of an example.
+    """
+
+    keys: NDArray[np.uint64]
+    tokens: NDArray[np.integer[Any]]
+    kinds: Sequence[tuple[Share, ...]]
+    kind: NDArray[np.integer[Any]]
+    id_of: Callable[[int], str]
+
+    @classmethod
+    def of(cls, ids: Sequence[str], shares: Iterable[tuple[Share, ...]], tokens: Iterable[int]) -> Self:
+        """Return the columns of examples in memory."""
+        kinds: dict[tuple[Share, ...], int] = {}
+        kind = np.asarray([kinds.setdefault(own, len(kinds)) for own in shares], dtype=np.int64)
+        keys = np.asarray([fold_key(name) for name in ids], dtype=np.uint64)
+        return cls(keys, np.asarray(list(tokens), dtype=np.int64), tuple(kinds), kind, ids.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Return True for each example with one of the ids."""
+        found = np.isin(self.keys, np.asarray([fold_key(name) for name in names], dtype=np.uint64))
+        for position in np.flatnonzero(found).tolist():
+            found[position] = self.id_of(position) in names
+        return found
+
+    def repeated_id(self) -> str | None:
+        """Return an id that two examples have; None if there is none."""
+        order = np.argsort(self.keys, kind="stable")
+        alike = np.flatnonzero(self.keys[order[1:]] == self.keys[order[:-1]])
+        pairs = ((self.id_of(int(order[at])), self.id_of(int(order[at + 1]))) for at in alike)
+        return next((one for one, two in pairs if one == two), None)
+
+
+def lay_out_rows(examples: ExampleColumns, rows_per_group: int | None, excluded: Collection[str] = ()) -> RowLayout:
     """Assign each example a row in each of its groups.
 
     A group of at most `rows_per_group` examples has a row for each of them; None does this for every group. A larger
@@ -286,53 +330,75 @@ def lay_out_rows(
     """
     if rows_per_group is not None and rows_per_group < 2:
         raise ValuationError("rows per group must be at least 2: the spread of a group is estimated from its rows")
-    first = np.cumsum([0, *map(len, shares)], dtype=np.int64)
-    ppm = np.asarray([share.ppm for own in shares for share in own], dtype=np.int64)
-    members: dict[Group, list[tuple[int, int]]] = {}  # of each group: its examples, with their slot among all shares
-    for position, own_shares in enumerate(shares):
-        for slot, share in enumerate(own_shares, start=int(first[position])):
-            members.setdefault(share.group, []).append((position, slot))
+    groups = sorted({share.group for own in examples.kinds for share in own})
+    first, group_of, ppm = _shares(examples, groups)
+    owner = np.repeat(np.arange(len(examples), dtype=np.int32), np.diff(first))
+    gone = examples.find(excluded) if excluded else None
     row_of = np.full(len(ppm), -1, dtype=np.int64)
-    rows: list[list[int]] = []
-    layouts = []
-    for group in sorted(members):
-        kept = [(position, slot) for position, slot in members[group] if ids[position] not in excluded]
-        if not kept:
+    order = np.argsort(group_of, kind="stable")
+    stops = np.cumsum(np.bincount(group_of, minlength=len(groups)))
+    layouts: list[GroupLayout] = []
+    rows = 0
+    for group, low, high in zip(groups, [0, *stops.tolist()], stops.tolist(), strict=False):
+        slots = order[low:high]
+        kept = slots if gone is None else slots[~gone[owner[slots]]]
+        if not len(kept):
             continue
-        folded = rows_per_group is not None and len(members[group]) > rows_per_group
-        own = _rows_of_group(ids, kept, rows_per_group if folded else None)
-        if folded and len(own) == 1:
+        folded = rows_per_group is not None and len(slots) > rows_per_group
+        own = _rows_of_group(examples, owner[kept], rows_per_group if folded else None)
+        number = int(own.max()) + 1
+        if folded and number == 1:
             raise ValuationError(f"all {len(kept)} examples of {group} fell into one fold; use more rows per group")
-        start = len(rows)
-        for row, slots in enumerate(own, start=start):
-            row_of[slots] = row
-        rows += own
-        in_all = sum(int(ppm[slot]) for _, slot in kept)
-        tokens_in_all = sum(tokens[position] * int(ppm[slot]) for position, slot in kept)
-        layouts.append(GroupLayout(group, start, len(rows), len(kept), in_all, tokens_in_all))
-    return RowLayout(tuple(layouts), _counts(rows, ppm), first, row_of, ppm)
+        row_of[kept] = rows + own
+        tokens = examples.tokens[owner[kept]].astype(np.int64) @ ppm[kept]
+        layouts.append(GroupLayout(group, rows, rows + number, len(kept), int(ppm[kept].sum()), int(tokens)))
+        rows += number
+    return RowLayout(tuple(layouts), _counts(row_of, ppm, rows), first, row_of, ppm)
 
 
-def _rows_of_group(ids: Sequence[str], members: Sequence[tuple[int, int]], folds: int | None) -> list[list[int]]:
-    """Put the shares of a group into rows, a row for each fold or for each example, in the order of hashes.
+def _shares(
+    examples: ExampleColumns, groups: Sequence[Group]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Return the first share of each example (N + 1,), and group and ppm of each share (P,)."""
+    number = {group: at for at, group in enumerate(groups)}
+    lengths = np.asarray([len(own) for own in examples.kinds], dtype=np.int64)
+    group = np.asarray([number[share.group] for own in examples.kinds for share in own], dtype=np.int32)
+    ppm = np.asarray([share.ppm for own in examples.kinds for share in own], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    first = np.concatenate([[0], np.cumsum(lengths[examples.kind])]).astype(np.int64)
+    if (lengths == 1).all():
+        return first, group[examples.kind], ppm[examples.kind]
+    within = np.arange(first[-1]) - np.repeat(first[:-1], lengths[examples.kind])
+    slots = np.repeat(starts[examples.kind], lengths[examples.kind]) + within
+    return first, group[slots], ppm[slots]
+
+
+def _rows_of_group(examples: ExampleColumns, members: NDArray[np.integer[Any]], folds: int | None) -> NDArray[np.int64]:
+    """Return the row in its group of each member: its fold, or one of its own, both in the order of hashes.
 
     Single examples come in the order of their windows' hashes. So the examples of one window lie together, mostly in
     one shard, and the window is read once for them.
     """
-    if folds is None:
-        order = sorted(members, key=lambda member: (fold_key(window_of(ids[member[0]])), ids[member[0]]))
-        return [[slot] for _, slot in order]
-    rows: dict[int, list[int]] = {}
-    for position, slot in members:
-        rows.setdefault(fold_key(ids[position]) % folds, []).append(slot)
-    return [rows[key] for key in sorted(rows)]
+    if folds is not None:
+        return np.unique(examples.keys[members] % np.uint64(folds), return_inverse=True)[1].astype(np.int64)
+    names = [examples.id_of(position) for position in members.tolist()]
+    keys = [(fold_key(window_of(name)), name) for name in names]
+    row = np.empty(len(members), dtype=np.int64)
+    row[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(members))
+    return row
 
 
-def _counts(rows: Sequence[Sequence[int]], ppm: NDArray[np.int64]) -> RowCounts:
+def _counts(row_of: NDArray[np.int64], ppm: NDArray[np.int64], rows: int) -> RowCounts:
     """Count the content of each row. Sums are of integers: no order of examples changes them."""
-    own = [[int(ppm[slot]) for slot in row] for row in rows]
-    return RowCounts(
-        np.asarray([len(row) for row in rows], dtype=np.int64),
-        np.asarray([sum(row) / PPM for row in own], dtype=np.float64),
-        np.asarray([sum(share * share for share in row) / PPM**2 for row in own], dtype=np.float64),
-    )
+    inside = row_of >= 0
+    row, share = row_of[inside], ppm[inside]
+    examples = np.bincount(row, minlength=rows)
+    mass = np.bincount(row, share, rows) / PPM
+    squares = np.bincount(row[share == PPM], minlength=rows).astype(np.float64)
+    if (part := share != PPM).any():
+        # In integers of any size: the square of a share has twelve digits.
+        total = [int(whole) * PPM**2 for whole in squares]
+        for at, value in zip(row[part].tolist(), share[part].tolist(), strict=True):
+            total[at] += value * value
+        squares = np.asarray([value / PPM**2 for value in total])
+    return RowCounts(examples, mass, squares)

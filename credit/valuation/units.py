@@ -68,7 +68,7 @@ class UnitTask:
         """Positions of its examples, each time that a shard reads it."""
         if not self.shards:
             return sum(example.size for example in self.examples)
-        return sum(self.examples[position].size for shard in self.shards for position in shard.members)
+        return sum(self.examples[position].size for shard in self.shards for position in shard.members.tolist())
 
 
 class UnitTasks(Sequence[UnitTask]):
@@ -242,7 +242,7 @@ class _GradientWork:
         rows = RowSums(shard.high - shard.low)
         occupied = self._copy_rows(shard, rows)
         device = device_of(self.task)
-        new = frozenset(shard.new)
+        new = frozenset(shard.new.tolist())
         for positions, gradients in self._gradients(unit, shard, state):
             sizes = self.weighting.sizes(gradients)
             if unit.destinations is not None and shard.high > shard.low:
@@ -254,7 +254,8 @@ class _GradientWork:
             if self.job.sums and once:
                 add(gradients.rows(once))
         if unit.destinations is not None and shard.high > shard.low:
-            included = [position for position in shard.members if unit.examples[position].id not in state.excluded]
+            members = shard.members.tolist()
+            included = [position for position in members if unit.examples[position].id not in state.excluded]
             joined = unit.destinations.of(included, shard.low, shard.high).row.tolist()
             self._store(shard, rows, sorted(occupied.union(joined)), state)
 
@@ -285,7 +286,7 @@ class _GradientWork:
     def _gradients(self, unit: UnitTask, shard: ShardRows, state: _UnitState) -> Iterator[tuple[list[int], Gradients]]:
         """Yield the gradients of a shard's examples with their positions in the unit; note the non-finite ones."""
         run = self.job.run
-        positions = [place for place in shard.members if unit.examples[place].id not in state.excluded]
+        positions = [place for place in shard.members.tolist() if unit.examples[place].id not in state.excluded]
         examples = [unit.examples[place] for place in positions]
         bad: list[int] = []
         for chosen, gradients in gradient_batches(self.task, self.tap, examples, run.tokens_per_batch, excluded=bad):

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from credit.engines import Engine, InProcess, Slice
 from credit.errors import InvalidRequestError, ValuationError
@@ -118,6 +120,7 @@ class IndexWriter:
         settings = self.settings = before.settings
         self._device = device_of(task)
         self._examples = change.examples
+        self._sizes = self._examples.sizes
         self._version = len(before.history) + (0 if change.is_build else 1)
         self._layers = known_layers(task.module, before.layers)
         self._widths = projected_widths(resolve_ranks(self._layers.shapes, settings.rank, settings.ranks))
@@ -173,7 +176,7 @@ class IndexWriter:
             fitted=self._is_fitted,
         )
         needs = replace(needs, seconds=(needs.seconds or 0.0) + found.seconds(work), batch_bytes=found.batch_bytes)
-        budget, needs = fit_batches(needs, self._examples, options.tokens_per_batch, self._device)
+        budget, needs = fit_batches(needs, self._examples.window_sizes, options.tokens_per_batch, self._device)
         self.options = replace(options, tokens_per_batch=budget)
         return needs
 
@@ -197,8 +200,8 @@ class IndexWriter:
     def _is_fitted(self) -> bool:
         return (self.folder / PROJECTIONS_FILE).is_file()
 
-    def _tokens(self, positions: Sequence[int]) -> int:
-        return sum(self._examples[position].size for position in positions)
+    def _tokens(self, positions: NDArray[np.int64]) -> int:
+        return int(self._sizes[positions].sum())
 
     def _old_sizes(self) -> list[int]:
         return [(self.folder / shard).stat().st_size for shard in self.before.shards]
@@ -369,7 +372,7 @@ class IndexWriter:
         left: list[Unit] = []
         for record in list(records):
             own = units[record.first : record.stop]
-            ids = {self._examples[position].id for unit in own for position in unit.members}
+            ids = {self._examples.id_of(position) for unit in own for position in unit.members.tolist()}
             if ids & self.excluded != set(record.excluded):
                 left += own
                 records.remove(record)
@@ -407,12 +410,16 @@ class IndexWriter:
     def _unit_task(self, unit: Unit) -> UnitTask:
         """Return a unit as a worker gets it: its examples with their rows, and those to leave out."""
         members = unit.members
-        place = {position: at for at, position in enumerate(members)}
+        order = np.argsort(members)
         shards_of_it = tuple(
-            replace(shard, members=[place[p] for p in shard.members], new=[place[p] for p in shard.new])
+            replace(
+                shard,
+                members=order[np.searchsorted(members, shard.members, sorter=order)],
+                new=order[np.searchsorted(members, shard.new, sorter=order)],
+            )
             for shard in unit.shards
         )
-        examples = [self._examples[position] for position in members]
+        examples = self._examples.take(members.tolist())
         excluded = self.excluded & {example.id for example in examples} if self.excluded else frozenset()
         return UnitTask(unit.number, examples, shards_of_it, self.plan.destinations.only(members), excluded)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from credit.valuation.batches import gradient_batches
+from credit.valuation.example_store import HeldExamples
 from credit.valuation.gradients import Gradients
 from credit.valuation.hooks import GradientTap
 from credit.valuation.layers import LayerChoice
@@ -28,5 +29,5 @@ def fitted(
     """Projections of an index of some examples, from one unit of its sample."""
     if not settings.fits_projections:
         return fit_projections(layers, settings)
-    sample = choose_sample(examples, settings.sample)
+    sample = choose_sample(HeldExamples(examples), settings.sample)
     return fit_projections(layers, settings, second_moments(task, layers, sample, tokens_per_batch=500).means())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from credit.errors import ValuationError
 from credit.records import LoggedOutput, TrainingRecord
 from credit.valuation import AttributionIndex, build_index
+from credit.valuation.example_store import HeldExamples
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import LayerShape, choose_layers
 from credit.valuation.moments import choose_sample, second_moments
@@ -198,8 +199,9 @@ def test_layers_are_chosen_by_pattern(model, data, out):
 
 def test_the_sample_does_not_depend_on_the_order_of_the_data(model, data):
     examples = _examples(model, data)
-    assert choose_sample(examples, 5) == choose_sample(list(reversed(examples)), 5)
-    assert len(choose_sample(examples, 10_000)) == len(examples)
+    one, two = HeldExamples(examples), HeldExamples(list(reversed(examples)))
+    assert choose_sample(one, 5) == choose_sample(two, 5)
+    assert len(choose_sample(one, 10_000)) == len(examples)
 
 
 def test_a_rank_that_is_not_positive_is_refused():

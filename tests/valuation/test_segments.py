@@ -16,6 +16,7 @@ from credit.errors import ValuationError
 from credit.records import LoggedOutput, Share, TrainingRecord
 from credit.valuation import AttributionIndex, build_index, shards
 from credit.valuation.batches import PaddedBatch, by_window, gradient_batches, make_batch, make_cut
+from credit.valuation.example_store import HeldExamples
 from credit.valuation.explain import explain_output
 from credit.valuation.gradients import WindowCut
 from credit.valuation.hooks import GradientTap
@@ -24,7 +25,7 @@ from credit.valuation.layers import choose_layers
 from credit.valuation.moments import choose_sample
 from credit.valuation.projection import random_projections
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.rows import lay_out_rows
+from credit.valuation.rows import ExampleColumns, lay_out_rows
 from credit.valuation.tokens import Encoder, Segment, Window, cut_window, window_of
 from tests.models import EVERY, HIDDEN, hidden_settings, sentence
 from tests.valuation import oracle
@@ -170,7 +171,8 @@ def test_shards_end_with_groups_that_fit_into_them(groups, most):
 def test_single_rows_of_a_window_lie_together_so_that_it_is_read_once_a_shard(model, long_data):
     segments = _segments(model, long_data)
     whole = (Share(FOLDED),)
-    layout = lay_out_rows([e.id for e in segments], [whole] * len(segments), [1] * len(segments), None)
+    columns = ExampleColumns.of([e.id for e in segments], [whole] * len(segments), [1] * len(segments))
+    layout = lay_out_rows(columns, None)
     for reading in by_window(segments):
         rows = sorted(int(layout.rows_of(place)[0]) for place in reading.places)
         assert rows == list(range(rows[0], rows[0] + len(rows)))
@@ -251,13 +253,13 @@ def test_a_folded_groups_segments_are_explained_from_the_data(model, long_data, 
 def test_a_sample_takes_whole_windows(model, long_data):
     segments = _segments(model, long_data)
     for size in (1, 5, 12, 10_000):
-        chosen = choose_sample(segments, size)
+        chosen = choose_sample(HeldExamples(segments), size)
         ids = {example.id for example in chosen}
         assert len(chosen) <= size or len(by_window(chosen)) == 1
         for reading in by_window(segments):
             inside = {segments[place].id for place in reading.places} & ids
             assert len(inside) in (0, len(reading.places))
-        assert {e.id for e in choose_sample(segments[::-1], size)} == ids
+        assert {e.id for e in choose_sample(HeldExamples(segments[::-1]), size)} == ids
 
 
 def test_a_layer_that_sees_other_positions_than_tokens_is_named(model, long_data):

@@ -26,7 +26,7 @@ from credit.valuation import (
 from credit.valuation.explain import explain_output
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
-from credit.valuation.rows import lay_out_rows
+from credit.valuation.rows import ExampleColumns, lay_out_rows
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.comparing import assert_equal_indexes
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
@@ -354,8 +354,8 @@ def test_parts_sum_without_rounding_whatever_the_order():
     rng = np.random.default_rng(0)
     parts = [tuple(Share(Group(f"p{k}"), int(p)) for k, p in enumerate((a, PPM - a))) for a in rng.integers(1, PPM, 50)]
     ids = [f"e{i}" for i in range(50)]
-    one = lay_out_rows(ids, parts, [1] * 50, 4)
-    two = lay_out_rows(ids[::-1], parts[::-1], [1] * 50, 4)
+    one = lay_out_rows(ExampleColumns.of(ids, parts, [1] * 50), 4)
+    two = lay_out_rows(ExampleColumns.of(ids[::-1], parts[::-1], [1] * 50), 4)
     assert one.groups == two.groups
     assert one.counts.squares.tolist() == two.counts.squares.tolist()
     assert sum(layout.examples_ppm for layout in one.groups) == 50 * PPM
