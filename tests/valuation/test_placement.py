@@ -18,6 +18,7 @@ from credit.fidelity.recipes import FineTuning
 from credit.records import TrainingRecord
 from credit.valuation import AttributionIndex, IndexSettings, build_index, load_model
 from credit.valuation import placement as placements
+from credit.valuation.example_store import HeldExamples
 from credit.valuation.hooks import GradientTap
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
@@ -149,7 +150,7 @@ def test_the_needs_of_a_build_do_not_count_weights_that_autograd_does_not_keep(l
         model = load_model(llama, dtype="fp32", device=device)
         windows = _windows(model, records({FOLDED: 3}))
         layers = choose_layers(model.module, EVERY)
-        found.append(probe(model, layers, windows, SETTINGS, tokens_per_batch=64).batch_bytes)
+        found.append(probe(model, layers, HeldExamples(windows), SETTINGS, tokens_per_batch=64).batch_bytes)
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
