@@ -32,6 +32,7 @@ SECTIONS = {
         "outputs": ("outputs", "List pending outputs, take out those that can never be valued."),
     },
     "Money of a period": {
+        "month": ("month", "Do a month's commands in order, up to where a person decides."),
         "pool": ("money", "Add money to distribute."),
         "fx": ("money", "Add exchange rates."),
         "close": ("close", "Divide the pools, write statements, freeze the period."),
