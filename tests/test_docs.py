@@ -226,9 +226,11 @@ def test_the_demos_commands_are_those_that_the_demo_types():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_no_row_of_a_table_stands_twice(page):
-    cells = [line.split("|")[1].strip() for line in PAGES[page].splitlines() if line.startswith("| `")]
-    assert [cell for cell, count in Counter(cells).items() if count > 1] == []
+def test_no_row_of_a_table_or_item_of_a_list_stands_twice(page):
+    lines = PAGES[page].splitlines()
+    cells = [line.split("|")[1].strip() for line in lines if line.startswith("| `")]
+    items = [line for line in lines if line.startswith("- ")]
+    assert [text for text, count in Counter([*cells, *items]).items() if count > 1] == []
 
 
 def test_no_two_classes_have_one_name():
