@@ -225,9 +225,9 @@ def test_the_demos_commands_are_those_that_the_demo_types():
     assert {"pool", "close", "report", "export"} <= set(typed)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=str)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=str)
 def test_no_row_of_a_table_or_item_of_a_list_stands_twice(page):
-    lines = PAGES[page].splitlines()
+    lines = page.read_text(encoding="utf-8").splitlines()
     cells = [line.split("|")[1].strip() for line in lines if line.startswith("| `")]
     items = [line for line in lines if line.startswith("- ")]
     assert [text for text, count in Counter([*cells, *items]).items() if count > 1] == []
