@@ -6,6 +6,10 @@ import importlib.util
 
 from credit.errors import InvalidRequestError
 
+_CODES = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK"
+_EEA = frozenset(_CODES.split())
+"""Countries within which a SEPA transfer needs the IBAN alone (Regulation (EU) 260/2012)."""
+
 
 def checked_iban(value: str) -> str:
     """Return an IBAN without spaces; InvalidRequestError if it is not valid, without repeating it."""
@@ -39,6 +43,11 @@ def in_sepa(iban: str) -> bool:
     from schwifty import IBAN
 
     return bool(IBAN(iban).in_sepa_zone)
+
+
+def needs_bic(iban: str) -> bool:
+    """Return True for an IBAN of a country outside the European Economic Area: banks ask for the BIC beside it."""
+    return iban[:2] not in _EEA
 
 
 def need_sepa() -> None:

@@ -26,6 +26,17 @@ _LONGEST = {"country": 2, "postcode": 16, "building": 16, "town": 35, "street": 
 """Most characters of a field, as in ISO 20022 (pain.001.001.09); 140 for any other field."""
 
 _EMAIL = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~][A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+_CODES = """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ
+CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO
+FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE
+JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO
+MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW
+PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM
+TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW
+"""
+COUNTRIES = frozenset(_CODES.split())
+"""The codes of ISO 3166-1 (alpha-2), and XK, under which banks know Kosovo."""
 _OPEN = frozenset({"receiver", "country", "town"})
 
 
@@ -128,7 +139,7 @@ def _checked(name: str, value: str) -> str:
         return checked_bic(value)
     if name == "country":
         value = value.upper()
-        if not re.fullmatch(r"[A-Z]{2}", value):
+        if value not in COUNTRIES:
             raise InvalidRequestError("country is not an ISO 3166 code of two letters, such as DE")
     if name == "receiver" and value not in {"person", "institution"}:
         raise InvalidRequestError("receiver must be person or institution")

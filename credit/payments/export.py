@@ -35,7 +35,7 @@ from credit.ledger.payouts import (
 from credit.ledger.periods import periods
 from credit.ledger.personal_data import current_details, details_version
 from credit.payments.channels import CHANNELS
-from credit.payments.channels.channel import Payer, PaymentFile, PaymentLine
+from credit.payments.channels.channel import Channel, Payer, PaymentFile, PaymentLine
 from credit.records import WAITING_DAYS, PaymentFormat
 from credit.storage import write_whole
 from credit.text import counted
@@ -165,15 +165,10 @@ def export_in(conn: Connection, request: ExportRequest, now: datetime) -> tuple[
 def _checked(request: ExportRequest) -> ExportRequest:
     """Return the request with the payer in the channel's form, and with the channel's currency if it has only one."""
     channel = CHANNELS[request.format]
-    if channel.currencies:
-        if request.currency not in {None, *channel.currencies}:
-            others = ", ".join(item.name for item in CHANNELS.values() if not item.currencies)
-            raise InvalidRequestError(
-                f"{channel.title} carries {', '.join(channel.currencies)} alone; export {request.currency} with another"
-                f" --format: {others}"
-            )
-        if len(channel.currencies) == 1:
-            request = replace(request, currency=channel.currencies[0])
+    if request.currency is not None:
+        _check_currency(channel, request.currency)
+    elif len(channel.currencies) == 1:
+        request = replace(request, currency=channel.currencies[0])
     if channel.checked_payer is not None:
         if request.payer is None:
             raise InvalidRequestError(
@@ -181,6 +176,15 @@ def _checked(request: ExportRequest) -> ExportRequest:
             )
         request = replace(request, payer=channel.checked_payer(request.payer))
     return request
+
+
+def _check_currency(channel: Channel, currency: str) -> None:
+    if channel.currencies and currency not in channel.currencies:
+        others = ", ".join(item.name for item in CHANNELS.values() if not item.currencies)
+        raise InvalidRequestError(
+            f"{channel.title} carries {', '.join(channel.currencies)} alone; export {currency} with another"
+            f" --format: {others}"
+        )
 
 
 def _check_closed(conn: Connection, period: str) -> None:
@@ -193,6 +197,8 @@ def _plan(conn: Connection, request: ExportRequest, now: datetime, ahead: Sequen
     channel = CHANNELS[request.format]
     candidates = payable_payouts(conn, request.period, retry=request.retry)
     currency, others = _currency(request, candidates)
+    if currency:
+        _check_currency(channel, currency)
     new = next_batch(conn, now)
     items: list[tuple[Payout, int]] = []
     lines: list[PaymentLine] = []

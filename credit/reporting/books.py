@@ -29,6 +29,7 @@ _STREAM = {"yield_per": 5000}
 class _Line:
     txn_id: int
     kind: str
+    memo: str
     day: date
     hash: str
     actor: str | None
@@ -57,7 +58,8 @@ def beancount_text(ledger: Ledger, period: str) -> str:
     parts += ["", *_opening(opening, before), *_transactions(lines, period)]
     after = last_day(period) + timedelta(days=1)
     parts += [
-        f"{after} balance {account_name(key)}  {_shown(-amount, currency)}"
+        # Without the tolerance of 0, beancount takes one of its own, and a cent could move unseen.
+        f"{after} balance {account_name(key)}  {format_amount(-amount, currency)} ~ 0 {currency}"
         for (key, currency), amount in sorted(closing.items())
     ]
     return "\n".join(parts) + "\n"
@@ -105,7 +107,8 @@ def _transactions(lines: list[_Line], period: str) -> Iterator[str]:
             if last_id:
                 yield ""
             # A transaction of an earlier month that came late counts from the first day of this period.
-            yield f'{min(max(line.day, first), last)} * "{line.kind}"'
+            said = f"{line.kind}: {line.memo}" if line.memo else line.kind
+            yield f'{min(max(line.day, first), last)} * "{_in_quotes(said)}"'
             yield f"  transaction: {line.txn_id}"
             yield f'  hash: "{line.hash}"'
             yield f"  effective: {line.day}"
@@ -132,12 +135,12 @@ def _balances(conn: Connection, *, before: str) -> dict[tuple[str, str], int]:
 
 def _lines(conn: Connection, period: str) -> Iterator[_Line]:
     txn = ledger_txn.c
-    columns = (txn.id, txn.kind, txn.effective_on, txn.hash, txn.actor)
+    columns = (txn.id, txn.kind, txn.memo, txn.effective_on, txn.hash, txn.actor)
     rows = conn.execute(
         journal_lines(*columns, account.c.key, ledger_entry.c.commodity, ledger_entry.c.amount)
         .where(ledger_txn.c.period_id == period, ledger_entry.c.commodity != CREDIT)
         .order_by(ledger_txn.c.id, ledger_entry.c.line_no),
         execution_options=_STREAM,
     )
-    for number, kind, day, digest, actor, key, currency, amount in rows:
-        yield _Line(number, kind, date.fromisoformat(day), digest, actor, key, currency, amount)
+    for number, kind, memo, day, digest, actor, key, currency, amount in rows:
+        yield _Line(number, kind, memo, date.fromisoformat(day), digest, actor, key, currency, amount)

@@ -31,6 +31,14 @@ def write(channel: PaymentFormat, *lines: PaymentLine, payer: Payer = PAYER) -> 
     return CHANNELS[channel].write(PaymentFile("CR1-0a1b2c3d", replace(payer, written_at="2026-10-05T12:30:00"), lines))
 
 
+@pytest.mark.parametrize("iban", ["CH9300762011623852957", "GB29NWBK60161331926819"])
+def test_an_account_in_sepa_but_outside_the_eea_needs_its_bic(iban):
+    with pytest.raises(InputError, match=rf"ada: bic is missing, and iban is of {iban[:2]}, outside the European"):
+        CHANNELS["pain001"].check(line(iban=iban, bic=""))
+    CHANNELS["pain001"].check(line(iban=iban, bic="POFICHBEXXX"))
+    CHANNELS["pain001"].check(line(bic=""))
+
+
 def test_every_channel_that_a_ledger_knows_is_registered():
     assert list(CHANNELS) == [channel.name for channel in CHANNELS.values()]
     assert set(CHANNELS) == set(get_args(PaymentFormat))
@@ -38,6 +46,16 @@ def test_every_channel_that_a_ledger_knows_is_registered():
 
 def test_the_paypal_file_is_the_documented_one():
     assert write("paypal", line()) == (b"pay.ada@example.org,123.45,EUR,CR1-0a1b2c3d-1,Statement 2026-09,PAYPAL\r\n")
+
+
+def test_paypal_gets_whole_units_where_it_takes_no_others():
+    """PayPal refuses a file with decimals of these, which ISO 4217 knows."""
+    for currency, amount, shown in (("HUF", 33_300, "333"), ("TWD", 1_000_000, "10000"), ("JPY", 333, "333")):
+        paid = replace(line(amount=amount), currency=currency)
+        assert write("paypal", paid).split(b",")[1:3] == [shown.encode(), currency.encode()]
+    for currency in ("HUF", "TWD"):
+        with pytest.raises(InputError, match=f"ada: PayPal carries whole {currency} alone, and 333.34 is not; .* csv"):
+            CHANNELS["paypal"].check(replace(line(amount=33_334), currency=currency))
 
 
 def test_the_wise_file_is_the_documented_one():

@@ -41,6 +41,7 @@ def test_the_same_details_again_are_no_new_version(owing):
         ("iban", "XX00 nonsense"),
         ("bic", "NOTABIC"),
         ("country", "DEU"),
+        ("country", "XX"),
         ("email", "ada at example"),
         ("paypal", "+ada@example.org"),
         ("receiver", "robot"),

@@ -11,6 +11,7 @@ from beancount.loader import load_file
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credit.ledger.corrections import adjust
 from credit.ledger.database import Ledger
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import confirm_payments
@@ -38,8 +39,25 @@ def test_the_books_pass_bean_check(ledger, tmp_path):
         books.write_text(beancount_text(ledger, period))
         bean_check(books)
     text = (tmp_path / "2026-10.beancount").read_text()
-    assert "2026-11-01 balance Liabilities:Payout-exported:Cho-U-7  -1000000.00 EUR" in text
-    assert "2026-11-01 balance Liabilities:Payout-exported:Ada  0.00 EUR" in text
+    assert "2026-11-01 balance Liabilities:Payout-exported:Cho-U-7  -1000000.00 ~ 0 EUR" in text
+    assert "2026-11-01 balance Liabilities:Payout-exported:Ada  0.00 ~ 0 EUR" in text
+
+
+def test_a_cent_that_moved_is_found_and_a_correction_says_why(ledger, tmp_path):
+    owe(ledger)
+    with ledger.write() as conn:
+        adjust(conn, "ada", 125, "EUR", period="2026-10", reason='a "late" licence', now=NOW)
+    books = tmp_path / "books.beancount"
+    text = beancount_text(ledger, "2026-10")
+    assert '* "adjustment: a \\"late\\" licence"' in text
+    books.write_text(text)
+    bean_check(books)
+    moved = text.replace("1.25 EUR", "1.26 EUR")  # on both sides: the transaction itself still balances
+    assert moved.count("1.26 EUR") == 2
+    for altered, found in ((moved, True), (moved.replace(" ~ 0 ", " "), False)):
+        books.write_text(altered)
+        _, errors, _ = load_file(str(books))
+        assert bool(errors) == found, "a cent is within beancount's own tolerance"
 
 
 def test_the_books_name_the_actor_of_each_transaction(database_url, tmp_path):

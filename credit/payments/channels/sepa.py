@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from credit.accounting.amounts import format_amount
 from credit.errors import InputError, IntegrityError, InvalidRequestError
-from credit.payments.bank_accounts import in_sepa, need_sepa
+from credit.payments.bank_accounts import in_sepa, need_sepa, needs_bic
 from credit.payments.channels.channel import Channel, Payer, PaymentFile, PaymentLine, safe
 
 SCHEMA = "pain.001.001.09"
@@ -91,14 +91,19 @@ def sepa_payment(line: PaymentLine) -> dict[str, object]:
 def check_line(line: PaymentLine) -> None:
     """Raise InputError if a new file cannot hold a payment.
 
-    Banks refuse the whole file for one account in a country outside SEPA. `sepa_payment` does not check that: the file
-    of an old batch comes out the same, although the area of SEPA has changed since.
+    Banks refuse the whole file for one account in a country outside SEPA, and ask for the BIC of one outside the EEA.
+    `sepa_payment` checks neither: the file of an old batch comes out the same, although these areas have changed since.
     """
     sepa_payment(line)
     if not in_sepa(line.details.iban):
         raise InputError(
             f"{line.provider}: iban is of {line.details.iban[:2]}, which takes no part in SEPA; pay it in another file:"
             " --format csv"
+        )
+    if needs_bic(line.details.iban) and not line.details.bic:
+        raise InputError(
+            f"{line.provider}: bic is missing, and iban is of {line.details.iban[:2]}, outside the European Economic"
+            f" Area: credit providers details {line.provider} --bic ..."
         )
 
 
