@@ -182,6 +182,9 @@ def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
     and returned payouts can leave again: credit pay export --retry. The file counts as a whole: one bad row refuses
     it. Repeating it changes nothing.
 
+    Two more columns are optional. By value_date (YYYY-MM-DD), a payment counts on the day on which the bank made it,
+    and not on that of the file. An amount that differs from the payout's is refused.
+
     \b
     Example: credit pay confirm results.csv
     """

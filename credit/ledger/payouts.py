@@ -111,12 +111,13 @@ class PayoutBatch:
 
 @dataclass(frozen=True, slots=True)
 class BankResult:
-    """A bank's result for a payout."""
+    """A bank's result for a payout; `value_on` is the bank's value date, if a new result gives it."""
 
     payout_id: int
     outcome: Outcome
     bank_reference: str
     reason: str
+    value_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,8 @@ def record_batch(
         waiting_days=waiting_days,
     )
     kind = TransactionKind.PAYMENT_EXPORT
-    txn_id = _post(conn, [_Step(kind, kind.key(batch=new.id), lines, details)], new.exported_on, new.created_at)[0]
+    step = _Step(kind, kind.key(batch=new.id), lines, details, new.exported_on)
+    (txn_id,) = _post(conn, [step], new.created_at)
     batch = PayoutBatch(
         new.id,
         period,
@@ -243,6 +245,9 @@ def record_batch(
 def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankResult], *, now: datetime) -> None:
     """Record results of payouts of a batch, each as a transaction and an event.
 
+    A transaction takes effect on the bank's value date, so that a payment of November which is confirmed in January is
+    November's in the books; without one, on the day of recording.
+
     Raises:
         LedgerError: a payout is not exported (or, before a return, not paid), or it left in another batch.
     """
@@ -254,10 +259,11 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
         source = external if result.outcome == "returned" else exported_account(item.provider)
         to = external if result.outcome == "paid" else AccountKind.PAYOUT.key(item.provider)
         lines = [Entry(source, item.currency, -item.amount_minor), Entry(to, item.currency, item.amount_minor)]
-        details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason)
-        kind = OUTCOME_KINDS[result.outcome]
-        steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details))
-    posted = _post(conn, steps, now.date(), now)
+        valued = result.value_on.isoformat() if result.value_on else None
+        details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason, valued)
+        kind, day = OUTCOME_KINDS[result.outcome], result.value_on or now.date()
+        steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details, day))
+    posted = _post(conn, steps, now)
     events = [
         _Event(
             result.payout_id,
@@ -327,12 +333,16 @@ class _Step:
     key: str
     lines: Sequence[Entry]
     details: TransactionDetails
+    day: date
 
 
-def _post(conn: Connection, steps: Sequence[_Step], today: date, now: datetime) -> list[int]:
-    """Post each step in the first open period, effective today; return the transactions' ids."""
-    period = open_period_for(conn, today)
-    postings = [Posting(step.kind, period, today, step.key, tuple(step.lines), details=step.details) for step in steps]
+def _post(conn: Connection, steps: Sequence[_Step], now: datetime) -> list[int]:
+    """Post each step in the first open period from its day on; return the transactions' ids."""
+    periods = {day: open_period_for(conn, day) for day in {step.day for step in steps}}
+    postings = [
+        Posting(step.kind, periods[step.day], step.day, step.key, tuple(step.lines), details=step.details)
+        for step in steps
+    ]
     return [item.txn_id for item in post_all(conn, postings, now=now)]
 
 

@@ -129,12 +129,13 @@ class ExportDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class ResultDetails(TransactionDetails):
-    """A bank's result for a payout of a batch: the bank's reference, and the reason of a failure."""
+    """A bank's result for a payout of a batch: its reference, the reason of a failure, and its value date if known."""
 
     batch: int
     payout: int
     reference: str
     reason: str
+    value_on: str | None = None
 
 
 _BALANCE = "{period}:{provider}:{currency}"

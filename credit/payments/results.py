@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
 
 from sqlalchemy import Connection
 
-from credit.errors import InputError
+from credit.accounting.amounts import format_amount, parse_amount
+from credit.errors import InputError, InvalidRequestError
 from credit.ingest.files import Row, read_csv
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import (
@@ -31,7 +32,7 @@ from credit.ledger.personal_data import personal_field_in
 from credit.ledger.values import is_storable
 from credit.records import Place, Quarantined
 
-COLUMNS = ("payout_id", "status", "reference", "reason")
+COLUMNS = ("payout_id", "status", "reference", "reason", "value_date", "amount")
 """Columns of a results file; the first two are required."""
 
 _REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
@@ -58,15 +59,18 @@ class _ResultRow:
     outcome: Outcome
     reference: str
     reason: str
+    value_date: str
+    amount: str
 
 
 def confirm_payments(
     ledger: Ledger, path: Path, *, batch_number: int | None = None, now: datetime | None = None
 ) -> ConfirmReport:
-    """Record the results in a CSV file: payout_id, status, and optionally reference and reason.
+    """Record the results in a CSV file: payout_id, status, and optionally reference, reason, value_date and amount.
 
     `payout_id` is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back,
-    returned. The same result again changes nothing.
+    returned. `value_date` (YYYY-MM-DD) is the day on which the bank moved the money: the result takes effect then, and
+    not on the day of the file. `amount` must be the payout's. The same result again changes nothing.
 
     Args:
         ledger: the ledger.
@@ -76,8 +80,9 @@ def confirm_payments(
 
     Raises:
         InputError: a row has an unknown payout, one of another batch, or one for the second time; a result against the
-            record; a return of unpaid money; a failure or return without a reason; or personal data in a text. Then
-            the ledger records nothing of the file.
+            record; a return of unpaid money; a failure or return without a reason; a value date before the batch left
+            or after today; another amount than the payout's; or personal data in a text. Then the ledger records
+            nothing of the file.
         LedgerError: there is no batch with this number.
     """
     rows = list(_read(path))
@@ -94,12 +99,14 @@ def confirm_payments(
             of, item = found
             if wanted is not None and of.id != wanted.id:
                 raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
+            _check_amount(row, item)
             if _is_known(row, item):
                 known += 1
                 continue
             _check_texts(conn, row, item)
             # Collected first and recorded at the end: one bad row further down refuses the whole file.
-            result = BankResult(item.payout.id, row.outcome, row.reference, row.reason)
+            value_on = _value_on(row, of, moment.date())
+            result = BankResult(item.payout.id, row.outcome, row.reference, row.reason, value_on)
             fresh.setdefault(of.id, (of, []))[1].append(result)
         for of, results in fresh.values():
             record_results(conn, of, results, now=moment)
@@ -128,7 +135,15 @@ def _row(row: Row) -> _ResultRow:
     unknown = sorted(row.record.keys() - set(COLUMNS))
     outcome = _OUTCOMES.get(texts["status"].lower())
     # Built before the checks, for their messages need its place; an unknown status is refused below.
-    item = _ResultRow(row.place, texts["payout_id"], outcome or "failed", texts["reference"], texts["reason"])
+    item = _ResultRow(
+        row.place,
+        texts["payout_id"],
+        outcome or "failed",
+        texts["reference"],
+        texts["reason"],
+        texts["value_date"],
+        texts["amount"],
+    )
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
     if outcome is None:
@@ -162,6 +177,35 @@ def _is_known(row: _ResultRow, item: BatchedPayout) -> bool:
         remedy = "; if the money came back, its status is returned" if item.outcome == "paid" else ""
         raise _refusal(row, f"payout {row.payout_id} is recorded as {item.outcome}, not as {row.outcome}{remedy}")
     return False
+
+
+def _check_amount(row: _ResultRow, item: BatchedPayout) -> None:
+    """Refuse another amount than the payout's: what is recorded as paid was paid whole."""
+    owed = item.payout
+    if not row.amount:
+        return
+    try:
+        amount_minor = parse_amount(row.amount, owed.currency)
+    except InvalidRequestError as error:
+        raise _refusal(row, f"the amount {error}") from None
+    if amount_minor != owed.amount_minor:
+        left = f"{format_amount(owed.amount_minor, owed.currency)} {owed.currency}"
+        raise _refusal(
+            row, f"payout {row.payout_id} left with {left}, not {row.amount}; ask the bank for the difference"
+        )
+
+
+def _value_on(row: _ResultRow, of: PayoutBatch, today: date) -> date | None:
+    """Return the value date of a result; it lies between the export of the batch and today."""
+    if not row.value_date:
+        return None
+    try:
+        day = datetime.strptime(row.value_date, "%Y-%m-%d").date()  # noqa: DTZ007  # a day has no zone
+    except ValueError:
+        raise _refusal(row, f"the value date {row.value_date[:40]!r} is not a day; write YYYY-MM-DD") from None
+    if not of.created_at.date() <= day <= today:
+        raise _refusal(row, f"the value date {day} is not between {of.created_at.date()}, when it left, and {today}")
+    return day
 
 
 def _check_texts(conn: Connection, row: _ResultRow, item: BatchedPayout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from credit.errors import CreditError, InputError
 from credit.ledger import balances
 from credit.ledger.database import Ledger
 from credit.ledger.payouts import batches
+from credit.ledger.transactions import transaction, transactions
 from credit.ledger.verify import verify
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
@@ -66,6 +68,43 @@ def test_one_bad_row_and_nothing_is_recorded(owing, reference, tmp_path, line, m
     assert verify(owing, None).chain_head == head
 
 
+DATED = "payout_id,status,reference,reason,value_date,amount"
+JANUARY = datetime(2027, 1, 10, 9, tzinfo=UTC)
+
+
+def test_a_payment_counts_on_the_day_on_which_the_bank_made_it(owing, reference, tmp_path):
+    """A payment of October that is confirmed in January is October's, in cash books, withholding and tax years."""
+    lines = (f"{reference}-1,paid,B-1,,2026-10-07,123.45", f"{reference}-2,failed,,account closed,,")
+    (tmp_path / "late.csv").write_text("\n".join([DATED, *lines]))
+    assert confirm_payments(owing, tmp_path / "late.csv", now=JANUARY) == ConfirmReport(1, 1, 0)
+    assert confirm_payments(owing, tmp_path / "late.csv", now=JANUARY) == ConfirmReport(0, 0, 2)
+    with owing.read() as conn:
+        found = {item.kind: item for item in transactions(conn)}
+        said = transaction(conn, found["payment-paid"].id).details
+    assert (found["payment-paid"].effective_on, found["payment-paid"].period) == ("2026-10-07", "2026-10")
+    assert said["value_on"] == "2026-10-07"
+    assert found["payment-failed"].effective_on == "2027-01-10"
+    assert verify(owing, None).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "match"),
+    [
+        ("2026-10-04,", "the value date 2026-10-04 is not between 2026-10-05, when it left, and 2027-01-10"),
+        ("2027-01-11,", "the value date 2027-01-11 is not between"),
+        ("7.10.2026,", "is not a day; write YYYY-MM-DD"),
+        (",120.99", r"payout CR1-\w+-1 left with 123.45 EUR, not 120.99; ask the bank for the difference"),
+        (",one", "is not an amount"),
+    ],
+)
+def test_a_result_of_another_day_or_amount_is_refused(owing, reference, tmp_path, cells, match):
+    head = verify(owing, None).chain_head
+    (tmp_path / "late.csv").write_text(f"{DATED}\n{reference}-1,paid,B-1,,{cells}")
+    with pytest.raises(InputError, match=match):
+        confirm_payments(owing, tmp_path / "late.csv", now=JANUARY)
+    assert verify(owing, None).chain_head == head
+
+
 def test_results_of_another_batch_are_refused(owing, reference, tmp_path):
     with owing.read() as conn:
         other = batches(conn)[1].reference
@@ -117,5 +156,5 @@ def test_what_failed_does_not_come_back(owing, reference, tmp_path):
 def test_a_file_without_results_or_with_unknown_columns_is_refused(owing, reference, tmp_path):
     with pytest.raises(CreditError, match="holds no results"):
         confirm(owing, tmp_path)
-    with pytest.raises(CreditError, match="no column 'amount'"):
-        confirm(owing, tmp_path, f"{reference}-1,paid,5", header="payout_id,status,amount")
+    with pytest.raises(CreditError, match="no column 'colour'"):
+        confirm(owing, tmp_path, f"{reference}-1,paid,red", header="payout_id,status,colour")

@@ -47,7 +47,13 @@ def check_payouts(conn: Connection) -> Iterator[Problem]:
 def check_batches(conn: Connection) -> Iterator[Problem]:
     """Yield each batch unlike the transaction of its export."""
     query = (
-        select(payout_batch, ledger_txn.c.kind, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
+        select(
+            payout_batch,
+            ledger_txn.c.kind,
+            ledger_txn.c.details_json,
+            ledger_txn.c.effective_on,
+            ledger_txn.c.recorded_at,
+        )
         .join_from(payout_batch, ledger_txn, ledger_txn.c.id == payout_batch.c.txn_id)
         .order_by(payout_batch.c.id)
     )
@@ -99,6 +105,7 @@ def check_events(conn: Connection) -> Iterator[Problem]:
             provider.c.key,
             ledger_txn.c.kind,
             ledger_txn.c.details_json,
+            ledger_txn.c.effective_on,
             ledger_txn.c.recorded_at.label("posted_at"),
         )
         .join_from(payout_event, payout)
@@ -125,8 +132,10 @@ def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
         outcome = result_outcome(row.status, first=not row.paid_before)
         kind = OUTCOME_KINDS[outcome]
         to = AccountKind.EXTERNAL.key() if outcome == "paid" else AccountKind.PAYOUT.key(row.key)
-        said = ResultDetails(row.batch_id, row.payout_id, row.reference, row.reason)
-        agrees = ResultDetails.read(row.details_json) == said
+        told = ResultDetails.read(row.details_json)
+        # A result with a value date took effect on it.
+        valued = row.effective_on if told is not None and told.value_on is not None else None
+        agrees = told == ResultDetails(row.batch_id, row.payout_id, row.reference, row.reason, valued)
     if not agrees or (row.kind, row.posted_at) != (kind, row.recorded_at):
         return f"transaction {row.txn_id} says something else"
     if row.amount_minor not in conn.execute(amounts_posted(row.txn_id, to, row.currency)).scalars().all():
