@@ -47,13 +47,7 @@ def check_payouts(conn: Connection) -> Iterator[Problem]:
 def check_batches(conn: Connection) -> Iterator[Problem]:
     """Yield each batch unlike the transaction of its export."""
     query = (
-        select(
-            payout_batch,
-            ledger_txn.c.kind,
-            ledger_txn.c.details_json,
-            ledger_txn.c.effective_on,
-            ledger_txn.c.recorded_at,
-        )
+        select(payout_batch, ledger_txn.c.kind, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
         .join_from(payout_batch, ledger_txn, ledger_txn.c.id == payout_batch.c.txn_id)
         .order_by(payout_batch.c.id)
     )
