@@ -58,7 +58,7 @@ def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str
 
 @click.group(cls=CommandGroup)
 def report() -> None:
-    """Attribution, payouts and causes of a period.
+    """Attribution, payouts and causes of a period, and trends over months.
 
     \b
     Example: credit report attribution 2026-10 --by collection
@@ -123,6 +123,38 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
     with workspace.open() as ledger, ledger.read() as conn:
         text = render(frame(conn, period), form, width=table_width(out), most=table_rows(out))
     deliver(text, out)
+
+
+@report.command()
+@click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")
+@click.option("--until", type=PERIOD, help="Last month.  [default: the last in the ledger]")
+@report_options("table", "csv", "json")
+@workspace_options
+def trends(
+    workspace: Workspace,
+    since: str | None,
+    until: str | None,
+    form: Literal["table", "csv", "json"],
+    out: Path | None,
+) -> None:
+    """Show every provider's share of the credits month by month.
+
+    CSV and JSON also give the 90 % interval of each share, and what was earned and payable. A printed table has the 40
+    providers with most credits.
+
+    \b
+    Example: credit report trends --since 2026-01
+             credit report trends --format csv --out trends.csv
+    """
+    from credit.reporting.frames import trends as frame
+    from credit.reporting.tables import render, trend_table
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = frame(conn, workspace.books, since, until)
+    if form == "table":
+        deliver(trend_table(found, width=table_width(out), most=table_rows(out)), out)
+    else:
+        deliver(render(found, form), out)
 
 
 @report.command()

@@ -26,7 +26,7 @@ from credit.fidelity.intervals import ShareBootstrap
 from credit.ledger.credits import CreditRow, credit_rows
 from credit.ledger.payouts import Payout
 from credit.ledger.payouts import payouts as all_payouts
-from credit.ledger.periods import existing_period
+from credit.ledger.periods import existing_period, periods
 from credit.ledger.providers import providers
 from credit.ledger.score_books import MEASURES, book_scores, scores, standing_rows
 from credit.ledger.statements import Statement, refuse_altered
@@ -60,6 +60,21 @@ HEAVIEST_SCHEMA = {
 
 MONEY_COLUMNS = tuple(line.name for line in STATEMENT_LINES)
 """Columns of payouts that hold amounts, as decimal strings in the row's currency: the lines of a statement."""
+
+TREND_SCHEMA = {
+    "period": pl.String(),
+    "provider": pl.String(),
+    "credit_micro": pl.Int64(),
+    "share": pl.Float64(),
+    "share_low": pl.Float64(),
+    "share_high": pl.Float64(),
+    "currency": pl.String(),
+    "earned": pl.String(),
+    "payable": pl.String(),
+}
+"""Columns of `trends`."""
+
+_NO_CREDITS = {"credit_micro": 0, "share": 0.0, "share_low": 0.0, "share_high": 0.0}
 
 PAYOUT_COLUMNS = ("provider", "name", "currency", *MONEY_COLUMNS, "status", "reason")
 
@@ -192,6 +207,41 @@ def payouts(conn: Connection, period: str) -> pl.DataFrame:
     return pl.DataFrame(
         {name: [row[name] for row in rows] for name in PAYOUT_COLUMNS}, schema=dict.fromkeys(PAYOUT_COLUMNS, pl.String)
     )
+
+
+def trends(conn: Connection, books_folder: Path, since: str | None = None, until: str | None = None) -> pl.DataFrame:
+    """Return the shares and the money of every provider by month: columns `TREND_SCHEMA`, by period and provider.
+
+    Share and interval are as in `attribution`. A provider has a line for each currency of its statement, with the
+    amounts as decimal strings; one line without a currency where the period is open, or it got no statement.
+
+    Args:
+        conn: from `Ledger.read`.
+        books_folder: folder of the score books.
+        since: the first month, `YYYY-MM`; None: from the first one on.
+        until: the last month; None: up to the last one.
+
+    Raises:
+        IntegrityError: as `attribution` and `payouts`.
+    """
+    rows: list[dict[str, Any]] = []
+    for period in periods(conn):
+        if period.id < (since or "") or (until is not None and period.id > until):
+            continue
+        money: dict[str, list[dict[str, str]]] = {}
+        for item in latest_statements(conn, period.id) if period.status == "closed" else ():
+            money[item.provider] = json.loads(item.body_json)["balances"]
+        frame = totals(conn, books_folder, period.id, [BY_PROVIDER]).frames[BY_PROVIDER]
+        for row in frame.iter_rows(named=True):
+            balances = money.pop(row["provider"], []) or [dict.fromkeys(("currency", "earned", "payable"), "")]
+            rows += [{**row, **balance, "period": period.id} for balance in balances]
+        # Whoever earned no credits can have money: an adjustment, or what was carried on.
+        rows += [
+            {**_NO_CREDITS, **balance, "period": period.id, "provider": provider}
+            for provider, balances in sorted(money.items())
+            for balance in balances
+        ]
+    return pl.DataFrame([{name: row[name] for name in TREND_SCHEMA} for row in rows], schema=TREND_SCHEMA)
 
 
 def latest_statements(conn: Connection, period: str) -> list[Statement]:

@@ -145,6 +145,29 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH, most: int | Non
     return fitted(columns, width, notes) + _rest_text(rest, width) + _totals_text(pl.concat([frame, rest]), width)
 
 
+def trend_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH, most: int | None = None) -> str:
+    """Return the frame of `trends` for people: a line for each provider, and a column for its share in each month.
+
+    Of more than `most` providers, those with most credits in all. Below stand all credits of each month. Where the
+    months do not fit, the first are left out.
+    """
+    months = frame["period"].unique().sort().to_list()
+    one = frame.unique(["period", "provider"], keep="first", maintain_order=True)
+    credits_of = one.group_by("provider").agg(pl.col("credit_micro").sum()).sort("credit_micro", descending=True)
+    shown = sorted(credits_of["provider"].head(most).to_list() if most else credits_of["provider"].to_list())
+    share = {
+        (period, provider): part for period, provider, part in one.select("period", "provider", "share").iter_rows()
+    }
+    total = dict(one.group_by("period").agg(pl.col("credit_micro").sum()).iter_rows())
+    columns = [Column("provider", [*shown, "all credits"])]
+    for month in months:
+        cells = [share_text(share[month, key]) if (month, key) in share else "-" for key in shown]
+        columns.append(Column(month, [*cells, credits_text(total[month])], is_number=True, spare=True))
+    left = credits_of.height - len(shown)
+    rest = f"... and {counted(left, 'provider')} more; --out FILE or --format csv gives all\n" if left else ""
+    return fitted(columns, width) + rest
+
+
 def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> str:
     """Return columns as a table with at most `width` characters in a line, as far as words allow.
 
@@ -160,7 +183,8 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
         if max(map(cell_len, lines)) <= width:
             left_out = [column.heading for column in columns if column not in some]
             text = "\n".join(_with_notes(lines, notes, width)) + "\n"
-            return text + (f"\nNot shown at this width: {', '.join(left_out)}.\n" if left_out else "")
+            said = _wrapped(f"Not shown at this width: {', '.join(left_out)}.", width, _INDENT, "")
+            return text + ("\n" + "\n".join(said) + "\n" if left_out else "")
     return "\n".join(_paragraphs(columns, notes, width)) + "\n"
 
 

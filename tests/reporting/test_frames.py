@@ -22,11 +22,14 @@ from credit.reporting.frames import (
     BY_PROVIDER,
     OUTPUT_COLUMNS,
     PAYOUT_COLUMNS,
+    TREND_SCHEMA,
     By,
     attribution,
     payouts,
     totals,
+    trends,
 )
+from credit.reporting.tables import trend_table
 from tests.reporting import ledgers
 from tests.reporting.ledgers import ADA, BELL, MONTH, OCTOBER, SEPTEMBER, Valued, at
 
@@ -230,3 +233,43 @@ def test_a_report_leaves_books_alone(month, books):
     before = {path: path.read_bytes() for path in books.iterdir()}
     report(month, books, "provider")
     assert {path: path.read_bytes() for path in books.iterdir()} == before
+
+
+def test_trends_have_the_shares_of_reports_and_the_money_of_statements_month_by_month(month, books):
+    ledgers.value(month, books, [Valued("s", at(9, 5), {ADA: (1.0, 250_000), BELL: (1.0, 750_000)})])
+    ledgers.close(month, SEPTEMBER)
+    ledgers.value(month, books, [Valued("n", at(11, 5), {BELL: (1.0, 1_000_000)})])
+    with month.read() as conn:
+        frame = trends(conn, books)
+        by_month = {name: attribution(conn, books, name, "provider") for name in frame["period"].unique()}
+        paid = {row["provider"]: row for row in payouts(conn, SEPTEMBER).iter_rows(named=True)}
+        later = trends(conn, books, since=OCTOBER, until=OCTOBER)
+    assert sorted(by_month) == [SEPTEMBER, OCTOBER, "2026-11"]
+    for name, own in by_month.items():
+        shown = frame.filter(pl.col("period") == name)
+        columns = ["provider", "credit_micro", "share", "share_low", "share_high"]
+        assert_frame_equal(shown.select(columns), own.select(columns))
+    september = {row["provider"]: row for row in frame.iter_rows(named=True) if row["period"] == SEPTEMBER}
+    for provider, row in paid.items():
+        assert (september[provider]["earned"], september[provider]["payable"]) == (row["earned"], row["payable"])
+    assert set(frame.filter(pl.col("period") != SEPTEMBER)["currency"]) == {""}, "what is open has no money yet"
+    assert later["period"].unique().to_list() == [OCTOBER]
+
+
+def test_a_table_of_trends_has_a_column_for_each_month_and_drops_the_first_where_there_is_no_room():
+    rows = [
+        (f"2026-{n:02d}", key, micro, micro / 4_000_000, 0.0, 1.0, currency, "0.00", "0.00")
+        for n in range(1, 10)
+        for key, micro in (("ann", 1_000_000), ("ben", 3_000_000))
+        for currency in ("EUR", "USD")
+    ]
+    frame = pl.DataFrame(rows, schema=TREND_SCHEMA, orient="row")
+    lines = trend_table(frame, width=200).splitlines()
+    assert lines[0].split() == ["provider", *(f"2026-{n:02d}" for n in range(1, 10))]
+    assert lines[2].split() == ["ann", *["25.00", "%"] * 9], "a line for each provider, and not for each currency"
+    assert lines[-1].split() == ["all", "credits", *["4.000000"] * 9]
+    narrow = trend_table(frame, width=60).splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert "2026-09" in narrow[0]
+    assert "Not shown at this width: 2026-01, 2026-02" in "\n".join(narrow)
+    assert trend_table(frame, most=1).splitlines()[-1].startswith("... and 1 provider more")
