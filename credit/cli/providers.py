@@ -185,9 +185,13 @@ def import_details(workspace: Workspace, file: Path) -> None:
 @providers.command()
 @click.argument("key")
 @reason_option
+@click.option("--leave-unpaid", is_flag=True, help="Erase although a payout has not left; its money waits.")
 @ledger_options
-def erase(workspace: Workspace, key: str, reason: str) -> None:
+def erase(workspace: Workspace, key: str, reason: str, leave_unpaid: bool) -> None:
     """Erase all personal details of provider KEY, from the database's files too.
+
+    Refused while a payout has not left, which it cannot without details; --leave-unpaid lets its money wait for new
+    ones.
 
     The reason must repeat nothing of them. Earnings and payouts stay, and so does the display name on statements.
     Outside this ledger, details stay in payment files, in backups, and on PostgreSQL in the write-ahead log and
@@ -201,7 +205,7 @@ def erase(workspace: Workspace, key: str, reason: str) -> None:
     from credit.payments.details import erase_provider_details
 
     with workspace.open() as ledger:
-        count = erase_provider_details(ledger, key, reason=reason, now=datetime.now(UTC))
+        count = erase_provider_details(ledger, key, reason=reason, leave_unpaid=leave_unpaid, now=datetime.now(UTC))
     done = f"{counted(count, 'version')} of details erased" if count else "there are no details; the files are clean"
     say({"provider": key, "erased": count}, f"{key}: {done}")
 

@@ -88,6 +88,11 @@ def payouts(conn: Connection, name: str) -> list[Payout]:
     return _payouts(conn, payout.c.period_id == name)
 
 
+def unpaid_payouts(conn: Connection) -> list[Payout]:
+    """Return the payouts of all periods that have not left, or came back, by provider's key and currency."""
+    return _payouts(conn, payout.c.status.in_(["pending", "failed"]))
+
+
 def _payouts(conn: Connection, *where: ColumnElement[bool]) -> list[Payout]:
     query = select(payout, PROVIDER).join_from(payout, provider).where(*where)
     return [read_row(Payout, row) for row in conn.execute(query.order_by(provider.c.key, payout.c.currency))]

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from credit.accounting.amounts import format_amount
 from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
 from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
+from credit.ledger.payouts import unpaid_payouts
 from credit.ledger.personal_data import Details, current_details, erase_details, set_details
 from credit.ledger.rules import ERASABLE
 from credit.payments.bank_accounts import checked_bic, checked_iban
@@ -94,18 +96,31 @@ def import_details(ledger: Ledger, path: Path, *, now: datetime) -> int:
     return count
 
 
-def erase_provider_details(ledger: Ledger, provider: str, *, reason: str, now: datetime) -> int:
+def erase_provider_details(
+    ledger: Ledger, provider: str, *, reason: str, leave_unpaid: bool = False, now: datetime
+) -> int:
     """Erase a provider's personal details, also from the database's files; return the number of versions.
 
     After a kill, the same call again finishes the cleaning of the files.
 
     Raises:
-        LedgerError: as `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned.
+        LedgerError: as `credit.ledger.personal_data.erase_details`; or the files cannot be cleaned. Also without
+            `leave_unpaid`, if a payout has not left: without details it cannot.
         LockHeldError: another run writes, and nothing was done; or the details are erased, but another session keeps
             their bytes in the files. The message says which; the same command resumes from there.
     """
     with ledger.write() as conn:
         count = erase_details(conn, provider, reason=reason, now=now)
+        waiting = [item for item in unpaid_payouts(conn) if item.provider == provider]
+        if count and waiting and not leave_unpaid:
+            amounts = ", ".join(
+                f"{format_amount(item.amount_minor, item.currency)} {item.currency} of {item.period}"
+                for item in waiting
+            )
+            raise LedgerError(
+                f"{provider} has not been paid {amounts}; pay it first: credit pay export. Or erase all the same, and"
+                " the money waits for new details: --leave-unpaid"
+            )
     try:
         ledger.scrub(*ERASABLE)
     except (LedgerError, LockHeldError) as error:

@@ -118,7 +118,7 @@ def test_what_makes_no_sense_is_refused_and_writes_nothing(untouched, line, code
 
 
 def test_an_unpayable_payout_shows_in_the_exit_code(credit):
-    credit("providers erase bell --reason 'asked to'")
+    credit("providers erase bell --leave-unpaid --reason 'asked to'")
     said = credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/x", code=3)
     assert "unpayable: bell: no payment details" in said
     assert "batch 1 exported: 2 payouts" in said

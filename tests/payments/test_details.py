@@ -100,7 +100,7 @@ def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing, tmp_pat
     if path is not None:
         present = b"".join(file.read_bytes() for file in files if file.exists())
         assert all(secret.encode() in present for secret in secrets)
-    assert erase_provider_details(owing, "ada", reason="request of 2026-10-05", now=NOW) == 3
+    assert erase_provider_details(owing, "ada", reason="request of 2026-10-05", leave_unpaid=True, now=NOW) == 3
     left = b"".join(file.read_bytes() for file in files if file.exists())
     assert not [secret for secret in secrets if secret.encode() in left]
     with owing.read() as conn:
@@ -109,25 +109,33 @@ def test_after_an_erasure_no_byte_is_left_and_the_ledger_verifies(owing, tmp_pat
         assert not [secret for secret in secrets if secret in repr(rows)]
         assert [item.action for item in personal_events(conn, "ada")] == ["set", "set", "set", "erased"]
     assert verify(owing, None).problems == ()
-    assert erase_provider_details(owing, "ada", reason="again", now=NOW) == 0
+    assert erase_provider_details(owing, "ada", reason="again", leave_unpaid=True, now=NOW) == 0
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "erase DE02 1203 0000 0000 2020 51", "mail from ada@example.org"])
 def test_a_reason_is_needed_and_must_not_repeat_what_is_erased(owing, reason):
     with pytest.raises(LedgerError, match="reason"):
-        erase_provider_details(owing, "ada", reason=reason, now=NOW)
+        erase_provider_details(owing, "ada", reason=reason, leave_unpaid=True, now=NOW)
 
 
 def test_details_stay_while_a_payout_is_with_the_bank(owing, out):
     export_payments(owing, ExportRequest(SEPTEMBER, "csv", out, "EUR"), now=NOW)
     with pytest.raises(LedgerError, match="payout 1 of ada is with the bank"):
+        erase_provider_details(owing, "ada", reason="asked to", leave_unpaid=True, now=NOW)
+
+
+def test_details_stay_while_money_waits_that_could_never_leave_without_them(owing):
+    with pytest.raises(LedgerError, match=r"ada has not been paid 123.45 EUR of 2026-09; pay it first.*--leave-unpaid"):
         erase_provider_details(owing, "ada", reason="asked to", now=NOW)
+    with owing.read() as conn:
+        assert current_details(conn, "ada") is not None
+    assert erase_provider_details(owing, "ada", reason="asked to", leave_unpaid=True, now=NOW) == 1
 
 
 def test_an_id_of_erased_details_is_never_anothers(owing):
     with owing.read() as conn:
         before = current_details(conn, "cho_7")
-    erase_provider_details(owing, "cho_7", reason="asked to", now=NOW)
+    erase_provider_details(owing, "cho_7", reason="asked to", leave_unpaid=True, now=NOW)
     set_provider_details(owing, "cho_7", {"town": "Delft"}, now=NOW)
     with owing.read() as conn:
         after = current_details(conn, "cho_7")

@@ -18,7 +18,7 @@ from credit.ledger.verify import verify
 from tests.commands import held_open, left, run
 from tests.payments.samples import details_of
 
-ERASE = 'providers erase ada --reason "asked to"'
+ERASE = 'providers erase ada --leave-unpaid --reason "asked to"'
 
 
 def secrets(ledger: Ledger, provider: str = "ada") -> list[str]:

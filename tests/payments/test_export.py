@@ -251,6 +251,6 @@ def test_a_batch_whose_details_were_erased_is_not_made_up(owing, out, tmp_path):
 
     export(owing, out)
     confirm(owing, tmp_path / "results.csv", "paid", 1, 2, 4)
-    erase_provider_details(owing, "ada", reason="asked to", now=NOW)
+    erase_provider_details(owing, "ada", reason="asked to", leave_unpaid=True, now=NOW)
     with pytest.raises(IntegrityError, match="details of ada have been erased"):
         export(owing, tmp_path / "again", batch=1)

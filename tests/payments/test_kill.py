@@ -44,7 +44,7 @@ def confirmer(url: str, path: Path) -> None:
 def eraser(url: str) -> None:
     die_at_commit_of("provider_pii", verb="DELETE FROM")
     with Ledger.open(url) as ledger:
-        details.erase_provider_details(ledger, "ada", reason="asked to", now=NOW)
+        details.erase_provider_details(ledger, "ada", reason="asked to", leave_unpaid=True, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_a_killed_confirmation_leaves_nothing_and_is_finished_by_the_next(owing,
 
 def test_a_killed_erasure_leaves_all_or_is_finished_by_the_next(owing, database_url):
     killed(eraser, database_url)
-    assert details.erase_provider_details(owing, "ada", reason="asked to", now=NOW) == 1
+    assert details.erase_provider_details(owing, "ada", reason="asked to", leave_unpaid=True, now=NOW) == 1
     assert verify(owing, None).problems == ()

@@ -151,7 +151,7 @@ def test_the_first_account_of_a_provider_has_changed_nothing(ledger, out):
 
 
 def test_an_account_after_an_erasure_counts_as_changed(clean, out):
-    erase_provider_details(clean, "ada", reason="asked to", now=NOW)
+    erase_provider_details(clean, "ada", reason="asked to", leave_unpaid=True, now=NOW)
     change(clean, "ada", legal_name="Ada Legal", iban=IBANS["ada"])
     assert holding(export(clean, out)) == [("ada", "changed-account", "")]
 
@@ -260,7 +260,7 @@ def test_a_statement_tells_each_change_once_by_day_and_last_four_characters(clea
         AccountChange(date(2026, 10, 6), "changed", "iban", "6199"),
         AccountChange(date(2026, 10, 6), "removed", "paypal"),
     ]
-    erase_provider_details(clean, "ada", reason="asked to", now=NOW + 3 * DAY)
+    erase_provider_details(clean, "ada", reason="asked to", leave_unpaid=True, now=NOW + 3 * DAY)
     change(clean, "ada", now=NOW + 4 * DAY, email="ada@example.org")
     assert told(clean, "ada") == [
         AccountChange(date(2026, 10, 8), "erased"),
