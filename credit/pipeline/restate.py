@@ -25,6 +25,7 @@ from credit.ledger.corrections import restated_money, restatements
 from credit.ledger.credits import credits_by_group, posted_moves
 from credit.ledger.database import Ledger
 from credit.ledger.holds import held_collections
+from credit.ledger.indexes import indexes_in_place, refuse_altered_manifests
 from credit.ledger.journal import Entry, Posting, post
 from credit.ledger.limits import limited_outputs
 from credit.ledger.outputs import outputs_by_id
@@ -184,7 +185,8 @@ def by_policy(changes: Mapping[str, Any]) -> Rescore:
 def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[Rescore, str]:
     """Return a `Rescore` that asks the index in `folder` and its model, with the index's fingerprint.
 
-    The index need not be registered. Future outputs are valued by the registered one.
+    The index need not be registered. Future outputs are valued by the registered one. In the folder of a registered
+    index, it must be that one: whoever altered it would be paid by it.
 
     Args:
         ledger: the ledger of the outputs.
@@ -194,6 +196,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
     Raises:
         LedgerError: the index credits an unknown provider, or, when called, is of another model.
         MismatchError, IntegrityError: as opening an index does.
+        IntegrityError: the folder is that of a registered index, and holds another one.
     """
     # Models take seconds to import, and a restatement by policy needs none.
     from credit.pipeline.compute import DEFAULT_CHUNK, echo_of_weight, paid_measures
@@ -206,6 +209,8 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
     encoder = model.encoder(index.output_length(model))
     with ledger.read() as conn:
         check_providers(conn, index)
+        here = [item.fingerprint for item in indexes_in_place(conn) if Path(item.path).resolve() == folder.resolve()]
+        refuse_altered_manifests(conn, here)
 
     def rescore(book: PostedBook, rows: pl.DataFrame) -> Iterator[tuple[int, MeasuredOutput]]:
         policy = replace(Policy.from_json(book.policy_json), **changes)

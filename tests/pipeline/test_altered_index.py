@@ -95,6 +95,18 @@ def test_a_registered_index_that_was_altered_credits_nobody_and_is_named(site, o
     assert site.named("allocation") == []
 
 
+def test_a_closed_month_is_not_restated_by_an_altered_index(site, own_index):
+    site.run("compute", "--index", own_index)
+    site.run("pool", "add", FIRST, "100.00", "EUR")
+    site.close(FIRST)
+    before = site.tables()
+    _alter(own_index, _swap_providers, forge=True)
+    again = ("restate", FIRST, "--index", own_index, "--reason", "x")
+    refused = site.run(*again, code=EXIT_INTEGRITY)
+    assert "nobody is paid by an altered index" in refused.stderr
+    assert site.tables() == before
+
+
 def test_a_file_that_was_altered_alone_is_named_by_verify_and_read_by_nobody(site, own_index):
     site.run("compute", "--index", own_index)
     _multiply_rows(
