@@ -76,12 +76,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _environment(**more: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")} | more
+
+
 def _credit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
     return subprocess.run(
         [sys.executable, "-m", "credit", *arguments],
         cwd=folder,
-        env=environment,
+        env=_environment(),
         text=True,
         capture_output=True,
         check=False,
@@ -102,6 +105,49 @@ def test_the_commands_for_ones_own_data_work_as_written(folder):
     assert "novels" in printed["report attribution"]
     assert sorted(path.name for path in (folder / "statements-2026-01").iterdir()) == ["anna", "ben"]
     assert "everything is as it was written" in printed["verify"]
+
+
+def test_an_index_by_spawned_workers_and_by_the_jobs_of_an_array_has_the_same_bytes(folder, tmp_path):
+    """Each worker is a new Python, as for users. A job of the array does its work in the command's own process."""
+    made = []
+    for marker, count in (("one machine", 1), ("job array", 2)):
+        site = tmp_path / marker
+        site.mkdir()
+        for name in ("my-model", "train.jsonl", "providers.csv"):
+            (site / name).symlink_to(folder / name)
+        for words in ("init", "providers import providers.csv"):
+            assert _credit(site, *words.split()).returncode == 0
+        (block,) = _blocks(marker)
+        commands = "\n".join(line.removeprefix("$ ") for line in block.splitlines()[:count])
+        script = f'set -e; credit() {{ {shlex.quote(sys.executable)} -m credit "$@"; }}\n{commands}'
+        environment = _environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
+        shell = ["bash", "-c", script]
+        done = subprocess.run(shell, cwd=site, env=environment, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made.append({path.name: path.read_bytes() for path in (site / "my-index").iterdir() if path.name != ".lock"})
+    assert made[0] == made[1]
+    assert "manifest.json" in made[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_commands_on_a_page_have_the_options_that_they_are_given(page):
+    for block in re.findall(r"```(?:console|bash)\n(.*?)```", PAGES[page], re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            typed = re.search(r"""(?:^|^\$ |do |-- +|--wrap ")credit (.*)""", line)
+            if typed is None:
+                continue
+            words = shlex.split(typed[1].removesuffix('"') if "--wrap" in line else typed[1], comments=True)
+            command: click.Command = cli
+            while isinstance(command, click.Group):
+                context = click.Context(command)
+                _, words, _ = command.make_parser(context).parse_args(words)
+                _, found, words = command.resolve_command(context, words)
+                assert found is not None
+                command = found
+            try:
+                command.make_parser(click.Context(command)).parse_args(words)
+            except click.UsageError as error:
+                pytest.fail(f"{line}: {error.format_message()}")
 
 
 @pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[-1].split("#")[0])

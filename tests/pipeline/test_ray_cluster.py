@@ -16,6 +16,7 @@ from credit.engines.ray import RayEngine
 from credit.errors import EngineError, InvalidRequestError
 from tests.engines.cluster import Nodes
 from tests.engines.jobs import Deadly, Failing, Squares, Waiting
+from tests.pipeline.samples import MODEL
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
@@ -44,6 +45,9 @@ def test_errors_travel_with_their_types(nodes):
         assert "_fail" in caught.value.__notes__[0]
         with pytest.raises(EngineError, match="Odd: not portable"):
             list(workers.run(["odd"]))
+        with pytest.raises(OSError, match="/dev/full") as full:
+            list(workers.run(["disk"]))
+        assert full.value.errno
 
 
 def test_a_node_that_is_added_gets_tasks_and_those_of_a_removed_one_are_done_again(nodes, tmp_path, monkeypatch):
@@ -68,6 +72,17 @@ def test_compute_has_the_books_and_the_ledger_of_one_worker(nodes, new_site):
     site.run("compute", "--chunk", "4", "--engine", "ray", "--address", nodes.address)
     assert site.books() == whole.books()
     assert site.tables() == whole.tables()
+
+
+def test_an_index_has_the_bytes_of_this_process(nodes, inputs, site, tmp_path):
+    for name, *options in (("here",), ("ray", "--engine", "ray", "--address", nodes.address)):
+        settings = ("--name", MODEL, "--rank", "2", "--projection", "random", "--no-register")
+        site.run("index", inputs / MODEL, inputs / "train.jsonl", "--out", tmp_path / name, *settings, *options)
+    here, by_ray = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("here", "ray")
+    )
+    assert here == by_ray
 
 
 def test_without_room_a_cluster_or_the_right_address_the_remedy_is_said(nodes, monkeypatch):
@@ -97,3 +112,6 @@ def test_a_lost_head_ends_the_run_with_the_remedy(nodes, tmp_path):
     nodes.kill_head()
     assert "start the cluster again, and run the same command: what is finished is kept" in ours.recv()
     driver.join()
+    (tmp_path / "go").touch()
+    with Nodes() as again:
+        assert sorted(RayEngine(address=again.address).run(Waiting(tmp_path), TASKS)) == sorted(SQUARES.items())
