@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.models import HIDDEN
 from credit.records import PPM, Group
+from credit.valuation.completion import complete_index
 from credit.valuation.examples import IndexedExample
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.layers import choose_layers
@@ -21,7 +22,6 @@ from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, IndexSett
 from credit.valuation.projection import projected_shape, projections_to_tensors, random_projections
 from credit.valuation.rows import GroupLayout, RowCounts
 from credit.valuation.shards import encode_rows, plan_shards, save_tensors
-from credit.valuation.writer import complete_index
 
 
 def write_index(

@@ -24,8 +24,8 @@ Reading order:
    gradients.
 4. `examples`, `example_store`, `rows`, `shards`, `manifest`: the data, in files, and an index on disk.
 5. `build`, `change`, `writer`: one writer builds and changes an index. `units`, `unit_files`: its work, cut into pure
-   functions, and their results on disk. `requirements`, `probe`: its time, memory and disk, before it starts. `revise`:
-   updates and withdrawals.
+   functions, and their results on disk. `completion`: the last files. `requirements`, `probe`: its time, memory and
+   disk, before it starts. `revise`: updates and withdrawals.
 6. `index`, `explain`: an index is opened to value outputs, and to name the examples behind one.
 7. `trainer_callback`: an index at the end of a `transformers` training.
 """

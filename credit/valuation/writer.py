@@ -7,7 +7,7 @@ files lie beside the old ones. They count once the manifest is written: last, in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,18 +25,15 @@ from credit.storage import (
     one_after_the_other,
     only_one,
     sha256_file,
-    write_whole,
 )
 from credit.valuation import shards, unit_files
 from credit.valuation.batches import Progress, tokens_in_batch
 from credit.valuation.change import SUM_BYTES, Change, plan_change
+from credit.valuation.completion import complete_index
 from credit.valuation.curvature import Curvature, make_curvature, statistic_bytes
 from credit.valuation.examples import (
-    EXAMPLES_FILE,
-    IndexedExample,
     excluded_examples,
     listing,
-    write_listing,
 )
 from credit.valuation.layers import experts_of, known_layers
 from credit.valuation.manifest import PROJECTIONS_FILE, IndexManifest, MemberIndex, is_index_file, versioned
@@ -44,7 +41,7 @@ from credit.valuation.moments import MomentSums, choose_sample, fit_projections,
 from credit.valuation.probe import WorkLeft, probe, storing_seconds, timed
 from credit.valuation.projection import projected_widths, projections_to_tensors, resolve_ranks
 from credit.valuation.requirements import Needs, build_needs, fit_batches, moment_bytes
-from credit.valuation.rows import RowCounts, RowLayout, ShardRows, Unit
+from credit.valuation.rows import RowLayout, ShardRows, Unit
 from credit.valuation.shards import StoredTensors, encode_rows, read_rows, save_tensors
 from credit.valuation.task import Task, device_of
 from credit.valuation.unit_files import UnitFolder, UnitRecord, delete_work, is_done, work_folder
@@ -504,48 +501,3 @@ def _counting_once(unit: Unit) -> Unit:
     """Return a unit without rows, with the examples that no earlier unit has."""
     new = unit.new
     return Unit(unit.number, (ShardRows(0, 0, 0, new, new),))
-
-
-def complete_index(
-    folder: Path,
-    draft: IndexManifest,
-    *,
-    counts: RowCounts,
-    listed: Iterable[IndexedExample],
-    written: Mapping[str, str],
-    device: torch.device,
-    curvature: Curvature | None = None,
-    manifest_file: str = MANIFEST,
-) -> IndexManifest:
-    """Factorise the curvature, write counts and listing, and last the manifest.
-
-    Args:
-        folder: the index.
-        draft: the manifest without its files.
-        counts: content of each of the R rows.
-        listed: every example.
-        written: SHA-256 of the files already written: shards, sums, projections.
-        device: device that factorises the curvature.
-        curvature: the curvature, if it is already factorised.
-        manifest_file: name of the manifest.
-
-    Raises:
-        ValuationError: the curvature cannot be factorised. No new file counts then.
-    """
-    files = dict(written)
-    version = len(draft.history)
-    name = versioned("counts.safetensors", version)
-    files[name] = save_tensors(folder / name, counts.tensors())
-    if curvature is None:
-        # A layer at a time: all sums may be as large as all factors.
-        sums = StoredTensors(folder / draft.statistic, device)
-        settings = draft.settings
-        curvature = make_curvature(settings.curvature, sums, draft.examples, settings.damping, experts_of(draft.layers))
-    if draft.settings.curvature == "fisher":  # the others are quick to make again from the sums
-        name = versioned(FACTORS_FILE, version)
-        files[name] = save_tensors(folder / name, curvature.factors)
-    name = versioned(EXAMPLES_FILE, version)
-    files[name] = write_listing(folder / name, listed)
-    manifest = replace(draft, files=files)
-    write_whole(folder / manifest_file, manifest.to_json().encode())
-    return manifest

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from credit.engines import EngineChoice
@@ -16,6 +17,8 @@ from credit.engines.ray import RayEngine
 from credit.errors import EngineError, InvalidRequestError
 from tests.engines.cluster import Nodes
 from tests.engines.jobs import Deadly, Failing, Squares, Waiting
+from tests.fidelity import trainers
+from tests.fidelity.test_retraining import RUNS, laboratory
 from tests.pipeline.samples import MODEL
 
 pytest.importorskip("ray")
@@ -26,7 +29,17 @@ SQUARES = {number: number * number for number in TASKS}
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file to which every training adds a line, also one on the cluster, whose workers inherit its name."""
+    log = tmp_path_factory.mktemp("trainings") / "log"
+    log.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(trainers.LOG, str(log))
+        yield log
+
+
+@pytest.fixture(scope="module")
+def nodes(trainings: Path) -> Iterator[Nodes]:
     """A head with one core, and nodes to add."""
     with Nodes() as nodes:
         yield nodes
@@ -83,6 +96,15 @@ def test_an_index_has_the_bytes_of_this_process(nodes, inputs, site, tmp_path):
         for name in ("here", "ray")
     )
     assert here == by_ray
+
+
+def test_each_retraining_on_a_cluster_is_made_once_and_comes_out_as_in_this_process(nodes, trainings, tmp_path):
+    here = laboratory(tmp_path / "here").outcomes(RUNS)
+    trainings.write_text("")
+    by_ray = laboratory(tmp_path / "ray").outcomes(RUNS, engine=RayEngine(address=nodes.address))
+    assert len(trainings.read_text().splitlines()) == len(RUNS)
+    for run in RUNS:
+        np.testing.assert_array_equal(by_ray[run], here[run])
 
 
 def test_without_room_a_cluster_or_the_right_address_the_remedy_is_said(nodes, monkeypatch):
