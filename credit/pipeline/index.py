@@ -43,7 +43,7 @@ from credit.valuation.build import build_slice
 from credit.valuation.examples import Unusable, usable_records
 from credit.valuation.requirements import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
-from credit.valuation.task import ExampleEncoder
+from credit.valuation.task import ExampleEncoder, Task
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,8 +101,6 @@ class IndexRequest:
                 "--slice and --merge build the index of one model; run --update, --withdraw and --checkpoint on it "
                 "afterwards"
             )
-        if changes and not self.engine.is_here:
-            raise InvalidRequestError("--update and --withdraw read new data alone, in this process, without --engine")
 
     @property
     def load(self) -> Callable[[], LanguageModel]:
@@ -360,9 +358,22 @@ def _build(
             merge=request.merge,
         )
     others, before = _checkpoints_of(request), read_manifest(request.out)
+    engine = engine_for(request.engine, request.device, request.model)
+
+    def loader(own: Task) -> Callable[[], Task]:
+        return partial(load, Path(own.location))
+
     if request.withdraw is not None:
         manifest = withdraw_provider(
-            request.out, model, request.withdraw, records, checkpoints=others, progress=progress, announce=announce
+            request.out,
+            model,
+            request.withdraw,
+            records,
+            checkpoints=others,
+            progress=progress,
+            announce=announce,
+            engine=engine,
+            loader=loader,
         )
     else:
         manifest = update_index(
@@ -374,6 +385,8 @@ def _build(
             unusable=unusable,
             progress=progress,
             announce=announce,
+            engine=engine,
+            loader=loader,
         )
     return BuildResult(manifest, existed=manifest == before)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from credit.engines import Engine
 from credit.errors import InputError, MismatchError, ValuationError
 from credit.records import MANIFEST, Group, Share
 from credit.storage import is_left_over, only_one
@@ -48,6 +49,9 @@ from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.unit_files import delete_work
 from credit.valuation.writer import IndexWriter, RunOptions
 
+Loader = Callable[[Task], Callable[[], Task]]
+"""Makes, of a model, what loads the same model in another process."""
+
 
 def update_index(
     folder: Path,
@@ -60,6 +64,8 @@ def update_index(
     unusable: Unusable | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
+    engine: Engine | None = None,
+    loader: Loader | None = None,
 ) -> IndexManifest:
     """Add training data to an index, and pass over records that the index has.
 
@@ -75,6 +81,8 @@ def update_index(
         unusable: takes the errors of records without examples; see `examples.encode_training`.
         progress: called after every batch.
         announce: called once before the work begins, with its time, memory and disk. Without it, no probe is made.
+        engine: its workers do the gradients; None for this process. They leave the same bytes.
+        loader: returns, for each of the models, what loads it in another process of the engine.
 
     Raises:
         MismatchError: another model, or the index has a record with other content.
@@ -86,7 +94,8 @@ def update_index(
         change = _joining(index, model, records, unusable)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, RunOptions(tokens_per_batch, exclude_non_finite, progress, announce))
+        options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce, engine)
+        return _revise(index, model, change, options, loader)
 
 
 def withdraw_provider(
@@ -99,6 +108,8 @@ def withdraw_provider(
     tokens_per_batch: int | None = None,
     progress: Progress | None = None,
     announce: Callable[[Needs], None] | None = None,
+    engine: Engine | None = None,
+    loader: Loader | None = None,
 ) -> IndexManifest:
     """Take a provider out of an index: its rows and examples leave, and the curvature is corrected.
 
@@ -114,6 +125,8 @@ def withdraw_provider(
         tokens_per_batch: see `update_index`.
         progress: called after every batch.
         announce: see `update_index`.
+        engine: see `update_index`.
+        loader: see `update_index`.
 
     Raises:
         InputError: the provider is not in the index, shares all of it, or its data is not complete.
@@ -126,7 +139,7 @@ def withdraw_provider(
         change = _leaving(index, model, provider, records)
         if change is None:
             return index.manifest
-        return _revise(index, model, change, RunOptions(tokens_per_batch, False, progress, announce))
+        return _revise(index, model, change, RunOptions(tokens_per_batch, False, progress, announce, engine), loader)
 
 
 def plan_revision(
@@ -281,7 +294,9 @@ def _probed_needs(index: AttributionIndex, writer: IndexWriter) -> Needs:
     return replace(needs, seconds=models * (needs.seconds or 0.0), disk_bytes=there + models * needs.disk_bytes)
 
 
-def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOptions) -> IndexManifest:
+def _revise(
+    index: AttributionIndex, model: Task, change: Change, options: RunOptions, loader: Loader | None
+) -> IndexManifest:
     """Change an index and those of its checkpoints. All of it counts once the manifest of the index is written.
 
     Raises:
@@ -296,11 +311,11 @@ def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOp
     written = []
     for member, (_, part, own) in zip(index.manifest.checkpoints, index.parts(model)[1:], strict=True):
         file = versioned(MANIFEST, len(part.manifest.history) + 1)
-        writer = IndexWriter(own, part.folder, part.manifest, change, options)
+        writer = IndexWriter(own, part.folder, part.manifest, change, _loading(options, own, loader))
         writer.run()
         manifest = writer.finish(manifest_file=file)
         written.append((replace(member, manifest=file, fingerprint=manifest.fingerprint), manifest.groups))
-    writer = IndexWriter(model, index.folder, index.manifest, change, options)
+    writer = IndexWriter(model, index.folder, index.manifest, change, _loading(options, model, loader))
     writer.run()
     groups = writer.final_layout().groups
     for member, others in written:
@@ -310,6 +325,10 @@ def _revise(index: AttributionIndex, model: Task, change: Change, options: RunOp
                 "one of the models only; leave it out of the data"
             )
     return writer.finish([member for member, _ in written])
+
+
+def _loading(options: RunOptions, model: Task, loader: Loader | None) -> RunOptions:
+    return replace(options, load=loader(model) if loader else None)
 
 
 def _listed(index: AttributionIndex) -> Iterator[Member]:

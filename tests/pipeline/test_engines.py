@@ -126,7 +126,10 @@ def test_an_index_by_workers_or_by_slices_is_that_of_this_process(site, inputs, 
     assert others == [whole, whole]
     assert len(site.named("attribution_index")) == 2, "the same index was registered three times, a slice never"
     assert "two runs" in build("no", "--slice", "1/2", "--merge", code=EXIT_USAGE).stderr
-    assert "without --engine" in build("whole", "--update", "--workers", "2", code=EXIT_USAGE).stderr
+    data = (inputs / "train.jsonl", "--out", tmp_path / "whole", "--name", MODEL)
+    gone = site.run("index", inputs / MODEL, *data, "--withdraw", "ben", "--workers", "2")
+    assert "revised" in gone.output
+    assert "revised" in site.run("index", inputs / MODEL, *data, "--update", "--workers", "2").output
 
 
 def test_an_error_of_a_worker_is_the_commands(site, tmp_path):

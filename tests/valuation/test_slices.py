@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from credit.storage import only_one
 from credit.valuation import build_index, change, load_model, writer
 from credit.valuation.build import build_slice
 from credit.valuation.language_model import LanguageModel
+from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.unit_files import WORK_FOLDER
 from tests.models import hidden_settings, save_tiny_model
 
@@ -104,6 +106,20 @@ def test_a_full_disk_of_a_worker_is_an_error_and_the_same_build_resumes(small, d
     with pytest.raises(ValuationError, match=r"no space is left.*the build resumes"):
         _build(small, data, tmp_path / "index", 2, "full")
     assert _build(small, data, tmp_path / "index", 2) == whole
+
+
+def test_a_change_by_workers_has_the_bytes_of_one_process_also_if_one_is_killed(small, data, whole, tmp_path):
+    shutil.copytree(tmp_path / "whole", tmp_path / "index")
+    more = [replace(record, id=f"more-{record.id}") for record in data]
+    provider = data[0].group.provider
+    engine, fault = LocalEngine(2), Loading(small.path, tmp_path, "killed")
+    update_index(tmp_path / "whole", small, more)
+    update_index(tmp_path / "index", small, more, engine=engine, loader=lambda _: fault)
+    assert (tmp_path / "killed").exists()
+    assert _content(tmp_path / "index") == _content(tmp_path / "whole")
+    withdraw_provider(tmp_path / "whole", small, provider, [*data, *more])
+    withdraw_provider(tmp_path / "index", small, provider, [*data, *more], engine=engine, loader=lambda _: fault)
+    assert _content(tmp_path / "index") == _content(tmp_path / "whole")
 
 
 def test_weights_by_curvature_have_two_passes_of_workers(small, data, tmp_path):
