@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -225,8 +226,7 @@ class IndexWriter:
             self._fit()
         units = self.plan.units
         if self._surveys:
-            self._save_sums(self._pass(_CURVATURE, [_counting_once(unit) for unit in units], sums=True))
-            self._weigh_by_curvature()
+            self._survey()
             self._filled = self._pass(_ROWS, units, sums=False)
         else:
             self._filled = self._pass(_ROWS, units, sums=True)
@@ -235,28 +235,62 @@ class IndexWriter:
     def run_slice(self, part: Slice) -> int:
         """Run the units of a slice, and return their number. Others may run other slices in the same folder.
 
+        With weights by curvature, the units of all slices must be read once before any row is filled. Until then, a
+        slice only reads its own, and is to be run again.
+
         Raises:
             LockHeldError: another process runs this slice.
-            ValuationError: weights by curvature need the units of all slices twice.
         """
-        if self._surveys:
-            raise ValuationError("weighting relatif reads all data twice, which slices cannot; use --engine instead")
         make_folder(self._work)
         with only_one(self._work / _SLICE_LOCK.format(part.number, part.count), self._at_work(f"slice {part}")):
-            with one_after_the_other(self._work / "fitting.lock"):
+            with self._alone():
                 if not self._is_fitted:
                     self._fit()
-            results = self._results(_ROWS)
             own = [unit for unit in self.plan.units if unit.number in part]
-            left = [unit for unit in own if results.problem(unit.number)]
-            for _ in self._gradient_units(_ROWS, left, own, sums=True):
-                pass
+            if self._surveys:
+                units = [_counting_once(unit) for unit in own]
+                with self._alone():
+                    left = [] if self._unread() is None else self._undone(_CURVATURE, units)
+                self._run_left(_CURVATURE, left, units, sums=True)
+                with self._alone():
+                    if self._unread():
+                        return len(own)
+                    self._survey()
+            self._run_left(_ROWS, self._undone(_ROWS, own), own, sums=not self._surveys)
             return len(own)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Context in which no other slice makes what all of them share."""
+        return one_after_the_other(self._work / "fitting.lock")
+
+    def _undone(self, phase: str, units: Sequence[Unit]) -> list[Unit]:
+        results = self._results(phase)
+        return [unit for unit in units if results.problem(unit.number)]
+
+    def _run_left(self, phase: str, left: Sequence[Unit], units: Sequence[Unit], *, sums: bool) -> None:
+        for _ in self._gradient_units(phase, left, units, sums=sums):
+            pass
+
+    def _unread(self) -> list[int] | None:
+        """Return the units that the first of two passes lacks; None once its sums are merged."""
+        records = self._results(_CURVATURE).records()
+        if len(self.plan.units) > 1 and [(one.first, one.stop) for one in records] == [(0, len(self.plan.units))]:
+            return None
+        return [unit.number for unit in self.plan.units if not is_done(unit.number, records)]
+
+    def _survey(self) -> None:
+        """Sum the curvature in a pass of its own, as far as it is not there, for the weights of the next one."""
+        units = [_counting_once(unit) for unit in self.plan.units]
+        self._save_sums(self._pass(_CURVATURE, units, sums=True))
+        self._weigh_by_curvature()
 
     def problems(self) -> list[str]:
         """Return the units that do not count, with the reason in words."""
         if not self._is_fitted:
             return [f"unit {unit.number} is missing" for unit in self.plan.units]
+        if self._surveys and (unread := self._unread()):
+            curvature = self._results(_CURVATURE)
+            return [f"unit {number} {why}" for number in unread if (why := curvature.problem(number))]
         results = self._results(_ROWS)
         merged = [record for record in results.records() if record.stop - record.first > 1]
         numbers = [unit.number for unit in self.plan.units if not is_done(unit.number, merged)]

@@ -127,8 +127,29 @@ def test_weights_by_curvature_have_two_passes_of_workers(small, data, tmp_path):
     build_index(small, data, tmp_path / "whole", RELATIF, name="tiny")
     build_index(small, data, tmp_path / "index", RELATIF, name="tiny", engine=LocalEngine(2), load=load)
     assert _content(tmp_path / "index") == _content(tmp_path / "whole")
-    with pytest.raises(ValuationError, match="use --engine instead"):
-        build_slice(small, data, tmp_path / "sliced", RELATIF, name="tiny", part=Slice(1, 2))
+
+
+def test_weights_by_curvature_have_two_rounds_of_slices(small, data, tmp_path):
+    out = tmp_path / "index"
+
+    def run(number: int) -> None:
+        build_slice(small, data, out, RELATIF, name="tiny", part=Slice(number, 3))
+
+    def merge() -> None:
+        build_index(small, data, out, RELATIF, name="tiny", merge=True)
+
+    build_index(small, data, tmp_path / "whole", RELATIF, name="tiny")
+    run(3)
+    run(1)
+    assert not list(out.glob("rows-*")), "a row was filled before all units were read"
+    with pytest.raises(IncompleteError, match="unit 1 is missing; unit 4 is missing"):
+        merge()
+    run(2)
+    with pytest.raises(IncompleteError, match="unit 0 is missing; unit 2 is missing"):
+        merge()
+    _in_processes(run, (1,), (3,), (2,))
+    merge()
+    assert _content(out) == _content(tmp_path / "whole")
 
 
 def test_workers_need_a_way_to_load_the_model_and_find_the_same_one(small, data, tmp_path):
@@ -149,7 +170,7 @@ def _merge(small: LanguageModel, data: Sequence[TrainingRecord], out: Path) -> C
     return _content(out)
 
 
-def _in_processes(work: Callable[..., int], *calls: tuple[object, ...]) -> None:
+def _in_processes(work: Callable[..., int | None], *calls: tuple[object, ...]) -> None:
     """Run calls at once, each in a process of its own."""
     processes = [_FORKS.Process(target=work, args=call) for call in calls]
     for process in processes:
