@@ -34,7 +34,7 @@ samples: $(VENV)/.installed
 lock: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra postgres --extra peft --extra big --extra ray --extra sepa --constraint constraints.txt pyproject.toml --output-file requirements.lock
+	  --extra postgres --extra peft --extra big --extra ray --extra sepa --extra xlsx --constraint constraints.txt pyproject.toml --output-file requirements.lock
 
 # A bill of materials of the environment, in CycloneDX.
 sbom: $(VENV)/.installed

@@ -158,6 +158,26 @@ def trends(
 
 
 @report.command()
+@click.argument("period", type=PERIOD)
+@click.option("--out", type=FILE, required=True, help="The file, such as october.xlsx.")
+@workspace_options
+def workbook(workspace: Workspace, period: str, out: Path) -> None:
+    """Write PERIOD (YYYY-MM) as a workbook (XLSX): summary, payouts, roll-forward, exceptions, attribution, journal.
+
+    Needs pip install 'credit[xlsx]'.
+
+    \b
+    Example: credit report workbook 2026-10 --out october.xlsx
+    """
+    from credit.reporting.workbook import workbook as content
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        made = content(conn, workspace.books, period)
+    write_whole(out, made)
+    click.echo(out, err=True)
+
+
+@report.command()
 @click.argument("provider")
 @click.argument("period", type=PERIOD)
 @click.option("--to", "last", type=PERIOD, help="Last of several periods.  [default: PERIOD alone]")

@@ -26,7 +26,9 @@ _STREAM = {"yield_per": 5000}
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class BookLine:
+    """An entry of money with its transaction; `amount_minor` has the ledger's sign."""
+
     txn_id: int
     kind: str
     memo: str
@@ -47,7 +49,7 @@ def beancount_text(ledger: Ledger, period: str) -> str:
     with ledger.read() as conn:
         existing_period(conn, period)
         opening = _balances(conn, before=period)
-        lines = list(_lines(conn, period))
+        lines = list(book_lines(conn, period))
     closing = dict(opening)
     for line in lines:
         key = (line.account, line.currency)
@@ -99,7 +101,7 @@ def _opening(balances: dict[tuple[str, str], int], day: date) -> Iterator[str]:
         yield ""
 
 
-def _transactions(lines: list[_Line], period: str) -> Iterator[str]:
+def _transactions(lines: list[BookLine], period: str) -> Iterator[str]:
     first, last = first_day(period), last_day(period)
     last_id = 0
     for line in lines:
@@ -133,7 +135,8 @@ def _balances(conn: Connection, *, before: str) -> dict[tuple[str, str], int]:
     return {(key, currency): amount for key, currency, amount in sums if amount}
 
 
-def _lines(conn: Connection, period: str) -> Iterator[_Line]:
+def book_lines(conn: Connection, period: str) -> Iterator[BookLine]:
+    """Yield the entries of money of a period, in the order of the journal."""
     txn = ledger_txn.c
     columns = (txn.id, txn.kind, txn.memo, txn.effective_on, txn.hash, txn.actor)
     rows = conn.execute(
@@ -143,4 +146,4 @@ def _lines(conn: Connection, period: str) -> Iterator[_Line]:
         execution_options=_STREAM,
     )
     for number, kind, memo, day, digest, actor, key, currency, amount in rows:
-        yield _Line(number, kind, memo, date.fromisoformat(day), digest, actor, key, currency, amount)
+        yield BookLine(number, kind, memo, date.fromisoformat(day), digest, actor, key, currency, amount)
