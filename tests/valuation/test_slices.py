@@ -27,6 +27,7 @@ from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
 from credit.valuation.unit_files import WORK_FOLDER
 from tests.models import hidden_settings, save_tiny_model
+from tests.valuation.faults import BAD, poisoned
 
 _FORKS = multiprocessing.get_context("fork")
 FITTED = hidden_settings(rank=2, rows_per_group=4, projection="pca", curvature="ekfac", layers=("*.0.*",))
@@ -150,6 +151,18 @@ def test_weights_by_curvature_have_two_rounds_of_slices(small, data, tmp_path):
     _in_processes(run, (1,), (3,), (2,))
     merge()
     assert _content(out) == _content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("settings", [FITTED, RELATIF], ids=["one round", "two rounds"])
+def test_slices_leave_out_the_examples_that_one_process_leaves_out(small, data, tmp_path, settings):
+    asked = {"name": "tiny", "exclude_non_finite": True}
+    with poisoned(small):
+        result = build_index(small, [*BAD, *data], tmp_path / "whole", settings, **asked)
+        for number in (2, 1, 2, 1):
+            build_slice(small, [*BAD, *data], tmp_path / "index", settings, part=Slice(number, 2), **asked)
+        build_index(small, [*BAD, *data], tmp_path / "index", settings, merge=True, **asked)
+    assert {example.id for example in result.manifest.excluded} == {record.id for record in BAD}
+    assert _content(tmp_path / "index") == _content(tmp_path / "whole")
 
 
 def test_workers_need_a_way_to_load_the_model_and_find_the_same_one(small, data, tmp_path):
