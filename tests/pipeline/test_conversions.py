@@ -43,7 +43,7 @@ def give(account: Account, period: str, coefficient: int = 10842, base: str = "E
 def balances(account: Account, period: str, provider: str = "ann") -> dict[str, dict[str, str]]:
     found = account.statement(period, provider)["balances"]
     return {
-        item["currency"]: {name: value for name, value in item.items() if value not in {"", "0.00"}} for item in found
+        item["currency"]: {name: value for name, value in item.items() if value not in ("", "0.00")} for item in found
     }
 
 
