@@ -206,7 +206,7 @@ class Destinations:
 
         Examples without a row follow, `most_examples` at a time.
         """
-        owner = np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+        owner = np.repeat(np.arange(len(self.first) - 1, dtype=np.int32), np.diff(self.first))
         nowhere = np.iinfo(np.int64).max
         # The first of its rows decides in which shard an example is new.
         lowest = np.minimum.reduceat(np.where(self.row < 0, nowhere, self.row), self.first[:-1])
@@ -215,7 +215,7 @@ class Destinations:
         number = high = 0
         for number, (low, high) in enumerate(plan, start=1):
             first, last = np.searchsorted(rows, [low, high])
-            members = _once(owners[first:last])
+            members = _once(owners[first:last].astype(np.int64))
             new = members[lowest[members] >= low]
             yield ShardRows(number - 1, low, high, members, members if len(new) == len(members) else new)
         rest = np.flatnonzero(lowest == nowhere)
