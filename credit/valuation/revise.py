@@ -187,7 +187,8 @@ def _joining(
     """Return the change that adds records to an index; None if the index has all of them."""
     index.check_model(model)
     manifest = index.manifest
-    data = encode_training(records, manifest.encoder(model), manifest.settings.example_length, unusable)
+    length = manifest.settings.example_length
+    data = encode_training(records, manifest.encoder(model), length, unusable, folder=index.folder)
     members = list(_listed(index))
     known = {member.id: member for member in members}
     added: list[Member] = []
