@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, workspace_options
-from credit.cli.printing import ask_for_json, is_json, terminal_width
+from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options, workspace_options
+from credit.cli.printing import ask_for_json, is_json, say, terminal_width
 from credit.storage import write_whole
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def trends(
 @report.command()
 @click.argument("period", type=PERIOD)
 @click.option("--out", type=FILE, required=True, help="The file, such as october.xlsx.")
-@workspace_options
+@ledger_options
 def workbook(workspace: Workspace, period: str, out: Path) -> None:
     """Write PERIOD (YYYY-MM) as a workbook (XLSX): summary, payouts, roll-forward, exceptions, attribution, journal.
 
@@ -174,7 +174,7 @@ def workbook(workspace: Workspace, period: str, out: Path) -> None:
     with workspace.open() as ledger, ledger.read() as conn:
         made = content(conn, workspace.books, period)
     write_whole(out, made)
-    click.echo(out, err=True)
+    say({"file": out}, f"{out}: the workbook of {period}")
 
 
 @report.command()
