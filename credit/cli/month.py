@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shlex
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 STEPS = ("ingest", "compute", "pools", "check", "close", "export")
 _POOL_COLUMNS = ("period", "amount", "currency", "deductions", "reference")
-_NEEDED = _POOL_COLUMNS[:3]
 _INDENT = "    "
 
 
@@ -55,7 +53,7 @@ class StepReport:
 
 @dataclass(slots=True)
 class MonthReport:
-    """What `credit month` did, and what it waits for; `waits_for` is empty where it went to its end."""
+    """The steps of `credit month`, and the decision or day that it waits for; empty at the end of a whole month."""
 
     period: str
     steps: list[StepReport] = field(default_factory=list)
@@ -218,7 +216,7 @@ class _Run:
         return "a remedy; then the same command goes on"
 
     def _proposed(self) -> str:
-        """Say what is waited for if a command only proposed what it was to do."""
+        """Return the wait for a second person after a command that was only a proposal; empty after any other."""
         if self._step.exit_code != EXIT_PROPOSED:
             return ""
         self._step.said = "proposed, not done"
@@ -254,19 +252,21 @@ def _pool_rows(file: Path, period: str) -> Iterator[list[str]]:
     Raises:
         InputError: the file lacks a column, has one that is not known, or a row with too few or too many cells.
     """
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.DictReader(opened, strict=True)
-        columns = reader.fieldnames or ()
-        missing, odd = set(_NEEDED) - set(columns), set(columns) - set(_POOL_COLUMNS)
-        if missing or odd:
-            raise InputError(f"{file}: the columns are {','.join(_NEEDED)}, and if need be deductions,reference")
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(f"{file}, line {reader.line_num}: as many cells as the first line has columns")
-            if row["period"] != period:
-                continue
-            more = [(f"--{name}", row[name]) for name in _POOL_COLUMNS[3:] if row.get(name)]
-            yield [period, row["amount"], row["currency"], *(part for pair in more for part in pair)]
+    from credit.ingest.files import read_csv
+    from credit.records import Quarantined
+
+    for row in read_csv(file, required=_POOL_COLUMNS[:3]):
+        if isinstance(row, Quarantined):
+            raise InputError(f"{row.place}: {row.error}")
+        cells = {name: str(value) for name, value in row.record.items()}
+        if odd := sorted(cells.keys() - set(_POOL_COLUMNS)):
+            raise InputError(f"{row.place}: there is no column {odd[0]!r}; columns are {', '.join(_POOL_COLUMNS)}")
+        if lacking := [name for name in _POOL_COLUMNS[:3] if name not in cells]:
+            raise InputError(f"{row.place}: the {lacking[0]} is missing")
+        if cells["period"] != period:
+            continue
+        more = [(f"--{name}", cells[name]) for name in _POOL_COLUMNS[3:] if name in cells]
+        yield [period, cells["amount"], cells["currency"], *(part for pair in more for part in pair)]
 
 
 def _is_closed(workspace: Workspace, period: str) -> bool:

@@ -223,7 +223,7 @@ def table_width(out: Path | None) -> int:
 
 
 def table_rows(out: Path | None) -> int | None:
-    """Return the most rows of a table that is printed; one in a file has all."""
+    """Return the largest number of rows of a table; None, for all, where it goes to a file."""
     return None if out else _PRINTED_ROWS
 
 

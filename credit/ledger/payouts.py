@@ -88,9 +88,9 @@ def payouts(conn: Connection, name: str) -> list[Payout]:
     return _payouts(conn, payout.c.period_id == name)
 
 
-def unpaid_payouts(conn: Connection) -> list[Payout]:
-    """Return the payouts of all periods that have not left, or came back, by provider's key and currency."""
-    return _payouts(conn, payout.c.status.in_(["pending", "failed"]))
+def unpaid_payouts(conn: Connection, provider_key: str) -> list[Payout]:
+    """Return the payouts of a provider that have not left, or came back, by currency."""
+    return _payouts(conn, provider.c.key == provider_key, payout.c.status.in_(["pending", "failed"]))
 
 
 def _payouts(conn: Connection, *where: ColumnElement[bool]) -> list[Payout]:

@@ -111,7 +111,7 @@ def erase_provider_details(
     """
     with ledger.write() as conn:
         count = erase_details(conn, provider, reason=reason, now=now)
-        waiting = [item for item in unpaid_payouts(conn) if item.provider == provider]
+        waiting = unpaid_payouts(conn, provider)
         if count and waiting and not leave_unpaid:
             amounts = ", ".join(
                 f"{format_amount(item.amount_minor, item.currency)} {item.currency} of {item.period}"

@@ -180,7 +180,7 @@ def _is_known(row: _ResultRow, item: BatchedPayout) -> bool:
 
 
 def _check_amount(row: _ResultRow, item: BatchedPayout) -> None:
-    """Refuse another amount than the payout's: what is recorded as paid was paid whole."""
+    """Refuse another amount than the payout's: the ledger knows no payment in part."""
     owed = item.payout
     if not row.amount:
         return
@@ -200,7 +200,7 @@ def _value_on(row: _ResultRow, of: PayoutBatch, today: date) -> date | None:
     if not row.value_date:
         return None
     try:
-        day = datetime.strptime(row.value_date, "%Y-%m-%d").date()  # noqa: DTZ007  # a day has no zone
+        day = datetime.strptime(row.value_date, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise _refusal(row, f"the value date {row.value_date[:40]!r} is not a day; write YYYY-MM-DD") from None
     if not of.created_at.date() <= day <= today:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
@@ -25,7 +24,7 @@ from credit.ledger.pools import standing_pools
 from credit.ledger.values import first_day
 from credit.records import MICRO
 from credit.reporting.books import BookLine, book_lines
-from credit.reporting.frames import BY_PROVIDER, MONEY_COLUMNS, PAYOUT_COLUMNS, latest_statements, payouts, totals
+from credit.reporting.frames import BY_PROVIDER, MONEY_COLUMNS, PAYOUT_COLUMNS, Totals, payouts, totals
 from credit.text import printable
 
 MOST_ROWS = 1_048_575
@@ -67,19 +66,19 @@ def workbook(conn: Connection, books_folder: Path, period: str) -> bytes:
     book.set_properties({"title": f"credit {period}", "created": datetime.combine(first_day(period), time())})
     sheets = _Sheets(book)
     paid = payouts(conn, period) if is_closed else pl.DataFrame(schema=dict.fromkeys(PAYOUT_COLUMNS, pl.String))
-    sheets.add("Summary", ("", "Amount", "Currency"), _summary(conn, books_folder, found, paid))
+    sums = totals(conn, books_folder, period, [BY_PROVIDER])
+    sheets.add("Summary", ("", "Amount", "Currency"), _summary(conn, sums, found, paid))
     sheets.add("Payouts", [name.replace("_", " ") for name in PAYOUT_COLUMNS], _payout_rows(paid))
-    sheets.add("Roll-forward", ("Line", "Amount", "Currency"), _roll_forward(conn, period) if is_closed else ())
+    sheets.add("Roll-forward", ("Line", "Amount", "Currency"), _roll_forward(paid))
     unpaid = paid.filter((pl.col("reason") != "") | ~pl.col("status").is_in(["pending", "exported", "paid"]))
     sheets.add("Exceptions", [name.replace("_", " ") for name in PAYOUT_COLUMNS], _payout_rows(unpaid))
-    sheets.add("Attribution", _ATTRIBUTION, _attribution(conn, books_folder, period))
+    sheets.add("Attribution", _ATTRIBUTION, _attribution(sums))
     sheets.add("Journal", _JOURNAL, _journal(book_lines(conn, period)))
     book.close()
     return content.getvalue()
 
 
-def _summary(conn: Connection, books_folder: Path, found: Period, paid: pl.DataFrame) -> Iterator[Sequence[Cell]]:
-    sums = totals(conn, books_folder, found.id, [])
+def _summary(conn: Connection, sums: Totals, found: Period, paid: pl.DataFrame) -> Iterator[Sequence[Cell]]:
     yield "Period", found.id, ""
     yield "Status", "open: nothing is final" if found.closed_at is None else "closed", ""
     if found.closed_at is not None:
@@ -91,8 +90,7 @@ def _summary(conn: Connection, books_folder: Path, found: Period, paid: pl.DataF
     for currency in paid["currency"].unique().sort():
         own = paid.filter(pl.col("currency") == currency)
         for name, said in (("payable", "Payable"), ("carried_forward", "Carried forward")):
-            total = sum(parse_amount(cell, currency, allow_negative=True) for cell in own[name])
-            yield said, (total, currency), currency
+            yield said, (_sum(own[name], currency), currency), currency
         yield "Providers paid", own.filter(pl.col("payable").str.strip_chars("0.") != "").height, currency
 
 
@@ -105,19 +103,18 @@ def _payout_rows(paid: pl.DataFrame) -> Iterator[Sequence[Cell]]:
         ]
 
 
-def _roll_forward(conn: Connection, period: str) -> Iterator[Sequence[Cell]]:
+def _roll_forward(paid: pl.DataFrame) -> Iterator[Sequence[Cell]]:
     """Yield the sum of every line over all providers, by currency: they add up from opening to closing."""
-    sums: dict[str, dict[str, int]] = {}
-    for item in latest_statements(conn, period):
-        for balance in json.loads(item.body_json)["balances"]:
-            currency = balance["currency"]
-            own = sums.setdefault(currency, dict.fromkeys(MONEY_COLUMNS, 0))
-            for name in MONEY_COLUMNS:
-                own[name] += parse_amount(balance[name], currency, allow_negative=True)
-    for currency, lines in sorted(sums.items()):
+    for currency in paid["currency"].unique().sort():
+        own = paid.filter(pl.col("currency") == currency)
         for line in STATEMENT_LINES:
             sign = -1 if line.name == "payable" else line.sign
-            yield line.heading.capitalize(), (sign * lines[line.name], currency), currency
+            yield line.heading.capitalize(), (sign * _sum(own[line.name], currency), currency), currency
+
+
+def _sum(cells: pl.Series, currency: str) -> int:
+    """Return the sum of a column of amounts, in minor units."""
+    return sum(parse_amount(cell, currency, allow_negative=True) for cell in cells)
 
 
 _ATTRIBUTION = (
@@ -126,8 +123,8 @@ _ATTRIBUTION = (
 )  # fmt: skip
 
 
-def _attribution(conn: Connection, books_folder: Path, period: str) -> Iterator[Sequence[Cell]]:
-    for row in totals(conn, books_folder, period, [BY_PROVIDER]).frames[BY_PROVIDER].iter_rows(named=True):
+def _attribution(sums: Totals) -> Iterator[Sequence[Cell]]:
+    for row in sums.frames[BY_PROVIDER].iter_rows(named=True):
         yield [value / MICRO if name == "credit_micro" else value for name, value in row.items()]
 
 

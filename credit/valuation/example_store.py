@@ -33,20 +33,22 @@ _DIGEST = 8
 
 
 class Examples(Protocol):
-    """N examples of W windows, by their positions.
-
-    Attributes:
-        sizes: (N,): positions of each example in a batch.
-        window_sizes: (W,): positions of each window.
-        window_counts: (W,): examples of each window.
-    """
+    """N examples of W windows, by their positions."""
 
     @property
-    def sizes(self) -> NDArray[np.int64]: ...  # noqa: D102  # described above, as are the next two
+    def sizes(self) -> NDArray[np.int64]:
+        """Positions of each example in a batch: (N,)."""
+        ...
+
     @property
-    def window_sizes(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def window_sizes(self) -> NDArray[np.int64]:
+        """Positions of each window: (W,)."""
+        ...
+
     @property
-    def window_counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def window_counts(self) -> NDArray[np.int64]:
+        """Examples of each window: (W,)."""
+        ...
 
     def __len__(self) -> int: ...
 
