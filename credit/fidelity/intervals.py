@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import compress
 from statistics import NormalDist
 
 import numpy as np
@@ -110,9 +111,12 @@ class ShareBootstrap:
     def _told_apart(self, among: Collection[Key] | None = None) -> Iterator[tuple[Key, list[Key], Mask, Mask]]:
         """Yield every credited key with all of them, those that have more for sure, and those that have less."""
         credited = self._credits()
-        keys = [key for key in credited if among is None or key in among]
-        shares = self._shares(credited) if keys else np.empty((0, 0))
-        drawn = shares[[among is None or key in among for key in credited]]
+        compared = [among is None or key in among for key in credited]
+        if not any(compared):
+            return
+        keys = list(compress(credited, compared))
+        # Shares of the whole: those that are not compared have their part of it.
+        drawn = self._shares(credited)[compared]
         for key, own in zip(keys, drawn, strict=True):
             # Zero lies below the 5 % quantile of a difference if more than 95 % of the replicates are positive.
             above, below = (drawn > own).mean(axis=1) > _HIGH, (drawn < own).mean(axis=1) > _HIGH

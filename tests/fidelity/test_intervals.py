@@ -99,6 +99,7 @@ def test_a_rank_is_as_wide_as_the_shares_that_cannot_be_told_apart():
     assert _ranks({f"o{i}": {"a": 3, "b": 2, "c": 1} for i in range(10)}) == {"a": (1, 1), "b": (2, 2), "c": (3, 3)}
     assert _ranks({f"o{i}": {"a": 3, "b": 2, "c": 1} for i in range(9)}) == dict.fromkeys("abc", (1, 3))
     assert _ranks({}) == {}
+    assert _ranks({f"o{i}": {"house": 3} for i in range(20)}) == {}, "nobody who has a place earned anything"
 
 
 def test_a_rank_holds_the_true_place_nine_times_in_ten():
