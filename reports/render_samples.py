@@ -14,7 +14,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
@@ -36,7 +38,7 @@ from credit.ingest.pseudonyms import PseudonymKey
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger import admission, indexes, journal, outputs, pools, providers, score_books, signing_keys, terms
 from credit.ledger.accounts import AccountKind
-from credit.ledger.score_books import Score, write_book
+from credit.ledger.score_books import SCHEMA, write_book
 from credit.ledger.indexes import register_certificate, register_review
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting
@@ -192,7 +194,7 @@ def build(ledger: Ledger, books: Path) -> None:
 def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOutput], index_id: int) -> None:
     """Write one score book, register it and post its credits by day, as `credit compute` does."""
     scores = [score for item in stored for score in _scores(item)]
-    book = write_book(books, scores)
+    book = write_book(books, pl.DataFrame(scores, schema=SCHEMA, orient="row"))
     run = score_books.ensure_run(
         conn, "sample-run", index_id=index_id, policy_json=Policy().to_json(), software_version="sample", now=NOW
     )
@@ -207,10 +209,9 @@ def post_scores(conn: Connection, books: Path, stored: Sequence[outputs.StoredOu
     )
     days = {item.id: item.output.occurred_at.date() for item in stored}
     totals: dict[date, dict[Group, int]] = {}
-    for score in scores:
-        of_day = totals.setdefault(days[score.output_id], {})
-        group = Group(score.provider, score.collection)
-        of_day[group] = of_day.get(group, 0) + score.credit_micro
+    for number, provider, collection, *_, micro in scores:
+        of_day, group = totals.setdefault(days[number], {}), Group(provider, collection)
+        of_day[group] = of_day.get(group, 0) + micro
     for day, of_day in sorted(totals.items()):
         lines = [Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in sorted(of_day.items()) if micro]
         issued = Entry(AccountKind.ISSUED.key(), CREDIT, -sum(line.amount for line in lines))
@@ -245,7 +246,7 @@ def _logged() -> Iterator[LoggedOutput]:
         )
 
 
-def _scores(item: outputs.StoredOutput) -> Iterator[Score]:
+def _scores(item: outputs.StoredOutput) -> Iterator[tuple[Any, ...]]:
     """Yield the scores of an output: each group's pull, moved up and down by a fixed pattern; none for the last."""
     influence, support, effect = [], [], []
     for place, pull in enumerate(PULL.values()):
@@ -258,7 +259,7 @@ def _scores(item: outputs.StoredOutput) -> Iterator[Score]:
     credited = output_credits(item.output.weight_micro, groups, effect, tie_key=item.output.name)
     for place, (group, micro) in enumerate(credited):
         numbers = (influence[place], support[place], effect[place]) if place < len(groups) else (0.0, 0.0, 0.0)
-        yield Score(item.id, group.provider, group.collection, *numbers, micro)
+        yield (item.id, group.provider, group.collection, *numbers, micro)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.engines import EngineChoice
+    from credit.pipeline.compute import ComputeSettings
     from credit.pipeline.workspace import Workspace
 
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     metavar="DAYS",
     help="Afterwards, delete texts of valued outputs older than this: see credit purge.  [default: keep all]",
 )
+@click.option("--dry-run", is_flag=True, help="Print the outputs, time and memory it would take; write nothing.")
 @ledger_options
 def compute(
     workspace: Workspace,
@@ -64,6 +66,7 @@ def compute(
     device: str,
     engine: EngineChoice,
     retain: int | None,
+    dry_run: bool,
 ) -> None:
     """Value the pending outputs, and post their credits.
 
@@ -81,8 +84,12 @@ def compute(
     OMP_NUM_THREADS says: then neither their number nor the engine changes a byte. Workers only value; this process
     alone writes to the ledger.
 
+    Memory grows with --chunk: an index is read once for each chunk, and every output of a chunk has a number for each
+    of its rows. What does not fit is refused, with a --chunk that does.
+
     \b
     Example: credit compute
+             credit compute --dry-run --chunk 4096
              credit compute --engine local --workers 4
              credit compute --engine ray --address auto
     """
@@ -102,6 +109,9 @@ def compute(
         chunk=chunk,
         engine=engine,
     )
+    if dry_run:
+        _say_plan(workspace, settings)
+        return
     with progress_bar("valuing", "outputs") as bar:
         report = run(workspace, replace(settings, engine=engine.watched(bar.workers)), bar)
     warn(*report.shortened, *(f"not valued: {reason}" for reason in report.refused))
@@ -116,6 +126,33 @@ def compute(
         refused = counted(len(report.refused), "output")
         lines.append(f"{refused} cannot be valued, and hold up a close; take them out: credit outputs unvalue --help")
     say(report, *lines, exit_code=EXIT_PARTIAL if report.refused else 0)
+
+
+def _say_plan(workspace: Workspace, settings: ComputeSettings) -> None:
+    """Print what would be valued, and what it takes."""
+    from credit.pipeline.compute_plan import plan_compute
+    from credit.valuation.requirements import duration_in_words, size_in_words
+
+    plans = plan_compute(workspace, settings)
+    lines = []
+    for plan in plans:
+        lines.append(
+            f"{plan.model}: {counted(plan.outputs, 'output')} in {counted(plan.steps, 'chunk')}, by {plan.index} "
+            f"({counted(plan.groups, 'group')}, {counted(plan.rows, 'row')})"
+        )
+        each = size_in_words(plan.memory_bytes)
+        memory = f"each worker needs {each} of memory beside its model"
+        if plan.workers is not None:
+            memory = f"{each} of memory beside the model"
+            if plan.workers > 1:
+                whole = size_in_words(plan.workers * plan.memory_bytes)
+                memory = f"{whole} of memory beside the models, for {plan.workers} workers of {each}"
+        time = duration_in_words(plan.seconds) + (" of one worker" if plan.workers is None else "")
+        lines.append(
+            f"  {time} on this machine, by {counted(plan.tried, 'output')} tried; {memory}; "
+            f"{size_in_words(plan.read_bytes)} of rows are read for each chunk"
+        )
+    say({"models": plans}, *(lines or ["nothing to do"]), "dry run: nothing was written")
 
 
 def _retained(workspace: Workspace, days: int) -> str:

@@ -86,6 +86,10 @@ class Engine(ABC):
     """Place for jobs to run."""
 
     @abstractmethod
+    def planned(self, most: int) -> int | None:
+        """Return the number of workers on this machine for `most` tasks; None where they are on others."""
+
+    @abstractmethod
     def start(self, job: Job[T, R], most: int | None = None) -> Workers[T, R]:
         """Start workers, at most `most` of them, and let each open the job."""
 
@@ -97,6 +101,10 @@ class Engine(ABC):
 
 class InProcess(Engine):
     """Engine of one worker: this process. Errors keep their trace."""
+
+    def planned(self, most: int) -> int:
+        """Return 1."""
+        return 1
 
     def start(self, job: Job[T, R], most: int | None = None) -> Workers[T, R]:
         """Open the job here, and now."""

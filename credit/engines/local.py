@@ -47,10 +47,13 @@ class LocalEngine(Engine):
     memory_each: int = 0
     watch: Watch = ignore_workers
 
+    def planned(self, most: int) -> int:
+        """Return the number of processes for `most` tasks."""
+        return max(1, min(self.workers or len(self.gpus) or self._fitting(), most))
+
     def start(self, job: Job[T, R], most: int | None = None) -> Workers[T, R]:
         """Start the processes, `most` at the most, and let each open the job."""
-        count = self.workers or len(self.gpus) or self._fitting()
-        return _Processes(job, max(1, min(count, most or count)), self.gpus, self.watch)
+        return _Processes(job, self.planned(most or sys.maxsize), self.gpus, self.watch)
 
     def _fitting(self) -> int:
         if not self.memory_each:

@@ -51,6 +51,9 @@ class RayEngine(Engine):
     patience: float = 600
     watch: Watch = ignore_workers
 
+    def planned(self, most: int) -> None:
+        """Return None: the cluster places the actors."""
+
     def start(self, job: Job[T, R], most: int | None = None) -> Workers[T, R]:
         """Connect to the cluster, and place the actors."""
         return _Actors(self, job, most, *_connect(self.address))

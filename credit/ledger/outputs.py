@@ -75,14 +75,21 @@ def pending_outputs(conn: Connection, model_name: str, after_id: int, limit: int
 
 
 def pending_count(
-    conn: Connection, *, since: str | None = None, through: str | None = None, weighty: bool = False
+    conn: Connection,
+    *,
+    model_name: str | None = None,
+    since: str | None = None,
+    through: str | None = None,
+    weighty: bool = False,
 ) -> int:
     """Count the pending outputs: all, or those from the month `since` on and up to the end of the month `through`.
 
     An output of a closed month counts in the first open one. So a close asks for everything before the end of its
-    period, not only for its own month. `weighty` leaves out outputs of weight 0.
+    period, not only for its own month. `weighty` leaves out outputs of weight 0, `model_name` those of other models.
     """
     query = select(func.count()).select_from(output)
+    if model_name is not None:
+        query = query.join(model).where(model.c.name == model_name)
     return int(conn.execute(_waiting(query, since, through, weighty)).scalar_one())
 
 

@@ -65,19 +65,6 @@ SCHEMA = {
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One row of a score book: an output and a group."""
-
-    output_id: int
-    provider: str
-    collection: str
-    influence: float
-    support: float
-    effect: float
-    credit_micro: int
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenBook:
     """A written score book."""
 
@@ -91,13 +78,15 @@ def book_path(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.parquet"
 
 
-def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
-    """Write a score book, whole or not at all; the same scores give the same file."""
-    columns = {
-        name: pl.Series(name, [getattr(score, name) for score in scores], dtype=dtype) for name, dtype in SCHEMA.items()
-    }
+def write_book(folder: Path, scores: pl.DataFrame) -> WrittenBook:
+    """Write a score book, whole or not at all; the same scores give the same file.
+
+    Args:
+        folder: folder of the books.
+        scores: the columns of `SCHEMA`; a row for each output and group.
+    """
     buffer = io.BytesIO()
-    pl.DataFrame(columns).write_parquet(buffer, compression="zstd", statistics=True)
+    scores.select(*SCHEMA).write_parquet(buffer, compression="zstd", statistics=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     make_folder(folder)
@@ -105,7 +94,7 @@ def write_book(folder: Path, scores: Sequence[Score]) -> WrittenBook:
     path = book_path(folder, digest)
     if not path.is_file():
         write_whole(path, content)
-    return WrittenBook(digest, len(scores), len(content))
+    return WrittenBook(digest, scores.height, len(content))
 
 
 def read_book(folder: Path, sha256: str) -> pl.DataFrame:

@@ -17,7 +17,9 @@ from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 
+import polars as pl
 from sqlalchemy import Connection
+from torch import Tensor
 
 from credit import __version__
 from credit.accounting.credits import Policy, output_credits
@@ -30,7 +32,7 @@ from credit.ledger.indexes import RegisteredIndex, indexes
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.outputs import StoredOutput, pending_count, pending_outputs
 from credit.ledger.periods import open_period_for
-from credit.ledger.score_books import Score, WrittenBook, ensure_run, register_book, write_book
+from credit.ledger.score_books import SCHEMA, WrittenBook, ensure_run, register_book, write_book
 from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.pipeline.engine import engine_for
 from credit.pipeline.index import check_providers, open_registered, register
@@ -40,12 +42,15 @@ from credit.records import CREDIT, Group, LoggedOutput
 from credit.storage import canonical_json
 from credit.valuation import AttributionIndex, Valuation
 from credit.valuation.tokens import Encoder
+from credit.valuation.valuing_cost import check_valuing, needs_of
 
 DEFAULT_CHUNK = 256
 """Outputs valued and posted in one step; a killed run loses one step at most."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of outputs done, and of all."""
+
+_NAMES = ("provider", "collection")
 
 _NON_FINITE = "its gradient or influence is not a finite number; try --dtype fp32"
 
@@ -105,6 +110,7 @@ def compute(workspace: Workspace, settings: ComputeSettings, progress: Progress 
         LedgerError: a provider of the index is not in the ledger, or there is no index for the outputs.
         MismatchError: the model differs from the index's.
         IntegrityError: a file of the index was changed.
+        ValuationError: so many outputs at a time do not fit into memory.
     """
     report = ComputeReport()
     with workspace.open() as ledger, ledger.exclusive("compute"):
@@ -136,9 +142,12 @@ def _compute_index(
     policy = _calibrated(index, settings)
     models = tuple(path.resolve() for path in settings.model_paths)  # workers may have another working directory
     job = Valuing(registered, policy, models, settings.dtype, settings.device)
-    engine = engine_for(settings.engine, settings.device, Path(index.manifest.model_path))
+    needs, step, steps = needs_of(index), min(settings.chunk, total), -(-total // settings.chunk)
+    memory = needs.memory_bytes(step)
+    engine = engine_for(settings.engine, settings.device, Path(index.manifest.model_path), memory)
+    check_valuing(needs, step, engine.planned(steps) or 1)
     # At most as many workers as chunks: each loads the model.
-    with engine.start(job, most=-(-total // settings.chunk)) as workers:
+    with engine.start(job, most=steps) as workers:
         encoder = index.load_encoder(*settings.model_paths)
         for chunk, valuation in _valued_chunks(ledger, registered.model, settings.chunk, encoder, workers, report):
             _post_chunk(workspace, ledger, registered, index.groups, chunk, valuation, policy, encoder, report)
@@ -253,14 +262,14 @@ def _post_chunk(
     encoder: Encoder,
     report: ComputeReport,
 ) -> None:
-    scores = list(_scored(chunk, groups, valuation, policy, encoder))
+    scores = _scored(chunk, groups, valuation, policy, encoder)
     # The file comes first: a kill in between leaves a book without postings, which the next run writes again.
     book = write_book(workspace.books, scores)
     with ledger.write() as conn:
         post_scores(conn, registered, policy, book, chunk, scores, now=datetime.now(UTC))
     report.valued += len(chunk)
     report.books += 1
-    report.credit_micro += sum(score.credit_micro for score in scores)
+    report.credit_micro += int(scores["credit_micro"].sum())
 
 
 def post_scores(
@@ -269,7 +278,7 @@ def post_scores(
     policy: Policy,
     book: WrittenBook,
     chunk: Sequence[StoredOutput],
-    scores: Sequence[Score],
+    scores: pl.DataFrame,
     now: datetime,
 ) -> None:
     """Register a score book with its outputs and its run, and post its credits."""
@@ -293,34 +302,35 @@ def post_scores(
 
 def _scored(
     chunk: Sequence[StoredOutput], groups: Sequence[Group], valuation: Valuation, policy: Policy, encoder: Encoder
-) -> Iterator[Score]:
-    """Yield a score for every output and group, and those of the house: for what nobody earned, and for echo.
+) -> pl.DataFrame:
+    """Return a score for every output and group, and those of the house: for what nobody earned, and for echo.
 
     Where the policy pays by the sums of a period, these are the credits of each output by itself; the close of the
     period moves them.
     """
     effects = valuation.effect(policy.alpha, policy.beta, policy.gamma)
-    columns = zip(
-        chunk,
-        valuation.influence.tolist(),
-        valuation.support.tolist(),
-        effects.tolist(),
-        paid_measures(valuation, policy),
-        strict=True,
-    )
-    for stored, influence, support, effect, paid in columns:
+    paid = paid_measure(valuation, policy)
+    # Columns, and no object for each score: with many groups those would fill the memory.
+    pairs = [(group.provider, group.collection) for group in groups]
+    names = pl.DataFrame(pairs, schema=dict.fromkeys(_NAMES, pl.String), orient="row")
+    frames = [pl.DataFrame(schema=SCHEMA)]
+    for place, stored in enumerate(chunk):
         name, weight_micro = stored.output.name, stored.output.weight_micro
         echo_micro = echo_of_weight(encoder, stored.output, policy)
-        credited = output_credits(weight_micro, groups, paid, tie_key=name, echo_micro=echo_micro)
-        for position, (group, micro) in enumerate(credited):
-            if position < len(groups):
-                numbers = (influence[position], support[position], effect[position])
-            # Past the groups stand the house's collections.
-            elif micro:
-                numbers = (0.0, 0.0, 0.0)
-            else:
-                continue
-            yield Score(stored.id, group.provider, group.collection, *numbers, micro)
+        credited = output_credits(weight_micro, groups, paid[place].tolist(), tie_key=name, echo_micro=echo_micro)
+        scores = names.with_columns(
+            output_id=pl.lit(stored.id, pl.Int64),
+            influence=valuation.influence[place].numpy(),
+            support=valuation.support[place].numpy(),
+            effect=effects[place].numpy(),
+            credit_micro=pl.Series([micro for _, micro in credited[: len(groups)]], dtype=pl.Int64),
+        )
+        frames.append(scores.select(*SCHEMA))
+        # Past the groups stand the house's collections.
+        house = [(group, micro) for group, micro in credited[len(groups) :] if micro]
+        rows = [(stored.id, group.provider, group.collection, 0.0, 0.0, 0.0, micro) for group, micro in house]
+        frames.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    return pl.concat(frames)
 
 
 def echo_of_weight(encoder: Encoder, output: LoggedOutput, policy: Policy) -> int:
@@ -331,34 +341,33 @@ def echo_of_weight(encoder: Encoder, output: LoggedOutput, policy: Policy) -> in
     return output.weight_micro * reading.echo // reading.predicted
 
 
-def paid_measures(valuation: Valuation, policy: Policy) -> list[list[float]]:
-    """Return the measure paid by a policy, in nats, by output and group."""
+def paid_measure(valuation: Valuation, policy: Policy) -> Tensor:
+    """Return the measure paid by a policy, in nats: (outputs, groups)."""
     if policy.measure == "effect":
-        return valuation.effect(policy.alpha, policy.beta, policy.gamma).tolist()
-    return (valuation.support if policy.measure == "support" else valuation.influence).tolist()
+        return valuation.effect(policy.alpha, policy.beta, policy.gamma)
+    return valuation.support if policy.measure == "support" else valuation.influence
 
 
 def _postings(
-    conn: Connection, scores: Sequence[Score], days: dict[int, date], details: CreditsDetails
+    conn: Connection, scores: pl.DataFrame, days: dict[int, date], details: CreditsDetails
 ) -> Iterator[Posting]:
     """Yield one transaction per day: the credits its outputs issued, and the part of every group."""
     totals: dict[date, dict[Group, int]] = {}
-    for score in scores:
-        of_day = totals.setdefault(days[score.output_id], {})
-        group = Group(score.provider, score.collection)
-        of_day[group] = of_day.get(group, 0) + score.credit_micro
+    day = pl.col("output_id").replace_strict(days, return_dtype=pl.Date)
+    for on, *group, micro in scores.group_by(day, *_NAMES).agg(pl.col("credit_micro").sum()).iter_rows():
+        totals.setdefault(on, {})[Group(*group)] = micro
     # In the order of days, and of groups within them: the hash of a posting covers its order.
-    for day in sorted(totals):
-        credited = [(group, micro) for group, micro in sorted(totals[day].items()) if micro]
+    for on in sorted(totals):
+        credited = [(group, micro) for group, micro in sorted(totals[on].items()) if micro]
         if not credited:
             continue
-        period = open_period_for(conn, day)
+        period = open_period_for(conn, on)
         issued = sum(micro for _, micro in credited)
         yield Posting(
             kind=TransactionKind.CREDITS,
             period=period,
-            effective_on=day,
-            idempotency_key=TransactionKind.CREDITS.key(score_book=details.score_book, day=day),
+            effective_on=on,
+            idempotency_key=TransactionKind.CREDITS.key(score_book=details.score_book, day=on),
             entries=(
                 Entry(AccountKind.ISSUED.key(), CREDIT, -issued),
                 *(Entry(AccountKind.EARNED.key(group), CREDIT, micro) for group, micro in credited),

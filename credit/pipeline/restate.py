@@ -199,7 +199,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
         IntegrityError: the folder is that of a registered index, and holds another one.
     """
     # Models take seconds to import, and a restatement by policy needs none.
-    from credit.pipeline.compute import DEFAULT_CHUNK, echo_of_weight, paid_measures
+    from credit.pipeline.compute import DEFAULT_CHUNK, echo_of_weight, paid_measure
     from credit.pipeline.index import check_providers
     from credit.pipeline.valuing import as_paid
     from credit.valuation import AttributionIndex
@@ -231,7 +231,7 @@ def by_index(ledger: Ledger, folder: Path, changes: Mapping[str, Any]) -> tuple[
                 )
             asked = [as_paid(stored.output, policy) for stored in chunk]
             valued = index.value(model, asked, echo=policy.echo, noise_floor=policy.noise_floor)
-            for stored, measures in zip(chunk, paid_measures(valued, policy), strict=True):
+            for stored, measures in zip(chunk, paid_measure(valued, policy).tolist(), strict=True):
                 item, echo = stored.output, echo_of_weight(encoder, stored.output, policy)
                 yield stored.id, MeasuredOutput(policy, item.name, item.weight_micro, index.groups, measures, echo)
 

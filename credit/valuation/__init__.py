@@ -26,7 +26,8 @@ Reading order:
 5. `build`, `change`, `writer`: one writer builds and changes an index. `units`, `unit_files`: its work, cut into pure
    functions, and their results on disk. `completion`: the last files. `requirements`, `probe`: its time, memory and
    disk, before it starts. `revise`: updates and withdrawals.
-6. `index`, `explain`: an index is opened to value outputs, and to name the examples behind one.
+6. `index`, `valuing_cost`, `explain`: an index is opened to value outputs, at a known cost, and to name the examples
+   behind one.
 7. `trainer_callback`: an index at the end of a `transformers` training.
 """
 

@@ -6,6 +6,7 @@ Legend: Q outputs, K rows, N examples, S·R numbers in a layer's projected gradi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -252,17 +253,17 @@ class AttributionIndex:
             ValuationError: an output's gradient is not finite.
         """
         bad: set[int] | None = None if non_finite is None else set()
-        values = [
-            share * part._own_influence(own, outputs, echo, tokens_per_batch, progress, bad)
+        values = (
+            part._own_influence(own, outputs, echo, tokens_per_batch, progress, bad).mul_(share)
             for share, part, own in self.parts(model)
-        ]
-        total = torch.stack(values).sum(0)
+        )
+        total = reduce(torch.Tensor.add_, values)
         if non_finite is None or bad is None:
             return total
         # One of several models without a number leaves the output without a mean.
         bad.update((~total.isfinite().all(1)).nonzero().flatten().tolist())
         non_finite.extend(sorted(bad))
-        return total[[position for position in range(len(outputs)) if position not in bad]]
+        return total[[position for position in range(len(outputs)) if position not in bad]] if bad else total
 
     def _own_influence(
         self,
@@ -278,8 +279,14 @@ class AttributionIndex:
             model, outputs, echo=echo, tokens_per_batch=tokens_per_batch, progress=progress, bad=bad
         )
         scale = self.manifest.scale
+        dtype = next(iter(ready.values())).dtype
+        values, low = torch.empty(len(outputs), len(self.rows.count), dtype=dtype), 0
         # A shard at a time: all rows need not fit into memory.
-        return torch.cat([influence(ready, shard, scale).cpu() for shard in self.shards(device_of(model))], dim=1)
+        for shard in self.shards(device_of(model)):
+            some = influence(ready, shard, scale)
+            values[:, low : low + some.shape[1]] = some
+            low += some.shape[1]
+        return values
 
     def preconditioned(
         self,

@@ -17,7 +17,7 @@ D = S·R numbers in a projected gradient, Q outputs, K rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -26,6 +26,9 @@ from torch import Tensor
 
 from credit.errors import ValuationError
 from credit.valuation.projection import Hashing, Side
+
+SLICE_NUMBERS = 2**21
+"""Influences of rows on outputs that `summarise` takes into float64 at a time."""
 
 
 def projected_gradient(x: Tensor, dy: Tensor, p_in: Side, p_out: Side) -> Tensor:
@@ -163,32 +166,58 @@ def summarise(values: Tensor, rows: GroupRows, noise_floor: float = 1.0) -> Valu
         raise ValuationError(f"noise floor {noise_floor} must be 0 or more, and finite")
     if not torch.isfinite(values).all():
         raise ValuationError("an influence is not a finite number; index and outputs need a wider dtype")
-    # In float64: spreads are small differences of large sums.
-    s = values.double()
     mass = rows.count.double() if rows.mass is None else rows.mass
     variances = rows.count.double() if rows.squares is None else rows.squares
     group = rows.group
     folds = torch.bincount(group, minlength=rows.groups).double()
     n = torch.zeros(rows.groups, dtype=torch.float64).index_add_(0, group, mass)
-    total = _by_group(s, rows)
-    mean = total / n
-    deviation = s - mass * mean[:, group]
-    squares = _by_group(deviation.square() / variances, rows)
+
+    def spreads(s: Tensor) -> tuple[Tensor, Tensor]:
+        total = _by_group(s, rows)
+        deviation = s - mass * (total / n)[:, group]
+        return total, _by_group(deviation.square() / variances, rows)
+
+    total, squares = _by_slices(spreads, values)
     # A group's mean is taken from the same folds, and costs one degree of freedom.
     freedom = folds - 1
     # Without a group of two rows there is no spread to pool. The noise is 0 then, and every pull counts.
     pooled = (squares.sum(1) / freedom.sum().clamp(min=1)).sqrt()
-    sigma = (squares / freedom.clamp(min=1)).sqrt()
+    sigma = squares.div_(freedom.clamp(min=1)).sqrt_()
     noise = noise_floor * pooled
     of_sum = noise[:, None] * torch.bincount(group, weights=variances, minlength=rows.groups).sqrt()
     # Soft: a group at the border of the noise gets little, so no share jumps when the noise moves a bit.
     excess = total.sign() * (total.abs() - of_sum).clamp(min=0.0)
-    # A share counts if the whole example, s / mass, lies beyond the noise.
-    exact = _by_group(torch.where(s > mass * noise[:, None], s, 0.0), rows)
-    expected = n * _normal_excess(mean, sigma, noise[:, None])
     single = torch.bincount(group, weights=rows.count.double(), minlength=rows.groups) == folds  # a row is an example
-    support = torch.where(single, exact, expected)
+
+    def supports(s: Tensor, total: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor]:
+        # A share counts if the whole example, s / mass, lies beyond the noise.
+        exact = _by_group(torch.where(s > mass * noise, s, 0.0), rows)
+        return (torch.where(single, exact, n * _normal_excess(total / n, sigma, noise)),)
+
+    (support,) = _by_slices(supports, values, total, sigma, noise[:, None])
     return Valuation(total, excess, support, n * pooled[:, None], noise)
+
+
+def _by_slices(function: Callable[..., tuple[Tensor, ...]], values: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Return the results of a function that treats each output by itself, called with some outputs at a time.
+
+    In float64, because spreads are small differences of large sums. All rows of all outputs at once would take a
+    multiple of their own memory; slices change no bit.
+
+    Args:
+        function: takes influence (q, K) and others (q, ...) of some outputs, and returns tensors (q, groups).
+        values: influence of all outputs, (Q, K).
+        others: further numbers of all outputs, (Q, ...).
+    """
+    size = outputs_in_slice(values.shape[1])
+    slices = [slice(low, low + size) for low in range(0, max(1, len(values)), size)]
+    results = [function(values[part].double(), *(other[part] for other in others)) for part in slices]
+    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+
+
+def outputs_in_slice(rows: int) -> int:
+    """Return the outputs that `summarise` reduces at a time."""
+    return max(1, SLICE_NUMBERS // max(1, rows))
 
 
 def _by_group(values: Tensor, rows: GroupRows) -> Tensor:

@@ -123,36 +123,61 @@ def probe(
         ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
     """
     ranks = resolve_ranks(layers.shapes, settings.rank, settings.ranks)
-    tried_examples = _typical(examples, tokens_per_batch)
-    typical = by_window(tried_examples)
     device = device_of(task)
     stand_ins = stand_in_projections(layers, ranks, keeps_identities=not settings.fits_projections)
     with GradientTap(task.module, layers.watched, stand_ins, flat=task.flat_inputs) as tap:
-
-        def gradients(batch: Sequence[WindowExamples], counting: AbstractContextManager[object] | None = None) -> None:
-            made = task.batch([window.window for window in batch])
-
-            def loss() -> Tensor:
-                with counting or nullcontext():
-                    return made.loss()
-
-            tap.collect(loss, made.size, make_cut(batch, tried_examples, device), made.positions)
-
-        saved = _SavedBytes(task, tap.offloaded)
-        gradients(typical[:1], saved)
-        gradient, tried = _seconds_per_token(gradients, typical, device)
-    full = max(tokens_per_batch, int(examples.window_sizes.max())) / typical[0].size
-    everything = int(examples.window_sizes.sum()) / typical[0].size
+        cost = probe_gradients(task, tap, examples, tokens_per_batch)
     widths = list(projected_widths(ranks).values())
-    sampled = [window.window for window in tried] if settings.fits_projections and not fitted else []
+    sampled = [window.window for window in cost.tried] if settings.fits_projections and not fitted else []
     return Probe(
-        gradient=gradient,
+        gradient=cost.seconds,
         moment=_moment_seconds(task, layers, sampled, tokens_per_batch) if sampled else 0.0,
         summing=_summing_seconds(settings, widths, device),
         weighing=_weighing_seconds(settings, widths, device),
         once=_fitting_seconds(layers, settings, device, fitted) + _factorising_seconds(settings, widths, device),
-        batch_bytes=round(saved.bytes * min(full, everything)),
+        batch_bytes=cost.batch_bytes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class GradientCost:
+    """Cost of gradient passes on this machine.
+
+    Attributes:
+        seconds: of a token.
+        batch_bytes: memory that a full batch keeps for the backward pass.
+        tried: the largest batch that was tried.
+    """
+
+    seconds: float
+    batch_bytes: int
+    tried: Sequence[WindowExamples]
+
+
+def probe_gradients(task: Task, tap: GradientTap, examples: Examples, tokens_per_batch: int) -> GradientCost:
+    """Time the gradients of a batch or two of some examples, in an open tap.
+
+    Raises:
+        ValuationError: a watched layer takes no part in the loss, or a single example does not fit into memory.
+    """
+    tried_examples, device = _typical(examples, tokens_per_batch), device_of(task)
+    typical = by_window(tried_examples)
+
+    def gradients(batch: Sequence[WindowExamples], counting: AbstractContextManager[object] | None = None) -> None:
+        made = task.batch([window.window for window in batch])
+
+        def loss() -> Tensor:
+            with counting or nullcontext():
+                return made.loss()
+
+        tap.collect(loss, made.size, make_cut(batch, tried_examples, device), made.positions)
+
+    saved = _SavedBytes(task, tap.offloaded)
+    gradients(typical[:1], saved)
+    seconds, tried = _seconds_per_token(gradients, typical, device)
+    full = max(tokens_per_batch, int(examples.window_sizes.max())) / typical[0].size
+    everything = int(examples.window_sizes.sum()) / typical[0].size
+    return GradientCost(seconds, round(saved.bytes * min(full, everything)), tried)
 
 
 def _typical(examples: Examples, tokens_per_batch: int) -> list[AnyExample]:

@@ -1,4 +1,4 @@
-"""Requirements of a build or a change: time, memory and disk, and a check of the latter two before it starts."""
+"""Requirements of a build, a change or a valuation: time, memory and disk, checked before it starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from credit.errors import ValuationError
 from credit.storage import nearest_folder, why_disk_is_full
 from credit.valuation.batches import tokens_in_batch
 from credit.valuation.curvature import BLOCK_ROWS, statistic_bytes
+from credit.valuation.influence import SLICE_NUMBERS
 from credit.valuation.layers import LayerShape
 from credit.valuation.manifest import IndexSettings
 from credit.valuation.projection import LayerRank, projected_widths, resolve_ranks
-from credit.valuation.shards import scales_of
+from credit.valuation.shards import SHARD_BYTES, scales_of
 from credit.valuation.unit_files import WAITING_BYTES
 
 MEMINFO = Path("/proc/meminfo")
@@ -44,6 +45,10 @@ _HASHING = 3
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _USED = 0.9
 """Largest part of the available memory for a batch: its need is an estimate."""
+_SLICED = 6
+"""Float64 copies of a slice of influences while they are reduced to groups."""
+_OF_A_GROUP = 200
+"""Bytes of an output and a group: the numbers of a valuation while they are made, its score, and that in Parquet."""
 _REMEDIES = {
     "batch": "lower --max-length, use --dtype bf16, or watch layers nearer to the output with --layers: it is what one "
     "text needs",
@@ -183,6 +188,60 @@ def fit_batches(
     room = max(0, available - (needs.memory_bytes - needs.batch_bytes))
     tokens = max(longest, int(_USED * full * room / needs.batch_bytes))
     return tokens, replace(needs, batch_bytes=round(needs.batch_bytes * tokens / full))
+
+
+@dataclass(frozen=True, slots=True)
+class ValuingNeeds:
+    """Memory to value outputs together, beside the model, and the rows read for them.
+
+    Attributes:
+        fixed_bytes: memory for the curvature, a shard, and slices of influence, whatever the number of outputs.
+        output_bytes: memory for each output: its gradients, its influences, and the numbers of every group.
+        batch_bytes: memory that a batch keeps for the backward pass; 0 until a probe.
+        read_bytes: rows read for each step, however many outputs it has.
+    """
+
+    fixed_bytes: int
+    output_bytes: int
+    batch_bytes: int
+    read_bytes: int
+
+    def memory_bytes(self, outputs: int) -> int:
+        """Return the memory to value so many outputs together."""
+        return self.fixed_bytes + self.batch_bytes + outputs * self.output_bytes
+
+    def most_outputs(self, memory_bytes: int) -> int:
+        """Return the most outputs that can be valued together with so much memory; 0 for none."""
+        return max(0, (memory_bytes - self.fixed_bytes - self.batch_bytes) // self.output_bytes)
+
+
+def valuing_needs(
+    rows: int, groups: int, widths: Sequence[int], curvature: str, *, read_bytes: int, models: int = 1
+) -> ValuingNeeds:
+    """Add up the memory to value outputs by an index, from shapes alone.
+
+    Args:
+        rows: rows of the index.
+        groups: its groups.
+        widths: numbers in each layer's projected gradient.
+        curvature: kind of its curvature.
+        read_bytes: size of its rows on the disk.
+        models: its checkpoints, its own model included.
+    """
+    row_bytes = sum(widths) * _FLOAT_BYTES
+    in_shard = min(rows, max(1, SHARD_BYTES // row_bytes))
+    # As stored, and one layer in float32; then the product of its rows, the sum over layers, and both added.
+    shard = in_shard * (row_bytes + max(widths) * _FLOAT_BYTES)
+    return ValuingNeeds(
+        fixed_bytes=statistic_bytes(curvature, widths) + shard + _SLICED * 8 * SLICE_NUMBERS,
+        # Gradients before and after the curvature; influences of one or two models, and which of them are finite.
+        output_bytes=2 * row_bytes
+        + 3 * in_shard * _FLOAT_BYTES
+        + rows * (min(models, 2) * _FLOAT_BYTES + 1)
+        + groups * _OF_A_GROUP,
+        batch_bytes=0,
+        read_bytes=models * read_bytes,
+    )
 
 
 @contextmanager

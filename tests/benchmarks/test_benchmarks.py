@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import engines, in_parts, index_speed, opening, valuing_cost
+from benchmarks import engines, in_parts, index_speed, opening, valuing_cost, valuing_memory
 from benchmarks.models import MODELS, save_model
 from benchmarks.rivals.ours import Ours
 from benchmarks.rivals.run import Floor, measure
@@ -47,6 +47,12 @@ def test_valuing_cost_prints_all_of_its_tables(capsys):
 def test_opening_runs_in_a_process_of_its_own(capsys):
     opening.main(["--quick"])
     assert "| 4, 3, fp32 |" in capsys.readouterr().out
+
+
+def test_the_memory_of_valuing_is_measured_beside_what_is_announced(capsys):
+    valuing_memory.main(["--quick"])
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert [row[1:3] for row in rows if len(row) == 7][2:] == [["4", "2"], ["8", "5"]]
 
 
 def test_a_model_on_disk_and_in_memory_are_measured_on_the_same_batch(tmp_path, capsys):

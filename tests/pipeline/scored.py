@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy, output_credits
 from credit.ledger import admission, indexes, outputs
 from credit.ledger.database import Ledger
-from credit.ledger.score_books import Score, write_book
+from credit.ledger.score_books import SCHEMA, write_book
 from credit.pipeline import compute
 from credit.records import MICRO, OWN_SOURCE, Group, LoggedOutput
 from tests.ledger.samples import pseudonym
@@ -75,12 +77,13 @@ def post_scores(
             for stored, item in zip(chunk, items, strict=True)
             for score in _scores(stored.id, item, paid_by, volume)
         ]
-        book = write_book(books, scores)
-        compute.post_scores(conn, index, paid_by, book, chunk, scores, now)
+        frame = pl.DataFrame(scores, schema=SCHEMA, orient="row")
+        book = write_book(books, frame)
+        compute.post_scores(conn, index, paid_by, book, chunk, frame, now)
     return book.sha256
 
 
-def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Score]:
+def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[tuple[Any, ...]]:
     groups = list(item.measures)
     rows = [
         (influence, support, policy.alpha * influence + policy.beta * support + policy.gamma * volume)
@@ -91,7 +94,7 @@ def _scores(number: int, item: Scored, policy: Policy, volume: float) -> list[Sc
     credited = output_credits(item.weight_micro, groups, paid, tie_key=item.name, echo_micro=item.echo_micro)
     measured = [*rows, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)]
     return [
-        Score(number, group.provider, group.collection, *measured[position], micro)
+        (number, group.provider, group.collection, *measured[position], micro)
         for position, (group, micro) in enumerate(credited)
     ]
 

@@ -27,7 +27,8 @@ from credit.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_PARTIAL, ValuationError
 from credit.pipeline.compute import ComputeSettings, compute
 from credit.pipeline.workspace import Workspace
 from credit.records import MICRO, LoggedOutput
-from credit.valuation import AttributionIndex
+from credit.valuation import AttributionIndex, requirements
+from credit.valuation.valuing_cost import needs_of
 from tests.models import sentence
 from tests.pipeline.samples import FIRST, MODEL, OUTPUTS, Site, output_row
 from tests.processes import FORKS
@@ -186,6 +187,36 @@ def test_an_output_that_the_model_answers_with_nan_is_named_and_the_others_are_v
     assert "not valued: o100: its gradient or influence is not a finite number" in refused.stderr
     assert [row["output_count"] for row in site.named("score_book")] == [OUTPUTS + 1]
     site.run("verify")
+
+
+def test_a_dry_run_tells_time_and_memory_and_writes_nothing(site, tmp_path):
+    before = site.tables()
+    (plan,) = site.json("compute", "--dry-run", "--chunk", "7")["models"]
+    assert (plan["model"], plan["outputs"], plan["steps"]) == (MODEL, OUTPUTS, -(-OUTPUTS // 7))
+    assert plan["workers"] == 1
+    assert plan["seconds"] > 0
+    assert plan["read_bytes"] == sum(path.stat().st_size for path in (site.folder / "index").glob("rows-*"))
+    (larger,) = site.json("compute", "--dry-run", "--chunk", str(OUTPUTS))["models"]
+    assert larger["memory_bytes"] > plan["memory_bytes"]
+    several = site.run("compute", "--dry-run", "--chunk", "7", "--workers", "2").stdout
+    assert f"{OUTPUTS} outputs in {-(-OUTPUTS // 7)} chunks" in several
+    assert "for 2 workers of" in several
+    # An index that is only named, at a place that the ledger does not know.
+    moved = shutil.copytree(site.folder / "index", tmp_path / "moved")
+    assert site.json("compute", "--dry-run", "--index", moved)["models"][0]["index"] == str(moved)
+    assert site.tables() == before
+
+
+def test_a_chunk_beyond_the_memory_is_refused_with_one_that_fits(site, tmp_path, monkeypatch):
+    needs = needs_of(AttributionIndex.open(site.folder / "index"))
+    report = tmp_path / "meminfo"
+    report.write_text(f"MemAvailable: {(needs.memory_bytes(5) + needs.output_bytes // 2) // 1024} kB\n")
+    monkeypatch.setattr(requirements, "MEMINFO", report)
+    refused = site.run("compute", code=EXIT_FAILED)
+    assert "of memory beside the model" in refused.stderr
+    assert refused.stderr.strip().endswith("take --chunk 5")
+    assert not site.named("score_book")
+    assert site.json("compute", "--chunk", "5")["valued"] == OUTPUTS
 
 
 def test_outputs_are_valued_by_the_index_that_is_named_and_else_by_the_newest(new_site, tmp_path):

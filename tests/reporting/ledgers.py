@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import polars as pl
 from sqlalchemy import Connection
 
 from credit.accounting.credits import Policy
@@ -14,7 +15,7 @@ from credit.ledger import indexes, outputs, periods, pools, providers, score_boo
 from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.ledger.journal import Entry, Posting, post_all
-from credit.ledger.score_books import Score, write_book
+from credit.ledger.score_books import SCHEMA, write_book
 from credit.ledger.transaction_kinds import CreditsDetails
 from credit.pipeline.close import ClosePolicy, close_period
 from credit.records import CREDIT, OWN_SOURCE, Group, LoggedOutput, Provider
@@ -79,11 +80,11 @@ def value(ledger: Ledger, books: Path, items: Sequence[Valued], *, posted: Mappi
     with ledger.write() as conn:
         ids = log(conn, items)
         scores = [
-            Score(number, group.provider, group.collection, effect / 2, max(effect, 0.0) / 2, effect, micro)
+            (number, group.provider, group.collection, effect / 2, max(effect, 0.0) / 2, effect, micro)
             for number, item in zip(ids, items, strict=True)
             for group, (effect, micro) in item.scores.items()
         ]
-        book = write_book(books, scores)
+        book = write_book(books, pl.DataFrame(scores, schema=SCHEMA, orient="row"))
         run = score_books.ensure_run(
             conn, "run", index_id=1, policy_json=Policy().to_json(), software_version="0", now=NOW
         )

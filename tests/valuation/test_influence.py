@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from credit.valuation import influence as formula
 from credit.valuation.curvature import make_curvature, make_statistic
-from credit.valuation.influence import influence, precondition, projected_gradient
+from credit.valuation.influence import GroupRows, influence, precondition, projected_gradient, summarise
 from credit.valuation.projection import Side, SideSpec, vocabulary_hashing
 from tests.valuation import oracle
 
@@ -52,3 +53,19 @@ def test_a_diagonal_curvature_divides_elementwise_and_layers_are_summed():
     ready = {"a": precondition(gradients, torch.tensor([2.0, 3.0], dtype=torch.float64)), "b": gradients}
     rows = [("a", torch.eye(2, dtype=torch.float64)), ("b", torch.ones(2, 2, dtype=torch.float64))]
     torch.testing.assert_close(influence(ready, rows, 0.5), torch.tensor([[4.5, 5.0]], dtype=torch.float64))
+
+
+def test_slices_of_outputs_change_no_bit(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(37, 60, generator=generator)
+    mass = torch.rand(60, generator=generator, dtype=torch.float64) + 0.1
+    count = torch.randint(1, 4, (60,), generator=generator)
+    count[:9] = 1  # the first group keeps a row for each example
+    rows = GroupRows(torch.arange(60) // 9, count, 7, mass, mass.square())
+    whole = summarise(values, rows)
+    for numbers in (1, 60 * 5, 60 * 36 + 59):
+        monkeypatch.setattr(formula, "SLICE_NUMBERS", numbers)
+        found = summarise(values, rows)
+        for name in ("influence", "excess", "support", "volume", "noise"):
+            assert torch.equal(getattr(found, name), getattr(whole, name)), name
+    assert summarise(values[:0], rows).support.shape == (0, 7)
