@@ -28,6 +28,7 @@ from credit.ledger.journal import Posted, chain_head
 from credit.ledger.payouts import batch_items
 from credit.ledger.personal_data import Details
 from credit.ledger.pools import Pool, add_pool
+from credit.ledger.remittances import Remitted, remit
 from credit.ledger.schema import ledger_txn
 from credit.ledger.terms import Agreement, amend
 from credit.payments.channels.channel import Payer
@@ -239,6 +240,38 @@ class PayAdvance(Action[Posted]):
 
 
 @dataclass(frozen=True, slots=True)
+class Remit(Action[Posted]):
+    """A payment of withheld tax, of fees or of the house's money, in minor units; the day as ISO 8601."""
+
+    name: ClassVar[str] = "remittance"
+    of: Remitted
+    amount_minor: int
+    currency: str
+    paid_on: str
+    reference: str
+    through: str | None = None
+    provider: str | None = None
+
+    def do(self, session: Session) -> Effect[Posted]:
+        """Post the remittance."""
+        seq, _ = chain_head(session.conn)
+        done = remit(
+            session.conn,
+            self.of,
+            self.amount_minor,
+            self.currency,
+            paid_on=date.fromisoformat(self.paid_on),
+            reference=self.reference,
+            through=self.through,
+            provider_key=self.provider,
+            now=session.now,
+        )
+        amount = f"{format_amount(self.amount_minor, self.currency)} {self.currency}"
+        line = f"remittance of {self.of}, {amount}, paid on {self.paid_on}: {self.reference}"
+        return Effect(done, _posted(session.conn, seq), (line,))
+
+
+@dataclass(frozen=True, slots=True)
 class Reverse(Action[Posted]):
     """The reversal of a transaction."""
 
@@ -384,6 +417,7 @@ ACTIONS: Mapping[str, type[Action[Any]]] = {
         SetDetails,
         Adjust,
         PayAdvance,
+        Remit,
         Reverse,
         Close,
         ExportPayments,

@@ -37,6 +37,7 @@ SECTIONS = {
         "fx": ("money", "Add exchange rates."),
         "close": ("close", "Divide the pools, write statements, freeze the period."),
         "pay": ("pay", "Write payment files, record the bank's results."),
+        "remit": ("money", "Record payments of withheld tax, of fees, and to the owner."),
         "hold": ("terms", "Hold back money of a provider, or release it."),
         "adjust": ("corrections", "Correct the money owed to a provider."),
         "reverse": ("corrections", "Undo a transaction."),

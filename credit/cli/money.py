@@ -1,4 +1,4 @@
-"""`credit pool` and `credit fx`: money to distribute, and the exchange rates for it."""
+"""`credit pool`, `credit remit` and `credit fx`: money that comes in, money that leaves, and exchange rates."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 
 from credit.cli.approve import act
 from credit.cli.options import CURRENCY, DAY, FILE, PERIOD, CommandGroup, ledger_options
-from credit.cli.printing import ingested, say, warn
+from credit.cli.printing import ingested, say, say_posted, warn
 from credit.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from credit.ledger.fx import RecordedRate
     from credit.ledger.pools import Pool
+    from credit.ledger.remittances import Remitted
     from credit.pipeline.workspace import Workspace
 
 
@@ -84,6 +85,43 @@ def _pool_line(period: str, item: Pool, taken_back_by: int | None) -> str:
         + (f", transaction {item.txn_id}" if item.txn_id else "")
         + (f", taken back by transaction {taken_back_by}" if taken_back_by else "")
     )
+
+
+@click.command()
+@click.argument("of", type=click.Choice(["withholding", "fees", "house"]))
+@click.argument("amount")
+@click.argument("currency", type=CURRENCY)
+@click.option("--paid-on", type=DAY, required=True, help="Day of the payment.")
+@click.option("--reference", required=True, help="Reference of the payment; repeating it changes nothing.")
+@click.option("--through", type=PERIOD, help="withholding: the last period (YYYY-MM) whose tax it pays.")
+@click.option("--provider", help="withholding: whose tax it pays, also a part of it.  [default: all that is due]")
+@ledger_options
+def remit(
+    workspace: Workspace,
+    of: Remitted,
+    amount: str,
+    currency: str,
+    paid_on: datetime,
+    reference: str,
+    through: str | None,
+    provider: str | None,
+) -> None:
+    """Record that AMOUNT left for whom it belongs to: withheld tax, fees, or the money of the house.
+
+    Never more leaves than is there. Withheld tax leaves whole, so that it is known what is left of each provider's:
+    AMOUNT must be what is due through a period, or now. --provider pays the tax of one, also a part of it.
+
+    \b
+    Example: credit remit withholding 1312.40 EUR --through 2026-10 --paid-on 2026-11-10 --reference tax-2026-10
+             credit remit fees 25.00 EUR --paid-on 2026-11-10 --reference bank-fees
+             credit remit house 4000.00 EUR --paid-on 2026-11-10 --reference transfer-12
+    """
+    from credit.accounting.amounts import parse_amount
+    from credit.approval.actions import Remit
+
+    minor = parse_amount(amount, currency)
+    done = act(workspace, Remit(of, minor, currency, str(paid_on.date()), reference, through, provider))
+    say_posted(done, f"the remittance {reference}", "recorded")
 
 
 @click.group(cls=CommandGroup)

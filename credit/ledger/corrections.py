@@ -18,7 +18,7 @@ from credit.ledger.personal_data import keep_erasable
 from credit.ledger.providers import unknown_provider
 from credit.ledger.schema import account, ledger_entry, ledger_txn, provider
 from credit.ledger.transaction_kinds import AdjustmentDetails, TransactionKind
-from credit.ledger.values import check_currency, first_day, is_storable
+from credit.ledger.values import check_currency, check_minor, first_day, is_storable
 from credit.records import HOUSE, Correction, is_period, period_of
 
 _ALWAYS = frozenset(kind for kind in TransactionKind if kind.reversible == "always")
@@ -244,6 +244,7 @@ def _check_payee(conn: Connection, provider_key: str, amount_minor: int, currenc
     if kind == "house":
         raise LedgerError(f"{where} makes no sense: its earnings are the house's")
     check_currency(currency)
+    check_minor(amount_minor, currency, where)
     if amount_minor == 0:
         raise LedgerError(f"{where} of nothing makes no sense")
 

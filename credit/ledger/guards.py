@@ -44,6 +44,7 @@ GUARDS = (
     Guard("details", "personal_event", when="NEW.action = 'set'"),
     _posts("adjustment", TransactionKind.ADJUSTMENT),
     _posts("advance", TransactionKind.ADVANCE),
+    _posts("remittance", TransactionKind.REMITTANCE),
     _posts("reversal", TransactionKind.REVERSAL),
     Guard("close", "period", _MONTH, "NEW.status = 'closed'", "UPDATE"),
     Guard("payment-export", "payout_batch"),

@@ -390,7 +390,8 @@ def _validate(posting: Posting) -> None:
         if type(amount) is not int or amount == 0 or abs(amount) > MAX_AMOUNT:
             raise LedgerError(
                 f"{where}: entry {number} has the amount {amount!r}; it must be an integer other than zero,"
-                f" of at most {MAX_AMOUNT}"
+                f" of at most {MAX_AMOUNT}; find what made it so large, and take it back: credit transactions,"
+                " credit reverse"
             )
         # Credits and money never meet in one account, so no sum of money can hold a credit.
         if (commodity == CREDIT) != key.startswith(IN_CREDITS):

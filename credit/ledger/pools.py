@@ -17,7 +17,7 @@ from credit.ledger.rows import PROVIDER, add_records, read_row
 from credit.ledger.schema import allocation, ledger_txn, pool, provider, reserve
 from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import PoolDetails, TransactionKind
-from credit.ledger.values import check_currency, first_day, later
+from credit.ledger.values import check_currency, check_minor, first_day, later
 from credit.records import period_of
 
 _MONTHS_AHEAD = 12
@@ -77,6 +77,7 @@ def add_pool(
     net = gross_minor - deductions_minor
     if gross_minor < 0 or deductions_minor < 0 or net < 0:
         raise LedgerError(f"{where}: {gross_minor} less {deductions_minor} is not money to distribute")
+    check_minor(gross_minor, currency, where)
     if name > later(period_of(now), _MONTHS_AHEAD):
         raise LedgerError(f"{where} lies more than a year ahead; name a nearer month: {name!r} looks mistyped")
     serialise_writers(conn)

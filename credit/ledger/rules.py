@@ -187,6 +187,15 @@ def _journal_rules() -> Iterator[Rule]:
         f"NEW.kind = '{TransactionKind.COLLECTION_RELEASE}'"
         f" AND EXISTS (SELECT 1 {released} WHERE e.txn_id = NEW.id AND {last} = 'hold')"
     )
+    # Halves of 32 bits, as above: the sum of an account can be beyond 64 bits.
+    high, low = f"sum(s.amount / {_BASE})", f"sum(s.amount % {_BASE})"
+    account = "FROM ledger_entry AS s WHERE s.account_id = e.account_id AND s.commodity = e.commodity"
+    whole = f"{high} + {low} / {_BASE}"
+    overdrawn = f"(SELECT {whole} < 0 OR ({whole} = 0 AND {low} % {_BASE} < 0) {account})"
+    taken = f"FROM ledger_entry AS e WHERE e.txn_id = NEW.id AND e.amount < 0 AND {overdrawn}"
+    header["a remittance takes no more than there is"] = (
+        f"NEW.kind = '{TransactionKind.REMITTANCE}' AND EXISTS (SELECT 1 {taken})"
+    )
     header["it names no actor"] = "NEW.actor IS NULL"
     for message, condition in header.items():
         yield Rule("ledger_txn", "INSERT", message, condition)

@@ -102,6 +102,15 @@ class ReversalDetails(TransactionDetails):
 
 
 @dataclass(frozen=True, slots=True)
+class RemittanceDetails(TransactionDetails):
+    """The purpose of a remittance; of withholding, the last period that it covers, and the provider, if named."""
+
+    of: str
+    through: str | None = None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UnvaluedDetails(TransactionDetails):
     """Name of an unvalued output, and the SHA-256 of its content."""
 
@@ -200,6 +209,8 @@ class TransactionKind(StrEnum):
 
     ADVANCE = "advance", "person", "always", "advance:{provider}:{currency}:{reference}"
     """Money paid to a provider before it was earned."""
+    REMITTANCE = "remittance", "person", "always", "remittance:{of}:{currency}:{reference}", RemittanceDetails
+    """Withheld tax, fees or the house's money, paid to whom it belongs."""
     ADJUSTMENT = "adjustment", "person", "always", "adjust:{of}:{said}", AdjustmentDetails
     """Money between the house, or escrow, and a provider. Its key repeats all its facts, or is given."""
     RESTATEMENT = "restatement", "person", "always", "restate:{period}:{number}", RestatementDetails

@@ -10,6 +10,9 @@ from credit.records import is_period
 MAX_AMOUNT = 2**63 - 1
 """Largest amount of one entry, on either side of zero, so that every entry can be reversed."""
 
+MAX_GIVEN_MINOR = 10**15
+"""Largest amount of money that a person gives at once, in minor units: thousands of them fit into one balance."""
+
 GENESIS = "0" * 64
 """`prev_hash` of the first transaction, and of the first seal."""
 
@@ -70,6 +73,17 @@ def check_currency(text: str) -> None:
     """Raise LedgerError where `text` has not the form of an ISO 4217 code."""
     if not is_currency(text):
         raise LedgerError(f"{text!r} is not an ISO 4217 code such as USD")
+
+
+def check_minor(amount_minor: int, currency: str, where: str) -> None:
+    """Raise LedgerError where an amount of money, given by a person, is so large that it must be a slip.
+
+    A balance that no entry can hold would stop every later close.
+    """
+    if abs(amount_minor) > MAX_GIVEN_MINOR:
+        raise LedgerError(
+            f"{where} of {amount_minor} {currency} (minor units) looks mistyped: at most {MAX_GIVEN_MINOR} go at once"
+        )
 
 
 def is_storable(*texts: str) -> bool:

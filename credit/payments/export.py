@@ -319,7 +319,8 @@ def _again(
         if details is None:
             raise IntegrityError(
                 f"batch {done.id} cannot be written again: the details of {item.payout.provider} have been erased;"
-                f" its file had the SHA-256 {done.file_sha256}"
+                f" look for the file that left, with the SHA-256 {done.file_sha256}. If the bank never got it, record"
+                " its payouts as failed (credit pay confirm), and export them once there are new details: --retry"
             )
         one = item.payout
         lines.append(PaymentLine(item.reference, one.provider, one.period, one.currency, one.amount_minor, details))

@@ -57,6 +57,19 @@ def test_an_advance_is_a_debt_until_it_is_recouped(credit):
     assert "belongs to transaction 1" in credit(line.replace("500", "501"), code=1)
 
 
+def test_the_house_is_paid_what_it_has_and_no_more(credit):
+    credit(f"adjust ann -12.50 EUR --period {THIS_MONTH} --reason", "counted twice")
+    line = "remit house 12.50 EUR --paid-on 2026-01-15 --reference transfer-12"
+    assert "the remittance transfer-12 is recorded, as transaction 2" in credit(line)
+    assert "was recorded before" in credit(line)
+    assert "money:payable:house  0.00 EUR" in credit("balance house")
+    assert "belongs to transaction 2" in credit(line.replace("12.50", "12.51"), code=1)
+    assert "is more than the 0 EUR" in credit("remit house 1 EUR --paid-on 2026-01-15 --reference another", code=1)
+    assert "0 EUR (minor units) was withheld through 2026-01" in credit(
+        "remit withholding 1 EUR --through 2026-01 --paid-on 2026-02-10 --reference tax", code=1
+    )
+
+
 def test_a_hold_is_placed_listed_and_released(credit):
     assert "ann (EUR): held since" in credit("hold place ann --currency EUR --reason", "rights disputed")
     assert "rights disputed" in credit("hold list")

@@ -38,8 +38,9 @@ PROPOSALS = (
     f"pool add {THIS_MONTH} 100 EUR",
     "providers terms ann --currency EUR --rate 70%",
     "providers details ann --town Berlin --country DE",
-    f"adjust ann 7 EUR --period {THIS_MONTH} --reason gift",
+    f"adjust ann -7 EUR --period {THIS_MONTH} --reason twice",
     "providers advance ann 5 EUR --paid-on 2026-01-15 --reference t-1",
+    "remit house 5 EUR --paid-on 2026-01-15 --reference t-2",
 )
 
 
