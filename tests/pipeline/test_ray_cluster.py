@@ -5,26 +5,35 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from credit.engines import EngineChoice
 from credit.engines import ray as ray_engine
 from credit.engines.ray import RayEngine
 from credit.errors import EngineError, InvalidRequestError
+from credit.records import Group
+from credit.valuation import build_index, load_model, shards
+from credit.valuation.batches import Progress
 from tests.engines.cluster import Nodes
 from tests.engines.jobs import Deadly, Failing, Squares, Waiting
 from tests.fidelity import trainers
 from tests.fidelity.test_retraining import RUNS, laboratory
+from tests.models import hidden_settings, records
 from tests.pipeline.samples import MODEL
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
 
 TASKS = range(7)
+SETTINGS = hidden_settings(rank=2, rows_per_group=4)
+DATA = records({Group("ann", "books"): 13, Group("ben", "blog"): 4, Group("cleo"): 9})
 SQUARES = {number: number * number for number in TASKS}
 
 
@@ -98,6 +107,42 @@ def test_an_index_has_the_bytes_of_this_process(nodes, inputs, site, tmp_path):
     assert here == by_ray
 
 
+def _build(model: Path, folder: Path, address: str | None, progress: Progress | None = None) -> dict[str, bytes]:
+    """Build an index with a unit for each row, on a cluster or in this process; return its files."""
+    torch.set_num_threads(1)
+    load = partial(load_model, model, dtype="fp32", device="cpu")
+    engine = RayEngine(address=address) if address else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 1)
+        build_index(load(), DATA, folder, SETTINGS, name="tiny", engine=engine, load=load, progress=progress)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _workers() -> list[psutil.Process]:
+    """Return the actors of the cluster on this machine."""
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"].startswith("ray::_Worker")]
+
+
+def test_units_by_two_and_three_workers_and_one_that_is_killed_leave_the_same_bytes(nodes, inputs, tmp_path):
+    model, killed = inputs / MODEL, []
+
+    def kill_a_worker(_phase: str, _done: int, _total: int) -> None:
+        if not killed and len(found := _workers()) > 1:  # one of them has just reported; the other is at work
+            for worker in found:
+                worker.kill()
+            killed.extend(found)
+
+    whole = _build(model, tmp_path / "here", None)
+    assert len([name for name in whole if name.startswith("rows-")]) == 12
+    added = [nodes.add()]
+    assert _build(model, tmp_path / "killed", nodes.address, kill_a_worker) == whole
+    assert len(killed) == 2
+    added.append(nodes.add())
+    assert _build(model, tmp_path / "three", nodes.address) == whole
+    for node in added:
+        nodes.remove(node)
+
+
 def test_each_retraining_on_a_cluster_is_made_once_and_comes_out_as_in_this_process(nodes, trainings, tmp_path):
     here = laboratory(tmp_path / "here").outcomes(RUNS)
     trainings.write_text("")
@@ -115,25 +160,41 @@ def test_without_room_a_cluster_or_the_right_address_the_remedy_is_said(nodes, m
         list(RayEngine(address="ray://127.0.0.1:10001").run(Squares(), TASKS))
 
 
-def _drive(address: str, folder: Path, channel: Connection) -> None:
-    """Run as a process of its own: Ray may end the process of a driver that has lost its cluster."""
+def _drive_build(model: Path, folder: Path, address: str, channel: Connection) -> None:
+    """Build, and wait after the third unit.
+
+    Run as a process of its own: Ray may end the process of a driver that has lost its cluster.
+    """
     ray_engine._TURN, ray_engine._GONE = 0.2, 1.0
+    done = 0
+
+    def wait(_phase: str, _done: int, _total: int) -> None:
+        nonlocal done
+        done += 1
+        if done == 3:
+            channel.send("began")
+            channel.recv()
+
     try:
-        list(RayEngine(address=address).run(Waiting(folder), TASKS))
+        _build(model, folder, address, wait)
     except EngineError as error:
         channel.send(str(error))
 
 
-def test_a_lost_head_ends_the_run_with_the_remedy(nodes, tmp_path):
+def test_a_lost_head_ends_a_build_with_the_remedy_and_a_new_one_goes_on(nodes, inputs, tmp_path):
+    index = tmp_path / "index"
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    driver = multiprocessing.get_context("spawn").Process(target=_drive, args=(nodes.address, tmp_path, theirs))
+    arguments = (inputs / MODEL, index, nodes.address, theirs)
+    driver = multiprocessing.get_context("spawn").Process(target=_drive_build, args=arguments)
     driver.start()
     theirs.close()
-    while not list(tmp_path.glob("began-*")):
-        time.sleep(0.01)
+    assert ours.recv() == "began"
     nodes.kill_head()
+    ours.send("go on")
     assert "start the cluster again, and run the same command: what is finished is kept" in ours.recv()
     driver.join()
-    (tmp_path / "go").touch()
+    kept = {path: path.stat().st_mtime_ns for path in index.glob("rows-*")}
+    assert 3 <= len(kept) < 12
     with Nodes() as again:
-        assert sorted(RayEngine(address=again.address).run(Waiting(tmp_path), TASKS)) == sorted(SQUARES.items())
+        assert _build(inputs / MODEL, index, again.address) == _build(inputs / MODEL, tmp_path / "here", None)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a finished unit was done again"
