@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, Table, describe, environment, peak_bytes, save_results
+from benchmarks.measure import Clock, Table, describe, environment, folder_bytes, peak_bytes, save_results
 from benchmarks.models import MODELS, save_model, words
 from credit.records import Group, TrainingRecord
 from credit.valuation import IndexSettings, build_index, load_model
-from credit.valuation.examples import encode_training
+from credit.valuation.examples import TrainingData, encode_training
 
 TOKENS = 12
 GROUPS = 20
@@ -48,8 +48,14 @@ def run_alone(folder: Path, count: int) -> None:
     figures: dict[str, Any] = {"examples": count, "before": peak_bytes()}
     clock = Clock()
     with clock.running():
-        encode_training(short_texts(count), model.encoder(64), 256, folder=folder)
+        data = encode_training(short_texts(count), model.encoder(64), 256, folder=folder)
     figures |= {"tokenise": asdict(clock), "tokenised": peak_bytes()}
+    data.keep(folder / "tokens", {})
+    clock = Clock()
+    with clock.running():
+        TrainingData.open(folder / "tokens")
+    figures |= {"open": asdict(clock), "kept_bytes": folder_bytes(folder / "tokens")}
+    del data
     clock = Clock()
     with clock.running():
         build_index(model, short_texts(count), folder / "index", settings, name="bench")
@@ -70,7 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     where, rows = environment(), []
     print(f"{describe(where)}\ntexts of {TOKENS} tokens, {GROUPS} providers, a tiny model")
-    table = Table("examples", "tokenised, bytes each", "CPU s", "built, bytes each", "CPU s", "peak MB (before)")
+    table = Table(
+        "examples", "tokenised, bytes each", "CPU s", "kept and opened, CPU s", "on disk, bytes each",
+        "built, bytes each", "CPU s", "peak MB (before)",
+    )  # fmt: skip
     for count in QUICK if options.quick else CASES:
         with tempfile.TemporaryDirectory() as name:
             save_model(MODELS["gpt2-tiny"], Path(name) / "model")
@@ -81,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         each = [f"{(figures[step] - figures['before']) / count:,.0f}" for step in ("tokenised", "built")]
         cpu = [f"{figures[step]['cpu']:.1f}" for step in ("tokenise", "build")]
         peak = f"{figures['built'] / 1e6:,.0f} ({figures['before'] / 1e6:,.0f})"
-        table.row(f"{count:,}", each[0], cpu[0], each[1], cpu[1], peak)
+        kept = [f"{figures['open']['cpu']:.2f}", f"{figures['kept_bytes'] / count:,.0f}"]
+        table.row(f"{count:,}", each[0], cpu[0], *kept, each[1], cpu[1], peak)
     if options.save:
         print(save_results("build-memory", {"rows": rows}, where))
 

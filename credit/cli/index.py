@@ -119,6 +119,13 @@ class _NumberOrWord(click.ParamType[int | str]):
 @engine_options("Units of the data at a time, each by a worker with a model of its own.")
 @click.option("--slice", "part", metavar="I/N", help="Do a slice of the work, without a coordinator, in a job array.")
 @click.option("--merge", is_flag=True, help="Make the index of what all slices have done.")
+@click.option(
+    "--tokens",
+    type=FILE,
+    metavar="DIR",
+    help="Keep the tokenised DATA here, for other indexes of it, and use what is there.  [default: with the index, "
+    "until it is finished]",
+)
 @training_options()
 @click.option("--register/--no-register", default=True, show_default=True, help="Enter the index in the ledger.")
 @click.option("--update", is_flag=True, help="Add DATA to the existing index; known data is skipped.")
@@ -160,6 +167,7 @@ def index(
     engine: EngineChoice,
     part: str | None,
     merge: bool,
+    tokens: Path | None,
     source: TrainingSource,
     register: bool,
     update: bool,
@@ -181,7 +189,7 @@ def index(
     The work is cut into units, and --engine says who does them. A worker has one thread, or as many as OMP_NUM_THREADS
     says: then neither their number nor the engine changes a byte. In a job array, each job does a --slice in the same
     --out, in any order and again if need be, and a last one does --merge. That names what is missing or spoiled, and
-    exits with 3.
+    exits with 3. DATA is tokenised once, by the first job.
 
     \b
     Example: credit index models/my-llm train.jsonl --out my-index --name my-llm --dry-run
@@ -233,6 +241,7 @@ def index(
         engine=engine,
         part=None if part is None else Slice.read(part),
         merge=merge,
+        tokens=tokens,
     )
     if dry_run:
         _say_plan(workspace, request)
@@ -333,7 +342,8 @@ def _say_plan(workspace: Workspace, request: IndexRequest) -> None:
     lines.append(f"records: {', '.join(f'{provider} {count}' for provider, count in records.items())}")
     if plan.counts.quarantined:
         lines.append(f"{counted(plan.counts.quarantined, 'record')} would be quarantined")
-    lines += [f"the index needs {build.needs}", "dry run: nothing was written"]
+    kept = f"nothing but tokens was written, in {request.tokens}" if request.tokens else "nothing was written"
+    lines += [f"the index needs {build.needs}", f"dry run: {kept}"]
     facts = asdict(build) | {
         "memory_bytes": build.needs.memory_bytes,
         "records": records,

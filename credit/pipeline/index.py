@@ -24,6 +24,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, register_index
 from credit.ledger.providers import providers
 from credit.pipeline.engine import engine_for
+from credit.pipeline.tokenised import Reading, Tokenised, kept_or_tokenised, tokenise
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (
@@ -39,11 +40,12 @@ from credit.valuation import (
     plan_index,
     read_manifest,
 )
-from credit.valuation.build import build_slice
-from credit.valuation.examples import Unusable, usable_records
+from credit.valuation.build import build_slice, prepare_folder
+from credit.valuation.examples import TrainingData, Unusable, usable_records
 from credit.valuation.requirements import Needs
 from credit.valuation.revise import plan_revision, update_index, withdraw_provider
 from credit.valuation.task import ExampleEncoder, Task
+from credit.valuation.unit_files import TOKENS_FOLDER
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,6 +73,8 @@ class IndexRequest:
         engine: does the gradients.
         part: the slice of `index_slice`.
         merge: only finish what slices have done.
+        tokens: folder of tokenised data, for other indexes of the same data; None: they stay with the index until it
+            is finished.
     """
 
     model: Path
@@ -91,16 +95,23 @@ class IndexRequest:
     engine: EngineChoice = field(default_factory=EngineChoice)
     part: Slice | None = None
     merge: bool = False
+    tokens: Path | None = None
 
     def __post_init__(self) -> None:
-        changes = self.update or self.withdraw is not None
+        if self.tokens is not None and self.changes:
+            raise InvalidRequestError("--tokens keeps the tokens of a build; --update and --withdraw read their data")
         if self.part is not None and self.merge:
             raise InvalidRequestError("--slice and --merge are two runs: first every slice, then one that merges")
-        if (self.part is not None or self.merge) and (changes or self.checkpoints):
+        if (self.part is not None or self.merge) and (self.changes or self.checkpoints):
             raise InvalidRequestError(
                 "--slice and --merge build the index of one model; run --update, --withdraw and --checkpoint on it "
                 "afterwards"
             )
+
+    @property
+    def changes(self) -> bool:
+        """True for a change of an existing index."""
+        return self.update or self.withdraw is not None
 
     @property
     def load(self) -> Callable[[], LanguageModel]:
@@ -156,12 +167,18 @@ def index_training_data(
         ValuationError: the model cannot be used, or the folder belongs to something else.
     """
     # Before the model is loaded: a missing ledger or provider must not cost minutes.
-    reader, problems, quarantine = _reader(workspace, request)
+    reading, problems, quarantine = _reading(workspace, request)
     with quarantine:
         model = load_model(request.model, dtype=request.dtype, device=request.device)
         _check_checkpoints(request, model)
         with _with_reasons(problems):
-            result = _build(request, model, reader, reader.leave_out, progress, announce)
+            if request.changes:
+                reader = reading.reader()
+                result = _change(request, model, reader, reader.leave_out, progress, announce)
+                notices = reader.notices
+            else:
+                tokenised = _tokenised(request, reading, model)
+                result, notices = _build(request, model, tokenised.data, progress, announce), tokenised.notices
     if request.register:
         with workspace.open() as ledger:
             register(ledger, request.out)
@@ -171,7 +188,7 @@ def index_training_data(
         quarantine.count,
         quarantine.path if quarantine.count else None,
         problems.lines(),
-        reader.notices,
+        notices,
     )
 
 
@@ -184,23 +201,23 @@ def index_slice(
         LedgerError, InputError, ValuationError: as `index_training_data`.
         LockHeldError: another process is at work on this slice.
     """
-    reader, problems, _ = _reader(workspace, request, quarantines=False)
+    reading, problems, _ = _reading(workspace, request, quarantines=False)
     model = load_model(request.model, dtype=request.dtype, device=request.device)
     with _with_reasons(problems):
+        tokenised = _tokenised(request, reading, model)
         units = build_slice(
             model,
-            reader,
+            tokenised.data,
             request.out,
             request.settings,
             name=request.name,
             part=part,
             exclude_non_finite=request.exclude_non_finite,
-            unusable=reader.leave_out,
             progress=progress,
             engine=engine_for(request.engine, request.device, request.model),
             load=request.load,
         )
-    return SliceReport(part, units, problems.lines(), reader.notices)
+    return SliceReport(part, units, problems.lines(), tokenised.notices)
 
 
 def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan:
@@ -209,11 +226,12 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
     Raises:
         LedgerError, InputError, ValuationError: as `index_training_data`, as far as known beforehand.
     """
-    reader, problems, _ = _reader(workspace, request, quarantines=False)
+    reading, problems, _ = _reading(workspace, request, quarantines=False)
     model = load_model(request.model, dtype=request.dtype, device=request.device)
     _check_checkpoints(request, model)
     with _with_reasons(problems):
-        if request.update or request.withdraw is not None:
+        if request.changes:
+            reader = reading.reader()
             others = _checkpoints_of(request)
             plan = plan_revision(
                 request.out,
@@ -223,12 +241,18 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
                 checkpoints=others,
                 unusable=reader.leave_out,
             )
+            counts, notices = reader.counts, reader.notices
         else:
-            plan = plan_index(model, reader, request.out, request.settings, unusable=reader.leave_out)
+            if request.tokens is None:
+                tokenised = tokenise(reading, model, request.out, request.settings)
+            else:
+                tokenised = kept_or_tokenised(reading, model, request.out, request.settings, request.tokens)
+            counts, notices = tokenised.counts, tokenised.notices
+            plan = plan_index(model, tokenised.data, request.out, request.settings)
             models = 1 + len(request.checkpoints)
             seconds, disk = models * (plan.needs.seconds or 0.0), models * plan.needs.disk_bytes
             plan = replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=disk))
-    return IndexPlan(plan, reader.counts, problems.lines(), reader.notices)
+    return IndexPlan(plan, counts, problems.lines(), notices)
 
 
 def read_indexed(
@@ -289,11 +313,10 @@ def check_providers(conn: Connection, index: AttributionIndex) -> None:
         )
 
 
-def _reader(
+def _reading(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
-) -> tuple[TrainingReader, QuarantineSummary, QuarantineFile]:
-    """Return a reader of the training data, with the summary and the file that collect its bad records."""
-    known = known_providers(workspace) if request.register else None
+) -> tuple[Reading, QuarantineSummary, QuarantineFile]:
+    """Return the way to read the training data, with the summary and the file that collect bad records."""
     problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
     quarantine = QuarantineFile(workspace.quarantine, Path(f"{request.name}.training"), lambda: paths)
@@ -305,8 +328,17 @@ def _reader(
             quarantine.add(item)
         problems.add(item)
 
-    reader = TrainingReader(request.data, source=request.source, known_providers=known, on_quarantined=refuse)
-    return reader, problems, quarantine
+    known = known_providers(workspace) if request.register else None
+    reading = Reading(request.data, request.source, known, refuse)
+    reading.reader()  # refuses unusable files
+    return reading, problems, quarantine
+
+
+def _tokenised(request: IndexRequest, reading: Reading, model: LanguageModel) -> Tokenised:
+    """Return the training data of a build, kept in a folder of their own, or in the index's until it is finished."""
+    prepare_folder(request.out)
+    place = request.tokens or request.out / TOKENS_FOLDER
+    return kept_or_tokenised(reading, model, request.out, request.settings, place)
 
 
 @contextmanager
@@ -335,33 +367,40 @@ def _check_checkpoints(request: IndexRequest, model: LanguageModel) -> None:
 def _build(
     request: IndexRequest,
     model: LanguageModel,
+    data: TrainingData,
+    progress: Progress | None,
+    announce: Callable[[Needs], None] | None,
+) -> BuildResult:
+    load = partial(load_model, dtype=request.dtype, device=request.device)
+    return build_index(
+        model,
+        data,
+        request.out,
+        request.settings,
+        name=request.name,
+        checkpoints=[Checkpoint(partial(load, path.resolve()), weight) for path, weight in request.checkpoints],
+        exclude_non_finite=request.exclude_non_finite,
+        progress=progress,
+        announce=announce,
+        engine=engine_for(request.engine, request.device, request.model),
+        load=request.load,
+        merge=request.merge,
+    )
+
+
+def _change(
+    request: IndexRequest,
+    model: LanguageModel,
     records: Iterable[TrainingRecord],
     unusable: Unusable,
     progress: Progress | None,
     announce: Callable[[Needs], None] | None,
 ) -> BuildResult:
-    load = partial(load_model, dtype=request.dtype, device=request.device)
-    if not request.update and request.withdraw is None:
-        return build_index(
-            model,
-            records,
-            request.out,
-            request.settings,
-            name=request.name,
-            checkpoints=[Checkpoint(partial(load, path.resolve()), weight) for path, weight in request.checkpoints],
-            exclude_non_finite=request.exclude_non_finite,
-            unusable=unusable,
-            progress=progress,
-            announce=announce,
-            engine=engine_for(request.engine, request.device, request.model),
-            load=request.load,
-            merge=request.merge,
-        )
     others, before = _checkpoints_of(request), read_manifest(request.out)
     engine = engine_for(request.engine, request.device, request.model)
 
     def loader(own: Task) -> Callable[[], Task]:
-        return partial(load, Path(own.location))
+        return partial(load_model, Path(own.location), dtype=request.dtype, device=request.device)
 
     if request.withdraw is not None:
         manifest = withdraw_provider(

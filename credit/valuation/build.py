@@ -27,7 +27,7 @@ from credit.valuation.projection import PROJECTIONS
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
-from credit.valuation.unit_files import WORK_FOLDER, delete_work
+from credit.valuation.unit_files import TOKENS_FOLDER, WORK_FOLDER, delete_work
 from credit.valuation.writer import IndexWriter, RunOptions
 
 _SHOWN = 20
@@ -83,7 +83,7 @@ class Checkpoint:
 
 def build_index(
     model: Task,
-    records: Iterable[Tagged],
+    records: Iterable[Tagged] | TrainingData,
     out: Path,
     settings: IndexSettings,
     *,
@@ -105,7 +105,7 @@ def build_index(
 
     Args:
         model: the trained model; its weights stay as they are.
-        records: training data, tagged with groups.
+        records: training data, tagged with groups; or the same encoded by `encode_data`.
         out: folder of the index; created if absent.
         settings: everything else that decides the numbers.
         name: name of the model in logs.
@@ -129,7 +129,7 @@ def build_index(
     check_settings(settings)
     for checkpoint in checkpoints:
         _check_weight(checkpoint)
-    data = _encode(model, records, out, settings, unusable)
+    data = encode_data(model, records, out, settings, unusable)
     options = RunOptions(tokens_per_batch, exclude_non_finite, progress, announce, engine, load)
     result = _build_one(model, data, out, settings, name, options, merge=merge)
     manifest = result.manifest
@@ -146,7 +146,7 @@ def build_index(
 
 def build_slice(
     model: Task,
-    records: Iterable[Tagged],
+    records: Iterable[Tagged] | TrainingData,
     out: Path,
     settings: IndexSettings,
     *,
@@ -184,9 +184,9 @@ def build_slice(
         LockHeldError: another process is at work on this slice.
     """
     check_settings(settings)
-    data = _encode(model, records, out, settings, unusable)
+    data = encode_data(model, records, out, settings, unusable)
     empty = _empty_index(model, data, settings, name)
-    _prepare_folder(out)
+    prepare_folder(out)
     if (out / MANIFEST).is_file():
         _same_index(out, empty.inputs, exclude=exclude_non_finite)
         return 0
@@ -199,7 +199,7 @@ def build_slice(
 
 def plan_index(
     model: Task,
-    records: Iterable[Tagged],
+    records: Iterable[Tagged] | TrainingData,
     out: Path,
     settings: IndexSettings,
     *,
@@ -212,7 +212,7 @@ def plan_index(
         MismatchError, ValuationError: see `build_index`, as far as it is known before the work.
     """
     check_settings(settings)
-    data = _encode(model, records, out, settings, unusable)
+    data = encode_data(model, records, out, settings, unusable)
     empty = _empty_index(model, data, settings, "")
     _check_folder(out)
     writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
@@ -268,9 +268,16 @@ def add_checkpoint(
     return _add(folder, manifest, loaded, data, options)
 
 
-def _encode(
-    model: Task, records: Iterable[Tagged], out: Path, settings: IndexSettings, unusable: Unusable | None
+def encode_data(
+    model: Task,
+    records: Iterable[Tagged] | TrainingData,
+    out: Path,
+    settings: IndexSettings,
+    unusable: Unusable | None = None,
 ) -> TrainingData:
+    """Encode the training data of a build; see `examples.encode_training`."""
+    if isinstance(records, TrainingData):
+        return records
     encoder = model.encoder(settings.max_length or model.max_length, settings.template_date)
     return encode_training(records, encoder, settings.example_length, unusable, folder=nearest_folder(out))
 
@@ -326,7 +333,7 @@ def _build_one(
 ) -> BuildResult:
     """Build the index of one model."""
     empty = _empty_index(model, data, settings, name)
-    _prepare_folder(out)
+    prepare_folder(out)
     with _locked(out):
         if (out / MANIFEST).is_file():
             delete_work(out)  # left by a run that was killed right after its last rename
@@ -435,7 +442,7 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path) -> None:
     """Create the folder of an index.
 
     Raises:
@@ -459,5 +466,5 @@ def _check_folder(out: Path) -> None:
     if not out.is_dir():
         raise InputError(f"{out} is a file; --out must name a folder")
     content = {path.name for path in out.iterdir() if not is_left_over(path.name)}
-    if content - {LOCK_FILE} and not content & {MANIFEST, WORK_FOLDER}:
+    if content - {LOCK_FILE} and not content & {MANIFEST, WORK_FOLDER, TOKENS_FOLDER}:
         raise InputError(f"{out} is not empty and holds no index; choose another --out")

@@ -1,15 +1,18 @@
 """Examples by position: held in memory, or tokenised once into files that hold everything but a few numbers of each.
 
 A store of N short texts keeps about 80 bytes of each in memory, and no Python object. Ids and tokens lie in two files
-without names, which vanish with the process. A unit reads its own examples from them.
+without names, which vanish with the process. A unit reads its own examples from them. A store can be kept in a folder;
+what opens it there maps its files into memory, and reads of them what it needs.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,9 +20,17 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from credit.errors import ValuationError
-from credit.records import Share
-from credit.storage import why_disk_is_full
+from credit.errors import IntegrityError, ValuationError
+from credit.records import Group, Share
+from credit.storage import (
+    canonical_json,
+    create_file,
+    make_folder_beside,
+    parse_object,
+    rename_whole,
+    sha256_file,
+    why_disk_is_full,
+)
 from credit.valuation.batches import by_window
 from credit.valuation.rows import fold_key
 from credit.valuation.task import AnyExample
@@ -30,6 +41,23 @@ _IN_MEMORY = 32 * 2**20
 
 _DIGEST = 8
 """Bytes of a digest that an index lists."""
+
+_FACTS = "store.json"
+"""File of a kept store with everything that is no column, and the digests of the other files."""
+
+_COLUMNS = {
+    "first_token": "<i8",
+    "first_letter": "<i8",
+    "border": "<i4",
+    "first_example": "<i8",
+    "window": "<i4",
+    "start": "<i4",
+    "stop": "<i4",
+    "digests": "u1",
+    "kind": "<i4",
+    "keys": "<u8",
+}
+"""Columns of a kept store, each a file of numbers."""
 
 
 class Examples(Protocol):
@@ -48,6 +76,11 @@ class Examples(Protocol):
     @property
     def window_counts(self) -> NDArray[np.int64]:
         """Examples of each window: (W,)."""
+        ...
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of files with the examples."""
         ...
 
     def __len__(self) -> int: ...
@@ -71,6 +104,8 @@ class Examples(Protocol):
 
 class HeldExamples:
     """Examples in memory: those of a module's own tensors, or of a change that is small against its index."""
+
+    disk_bytes = 0
 
     def __init__(self, examples: Sequence[AnyExample]) -> None:
         self._examples = examples
@@ -118,6 +153,66 @@ class StoredExamples:
         self._keys = array("Q")
         self._length = 0
         self._last: Window | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[StoredExamples, dict[str, Any]]:
+        """Open a kept store; return it with the facts that were kept with it.
+
+        Raises:
+            IntegrityError: a file is missing or altered.
+        """
+        store = cls.__new__(cls)
+        try:
+            kept = parse_object((folder / _FACTS).read_bytes())
+            for name, digest in kept["files"].items():
+                if sha256_file(folder / name) != digest:
+                    raise IntegrityError(f"{folder / name} was altered; delete {folder}")
+            for name, dtype in _COLUMNS.items():
+                setattr(store, f"_{name}", np.memmap(folder / name, dtype=dtype, mode="r"))
+            store._tokens, store._ids = _Mapped(folder / "tokens"), _Mapped(folder / "ids")
+            shares = [tuple(Share(Group(*group), ppm) for *group, ppm in kind) for kind in kept["kinds"]]
+            store._kinds = {kind: number for number, kind in enumerate(shares)}
+            store._length = kept["length"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{folder} holds no whole tokens of training data; delete it ({error})") from error
+        store._last = None
+        return store, kept["facts"]
+
+    def keep(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Keep the store in a folder that is not there yet, whole or not at all, with some facts.
+
+        Raises:
+            ValuationError: the disk is full.
+        """
+        kinds = [[(share.group.provider, share.group.collection, share.ppm) for share in kind] for kind in self._kinds]
+        beside = make_folder_beside(folder)
+        try:
+            for name, spool in (("tokens", self._tokens), ("ids", self._ids)):
+                with create_file(beside / name) as file:
+                    spool.copy(file)
+                    _sync(file)
+            for name in _COLUMNS:
+                with create_file(beside / name) as file:
+                    file.write(getattr(self, f"_{name}"))
+                    _sync(file)
+            files = {path.name: sha256_file(path) for path in sorted(beside.iterdir())}
+            about = {"files": files, "kinds": kinds, "length": self._length, "facts": facts}
+            with create_file(beside / _FACTS) as file:
+                file.write(canonical_json(about).encode())
+                _sync(file)
+            rename_whole(beside, folder)
+        except OSError as error:
+            if reason := why_disk_is_full(error):
+                raise ValuationError(f"tokens of the data cannot be kept in {folder}: {reason}") from error
+            raise
+        finally:
+            if beside.is_dir():
+                shutil.rmtree(beside)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of ids and tokens."""
+        return 4 * int(self._first_token[-1]) + int(self._first_letter[-1])
 
     def add(self, example: Window | Segment, shares: tuple[Share, ...], digest: bytes) -> None:
         """Add an example with its shares and its digest. Those of one window follow each other."""
@@ -192,7 +287,7 @@ class StoredExamples:
 
     def digest_of(self, position: int) -> str:
         """Return the start of an example's digest, as an index lists it."""
-        return self._digests[_DIGEST * position : _DIGEST * (position + 1)].hex()
+        return bytes(self._digests[_DIGEST * position : _DIGEST * (position + 1)]).hex()
 
     def id_of(self, position: int) -> str:
         """Return the id of an example."""
@@ -266,11 +361,33 @@ class _Spool:
         self._size += len(content)
         return self._size
 
+    def copy(self, to: IO[bytes]) -> None:
+        """Copy everything to a file."""
+        self._at_end = False
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, to)
+
     def read(self, at: int, size: int) -> bytes:
         """Return `size` bytes from a place on."""
         self._at_end = False
         self._file.seek(at)
         return self._file.read(size)
+
+
+class _Mapped(_Spool):
+    """Whole file, mapped into memory. Nothing can be appended."""
+
+    def __init__(self, path: Path) -> None:
+        self._map = np.memmap(path, dtype="u1", mode="r")
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return `size` bytes from a place on."""
+        return self._map[at : at + size].tobytes()
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _close(file: IO[bytes]) -> None:

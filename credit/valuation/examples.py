@@ -66,6 +66,25 @@ class TrainingData:
     members: Sequence[Member]
     sha256: str
 
+    def keep(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Keep tokenised texts in a folder, with some facts, for `open`; other data are not kept.
+
+        Raises:
+            ValuationError: the disk is full.
+        """
+        if isinstance(self.members, StoredMembers):
+            self.members.store.keep(folder, {"sha256": self.sha256, "told": facts})
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[TrainingData, dict[str, Any]]:
+        """Open kept data; return them with the facts.
+
+        Raises:
+            IntegrityError: a file is missing or altered.
+        """
+        store, kept = StoredExamples.open(folder)
+        return cls(StoredMembers(store), kept["sha256"]), kept["told"]
+
 
 @dataclass(frozen=True, slots=True)
 class IndexedExample:

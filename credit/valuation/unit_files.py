@@ -29,6 +29,9 @@ from credit.valuation.shards import StoredTensors, save_tensors
 WORK_FOLDER = "build"
 """Folder inside an index with the finished units of an unfinished build, in a folder for its inputs."""
 
+TOKENS_FOLDER = "tokens"
+"""Folder inside an index with the tokens of its data, until it is finished."""
+
 WAITING_BYTES = 256 * 2**20
 """Partial sums that wait on disk until they are merged: to write a merged one for each unit would take longer."""
 
@@ -234,6 +237,7 @@ def work_folder(index: Path, identity: str) -> Path:
 
 
 def delete_work(index: Path) -> None:
-    """Delete the units of a build: it is finished, or given up."""
-    if (folder := index / WORK_FOLDER).is_dir():
-        shutil.rmtree(folder)
+    """Delete the units of a build, and the tokens of its data: it is finished, or given up."""
+    for name in (WORK_FOLDER, TOKENS_FOLDER):
+        if (folder := index / name).is_dir():
+            shutil.rmtree(folder)

@@ -153,6 +153,7 @@ class IndexWriter:
         """Disk and memory for the change beyond the model, from shapes alone."""
         members, rows = len(self.change.members), len(self.plan.layout.counts)
         needs = build_needs(members, rows, self._layers.shapes, self.settings, shards.SHARD_BYTES, len(self.plan.units))
+        needs = replace(needs, disk_bytes=needs.disk_bytes + self._examples.disk_bytes)
         return needs if self.change.is_build else replace(needs, fitting_bytes=0)
 
     def probed_needs(self) -> Needs:
