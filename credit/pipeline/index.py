@@ -24,7 +24,7 @@ from credit.ledger.database import Ledger
 from credit.ledger.indexes import RegisteredIndex, register_index
 from credit.ledger.providers import providers
 from credit.pipeline.engine import engine_for
-from credit.pipeline.tokenised import Reading, Tokenised, kept_or_tokenised, tokenise
+from credit.pipeline.tokenised import Tokenised, TrainingInput, kept_or_tokenised, tokenise
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined, TrainingRecord
 from credit.valuation import (
@@ -315,7 +315,7 @@ def check_providers(conn: Connection, index: AttributionIndex) -> None:
 
 def _reading(
     workspace: Workspace, request: IndexRequest, *, quarantines: bool = True
-) -> tuple[Reading, QuarantineSummary, QuarantineFile]:
+) -> tuple[TrainingInput, QuarantineSummary, QuarantineFile]:
     """Return the way to read the training data, with the summary and the file that collect bad records."""
     problems = QuarantineSummary()
     paths = hashlib.sha256("\n".join(str(path) for path in request.data).encode()).hexdigest()
@@ -329,12 +329,12 @@ def _reading(
         problems.add(item)
 
     known = known_providers(workspace) if request.register else None
-    reading = Reading(request.data, request.source, known, refuse)
+    reading = TrainingInput(request.data, request.source, known, refuse)
     reading.reader()  # refuses unusable files
     return reading, problems, quarantine
 
 
-def _tokenised(request: IndexRequest, reading: Reading, model: LanguageModel) -> Tokenised:
+def _tokenised(request: IndexRequest, reading: TrainingInput, model: LanguageModel) -> Tokenised:
     """Return the training data of a build, kept in a folder of their own, or in the index's until it is finished."""
     prepare_folder(request.out)
     place = request.tokens or request.out / TOKENS_FOLDER

@@ -47,7 +47,7 @@ class Tokenised:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TrainingInput:
     """Way to read the training data of a build.
 
     Attributes:
@@ -106,13 +106,13 @@ class Reading:
                 yield from ((str(Path(folder) / name), Path(folder) / name) for name in sorted(files))
 
 
-def tokenise(reading: Reading, model: LanguageModel, out: Path, settings: IndexSettings) -> Tokenised:
+def tokenise(reading: TrainingInput, model: LanguageModel, out: Path, settings: IndexSettings) -> Tokenised:
     """Read and tokenise the training data of a build, and keep nothing; see `kept_or_tokenised`."""
     return _tokenised(reading.reader(), model, out, settings)
 
 
 def kept_or_tokenised(
-    reading: Reading, model: LanguageModel, out: Path, settings: IndexSettings, place: Path
+    reading: TrainingInput, model: LanguageModel, out: Path, settings: IndexSettings, place: Path
 ) -> Tokenised:
     """Return the training data of a build as an earlier run has kept them, or tokenise and keep them.
 
@@ -156,7 +156,7 @@ def _tokenised(reader: TrainingReader, model: LanguageModel, out: Path, settings
     return Tokenised(data, reader.counts, reader.notices)
 
 
-def _kept(folder: Path, reading: Reading) -> Tokenised | None:
+def _kept(folder: Path, reading: TrainingInput) -> Tokenised | None:
     """Open kept data, and refuse their quarantined records again; None if there are none, or damaged ones."""
     if not folder.is_dir():
         return None

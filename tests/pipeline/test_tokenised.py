@@ -20,7 +20,7 @@ from credit.errors import EXIT_PARTIAL, EXIT_USAGE, IntegrityError
 from credit.ingest.training_source import TrainingSource
 from credit.pipeline import tokenised
 from credit.pipeline.index import IndexRequest, index_training_data
-from credit.pipeline.tokenised import Reading, kept_or_tokenised, tokenise
+from credit.pipeline.tokenised import TrainingInput, kept_or_tokenised, tokenise
 from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined
 from credit.valuation import IndexSettings, LanguageModel, load_model
@@ -47,8 +47,8 @@ def data(inputs: Path, tmp_path: Path) -> Path:
     return path
 
 
-def _reading(data: Path, refuse: Callable[[Quarantined], None], **source: Any) -> Reading:
-    return Reading([data], TrainingSource(**source), {"ann", "ben", "us"}, refuse)
+def _reading(data: Path, refuse: Callable[[Quarantined], None], **source: Any) -> TrainingInput:
+    return TrainingInput([data], TrainingSource(**source), {"ann", "ben", "us"}, refuse)
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_what_is_kept_is_what_was_read(data, model, tmp_path):
 
 
 def test_everything_that_decides_the_tokens_is_in_the_name(data, model, inputs, tmp_path, monkeypatch):
-    def name(reading: Reading, settings: IndexSettings = SETTINGS) -> str | None:
+    def name(reading: TrainingInput, settings: IndexSettings = SETTINGS) -> str | None:
         return reading.name(model, settings)
 
     ignore: Callable[[Quarantined], None] = list[Quarantined]().append
@@ -95,9 +95,9 @@ def test_everything_that_decides_the_tokens_is_in_the_name(data, model, inputs, 
         name(_reading(data, ignore)),
         name(_reading(data, ignore, preference="both")),
         name(_reading(data, ignore, fields={"text": "body"})),
-        name(Reading([data], TrainingSource(), {"ann", "ben"}, ignore)),
-        name(Reading([data], TrainingSource(), None, ignore)),
-        name(Reading([data, inputs / "train.jsonl"], TrainingSource(), {"ann", "ben", "us"}, ignore)),
+        name(TrainingInput([data], TrainingSource(), {"ann", "ben"}, ignore)),
+        name(TrainingInput([data], TrainingSource(), None, ignore)),
+        name(TrainingInput([data, inputs / "train.jsonl"], TrainingSource(), {"ann", "ben", "us"}, ignore)),
         name(_reading(data, ignore), IndexSettings(max_length=17)),
         name(_reading(data, ignore), IndexSettings(example_length=17)),
         name(_reading(data, ignore), IndexSettings(template_date="2025-01-01")),
