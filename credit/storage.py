@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -165,6 +165,17 @@ def only_one(lock: Path, held: str) -> Iterator[None]:
         yield
     finally:
         mine.release()
+
+
+def nobody_has(locks: Iterable[Path], held: str) -> None:
+    """Refuse to go on if another process holds one of some locks.
+
+    Raises:
+        LockHeldError: with the message `held`.
+    """
+    for lock in locks:
+        with only_one(lock, held):
+            pass
 
 
 def nearest_folder(folder: Path) -> Path:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from credit.errors import InvalidRequestError
 
+SLICE_LOCKS = ".slice-*-of-*.lock"
+"""Pattern of the locks of slices at work in a folder."""
+
 _TEXT = re.compile(r"(\d+)/(\d+)")
 
 
@@ -34,6 +37,11 @@ class Slice:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+    @property
+    def lock(self) -> str:
+        """Name of the file that a process locks while it is at work on this slice."""
+        return f".slice-{self.number}-of-{self.count}.lock"
 
     def __contains__(self, task: object) -> bool:
         """Return True for the number of a task, counted from 0, in this slice. Neighbours lie in different ones."""

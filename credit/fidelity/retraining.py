@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from credit.engines import Engine, InProcess, Slice
+from credit.engines.slices import SLICE_LOCKS
 from credit.errors import InvalidRequestError, MismatchError, ValuationError
 from credit.fidelity.recipes import Trainer
 from credit.records import PPM, LoggedOutput, TrainingRecord
-from credit.storage import canonical_json, make_folder, only_one, parse_object, write_whole
+from credit.storage import canonical_json, make_folder, nobody_has, only_one, parse_object, write_whole
 from credit.valuation.batches import make_batch, plan_batches
 from credit.valuation.language_model import LanguageModel, load_model
 
@@ -30,7 +31,6 @@ Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""
 
 _MEASURE_TOKENS = 4096
-_SLICE_LOCK = ".slice-{}-of-{}.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,7 @@ class Laboratory:
             EngineError: workers died, or cannot be reached.
         """
         with only_one(self.folder / ".lock", self._at_work):
-            for lock in self.folder.glob(_SLICE_LOCK.format("*", "*")):
-                with only_one(lock, self._at_work):
-                    pass
+            nobody_has(self.folder.glob(SLICE_LOCKS), self._at_work)
             # A half can be the complement of another one: the same retraining may be asked for twice.
             self._make(list({self._path(run): run for run in runs}.values()), engine, progress)
             return {run: self.outcome(run) for run in runs}
@@ -195,7 +193,7 @@ class Laboratory:
             LockHeldError: another process is at work on this slice.
             EngineError: workers died, or cannot be reached.
         """
-        with only_one(self.folder / _SLICE_LOCK.format(part.number, part.count), self._at_work):
+        with only_one(self.folder / part.lock, self._at_work):
             distinct = {self._path(run): run for run in runs}.values()
             own = [run for number, run in enumerate(distinct) if number in part]
             self._make(own, engine, progress)

@@ -229,6 +229,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
     reading, problems, _ = _reading(workspace, request, quarantines=False)
     model = load_model(request.model, dtype=request.dtype, device=request.device)
     _check_checkpoints(request, model)
+    engine = engine_for(request.engine, request.device, request.model)
     with _with_reasons(problems):
         if request.changes:
             reader = reading.reader()
@@ -240,6 +241,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
                 withdraw=request.withdraw,
                 checkpoints=others,
                 unusable=reader.leave_out,
+                engine=engine,
             )
             counts, notices = reader.counts, reader.notices
         else:
@@ -248,7 +250,7 @@ def plan_training_data(workspace: Workspace, request: IndexRequest) -> IndexPlan
             else:
                 tokenised = kept_or_tokenised(reading, model, request.out, request.settings, request.tokens)
             counts, notices = tokenised.counts, tokenised.notices
-            plan = plan_index(model, tokenised.data, request.out, request.settings)
+            plan = plan_index(model, tokenised.data, request.out, request.settings, engine=engine)
             models = 1 + len(request.checkpoints)
             seconds, disk = models * (plan.needs.seconds or 0.0), models * plan.needs.disk_bytes
             plan = replace(plan, needs=replace(plan.needs, seconds=seconds, disk_bytes=disk))

@@ -23,9 +23,9 @@ Reading order:
 3. `layers`, `experts`, `hooks`, `batches`, `moments`: which layers are watched, and the passes that take their
    gradients.
 4. `examples`, `example_store`, `rows`, `shards`, `manifest`: the data, in files, and an index on disk.
-5. `build`, `change`, `writer`: one writer builds and changes an index. `units`, `unit_files`: its work, cut into pure
-   functions, and their results on disk. `completion`: the last files. `requirements`, `probe`: its time, memory and
-   disk, before it starts. `revise`: updates and withdrawals.
+5. `build`, `change`, `writer`, `passes`: one writer builds and changes an index, in passes over the data. `units`,
+   `unit_files`: their work, cut into pure functions, and the results on disk. `completion`: the last files.
+   `requirements`, `probe`: time, memory and disk, before it starts. `revise`: updates and withdrawals.
 6. `index`, `valuing_cost`, `explain`: an index is opened to value outputs, at a known cost, and to name the examples
    behind one.
 7. `trainer_callback`: an index at the end of a `transformers` training.

@@ -23,12 +23,13 @@ from credit.valuation.manifest import (
     MemberIndex,
     read_manifest,
 )
+from credit.valuation.passes import RunOptions
 from credit.valuation.projection import PROJECTIONS
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.shards import ROW_DTYPES
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.unit_files import TOKENS_FOLDER, WORK_FOLDER, delete_work
-from credit.valuation.writer import IndexWriter, RunOptions
+from credit.valuation.writer import IndexWriter
 
 _SHOWN = 20
 """Units named in an error, at most."""
@@ -205,6 +206,7 @@ def plan_index(
     *,
     tokens_per_batch: int | None = None,
     unusable: Unusable | None = None,
+    engine: Engine | None = None,
 ) -> BuildPlan:
     """Return the requirements of `build_index`, by a short probe of the model, and write nothing.
 
@@ -215,7 +217,7 @@ def plan_index(
     data = encode_data(model, records, out, settings, unusable)
     empty = _empty_index(model, data, settings, "")
     _check_folder(out)
-    writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True))
+    writer = IndexWriter(model, out, empty, _build_of(data), RunOptions(tokens_per_batch, exclude=True, engine=engine))
     existed = (out / MANIFEST).is_file()
     if existed:
         _same_index(out, empty.inputs, exclude=True)

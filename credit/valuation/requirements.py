@@ -71,6 +71,7 @@ class Needs:
         curvature_bytes: memory for the curvature's sums and, later, its factors.
         batch_bytes: memory that a batch keeps for the backward pass; 0 until a probe.
         seconds: time of all passes on this machine; None until a probe.
+        workers: workers of this machine, each with such memory. They share the time.
     """
 
     gradient: int
@@ -80,17 +81,28 @@ class Needs:
     curvature_bytes: int = 0
     batch_bytes: int = 0
     seconds: float | None = None
+    workers: int = 1
 
     @property
     def memory_bytes(self) -> int:
-        """Peak memory: while projections are fitted, or after that."""
+        """Peak memory of a worker: while projections are fitted, or after that."""
         return self.batch_bytes + max(self.fitting_bytes, self.filling_bytes + self.curvature_bytes)
 
     def __str__(self) -> str:
         time = "" if self.seconds is None else f"{duration_in_words(self.seconds)} on this machine, "
         return (
-            f"{time}{size_in_words(self.memory_bytes)} of memory beside the model, {size_in_words(self.disk_bytes)} of "
+            f"{time}{self.memory_in_words} of memory beside the model, {size_in_words(self.disk_bytes)} of "
             f"disk ({self.gradient:,} numbers per gradient)"
+        )
+
+    @property
+    def memory_in_words(self) -> str:
+        """Memory in all, and of each worker."""
+        each = size_in_words(self.memory_bytes)
+        return (
+            each
+            if self.workers == 1
+            else f"{size_in_words(self.workers * self.memory_bytes)} ({self.workers} x {each})"
         )
 
 
@@ -153,17 +165,24 @@ def check_needs(needs: Needs, folder: Path, device: torch.device) -> None:
             f"the index needs {size_in_words(needs.disk_bytes)} of disk, but {folder} has {size_in_words(free)} free; "
             "lower --rank or --rows-per-group, store rows in --rows-dtype int8, or choose another --out"
         )
-    available = available_memory(device)
+    available = _available_for_each(needs, device)
     if available is not None and needs.memory_bytes > available:
         phases = {"filling": needs.filling_bytes, "curvature": needs.curvature_bytes}
         if needs.fitting_bytes > sum(phases.values()):
             phases = {"fitting": needs.fitting_bytes}
         phases["batch"] = needs.batch_bytes
         largest = max(phases, key=lambda name: phases[name])
+        fewer = f"take fewer than {needs.workers} --workers, or " if needs.workers > 1 else ""
         raise ValuationError(
-            f"the build needs {size_in_words(needs.memory_bytes)} of memory on {device} beside the model, but "
-            f"{size_in_words(available)} are available; {_REMEDIES[largest]}"
+            f"the build needs {needs.memory_in_words} of memory on {device} beside the model, but "
+            f"{size_in_words(available * needs.workers)} are available; {fewer}{_REMEDIES[largest]}"
         )
+
+
+def _available_for_each(needs: Needs, device: torch.device) -> int | None:
+    """Return the free memory for each worker; on GPUs, each has one of its own."""
+    available = available_memory(device)
+    return available if available is None or device.type != "cpu" else available // needs.workers
 
 
 def fit_batches(
@@ -180,7 +199,7 @@ def fit_batches(
     Returns:
         Padded tokens in a batch, at most, and the requirements with such batches.
     """
-    available = available_memory(device)
+    available = _available_for_each(needs, device)
     if available is None or needs.memory_bytes <= available or not needs.batch_bytes:
         return tokens_per_batch, needs
     longest = int(sizes.max())

@@ -43,11 +43,12 @@ from credit.valuation.manifest import (
     verify_files,
     versioned,
 )
+from credit.valuation.passes import RunOptions
 from credit.valuation.projection import gradient_widths
 from credit.valuation.requirements import Needs, check_needs, room_on_disk
 from credit.valuation.task import Tagged, Task, device_of
 from credit.valuation.unit_files import delete_work
-from credit.valuation.writer import IndexWriter, RunOptions
+from credit.valuation.writer import IndexWriter
 
 Loader = Callable[[Task], Callable[[], Task]]
 """Makes, of a model, what loads the same model in another process."""
@@ -151,6 +152,7 @@ def plan_revision(
     checkpoints: Sequence[Task] = (),
     tokens_per_batch: int | None = None,
     unusable: Unusable | None = None,
+    engine: Engine | None = None,
 ) -> BuildPlan:
     """Return the requirements of `update_index`, or of `withdraw_provider` if `withdraw` is given; write nothing.
 
@@ -170,7 +172,7 @@ def plan_revision(
         needs = Needs(width, _bytes_of(folder, manifest), seconds=0.0)
         groups = manifest.groups
         return BuildPlan(manifest.examples, manifest.tokens, len(groups), groups[-1].stop, needs, True, 0)
-    writer = IndexWriter(model, folder, index.manifest, change, RunOptions(tokens_per_batch))
+    writer = IndexWriter(model, folder, index.manifest, change, RunOptions(tokens_per_batch, engine=engine))
     needs = _probed_needs(index, writer)
     check_needs(needs, folder, device_of(model))
     layout = writer.plan.layout

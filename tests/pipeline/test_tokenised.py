@@ -175,6 +175,9 @@ def test_slices_and_their_merge_tokenise_once(site, inputs, tmp_path, monkeypatc
             code=EXIT_PARTIAL,
         ).stdout
     )
+    dry = ("--out", tmp_path / "c", *kept, "--dry-run", "--workers", "2", "--rows-per-group", "all", "--json")
+    plan = json.loads(site.run("index", inputs / MODEL, tmp_path / "train.jsonl", *dry, code=EXIT_PARTIAL).stdout)
+    assert plan["needs"]["workers"] == 1, "it is one unit"
     build("a", *kept)
     build("b", *kept, "--curvature", "none")
     assert len(read) == 3

@@ -138,6 +138,13 @@ def test_what_cannot_fit_is_refused_with_the_option_that_would_make_it_fit(tmp_p
         with pytest.raises(ValuationError, match=remedy):
             check_needs(needs, tmp_path, CPU)
     check_needs(Needs(1, 0, 10**8, 10**8, 10**8, 10**8), tmp_path, CPU)
+    four = Needs(1, 0, filling_bytes=3 * 10**8, workers=4)
+    assert "1.2 GB (4 x 300.0 MB) of memory" in str(four)
+    with pytest.raises(
+        ValuationError, match=r"1\.2 GB \(4 x 300\.0 MB\).*1000\.0 MB are av.*fewer than 4 --workers, or"
+    ):
+        check_needs(four, tmp_path, CPU)
+    check_needs(replace(four, workers=3), tmp_path, CPU)
 
 
 def test_where_memory_is_short_batches_are_smaller(model, data, out, machine_with):

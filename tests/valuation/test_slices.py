@@ -21,7 +21,7 @@ from credit.engines.local import LocalEngine
 from credit.errors import IncompleteError, InvalidRequestError, LockHeldError, MismatchError, ValuationError
 from credit.records import TrainingRecord
 from credit.storage import only_one
-from credit.valuation import build_index, change, load_model, writer
+from credit.valuation import build_index, change, load_model, passes
 from credit.valuation.build import build_slice
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
@@ -38,7 +38,7 @@ Content = dict[str, bytes]
 @pytest.fixture(autouse=True)
 def _many_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change, "UNIT_EXAMPLES", 4)
-    monkeypatch.setattr(writer, "FITTING_EXAMPLES", 6)
+    monkeypatch.setattr(passes, "FITTING_EXAMPLES", 6)
     monkeypatch.setattr(change, "SUM_BYTES", 2**40)  # every unit of these few examples pays for its sums
     monkeypatch.setattr(local, "PROCESSES", _FORKS)
 
@@ -238,7 +238,7 @@ def test_a_slice_at_work_keeps_out_itself_and_the_merge(small, data, tmp_path):
     for number in (1, 2, 3):
         _slice(small, data, out, number)
     (work,) = (out / WORK_FOLDER).iterdir()
-    with only_one(work / "slice-2-of-3.lock", ""):
+    with only_one(work / Slice(2, 3).lock, ""):
         with pytest.raises(LockHeldError, match="slice 2/3 is at work"):
             _slice(small, data, out, 2)
         with pytest.raises(LockHeldError, match="a slice is at work"):

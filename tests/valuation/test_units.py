@@ -18,7 +18,7 @@ from torch import Tensor
 
 from credit.engines import Engine
 from credit.records import PPM, Share, TrainingRecord
-from credit.valuation import AttributionIndex, build_index, change, read_manifest, units, writer
+from credit.valuation import AttributionIndex, build_index, change, passes, read_manifest, units
 from credit.valuation.batches import gradient_batches
 from credit.valuation.example_store import HeldExamples
 from credit.valuation.hooks import GradientTap
@@ -45,7 +45,7 @@ Job = MomentJob | GradientJob
 @pytest.fixture(autouse=True)
 def _many_units(write_limits: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     write_limits(shard_bytes=1)
-    monkeypatch.setattr(writer, "FITTING_EXAMPLES", 2)
+    monkeypatch.setattr(passes, "FITTING_EXAMPLES", 2)
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def test_order_repetition_and_merges_of_units_change_no_byte(model, data, tmp_pa
             yield position, work(tasks[position])
         seen.append(len(tasks))
 
-    monkeypatch.setattr(writer, "run_units", shuffled)
+    monkeypatch.setattr(passes, "run_units", shuffled)
     for number, waiting in enumerate([0, 3000, 10**9]):
         write_limits(waiting_bytes=waiting)
         assert _built(model, data, tmp_path / str(number), kind) == whole, f"merged at {waiting} bytes"
@@ -126,7 +126,7 @@ def test_large_groups_are_cut_between_rows_and_shards_are_joined(model, data, tm
     assert cut.groups == alone.groups
     phases: list[int] = []
     monkeypatch.setattr(change, "SUM_BYTES", 1)  # now a unit must have as many examples as there are bytes of sums
-    monkeypatch.setattr(writer, "run_units", lambda *given: phases.append(len(given[1])) or run_units(*given))
+    monkeypatch.setattr(passes, "run_units", lambda *given: phases.append(len(given[1])) or run_units(*given))
     joined = build_index(model, data, tmp_path / "joined", SETTINGS["fisher"], name="tiny").manifest
     assert phases == [1]
     assert {name: cut.files[name] for name in cut.shards} == {name: joined.files[name] for name in joined.shards}
