@@ -34,6 +34,9 @@ CREDIT = "CREDIT"
 PaymentFormat = Literal["csv", "pain001", "paypal", "wise"]
 """Names of the payment channels; `credit.payments.channels` describes each."""
 
+VoidTo = Literal["provider", "house", "escrow"]
+"""Where the money of a voided payout goes."""
+
 MIN_FIDELITY = 0.5
 """Least fidelity that a close demands of a certificate, as a fraction of the noise ceiling, unless told otherwise."""
 

@@ -24,18 +24,19 @@ from credit.ledger.corrections import adjust, pay_advance, transaction_in_words,
 from credit.ledger.fx import RecordedRate, give_rate
 from credit.ledger.guards import FX_RATE, SWITCH_OFF
 from credit.ledger.holds import HoldEvent, release_hold
-from credit.ledger.journal import Posted, chain_head
+from credit.ledger.journal import Posted, chain_head, entries_of
 from credit.ledger.payouts import batch_items
 from credit.ledger.personal_data import Details
 from credit.ledger.pools import Pool, add_pool
 from credit.ledger.remittances import Remitted, remit
 from credit.ledger.schema import ledger_txn
 from credit.ledger.terms import Agreement, amend
+from credit.ledger.voids import void_payout
 from credit.payments.channels.channel import Payer
 from credit.payments.details import change_details
 from credit.payments.export import ExportReport, ExportRequest, export_in
 from credit.pipeline.close import ClosePolicy, CloseReport, close_in
-from credit.records import GivenRate
+from credit.records import GivenRate, VoidTo
 from credit.text import counted
 
 R = TypeVar("R")
@@ -359,6 +360,34 @@ class ExportPayments(Action[ExportReport]):
 
 
 @dataclass(frozen=True, slots=True)
+class VoidPayout(Action[Posted]):
+    """A payout that must never be paid, and where its money goes."""
+
+    name: ClassVar[str] = "void"
+    period: str
+    provider: str
+    currency: str
+    reason: str
+    goes_to: VoidTo = "provider"
+
+    def do(self, session: Session) -> Effect[Posted]:
+        """Void the payout."""
+        done = void_payout(
+            session.conn,
+            self.period,
+            self.provider,
+            self.currency,
+            reason=self.reason,
+            goes_to=self.goes_to,
+            now=session.now,
+        )
+        # Not the day of the void, which follows from the moment: an approval can be given on another day.
+        line = f"void of the payout of {self.provider} for {self.period} in {self.currency}, to the {self.goes_to}"
+        facts = [asdict(self), [asdict(entry) for entry in entries_of(session.conn, done.txn_id)]]
+        return Effect(done, facts, (f"{line}: {self.reason}",))
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseHold(Action[HoldEvent]):
     """The release of a hold on a provider, in a currency or all, or on a collection."""
 
@@ -421,6 +450,7 @@ ACTIONS: Mapping[str, type[Action[Any]]] = {
         Reverse,
         Close,
         ExportPayments,
+        VoidPayout,
         ReleaseHold,
         GiveRate,
         SwitchOff,

@@ -44,8 +44,8 @@ def approve() -> None:
     """Two pairs of eyes: one person proposes what moves money, another approves it.
 
     Off by default. `credit approve require` switches it on, for everything or for some actions: pool, terms, details,
-    adjustment, advance, remittance, reversal, close, payment-export, hold-release, fx-rate. From then on, the command
-    of such an action does nothing. It records a proposal and exits with 5. Nobody switches it off alone.
+    adjustment, advance, remittance, reversal, close, payment-export, void, hold-release, fx-rate. From then on, the
+    command of such an action does nothing. It records a proposal and exits with 5. Nobody switches it off alone.
 
     \b
     Example: credit approve require

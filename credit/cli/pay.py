@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from credit.cli.approve import act
-from credit.cli.options import CURRENCY, FILE, NUMBER, PERIOD, CommandGroup, ledger_options, waiting_option
-from credit.cli.printing import say, warn
+from credit.cli.options import (
+    CURRENCY,
+    FILE,
+    NUMBER,
+    PERIOD,
+    CommandGroup,
+    ledger_options,
+    reason_option,
+    waiting_option,
+)
+from credit.cli.printing import say, say_posted, warn
 from credit.errors import EXIT_PARTIAL
 from credit.payments.channels import CHANNELS
 from credit.text import counted
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from credit.payments.channels.channel import Payer
     from credit.payments.export import ExportReport, ExportRequest
     from credit.pipeline.workspace import Workspace
-    from credit.records import PaymentFormat
+    from credit.records import PaymentFormat, VoidTo
 
 _SHOWN = 10
 """Red flags that a person reads."""
@@ -197,6 +206,35 @@ def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
     if report.failed or report.returned:
         text += "\nnext: correct the details, then credit pay export PERIOD --retry --out FILE"
     say(report, text)
+
+
+@pay.command()
+@click.argument("period", type=PERIOD)
+@click.argument("provider")
+@click.argument("currency", type=CURRENCY)
+@reason_option
+@click.option(
+    "--to",
+    "goes_to",
+    type=click.Choice(["provider", "house", "escrow"]),
+    default="provider",
+    show_default=True,
+    help="Where the money goes: to the provider's balance, which a later close pays; to the house; or into escrow.",
+)
+@ledger_options
+def void(workspace: Workspace, period: str, provider: str, currency: str, reason: str, goes_to: VoidTo) -> None:
+    """Void the payout of PROVIDER for PERIOD (YYYY-MM) in CURRENCY: it must never be paid.
+
+    Possible while no bank was told to pay it, or after the bank refused or returned it. Tax and fee that the close
+    took from it go the same way. Repeating the command changes nothing.
+
+    \b
+    Example: credit pay void 2026-10 anna-books EUR --reason "paid by cheque on 2026-11-03" --to house
+    """
+    from credit.approval.actions import VoidPayout
+
+    done = act(workspace, VoidPayout(period, provider, currency, reason, goes_to))
+    say_posted(done, f"the void of the payout of {provider} for {period} in {currency}")
 
 
 @pay.command(name="list")

@@ -11,7 +11,7 @@ Read in this order:
 4. Outputs: `outputs`, `aliases` (names of models in logs), `admission` with `identities` and `lookalikes` (one call is
    one output), `file_readings`, `score_books`, `unvalued`, `purges`.
 5. A month: `periods`, `limits` (on users), `pools` (with allocations and reserves), `credits`, `statements`, `payouts`,
-   `payee_accounts` (red flags), `corrections`, `remittances`.
+   `voids`, `payee_accounts` (red flags), `corrections`, `remittances`.
 6. Who may do what: `guards` and `approvals` (two pairs of eyes), `roles` (of a PostgreSQL database).
 7. Heads: `signing_keys`, `merkle`, `heads` (with `credit.proofs`, which others check them by).
 8. Reading: `balances`, `transactions`.

@@ -189,6 +189,8 @@ def undo(conn: Connection, txn_id: int, *, reason: str, now: datetime) -> Posted
     is_open = closed is None or header.period_id > closed
     if header.kind == TransactionKind.UNVALUED:
         raise LedgerError(f"transaction {txn_id} made an output unvalued; restore it: credit outputs restore --help")
+    if header.kind == TransactionKind.PAYOUT:
+        raise LedgerError(f"transaction {txn_id} is a payout and cannot be reversed; void it: credit pay void --help")
     if header.kind in _OF_PAYMENTS:
         raise LedgerError(
             f"transaction {txn_id} ({header.kind}) cannot be reversed; record the bank's result instead, also a payment"

@@ -48,6 +48,7 @@ GUARDS = (
     _posts("reversal", TransactionKind.REVERSAL),
     Guard("close", "period", _MONTH, "NEW.status = 'closed'", "UPDATE"),
     Guard("payment-export", "payout_batch"),
+    Guard("void", "payout_void"),
     # A release lets money out. Holding it back must not wait for anybody.
     Guard("hold-release", "hold", when="NEW.action = 'release'"),
     Guard(FX_RATE, "fx_rate"),
@@ -74,6 +75,7 @@ def refusals() -> Iterator[tuple[str, Literal["INSERT", "UPDATE"], str, str]]:
         ("pool", ("pool",), "a.last_row > (SELECT coalesce(max(id), 0) FROM pool)"),
         ("close", sorted(CLOSE_KINDS), "a.first_row = CAST(replace(NEW.period_id, '-', '') AS BIGINT)"),
         ("payment-export", ("payment-export",), "a.last_row > (SELECT coalesce(max(id), 0) FROM payout_batch)"),
+        ("void", ("payout-void",), "a.last_row > (SELECT coalesce(max(id), 0) FROM payout_void)"),
     ):
         names = ", ".join(f"'{kind}'" for kind in kinds)
         yield "ledger_txn", "INSERT", _message(action), _uncovered(action, f"NEW.kind IN ({names})", covered)

@@ -6,10 +6,12 @@
 | the bank has paid | `money:payout:<provider>/exported` | `money:external` | paid |
 | the bank has refused | `money:payout:<provider>/exported` | `money:payout:<provider>` | failed |
 | the money came back | `money:external` | `money:payout:<provider>` | failed |
+| a person voids it | `money:payout:<provider>` | `money:payable:<provider>`, the house's, or escrow | void |
 
 Each step is a transaction of the ledger and an event of the payout. The database refuses an event out of its turn, and
 a status that differs from the last event's. A failed payout may leave again, in a new batch. Nothing leaves twice: only
-pending and failed payouts can be exported, and one writer at a time decides.
+pending and failed payouts can be exported, and one writer at a time decides. A void (`credit.ledger.voids`) has a row
+of its own and no event: it is of no batch.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, exists, func, select, update
 
 from credit.errors import LedgerError
 from credit.ledger.accounts import AccountKind, exported_account
@@ -28,13 +30,13 @@ from credit.ledger.database import serialise_writers
 from credit.ledger.journal import Entry, Posting, chain_head, post_all
 from credit.ledger.periods import open_period_for
 from credit.ledger.rows import PROVIDER, add_records, read_row
-from credit.ledger.schema import payout, payout_batch, payout_event, provider
+from credit.ledger.schema import payout, payout_batch, payout_event, payout_void, provider
 from credit.ledger.sql import next_id
 from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionDetails, TransactionKind
 from credit.ledger.values import utc_text
 from credit.records import PaymentFormat
 
-PayoutStatus = Literal["pending", "exported", "paid", "failed"]
+PayoutStatus = Literal["pending", "exported", "paid", "failed", "void"]
 Outcome = Literal["paid", "failed", "returned"]
 
 OUTCOME_KINDS: Mapping[Outcome, TransactionKind] = {
@@ -43,6 +45,11 @@ OUTCOME_KINDS: Mapping[Outcome, TransactionKind] = {
     "returned": TransactionKind.PAYMENT_RETURNED,
 }
 """Kinds of the transactions of a bank's results."""
+
+
+_VOID = exists().where(payout_void.c.payout_id == payout.c.id)
+_STATUS = case((_VOID, "void"), else_=payout.c.status).label("status")
+_COLUMNS = (*(column for column in payout.columns if column.name != "status"), _STATUS, PROVIDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,8 @@ def add_payouts(conn: Connection, name: str, items: Sequence[NewPayout]) -> None
 def payout_counts(conn: Connection) -> dict[str, dict[PayoutStatus, int]]:
     """Return the number of payouts of each period by status."""
     found: dict[str, dict[PayoutStatus, int]] = {}
-    columns = (payout.c.period_id, payout.c.status)
-    for name, status, count in conn.execute(select(*columns, func.count()).group_by(*columns).order_by(*columns)):
+    by = (payout.c.period_id, _STATUS)
+    for name, status, count in conn.execute(select(*by, func.count()).group_by(*by).order_by(*by)):
         found.setdefault(name, {})[status] = count
     return found
 
@@ -90,11 +97,11 @@ def payouts(conn: Connection, name: str) -> list[Payout]:
 
 def unpaid_payouts(conn: Connection, provider_key: str) -> list[Payout]:
     """Return the payouts of a provider that have not left, or came back, by currency."""
-    return _payouts(conn, provider.c.key == provider_key, payout.c.status.in_(["pending", "failed"]))
+    return _payouts(conn, provider.c.key == provider_key, _STATUS.in_(["pending", "failed"]))
 
 
 def _payouts(conn: Connection, *where: ColumnElement[bool]) -> list[Payout]:
-    query = select(payout, PROVIDER).join_from(payout, provider).where(*where)
+    query = select(*_COLUMNS).join_from(payout, provider).where(*where)
     return [read_row(Payout, row) for row in conn.execute(query.order_by(provider.c.key, payout.c.currency))]
 
 
@@ -159,7 +166,8 @@ class NewBatch:
 
 def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
     """Return a period's pending payouts, or with `retry` its failed ones, by provider and currency."""
-    return _payouts(conn, payout.c.period_id == period, payout.c.status == ("failed" if retry else "pending"))
+    wanted = "failed" if retry else "pending"
+    return _payouts(conn, payout.c.period_id == period, wanted == _STATUS)
 
 
 def next_batch(conn: Connection, now: datetime) -> NewBatch:
@@ -305,7 +313,7 @@ def batch_items(conn: Connection, item: PayoutBatch) -> list[BatchedPayout]:
     for row in conn.execute(query):
         events.setdefault(row.payout_id, []).append((row.status, row.details_id, row.reference, row.reason))
     rows = conn.execute(
-        select(payout, PROVIDER)
+        select(*_COLUMNS)
         .join_from(payout, provider)
         .join(payout_event, payout_event.c.payout_id == payout.c.id)
         .where(payout_event.c.batch_id == item.id, payout_event.c.status == "exported")

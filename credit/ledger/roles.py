@@ -14,7 +14,7 @@ from credit.errors import InvalidRequestError
 from credit.ledger.schema import metadata
 from credit.ledger.transaction_kinds import TransactionKind
 
-_PAYMENTS = frozenset({"payout_batch", "payout_event", "red_flag_acceptance"})
+_PAYMENTS = frozenset({"payout_batch", "payout_event", "payout_void", "red_flag_acceptance"})
 _JOURNAL = frozenset({"account", "ledger_txn", "ledger_entry", "period", "seal"})
 _PROPOSED = frozenset({"proposal", "proposal_details"})
 

@@ -64,6 +64,7 @@ APPEND_ONLY: tuple[Table, ...] = (
     schema.red_flag_acceptance,
     schema.payout_batch,
     schema.payout_event,
+    schema.payout_void,
     schema.approval_rule,
     schema.proposal,
     schema.approval,
@@ -403,6 +404,15 @@ def _payment_rules() -> Iterator[Rule]:
         "INSERT",
         "only a pending or failed payout can be exported",
         f"NEW.status = 'exported' AND {now} NOT IN ('pending', 'failed')",
+    )
+    yield Rule(
+        "payout_event",
+        "INSERT",
+        "a void payout never leaves",
+        "EXISTS (SELECT 1 FROM payout_void AS v WHERE v.payout_id = NEW.payout_id)",
+    )
+    yield Rule(
+        "payout_void", "INSERT", "only a pending or failed payout can be voided", f"{now} NOT IN ('pending', 'failed')"
     )
     yield Rule(
         "payout_event",

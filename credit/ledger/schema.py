@@ -50,9 +50,9 @@ from credit.ledger.columns import (
 )
 from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here it has all the tables
 from credit.ledger.values import MAX_AMOUNT
-from credit.records import PaymentFormat
+from credit.records import PaymentFormat, VoidTo
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 11))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 12))
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -613,6 +613,18 @@ payout_event = table(
     CheckConstraint("(status = 'exported') = (details_id IS NOT NULL)", name="details"),
     UniqueConstraint("payout_id", "batch_id", "status"),
     Index(None, "batch_id"),
+)
+
+# Payouts that must never be paid; the payout itself keeps the status of its last event.
+payout_void = table(
+    "payout_void",
+    row_id(),
+    ref("payout_id", "payout.id"),
+    one_of("goes_to", *get_args(VoidTo)),
+    word("reason"),
+    ref("txn_id", "ledger_txn.id"),
+    moment("recorded_at"),
+    UniqueConstraint("payout_id"),
 )
 
 

@@ -147,6 +147,14 @@ class ResultDetails(TransactionDetails):
     value_on: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VoidDetails(TransactionDetails):
+    """A payout that is never paid, and where its money went: provider, house or escrow."""
+
+    payout: int
+    goes_to: str
+
+
 _BALANCE = "{period}:{provider}:{currency}"
 _HELD = "{period}:{group}:{currency}"
 
@@ -226,6 +234,9 @@ class TransactionKind(StrEnum):
     """A payout that the bank did not pay."""
     PAYMENT_RETURNED = "payment-returned", "payment", "never", "payment-return:{batch}:{payout}", ResultDetails
     """A payout that came back after it was paid."""
+
+    PAYOUT_VOID = "payout-void", "payment", "never", "payout-void:{payout}", VoidDetails
+    """A payout that must never be paid, given back to its provider, or to the house or escrow."""
 
     @classmethod
     def named(cls, name: str) -> TransactionKind:

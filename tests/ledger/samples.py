@@ -32,6 +32,7 @@ from credit.ledger import (
     statements,
     terms,
     unvalued,
+    voids,
 )
 from credit.ledger.credits import credit_totals
 from credit.ledger.database import Ledger
@@ -197,6 +198,10 @@ def populate(conn: Connection) -> None:
     flags = payee_accounts.red_flags(conn, ["ada"], payer_ibans=["DE02120300000000202051"], waiting_days=7, now=NOW)
     accepted = payee_accounts.accepted_flags(flags, "ada", "Eve Sommer: the house pays itself")
     payee_accounts.record_acceptances(conn, accepted, now=NOW)
+    entries = (Entry("money:payable:bell", "EUR", -5), Entry("money:payout:bell", "EUR", 5))
+    approved = journal.post(conn, Posting("payout", OCTOBER, date(2026, 10, 31), "payout", entries), now=NOW)
+    payouts.add_payouts(conn, OCTOBER, [payouts.NewPayout("bell", "EUR", 5, approved.txn_id)])
+    voids.void_payout(conn, OCTOBER, "bell", "EUR", reason="paid by cheque", goes_to="house", now=NOW)
     propose_and_refuse(conn)
     signing_keys.enter_key(conn, KEY.public_key(), now=NOW)
     heads.sign_head(conn, KEY, now=NOW)

@@ -8,7 +8,7 @@ A verification reads one snapshot, in bounded memory. The result is a `report`. 
 - `closes`: pools, allocations, reserves, conversions and held collections follow from the journal;
 - `statements`: statements, certificates and reviews have their hashes, and the heads in them are still in their chains;
 - `heads`: signing keys, and the signed heads, which the rows must lead to;
-- `payouts`: payouts, batches and their events follow from the journal;
+- `payouts`: payouts, batches, their events and voids follow from the journal;
 - `approvals`: every action that needed a second person has one;
 - `files`: score books and index folders match their registration.
 
@@ -70,6 +70,7 @@ CHECKS: tuple[Check, ...] = (
     payouts.check_payouts,
     payouts.check_batches,
     payouts.check_events,
+    payouts.check_voids,
     approvals.check_decisions,
     approvals.check_approved,
     files.check_index_files,

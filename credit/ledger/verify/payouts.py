@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, exists, func, literal, select
 
 from credit.ledger.accounts import AccountKind, exported_account
 from credit.ledger.payouts import OUTCOME_KINDS, payout_reference, result_outcome
-from credit.ledger.schema import ledger_entry, ledger_txn, payout, payout_batch, payout_event, provider
-from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionKind
+from credit.ledger.schema import ledger_entry, ledger_txn, payout, payout_batch, payout_event, payout_void, provider
+from credit.ledger.transaction_kinds import ExportDetails, ResultDetails, TransactionKind, VoidDetails
 from credit.ledger.transactions import amounts_posted
 from credit.ledger.verify.report import Problem
 
@@ -135,3 +135,27 @@ def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
     if row.amount_minor not in conn.execute(amounts_posted(row.txn_id, to, row.currency)).scalars().all():
         return f"transaction {row.txn_id} did not move {row.amount_minor} {row.currency} (minor units) to {to}"
     return None
+
+
+def check_voids(conn: Connection) -> Iterator[Problem]:
+    """Yield each void unlike its transaction, or of a payout whose last event let it leave."""
+    query = (
+        select(payout_void, payout.c.amount_minor, payout.c.currency, payout.c.status, provider.c.key)
+        .add_columns(ledger_txn.c.kind, ledger_txn.c.memo, ledger_txn.c.details_json, ledger_txn.c.recorded_at)
+        .join_from(payout_void, payout)
+        .join(provider, provider.c.id == payout.c.provider_id)
+        .join(ledger_txn, ledger_txn.c.id == payout_void.c.txn_id)
+        .order_by(payout_void.c.id)
+    )
+    for row in conn.execute(query):
+        place = f"payout_void {row.id}"
+        said = (row.kind, row.memo, VoidDetails.read(row.details_json))
+        if said != (TransactionKind.PAYOUT_VOID, row.reason, VoidDetails(row.payout_id, row.goes_to)):
+            yield Problem(place, f"transaction {row.txn_id} says something else")
+        left = amounts_posted(row.txn_id, AccountKind.PAYOUT.key(row.key), row.currency)
+        if -row.amount_minor not in conn.execute(left).scalars().all():
+            yield Problem(
+                place, f"transaction {row.txn_id} did not take {row.amount_minor} {row.currency} (minor units)"
+            )
+        if row.status not in {"pending", "failed"}:
+            yield Problem(place, f"its payout is {row.status}")
