@@ -205,6 +205,8 @@ class Terms:
         agreement_reference: the contract's name among its parties.
         pay_in: another currency to pay in, at the period's rate; empty: none. Minimum, withholding and fee are then
             agreed in that other currency.
+        channel: the way in which payouts leave; None: any. A close pays what it can carry, and carries the rest
+            forward.
     """
 
     rate_ppm: int = PPM
@@ -216,6 +218,7 @@ class Terms:
     fee_minor: int = 0
     agreement_reference: str = ""
     pay_in: str = ""
+    channel: PaymentFormat | None = None
 
     def __post_init__(self) -> None:
         for name in ("rate_ppm", "reserve_ppm", "recoupment_ppm", "withholding_ppm"):
@@ -229,10 +232,10 @@ class Terms:
                 f"a reserve of {self.reserve_ppm} ppm that is released after {self.reserve_release_periods} periods"
                 " makes no sense; agree both, or neither"
             )
-        if self.pay_in and (self.minimum_payout_minor or self.withholding_ppm or self.fee_minor):
+        if self.pay_in and (self.minimum_payout_minor or self.withholding_ppm or self.fee_minor or self.channel):
             raise InvalidRequestError(
-                f"minimum payout, withholding and fee are taken where money is paid: agree them in {self.pay_in}, in"
-                " which it is, and none in the currency that is converted to it"
+                "minimum payout, withholding, fee and channel belong to where money is paid: agree them in"
+                f" {self.pay_in}, in which it is, and none in the currency that is converted to it"
             )
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from credit.accounting.amounts import format_amount
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
+from credit.accounting.payability import CARRIAGE
 from credit.accounting.statement_lines import STATEMENT_LINES, Section
 from credit.errors import IntegrityError, InvalidRequestError
 from credit.records import PPM, Terms
@@ -77,12 +78,13 @@ class Waterfall:
         fees_minor: taken from the payment, at least 0.
         payable_minor: to be paid now, at least 0.
         carried_forward_minor: the next period's opening.
-        reason: why nothing is paid, in words; empty exactly when something is.
+        reason: why nothing is paid, or why a rest is carried forward, in words; empty exactly when all is paid.
         reserve_balance_minor: all reserves after this period.
         advance_balance_minor: advances not paid back after this period, at least 0.
         converted_in_minor: converted from balances in other currencies, at least 0.
         collections: the provider's collections on hold, and released ones, by name.
         conversion: of the whole balance, where the terms pay it in another currency; else None.
+        unit_minor: the smallest amount that can be paid.
     """
 
     provider: str
@@ -103,6 +105,7 @@ class Waterfall:
     converted_in_minor: int = 0
     collections: tuple[HeldCollection, ...] = ()
     conversion: Conversion | None = None
+    unit_minor: int = 1
 
     @property
     def collections_held_minor(self) -> int:
@@ -155,10 +158,14 @@ class Waterfall:
             raise IntegrityError(f"{where}: an amount is negative that cannot be")
         if max(self.advances_recouped_minor, self.reserve_held_minor) > self.disposable_minor:
             raise IntegrityError(f"{where}: more is recouped or held back than was earned")
-        if (self.payable_minor == 0) != bool(self.reason):
-            raise IntegrityError(f"{where}: a reason is given exactly when nothing is paid")
-        if (self.payable_minor == 0 and taken) or (self.payable_minor and self.carried_forward_minor):
+        # A rest is carried beside a payment only where less than a unit cannot be paid.
+        rest = self.payable_minor and self.carried_forward_minor
+        if (self.payable_minor == 0 and taken) or (rest and (self.unit_minor == 1 or rest < 0)):
             raise IntegrityError(f"{where}: an amount is paid and carried at once, or taxed without being paid")
+        if (self.payable_minor == 0 or self.carried_forward_minor != 0) != bool(self.reason):
+            raise IntegrityError(f"{where}: a reason is given exactly when nothing, or not all, is paid")
+        if self.payable_minor % self.unit_minor:
+            raise IntegrityError(f"{where}: {self.payable_minor} is paid, and {self.unit_minor} is the smallest unit")
 
 
 def part(amount_minor: int, share_ppm: int) -> int:
@@ -193,8 +200,9 @@ def settle(
     """Settle a balance: it is paid whole, converted into another currency, or carried forward with the reason.
 
     A balance is carried forward whole while it is negative, on hold, or below the minimum payout. A debt stays visible
-    and is worked off by later earnings. Advances are recouped from this period's earnings alone, and never so far that
-    the provider would owe.
+    and is worked off by later earnings. Where the agreed channel carries whole units alone, a rest below one is carried
+    forward; tax is withheld from what is paid. Advances are recouped from this period's earnings alone, and never so
+    far that the provider would owe.
 
     Args:
         provider: the provider's key.
@@ -228,19 +236,25 @@ def settle(
     # Last of all, so that an advance is never recouped from money that pays back a debt.
     recouped = max(0, min(advance_minor, part(disposable, agreed.recoupment_ppm), before))
     owed = before - recouped
+    carriage = CARRIAGE[agreed.channel] if agreed.channel else None
+    unit = carriage.unit_minor(currency) if carriage else 1
+    paid = _whole_units(owed, agreed, unit)
     # A debt is no payment, so that no tax is withheld from it.
-    withheld = part(max(owed, 0), agreed.withholding_ppm)
-    payable = owed - withheld - agreed.fee_minor
+    withheld = part(max(paid, 0), agreed.withholding_ppm)
     conversion = None
     # A balance that is converted pays neither tax nor fee here: both are taken where it is paid.
     if agreed.pay_in and owed > 0 and not hold:
         conversion = convert(owed, currency, agreed.pay_in, rates.between(currency, agreed.pay_in))
-        reason = _converted(conversion)
+        reason, pays = _converted(conversion), False
         # Less than the smallest amount of the other currency: carried forward, not lost.
         if conversion.converted_minor == 0:
             conversion = None
     else:
-        reason = _reason(owed, payable, agreed, currency, hold, collections)
+        reason = _reason(owed, agreed, currency, hold, collections)
+        pays = not reason
+        if pays and paid != owed and carriage:
+            rest = f"{format_amount(owed - paid, currency)} {currency}"
+            reason = f"{carriage.title} carries whole {currency} alone; the rest of {rest} is carried forward"
     return Waterfall(
         provider,
         currency,
@@ -250,28 +264,42 @@ def settle(
         reserve_held_minor=held,
         reserve_released_minor=released_minor,
         advances_recouped_minor=recouped,
-        withholding_minor=0 if reason else withheld,
-        fees_minor=0 if reason else agreed.fee_minor,
-        payable_minor=0 if reason else payable,
-        # Whole, before tax and fee: they arise when the balance is paid.
-        carried_forward_minor=owed if reason and conversion is None else 0,
+        withholding_minor=withheld if pays else 0,
+        fees_minor=agreed.fee_minor if pays else 0,
+        payable_minor=paid - withheld - agreed.fee_minor if pays else 0,
+        # Before tax and fee: they arise when it is paid.
+        carried_forward_minor=owed - paid if pays else owed if conversion is None else 0,
         reason=reason,
         reserve_balance_minor=reserve_minor + held - released_minor,
         advance_balance_minor=advance_minor - recouped,
         converted_in_minor=converted_in_minor,
         collections=tuple(collections),
         conversion=conversion,
+        unit_minor=unit,
     )
 
 
-def _reason(
-    owed: int, payable: int, terms: Terms, currency: str, hold: str, collections: Sequence[HeldCollection]
-) -> str:
+def _after_taking(owed: int, terms: Terms) -> int:
+    """Return what is left of a balance after withholding and fee; not above 0 where nothing is."""
+    return owed - part(max(owed, 0), terms.withholding_ppm) - terms.fee_minor
+
+
+def _whole_units(owed: int, terms: Terms, unit: int) -> int:
+    """Return the largest part of a balance of which a whole number of units is left after withholding and fee."""
+    net = _after_taking(owed, terms)
+    if net <= 0 or net % unit == 0:
+        return owed
+    # x − ⌊x t⌋ = ⌈x (1 − t)⌉ is what leaves, and the fee: this x is the largest one.
+    return min(owed, (net - net % unit + terms.fee_minor) * PPM // (PPM - terms.withholding_ppm))
+
+
+def _reason(owed: int, terms: Terms, currency: str, hold: str, collections: Sequence[HeldCollection]) -> str:
     """Return the reason for paying nothing; empty for a payment."""
 
     def money(minor: int) -> str:
         return f"{format_amount(minor, currency)} {currency}"
 
+    payable = _after_taking(owed, terms)
     after = f", {money(payable)} after withholding and fees," if payable != owed else ""
     if owed == 0:
         kept = (item for item in collections if item.reason)
@@ -286,7 +314,21 @@ def _reason(
     if payable < terms.minimum_payout_minor:
         minimum = money(terms.minimum_payout_minor)
         return f"the balance of {money(owed)}{after} is below the minimum payout of {minimum}; it is carried forward"
-    return ""
+    fault = _fault_of_channel(payable, terms, currency)
+    return f"the balance of {money(owed)}{after} {fault}; it is carried forward" if fault else ""
+
+
+def _fault_of_channel(payable: int, terms: Terms, currency: str) -> str:
+    """Return why the agreed channel cannot carry a payment; empty where it can, or where none is agreed."""
+    if terms.channel is None:
+        return ""
+    carriage = CARRIAGE[terms.channel]
+    if not carriage.takes(currency):
+        return f"cannot be paid: {carriage.title} does not carry {currency}"
+    unit = carriage.unit_minor(currency)
+    if payable >= unit:
+        return ""
+    return f"is below {format_amount(unit, currency)} {currency}, the least that {carriage.title} carries"
 
 
 def _converted(item: Conversion) -> str:

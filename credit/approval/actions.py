@@ -126,7 +126,7 @@ class AmendTerms(Action[Agreement]):
     name: ClassVar[str] = "terms"
     provider: str
     currency: str
-    changes: Mapping[str, int | str]
+    changes: Mapping[str, int | str | None]
     valid_from: str
     valid_to: str | None = None
     supersede: bool = False

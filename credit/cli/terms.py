@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
 from credit.cli.approve import act
 from credit.cli.options import CURRENCY, DAY, CommandGroup, ledger_options, printed_reason_option
 from credit.cli.printing import say, say_posted
+from credit.payments.channels import CHANNELS
 from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.ledger.holds import HoldEvent
     from credit.ledger.terms import Agreement
     from credit.pipeline.workspace import Workspace
+    from credit.records import PaymentFormat
 
 R = TypeVar("R")
 
@@ -34,6 +36,11 @@ R = TypeVar("R")
 @click.option("--withholding", metavar="PERCENT", help="Share of a payout that is withheld as tax.")
 @click.option("--fee", metavar="AMOUNT", help="Fee taken from every payout.")
 @click.option("--pay-in", type=CURRENCY, help="Convert the balance to this currency, and pay it there.")
+@click.option(
+    "--channel",
+    type=click.Choice([*CHANNELS, "any"]),
+    help="Pay through this channel: the close carries forward what it cannot carry. any: ends that.",
+)
 @click.option("--agreement", metavar="TEXT", help="Reference of the contract.")
 @click.option("--supersede", is_flag=True, help="Replace the terms that were agreed for these days.")
 @ledger_options
@@ -51,6 +58,7 @@ def terms(
     withholding: str | None,
     fee: str | None,
     pay_in: str | None,
+    channel: PaymentFormat | Literal["any"] | None,
     agreement: str | None,
     supersede: bool,
 ) -> None:
@@ -58,7 +66,8 @@ def terms(
 
     A close settles a period on the terms of its last day. Terms are never edited: a new version holds from its first
     day on, and keeps everything that it does not name. With --pay-in, the close converts the balance by the rate given
-    for the period (credit fx add); --pay-in of the currency itself ends that.
+    for the period (credit fx add); --pay-in of the currency itself ends that. With --channel, the close pays what that
+    channel can carry: PayPal carries whole HUF alone, and a rest below one is carried forward.
 
     \b
     Example: credit providers terms anna-books
@@ -71,11 +80,15 @@ def terms(
 
     shares = {"rate_ppm": rate, "reserve_ppm": reserve, "recoupment_ppm": recoupment, "withholding_ppm": withholding}
     amounts = {"minimum_payout_minor": minimum_payout, "fee_minor": fee}
-    changes: dict[str, int | str] = {name: parse_percent(text) for name, text in shares.items() if text is not None}
+    changes: dict[str, int | str | None] = {
+        name: parse_percent(text) for name, text in shares.items() if text is not None
+    }
     if release_after is not None:
         changes["reserve_release_periods"] = release_after
     if pay_in is not None:
         changes["pay_in"] = "" if pay_in == currency else pay_in
+    if channel is not None:
+        changes["channel"] = None if channel == "any" else channel
     if agreement is not None:
         changes["agreement_reference"] = agreement
     changing = bool(changes) or any(amounts.values()) or begin is not None or end is not None or supersede
@@ -94,6 +107,7 @@ def terms(
 
 def _agreement_line(item: Agreement) -> str:
     from credit.accounting.amounts import format_amount, format_percent
+    from credit.accounting.payability import CARRIAGE
 
     agreed = item.terms
     parts = [f"rate {format_percent(agreed.rate_ppm)}"]
@@ -109,6 +123,8 @@ def _agreement_line(item: Agreement) -> str:
         parts.append(f"fee {format_amount(agreed.fee_minor, item.currency)}")
     if agreed.pay_in:
         parts.append(f"paid in {agreed.pay_in}")
+    if agreed.channel:
+        parts.append(f"paid through {CARRIAGE[agreed.channel].title}")
     if agreed.agreement_reference:
         parts.append(f"agreement {agreed.agreement_reference}")
     begin = "the beginning" if item.valid_from == date.min else item.valid_from

@@ -114,7 +114,7 @@ def currency(name: str = "currency", *, nullable: bool = False) -> Column[str]:
     return checked(name, TEXT, "{} LIKE '___'", nullable=nullable)
 
 
-def one_of(name: str, *values: str) -> Column[str]:
+def one_of(name: str, *values: str, nullable: bool = False) -> Column[str]:
     """Return a column with one of `values`."""
     options = ", ".join(f"'{value}'" for value in values)
-    return checked(name, TEXT, f"{{}} IN ({options})")
+    return checked(name, TEXT, f"{{}} IN ({options})", nullable=nullable)

@@ -52,7 +52,7 @@ from credit.ledger.columns import metadata as metadata  # noqa: PLC0414 - here i
 from credit.ledger.values import MAX_AMOUNT
 from credit.records import PaymentFormat, VoidTo
 
-REVISIONS = tuple(f"{number:04}" for number in range(1, 12))
+REVISIONS = tuple(f"{number:04}" for number in range(1, 13))
 """Every revision of the schema, oldest first, as in `migrations/versions`."""
 
 # The journal: periods, accounts, transactions and their entries; and the seals of all other rows.
@@ -209,6 +209,7 @@ contract_term = table(
         nullable=False,
         server_default="",
     ),
+    one_of("channel", *get_args(PaymentFormat), nullable=True),
     CheckConstraint("valid_to >= valid_from", name="valid"),
     CheckConstraint("(reserve_ppm = 0) = (reserve_release_periods = 0)", name="reserve"),
     UniqueConstraint("provider_id", "currency", "version"),

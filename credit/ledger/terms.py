@@ -111,7 +111,7 @@ def amend(
     conn: Connection,
     provider_key: str,
     currency: str,
-    changes: Mapping[str, int | str],
+    changes: Mapping[str, int | str | None],
     valid_from: date,
     valid_to: date | None = None,
     *,

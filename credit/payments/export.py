@@ -167,22 +167,23 @@ def _checked(request: ExportRequest) -> ExportRequest:
     channel = CHANNELS[request.format]
     if request.currency is not None:
         _check_currency(channel, request.currency)
-    elif len(channel.currencies) == 1:
-        request = replace(request, currency=channel.currencies[0])
+    elif len(channel.carriage.currencies) == 1:
+        request = replace(request, currency=channel.carriage.currencies[0])
     if channel.checked_payer is not None:
         if request.payer is None:
             raise InvalidRequestError(
-                f"a {channel.title} file needs the payer: --payer-name, --payer-iban, --payer-town, ..."
+                f"a {channel.carriage.title} file needs the payer: --payer-name, --payer-iban, --payer-town, ..."
             )
         request = replace(request, payer=channel.checked_payer(request.payer))
     return request
 
 
 def _check_currency(channel: Channel, currency: str) -> None:
-    if channel.currencies and currency not in channel.currencies:
-        others = ", ".join(item.name for item in CHANNELS.values() if not item.currencies)
+    carriage = channel.carriage
+    if not carriage.takes(currency):
+        others = ", ".join(item.name for item in CHANNELS.values() if not item.carriage.currencies)
         raise InvalidRequestError(
-            f"{channel.title} carries {', '.join(channel.currencies)} alone; export {currency} with another"
+            f"{carriage.title} carries {', '.join(carriage.currencies)} alone; export {currency} with another"
             f" --format: {others}"
         )
 

@@ -204,7 +204,7 @@ def _arithmetic(fall: Waterfall, terms: Terms) -> dict[str, str]:
         "advances_recouped": (
             f"the least of {money(advances)} left of advances, {recoverable} and the balance of {money(before)}"
         ),
-        "withholding": part(fall.owed_minor, terms.withholding_ppm),
+        "withholding": part(fall.owed_minor - fall.carried_forward_minor, terms.withholding_ppm),
         "converted_out": fall.conversion.arithmetic if fall.conversion else "",
         "carried_forward": fall.reason,
     }

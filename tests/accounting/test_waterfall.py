@@ -123,6 +123,52 @@ def test_the_reason_is_printed_in_words_and_money():
     assert reason(earned_minor=0) == "nothing is owed"
 
 
+HUNGARY = Terms(channel="paypal")
+
+
+@given(st.integers(-1000, 30_000), ppm, st.integers(0, 500))
+def test_a_channel_of_whole_units_is_paid_whole_ones_and_the_rest_is_carried(owed, withholding, fee):
+    terms = replace(HUNGARY, withholding_ppm=withholding, fee_minor=fee)
+    lines = settle("ann", "HUF", opening_minor=owed, earned_minor=0, terms=terms)
+
+    def tax(paid: int) -> int:
+        return floor(Fraction(max(paid, 0) * withholding, PPM))
+
+    whole = (owed - tax(owed) - fee) // 100 * 100
+    if whole <= 0:
+        assert (lines.payable_minor, lines.carried_forward_minor) == (0, owed)
+        return
+    # Plainly: the largest part of the balance of which this many whole forints are left.
+    paid = next(x for x in range(owed, 0, -1) if x - tax(x) - fee == whole)
+    assert (lines.payable_minor, lines.withholding_minor, lines.fees_minor, lines.carried_forward_minor) == (
+        whole,
+        tax(paid),
+        fee,
+        owed - paid,
+    )
+    assert bool(lines.reason) == (paid < owed)
+
+
+def test_what_the_agreed_channel_cannot_carry_is_carried_forward_with_the_reason():
+    def told(minor: int, currency: str, terms: Terms = HUNGARY) -> tuple[int, int, str]:
+        lines = settle("ann", currency, opening_minor=0, earned_minor=minor, terms=terms)
+        return lines.payable_minor, lines.carried_forward_minor, lines.reason
+
+    assert told(33_334, "HUF") == (
+        33_300, 34, "PayPal carries whole HUF alone; the rest of 0.34 HUF is carried forward"
+    )  # fmt: skip
+    assert told(33_300, "HUF") == (33_300, 0, "")
+    assert told(34, "HUF") == (
+        0, 34, "the balance of 0.34 HUF is below 1.00 HUF, the least that PayPal carries; it is carried forward"
+    )  # fmt: skip
+    assert told(5, "KWD") == (
+        0, 5, "the balance of 0.005 KWD cannot be paid: PayPal does not carry KWD; it is carried forward"
+    )  # fmt: skip
+    assert told(33_334, "HUF", Terms()) == (33_334, 0, ""), "without an agreed channel all is paid"
+    with pytest.raises(InvalidRequestError, match="channel belong to where money is paid"):
+        Terms(channel="paypal", pay_in="EUR")
+
+
 def test_a_balance_of_exactly_the_minimum_is_paid():
     assert reason(opening_minor=4000, earned_minor=1000, terms=Terms(minimum_payout_minor=5000)) == ""
 
@@ -132,8 +178,11 @@ def test_a_balance_of_exactly_the_minimum_is_paid():
     [
         ({"payable_minor": 99}, "99 payable, 0 withheld, 0 converted and 0 carried are not 100"),
         ({"payable_minor": -1, "carried_forward_minor": 101}, "an amount is negative"),
-        ({"payable_minor": 0, "carried_forward_minor": 100}, "a reason is given exactly when nothing is paid"),
-        ({"reason": "why"}, "a reason is given exactly when nothing is paid"),
+        (
+            {"payable_minor": 0, "carried_forward_minor": 100},
+            "a reason is given exactly when nothing, or not all, is paid",
+        ),
+        ({"reason": "why"}, "a reason is given exactly when nothing, or not all, is paid"),
         ({"payable_minor": 40, "carried_forward_minor": 60}, "paid and carried at once"),
         (
             {"payable_minor": 0, "withholding_minor": 5, "carried_forward_minor": 95, "reason": "why"},

@@ -30,6 +30,15 @@ def test_terms_are_shown_agreed_and_superseded(credit):
     )
 
 
+def test_a_channel_is_agreed_and_ended(credit):
+    said = credit("providers terms ann --currency HUF --from 2020-01-01 --channel paypal --fee 2")
+    assert "fee 2.00, paid through PayPal" in said
+    assert "'cheque' is not one of" in credit("providers terms ann --currency HUF --channel cheque", code=2)
+    said = credit("providers terms ann --currency HUF --from 2020-06-01 --channel any")
+    assert "paid through" not in said.splitlines()[-1]
+    assert "agree them in EUR" in credit("providers terms ann --currency HUF --channel wise --pay-in EUR", code=2)
+
+
 def test_terms_beside_the_minimum_of_add_keep_what_was_agreed(credit):
     credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70%")
     credit("providers add ann Ann --currency EUR --minimum-payout 50")

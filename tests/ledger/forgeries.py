@@ -118,13 +118,15 @@ def _iban(conn: Connection) -> None:
 def _close(conn: Connection) -> None:
     """The close of October, the last thing in the ledger, never was."""
     last = "(SELECT max(seq) FROM ledger_txn)"
-    posted = "(SELECT id FROM ledger_txn WHERE period_id = '2026-10' AND kind IN ('allocation', 'payout'))"
+    # What came before it stays, a payout of October among it.
+    of_close = "seq > (SELECT max(txn_id) FROM payout_void) AND kind IN ('allocation', 'payout')"
+    posted = f"(SELECT id FROM ledger_txn WHERE {of_close})"
     for said in (
         "DELETE FROM allocation WHERE period_id = '2026-10'",
-        "DELETE FROM payout WHERE period_id = '2026-10'",
+        "DELETE FROM payout WHERE period_id = '2026-10' AND id NOT IN (SELECT payout_id FROM payout_void)",
         "DELETE FROM statement WHERE period_id = '2026-10'",
         f"DELETE FROM ledger_entry WHERE txn_id IN {posted}",
-        "DELETE FROM ledger_txn WHERE period_id = '2026-10' AND kind IN ('allocation', 'payout')",
+        f"DELETE FROM ledger_txn WHERE {of_close}",
         "UPDATE period SET status = 'open', closed_at = NULL, close_policy_json = NULL WHERE id = '2026-10'",
         f"UPDATE seal SET after_seq = {last} WHERE after_seq > {last}",
     ):

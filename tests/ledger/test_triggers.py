@@ -288,7 +288,7 @@ def test_periods_providers_and_payouts_change_only_as_agreed(populated, statemen
 
 
 PAID = f"INSERT INTO payout_event VALUES (2, 1, 1, 'paid', NULL, '', '', 1, '{MOMENT}')"
-REACHED = "UPDATE payout SET status = 'paid'"
+REACHED = "UPDATE payout SET status = 'paid' WHERE id = 1"
 FAILED, BACK = (statement.replace("'paid'", "'failed'") for statement in (PAID, REACHED))
 
 

@@ -14,6 +14,8 @@ from credit.ledger.journal import Entry, Posting
 from credit.ledger.transaction_kinds import CLOSE_KINDS, TransactionKind
 from credit.ledger.verify import verify
 from credit.pipeline.close import ClosePolicy
+from credit.pipeline.explain_balances import CurrencySteps, balance_steps
+from credit.records import Provider
 from tests.ledger import samples
 from tests.ledger.tampering import unguarded
 from tests.pipeline.books_of_account import APRIL, FEBRUARY, JANUARY, MARCH, NOW, Account
@@ -38,6 +40,44 @@ def verified(account: Account) -> bool:
 def balance(account: Account, period: str, provider: str = "ann") -> dict[str, str]:
     (found,) = account.statement(period, provider)["balances"]
     return {name: value for name, value in found.items() if value and value != "0.00"}
+
+
+def test_an_agreed_channel_is_paid_what_it_carries_and_the_rest_opens_the_next_period(account):
+    account.agree("ann", "HUF", channel="paypal", withholding_ppm=100_000)
+    account.agree("ben", "KWD", channel="paypal")
+    for period, huf in ((JANUARY, 44_444), (FEBRUARY, 66)):
+        account.credits(period, {"ann": 1})
+        account.pool(period, huf, "HUF")
+        account.close(period)
+    # 44 444 less ⌊4 444.4⌋ are 40 000: whole forints. Of 66, 60 are left.
+    found = {line.currency: line for line in _explained(account, JANUARY)}
+    assert (found["HUF"].payable_minor, found["HUF"].reason) == (40_000, "")
+    account.credits(MARCH, {"ann": 1, "ben": 1})
+    account.pool(MARCH, 2 * 33_334, "HUF")
+    account.pool(MARCH, 2 * 5, "KWD")
+    account.agree("ben", "HUF", channel="paypal", begin=values.first_day(MARCH))
+    account.close(MARCH)
+    shares = {name: account.statement(MARCH, name)["balances"] for name in ("ann", "ben")}
+    (huf,) = [line for line in shares["ben"] if line["currency"] == "HUF"]
+    assert (huf["payable"], huf["carried_forward"]) == ("333.00", "0.34")
+    assert huf["reason"] == "PayPal carries whole HUF alone; the rest of 0.34 HUF is carried forward"
+    (kwd,) = [line for line in shares["ben"] if line["currency"] == "KWD"]
+    assert (kwd["payable"], kwd["carried_forward"]) == ("0.000", "0.005")
+    (huf,) = [line for line in shares["ann"] if line["currency"] == "HUF"]
+    # 0.66 were below a forint in February: 334.00 come to 300.60 after tax, so 333.33 are paid, and 0.67 stay.
+    assert (huf["opening"], huf["payable"], huf["withholding"], huf["carried_forward"]) == (
+        "0.66", "300.00", "33.33", "0.67",
+    )  # fmt: skip
+    assert account.balance("money:payable:ann", "HUF") == 67
+    for name in ("ann", "ben"):
+        assert [line.status for line in _explained(account, MARCH, name)]
+    assert verified(account)
+
+
+def _explained(account: Account, period: str, provider: str = "ann") -> list[CurrencySteps]:
+    """Recompute the balances of a statement; an error if one comes out otherwise."""
+    with account.ledger.read() as conn:
+        return list(balance_steps(conn, periods.existing_period(conn, period), Provider(provider, provider)))
 
 
 def test_every_line_is_posted_by_a_kind_of_transaction_of_a_close():

@@ -4,7 +4,7 @@ To add a channel, change:
 
 1. `credit/records.py`: its name in `PaymentFormat`, the values that the ledger takes;
 2. a new file here: a `Channel` with its limits, its checks and its writer;
-3. this registry;
+3. this registry, and its row in `credit/accounting/payability.py`: what a close must know of it;
 4. `migrations/versions`: a revision, because the database checks the name.
 """
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from credit.accounting.amounts import format_amount
+from credit.accounting.payability import CARRIAGE, Carriage
 from credit.errors import InputError
 from credit.records import PaymentFormat
 from credit.text import printable
@@ -74,24 +75,25 @@ class Channel:
 
     Attributes:
         name: the value of `--format`, and the word for it in the ledger.
-        title: its name in messages.
         help: one sentence for `credit pay export --help`.
         most_payments: the largest number of payments in a file.
         check: raises InputError for an unpayable payment; the message names provider, reason and remedy.
         write: returns the bytes of a file; the same content gives the same bytes.
-        currencies: the currencies it carries; empty for all.
         checked_payer: returns the payer in the form of the file, or raises InvalidRequestError; None for a file
             without a payer.
     """
 
     name: PaymentFormat
-    title: str
     help: str
     most_payments: int
     check: Callable[[PaymentLine], object]
     write: Callable[[PaymentFile], bytes]
-    currencies: tuple[str, ...] = ()
     checked_payer: Callable[[Payer], Payer] | None = None
+
+    @property
+    def carriage(self) -> Carriage:
+        """The money that it carries, and its name in messages."""
+        return CARRIAGE[self.name]
 
 
 def safe(line: PaymentLine, field: str, value: str, *, longest: int = 140) -> str:

@@ -28,7 +28,6 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
 
 CHANNEL = Channel(
     name="csv",
-    title="CSV",
     help="csv has every detail, for a person or a script.",
     most_payments=1_000_000,
     check=cells,

@@ -186,11 +186,9 @@ def _latin(line: PaymentLine, field: str, value: str, remedy: str | None = None)
 
 CHANNEL = Channel(
     name="pain001",
-    title="SEPA",
     help="pain001 is SEPA, in EUR.",
     most_payments=100_000,  # banks set lower limits of their own
     check=check_line,
     write=write_pain001,
-    currencies=(CURRENCY,),
     checked_payer=check_payer,
 )

@@ -35,7 +35,6 @@ def cells(line: PaymentLine) -> tuple[str, ...]:
 
 CHANNEL = Channel(
     name="wise",
-    title="Wise",
     help="wise is for Wise's batch transfers.",
     most_payments=1_000,
     check=cells,
