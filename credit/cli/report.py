@@ -15,6 +15,7 @@ from credit.storage import write_whole
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
+    from credit.reporting.chart_of_accounts import AccountMap
 
 R = TypeVar("R")
 
@@ -58,7 +59,7 @@ def _note_format(ctx: click.Context, _param: click.Parameter, value: str) -> str
 
 @click.group(cls=CommandGroup)
 def report() -> None:
-    """Attribution, payouts and causes of a period, and trends over months.
+    """Attribution, payouts, causes and books of a period, and trends over months.
 
     \b
     Example: credit report attribution 2026-10 --by collection
@@ -175,6 +176,88 @@ def workbook(workspace: Workspace, period: str, out: Path) -> None:
         made = content(conn, workspace.books, period)
     write_whole(out, made)
     say({"file": out}, f"{out}: the workbook of {period}")
+
+
+since_option = click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")
+accounts_option = click.option(
+    "--accounts", type=FILE, help="CSV file (account, code) with the codes of your own chart of accounts."
+)
+
+
+@report.command()
+@click.argument("period", type=PERIOD)
+@since_option
+@accounts_option
+@report_options("table", "csv", "json", "beancount")
+@workspace_options
+def journal(
+    workspace: Workspace,
+    period: str,
+    since: str | None,
+    accounts: Path | None,
+    form: Literal["table", "csv", "json", "beancount"],
+    out: Path | None,
+) -> None:
+    """Show the journal of money through PERIOD (YYYY-MM), to be booked: expense, bank, liabilities, house, exchange.
+
+    Each entry has its date, account, debit or credit, provider, reason, batch and transaction. --accounts gives the
+    codes of another chart: a line serves an account and all within it, so Liabilities:Payable is all providers. An
+    account without a code is refused. --format beancount has the names of this chart, and asserts every balance at
+    the end of every month, to the cent.
+
+    \b
+    Example: credit report journal 2026-10 --since 2026-10 --accounts chart.csv --format csv --out october.csv
+             credit report journal 2026-12 --format beancount --out books.beancount
+    """
+    from credit.reporting.books import beancount_text
+    from credit.reporting.books import journal as frame
+    from credit.reporting.tables import render
+
+    if form == "beancount":
+        if accounts is not None:
+            raise click.UsageError("beancount has accounts with names: leave out --accounts, or use --format csv")
+        with workspace.open() as ledger:
+            deliver(beancount_text(ledger, period, since or ""), out)
+        return
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = frame(conn, period, since, _account_map(accounts))
+    deliver(render(found, form, width=table_width(out), most=table_rows(out)), out)
+
+
+@report.command(name="trial-balance")
+@click.argument("period", type=PERIOD)
+@since_option
+@accounts_option
+@report_options("table", "csv", "json")
+@workspace_options
+def trial_balance(
+    workspace: Workspace,
+    period: str,
+    since: str | None,
+    accounts: Path | None,
+    form: Literal["table", "csv", "json"],
+    out: Path | None,
+) -> None:
+    """Show every account's opening balance, debits, credits and closing balance through PERIOD (YYYY-MM).
+
+    A debit is positive, a debt negative. In each currency, debits are as much as credits.
+
+    \b
+    Example: credit report trial-balance 2026-12 --since 2026-01
+             credit report trial-balance 2026-12 --accounts chart.csv --format csv --out trial.csv
+    """
+    from credit.reporting.books import trial_balance as frame
+    from credit.reporting.tables import render
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = frame(conn, period, since, _account_map(accounts))
+    deliver(render(found, form, width=table_width(out), most=table_rows(out)), out)
+
+
+def _account_map(path: Path | None) -> AccountMap:
+    from credit.reporting.chart_of_accounts import AccountMap, read_account_map
+
+    return AccountMap({}) if path is None else read_account_map(path)
 
 
 @report.command()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import click
 
 from credit.cli.approve import act
 from credit.cli.options import CURRENCY, DAY, CommandGroup, ledger_options, printed_reason_option
 from credit.cli.printing import say, say_posted
-from credit.payments.channels import CHANNELS
+from credit.records import PaymentFormat
 from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.ledger.holds import HoldEvent
     from credit.ledger.terms import Agreement
     from credit.pipeline.workspace import Workspace
-    from credit.records import PaymentFormat
 
 R = TypeVar("R")
 
@@ -38,7 +37,7 @@ R = TypeVar("R")
 @click.option("--pay-in", type=CURRENCY, help="Convert the balance to this currency, and pay it there.")
 @click.option(
     "--channel",
-    type=click.Choice([*CHANNELS, "any"]),
+    type=click.Choice([*get_args(PaymentFormat), "any"]),
     help="Pay through this channel: the close carries forward what it cannot carry. any: ends that.",
 )
 @click.option("--agreement", metavar="TEXT", help="Reference of the contract.")

@@ -166,8 +166,7 @@ class NewBatch:
 
 def payable_payouts(conn: Connection, period: str, *, retry: bool) -> list[Payout]:
     """Return a period's pending payouts, or with `retry` its failed ones, by provider and currency."""
-    wanted = "failed" if retry else "pending"
-    return _payouts(conn, payout.c.period_id == period, wanted == _STATUS)
+    return _payouts(conn, payout.c.period_id == period, _STATUS.in_(["failed" if retry else "pending"]))
 
 
 def next_batch(conn: Connection, now: datetime) -> NewBatch:

@@ -10,8 +10,8 @@ from credit.records import is_period
 MAX_AMOUNT = 2**63 - 1
 """Largest amount of one entry, on either side of zero, so that every entry can be reversed."""
 
-MAX_GIVEN_MINOR = 10**15
-"""Largest amount of money that a person gives at once, in minor units: thousands of them fit into one balance."""
+MAX_GIVEN_MINOR = 10**16
+"""Largest amount of money that a person gives at once, in minor units: hundreds of them fit into one balance."""
 
 GENESIS = "0" * 64
 """`prev_hash` of the first transaction, and of the first seal."""

@@ -2,5 +2,5 @@
 
 Read in this order: `frames` (the numbers of every report), `causes` (users, prompts and days behind a provider's
 credits), `tables` (text), `charts` and `pages` (HTML), `signatures` and `export` (signed folders for providers),
-`books` (a period for beancount), `workbook` (a period as XLSX).
+`chart_of_accounts` and `books` (journal, trial balance, beancount), `workbook` (a period as XLSX).
 """

@@ -84,6 +84,19 @@ def test_a_sepa_file_leaves(credit):
 
 def test_the_books_leave(credit):
     assert "bean-check" in credit(f"pay export {SEPTEMBER} --format beancount --out FOLDER/books.beancount")
+    whole = credit(f"report journal {SEPTEMBER} --format beancount")
+    assert "balance Liabilities:Payout:Bell  -0.01 ~ 0 EUR" in whole
+    assert "leave out --accounts" in credit(
+        f"report journal {SEPTEMBER} --format beancount --accounts FOLDER/chart.csv", code=2
+    )
+    (credit.folder / "chart.csv").write_text("account,code\nLiabilities,1600\nAssets,1200\n")
+    entries = json.loads(credit(f"report journal {SEPTEMBER} --accounts FOLDER/chart.csv --json"))
+    assert {(item["account"], item["provider"]) for item in entries} == {
+        ("1200", ""), ("1600", "ada"), ("1600", "bell"), ("1600", "cho_7")
+    }  # fmt: skip
+    trial = credit(f"report trial-balance {SEPTEMBER} --format csv").splitlines()
+    assert trial[0] == "account,name,currency,opening,debit,credit,closing"
+    assert "Liabilities:Payout:Bell,Liabilities:Payout:Bell,USD,0.00,0.00,0.99,-0.99" in trial
     assert 'option "title" "credit 2026-09"' in (credit.folder / "books.beancount").read_text()
 
 

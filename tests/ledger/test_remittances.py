@@ -80,7 +80,7 @@ def test_fees_and_the_money_of_the_house_leave_in_parts(conn, of, key, there):
         ({"reference": " "}, "needs the reference"),
         ({"paid_on": date(2026, 12, 1)}, "still to come"),
         ({"amount": 0}, "must be more than 0"),
-        ({"amount": 10**15 + 1}, "looks mistyped"),
+        ({"amount": 10**16 + 1}, "looks mistyped"),
         ({"of": "fees", "through": SEPTEMBER}, "of no period and no provider"),
         ({"of": "house", "provider_key": "ada"}, "of no period and no provider"),
         ({"provider_key": "eve"}, "unknown provider"),
@@ -105,9 +105,9 @@ def test_the_database_refuses_to_remit_more_than_there_is(conn, amount):
 
 def test_amounts_that_would_stop_every_later_close_are_refused_where_they_are_typed(conn):
     samples.add_providers(conn)
-    huge = 10**15 + 1
+    huge = 10**16 + 1
     for amount in (huge, -huge):
-        with pytest.raises(LedgerError, match="looks mistyped: at most 1000000000000000 go at once"):
+        with pytest.raises(LedgerError, match="looks mistyped: at most 10000000000000000 go at once"):
             corrections.adjust(conn, "ada", amount, "EUR", period=OCTOBER, reason="a slip", now=NOW)
     with pytest.raises(LedgerError, match="looks mistyped"):
         corrections.pay_advance(conn, "ada", huge, "EUR", paid_on=PAID, reference="x", now=NOW)

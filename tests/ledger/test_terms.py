@@ -124,7 +124,7 @@ def test_values_that_make_no_sense_are_refused(values):
 INSERT = (
     "INSERT INTO contract_term SELECT {id}, provider_id, currency, {version}, {begin}, {end}, {supersedes}, rate_ppm,"
     " minimum_payout_minor, reserve_ppm, reserve_release_periods, recoupment_ppm, withholding_ppm, fee_minor,"
-    " agreement_reference, created_at, pay_in FROM contract_term WHERE id = 1"
+    " agreement_reference, created_at, pay_in, channel FROM contract_term WHERE id = 1"
 )
 CORRECT = {"id": 2, "version": 2, "begin": "'2026-05-01'", "end": "NULL", "supersedes": 0}
 
