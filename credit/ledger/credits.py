@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select
 
 from credit.ledger.accounts import AccountKind
 from credit.ledger.journal import journal_sums
@@ -110,17 +110,17 @@ def concentration(conn: Connection, period: str) -> Concentration | None:
     Weights tell it, because an output distributes all of its weight, as far as limits on users let it. Outputs with
     reversed credits do not count.
     """
-    standing = _standing_keys(conn, period)
-    rows = [row for row in conn.execute(_weights_by_book_and_day(period)) if _key(row) in standing]
+    rows = conn.execute(_weights(period, score_book.c.sha256, _day.label("day"))).all()
     if not rows:
         return None
     days: dict[str, int] = {}
     for row in rows:
         days[row.day] = days.get(row.day, 0) + join_sum(row.high, row.low)
-    users: dict[str, int] = {}
-    for row in conn.execute(_weights_by_book_and_day(period, by_user=True)):
-        if _key(row) in standing:
-            users[row.user] = users.get(row.user, 0) + join_sum(row.high, row.low)
+    named = output.c.user_hmac.is_not(None)
+    users: dict[str, int] = {
+        row.user: join_sum(row.high, row.low)
+        for row in conn.execute(_weights(period, output.c.user_hmac.label("user")).where(named))
+    }
     for item in limited_outputs(conn, period).values():
         days[item.output.day] -= item.lost_micro
         if item.output.user:
@@ -139,53 +139,39 @@ def concentration(conn: Connection, period: str) -> Concentration | None:
     )
 
 
-def _key(row: Row[Any]) -> str:
-    return TransactionKind.CREDITS.key(score_book=row.sha256, day=row.day)
-
-
 def _heaviest(sums: Mapping[str, int], total: int) -> Decider:
     name = min(sums, key=lambda name: (-sums[name], name))
     return Decider(name, sums[name], sums[name] * PPM // total if total else 0)
-
-
-def _standing_keys(conn: Connection, period: str) -> set[str]:
-    """Return the keys of a period's unreversed transactions of credits; a key names a book and a day."""
-    undoing = ledger_txn.alias("undoing")
-    query = select(ledger_txn.c.idempotency_key).where(
-        ledger_txn.c.period_id == period,
-        ledger_txn.c.kind == TransactionKind.CREDITS,
-        ~exists().where(undoing.c.reverses_txn_id == ledger_txn.c.id),
-    )
-    return set(conn.execute(query).scalars())
 
 
 # No bound parameters: PostgreSQL would not see that the grouped expression is the selected one.
 _day = func.substr(output.c.occurred_at, literal_column("1"), literal_column("10"))
 
 
-def _weights_by_book_and_day(period: str, *, by_user: bool = False) -> Select[Any]:
-    """Select the count, the sum in two halves and the greatest weight of outputs, by score book and day.
+def _weights(period: str, *by: ColumnElement[str]) -> Select[Any]:
+    """Select the count, the sum in two halves and the greatest weight of outputs, by some columns.
 
-    `by_user` does so by user as well, without outputs of unknown users. The books are those with credits in the period.
-    They may hold outputs of other periods.
+    The outputs are those with credits in the period that stand. The database groups them: a book has a user's outputs
+    of a day, and there may be as many of these as outputs.
     """
     # A key is `credits:HASH:DAY`: with both empty, all but its last colon stand before the hash. substr counts from 1.
     before = len(TransactionKind.CREDITS.key(score_book="", day="")) - 1
-    books = select(func.substr(ledger_txn.c.idempotency_key, before + 1, 64)).where(
-        ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS
-    )
+    of_book = func.substr(ledger_txn.c.idempotency_key, before + 1, 64) == score_book.c.sha256
+    of_day = (output.c.id == valuation.c.output_id) & (_day == ledger_txn.c.effective_on)
+    undoing = ledger_txn.alias("undoing")
     weight = output.c.weight_micro
     high, low = exact_sum(weight)
     sums = (func.count().label("outputs"), high.label("high"), low.label("low"), func.max(weight).label("most"))
-    by = (score_book.c.sha256, _day.label("day"), *((output.c.user_hmac.label("user"),) if by_user else ()))
-    query = (
-        select(*by, *sums)
-        .join_from(score_book, valuation, valuation.c.score_book_id == score_book.c.id)
-        .join(output, output.c.id == valuation.c.output_id)
-        .where(score_book.c.sha256.in_(books), weight > 0)
-        .group_by(score_book.c.sha256, _day)
+    columns: tuple[ColumnElement[Any], ...] = (*by, *sums)
+    return (
+        select(*columns)
+        .join_from(ledger_txn, score_book, of_book)
+        .join(valuation, valuation.c.score_book_id == score_book.c.id)
+        .join(output, of_day)
+        .where(ledger_txn.c.period_id == period, ledger_txn.c.kind == TransactionKind.CREDITS, weight > 0)
+        .where(~exists().where(undoing.c.reverses_txn_id == ledger_txn.c.id))
+        .group_by(*by)
     )
-    return query.where(output.c.user_hmac.is_not(None)).group_by(output.c.user_hmac) if by_user else query
 
 
 def _output_of_weight(conn: Connection, weight_micro: int, day: str, book: str) -> str:
