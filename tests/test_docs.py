@@ -107,6 +107,22 @@ def test_the_commands_for_ones_own_data_work_as_written(folder):
     assert "everything is as it was written" in printed["verify"]
 
 
+def test_the_page_on_python_runs_from_top_to_bottom(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    page = PAGES[ROOT / "docs" / "python.md"]
+    program = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    environment = _environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 outputs, 0 bad records" in done.stdout
+    assert "2 valued, 3.0 credits" in done.stdout
+    assert "create it" not in done.stdout
+    assert sorted(path.name for path in (tmp_path / "statements").iterdir()) == ["anna", "ben"]
+
+
 def test_an_index_by_spawned_workers_and_by_the_jobs_of_an_array_has_the_same_bytes(folder, tmp_path):
     """Each worker is a new Python, as for users. A job of the array does its work in the command's own process."""
     made = []

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from credit import __version__
 from credit.cli.options import CommandGroup, actor_option
 from credit.cli.printing import say_error
 from credit.errors import CreditError
 from credit.storage import why_disk_is_full
 from credit.text import printable_lines
+from credit.version import VERSION
 
 SECTIONS = {
     "Training data and index": {
@@ -120,7 +120,7 @@ class _LazyGroup(CommandGroup):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="credit")
+@click.version_option(VERSION, prog_name="credit")
 @actor_option
 def cli() -> None:
     """Trace a model's answers to the training data behind them, and pay its providers.

@@ -18,11 +18,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from credit import __version__
 from credit.demo.corpus import KILOBYTES, OWN, Corpus, SourceFile, collect
 from credit.errors import CreditError, InputError
 from credit.records import HOUSE, MICRO
 from credit.storage import make_folder
+from credit.version import VERSION
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -111,7 +111,7 @@ def run_demo(folder: Path, say: Say, bar: Bar, *, kilobytes: int = KILOBYTES) ->
 def _fingerprint(corpus: Corpus) -> str:
     texts = [(file.id, file.text) for file in (*corpus.train, *corpus.held_back)]
     training = (Path(__file__).parent / "training.py").read_text(encoding="utf-8")
-    return hashlib.sha256(json.dumps([__version__, SEED, texts, training]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, SEED, texts, training]).encode()).hexdigest()
 
 
 def _prepare(folder: Path, fingerprint: str) -> bool:

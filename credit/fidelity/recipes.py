@@ -16,7 +16,6 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from credit import __version__
 from credit.errors import InvalidRequestError, ValuationError
 from credit.records import TrainingRecord
 from credit.storage import canonical_json
@@ -25,6 +24,7 @@ from credit.valuation.language_model import load_model, without_progress_bars
 from credit.valuation.losses import sequence_losses
 from credit.valuation.placement import check_whole
 from credit.valuation.tokens import Window
+from credit.version import VERSION
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -105,7 +105,7 @@ class Recipe:
 
 def recipe_fingerprint(settings: Mapping[str, Any]) -> str:
     """Return the identity of a recipe: everything that decides the model, except data and seed."""
-    software = {"credit": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    software = {"credit": VERSION, "torch": torch.__version__, "transformers": transformers.__version__}
     return hashlib.sha256(canonical_json({**settings, "software": software}).encode()).hexdigest()
 
 

@@ -21,7 +21,6 @@ import polars as pl
 from sqlalchemy import Connection
 from torch import Tensor
 
-from credit import __version__
 from credit.accounting.credits import Policy, output_credits
 from credit.engines import EngineChoice, Workers
 from credit.errors import InputError
@@ -43,6 +42,7 @@ from credit.storage import canonical_json
 from credit.valuation import AttributionIndex, Valuation
 from credit.valuation.tokens import Encoder
 from credit.valuation.valuing_cost import check_valuing, needs_of
+from credit.version import VERSION
 
 DEFAULT_CHUNK = 256
 """Outputs valued and posted in one step; a killed run loses one step at most."""
@@ -284,7 +284,7 @@ def post_scores(
     """Register a score book with its outputs and its run, and post its credits."""
     run = _run_fingerprint(registered.fingerprint, policy)
     run_id = ensure_run(
-        conn, run, index_id=registered.id, policy_json=policy.to_json(), software_version=__version__, now=now
+        conn, run, index_id=registered.id, policy_json=policy.to_json(), software_version=VERSION, now=now
     )
     register_book(
         conn,
@@ -378,5 +378,5 @@ def _postings(
 
 def _run_fingerprint(index_fingerprint: str, policy: Policy) -> str:
     # The version counts as well: other code may compute other numbers.
-    parts = [index_fingerprint, policy.to_json(), __version__]
+    parts = [index_fingerprint, policy.to_json(), VERSION]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()

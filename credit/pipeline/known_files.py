@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
-from credit import __version__
 from credit.ingest.streams import Reading
 from credit.ledger.aliases import aliases
 from credit.ledger.file_readings import FileReading, last_reading, record_reading
 from credit.ledger.indexes import models
 from credit.ledger.schema import unvalued
 from credit.storage import canonical_json, sha256_file
+from credit.version import VERSION
 
 _RACE_NS = 2_000_000_000
 """A change within so many nanoseconds after a reading may have left the time of the last change as it was."""
@@ -86,5 +86,5 @@ class KnownFile:
     def _how(self, conn: Connection) -> str:
         taken_out = conn.execute(select(func.count()).select_from(unvalued)).scalar_one()
         known = [sorted(models(conn)), [(item.pattern, item.model) for item in aliases(conn)], taken_out]
-        said = canonical_json(["credit.reading.1", __version__, self.options, known])
+        said = canonical_json(["credit.reading.1", VERSION, self.options, known])
         return hashlib.sha256(said.encode()).hexdigest()

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from credit import __version__
 from credit.errors import IntegrityError
 from credit.ingest.training import TrainingCounts, TrainingReader
 from credit.ingest.training_source import CROISSANT, TrainingSource
@@ -24,6 +23,7 @@ from credit.storage import canonical_json, make_folder, one_after_the_other, sha
 from credit.valuation import IndexSettings, LanguageModel
 from credit.valuation.build import encode_data
 from credit.valuation.examples import TrainingData
+from credit.version import VERSION
 
 _PACKAGES = ("transformers", "tokenizers")
 _MOST_QUARANTINED = 10_000
@@ -81,7 +81,7 @@ class TrainingInput:
         if self.source.provider_from == CROISSANT:
             return None  # metadata may lie anywhere above the files
         parts = [
-            [__version__, *map(metadata.version, _PACKAGES)],
+            [VERSION, *map(metadata.version, _PACKAGES)],
             [(name, sha256_file(file)) for name, file in self._files()],
             asdict(replace(self.source, provider_map=None)),
             sha256_file(self.source.provider_map) if self.source.provider_map else None,

@@ -105,7 +105,7 @@ def test_everything_that_decides_the_tokens_is_in_the_name(data, model, inputs, 
     for line in ("value,provider\nx,ann\n", "value,provider\nx,ben\n"):
         (tmp_path / "map.csv").write_text(line)
         names.append(name(_reading(data, ignore, provider_from="path", provider_map=tmp_path / "map.csv")))
-    monkeypatch.setattr(tokenised, "__version__", "next")
+    monkeypatch.setattr(tokenised, "VERSION", "next")
     names.append(name(_reading(data, ignore)))
     monkeypatch.undo()
     assert name(_reading(data, ignore), IndexSettings(rank=7, seed=3, damping=1.0)) == names[0]
