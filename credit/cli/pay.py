@@ -185,17 +185,21 @@ def _export_lines(request: ExportRequest, report: ExportReport) -> Iterator[str]
 @click.option("--batch", type=NUMBER, help="Accept results of this batch only.")
 @ledger_options
 def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
-    """Record the bank's results: a CSV file with payout_id, status (paid, failed, returned), reference and reason.
+    """Record the bank's results: its own file (pain.002, camt.053, camt.054), or CSV. Repeating it changes nothing.
 
-    Reference is optional; failed and returned payouts need a reason. Returned means paid, and sent back later. Failed
-    and returned payouts can leave again: credit pay export --retry. The file counts as a whole: one bad row refuses
-    it. Repeating it changes nothing.
+    Of a bank's file, bookings are matched by end-to-end id, amount and date, or as a whole batch. What looks like a
+    payout and does not match is reported (exit code 3); the rest is recorded. Other payments are counted.
 
-    Two more columns are optional. By value_date (YYYY-MM-DD), a payment counts on the day on which the bank made it,
-    and not on that of the file. An amount that differs from the payout's is refused.
+    CSV has payout_id, status (paid, failed, returned), reference and reason. Reference is optional; failed and
+    returned payouts need a reason. Returned means paid, and sent back later. The file counts as a whole: one bad row
+    refuses it. Two more columns are optional. By value_date (YYYY-MM-DD), a payment counts on the day on which the bank
+    made it, and not on that of the file. An amount that differs from the payout's is refused.
+
+    Failed and returned payouts can leave again: credit pay export --retry.
 
     \b
-    Example: credit pay confirm results.csv
+    Example: credit pay confirm camt.053.xml
+             credit pay confirm results.csv
     """
     from credit.payments.results import confirm_payments
 
@@ -203,9 +207,11 @@ def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
         report = confirm_payments(ledger, file, batch_number=batch)
     back = f", {report.returned} returned" if report.returned else ""
     text = f"{report.paid} paid, {report.failed} failed{back}, {report.known} known before"
+    text += f", {report.foreign} of other payments" if report.foreign else ""
     if report.failed or report.returned:
         text += "\nnext: correct the details, then credit pay export PERIOD --retry --out FILE"
-    say(report, text)
+    warn(*(f"does not match: {item}" for item in report.unmatched))
+    say(report, text, exit_code=EXIT_PARTIAL if report.unmatched else 0)
 
 
 @pay.command()

@@ -1,13 +1,16 @@
-"""Results of payouts, from files of the bank: a file counts as a whole, and once.
+"""Results of payouts, from files of the bank; each counts once.
 
-A payout is paid or fails. Weeks later the bank can still return a paid one; a later file then says so.
+A payout is paid or fails. Weeks later the bank can still return a paid one; a later file then says so. A CSV file is
+somebody's own, and counts whole or not at all. A bank's file (`bank_files`) has the rest of an account in it as well:
+what matches a payout by end-to-end id, amount and date is recorded, and what looks like ours and does not is reported.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
@@ -30,6 +33,7 @@ from credit.ledger.payouts import (
 )
 from credit.ledger.personal_data import personal_field_in
 from credit.ledger.values import is_storable
+from credit.payments.bank_files import BankEntry, is_xml, read_bank_file
 from credit.records import Place, Quarantined
 
 COLUMNS = ("payout_id", "status", "reference", "reason", "value_date", "amount")
@@ -42,35 +46,59 @@ _OUTCOMES: Mapping[str, Outcome] = {outcome: outcome for outcome in get_args(Out
 
 @dataclass(frozen=True, slots=True)
 class ConfirmReport:
-    """Numbers of payouts recorded as paid, failed and returned, and of results known to the ledger before."""
+    """Numbers of payouts recorded as paid, failed and returned, and of results known to the ledger before.
+
+    `unmatched` are results in a bank's file that name payouts of ours and do not match, with the reason; `foreign`
+    counts those of other payments.
+    """
 
     paid: int
     failed: int
     known: int
     returned: int = 0
+    unmatched: tuple[str, ...] = ()
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _ResultRow:
-    """A row of a results file, checked without the ledger."""
+    """A result in a file, checked without the ledger; `currency` is that of `amount` if the file names it."""
 
-    place: Place
+    place: Place | str
     payout_id: str
     outcome: Outcome
     reference: str
     reason: str
     value_date: str
     amount: str
+    currency: str = ""
+
+
+@dataclass(slots=True)
+class _NewResults:
+    """Results of a file that the ledger does not have, in rounds: a payout can be paid and come back in one file."""
+
+    items: dict[str, tuple[PayoutBatch, BatchedPayout]]
+    fresh: dict[tuple[int, int], tuple[PayoutBatch, list[BankResult]]] = field(default_factory=dict)
+    rounds: dict[int, int] = field(default_factory=dict)
+    known: int = 0
+
+    def add(self, of: PayoutBatch, item: BatchedPayout, result: BankResult) -> None:
+        """Note a result, and let later ones follow it."""
+        number = self.rounds[result.payout_id] = self.rounds.get(result.payout_id, 0) + 1
+        self.fresh.setdefault((number, of.id), (of, []))[1].append(result)
+        self.items[item.reference] = (of, replace(item, results=(*item.results, result)))
 
 
 def confirm_payments(
     ledger: Ledger, path: Path, *, batch_number: int | None = None, now: datetime | None = None
 ) -> ConfirmReport:
-    """Record the results in a CSV file: payout_id, status, and optionally reference, reason, value_date and amount.
+    """Record the results in a file: CSV, or a bank's pain.002, camt.053 or camt.054.
 
-    `payout_id` is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back,
-    returned. `value_date` (YYYY-MM-DD) is the day on which the bank moved the money: the result takes effect then, and
-    not on the day of the file. `amount` must be the payout's. The same result again changes nothing.
+    A CSV file has the columns payout_id, status, and optionally reference, reason, value_date and amount. `payout_id`
+    is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back, returned.
+    `value_date` (YYYY-MM-DD) is the day on which the bank moved the money: the result takes effect then, and not on
+    the day of the file. `amount` must be the payout's. The same result again changes nothing.
 
     Args:
         ledger: the ledger.
@@ -79,39 +107,91 @@ def confirm_payments(
         now: when the ledger records it.
 
     Raises:
-        InputError: a row has an unknown payout, one of another batch, or one for the second time; a result against the
-            record; a return of unpaid money; a failure or return without a reason; a value date before the batch left
-            or after today; another amount than the payout's; or personal data in a text. Then the ledger records
-            nothing of the file.
+        InputError: a row of a CSV file has an unknown payout, one of another batch, or one for the second time; a
+            result against the record; a return of unpaid money; a failure or return without a reason; a value date
+            before the batch left or after today; another amount than the payout's; or personal data in a text. Then
+            the ledger records nothing of the file. In a bank's file such a result is reported, and the others count.
         LedgerError: there is no batch with this number.
     """
-    rows = list(_read(path))
     moment = now or datetime.now(UTC)
+    entries = read_bank_file(path) if is_xml(path) else None
+    rows = [] if entries is not None else list(_read(path))
+    unmatched: list[str] = []
+    foreign = 0
     with ledger.write() as conn:
         wanted = None if batch_number is None else batch(conn, batch_number)
-        items = _items(conn)
-        fresh: dict[int, tuple[PayoutBatch, list[BankResult]]] = {}
-        known = 0
+        found = _NewResults(_items(conn))
         for row in rows:
-            found = items.get(row.payout_id)
-            if found is None:
-                raise _refusal(row, f"there is no payout {row.payout_id!r} in any batch of this ledger")
-            of, item = found
-            if wanted is not None and of.id != wanted.id:
-                raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
-            _check_amount(row, item)
-            if _is_known(row, item):
-                known += 1
+            try:
+                _take(conn, row, found, wanted, moment.date())
+            except InputError as error:
+                raise InputError(f"{error}; nothing of this file was recorded") from None
+        for entry in entries or ():
+            results = _rows_of(entry, found.items)
+            if isinstance(results, str):
+                unmatched.append(results)
                 continue
-            _check_texts(conn, row, item)
-            # Collected first and recorded at the end: one bad row further down refuses the whole file.
-            value_on = _value_on(row, of, moment.date())
-            result = BankResult(item.payout.id, row.outcome, row.reference, row.reason, value_on)
-            fresh.setdefault(of.id, (of, []))[1].append(result)
-        for of, results in fresh.values():
-            record_results(conn, of, results, now=moment)
-    outcomes = [result.outcome for _, results in fresh.values() for result in results]
-    return ConfirmReport(outcomes.count("paid"), outcomes.count("failed"), known, outcomes.count("returned"))
+            foreign += not results
+            for row in results:
+                try:
+                    _take(conn, row, found, wanted, moment.date())
+                except InputError as error:
+                    unmatched.append(str(error))
+        for _, (of, new) in sorted(found.fresh.items()):
+            record_results(conn, of, new, now=moment)
+    counts = Counter(result.outcome for _, new in found.fresh.values() for result in new)
+    return ConfirmReport(counts["paid"], counts["failed"], found.known, counts["returned"], tuple(unmatched), foreign)
+
+
+def _take(conn: Connection, row: _ResultRow, found: _NewResults, wanted: PayoutBatch | None, today: date) -> None:
+    """Check a result against the ledger, and note it if it is new."""
+    known = found.items.get(row.payout_id)
+    if known is None:
+        raise _refusal(row, f"there is no payout {row.payout_id!r} in any batch of this ledger")
+    of, item = known
+    if wanted is not None and of.id != wanted.id:
+        raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
+    _check_amount(row, item)
+    if _is_known(row, item):
+        found.known += 1
+        return
+    _check_texts(conn, row, item)
+    found.add(of, item, BankResult(item.payout.id, row.outcome, row.reference, row.reason, _value_on(row, of, today)))
+
+
+def _rows_of(entry: BankEntry, items: Mapping[str, tuple[PayoutBatch, BatchedPayout]]) -> list[_ResultRow] | str:
+    """Return the results of payouts in a result of a bank; none of other payments; or why a batch does not match."""
+
+    def row(payout_id: str, amount: str, currency: str) -> _ResultRow:
+        texts = (entry.reference, entry.reason, entry.value_date, amount, currency)
+        return _ResultRow(entry.place, payout_id, entry.outcome, *texts)
+
+    if entry.end_to_end:
+        ours = _REFERENCE.fullmatch(entry.end_to_end)
+        return [row(entry.end_to_end, entry.amount, entry.currency)] if ours else []
+    own = [item for of, item in items.values() if of.reference == entry.block]
+    # What the bank refused is in no debit; what came back was in one.
+    booked = [item for item in own if not item.results or item.results[0].outcome == entry.outcome]
+    currency = own[0].payout.currency if own else entry.currency
+    total = f"{format_amount(sum(item.payout.amount_minor for item in booked), currency)} {currency}" if own else ""
+    if own and entry.amount and f"{_plain(entry.amount, currency)} {entry.currency}" != total:
+        return (
+            f"{entry.place}: {entry.amount} {entry.currency} is not the {total} of the payouts in {entry.block} without"
+            " refused ones; ask the bank for the bookings one by one"
+        )
+    return [row(item.reference, "", "") for item in booked]
+
+
+def _plain(amount: str, currency: str) -> str:
+    """Return a bank's decimal with the currency's digits; banks write 5 or 5.0 for 5.00."""
+    try:
+        return format_amount(parse_amount(_without_zeros(amount), currency), currency)
+    except InvalidRequestError:
+        return amount
+
+
+def _without_zeros(amount: str) -> str:
+    return amount.rstrip("0").rstrip(".") if "." in amount else amount
 
 
 def _read(path: Path) -> Iterator[_ResultRow]:
@@ -121,10 +201,14 @@ def _read(path: Path) -> Iterator[_ResultRow]:
         empty = False
         if isinstance(row, Quarantined):
             raise InputError(f"{row.place}: {row.error}; nothing of this file was recorded")
-        item = _row(row)
+        try:
+            item = _row(row)
+        except InputError as error:
+            raise InputError(f"{error}; nothing of this file was recorded") from None
         if item.payout_id in seen:
-            raise _refusal(item, f"payout {item.payout_id} was given before, in line {seen[item.payout_id].line}")
-        seen[item.payout_id] = item.place
+            before = f"payout {item.payout_id} was given before, in line {seen[item.payout_id].line}"
+            raise InputError(f"{item.place}: {before}; nothing of this file was recorded")
+        seen[item.payout_id] = row.place
         yield item
     if empty:
         raise InputError(f"{path} holds no results; give it a line for each payout: {', '.join(COLUMNS)}")
@@ -164,7 +248,11 @@ def _is_known(row: _ResultRow, item: BatchedPayout) -> bool:
     for result in item.results:
         if result.outcome == row.outcome:
             if row.reference and result.bank_reference and row.reference != result.bank_reference:
-                raise _refusal(row, f"payout {row.payout_id} is recorded with another reference")
+                raise _refusal(
+                    row,
+                    f"payout {row.payout_id} is recorded with another reference, {result.bank_reference}: ask the bank"
+                    " if it was paid twice",
+                )
             return True
     if row.outcome == "returned" and item.outcome != "paid":
         was = "has no result yet" if item.outcome is None else "is recorded as failed"
@@ -184,8 +272,10 @@ def _check_amount(row: _ResultRow, item: BatchedPayout) -> None:
     owed = item.payout
     if not row.amount:
         return
+    if row.currency not in {"", owed.currency}:
+        raise _refusal(row, f"payout {row.payout_id} left in {owed.currency}, not in {row.currency}")
     try:
-        amount_minor = parse_amount(row.amount, owed.currency)
+        amount_minor = parse_amount(_without_zeros(row.amount), owed.currency)
     except InvalidRequestError as error:
         raise _refusal(row, f"the amount {error}") from None
     if amount_minor != owed.amount_minor:
@@ -219,4 +309,4 @@ def _check_texts(conn: Connection, row: _ResultRow, item: BatchedPayout) -> None
 
 
 def _refusal(row: _ResultRow, message: str) -> InputError:
-    return InputError(f"{row.place}: {message}; nothing of this file was recorded")
+    return InputError(f"{row.place}: {message}")

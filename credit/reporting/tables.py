@@ -47,6 +47,9 @@ _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHEN_USED = frozenset(line.name for line in STATEMENT_LINES if not line.always)
 """Columns that a table leaves out where they hold only zeros."""
 
+_AMOUNTS = frozenset({*MONEY_COLUMNS, "debit", "credit", "closing"})
+"""Columns of amounts: those of payouts, and those of books."""
+
 _RANK = ("rank_low", "rank_high")
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})
 _BELOW = "reason"
@@ -237,8 +240,8 @@ def _shown(column: str) -> Callable[[Any], str]:
 
 
 def _is_money(cells: pl.Series) -> bool:
-    """Return True for a column of amounts: it has the name of one, and every cell is a plain number."""
-    return cells.name in MONEY_COLUMNS and all(_PLAIN_NUMBER.fullmatch(cell) for cell in cells)
+    """Return True for a column of amounts: it has the name of one, and every cell is a plain number or empty."""
+    return cells.name in _AMOUNTS and all(not cell or _PLAIN_NUMBER.fullmatch(cell) for cell in cells)
 
 
 def _most_important(frame: pl.DataFrame, most: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -52,6 +52,22 @@ def test_payouts_leave_and_results_come_back(credit):
     assert "everything is as it was written" in credit("verify")
 
 
+def test_a_bank_s_own_file_is_read_and_what_does_not_match_is_said(credit):
+    credit(f"pay export {SEPTEMBER} --currency EUR --out FOLDER/pay.csv")
+    reference = json.loads(credit("pay list --json"))["batches"][0]["reference"]
+    refs = "<NtryDtls><TxDtls><Refs><EndToEndId>{}</EndToEndId></Refs></TxDtls></NtryDtls>"
+    one = f'<Ntry><Amt Ccy="EUR">{{}}</Amt><CdtDbtInd>DBIT</CdtDbtInd><Sts>BOOK</Sts>{refs}</Ntry>'
+    rows = [one.format("123.45", f"{reference}-1"), one.format("5", f"{reference}-2"), one.format("9", "RENT")]
+    text = f"<Document><BkToCstmrStmt><Stmt>{''.join(rows)}</Stmt></BkToCstmrStmt></Document>"
+    (credit.folder / "bank.xml").write_text(text)
+    said = credit("pay confirm FOLDER/bank.xml", code=3)
+    assert "1 paid, 0 failed, 0 known before, 1 of other payments" in said
+    assert "does not match: " in said
+    assert f"entry 2: payout {reference}-2 left with 0.01 EUR, not 5" in said
+    facts = json.loads(credit("pay confirm FOLDER/bank.xml --json", code=3).splitlines()[-1])
+    assert (facts["known"], facts["foreign"], len(facts["unmatched"])) == (1, 1, 1)
+
+
 def test_every_export_that_status_suggests_is_accepted(credit):
     def exports() -> list[str]:
         return [step for step in json.loads(credit("status --json"))["next"] if "pay export" in step]
@@ -96,7 +112,7 @@ def test_the_books_leave(credit):
     }  # fmt: skip
     trial = credit(f"report trial-balance {SEPTEMBER} --format csv").splitlines()
     assert trial[0] == "account,name,currency,opening,debit,credit,closing"
-    assert "Liabilities:Payout:Bell,Liabilities:Payout:Bell,USD,0.00,0.00,0.99,-0.99" in trial
+    assert "Liabilities:Payout:Bell,Liabilities:Payout:Bell,USD,0.00,0.00,0.99,-0.99" in trial, "a number"
     assert 'option "title" "credit 2026-09"' in (credit.folder / "books.beancount").read_text()
 
 
