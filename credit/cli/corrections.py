@@ -89,29 +89,51 @@ def reverse(workspace: Workspace, txn: int, reason: str) -> None:
 @printed_reason_option
 @policy_options
 @click.option("--index", "index_dir", type=FILE, help="Value the outputs again, by this index and its model.")
+@click.option(
+    "--terms",
+    "rates",
+    nargs=3,
+    multiple=True,
+    metavar="PROVIDER CURRENCY RATE",
+    help="A provider's share as it should have been, such as: anna-books EUR 70%. May be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the difference, write nothing.")
 @ledger_options
 def restate(
-    workspace: Workspace, period: str, reason: str, policy: dict[str, Any], index_dir: Path | None, dry_run: bool
+    workspace: Workspace,
+    period: str,
+    reason: str,
+    policy: dict[str, Any],
+    index_dir: Path | None,
+    rates: tuple[tuple[str, str, str], ...],
+    dry_run: bool,
 ) -> None:
-    """Recompute the closed PERIOD (YYYY-MM) by another policy or index, and post the difference in the open one.
+    """Recompute the closed PERIOD (YYYY-MM) by another policy, index or rate, and post the difference in the open one.
 
-    Options that you leave out stay as they were. The statements of the closed period stay the same to the byte.
-    Repeating the command changes nothing.
+    Options that you leave out stay as they were at the close: a second restatement names again what the first one
+    corrected. The statements of the closed period stay the same to the byte. Repeating the command changes nothing.
+
+    For a wrong rate, agree the right terms from now on (credit providers terms), and restate each closed period with
+    --terms. The house bears the difference. Tax, fees, reserves and recoupment of the close stay as they were.
 
     \b
     Example: credit restate 2026-10 --measure support --reason "as agreed with the providers" --dry-run
+             credit restate 2026-10 --terms anna-books EUR 70% --reason "60% was entered by mistake"
     """
+    from credit.accounting.amounts import currency_digits, parse_percent
     from credit.pipeline.restate import by_index, by_policy
     from credit.pipeline.restate import restate as run
 
     method: dict[str, object] = {"policy": policy}
+    for _, currency, _ in rates:
+        currency_digits(currency)
+    shares = {(provider, currency): parse_percent(rate) for provider, currency, rate in rates}
     with workspace.open() as ledger:
         if index_dir is None:
             rescore = by_policy(policy)
         else:
             rescore, method["index"] = by_index(ledger, index_dir, policy)
-        report = run(workspace, ledger, period, rescore, method, reason=reason, dry_run=dry_run)
+        report = run(workspace, ledger, period, rescore, method, reason=reason, rates=shares, dry_run=dry_run)
     say(report, *_lines(report))
 
 

@@ -1,4 +1,4 @@
-"""Restatement: recompute a closed period by another policy or index, and post the difference in the open one.
+"""Restatement: recompute a closed period by another policy, index or rate, and post the difference in the open one.
 
 The closed period and its statements stay the same, byte for byte. The difference is one transaction in the first open
 period, shown on its statements. A second restatement posts only its difference to the first; a restatement by the
@@ -20,7 +20,7 @@ from credit.accounting.apportion import Earning
 from credit.accounting.credits import MeasuredOutput, PeriodCredits, Policy
 from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger.accounts import AccountKind, parse_account
-from credit.ledger.balances import released_accounts
+from credit.ledger.balances import ProviderCurrency, released_accounts
 from credit.ledger.corrections import restated_money, restatements
 from credit.ledger.credits import credits_by_group, posted_moves
 from credit.ledger.database import Ledger
@@ -41,7 +41,7 @@ from credit.pipeline.close import ClosePolicy
 from credit.pipeline.close_pools import divide, owed_to
 from credit.pipeline.period_basis import measured_outputs
 from credit.pipeline.workspace import Workspace
-from credit.records import Group
+from credit.records import Group, Terms
 from credit.text import counted
 
 Rescore = Callable[[PostedBook, pl.DataFrame], Iterator[tuple[int, MeasuredOutput]]]
@@ -72,7 +72,7 @@ class MoneyChange:
 
 @dataclass(frozen=True, slots=True)
 class Restatement:
-    """Difference made by another policy or index; `txn_id` is None if nothing was posted."""
+    """Difference made by another policy, index or rate; `txn_id` is None if nothing was posted."""
 
     period: str
     posted_in: str
@@ -90,10 +90,13 @@ def restate(
     method: Mapping[str, Any],
     *,
     reason: str,
+    rates: Mapping[ProviderCurrency, int] | None = None,
     dry_run: bool = False,
     now: datetime | None = None,
 ) -> Restatement:
-    """Recompute a closed period's credits, and post the difference in money in the first open period.
+    """Recompute a closed period, and post the difference in money in the first open period.
+
+    A restatement replaces the ones before it: what an earlier one corrected has to be named again.
 
     Args:
         workspace: its score books are read.
@@ -103,14 +106,19 @@ def restate(
         method: the same as data: `policy`, the changes of the policy, and `index`, the fingerprint of the index if one
             was asked. Stored with the transaction; a close uses it to look for the certificate.
         reason: printed on the statements.
+        rates: agreed rates as they should have been, in parts per million, by provider and currency. Tax, fees,
+            reserves and recoupment of the close stay: they were taken from what was paid.
         dry_run: post nothing.
         now: moment of recording.
 
     Raises:
         LedgerError: the period is not closed, or a reason is missing.
         IntegrityError: a score book is not what was registered, or the ledger contradicts itself.
-        InvalidRequestError: the score books do not hold what the policy needs.
+        InvalidRequestError: the score books do not hold what the policy needs, or a rate is of nobody who earned.
     """
+    rates = rates or {}
+    if rates:
+        method = {**method, "rates": {f"{provider}:{currency}": rate for (provider, currency), rate in rates.items()}}
     if not reason.strip():
         raise LedgerError(f"a restatement of {period} needs a reason: --reason")
     with ledger.read() as conn:
@@ -122,7 +130,7 @@ def restate(
     changes = _credit_changes(posted, restated)
     # A dry run takes the write lock too: its numbers must fit the ledger of one moment.
     with ledger.write() as conn:
-        money = _money_changes(conn, found, posted, restated)
+        money = _money_changes(conn, found, posted, restated, rates)
         target = open_period_for(conn, first_day(period))
         txn_id = None
         if not dry_run:
@@ -315,9 +323,13 @@ def _by_provider(credited: Mapping[Group, int]) -> dict[str, int]:
 
 
 def _money_changes(
-    conn: Connection, closed: Period, posted: Mapping[Group, int], restated: Mapping[Group, int]
+    conn: Connection,
+    closed: Period,
+    posted: Mapping[Group, int],
+    restated: Mapping[Group, int],
+    rates: Mapping[ProviderCurrency, int],
 ) -> tuple[MoneyChange, ...]:
-    """Divide the pools by the restated credits as the close did, and compare.
+    """Divide the pools by the restated credits and rates as the close did, and compare.
 
     Earnings of a collection on hold, and their difference, belong to the account of that collection. If it was
     released since, they belong to the provider.
@@ -330,7 +342,18 @@ def _money_changes(
     terms = terms_on(conn, last_day(period))
     money = standing_pools(conn, period)
 
-    def divided(credited: Mapping[Group, int]) -> list[tuple[str, int, tuple[Earning, ...]]]:
+    corrected = dict(terms)
+    for (owner, currency), rate in rates.items():
+        is_provider = owner in known and known[owner].kind == "provider"
+        if not is_provider or currency not in {item.currency for item in money}:
+            raise InvalidRequestError(
+                f"{owner} earned nothing in {currency} in {period}: a rate is of a provider and the currency of a pool"
+            )
+        corrected[owner, currency] = replace(terms.get((owner, currency), Terms()), rate_ppm=rate)
+
+    def divided(
+        credited: Mapping[Group, int], terms: Mapping[ProviderCurrency, Terms]
+    ) -> list[tuple[str, int, tuple[Earning, ...]]]:
         held = {group: credited.get(group, 0) for group in on_hold}
         found = divide(period, money, _by_provider(credited), known, terms, policy.house, held)
         return [(pool.currency, pool.id, earnings) for pool, earnings in found]
@@ -344,12 +367,12 @@ def _money_changes(
         return sums
 
     # The close again, as a check: a difference to other numbers than the recorded ones would pay wrongly.
-    as_closed = divided(posted)
+    as_closed = divided(posted, terms)
     recorded = {(item.pool_id, item.provider): item.amount_minor for item in allocations(conn, period)}
     again = {(number, part.share.provider): part.share.amount_minor for _, number, parts in as_closed for part in parts}
     if {key: amount for key, amount in recorded.items() if amount} != {k: a for k, a in again.items() if a}:
         raise IntegrityError(f"the allocations of {period} contradict its credits; run credit verify")
-    before, after = owed(as_closed), owed(divided(restated))
+    before, after = owed(as_closed), owed(divided(restated, corrected))
     moved: dict[AccountCurrency, int] = {}
     for (key, currency), amount in restated_money(conn, period).items():
         place = _place(key, currency, released)

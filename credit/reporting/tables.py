@@ -138,7 +138,7 @@ def to_table(frame: pl.DataFrame, *, width: int = DEFAULT_WIDTH, most: int | Non
             continue
         if name in _WHEN_USED and not any(character in "123456789" for cell in frame[name] for character in cell):
             continue
-        number = frame.schema[name].is_numeric() or name in MONEY_COLUMNS
+        number = frame.schema[name].is_numeric() or name in _AMOUNTS
         heading = _HEADINGS.get(name, name.replace("_", " "))
         cells = [_shown(name)(value) for value in frame[name]]
         columns.append(Column(heading, cells, number, spare=name in _SPARE and "provider" in frame.columns))

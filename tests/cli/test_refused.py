@@ -98,6 +98,9 @@ REFUSED = {
         "adjust ann 5 EUR --period 2026-02 --reason x --cites 999", 1, "there is no transaction 999"
     ),
     "a reversal of what a close posted": ("reverse 5 --reason x", 1, "cannot be reversed"),
+    "a rate that is no percentage": ("restate 2026-01 --terms ann EUR 0.7 --reason x", 2, "write 0% to 100%"),
+    "a rate without a pool": ("restate 2026-01 --terms ann USD 70% --reason x", 2, "earned nothing in USD"),
+    "a rate in no currency": ("restate 2026-01 --terms ann EURO 70% --reason x", 2, "not a current ISO 4217"),
     "a reversal of nothing": ("reverse 999 --reason x", 1, "there is no transaction 999"),
     "a reversal of a number that no row has": ("reverse 99999999999999999999 --reason x", 2, "is not in the range"),
     "an adjustment that cites such a number": (

@@ -11,6 +11,7 @@ from credit.errors import IntegrityError, InvalidRequestError, LedgerError
 from credit.ledger import corrections, journal, periods
 from credit.ledger.database import Ledger
 from credit.ledger.score_books import book_path
+from credit.ledger.transactions import transaction
 from credit.ledger.verify import verify
 from credit.pipeline.restate import Restatement, by_policy, restate
 from credit.pipeline.workspace import Workspace
@@ -88,6 +89,60 @@ def test_a_restated_period_has_paid_what_the_other_policy_would_have_paid(accoun
     assert (line["kind"], line["reason"]) == ("restatement", "restatement of 2026-01: another measure")
     assert verify(account.ledger, None).problems == ()
     assert {key: text for key, text in account.statements().items() if key[0] == JANUARY} == before
+
+
+def by_rate(
+    account: Account, workspace: Workspace, rate_ppm: int, key: str = "ben", currency: str = "EUR"
+) -> Restatement:
+    return restate(
+        workspace,
+        account.ledger,
+        JANUARY,
+        by_policy({}),
+        {"policy": {}},
+        reason="60% was entered by mistake",
+        rates={(key, currency): rate_ppm},
+        now=NOW,
+    )
+
+
+def test_a_wrong_rate_is_put_right_at_the_cost_of_the_house_and_the_statement_says_so(account, workspace):
+    account.agree("ben", rate_ppm=600_000)
+    close_january(account, workspace)
+    before, (house, ben) = account.statements(), (account.balance(f"money:payable:{key}") for key in ("house", "ben"))
+    (pool,) = account.statement(JANUARY, "ben")["pools"]
+    share = int(pool["amount"].replace(".", ""))
+    difference = (share - share * 300_000 // 1_000_000) - (share - share * 400_000 // 1_000_000)
+    assert difference > 0
+    found = by_rate(account, workspace, 700_000)
+    assert {item.account: item.adjustment_minor for item in found.money if item.adjustment_minor} == {
+        "money:payable:ben": difference,
+        "money:payable:house": -difference,
+    }
+    assert by_rate(account, workspace, 700_000).txn_id is None, "twice is once"
+    with account.ledger.read() as conn:
+        assert transaction(conn, found.txn_id or 0).details["method"] == {"policy": {}, "rates": {"ben:EUR": 700_000}}
+    assert account.balance("money:payable:house") == house - difference
+    assert account.statements() == before, "the closed period stays byte for byte"
+    account.pool(FEBRUARY, 0)
+    account.close(FEBRUARY)
+    (line,) = account.statement(FEBRUARY, "ben")["corrections"]
+    assert (line["kind"], line["amount"], line["reason"]) == (
+        "restatement",
+        f"{difference / 100:.2f}",
+        "restatement of 2026-01: 60% was entered by mistake",
+    )
+    assert verify(account.ledger, None).problems == ()
+    by_rate(account, workspace, 600_000)
+    assert account.balance("money:payable:house") == house, "by the rate of the close, everything is taken back"
+    assert account.balance("money:payable:ben") - ben == -difference, "which was paid with February's close"
+
+
+@pytest.mark.parametrize(("key", "currency"), [("eve", "EUR"), ("own", "EUR"), ("house", "EUR"), ("ben", "USD")])
+def test_a_rate_of_nobody_who_earned_is_refused(account, workspace, key, currency):
+    close_january(account, workspace)
+    with pytest.raises(InvalidRequestError, match=f"{key} earned nothing in {currency} in 2026-01"):
+        by_rate(account, workspace, 700_000, key, currency)
 
 
 def test_a_restatement_posts_only_what_the_one_before_did_not(account, workspace):
