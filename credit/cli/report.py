@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options, workspace_options
-from credit.cli.printing import ask_for_json, is_json, say, terminal_width
+from credit.cli.printing import ask_for_json, is_json, say, terminal_width, warn
 from credit.storage import write_whole
 
 if TYPE_CHECKING:
@@ -251,6 +251,33 @@ def trial_balance(
 
     with workspace.open() as ledger, ledger.read() as conn:
         found = frame(conn, period, since, _account_map(accounts))
+    deliver(render(found, form, width=table_width(out), most=table_rows(out)), out)
+
+
+@report.command()
+@click.argument("year", type=click.IntRange(1000, 9999))
+@click.option("--details", is_flag=True, help="Add legal name, tax number and address: personal data.")
+@report_options("table", "csv", "json")
+@workspace_options
+def year(
+    workspace: Workspace, year: int, details: bool, form: Literal["table", "csv", "json"], out: Path | None
+) -> None:
+    """Show what each provider was paid in YEAR, by the day of payment: gross, paid, withheld, fees, advances.
+
+    A payout of December that the bank makes in January is January's. What came back counts against the day on which
+    it did. Gross in US dollars from ten dollars on is what Form 1099-MISC asks for in box 2. These are data for tax
+    forms, and no tax advice.
+
+    \b
+    Example: credit report year 2026
+             credit report year 2026 --details --format csv --out year-2026.csv
+    """
+    from credit.reporting.tables import render
+    from credit.reporting.year import NOTICE, year_totals
+
+    with workspace.open() as ledger, ledger.read() as conn:
+        found = year_totals(conn, year, details=details)
+    warn(NOTICE)
     deliver(render(found, form, width=table_width(out), most=table_rows(out)), out)
 
 

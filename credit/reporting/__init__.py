@@ -2,5 +2,6 @@
 
 Read in this order: `frames` (the numbers of every report), `causes` (users, prompts and days behind a provider's
 credits), `tables` (text), `charts` and `pages` (HTML), `signatures` and `export` (signed folders for providers),
-`chart_of_accounts` and `books` (journal, trial balance, beancount), `workbook` (a period as XLSX).
+`chart_of_accounts` and `books` (journal, trial balance, beancount), `workbook` (a period as XLSX), `year`
+(payments by provider).
 """

@@ -47,8 +47,8 @@ _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WHEN_USED = frozenset(line.name for line in STATEMENT_LINES if not line.always)
 """Columns that a table leaves out where they hold only zeros."""
 
-_AMOUNTS = frozenset({*MONEY_COLUMNS, "debit", "credit", "closing"})
-"""Columns of amounts: those of payouts, and those of books."""
+_AMOUNTS = frozenset({*MONEY_COLUMNS, "debit", "credit", "closing", "gross", "paid", "withheld", "advances"})
+"""Columns of amounts: those of payouts, of books, and of a year."""
 
 _RANK = ("rank_low", "rank_high")
 _FRACTIONS = frozenset({"share", "share_low", "share_high", "shared", "before", "repeated"})

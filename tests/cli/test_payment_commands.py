@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def test_a_bank_s_own_file_is_read_and_what_does_not_match_is_said(credit):
     assert "1 paid, 0 failed, 0 known before, 1 of other payments" in said
     assert "does not match: " in said
     assert f"entry 2: payout {reference}-2 left with 0.01 EUR, not 5" in said
+    year = f"{datetime.now(UTC):%Y}"
+    said = credit(f"report year {year} --details")
+    assert "no tax advice" in said
+    assert "Ada Legal" in said
+    assert json.loads(credit(f"report year {year} --json").partition("\n")[2])[0]["gross"] == "123.45"
     facts = json.loads(credit("pay confirm FOLDER/bank.xml --json", code=3).splitlines()[-1])
     assert (facts["known"], facts["foreign"], len(facts["unmatched"])) == (1, 1, 1)
 
