@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from credit.cli.options import FILE, PERIOD, CommandGroup, json_option, ledger_options, workspace_options
-from credit.cli.printing import ask_for_json, is_json, say, terminal_width, warn
+from credit.cli.printing import ask_for_json, is_json, progress_bar, say, terminal_width, warn
 from credit.storage import write_whole
+from credit.text import counted
 
 if TYPE_CHECKING:
     from credit.pipeline.workspace import Workspace
@@ -176,6 +177,24 @@ def workbook(workspace: Workspace, period: str, out: Path) -> None:
         made = content(conn, workspace.books, period)
     write_whole(out, made)
     say({"file": out}, f"{out}: the workbook of {period}")
+
+
+@report.command()
+@click.option("--out", type=FILE, required=True, help="The folder: a new one, or an earlier site.")
+@ledger_options
+def site(workspace: Workspace, out: Path) -> None:
+    """Write all months, providers and statements as linked pages, with index.html to begin at.
+
+    They need no server, load nothing from elsewhere, and are for you alone: they hold what every provider earns.
+
+    \b
+    Example: credit report site --out site
+    """
+    from credit.reporting.site import write_site
+
+    with workspace.open() as ledger, ledger.read() as conn, progress_bar("writing", "pages") as advance:
+        pages = write_site(conn, workspace.books, out, advance)
+    say({"folder": out, "pages": len(pages)}, f"{out / 'index.html'}: {counted(len(pages), 'page')}")
 
 
 since_option = click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")

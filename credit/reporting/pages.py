@@ -10,7 +10,9 @@ an error, and never an empty place on a page.
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -146,6 +148,40 @@ class AttributionView:
     heaviest: tuple[HeavyOutput, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PageLink:
+    """A link to a page of a site; `here` if it is this one."""
+
+    text: str
+    href: str
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlace:
+    """Place of a page in a site.
+
+    Attributes:
+        links: links at its top.
+        people: folder of the providers' pages, as the page sees it.
+        known: keys of the providers with a page.
+    """
+
+    links: tuple[PageLink, ...]
+    people: str = ""
+    known: frozenset[str] = frozenset()
+
+    @property
+    def script(self) -> str:
+        """The script that searches and sorts tables."""
+        return _script()
+
+    @property
+    def script_sha256(self) -> str:
+        """Its hash in Base64, by which the page allows it."""
+        return base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+
+
 def attribution_page(conn: Connection, books_folder: Path, period: str, by: By = "provider") -> str:
     """Return the attribution report of a period, open or closed.
 
@@ -160,18 +196,19 @@ def attribution_page(conn: Connection, books_folder: Path, period: str, by: By =
         LedgerError: the ledger has no such period.
         IntegrityError: a score book is missing or changed, or the ledger says something else.
     """
-    view = _attribution_view(conn, books_folder, period, by)
-    return template("attribution.html.j2").render(view=view)
+    return template("attribution.html.j2").render(view=attribution_view(conn, books_folder, period, by))
 
 
-def statement_page(item: Statement, public_key: str = "", proof: LedgerProof | None = None) -> str:
+def statement_page(
+    item: Statement, public_key: str = "", proof: LedgerProof | None = None, place: SitePlace | None = None
+) -> str:
     """Return a statement as a page, for a signed folder with the signer's key and the proof.
 
     Every number is from its stored text; the page prints the SHA-256 of that text.
     """
     body = json.loads(item.body_json)
     facts = {"statement": item, "body": body, "lines": STATEMENT_LINES, "public_key": public_key, "proof": proof}
-    facts["policies"] = [Policy.from_json(text) for text in body["policies"]]
+    facts |= {"policies": [Policy.from_json(text) for text in body["policies"]], "place": place}
     return template("statement.html.j2").render(facts)
 
 
@@ -189,7 +226,8 @@ def readme_text(item: Statement, public_key: str = "", proof: LedgerProof | None
     return template("README.txt.j2").render(facts)
 
 
-def _attribution_view(conn: Connection, books_folder: Path, period: str, by: By) -> AttributionView:
+def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) -> AttributionView:
+    """Return everything on an attribution page; see `attribution_page`."""
     found = existing_period(conn, period)
     days = [BY_DAY] if by == "day" else []
     sums = totals(conn, books_folder, period, [BY_PROVIDER, BY_COLLECTION, BY_DAY_AND_PROVIDER, *days])
@@ -255,6 +293,11 @@ def _methods(conn: Connection, period: str) -> tuple[ValuationMethod, ...]:
     return tuple(ValuationMethod(models[index], index, Policy.from_json(policy)) for index, policy in sorted(made))
 
 
+@functools.cache
+def _script() -> str:
+    return (resource("reports/templates") / "site.js").read_text(encoding="utf-8")
+
+
 def template(name: str) -> jinja2.Template:
     """Return the template in the file `name`."""
     return _environment().get_template(name)
@@ -271,6 +314,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # A page stands alone unless it is given a place in a site.
+    environment.globals["place"] = None
     environment.filters |= {
         "amount": _amount_text,
         "count": "{:,}".format,
