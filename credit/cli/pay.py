@@ -192,8 +192,9 @@ def confirm(workspace: Workspace, file: Path, batch: int | None) -> None:
 
     CSV has payout_id, status (paid, failed, returned), reference and reason. Reference is optional; failed and
     returned payouts need a reason. Returned means paid, and sent back later. The file counts as a whole: one bad row
-    refuses it. Two more columns are optional. By value_date (YYYY-MM-DD), a payment counts on the day on which the bank
-    made it, and not on that of the file. An amount that differs from the payout's is refused.
+    refuses it. Three more columns are optional. By value_date (YYYY-MM-DD), a payment counts on the day on which the
+    bank made it, and not on that of the file. An amount that differs from the payout's is refused, unless a fee, which
+    banks on the way kept, makes up the difference.
 
     Failed and returned payouts can leave again: credit pay export --retry.
 

@@ -123,13 +123,14 @@ class PayoutBatch:
 
 @dataclass(frozen=True, slots=True)
 class BankResult:
-    """A bank's result for a payout; `value_on` is the bank's value date, if a new result gives it."""
+    """A bank's result for a payout; a new one can give the bank's value date, and the fee that banks kept of it."""
 
     payout_id: int
     outcome: Outcome
     bank_reference: str
     reason: str
     value_on: date | None = None
+    fee_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +273,7 @@ def record_results(conn: Connection, batch: PayoutBatch, results: Sequence[BankR
         to = external if result.outcome == "paid" else AccountKind.PAYOUT.key(item.provider)
         lines = [Entry(source, item.currency, -item.amount_minor), Entry(to, item.currency, item.amount_minor)]
         valued = result.value_on.isoformat() if result.value_on else None
-        details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason, valued)
+        details = ResultDetails(batch.id, item.id, result.bank_reference, result.reason, valued, result.fee_minor)
         kind, day = OUTCOME_KINDS[result.outcome], result.value_on or now.date()
         steps.append(_Step(kind, kind.key(batch=batch.id, payout=item.id), lines, details, day))
     posted = _post(conn, steps, now)

@@ -138,13 +138,17 @@ class ExportDetails(TransactionDetails):
 
 @dataclass(frozen=True, slots=True)
 class ResultDetails(TransactionDetails):
-    """A bank's result for a payout of a batch: its reference, the reason of a failure, and its value date if known."""
+    """A bank's result for a payout of a batch: its reference, the reason of a failure, and its value date if known.
+
+    `fee_minor` is what banks on the way kept of the payment, in minor units: the payee got less.
+    """
 
     batch: int
     payout: int
     reference: str
     reason: str
     value_on: str | None = None
+    fee_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from credit.ledger.values import is_storable
 from credit.payments.bank_files import BankEntry, is_xml, read_bank_file
 from credit.records import Place, Quarantined
 
-COLUMNS = ("payout_id", "status", "reference", "reason", "value_date", "amount")
+COLUMNS = ("payout_id", "status", "reference", "reason", "value_date", "amount", "fee")
 """Columns of a results file; the first two are required."""
 
 _REFERENCE = re.compile(r"(CR[0-9]+-[0-9a-f]{8})-([0-9]+)")
@@ -72,6 +72,7 @@ class _ResultRow:
     value_date: str
     amount: str
     currency: str = ""
+    fee: str = ""
 
 
 @dataclass(slots=True)
@@ -95,10 +96,11 @@ def confirm_payments(
 ) -> ConfirmReport:
     """Record the results in a file: CSV, or a bank's pain.002, camt.053 or camt.054.
 
-    A CSV file has the columns payout_id, status, and optionally reference, reason, value_date and amount. `payout_id`
-    is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back, returned.
-    `value_date` (YYYY-MM-DD) is the day on which the bank moved the money: the result takes effect then, and not on
-    the day of the file. `amount` must be the payout's. The same result again changes nothing.
+    A CSV file has the columns payout_id, status, and optionally reference, reason, value_date, amount and fee.
+    `payout_id` is the payout's id in the payment file; `status` is paid, failed, or, for paid money that came back,
+    returned. `value_date` (YYYY-MM-DD) is the day on which the bank moved the money: the result takes effect then, and
+    not on the day of the file. `amount` must be the payout's, less the `fee` that banks kept. The same result again
+    changes nothing.
 
     Args:
         ledger: the ledger.
@@ -151,12 +153,16 @@ def _take(conn: Connection, row: _ResultRow, found: _NewResults, wanted: PayoutB
     of, item = known
     if wanted is not None and of.id != wanted.id:
         raise _refusal(row, f"payout {row.payout_id} is in batch {of.id}, not in batch {wanted.id}")
-    _check_amount(row, item)
+    fee_minor = _fee(row, item)
     if _is_known(row, item):
         found.known += 1
         return
     _check_texts(conn, row, item)
-    found.add(of, item, BankResult(item.payout.id, row.outcome, row.reference, row.reason, _value_on(row, of, today)))
+    found.add(
+        of,
+        item,
+        BankResult(item.payout.id, row.outcome, row.reference, row.reason, _value_on(row, of, today), fee_minor),
+    )
 
 
 def _rows_of(entry: BankEntry, items: Mapping[str, tuple[PayoutBatch, BatchedPayout]]) -> list[_ResultRow] | str:
@@ -227,6 +233,7 @@ def _row(row: Row) -> _ResultRow:
         texts["reason"],
         texts["value_date"],
         texts["amount"],
+        fee=texts["fee"],
     )
     if unknown:
         raise _refusal(item, f"there is no column {unknown[0]!r}; columns are {', '.join(COLUMNS)}")
@@ -267,22 +274,31 @@ def _is_known(row: _ResultRow, item: BatchedPayout) -> bool:
     return False
 
 
-def _check_amount(row: _ResultRow, item: BatchedPayout) -> None:
-    """Refuse another amount than the payout's: the ledger knows no payment in part."""
+def _fee(row: _ResultRow, item: BatchedPayout) -> int | None:
+    """Return the fee that banks kept of a payment; refuse another amount than the payout's, less that fee.
+
+    The ledger knows no payment in part: what a payee did not get is a fee, or the bank's mistake.
+    """
     owed = item.payout
+    if row.fee and (not row.amount or row.outcome != "paid"):
+        raise _refusal(row, "a fee belongs to a payment, beside the amount that was paid")
     if not row.amount:
-        return
+        return None
     if row.currency not in {"", owed.currency}:
         raise _refusal(row, f"payout {row.payout_id} left in {owed.currency}, not in {row.currency}")
     try:
         amount_minor = parse_amount(_without_zeros(row.amount), owed.currency)
+        fee_minor = parse_amount(row.fee, owed.currency) if row.fee else 0
     except InvalidRequestError as error:
         raise _refusal(row, f"the amount {error}") from None
-    if amount_minor != owed.amount_minor:
+    if amount_minor + fee_minor != owed.amount_minor:
         left = f"{format_amount(owed.amount_minor, owed.currency)} {owed.currency}"
+        paid = f"{row.amount} and a fee of {row.fee}" if row.fee else row.amount
+        remedy = "" if row.fee else "; if banks kept it as a fee, a column fee says so"
         raise _refusal(
-            row, f"payout {row.payout_id} left with {left}, not {row.amount}; ask the bank for the difference"
+            row, f"payout {row.payout_id} left with {left}, not {paid}; ask the bank for the difference{remedy}"
         )
+    return fee_minor or None
 
 
 def _value_on(row: _ResultRow, of: PayoutBatch, today: date) -> date | None:

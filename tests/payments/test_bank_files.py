@@ -119,7 +119,10 @@ def test_what_looks_like_a_payout_and_does_not_match_is_reported_and_the_rest_co
     assert (report.paid, report.known, report.foreign) == (1, 0, 0)
     said = [item.partition(": ")[2] for item in report.unmatched]
     assert said == [
-        f"entry 1: payout {reference}-1 left with 123.45 EUR, not 123.40; ask the bank for the difference",
+        (
+            f"entry 1: payout {reference}-1 left with 123.45 EUR, not 123.40; ask the bank for the difference;"
+            " if banks kept it as a fee, a column fee says so"
+        ),
         "entry 2: the value date 2026-10-01 is not between 2026-10-05, when it left, and 2026-11-02",
         "entry 3: there is no payout 'CR9-00000000-1' in any batch of this ledger",
         f"entry 5: payout {reference}-4 is recorded with another reference, B-1: ask the bank if it was paid twice",

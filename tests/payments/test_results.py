@@ -87,6 +87,29 @@ def test_a_payment_counts_on_the_day_on_which_the_bank_made_it(owing, reference,
     assert verify(owing, None).problems == ()
 
 
+def test_a_fee_that_banks_kept_is_recorded_and_makes_up_the_amount(owing, reference, tmp_path):
+    def told(cells: str) -> ConfirmReport:
+        (tmp_path / "short.csv").write_text(f"{DATED},fee\n{reference}-{cells}")
+        return confirm_payments(owing, tmp_path / "short.csv", now=JANUARY)
+
+    for cells, match in (
+        ("1,paid,B-1,,,120.00,3.44", r"left with 123.45 EUR, not 120.00 and a fee of 3.44; ask the bank"),
+        ("1,paid,B-1,,,120.00,", "if banks kept it as a fee, a column fee says so"),
+        ("1,paid,B-1,,,,3.45", "beside the amount that was paid"),
+        ("1,failed,,closed,,120.00,3.45", "a fee belongs to a payment"),
+        ("1,paid,B-1,,,120.00,3.455", "3 decimal digits"),
+    ):
+        with pytest.raises(InputError, match=match):
+            told(cells)
+    assert told("1,paid,B-1,,,120.00,3.45") == ConfirmReport(1, 0, 0)
+    assert told("1,paid,B-1,,,120.00,3.45") == ConfirmReport(0, 0, 1)
+    with owing.read() as conn:
+        (paid,) = [transaction(conn, item.id) for item in transactions(conn) if item.kind == "payment-paid"]
+        assert balances.balance(conn, "money:payout:ada/exported", "EUR") == 0
+    assert paid.details["fee_minor"] == 345
+    assert verify(owing, None).problems == ()
+
+
 @pytest.mark.parametrize(
     ("cells", "match"),
     [

@@ -129,7 +129,8 @@ def _event_fault(conn: Connection, row: Row[Any]) -> str | None:
         told = ResultDetails.read(row.details_json)
         # A result with a value date took effect on it.
         valued = row.effective_on if told is not None and told.value_on is not None else None
-        agrees = told == ResultDetails(row.batch_id, row.payout_id, row.reference, row.reason, valued)
+        fee = told.fee_minor if told is not None else None  # a fact of the transaction alone
+        agrees = told == ResultDetails(row.batch_id, row.payout_id, row.reference, row.reason, valued, fee)
     if not agrees or (row.kind, row.posted_at) != (kind, row.recorded_at):
         return f"transaction {row.txn_id} says something else"
     if row.amount_minor not in conn.execute(amounts_posted(row.txn_id, to, row.currency)).scalars().all():
