@@ -75,7 +75,7 @@ def test_every_command_can_speak_json(path):
 
 def test_the_help_of_a_group_shows_the_line_of_every_command_whole():
     shown = " ".join(CliRunner().invoke(cli, ["pay", "--help"]).output.split())
-    assert "results: a CSV file with payout_id, status (paid, failed, returned), reference and reason." in shown
+    assert "its own file (pain.002, camt.053, camt.054), or CSV." in shown
     assert "..." not in shown.partition("Commands:")[2]
 
 
