@@ -12,7 +12,7 @@ import click
 from credit.cli.approve import act
 from credit.cli.options import CURRENCY, FILE, CommandGroup, ledger_options, reason_option
 from credit.cli.printing import aligned, ingested, say, warn
-from credit.cli.terms import advance, terms
+from credit.cli.terms import advance, contract, terms
 from credit.errors import EXIT_PARTIAL
 from credit.text import counted
 
@@ -211,4 +211,5 @@ def erase(workspace: Workspace, key: str, reason: str, leave_unpaid: bool) -> No
 
 
 providers.add_command(terms)
+providers.add_command(contract)
 providers.add_command(advance)

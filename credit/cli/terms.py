@@ -1,15 +1,17 @@
-"""`credit providers terms` and `advance`, and `credit hold`: the conditions under which a provider is paid."""
+"""`credit providers terms`, `contract` and `advance`, and `credit hold`: the conditions of being paid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import click
 
 from credit.cli.approve import act
-from credit.cli.options import CURRENCY, DAY, CommandGroup, ledger_options, printed_reason_option
+from credit.cli.options import CURRENCY, DAY, FILE, CommandGroup, ledger_options, printed_reason_option
 from credit.cli.printing import say, say_posted
 from credit.records import PaymentFormat
 from credit.text import counted
@@ -133,6 +135,31 @@ def _agreement_line(item: Agreement) -> str:
 
 def _by(actor: str | None) -> str:
     return f" (by {actor})" if actor else ""
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option("--supersede", is_flag=True, help="Replace the terms that were agreed for these days.")
+@ledger_options
+def contract(workspace: Workspace, files: tuple[Path, ...], supersede: bool) -> None:
+    """Agree the terms in contracts: a TOML file for each provider, with a table [[terms]] for each currency and time.
+
+    Each version is whole: what it does not name has its default. All files are read before anything is agreed, and
+    what is agreed is shown in words. Repeating the command changes nothing. docs/commands.md shows a contract.
+
+    \b
+    Example: credit providers contract contracts/anna-books.toml
+    """
+    from credit.approval.actions import AmendTerms
+    from credit.pipeline.contracts import read_contract
+
+    versions = [item for path in files for item in read_contract(path)]
+    agreed = []
+    for item in versions:
+        end = str(item.valid_to) if item.valid_to else None
+        action = AmendTerms(item.provider, item.currency, item.changes, str(item.valid_from), end, supersede)
+        agreed.append(replace(act(workspace, action), actor=None))  # the same words for new and known terms
+    say({"terms": agreed}, *(f"{item.provider}: {_agreement_line(item)}" for item in agreed))
 
 
 @click.command()

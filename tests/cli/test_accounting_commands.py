@@ -39,6 +39,27 @@ def test_a_channel_is_agreed_and_ended(credit):
     assert "agree them in EUR" in credit("providers terms ann --currency HUF --channel wise --pay-in EUR", code=2)
 
 
+def test_a_contract_is_agreed_once_and_shown_in_words(credit):
+    path = credit.folder / "ann.toml"
+    version = '[[terms]]\ncurrency = "{}"\nfrom = {}\nrate = "{}"\n'.format
+    path.write_text('provider = "ann"\nagreement = "A-17"\n' + version("EUR", "2020-01-01", "70%"))
+    said = credit("providers contract FOLDER/ann.toml")
+    assert (
+        said == "ann: EUR v1 from 2020-01-01 on: rate 70%, minimum payout 0.00, recoupment up to 100%, agreement A-17\n"
+    )
+    assert credit("providers contract FOLDER/ann.toml") == said, "what holds already is not agreed twice"
+    credit("providers terms ann --currency EUR --from 2020-06-01 --fee 2")
+    later = version("EUR", "2020-06-01", "80%")
+    path.write_text(path.read_text() + later)
+    assert "--supersede" in credit("providers contract FOLDER/ann.toml", code=1)
+    said = credit("providers contract FOLDER/ann.toml --supersede")
+    assert "EUR v3 from 2020-06-01 on: rate 80%, minimum payout 0.00, recoupment up to 100%\n" not in said
+    assert "fee" not in said, "a version of a contract is whole"
+    path.write_text('provider = "ann"\n' + version("USD", "2020-01-01", "70%") + version("GBP", "2020-01-01", "0.7"))
+    assert "terms 2: '0.7' is not a share" in credit("providers contract FOLDER/ann.toml", code=1)
+    assert "USD" not in credit("providers terms ann"), "a mistake agrees nothing"
+
+
 def test_terms_beside_the_minimum_of_add_keep_what_was_agreed(credit):
     credit("providers terms ann --currency EUR --from 2020-01-01 --rate 70%")
     credit("providers add ann Ann --currency EUR --minimum-payout 50")
