@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -15,11 +15,15 @@ from sqlalchemy import Connection
 from credit.ledger import (
     journal,
     payouts,
+    remittances,
     statements,
+    values,
+    voids,
 )
 from credit.payments.export import ExportRequest, export_payments
 from credit.payments.results import ConfirmReport, confirm_payments
 from credit.pipeline.restate import Restatement, by_policy, restate
+from credit.records import VoidTo
 from tests.pipeline.plain_model import (
     Payout,
     Posted,
@@ -115,6 +119,52 @@ class AfterTheClose(TwoLedgers):
         self.model.confirm(one, status)
         assert act(status) == [ConfirmReport(0, 0, 1)] * 2
         self.refused(lambda: act("paid" if status == "failed" else "failed"))
+
+    @precondition(lambda self: any(item.status in {"pending", "failed"} for item in self.model.payouts))
+    @rule(data=st.data(), goes_to=st.sampled_from(["provider", "house", "escrow"]))
+    def void(self, data: st.DataObject, goes_to: VoidTo) -> None:
+        """A payout that must never be paid goes elsewhere, with the tax and fee taken from it, and never leaves."""
+        waiting = [item for item in self.model.payouts if item.status in {"pending", "failed"}]
+        self.void_one(data.draw(st.sampled_from(waiting)), goes_to)
+
+    def void_one(self, one: Payout, goes_to: VoidTo) -> None:
+        key = (month_name(one.month), one.provider, one.currency)
+        day = datetime.combine(values.first_day(month_name(self.model.closed + 1)), time(12), UTC)
+
+        def act(conn: Connection, reason: str = "paid by cheque") -> journal.Posted:
+            return voids.void_payout(conn, *key, reason=reason, goes_to=goes_to, now=day)
+
+        self.post(act)
+        self.model.void(one, goes_to)
+        self.refused(lambda: self.write(lambda conn: act(conn, "another reason")))
+
+    def remittable(self) -> list[tuple[remittances.Remitted, str, int]]:
+        """The money of the house, and fees, by currency."""
+        accounts: tuple[tuple[remittances.Remitted, str], ...] = (
+            ("house", "money:payable:house"),
+            ("fees", "money:fees"),
+        )
+        found = [(of, code, self.model.balances[key, code]) for of, key in accounts for code in ("EUR", "USD")]
+        return [item for item in found if item[2] > 0]
+
+    @precondition(lambda self: self.remittable())
+    @rule(data=st.data(), percent=st.integers(1, 100))
+    def remit(self, data: st.DataObject, percent: int) -> None:
+        """Of the house's money and of fees a part leaves, or all; never more than is there."""
+        self.remit_part(*data.draw(st.sampled_from(self.remittable())), percent)
+
+    def remit_part(self, of: remittances.Remitted, currency: str, there: int, percent: int) -> None:
+        amount = max(1, there * percent // 100)
+        self.number += 1
+        paid_on, reference = values.first_day(month_name(self.model.closed + 1)), f"r-{self.number}"
+
+        def act(conn: Connection, minor: int) -> journal.Posted:
+            what = {"paid_on": paid_on, "reference": reference, "now": self.now}
+            return remittances.remit(conn, of, minor, currency, **what)
+
+        self.refused(lambda: self.write(lambda conn: act(conn, there + 1)))
+        self.post(lambda conn: act(conn, amount))
+        self.model.remit(of, currency, amount)
 
     def _left(self, one: Payout, outcome: str | None) -> payouts.BatchedPayout:
         """Return a payout in the one batch in which it has this outcome, or (None) waits for one."""

@@ -48,12 +48,14 @@ class Pool:
 
 @dataclass
 class Payout:
-    """What a close approved, and where it is: pending, exported, paid or failed."""
+    """What a close approved, with what it took from it, and where it is: pending, exported, paid, failed or void."""
 
     month: int
     provider: str
     currency: str
     amount: int
+    withheld: int = 0
+    fee: int = 0
     status: str = "pending"
 
 
@@ -319,6 +321,28 @@ class Model:
         to = "money:external" if status == "paid" else f"money:payout:{item.provider}"
         self.move(to, item.currency, item.amount)
 
+    def void(self, item: Payout, goes_to: str) -> None:
+        """Give a payout, and what was taken from it, to its provider, the house or escrow, in the open month."""
+        month = self.closed + 1
+        self.opened.add(month)
+        item.status = "void"
+        whole = item.amount + item.withheld + item.fee
+        self.move(f"money:payout:{item.provider}", item.currency, -item.amount)
+        self.move(f"money:withholding:{item.provider}", item.currency, -item.withheld)
+        self.move("money:fees", item.currency, -item.fee)
+        if goes_to == "provider":
+            self.moves[month][item.provider, item.currency] += whole
+            self.move(f"money:payable:{item.provider}", item.currency, whole)
+        else:
+            self.move("money:escrow" if goes_to == "escrow" else "money:payable:house", item.currency, whole)
+
+    def remit(self, of: str, currency: str, amount: int) -> None:
+        """Let money of the house, or fees, leave in the open month."""
+        account = "money:fees" if of == "fees" else "money:payable:house"
+        self.opened.add(self.closed + 1)
+        self.move(account, currency, -amount)
+        self.move("money:external", currency, amount)
+
     def _convert(self, month: int, amount: int) -> int:
         """Euros to dollars, in cents: the exact product to the nearest cent, a half up."""
         return floor(amount * self.rates[month] + Fraction(1, 2)) if amount else 0
@@ -379,7 +403,7 @@ class Model:
         if recouped:
             self.advances[key].append((month, -recouped))
         if paid:
-            self.payouts.append(Payout(month, provider, currency, net))
+            self.payouts.append(Payout(month, provider, currency, net, withheld, agreed.fee))
         for account, code in freed:
             for closed in self.closes.values():
                 closed.released.add((account, code))

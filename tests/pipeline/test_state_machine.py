@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ from credit.ledger.accounts import AccountKind
 from credit.ledger.database import Ledger
 from credit.pipeline.close import ClosePolicy, close_period
 from credit.pipeline.explain_payout import explain_payout
-from credit.records import CREDIT, GivenRate, Rate, Terms
+from credit.records import CREDIT, GivenRate, Rate, Terms, VoidTo
 from tests.pipeline.after_the_close import AfterTheClose
 from tests.pipeline.from_log_to_credits import FromLogToCredits, influence, micro, paid
 from tests.pipeline.plain_credits import Paid
@@ -73,21 +73,38 @@ class Accounting(FromLogToCredits, AfterTheClose):
             if data.draw(st.booleans()):
                 self.advance(0, *key, data.draw(amount))
 
-    @rule(outputs=outputs, nets=st.tuples(amount, amount), house=policy, coefficient=coefficient)
+    @rule(
+        outputs=outputs,
+        nets=st.tuples(amount, amount),
+        house=policy,
+        coefficient=coefficient,
+        gone=st.sampled_from(["", "", "", "provider", "house", "escrow"]),
+        percent=st.sampled_from([0, 0, 37, 100]),
+    )
     def settle_a_month(
         self,
         outputs: list[tuple[list[int], list[int], Paid]],
         nets: tuple[int, int],
         house: str,
         coefficient: int,
+        gone: VoidTo | Literal[""],
+        percent: int,
     ) -> None:
-        """Credits, a pool in each currency, a rate and the close, if no earlier command stands in the way."""
+        """Credits, a pool in each currency, a rate and the close, if no earlier command stands in the way.
+
+        Afterwards a payout may be voided, and some of the house's money or of the fees leave.
+        """
         for item in outputs:
             self.earn(0, *item)
         self.give_rate(0, coefficient)
         for net, code in zip(nets, ("EUR", "USD"), strict=True):
             self.pool(0, net, code)
         self.close(house, 0, leave=True)
+        waiting = [item for item in self.model.payouts if item.status in {"pending", "failed"}]
+        if gone and waiting:
+            self.void_one(waiting[-1], gone)
+        for item in self.remittable() if percent else ():
+            self.remit_part(*item, percent)
 
     @rule(ahead=ahead, coefficient=coefficient)
     def give_rate(self, ahead: int, coefficient: int) -> None:
