@@ -3,7 +3,7 @@
 Read in this order:
 
 1. Tables: `accounts` and `transaction_kinds` (the two tables of kinds), `values`, `columns`, `schema`, and `rules` with
-   `triggers` (refusals of the database itself).
+   `triggers` (refusals of the database itself); `views` (for other software).
 2. Writing: `actor`, `database` (opening, transactions, locks), `sql` (ids, exact sums, bulk inserts), `clock`,
    `journal` (posting, a chain of hashes, and the join that reads it), `seals` (a chain of hashes over all other rows),
    `rows` (records and rows), `scrubbing`.

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NotSupportedError, Oper
 from sqlalchemy.pool import NullPool
 
 from credit.errors import InvalidRequestError, LedgerError, LockHeldError, PeriodClosedError
-from credit.ledger import triggers
+from credit.ledger import triggers, views
 from credit.ledger.actor import OPTION, checked_actor, system_actor
 from credit.ledger.rules import PERIOD_CLOSED, REFUSED
 from credit.ledger.schema import REVISIONS, metadata
@@ -187,8 +187,8 @@ class Ledger:
 def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = None) -> str:
     """Create the ledger at `url` or bring it to the newest revision, in one transaction; return the revision.
 
-    Revisions change tables only: `upgrade` drops the triggers first and installs them again at the end. In a ledger
-    that is up to date, it puts back missing triggers.
+    Revisions change tables only: `upgrade` drops triggers and views first and installs them again at the end. In a
+    ledger that is up to date, it puts back missing ones.
 
     Args:
         url: of SQLite or PostgreSQL.
@@ -217,6 +217,8 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
             if found != REVISIONS[-1]:
                 # A revision may rewrite rows, which the triggers would refuse.
                 triggers.drop(conn)
+                # PostgreSQL changes no column that a view shows.
+                views.drop(conn)
                 config = Config()
                 config.set_main_option("script_location", str(migrations or resource("migrations")).replace("%", "%%"))
                 config.attributes["connection"] = conn
@@ -224,6 +226,8 @@ def upgrade(url: str, *, now: datetime | None = None, migrations: Path | None = 
                 command.upgrade(config, "head")
             if triggers.installed(conn) != triggers.expected(triggers.dialect_of(conn)):
                 triggers.install(conn)
+            if any(views.differences(conn)):
+                views.install(conn)
     finally:
         engine.dispose()
     return REVISIONS[-1]

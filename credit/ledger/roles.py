@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from credit.errors import InvalidRequestError
 from credit.ledger.schema import metadata
 from credit.ledger.transaction_kinds import TransactionKind
+from credit.ledger.views import VIEWS
 
 _PAYMENTS = frozenset({"payout_batch", "payout_event", "payout_void", "red_flag_acceptance"})
 _JOURNAL = frozenset({"account", "ledger_txn", "ledger_entry", "period", "seal"})
@@ -70,7 +71,7 @@ def roles_sql(prefix: str) -> str:
 def _statements(prefix: str) -> Iterator[str]:
     found = roles()
     names = ", ".join(f"{prefix}_{role.name}" for role in found)
-    tables = ", ".join(sorted(metadata.tables))
+    tables = ", ".join((*sorted(metadata.tables), *sorted(VIEWS)))
     yield "-- Roles of a ledger of credit. Run it as the owner of its tables, and again after every credit init:"
     yield "--     credit roles | psql --single-transaction -v ON_ERROR_STOP=1 DATABASE"
     yield f"-- Then make people members of one role each: GRANT {prefix}_operator TO anna;"

@@ -331,7 +331,7 @@ WEAKENED = {
     "rule nothing on pool": "CREATE RULE nothing AS ON INSERT TO pool DO INSTEAD NOTHING",
     "policy mine on pool": "CREATE POLICY mine ON pool USING (currency = 'EUR')",
     "row security of pool": "ALTER TABLE pool ENABLE ROW LEVEL SECURITY",
-    "table payout_event": "DROP TABLE payout_event",
+    "table payout_event": "DROP TABLE payout_event CASCADE",
 }
 
 

@@ -1,4 +1,4 @@
-"""Checks of the database itself: its objects are as `schema` and `triggers` define them, and no reference dangles.
+"""Checks of the database itself: its objects are as `schema`, `triggers` and `views` say, and no reference dangles.
 
 The checks compare texts, and so find a constraint weakened under its own name. SQLite keeps each table's text as it was
 written; the check takes it apart into columns and constraints. PostgreSQL keeps expressions in a form of its own. There
@@ -32,7 +32,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.schema import ColumnCollectionConstraint, CreateIndex, CreateTable
 
-from credit.ledger import triggers
+from credit.ledger import triggers, views
 from credit.ledger.schema import metadata
 from credit.ledger.verify.report import Problem
 
@@ -94,7 +94,7 @@ _LEDGER = "current_schema()::regnamespace"
 
 
 def check_definitions(conn: Connection) -> Iterator[Problem]:
-    """Yield each missing, added, changed or switched-off trigger, table, column, constraint or index.
+    """Yield each missing, added, changed or switched-off trigger, view, table, column, constraint or index.
 
     Added tables belong to other software, and added indexes to the keeper: the check passes over both. It names an
     added unique index, because such an index can refuse rows.
@@ -110,6 +110,8 @@ def check_definitions(conn: Connection) -> Iterator[Problem]:
     for name in sorted(found.keys() - expected.keys()):
         if not name.startswith("index ") or "UNIQUE" in found[name]:
             yield Problem(name, "is not one of this version of credit")
+    for name, fault in views.differences(conn):
+        yield Problem(f"view {name}", fault)
     if conn.dialect.name == "postgresql":
         for name in sorted(_select(conn, _ADDED, _LEDGER)):
             yield Problem(name, "was not made by credit: it hides rows, or changes what is written")
