@@ -35,6 +35,7 @@ Measure = Literal["effect", "support", "influence"]
 Basis = Literal["output", "period"]
 Negative = Literal["zero", "net"]
 Thoughts = Literal["context", "paid"]
+CounterfactualKind = Literal["removed", "replaced"]
 
 UNEARNED = Group(HOUSE, UNATTRIBUTED)
 """The group that gets the credits that no data earned."""
@@ -48,6 +49,7 @@ _LATER: dict[str, Any] = {
     "basis": "output",
     "negative": "zero",
     "thoughts": "context",
+    "counterfactual": "removed",
     "echo": 0,
     "repeats": 0,
     "user_cap_micro": 0,
@@ -71,6 +73,8 @@ class Policy:
         negative: `zero`, and negative measures count for nothing; or `net`, and they are set off within the period.
         thoughts: `context`, and a model's thoughts are part of what its answer followed; or `paid`, and they are valued
             with the answer.
+        counterfactual: of a provider's absence: `removed`, and the model trains fewer steps on less data; or
+            `replaced`, and it trains as many steps, on more of the others' data.
         echo: tokens of a completion are not paid for where this many in a row stand in the prompt; 0 pays for all.
         repeats: times one user's output of one text counts on a day; 0 counts every one.
         user_cap_micro: most micro-credits of one user's outputs on a day; 0 for no limit.
@@ -87,12 +91,19 @@ class Policy:
     basis: Basis = "output"
     negative: Negative = "zero"
     thoughts: Thoughts = "context"
+    counterfactual: CounterfactualKind = "removed"
     echo: int = 16
     repeats: int = 1
     user_cap_micro: int = 1000 * MICRO
 
     def __post_init__(self) -> None:
-        kinds = (("measure", Measure), ("basis", Basis), ("negative", Negative), ("thoughts", Thoughts))
+        kinds = (
+            ("measure", Measure),
+            ("basis", Basis),
+            ("negative", Negative),
+            ("thoughts", Thoughts),
+            ("counterfactual", CounterfactualKind),
+        )
         for name, known in kinds:
             if getattr(self, name) not in get_args(known):
                 raise InvalidRequestError(f"{name} is {getattr(self, name)!r}; it must be one of {get_args(known)}")
@@ -112,6 +123,17 @@ class Policy:
             raise InvalidRequestError(f"damping is {self.damping}; it must be positive")
         if self.noise_floor < 0:
             raise InvalidRequestError(f"noise_floor is {self.noise_floor}; it cannot be negative")
+
+    @classmethod
+    def chosen(cls, **fields: Any) -> Policy:
+        """Return the policy with the fields that somebody chose, and the default measure of its counterfactual.
+
+        Where others take a provider's place, influence predicted retraining best; where they do not, effect is paid.
+        """
+        unnamed = not fields.keys() & {"measure", "alpha", "beta", "gamma"}
+        if fields.get("counterfactual") == "replaced" and unnamed:
+            fields["measure"] = "influence"
+        return cls(**fields)
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON: sorted keys, no spaces, shortest exact numbers."""

@@ -77,6 +77,9 @@ def compute(
     --alpha 1 --beta 1 --gamma 0. With --basis period or --negative net, each output gives credits by itself first,
     and the close of the period moves them to where the sums put them.
 
+    Say what a contract means by "without this data": --counterfactual removed, the default, or replaced. Replaced earns
+    by --measure influence unless you choose a measure or weights. A certificate must be of the same counterfactual.
+
     Parts of an output that repeat its prompt are not paid for (--echo 16). A close leaves out what one user repeats on
     a day (--repeats 1), or has beyond a day's limit (--user-cap 1000).
 
@@ -100,7 +103,7 @@ def compute(
     from credit.records import CREDIT
 
     settings = ComputeSettings(
-        policy=Policy(damping=damping, **policy),
+        policy=Policy.chosen(damping=damping, **policy),
         calibrated=not policy.keys() & {"alpha", "beta", "gamma"},
         index_dirs=index_dirs,
         model_paths=models,

@@ -309,6 +309,11 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
         type=click.Choice(["context", "paid"]),
         help="A model's thoughts are context of its answer, or are valued with it.",
     )
+    @click.option(
+        "--counterfactual",
+        type=click.Choice(["removed", "replaced"]),
+        help="Without a provider's data, the model trains fewer steps, or as many on the others' data.",
+    )
     @click.option("--noise-floor", type=float, help="Effect counts pulls beyond this many spreads.")
     @click.option(
         "--echo",
@@ -330,7 +335,7 @@ def policy_options(command: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(command)
     def with_policy(*args: Any, **kwargs: Any) -> R:
         numbers = ("alpha", "beta", "gamma", "noise_floor", "echo", "repeats", "user_cap_micro")
-        names = ("measure", "basis", "negative", "thoughts", *numbers)
+        names = ("measure", "basis", "negative", "thoughts", "counterfactual", *numbers)
         # Only what was typed: the rest keeps the defaults of `Policy`, or of the period to restate.
         given = {name: kwargs.pop(name) for name in names}
         return command(*args, policy={name: value for name, value in given.items() if value is not None}, **kwargs)

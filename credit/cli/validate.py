@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from credit.ingest.training_source import TrainingSource
     from credit.pipeline.validate import ValidationRequest
     from credit.pipeline.workspace import Workspace
+
+
+_CHOICE = {"replaced": ", with --counterfactual replaced --measure effect"}
 
 
 @click.command()
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over the data of each retraining.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, for any size of the data.")
+@click.option(
+    "--counterfactual", type=click.Choice(["removed", "replaced"]), help="What your own --trainer does, see above."
+)
 @click.option(
     "--learning-rate", type=float, help="Learning rate.  [default: 3e-3 anew, 5e-5 from weights, 2e-4 with LoRA]"
 )
@@ -64,6 +70,7 @@ def validate(
     controls: tuple[str, ...],
     epochs: float,
     steps: int | None,
+    counterfactual: Literal["removed", "replaced"] | None,
     learning_rate: float | None,
     outputs: int,
     halves: int,
@@ -93,6 +100,10 @@ def validate(
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
+    With --epochs, less data means fewer steps: the certificate is for credits by --counterfactual removed, the default
+    of compute. With --steps, the others' data takes the place of what is left out: it is for --counterfactual replaced.
+    Say it of your own recipe.
+
     --quick takes one small optimiser step away from each provider's data instead. It shows that INDEX describes this
     model's own gradients. It cannot show the result of training without the data, so close does not accept it.
 
@@ -121,6 +132,7 @@ def validate(
         controls=controls,
         epochs=epochs,
         steps=steps,
+        counterfactual=counterfactual,
         learning_rate=learning_rate,
         outputs=outputs,
         halves=halves,
@@ -192,7 +204,10 @@ def _table(certificate: Certificate) -> str:
 
 
 def _retraining_words(certificate: Certificate) -> Iterator[str]:
-    from credit.fidelity.certificate import CALIBRATED, PLAIN
+    from credit.fidelity.certificate import CALIBRATED, COUNTERFACTUALS, PLAIN
+
+    if certificate.counterfactual:
+        yield f"{certificate.counterfactual}: {COUNTERFACTUALS[certificate.counterfactual]}"
 
     yield (
         "LDS keeps random halves of the providers: it is the rank correlation of their summed attribution with the"
@@ -223,7 +238,7 @@ def _retraining_words(certificate: Certificate) -> Iterator[str]:
             f" measured over predicted nats on providers it was not fitted on: {fit.ratio:.2f}"
         )
         yield (
-            "compute pays by it from now on"
+            f"compute pays by it from now on{_CHOICE.get(certificate.counterfactual, '')}"
             if certificate.calibration_helps
             else "it predicts worse than influence + support, so compute does not use it"
         )

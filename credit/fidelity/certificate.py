@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from credit.accounting.credits import Policy
+from credit.accounting.credits import CounterfactualKind, Policy
 from credit.errors import IntegrityError
 from credit.fidelity.metrics import Estimate
 from credit.ledger.credits import CreditMethod, credit_methods
@@ -28,6 +28,18 @@ TO_BEAT = (TOKEN_SHARE, BM25)
 """Baselines that a measure has to beat before anybody is paid by it: counting tokens, and searching for words."""
 
 CertificateKind = Literal["retraining", "quick"]
+
+COUNTERFACTUALS: dict[CounterfactualKind, str] = {
+    "removed": "The comparison is with a model that learned from less data, for fewer steps; nothing took its place.",
+    "replaced": "The comparison is with a model that learned as long, from more of the other providers' data.",
+}
+"""What a provider is told of each counterfactual."""
+
+_OF_ANOTHER: dict[CounterfactualKind, str] = {
+    "removed": "its models were trained as long without the data (replaced); credits are about fewer steps (removed)",
+    "replaced": "it shows no models that were trained as long without the data, and credits are about them (replaced)",
+}
+"""The reason why a certificate says nothing of credits by each counterfactual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,7 @@ class Certificate:
         methods: the index's measures, and simpler ones beside them.
         calibration: of effect; None in a quick one.
         controls: see `Control`.
+        counterfactual: of the retrainings; empty: the certificate does not say, as older ones.
     """
 
     kind: CertificateKind
@@ -111,6 +124,11 @@ class Certificate:
     methods: tuple[MethodScore, ...]
     calibration: Calibration | None
     controls: tuple[Control, ...] = ()
+    counterfactual: CounterfactualKind | Literal[""] = ""
+
+    def is_about(self, policy: Policy) -> bool:
+        """True if retraining made the counterfactual of a policy; a certificate that does not say is for `removed`."""
+        return (self.counterfactual or "removed") == policy.counterfactual
 
     @property
     def calibration_helps(self) -> bool:
@@ -167,6 +185,8 @@ class Certificate:
     def _body(self) -> dict[str, Any]:
         """Return all fields as JSON values, without empty ones that older certificates lack: their hashes stay."""
         body = asdict(self)
+        if not self.counterfactual:
+            del body["counterfactual"]
         for item in body["methods"]:
             for name in ("attribution_error", "leads"):
                 if not item[name] and item[name] != 0:
@@ -182,6 +202,9 @@ class Certificate:
         """
         if self.kind == "quick":
             yield "it is a quick certificate, which no retraining stands behind"
+            return
+        if not self.is_about(policy):
+            yield _OF_ANOTHER[policy.counterfactual]
             return
         score = self.score(policy)
         if score is None:

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from credit.accounting.credits import Policy
+from credit.accounting.credits import CounterfactualKind, Policy
 from credit.engines import Engine, Slice
 from credit.errors import InputError
 from credit.fidelity.certificate import (
@@ -91,6 +92,7 @@ def validate(
     laboratory: Laboratory,
     *,
     recipe: str,
+    counterfactual: CounterfactualKind | Literal[""] = "",
     halves: int = 8,
     seeds: int = 1,
     controls: Sequence[str] = (),
@@ -106,6 +108,7 @@ def validate(
         outputs: logged outputs of the model.
         laboratory: makes and keeps the retrainings.
         recipe: fingerprint of the recipe.
+        counterfactual: of the recipe, see `Policy`; empty: nobody said, and it is taken for `removed`.
         halves: random halves of the providers, each trained twice.
         seeds: retrainings of the full data and without each provider.
         controls: providers in the index whose data the model was never trained on; no retraining sees it.
@@ -125,10 +128,11 @@ def validate(
     calibration, calibrated = evidence.calibrate(only(features, trained))
     measures = {CALIBRATED: calibrated} | measures
     sizes = token_share(index, everybody, 1)[0, trained]
-    policies = {name: Policy(measure=measure).of_one_output.fingerprint for name, measure in PAYABLE.items()}
+    about = Policy(counterfactual=counterfactual or "removed").of_one_output
+    policies = {name: replace(about, measure=measure).fingerprint for name, measure in PAYABLE.items()}
     to_beat = {name: measures[name] for name in TO_BEAT}
-    fitted = Policy(alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma)
-    policies[CALIBRATED] = fitted.of_one_output.fingerprint
+    fitted = replace(about, alpha=calibration.alpha, beta=calibration.beta, gamma=calibration.gamma)
+    policies[CALIBRATED] = fitted.fingerprint
     certificate = Certificate(
         kind="retraining",
         index=index.manifest.fingerprint,
@@ -142,6 +146,7 @@ def validate(
             evidence.score(name, measure, sizes, policies.get(name, ""), to_beat) for name, measure in measures.items()
         ),
         calibration=calibration,
+        counterfactual=counterfactual,
     )
     fit = calibration if certificate.calibration_helps else Calibration(1.0, 1.0, 0.0, 0, 0.0)
     paid = sum(w * features[name] for w, name in zip((fit.alpha, fit.beta, fit.gamma), FEATURES, strict=True))

@@ -12,7 +12,15 @@ from sqlalchemy import Connection
 from credit.accounting.credits import Policy
 from credit.accounting.statement import Certainty, Validation, ValidationCheck
 from credit.errors import LedgerError
-from credit.fidelity.certificate import BM25, TOKEN_SHARE, Certificate, MethodScore, counting, period_attribution_error
+from credit.fidelity.certificate import (
+    BM25,
+    COUNTERFACTUALS,
+    TOKEN_SHARE,
+    Certificate,
+    MethodScore,
+    counting,
+    period_attribution_error,
+)
 from credit.fidelity.intervals import ShareBootstrap
 from credit.fidelity.metrics import Estimate
 from credit.ledger.credits import CreditMethod, credit_methods, standing_restatements
@@ -160,7 +168,8 @@ def _retrained_words(made: Certificate, score: MethodScore, lds: Estimate, ceili
         " costs most. This is about all providers and answers together: it does not say how right the amount of any"
         " single provider is, and it holds for this model and such answers only."
     )
-    return [checked, agreed, meant]
+    said = [COUNTERFACTUALS[made.counterfactual]] if made.counterfactual else []
+    return [checked, *said, agreed, meant]
 
 
 def _text(value: Estimate | None) -> str:

@@ -39,7 +39,7 @@ from credit.pipeline.valuing import Valued, Valuing, as_paid
 from credit.pipeline.workspace import Workspace
 from credit.records import CREDIT, Group, LoggedOutput
 from credit.storage import canonical_json
-from credit.valuation import AttributionIndex, Valuation
+from credit.valuation import Valuation
 from credit.valuation.tokens import Encoder
 from credit.valuation.valuing_cost import check_valuing, needs_of
 from credit.version import VERSION
@@ -139,7 +139,7 @@ def _compute_index(
     index = open_registered(registered, damping=settings.policy.damping)
     with ledger.read() as conn:
         check_providers(conn, index)
-    policy = _calibrated(index, settings)
+    policy = calibrated_policy(index.folder, index.manifest.fingerprint, settings)
     models = tuple(path.resolve() for path in settings.model_paths)  # workers may have another working directory
     job = Valuing(registered, policy, models, settings.dtype, settings.device)
     needs, step, steps = needs_of(index), min(settings.chunk, total), -(-total // settings.chunk)
@@ -155,10 +155,14 @@ def _compute_index(
                 progress(report.valued + len(report.refused), total)
 
 
-def _calibrated(index: AttributionIndex, settings: ComputeSettings) -> Policy:
-    certificate = read_certificate(index.folder, index.manifest.fingerprint) if settings.calibrated else None
-    fit = certificate.calibration if certificate is not None and certificate.calibration_helps else None
-    if fit is None:
+def calibrated_policy(folder: Path, fingerprint: str, settings: ComputeSettings) -> Policy:
+    """Return the policy of the settings, with the weights of effect from an index's certificate where they fit it."""
+    certificate = read_certificate(folder, fingerprint) if settings.calibrated else None
+    if certificate is None or not certificate.calibration_helps:
+        return settings.policy
+    fit = certificate.calibration
+    # Weights of effect mean nothing to another measure, nor weights of one counterfactual to the other.
+    if fit is None or settings.policy.measure != "effect" or not certificate.is_about(settings.policy):
         return settings.policy
     return replace(settings.policy, alpha=fit.alpha, beta=fit.beta, gamma=fit.gamma)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
+from credit.accounting.credits import CounterfactualKind
 from credit.engines import EngineChoice, Slice
 from credit.errors import InputError, InvalidRequestError
 from credit.fidelity.certificate import Certificate, CertificateKind, read_certificate
@@ -46,6 +48,7 @@ class ValidationRequest:
         outputs: number of outputs to draw from the ledger.
         halves: number of random halves of the providers.
         seeds: retrainings per provider.
+        counterfactual: of the user's own recipe; that of the others follows from `steps`.
         engine: retrains.
         source: how to read training data in another form.
     """
@@ -60,6 +63,7 @@ class ValidationRequest:
     controls: Sequence[str] = ()
     epochs: float = 3.0
     steps: int | None = None
+    counterfactual: CounterfactualKind | None = None
     learning_rate: float | None = None
     outputs: int = 64
     halves: int = 8
@@ -76,6 +80,17 @@ class ValidationRequest:
             raise InvalidRequestError(f"{chosen[0]} and {chosen[1]} are two ways to validate; choose one")
         if self.lora is not None and self.base is None:
             raise InvalidRequestError("--lora trains an adapter of a base model; name it with --finetune MODEL")
+        if self.counterfactual is not None and self.trainer is None:
+            raise InvalidRequestError(
+                "--counterfactual says it of your own --trainer; else it is replaced with --steps, and removed without"
+            )
+
+    @property
+    def counterfactual_made(self) -> CounterfactualKind | Literal[""]:
+        """The counterfactual of the retrainings; empty: the user did not say it of their own recipe."""
+        if self.trainer is not None:
+            return self.counterfactual or ""
+        return "replaced" if self.steps is not None else "removed"
 
 
 def validate_index(workspace: Workspace, request: ValidationRequest, progress: Progress | None = None) -> Certificate:
@@ -188,6 +203,7 @@ def _by_retraining(request: ValidationRequest, case: _Case, progress: Progress |
         case.outputs,
         laboratory,
         recipe=recipe,
+        counterfactual=request.counterfactual_made,
         halves=request.halves,
         seeds=request.seeds,
         controls=request.controls,

@@ -101,6 +101,18 @@ def test_the_canonical_json_is_pinned_because_stored_fingerprints_depend_on_it()
     assert not Policy.from_json(older).limits_users
 
 
+def test_a_counterfactual_is_part_of_what_a_validation_tests_and_chooses_the_measure():
+    replaced = Policy.chosen(counterfactual="replaced")
+    assert replaced == Policy("influence", counterfactual="replaced")
+    assert replaced.of_one_output.counterfactual == "replaced"
+    assert '"counterfactual":"replaced"' in replaced.to_json()
+    assert Policy.from_json(replaced.to_json()) == replaced
+    assert Policy.chosen(counterfactual="replaced", beta=0.5) == Policy(counterfactual="replaced", beta=0.5)
+    assert Policy.chosen(counterfactual="removed") == Policy.chosen() == Policy()
+    with pytest.raises(InvalidRequestError, match="counterfactual is 'forgotten'"):
+        Policy.chosen(counterfactual="forgotten")
+
+
 @given(
     weight=st.integers(0, 10**9),
     part=st.fractions(0, 1),

@@ -6,12 +6,13 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from credit.accounting.credits import Policy
+from credit.accounting.credits import CounterfactualKind, Policy
 from credit.errors import InvalidRequestError, LedgerError
-from credit.fidelity.certificate import Certificate
+from credit.fidelity.certificate import PLAIN, Certificate
 from credit.ledger import journal, periods, statements
 from credit.ledger.database import Ledger
 from credit.ledger.verify import verify
@@ -97,6 +98,42 @@ def test_a_certificate_of_another_index_or_policy_does_not_count(account, tmp_pa
     )
     register(account.ledger, certificate())
     refused(account, "about other weights, noise floor or damping than credits were computed with")
+
+
+@pytest.mark.parametrize(
+    ("paid", "validated", "why"),
+    [
+        ("removed", "replaced", "trained as long without the data (replaced); credits are about fewer steps"),
+        ("replaced", "removed", "it shows no models that were trained as long without the data"),
+        ("replaced", "", "it shows no models that were trained as long without the data"),
+    ],
+)
+def test_a_certificate_of_another_counterfactual_does_not_count(paid, validated, why):
+    made = of_counterfactual(validated)
+    assert why in next(made.shortcomings(Policy(counterfactual=paid), 0.5))
+    assert [*of_counterfactual(paid).shortcomings(Policy(counterfactual=paid), 0.5)] == []
+    assert Certificate.from_json(made.to_json()) == made
+
+
+def of_counterfactual(kind: CounterfactualKind | Literal[""]) -> Certificate:
+    """A certificate by retraining of that counterfactual, good enough to pay by; empty: an older one."""
+    policy = Policy(counterfactual=kind or "removed").of_one_output.fingerprint
+    made = certificate()
+    scores = [replace(score, policy=policy) if score.method == PLAIN else score for score in made.methods]
+    return replace(made, methods=tuple(scores), counterfactual=kind)
+
+
+def test_a_certificate_from_before_counterfactuals_keeps_its_hash():
+    assert "counterfactual" not in certificate().canonical
+
+
+def test_statements_say_what_the_absence_of_data_was_compared_with(account):
+    register(account.ledger, of_counterfactual("removed"))
+    account.close(JANUARY)
+    words = " ".join(account.statement(JANUARY, "ann")["validation"]["words"])
+    assert "a model that learned from less data, for fewer steps" in words
+    page, _ = faces(account, "ann")
+    assert "The model learns from less data, for a shorter time" in page
 
 
 def test_a_validated_period_closes_and_statements_say_how_well_it_was_validated(account):
