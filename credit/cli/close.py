@@ -132,11 +132,11 @@ def _lines(report: CloseReport, width: int) -> Iterator[str]:
     yield from _validation(report)
     yield from _concentration(report)
     for pool, earnings in report.earnings:
-        yield _pool_total(pool, earnings)
+        yield from wrapped(_pool_total(pool, earnings), width)
     for currency in sorted({fall.currency for fall in report.waterfalls}):
         falls = [fall for fall in report.waterfalls if fall.currency == currency]
         carried = sum(fall.carried_forward_minor for fall in falls)
-        yield total_text(currency, [fall.payable_minor for fall in falls], carried)
+        yield from wrapped(total_text(currency, [fall.payable_minor for fall in falls], carried), width)
     for line in _exceptions(report):
         yield from wrapped(line, width)
     for pool, earnings in report.earnings:

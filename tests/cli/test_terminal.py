@@ -17,6 +17,7 @@ from tests.pipeline.scored import Scored, at, credit_outputs
 
 MANY = 300
 CLOSE = ("close 2026-01 --unreviewed none --unvalidated", "a test")
+KEPT = Path(__file__).parent / "terminal"
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,32 @@ def test_an_export_shows_its_progress_on_a_terminal_alone(credit, monkeypatch):
     shown = credit.run("export", "2026-01", "--out", str(credit.folder / "shown"))
     assert "exporting" in shown.stderr
     assert shown.stdout == f"{credit.folder / 'shown' / 'ann'}\n"
+
+
+PRINTED = {
+    "close": "close 2026-01 --dry-run --unreviewed none --unvalidated 'a test'",
+    "attribution": "report attribution 2026-01",
+    "trends": "report trends",
+    "payouts": "report payouts 2026-01",
+    "explain-payout": "explain payout p297 2026-01",
+}
+"""Commands with the files of what they print, in this order; `payouts` and the rest follow a close."""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_a_terminal_shows_is_as_kept(crowd, monkeypatch, width):
+    """To keep what is shown now, delete the files in `tests/cli/terminal` and run this test twice."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    missing = []
+    for name, line in PRINTED.items():
+        if name == "payouts":
+            crowd(*CLOSE)
+        shown = crowd(line)
+        kept = KEPT / f"{name}-{width}.txt"
+        if kept.exists():
+            assert shown == kept.read_text("utf-8"), kept.name
+        else:
+            kept.write_text(shown, "utf-8")
+            missing.append(kept.name)
+        assert max(map(len, shown.splitlines())) <= width, name
+    assert not missing, "written now; look at them"
