@@ -85,6 +85,8 @@ def test_an_auditor_reads_everything_and_writes_nothing(database, command):
         ):
             with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as conn:
                 conn.exec_driver_sql(statement)
+    with engine.begin() as conn:
+        assert conn.exec_driver_sql("SELECT count(*) FROM v_payouts").scalar_one() > 0
     for statement in ("CREATE TEMPORARY TABLE output (id bigint)", "CREATE TABLE more (id bigint)"):
         with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as conn:
             conn.exec_driver_sql(statement)
