@@ -5,6 +5,7 @@ Every measure is an array (Q, P) for Q outputs and P providers. The simple ones 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import bm25s
@@ -60,6 +61,7 @@ def all_measures(
         "support": features["support"],
         TOKEN_SHARE: token_share(index, providers, len(outputs)),
         BM25: bm25(records, outputs, providers),
+        "word overlap": word_overlap(records, outputs, providers),
         "gradient product": gradient_product(index, model, outputs, providers),
         "hidden-state similarity": hidden_similarity(
             model, records, outputs, providers, index.manifest.max_length, index.output_length(model)
@@ -98,6 +100,31 @@ def bm25(records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], pro
         scores = np.asarray(retriever.get_scores(words), dtype=np.float64)
         best = np.argsort(-scores, kind="stable")[:_NEAREST]
         result[row] = scores[best] @ owned[best]
+    return result
+
+
+def word_overlap(
+    records: Sequence[TrainingRecord], outputs: Sequence[LoggedOutput], providers: Sequence[str]
+) -> Floats:
+    """Return the rare words that completions share with records, beyond the noise, summed by provider as support is.
+
+    The overlap of a record is the sum of log(N / n) over its different words in the completion, for N records, n of
+    which have the word. Only what exceeds an output's mean over records by more than their spread counts. Providers
+    who share a record have their shares of it.
+    """
+    held = [_words(_text(record)) for record in records]
+    having: dict[str, list[int]] = {}
+    for number, words in enumerate(held):
+        for word in words:
+            having.setdefault(word, []).append(number)
+    owned = _owned_shares([record.shares for record in records], providers)
+    result = np.zeros((len(outputs), len(providers)))
+    for row, output in enumerate(outputs):
+        overlap = np.zeros(len(records))
+        # In one order: sets have another in every process, and sums of doubles depend on it.
+        for word in sorted(_words(output.completion) & having.keys()):
+            overlap[having[word]] += np.log(len(records) / len(having[word]))
+        result[row] = np.maximum(overlap - overlap.mean() - overlap.std(), 0.0) @ owned
     return result
 
 
@@ -169,6 +196,10 @@ def _states(model: LanguageModel, examples: Sequence[Window]) -> NDArray[np.floa
         for position, row in zip(positions, torch.nn.functional.normalize(mean.double(), dim=1).cpu(), strict=True):
             rows[position] = row.numpy()
     return np.stack(rows)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def _text(record: TrainingRecord) -> str:
