@@ -63,6 +63,10 @@ MOST_OUTPUTS = 200
 """Outputs that the page lists, the heaviest first. A month can have millions; the CSV has all of them."""
 
 
+MOST_PROVIDERS = 400
+"""Providers that the page lists one by one; the others share a line. The CSV has all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReportLine:
     """A line of the attribution table: a provider, one of its collections, or a day. Measures are in nats.
@@ -126,7 +130,8 @@ class AttributionView:
     """Everything on the attribution page.
 
     `pending` counts outputs of the month without a value so far, `unvalued` those that never get one.
-    `covers_attribution` is as in `Totals`. `days` and `heaviest` have lines where the page is by day or by output.
+    `others` are the providers beyond those that the page lists. `covers_attribution` is as in `Totals`. `days` and
+    `heaviest` have lines where the page is by day or by output.
     """
 
     period: Period
@@ -140,6 +145,7 @@ class AttributionView:
     house_share: float
     unattributed_share: float
     providers: tuple[ProviderLines, ...]
+    others: tuple[ProviderLines, ...]
     covers_attribution: bool
     methods: tuple[ValuationMethod, ...]
     shares: tuple[ShareBar, ...]
@@ -235,6 +241,7 @@ def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) 
     names = {item.key: item.name for item in known}
     house = {item.key for item in known if item.kind == "house"}
     lines = _lines(sums, names, house)
+    earning = tuple(item for item in lines if not item.house)
     credited = {item.head.key: item.head.credit_micro for item in lines}
     intervals = {item.head.key: (item.head.share_low, item.head.share_high) for item in lines}
     by_day: dict[str, dict[str, int]] = {}
@@ -254,7 +261,8 @@ def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) 
         unattributed_share=sum(
             part.share for item in lines for part in item.collections if (part.key, part.name) == (HOUSE, UNATTRIBUTED)
         ),
-        providers=lines,
+        providers=(*earning[:MOST_PROVIDERS], *(item for item in lines if item.house)),
+        others=earning[MOST_PROVIDERS:],
         covers_attribution=sums.covers_attribution,
         methods=_methods(conn, period),
         shares=share_chart(credited, names, house, intervals),

@@ -16,6 +16,7 @@ from credit.ledger.corrections import adjust, pay_advance
 from credit.ledger.database import Ledger
 from credit.payments.details import set_provider_details
 from credit.records import Group, Provider, Terms
+from credit.reporting import pages
 from credit.reporting.frames import By, latest_statements
 from credit.reporting.frames import attribution as attribution_frame
 from credit.reporting.pages import MOST_OUTPUTS, attribution_page, readme_text, statement_page
@@ -288,3 +289,17 @@ def test_a_statement_tells_a_new_account_by_its_last_four_characters(month):
     for secret in (iban, "ada@example.org"):
         assert secret not in item.body_json
     assert "Where your money goes" not in Page(statement(month, "bell")[0]).text
+
+
+def test_beyond_some_hundreds_of_providers_the_page_adds_up_the_others(month, books, monkeypatch):
+    whole = attribution(month, books)
+    monkeypatch.setattr(pages, "MOST_PROVIDERS", 1)
+    page = attribution(month, books)
+    table = table_of(page, "By provider")
+    assert "Ada Press" in table
+    assert "Bell & Sons" not in table
+    assert "1 other provider" in table
+    assert "0.400000" in table.partition("1 other provider")[2]
+    assert "Own docs" in table, "the house's lines stay"
+    assert "--by provider --format csv" in table
+    assert "other provider" not in table_of(whole, "By provider")
