@@ -183,8 +183,9 @@ def _payout_lines(found: PayoutExplanation) -> Iterator[str]:
         )
     yield f"outputs: valued for {found.outputs_valued}, credited by {found.outputs_credited}"
     for item in found.outputs:
+        noun = "credit" if item.weight_micro == MICRO else "credits"
         yield (
-            f"  {item.output} ({item.day}, {item.collection}): {item.weight_micro / MICRO:g} credits"
+            f"  {item.output} ({item.day}, {item.collection}): {item.weight_micro / MICRO:g} {noun}"
             f" × {item.value:.6g} / {item.positive_sum:.6g} nats of {item.measure} = {_credits(item.credit_micro)}"
         )
 
