@@ -119,7 +119,7 @@ STATEMENT_LINES = (
         -1,
         "Tax withheld",
         rate="withholding_ppm",
-        rate_of="of what the lines above come to",
+        rate_of="of what is paid out, before tax and fees",
         transaction="withholding",
     ),
     StatementLine("fees", "taken", -1, "Fees", "for a payout", transaction="fees"),

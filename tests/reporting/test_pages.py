@@ -256,7 +256,7 @@ def test_a_statement_says_which_part_was_agreed_of_what_it_takes(month):
     for label, minor in (
         ("Held in reserve (10 % of what was earned)", held),
         ("Towards advances paid before (50 % of what was earned, at most)", recouped),
-        ("Tax withheld (15.825 % of what the lines above come to)", owed * 15_825 // 100_000),
+        ("Tax withheld (15.825 % of what is paid out, before tax and fees)", owed * 15_825 // 100_000),
     ):
         assert f"−{minor // 100:,}.{minor % 100:02d}" in text.split(label)[1][:40]
     assert "406,000.01 70 %" in " ".join(text.split())
