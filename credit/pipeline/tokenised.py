@@ -129,6 +129,7 @@ def kept_or_tokenised(
     """
     make_folder(place)
     with one_after_the_other(place / _LOCK):
+        make_folder(place)  # the build may have ended while this run waited, and its folder with it
         before = reading.stamps()
         if (name := reading.name(model, settings)) is None:
             return tokenise(reading, model, out, settings)
