@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, Table, describe, environment, folder_bytes, peak_bytes, save_results
+from benchmarks.measure import Clock, Table, alone, describe, environment, folder_bytes, peak_bytes, save_results
 from benchmarks.models import MODELS, save_model, words
 from credit.records import Group, TrainingRecord
 from credit.valuation import IndexSettings, build_index, load_model
@@ -83,9 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in QUICK if options.quick else CASES:
         with tempfile.TemporaryDirectory() as name:
             save_model(MODELS["gpt2-tiny"], Path(name) / "model")
-            command = [sys.executable, "-m", "benchmarks.build_memory", "--alone", name, str(count)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            figures = json.loads(done.stdout.splitlines()[-1])
+            figures = alone("benchmarks.build_memory", name, str(count))
         rows.append(figures)
         each = [f"{(figures[step] - figures['before']) / count:,.0f}" for step in ("tokenised", "built")]
         cpu = [f"{figures[step]['cpu']:.1f}" for step in ("tokenise", "build")]

@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -34,7 +32,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.measure import Clock, Table, describe, environment, floor_mode, median, peak_bytes, save_results
+from benchmarks.measure import Clock, Table, alone, describe, environment, floor_mode, median, peak_bytes, save_results
 from benchmarks.models import HIDDEN, MODELS, make_model
 from credit.valuation.batches import gradient_batches, make_batch
 from credit.valuation.curvature import BLOCK_ROWS, make_statistic
@@ -234,10 +232,7 @@ def useful_flops(module: nn.Module, length: int, *, backward: bool) -> float:
 def peak_of(work: Work, kind: Kind | None) -> dict[str, float]:
     """Return the peak memory of an index, or of the floor (None), measured in a process of its own."""
     task = json.dumps({"work": asdict(work), "kind": kind and asdict(kind)})
-    command = [sys.executable, "-m", "benchmarks.index_speed", "--alone", task]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return alone("benchmarks.index_speed", task)
 
 
 def run_alone(work: Work, kind: Kind | None) -> None:

@@ -11,6 +11,8 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -94,6 +96,14 @@ def peak_bytes() -> int:
         if found:
             return int(found.group(1)) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def alone(benchmark: str, *task: str) -> dict[str, Any]:
+    """Run a benchmark with `--alone` and a task in a process of its own; return the JSON of its last line."""
+    command = [sys.executable, "-m", benchmark, "--alone", *task]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def folder_bytes(folder: Path) -> int:

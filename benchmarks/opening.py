@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Clock, Table, describe, environment, folder_bytes, peak_bytes, save_results
+from benchmarks.measure import Clock, Table, alone, describe, environment, folder_bytes, peak_bytes, save_results
 from benchmarks.models import MODELS, save_model, words
 from benchmarks.synthetic import write_index
 from credit.records import LoggedOutput
@@ -94,9 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 curvature=case.curvature, dtype=case.dtype,
             )  # fmt: skip
             del model
-            command = [sys.executable, "-m", "benchmarks.opening", "--alone", name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            figures = json.loads(done.stdout.splitlines()[-1]) | asdict(case)
+            figures = alone("benchmarks.opening", name) | asdict(case)
             figures["stored"] = folder_bytes(folder / "index")
         rows.append(figures)
         times = [f"{figures[step]['cpu']:.2f} ({figures[step]['wall']:.2f})" for step in ("open", "first", "second")]

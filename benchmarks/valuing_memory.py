@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, Table, describe, environment, peak_bytes, save_results
+from benchmarks.measure import Clock, Table, alone, describe, environment, peak_bytes, save_results
 from benchmarks.models import MODELS, save_model, words
 from benchmarks.synthetic import write_index
 from credit.records import LoggedOutput
@@ -69,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 Path(name) / "index", model, rank=RANK, groups=groups, rows=ROWS, examples=groups * ROWS,
                 curvature="fisher",
             )  # fmt: skip
-            command = [sys.executable, "-m", "benchmarks.valuing_memory", "--alone", name, str(count)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            figures = json.loads(done.stdout.splitlines()[-1]) | {"outputs": count, "groups": groups}
+            figures = alone("benchmarks.valuing_memory", name, str(count)) | {"outputs": count, "groups": groups}
         rows.append(figures)
         memory = [f"{figures[key] / 1e6:,.0f}" for key in ("grown", "announced")]
         table.row(f"{count:,}", f"{groups:,}", f"{1000 * figures['cpu'] / count:.1f}", *memory)

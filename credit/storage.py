@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -197,6 +198,16 @@ def rename_whole(beside: Path, path: Path) -> None:
     """Rename a written and synced file into its place, and make the rename itself durable."""
     beside.replace(path)
     sync_folder(path.parent)
+
+
+def replace_folder(beside: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, or of none."""
+    # A folder cannot replace one that is not empty in a single step: the old one steps aside first.
+    old = make_folder_beside(folder)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old)
 
 
 def sync_folder(folder: Path) -> None:

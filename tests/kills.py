@@ -70,6 +70,22 @@ def die_at_file(step: str, path: Path) -> None:
     sys.addaudithook(watch)
 
 
+def die_at_change(folder: Path, number: int) -> None:
+    """Die right before the change of a folder with this number, counted from 0: something in it
+    is written, renamed or removed, or a folder is made."""
+    seen = 0
+
+    def watch(name: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        writes = name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (name in {"os.rename", "os.remove", "os.mkdir"} or writes) and str(arguments[0]).startswith(str(folder)):
+            if seen == number:
+                die()
+            seen += 1
+
+    sys.addaudithook(watch)
+
+
 def killed(function: Callable[..., None], *arguments: object) -> None:
     """Run a function in a process of its own, and see it killed."""
     process = FORKS.Process(target=function, args=arguments)

@@ -103,6 +103,11 @@ def format_amount(minor: int, currency: str) -> str:
     return f"{sign}{whole}.{fraction:0{digits}d}"
 
 
+def money_text(minor: int, currency: str) -> str:
+    """Return an amount with its currency, for people: -5 in USD is `-0.05 USD`."""
+    return f"{format_amount(minor, currency)} {currency}"
+
+
 def format_amounts(minors: Mapping[str, int], currency: str) -> dict[str, str]:
     """Return named amounts as `format_amount` writes them."""
     return {name: format_amount(minor, currency) for name, minor in minors.items()}

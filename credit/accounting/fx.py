@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from credit.accounting.amounts import currency_digits, format_amount
+from credit.accounting.amounts import currency_digits, format_amount, money_text
 from credit.errors import InvalidRequestError, LedgerError
 from credit.records import GivenRate, Rate
 
@@ -46,7 +46,7 @@ class Conversion:
         shown = exact_text(self.exact)
         rounded = "" if Fraction(result) == self.exact else f", rounded to {result}"
         return (
-            f"{format_amount(self.amount_minor, self.currency)} {self.currency} {sign} {self.given.rate}"
+            f"{money_text(self.amount_minor, self.currency)} {sign} {self.given.rate}"
             f" = {shown} {self.into}{rounded}; {self.given}"
         )
 

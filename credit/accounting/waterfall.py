@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import money_text
 from credit.accounting.fx import NO_RATES, Conversion, PeriodRates, convert
 from credit.accounting.payability import CARRIAGE
 from credit.accounting.statement_lines import STATEMENT_LINES, Section
@@ -253,7 +253,7 @@ def settle(
         reason = _reason(owed, agreed, currency, hold, collections)
         pays = not reason
         if pays and paid != owed and carriage:
-            rest = f"{format_amount(owed - paid, currency)} {currency}"
+            rest = money_text(owed - paid, currency)
             reason = f"{carriage.title} carries whole {currency} alone; the rest of {rest} is carried forward"
     return Waterfall(
         provider,
@@ -297,7 +297,7 @@ def _reason(owed: int, terms: Terms, currency: str, hold: str, collections: Sequ
     """Return the reason for paying nothing; empty for a payment."""
 
     def money(minor: int) -> str:
-        return f"{format_amount(minor, currency)} {currency}"
+        return money_text(minor, currency)
 
     payable = _after_taking(owed, terms)
     after = f", {money(payable)} after withholding and fees," if payable != owed else ""
@@ -328,12 +328,12 @@ def _fault_of_channel(payable: int, terms: Terms, currency: str) -> str:
     unit = carriage.unit_minor(currency)
     if payable >= unit:
         return ""
-    return f"is below {format_amount(unit, currency)} {currency}, the least that {carriage.title} carries"
+    return f"is below {money_text(unit, currency)}, the least that {carriage.title} carries"
 
 
 def _converted(item: Conversion) -> str:
     """Return the reason of a converted balance: paid in another currency, or too small for it."""
-    amount = f"the balance of {format_amount(item.amount_minor, item.currency)} {item.currency}"
+    amount = f"the balance of {money_text(item.amount_minor, item.currency)}"
     if item.converted_minor == 0:
         return f"{amount} is less than can be paid in {item.into}; it is carried forward"
-    return f"{amount} is paid in {item.into}: converted, {format_amount(item.converted_minor, item.into)} {item.into}"
+    return f"{amount} is paid in {item.into}: converted, {money_text(item.converted_minor, item.into)}"

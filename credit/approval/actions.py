@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sqlalchemy import Connection, select
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import format_amount, money_text
 from credit.accounting.fx import parse_rate
 from credit.ledger.approvals import record_rule
 from credit.ledger.corrections import adjust, pay_advance, transaction_in_words, undo
@@ -114,7 +114,7 @@ class AddPool(Action[Pool]):
             reference=self.reference,
             now=session.now,
         )
-        net = f"{format_amount(pool.net_minor, self.currency)} {self.currency}"
+        net = money_text(pool.net_minor, self.currency)
         line = f"pool {self.reference} of {self.period}: {net} to distribute"
         return Effect(pool, [asdict(self), _posted(session.conn, seq)], (line,))
 
@@ -206,7 +206,7 @@ class Adjust(Action[Posted]):
             from_escrow=self.from_escrow,
             now=session.now,
         )
-        amount = f"{format_amount(self.amount_minor, self.currency)} {self.currency}"
+        amount = money_text(self.amount_minor, self.currency)
         source = " out of escrow" if self.from_escrow else ""
         line = f"adjustment of {self.provider} by {amount}{source} in {self.period}: {self.reason}"
         return Effect(done, _posted(session.conn, seq), (line,))
@@ -235,7 +235,7 @@ class PayAdvance(Action[Posted]):
             reference=self.reference,
             now=session.now,
         )
-        amount = f"{format_amount(self.amount_minor, self.currency)} {self.currency}"
+        amount = money_text(self.amount_minor, self.currency)
         line = f"advance of {amount} to {self.provider}, paid on {self.paid_on}: {self.reference}"
         return Effect(done, _posted(session.conn, seq), (line,))
 
@@ -267,7 +267,7 @@ class Remit(Action[Posted]):
             provider_key=self.provider,
             now=session.now,
         )
-        amount = f"{format_amount(self.amount_minor, self.currency)} {self.currency}"
+        amount = money_text(self.amount_minor, self.currency)
         line = f"remittance of {self.of}, {amount}, paid on {self.paid_on}: {self.reference}"
         return Effect(done, _posted(session.conn, seq), (line,))
 
@@ -318,8 +318,7 @@ def _close_lines(report: CloseReport) -> list[str]:
         paid, carried = sum(fall.payable_minor for fall in falls), sum(fall.carried_forward_minor for fall in falls)
         payees = counted(sum(fall.payable_minor > 0 for fall in falls), "provider")
         lines.append(
-            f"{format_amount(paid, currency)} {currency} payable to {payees},"
-            f" {format_amount(carried, currency)} carried forward"
+            f"{money_text(paid, currency)} payable to {payees}, {format_amount(carried, currency)} carried forward"
         )
     return lines
 
@@ -354,7 +353,7 @@ class ExportPayments(Action[ExportReport]):
         # Not the batch's number, reference, day and file: they follow from the moment of the export.
         paid = [(one.payout.id, one.payout.provider, one.payout.amount_minor, one.details_id) for one in items]
         facts = [made.period, made.currency, made.format, paid, self.arguments()]
-        amount = f"{format_amount(made.amount_minor, made.currency)} {made.currency}"
+        amount = money_text(made.amount_minor, made.currency)
         line = f"{made.format} payment of {counted(made.payout_count, 'payout')} of {made.period}, {amount}"
         return Effect(report, facts, (line, *(f"unpayable: {reason}" for reason in report.unpayable)))
 

@@ -205,17 +205,17 @@ def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:
 
 def _exceptions(report: CloseReport) -> Iterator[str]:
     """Yield how many balances are not paid and why, and the outputs that this close leaves out."""
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import money_text
 
     unpaid: dict[tuple[str, str], list[int]] = {}
     for fall in report.waterfalls:
         if fall.carried_forward_minor:
             # Without its own amount, the same reason groups many balances into one line.
-            own = f" of {format_amount(fall.owed_minor, fall.currency)} {fall.currency}"
+            own = f" of {money_text(fall.owed_minor, fall.currency)}"
             unpaid.setdefault((fall.reason.replace(own, "", 1), fall.currency), []).append(fall.carried_forward_minor)
     ranked = sorted(unpaid.items(), key=lambda item: -len(item[1]))
     for (reason, currency), amounts in ranked[:_REASONS]:
-        total = f"{format_amount(sum(amounts), currency)} {currency}"
+        total = money_text(sum(amounts), currency)
         yield f"not paid: {counted(len(amounts), 'balance')}, {total}: {reason}"
     if len(ranked) > _REASONS:
         yield f"not paid for other reasons: {counted(sum(len(rest) for _, rest in ranked[_REASONS:]), 'balance')}"
@@ -273,11 +273,11 @@ def _balances(falls: Sequence[Waterfall], width: int) -> Iterator[str]:
 
 def _notes(fall: Waterfall) -> Iterator[str]:
     """Yield the remarks on a balance: collections on hold, a conversion, the reason why nothing is paid."""
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import money_text
 
     for item in fall.collections:
         if item.reason:
-            held = f"{format_amount(item.balance_minor, fall.currency)} {fall.currency}"
+            held = money_text(item.balance_minor, fall.currency)
             yield f"{held} of {item.collection} is on hold: {item.reason}"
     if fall.conversion:
         yield fall.conversion.arithmetic

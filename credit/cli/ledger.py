@@ -88,9 +88,9 @@ def _some(label: str, items: Sequence[object], noun: str) -> Iterator[str]:
 
 
 def _period_line(item: PeriodOverview) -> str:
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import money_text
 
-    money = [f"{format_amount(pool.net_minor, pool.currency)} {pool.currency}" for pool in item.pools]
+    money = [money_text(pool.net_minor, pool.currency) for pool in item.pools]
     parts = [f"pools: {', '.join(money)}"] if money else []
     if item.payouts:
         parts.append(f"payouts: {', '.join(f'{count} {status}' for status, count in item.payouts.items())}")

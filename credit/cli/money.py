@@ -42,12 +42,12 @@ def add_money(workspace: Workspace, period: str, amount: str, currency: str, ded
     \b
     Example: credit pool add 2026-10 10000.00 USD --deductions 1500 --reference licensing
     """
-    from credit.accounting.amounts import format_amount, parse_amount
+    from credit.accounting.amounts import money_text, parse_amount
     from credit.approval.actions import AddPool
 
     gross, less = parse_amount(amount, currency), parse_amount(deductions, currency)
     item = act(workspace, AddPool(period, currency, gross, less, reference))
-    text = f"pool {reference} of {period}: {format_amount(item.net_minor, currency)} {currency} to distribute"
+    text = f"pool {reference} of {period}: {money_text(item.net_minor, currency)} to distribute"
     say(item, text + (f", transaction {item.txn_id}" if item.txn_id else ""))
 
 
@@ -76,11 +76,11 @@ def list_pools(workspace: Workspace, period: str | None) -> None:
 
 
 def _pool_line(period: str, item: Pool, taken_back_by: int | None) -> str:
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import format_amount, money_text
 
     less = format_amount(item.deductions_minor, item.currency)
     return (
-        f"{period}  {item.reference}: {format_amount(item.net_minor, item.currency)} {item.currency}"
+        f"{period}  {item.reference}: {money_text(item.net_minor, item.currency)}"
         + (f" (after deductions of {less})" if item.deductions_minor else "")
         + (f", transaction {item.txn_id}" if item.txn_id else "")
         + (f", taken back by transaction {taken_back_by}" if taken_back_by else "")

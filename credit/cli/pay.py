@@ -163,17 +163,17 @@ def _named_flags(report: ExportReport) -> Iterator[str]:
 
 
 def _export_lines(request: ExportRequest, report: ExportReport) -> Iterator[str]:
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import money_text
 
     if request.dry_run:
         for item in report.payouts:
-            yield f"{item.provider}: {format_amount(item.amount_minor, item.currency)} {item.currency}"
+            yield f"{item.provider}: {money_text(item.amount_minor, item.currency)}"
     done = report.batch
     if done is None:
         would = f"{counted(len(report.payouts), 'payout')} would leave (dry run)"
         yield would if request.dry_run else "nothing to export"
         return
-    total = f"{format_amount(done.amount_minor, done.currency)} {done.currency}"
+    total = money_text(done.amount_minor, done.currency)
     state = f"written again, as it left on {done.created_at:%Y-%m-%d}" if report.again else "exported"
     yield f"batch {done.id} {state}: {counted(done.payout_count, 'payout')}, {total}, {request.out}"
     if report.again:
@@ -252,7 +252,7 @@ def list_all(workspace: Workspace) -> None:
     \b
     Example: credit pay list
     """
-    from credit.accounting.amounts import format_amount
+    from credit.accounting.amounts import money_text
     from credit.ledger.payouts import batch_items, batches
 
     lines, facts = [], []
@@ -260,7 +260,7 @@ def list_all(workspace: Workspace) -> None:
         for item in batches(conn):
             items = batch_items(conn, item)
             outcomes: Counter[str] = Counter(one.outcome or "waiting" for one in items)
-            total = f"{format_amount(item.amount_minor, item.currency)} {item.currency}"
+            total = money_text(item.amount_minor, item.currency)
             states = [
                 state for state in ("paid", "failed", "returned", "waiting") if state != "returned" or outcomes[state]
             ]

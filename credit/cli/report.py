@@ -26,6 +26,9 @@ _PRINTED_ROWS = 40
 """Rows of a table that is printed: about a screen."""
 
 
+since_option = click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")
+
+
 def report_options(*formats: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Add `--format`, `--json` and `--out`, and pass the form of the report on as `form`."""
 
@@ -128,7 +131,7 @@ def payouts(workspace: Workspace, period: str, form: Literal["table", "csv", "js
 
 
 @report.command()
-@click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")
+@since_option
 @click.option("--until", type=PERIOD, help="Last month.  [default: the last in the ledger]")
 @report_options("table", "csv", "json")
 @workspace_options
@@ -197,7 +200,6 @@ def site(workspace: Workspace, out: Path) -> None:
     say({"folder": out, "pages": len(pages)}, f"{out / 'index.html'}: {counted(len(pages), 'page')}")
 
 
-since_option = click.option("--since", type=PERIOD, help="First month.  [default: the first in the ledger]")
 accounts_option = click.option(
     "--accounts", type=FILE, help="CSV file (account, code) with the codes of your own chart of accounts."
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import money_text
 from credit.errors import CreditError, InputError, InvalidRequestError, LedgerError, LockHeldError
 from credit.ingest.files import read_csv
 from credit.ledger.database import Ledger
@@ -113,10 +113,7 @@ def erase_provider_details(
         count = erase_details(conn, provider, reason=reason, now=now)
         waiting = unpaid_payouts(conn, provider)
         if count and waiting and not leave_unpaid:
-            amounts = ", ".join(
-                f"{format_amount(item.amount_minor, item.currency)} {item.currency} of {item.period}"
-                for item in waiting
-            )
+            amounts = ", ".join(f"{money_text(item.amount_minor, item.currency)} of {item.period}" for item in waiting)
             raise LedgerError(
                 f"{provider} has not been paid {amounts}; pay it first: credit pay export. Or erase all the same, and"
                 " the money waits for new details: --leave-unpaid"

@@ -17,7 +17,7 @@ from typing import get_args
 
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import format_amount, parse_amount
+from credit.accounting.amounts import format_amount, money_text, parse_amount
 from credit.errors import InputError, InvalidRequestError
 from credit.ingest.files import Row, read_csv
 from credit.ledger.database import Ledger
@@ -179,7 +179,7 @@ def _rows_of(entry: BankEntry, items: Mapping[str, tuple[PayoutBatch, BatchedPay
     # What the bank refused is in no debit; what came back was in one.
     booked = [item for item in own if not item.results or item.results[0].outcome == entry.outcome]
     currency = own[0].payout.currency if own else entry.currency
-    total = f"{format_amount(sum(item.payout.amount_minor for item in booked), currency)} {currency}" if own else ""
+    total = money_text(sum(item.payout.amount_minor for item in booked), currency) if own else ""
     if own and entry.amount and f"{_plain(entry.amount, currency)} {entry.currency}" != total:
         return (
             f"{entry.place}: {entry.amount} {entry.currency} is not the {total} of the payouts in {entry.block} without"
@@ -292,7 +292,7 @@ def _fee(row: _ResultRow, item: BatchedPayout) -> int | None:
     except InvalidRequestError as error:
         raise _refusal(row, f"the amount {error}") from None
     if amount_minor + fee_minor != owed.amount_minor:
-        left = f"{format_amount(owed.amount_minor, owed.currency)} {owed.currency}"
+        left = money_text(owed.amount_minor, owed.currency)
         paid = f"{row.amount} and a fee of {row.fee}" if row.fee else row.amount
         remedy = "" if row.fee else "; if banks kept it as a fee, a column fee says so"
         raise _refusal(

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 from sqlalchemy import Connection
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import money_text
 from credit.accounting.credits import ECHO, Policy
 from credit.ledger.credits import credit_rows
 from credit.ledger.periods import Period, existing_period
@@ -148,7 +148,7 @@ def _verdict(
     if period.status == "open":
         return f"period {period.id} is open: nothing is paid before it is closed (credit close {period.id})"
     said = [
-        f"{format_amount(item.payable_minor, item.currency)} {item.currency} ({item.status})"
+        f"{money_text(item.payable_minor, item.currency)} ({item.status})"
         if item.payable_minor
         else f"nothing in {item.currency}: {item.reason}"
         for item in currencies

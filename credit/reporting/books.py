@@ -17,7 +17,7 @@ from itertools import groupby
 import polars as pl
 from sqlalchemy import Connection, select
 
-from credit.accounting.amounts import format_amount
+from credit.accounting.amounts import format_amount, money_text
 from credit.errors import InvalidRequestError
 from credit.ledger.accounts import parse_account
 from credit.ledger.database import Ledger
@@ -184,7 +184,7 @@ def _opening(balances: Balances, day: date) -> Iterator[str]:
         # Without them, the books of one month would not agree with the ledger's balances.
         yield f'{day} * "opening balances"'
         for (name, currency), amount in sorted(balances.items()):
-            yield f"  {name}  {_shown(-amount, currency)}"
+            yield f"  {name}  {money_text(-amount, currency)}"
         yield ""
 
 
@@ -204,16 +204,12 @@ def _transactions(lines: list[BookLine]) -> Iterator[str]:
             if line.actor is not None:
                 yield f'  actor: "{_in_quotes(line.actor)}"'
             last_id = line.txn_id
-        yield f"  {line.name}  {_shown(-line.amount_minor, line.currency)}"
+        yield f"  {line.name}  {money_text(-line.amount_minor, line.currency)}"
     yield ""
 
 
 def _in_quotes(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _shown(minor: int, currency: str) -> str:
-    return f"{format_amount(minor, currency)} {currency}"
 
 
 def _balances(conn: Connection, *, before: str) -> Balances:

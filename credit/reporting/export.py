@@ -31,7 +31,15 @@ from credit.reporting.frames import BY_COLLECTION_AND_DAY, latest_statements, to
 from credit.reporting.pages import readme_text, statement_page
 from credit.reporting.signatures import CHECK_FILE, LedgerProof, check_script, signed_manifest
 from credit.reporting.tables import to_csv
-from credit.storage import is_left_over, make_folder, make_folder_beside, parse_object, sync_folder, write_whole
+from credit.storage import (
+    is_left_over,
+    make_folder,
+    make_folder_beside,
+    parse_object,
+    replace_folder,
+    sync_folder,
+    write_whole,
+)
 
 FILES = ("README.txt", "attribution.csv", "outputs.csv", "statement.html", "statement.json")
 """Files of a provider's folder."""
@@ -241,12 +249,7 @@ def _publish(staged: Path, folder: Path) -> None:
     if folder.exists() and _same(staged, folder):
         shutil.rmtree(staged)
         return
-    # A folder cannot replace one that is not empty in a single step: the old one steps aside first.
-    old = make_folder_beside(folder)
-    if folder.exists():
-        folder.rename(old)
-    staged.rename(folder)
-    shutil.rmtree(old)
+    replace_folder(staged, folder)
 
 
 def _same(one: Path, other: Path) -> bool:

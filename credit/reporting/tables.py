@@ -29,7 +29,7 @@ from rich.padding import PaddingDimensions
 from rich.table import Table
 from rich.text import Text
 
-from credit.accounting.amounts import format_amount, parse_amount
+from credit.accounting.amounts import format_amount, money_text, parse_amount
 from credit.accounting.statement_lines import STATEMENT_LINES
 from credit.errors import InvalidRequestError
 from credit.ledger.score_books import MEASURES
@@ -194,7 +194,7 @@ def fitted(columns: Sequence[Column], width: int, notes: Sequence[str] = ()) -> 
 def total_text(currency: str, payable_minor: Sequence[int], carried_minor: int) -> str:
     """Return the totals of a period in one currency: payable to a number of providers, and carried forward."""
     paid = [minor for minor in payable_minor if minor]
-    payable = f"{format_amount(sum(paid), currency)} {currency} payable to {counted(len(paid), 'provider')}"
+    payable = f"{money_text(sum(paid), currency)} payable to {counted(len(paid), 'provider')}"
     return f"{payable}, {format_amount(carried_minor, currency)} carried forward"
 
 

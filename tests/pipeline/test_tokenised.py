@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from credit.pipeline.workspace import Workspace
 from credit.records import Quarantined
 from credit.valuation import IndexSettings, LanguageModel, load_model
 from credit.valuation.examples import TrainingData
+from tests.kills import die_at_change
 from tests.pipeline.samples import MODEL
 
 SETTINGS = IndexSettings(rank=2)
@@ -185,26 +184,11 @@ def test_slices_and_their_merge_tokenise_once(site, inputs, tmp_path, monkeypatc
     assert "read their data" in build("a", *kept, "--update", code=EXIT_USAGE)
 
 
-def _kill_at_change(folder: Path, number: int) -> None:
-    """Have this process kill itself right before it changes something below a folder for the time with this number."""
-    seen = 0
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (event in {"os.rename", "os.remove", "os.mkdir"} or writes) and str(arguments[0]).startswith(str(folder)):
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-
-    sys.addaudithook(watch)
-
-
 def test_a_build_killed_while_it_keeps_tokens_ends_as_if_it_had_not_been(data, inputs, tmp_path):
     def build(folder: Path, kill_at: int | None = None) -> None:
         torch.set_num_threads(1)
         if kill_at is not None:
-            _kill_at_change(folder / "tokens", kill_at)
+            die_at_change(folder / "tokens", kill_at)
         request = IndexRequest(inputs / MODEL, [data], folder, MODEL, SETTINGS, register=False)
         index_training_data(Workspace("sqlite:///none", tmp_path / "data"), request)
 

@@ -27,7 +27,7 @@ def test_outputs_that_cannot_be_tokenised_or_are_unvalued_are_passed_over(site):
 
 
 def request(**settings: object) -> ValidationRequest:
-    return ValidationRequest(Path("index"), [Path("train.jsonl")], Path("work"), **settings)  # type: ignore[arg-type]
+    return ValidationRequest(Path("index"), [Path("train.jsonl")], Path("work"), **settings)
 
 
 def test_the_counterfactual_follows_from_the_recipe_or_is_said_of_the_users_own():

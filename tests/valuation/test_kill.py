@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,11 +21,11 @@ import torch
 from credit.valuation import AttributionIndex, build_index, load_model
 from credit.valuation.language_model import LanguageModel
 from credit.valuation.revise import update_index, withdraw_provider
+from tests.kills import die_at_change
 from tests.models import hidden_settings, records, save_tiny_model
 from tests.valuation.conftest import FOLDED, LONE, SINGLE
 
 _FORKS = multiprocessing.get_context("fork")
-_CHANGES = {"os.rename", "os.remove"}
 SETTINGS = {
     "one pass": hidden_settings(rank=2, rows_per_group=4, layers=("*.self_attn.*",)),
     "fitted": hidden_settings(rank=2, rows_per_group=4, projection="pca", curvature="none", sample=9),
@@ -44,21 +41,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 @pytest.fixture(autouse=True)
 def _small_shards(write_limits: Callable[..., None]) -> None:
     write_limits(shard_bytes=500, waiting_bytes=0)
-
-
-def _kill_at_change(folder: Path, number: int) -> None:
-    """Have this process kill itself right before its change of the folder with this number, counted from 0."""
-    seen = 0
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (event in _CHANGES or writes) and str(arguments[0]).startswith(str(folder)):
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-
-    sys.addaudithook(watch)
 
 
 def _in_a_process(work: Callable[..., None], *arguments: object) -> bool:
@@ -86,7 +68,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 def test_a_build_killed_at_any_change_of_a_file_ends_with_the_same_bytes(small, data, tmp_path, kind, step):
     def build(folder: Path, kill_at: int | None = None) -> None:
         if kill_at is not None:
-            _kill_at_change(folder, kill_at)
+            die_at_change(folder, kill_at)
         build_index(small, data, folder, SETTINGS[kind], name="tiny")
 
     whole = tmp_path / "whole"
@@ -109,7 +91,7 @@ def test_killed_again_and_again_it_still_ends_with_the_same_bytes(small, data, t
 
     def build(folder: Path, life: int | None = None) -> None:
         if life is not None:
-            _kill_at_change(folder, life)
+            die_at_change(folder, life)
         build_index(small, data, folder, settings, name="tiny")
 
     assert _in_a_process(build, tmp_path / "whole")
@@ -164,7 +146,7 @@ def test_a_revision_killed_at_any_change_of_a_file_is_done_by_the_next_run(small
 
     def revise(folder: Path, kill_at: int | None = None) -> None:
         if kill_at is not None:
-            _kill_at_change(folder, kill_at)
+            die_at_change(folder, kill_at)
         if action == "update":
             update_index(folder, small, [*data, *more])
         else:
