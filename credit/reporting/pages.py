@@ -14,8 +14,8 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ class AttributionView:
 
     `pending` counts outputs of the month without a value so far, `unvalued` those that never get one.
     `others` are the providers beyond those that the page lists. `covers_attribution` is as in `Totals`. `days` and
-    `heaviest` have lines where the page is by day or by output.
+    `heaviest` have lines where a page is by day or by output.
     """
 
     period: Period
@@ -202,7 +202,8 @@ def attribution_page(conn: Connection, books_folder: Path, period: str, by: By =
         LedgerError: the ledger has no such period.
         IntegrityError: a score book is missing or changed, or the ledger says something else.
     """
-    return template("attribution.html.j2").render(view=attribution_view(conn, books_folder, period, by))
+    (view,) = attribution_views(conn, books_folder, period, [by])
+    return template("attribution.html.j2").render(view=view)
 
 
 def statement_page(
@@ -232,10 +233,10 @@ def readme_text(item: Statement, public_key: str = "", proof: LedgerProof | None
     return template("README.txt.j2").render(facts)
 
 
-def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) -> AttributionView:
-    """Return everything on an attribution page; see `attribution_page`."""
+def attribution_views(conn: Connection, books_folder: Path, period: str, wanted: Sequence[By]) -> list[AttributionView]:
+    """Return everything on the attribution pages of a period by some rows, from one pass; see `attribution_page`."""
     found = existing_period(conn, period)
-    days = [BY_DAY] if by == "day" else []
+    days = [BY_DAY] if "day" in wanted else []
     sums = totals(conn, books_folder, period, [BY_PROVIDER, BY_COLLECTION, BY_DAY_AND_PROVIDER, *days])
     known = providers(conn)
     names = {item.key: item.name for item in known}
@@ -247,10 +248,10 @@ def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) 
     by_day: dict[str, dict[str, int]] = {}
     for row in sums.frames[BY_DAY_AND_PROVIDER].iter_rows(named=True):
         by_day.setdefault(row["day"], {})[row["provider"]] = row["credit_micro"]
-    heaviest = heaviest_outputs(conn, books_folder, period, MOST_OUTPUTS) if by == "output" else None
-    return AttributionView(
+    heaviest = heaviest_outputs(conn, books_folder, period, MOST_OUTPUTS).to_dicts() if "output" in wanted else []
+    whole = AttributionView(
         period=found,
-        by=by,
+        by="provider",
         outputs=sums.outputs,
         pending=pending_count(conn, since=period, through=period),
         unvalued=len(unvalued_outputs(conn, period)),
@@ -269,10 +270,10 @@ def attribution_view(conn: Connection, books_folder: Path, period: str, by: By) 
         daily=daily_chart(by_day, names, house, period),
         days=tuple(_day_line(row) for key in days for row in sums.frames[key].iter_rows(named=True)),
         heaviest=tuple(
-            HeavyOutput(row.pop("output_id"), provider=names[row.pop("provider")], **row)
-            for row in (heaviest.to_dicts() if heaviest is not None else ())
+            HeavyOutput(row.pop("output_id"), provider=names[row.pop("provider")], **row) for row in heaviest
         ),
     )
+    return [replace(whole, by=by) for by in wanted]
 
 
 def _day_line(row: dict[str, Any]) -> ReportLine:

@@ -27,8 +27,8 @@ from credit.ledger.providers import providers
 from credit.ledger.statements import issuers
 from credit.records import HOUSE
 from credit.reporting.frames import By, latest_statements, trends
-from credit.reporting.pages import AttributionView, PageLink, SitePlace, attribution_view, statement_page, template
-from credit.storage import create_file, make_folder, make_folder_beside, rename_whole
+from credit.reporting.pages import AttributionView, PageLink, SitePlace, attribution_views, statement_page, template
+from credit.storage import create_file, make_folder, make_folder_beside, replace_folder, sync_folder
 
 _INDEX = "index.html"
 _VIEWS: Mapping[By, str] = {"collection": "", "day": "-day", "output": "-output"}
@@ -94,9 +94,8 @@ def write_site(conn: Connection, books_folder: Path, out: Path, progress: Progre
             written.append(out / name)
             if progress:
                 progress(len(written), total)
-        if out.exists():
-            shutil.rmtree(out)
-        rename_whole(beside, out.absolute())
+        replace_folder(beside, out.absolute())
+        sync_folder(out.absolute().parent)
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)
@@ -108,35 +107,40 @@ class _Site:
         self._conn, self._books = conn, books_folder
         self._periods = periods(conn)
         self._names = {item.key: item.name for item in providers(conn) if item.key != HOUSE}
-        self._trends = trends(conn, books_folder).to_dicts()
-        self._earning = sorted({row["provider"] for row in self._trends} & self._names.keys())
-        self._statements = {
-            (item.period, item.provider): item
-            for period in self._periods
-            if period.status == "closed"
-            for item in latest_statements(conn, period.id)
-        }
+        self._of_month: dict[str, list[dict[str, Any]]] = {}
+        self._of_provider: dict[str, list[dict[str, Any]]] = {}
+        for row in trends(conn, books_folder).iter_rows(named=True):
+            self._of_month.setdefault(row["period"], []).append(row)
+            if row["provider"] in self._names:
+                self._of_provider.setdefault(row["provider"], []).append(row)
+        self._earning = frozenset(self._of_provider)
+        self._closed = [period.id for period in self._periods if period.status == "closed"]
+        # Their names alone: the statements of years are more than should be in memory.
+        self._told = {(period, item.provider) for period in self._closed for item in latest_statements(conn, period)}
 
     @property
     def count(self) -> int:
         """Number of pages."""
-        return 1 + len(_VIEWS) * len(self._periods) + len(self._earning) + len(self._statements)
+        return 1 + len(_VIEWS) * len(self._periods) + len(self._earning) + len(self._told)
 
     def pages(self) -> Iterator[tuple[str, str]]:
         """Yield the names of all pages with their content."""
         months = []
         for period in self._periods:
-            for by, end in _VIEWS.items():
-                view = attribution_view(self._conn, self._books, period.id, by)
-                place = self._place("../", self._views_of(period.id, by), frozenset(self._earning))
-                yield f"months/{period.id}{end}.html", template("attribution.html.j2").render(view=view, place=place)
-            months.append(self._month(period, view))
-        for (period_id, key), item in self._statements.items():
-            links = [PageLink("Month", f"../../months/{period_id}.html")]
-            if key in self._earning:
-                links.append(PageLink("Provider", f"../../providers/{key}.html"))
-            yield f"statements/{period_id}/{key}.html", statement_page(item, place=self._place("../../", links))
-        for key in self._earning:
+            views = attribution_views(self._conn, self._books, period.id, list(_VIEWS))
+            for view in views:
+                place = self._place("../", self._views_of(period.id, view.by), self._earning)
+                name = f"months/{period.id}{_VIEWS[view.by]}.html"
+                yield name, template("attribution.html.j2").render(view=view, place=place)
+            months.append(self._month(period, views[0]))
+        for month in self._closed:
+            for item in latest_statements(self._conn, month):
+                links = [PageLink("Month", f"../../months/{month}.html")]
+                if item.provider in self._earning:
+                    links.append(PageLink("Provider", f"../../providers/{item.provider}.html"))
+                place = self._place("../../", links)
+                yield f"statements/{month}/{item.provider}.html", statement_page(item, place=place)
+        for key in sorted(self._earning):
             yield f"providers/{key}.html", self._provider(key)
         yield _INDEX, self._index(months)
 
@@ -158,17 +162,17 @@ class _Site:
             view.credit_micro,
             view.credited,
             [(format_amount(minor, currency), currency) for currency, minor in sorted(pools.items())],
-            _payable(row for row in self._trends if row["period"] == period.id),
+            _payable(self._of_month.get(period.id, [])),
         )
 
     def _provider(self, key: str) -> str:
-        own = [row for row in self._trends if row["provider"] == key]
+        own = self._of_provider[key]
         longest = max(row["share"] for row in own)
         rows = [
             {
                 **row,
                 "length": round(100 * max(0.0, row["share"]) / longest, 2) if longest > 0 else 0,
-                "href": f"../statements/{row['period']}/{key}.html" if (row["period"], key) in self._statements else "",
+                "href": f"../statements/{row['period']}/{key}.html" if (row["period"], key) in self._told else "",
             }
             for row in reversed(own)
         ]
@@ -177,15 +181,16 @@ class _Site:
 
     def _index(self, months: Sequence[SiteMonth]) -> str:
         # A month that has only its pool so far tells nobody's share.
-        last = max((row["period"] for row in self._trends if row["credit_micro"]), default="")
-        shares = {row["provider"]: row["share"] for row in self._trends if row["period"] == last}
+        credited = (month for month, rows in self._of_month.items() if any(row["credit_micro"] for row in rows))
+        last = max(credited, default="")
+        shares = {row["provider"]: row["share"] for row in self._of_month.get(last, [])}
         people = [
             SiteProvider(
                 key,
                 self._names[key],
                 f"providers/{key}.html",
                 shares.get(key, 0.0),
-                _payable(row for row in self._trends if row["provider"] == key),
+                _payable(self._of_provider[key]),
             )
             for key in sorted(self._earning, key=lambda key: (-shares.get(key, 0.0), key))
         ]
@@ -195,7 +200,7 @@ class _Site:
         return template("site-index.html.j2").render(facts, place=self._place("", []))
 
 
-def _payable(rows: Iterator[dict[str, Any]]) -> Money:
+def _payable(rows: Sequence[Mapping[str, Any]]) -> Money:
     """Return the sums of what is payable, by currency."""
     sums: dict[str, int] = {}
     for row in rows:
