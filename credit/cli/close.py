@@ -204,19 +204,21 @@ def _pool_total(pool: Pool, earnings: Sequence[Earning]) -> str:
 
 
 def _exceptions(report: CloseReport) -> Iterator[str]:
-    """Yield how many balances are not paid and why, and the outputs that this close leaves out."""
+    """Yield how many balances are not paid, or not whole, and why, and the outputs that this close leaves out."""
     from credit.accounting.amounts import money_text
 
-    unpaid: dict[tuple[str, str], list[int]] = {}
+    unpaid: dict[tuple[str, str, str], list[int]] = {}
     for fall in report.waterfalls:
         if fall.carried_forward_minor:
             # Without its own amount, the same reason groups many balances into one line.
-            own = f" of {money_text(fall.owed_minor, fall.currency)}"
-            unpaid.setdefault((fall.reason.replace(own, "", 1), fall.currency), []).append(fall.carried_forward_minor)
+            own = f" of {money_text(fall.carried_forward_minor, fall.currency)}"
+            what = "not paid whole" if fall.payable_minor else "not paid"
+            key = (what, fall.reason.replace(own, "", 1), fall.currency)
+            unpaid.setdefault(key, []).append(fall.carried_forward_minor)
     ranked = sorted(unpaid.items(), key=lambda item: -len(item[1]))
-    for (reason, currency), amounts in ranked[:_REASONS]:
+    for (what, reason, currency), amounts in ranked[:_REASONS]:
         total = money_text(sum(amounts), currency)
-        yield f"not paid: {counted(len(amounts), 'balance')}, {total}: {reason}"
+        yield f"{what}: {counted(len(amounts), 'balance')}, {total}: {reason}"
     if len(ranked) > _REASONS:
         yield f"not paid for other reasons: {counted(sum(len(rest) for _, rest in ranked[_REASONS:]), 'balance')}"
     held = sum(bool(item.reason) for fall in report.waterfalls for item in fall.collections)

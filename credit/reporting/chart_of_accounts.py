@@ -79,7 +79,7 @@ class AccountMap:
             found = self.codes.get(":".join(words[:count]))
             if found is not None:
                 return found
-        raise InputError(f"{self.path} has no code for {name}; add a line for it, or for all of {':'.join(words[:2])}")
+        raise InputError(f"{self.path} has no code for {name}; add a line for it, or for all of {':'.join(words[:-1])}")
 
 
 def read_account_map(path: Path) -> AccountMap:

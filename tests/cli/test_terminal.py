@@ -107,6 +107,20 @@ def test_status_counts_providers_without_the_house_and_names_the_export(crowd):
 
 
 @ON_SQLITE
+def test_rests_below_a_unit_are_no_unpaid_balances_and_one_line_tells_of_all(credit, tmp_path):
+    for key in ("ben", "cyd"):
+        credit(f"providers add {key} {key.title()}")
+        credit(f"providers terms {key} --currency HUF --channel paypal --from 2026-01-01")
+    measures = {Group("ben"): (1.0, 1.0), Group("cyd"): (3.0, 1.0)}
+    with Ledger.open(credit.url) as ledger:
+        credit_outputs(ledger, tmp_path / "books", [Scored("o1", at(1, 5), measures)])
+    credit("pool add 2026-01 1000.00 HUF")
+    said = " ".join(credit(*CLOSE).split())
+    assert "not paid whole: 2 balances, 1.00 HUF: PayPal carries whole HUF alone; the rest is carried forward" in said
+    assert "not paid: " not in said
+
+
+@ON_SQLITE
 def test_an_export_shows_its_progress_on_a_terminal_alone(credit, monkeypatch):
     credit("adjust ann 5.00 EUR --period 2026-01 --reason 'owed from before'")
     credit("pool add 2026-01 0 EUR")
