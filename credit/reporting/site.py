@@ -75,11 +75,13 @@ def write_site(conn: Connection, books_folder: Path, out: Path, progress: Progre
         progress: called after every page.
 
     Raises:
-        InputError: `out` holds something else.
+        InputError: `out` holds something else, or is a link.
         IntegrityError: a score book or a statement was changed.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _INDEX).is_file())):
         raise InputError(f"{out} holds something else than a site; choose another --out")
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; write the site to a folder of its own: --out DIR")
     make_folder(out.absolute().parent)
     beside = make_folder_beside(out.absolute())
     try:

@@ -91,6 +91,9 @@ def test_the_same_ledger_gives_the_same_bytes_and_an_earlier_site_is_replaced(ye
     for out in (tmp_path / "notes", tmp_path / "notes" / "mine.txt"):
         with pytest.raises(InputError, match="something else than a site"):
             _site(year, books, out)
+    (tmp_path / "link").symlink_to("site")
+    with pytest.raises(InputError, match="is a link"):
+        _site(year, books, tmp_path / "link")
     book = next(books.glob("*.parquet"))
     book.write_bytes(book.read_bytes()[:-1])
     with pytest.raises(IntegrityError, match="restore it"):
