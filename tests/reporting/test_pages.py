@@ -303,3 +303,19 @@ def test_beyond_some_hundreds_of_providers_the_page_adds_up_the_others(month, bo
     assert "Own docs" in table, "the house's lines stay"
     assert "--by provider --format csv" in table
     assert "other provider" not in table_of(whole, "By provider")
+
+
+def test_a_statement_says_nothing_is_paid_only_where_nothing_is(month, books):
+    with month.write() as conn:
+        terms.agree(conn, "ada", "HUF", Terms(channel="paypal"), at(1, 1).date(), now=ledgers.NOW)
+        terms.agree(conn, "bell", "KWD", Terms(channel="paypal"), at(1, 1).date(), now=ledgers.NOW)
+        ledgers.pools.add_pool(
+            conn, OCTOBER, "KWD", gross_minor=500, deductions_minor=0, reference="pool", now=ledgers.NOW
+        )
+    ledgers.close(month, OCTOBER, 100_001, "HUF")
+    paid, _ = statement(month, "ada")
+    assert "HUF 580.00" in Page(paid).text
+    rest = "PayPal carries whole HUF alone; the rest of 0.01 HUF is carried forward"
+    assert f"Not all is paid now: {rest}" in Page(paid).text
+    assert "Nothing is paid now" not in Page(paid).text
+    assert "Nothing is paid now: the balance of 0.040 KWD cannot be paid" in Page(statement(month, "bell")[0]).text
